@@ -1,0 +1,11 @@
+//! The decision: pure, synchronous, and the whole of it.
+//!
+//! Nothing below this module waits, logs, locks, or reads a clock, a file or a socket. What is in
+//! force, who asks, what is remembered, what is asked and what time it is come in as arguments; a
+//! verdict and the changed memory go out.
+
+pub mod agent;
+pub mod call;
+pub mod denial;
+pub mod session;
+pub mod time;

@@ -1,0 +1,150 @@
+//! A task session: the work order (what was agreed, immutable) and its usage (what was done).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::agent::{AgentId, id};
+use super::time::{Mono, Timestamp};
+
+id! {
+    /// One task session.
+    SessionId
+}
+
+/// How sensitive data is, lowest first.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Sensitivity {
+    Public,
+    #[default]
+    Internal,
+    Confidential,
+    Restricted,
+}
+
+impl Sensitivity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Internal => "internal",
+            Self::Confidential => "confidential",
+            Self::Restricted => "restricted",
+        }
+    }
+}
+
+impl fmt::Display for Sensitivity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Sensitivity {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "public" => Ok(Self::Public),
+            "internal" => Ok(Self::Internal),
+            "confidential" => Ok(Self::Confidential),
+            "restricted" => Ok(Self::Restricted),
+            _ => Err("expected public, internal, confidential or restricted"),
+        }
+    }
+}
+
+/// What a declared intent covers, lowest first.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum IntentTier {
+    Unknown,
+    Read,
+    Write,
+    Admin,
+}
+
+impl IntentTier {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// In which form refusals reach the agent (contract 6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RefusalStyle {
+    /// The statuses of the refusal table.
+    #[default]
+    Http,
+    /// HTTP 200 with a result or error that every client hands to its model.
+    Result,
+}
+
+/// What was agreed when the session was opened. Never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkOrder {
+    pub id: SessionId,
+    pub agent: AgentId,
+    pub declared_intent: String,
+    pub intent_tier: IntentTier,
+    pub authorized_tools: Arc<[String]>,
+    pub authorized_resources: Arc<[String]>,
+    pub authorized_prompts: Arc<[String]>,
+    pub authorized_methods: Arc<[String]>,
+    pub authorized_credentials: Arc<[String]>,
+    pub call_budget: u64,
+    pub rate_limit: Option<u32>,
+    pub ceiling: Sensitivity,
+    pub refusal_style: Option<RefusalStyle>,
+    /// From the agent up to the human at the top, as it was at creation.
+    pub delegation_chain: Arc<[AgentId]>,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+/// Where a session stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Active,
+    Expired,
+    Closed,
+}
+
+/// What a session has used. Lives on the node that serves the call, under the session's own lock.
+#[derive(Clone, Debug, Default)]
+pub struct Usage {
+    /// Tool calls counted, over all runs.
+    pub calls_made: u64,
+    /// Calls booked at the ledger; `calls_made` never passes it.
+    pub booked: u64,
+    /// When the calls of the last window were counted, oldest first.
+    pub recent: VecDeque<Mono>,
+    pub closed: bool,
+}

@@ -1,0 +1,3 @@
+//! What an MCP message is: strict JSON, JSON-RPC, method classes, headers, list filtering.
+
+pub mod json;
