@@ -1,4 +1,5 @@
 //! Arbiter: a tool-call firewall for AI agents.
 
+pub mod clock;
 pub mod firewall;
 pub mod mcp;
