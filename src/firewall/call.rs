@@ -9,9 +9,30 @@ use crate::mcp::json;
 pub struct Call<'d> {
     /// The method as it was written; `None` for a JSON-RPC response.
     pub method: Option<Cow<'d, str>>,
-    /// The request's id, absent for notifications.
+    /// The request's id, absent for notifications; for a response the id it answers, perhaps null.
     pub id: Option<json::Value<'d>>,
+    /// Always an object.
+    pub params: Option<json::Value<'d>>,
+    /// `params._meta`, always an object.
+    pub meta: Option<json::Value<'d>>,
     pub kind: CallKind<'d>,
+}
+
+impl Call<'_> {
+    /// Whether an answer is owed.
+    pub fn is_request(&self) -> bool {
+        self.method.is_some() && self.id.is_some()
+    }
+
+    /// Whether it has a method but no id. A tool call sent like that is a tool call all the same.
+    pub fn is_notification(&self) -> bool {
+        self.method.is_some() && self.id.is_none()
+    }
+
+    /// Whether it answers something the server asked.
+    pub fn is_response(&self) -> bool {
+        self.method.is_none()
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -1,0 +1,94 @@
+//! Method classes: what a method touches, and so who must grant it (contract 4).
+
+/// What a method touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Runs a tool, named by `params.name`.
+    Tool,
+    /// Reaches a resource, named by `params.uri`.
+    Resource,
+    /// Reaches a prompt, named by `params.name`.
+    Prompt,
+    /// Reaches what `params.ref` names: a prompt or a resource.
+    Completion,
+    /// Keeps the conversation going and reaches nothing by itself.
+    Protocol,
+    /// Anything else: granted by the method's own name.
+    Other,
+}
+
+impl Class {
+    /// The class of `method`; names are compared byte for byte.
+    pub fn of(method: &str) -> Self {
+        match method {
+            "tools/call" => Self::Tool,
+            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => Self::Resource,
+            "prompts/get" => Self::Prompt,
+            "completion/complete" => Self::Completion,
+            "initialize"
+            | "ping"
+            | "server/discover"
+            | "logging/setLevel"
+            | "tools/list"
+            | "resources/list"
+            | "resources/templates/list"
+            | "prompts/list" => Self::Protocol,
+            _ if method.starts_with("notifications/") => Self::Protocol,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_fall_into_the_classes_of_the_contract() {
+        let table: &[(Class, &[&str])] = &[
+            (Class::Tool, &["tools/call"]),
+            (Class::Resource, &["resources/read", "resources/subscribe", "resources/unsubscribe"]),
+            (Class::Prompt, &["prompts/get"]),
+            (Class::Completion, &["completion/complete"]),
+            (
+                Class::Protocol,
+                &[
+                    "initialize",
+                    "notifications/initialized",
+                    "notifications/cancelled",
+                    "notifications/anything",
+                    "ping",
+                    "server/discover",
+                    "logging/setLevel",
+                    "tools/list",
+                    "resources/list",
+                    "resources/templates/list",
+                    "prompts/list",
+                ],
+            ),
+            (
+                Class::Other,
+                &[
+                    "subscriptions/listen",
+                    "tasks/get",
+                    "tasks/list",
+                    "tasks/result",
+                    "tasks/cancel",
+                    "sampling/createMessage",
+                    "roots/list",
+                    "Tools/Call",
+                    "tools/call ",
+                    "tools/list2",
+                    "Notifications/initialized",
+                    "notifications",
+                    "rpc.discover",
+                ],
+            ),
+        ];
+        for (class, methods) in table {
+            for method in *methods {
+                assert_eq!(Class::of(method), *class, "{method}");
+            }
+        }
+    }
+}

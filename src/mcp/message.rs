@@ -1,0 +1,387 @@
+//! From a JSON document to what is asked: JSON-RPC 2.0 and the shapes MCP gives it.
+//!
+//! A message is a request, a notification, a response, or a batch of them. Whatever the checks
+//! read later is looked at here once and handed on as a type; what is missing, of another type,
+//! too long or ambiguous is refused here, with the field's name and what to do.
+//!
+//! Stricter than JSON-RPC, so that every server reads what the checks read: an id is a string or
+//! an integer, request ids in a batch differ, names hold no control character, and no key differs
+//! from a protocol key by case alone. Members that the protocol does not know pass; nothing here
+//! reads them.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use smallvec::SmallVec;
+
+use crate::firewall::call::{Call, CallKind, Data};
+use crate::firewall::denial::Code;
+
+use super::class::Class;
+use super::json::{Doc, Kind, Value};
+use super::keys::disguised_as;
+use super::version::META_KEY;
+
+/// Longest method.
+pub const MAX_METHOD_BYTES: usize = 256;
+/// Longest name of a tool or a prompt.
+pub const MAX_NAME_BYTES: usize = 1024;
+/// Longest URI of a resource.
+pub const MAX_URI_BYTES: usize = 8192;
+/// Longest id, as it is written; refusals echo it.
+pub const MAX_ID_BYTES: usize = 1024;
+/// Most members of one batch.
+pub const MAX_BATCH: usize = 1000;
+
+const MESSAGE_KEYS: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
+
+/// All that one body asks.
+#[derive(Clone, Debug)]
+pub struct Message<'d> {
+    /// In the order in which they stand; never empty.
+    pub calls: SmallVec<[Call<'d>; 1]>,
+    /// Whether they came in an array, even in one of a single member.
+    pub batch: bool,
+}
+
+/// Why a JSON document is not a message the gateway passes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Malformed {
+    /// Whether it does not even try to be JSON-RPC.
+    pub not_mcp: bool,
+    /// The request's id as it was written, where there is one to echo.
+    pub id: Option<String>,
+    pub reason: String,
+}
+
+impl Malformed {
+    /// The row of the refusal table.
+    pub fn code(&self) -> Code {
+        if self.not_mcp { Code::NotMcp } else { Code::MalformedRequest }
+    }
+}
+
+/// What is wrong with one message, before its id is attached.
+type Fault = Cow<'static, str>;
+
+/// Reads a document as one JSON-RPC message or a batch.
+pub fn read<'d>(doc: &'d Doc<'_>) -> Result<Message<'d>, Malformed> {
+    let root = doc.root();
+    if !attempts_rpc(root) {
+        return Err(Malformed {
+            not_mcp: true,
+            id: None,
+            reason: "the body is not a JSON-RPC message; send an object with `jsonrpc` and \
+                     `method`"
+                .to_owned(),
+        });
+    }
+    match root.kind() {
+        Kind::Array => {
+            let calls = read_batch(root).map_err(|reason| refuse(reason, None))?;
+            Ok(Message { calls, batch: true })
+        }
+        Kind::Object | Kind::String | Kind::Number | Kind::True | Kind::False | Kind::Null => {
+            let fields = Fields::of(root);
+            let call = fields.read().map_err(|reason| refuse(reason, fields.id))?;
+            let mut calls = SmallVec::new();
+            calls.push(call);
+            Ok(Message { calls, batch: false })
+        }
+    }
+}
+
+fn refuse(reason: Fault, id: Option<Value<'_>>) -> Malformed {
+    let id = id.filter(|id| check_id(*id).is_ok()).map(|id| id.raw().to_owned());
+    Malformed { not_mcp: false, id, reason: reason.into_owned() }
+}
+
+/// Whether any reader, however lenient, could take the document for JSON-RPC.
+fn attempts_rpc(root: Value<'_>) -> bool {
+    let speaks = |value: Value<'_>| {
+        value.entries().any(|entry| {
+            let key = entry.key();
+            let wanted = ["jsonrpc", "method"];
+            wanted.contains(&&*key) || disguised_as(&key, &wanted).is_some()
+        })
+    };
+    match root.kind() {
+        Kind::Object => speaks(root),
+        // An empty batch is a malformed batch, and so is an array inside an array.
+        Kind::Array => {
+            root.items().next().is_none()
+                || root.items().any(|item| item.kind() == Kind::Array || speaks(item))
+        }
+        Kind::String | Kind::Number | Kind::True | Kind::False | Kind::Null => false,
+    }
+}
+
+fn read_batch(root: Value<'_>) -> Result<SmallVec<[Call<'_>; 1]>, Fault> {
+    let mut calls = SmallVec::new();
+    let mut ids = HashSet::new();
+    for (at, item) in root.items().enumerate() {
+        let place = |reason: Fault| Fault::from(format!("batch member {at}: {reason}"));
+        if at == MAX_BATCH {
+            return Err(format!("a batch has at most {MAX_BATCH} members; send several").into());
+        }
+        let call = Fields::of(item).read().map_err(place)?;
+        if call.method.as_deref() == Some("initialize") {
+            return Err(place("`initialize` comes alone; send it outside of a batch".into()));
+        }
+        if let (true, Some(id)) = (call.is_request(), call.id) {
+            let key = (id.kind() == Kind::String, id.as_str().unwrap_or(Cow::Borrowed(id.raw())));
+            if !ids.insert(key) {
+                return Err(place("`id` occurs twice; give each request its own".into()));
+            }
+        }
+        calls.push(call);
+    }
+    if calls.is_empty() {
+        return Err("a batch must not be empty; send at least one message".into());
+    }
+    Ok(calls)
+}
+
+/// The protocol's members of one message.
+#[derive(Default)]
+struct Fields<'d> {
+    jsonrpc: Option<Value<'d>>,
+    id: Option<Value<'d>>,
+    method: Option<Value<'d>>,
+    params: Option<Value<'d>>,
+    result: Option<Value<'d>>,
+    error: Option<Value<'d>>,
+    fault: Option<Fault>,
+}
+
+impl<'d> Fields<'d> {
+    fn of(message: Value<'d>) -> Self {
+        let mut fields = Self::default();
+        if message.kind() != Kind::Object {
+            fields.fault = Some("a message must be an object".into());
+        }
+        for entry in message.entries() {
+            let key = entry.key();
+            match &*key {
+                "jsonrpc" => fields.jsonrpc = Some(entry.value),
+                "id" => fields.id = Some(entry.value),
+                "method" => fields.method = Some(entry.value),
+                "params" => fields.params = Some(entry.value),
+                "result" => fields.result = Some(entry.value),
+                "error" => fields.error = Some(entry.value),
+                other => {
+                    if let Some(protocol) = disguised_as(other, MESSAGE_KEYS) {
+                        fields.fault = Some(disguise(protocol));
+                    }
+                }
+            }
+        }
+        fields
+    }
+
+    fn read(&self) -> Result<Call<'d>, Fault> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
+        if self.jsonrpc.and_then(|v| v.as_str()).as_deref() != Some("2.0") {
+            return Err("`jsonrpc` must be \"2.0\"".into());
+        }
+        match self.method {
+            Some(method) => self.request(method),
+            None => self.response(),
+        }
+    }
+
+    fn request(&self, method: Value<'d>) -> Result<Call<'d>, Fault> {
+        let method = text(Some(method), "method", MAX_METHOD_BYTES)?;
+        if self.result.is_some() || self.error.is_some() {
+            return Err("a message has either `method` or `result`/`error`, not both".into());
+        }
+        if let Some(id) = self.id {
+            check_id(id)?;
+        }
+        let params = Params::of(self.params)?;
+        let kind = params.kind(&method)?;
+        let meta = params.meta()?;
+        Ok(Call { method: Some(method), id: self.id, params: params.object, meta, kind })
+    }
+
+    fn response(&self) -> Result<Call<'d>, Fault> {
+        if self.params.is_some() {
+            return Err("`method` is missing; name the method that `params` is for".into());
+        }
+        match (self.result, self.error) {
+            (None, None) => return Err("`method` is missing".into()),
+            (Some(_), Some(_)) => {
+                return Err("a response has either `result` or `error`, not both".into());
+            }
+            (Some(_), None) => check_id(self.id.ok_or("`id` is missing in the response")?)?,
+            (None, Some(error)) => {
+                if error.kind() != Kind::Object {
+                    return Err("`error` must be an object".into());
+                }
+                // An error may answer a request whose id could not be read.
+                if let Some(id) = self.id.filter(|id| id.kind() != Kind::Null) {
+                    check_id(id)?;
+                }
+            }
+        }
+        Ok(Call { method: None, id: self.id, params: None, meta: None, kind: CallKind::Protocol })
+    }
+}
+
+/// The params of a request or a notification.
+#[derive(Clone, Copy)]
+struct Params<'d> {
+    object: Option<Value<'d>>,
+}
+
+impl<'d> Params<'d> {
+    fn of(params: Option<Value<'d>>) -> Result<Self, Fault> {
+        match params {
+            Some(value) if value.kind() != Kind::Object => Err("`params` must be an object".into()),
+            object => Ok(Self { object }),
+        }
+    }
+
+    fn kind(self, method: &Cow<'d, str>) -> Result<CallKind<'d>, Fault> {
+        match Class::of(method) {
+            Class::Tool => {
+                let [name, arguments, _] = self.fields(["name", "arguments", "_meta"])?;
+                let name = text(name, "params.name", MAX_NAME_BYTES)?;
+                Ok(CallKind::Tool { name, arguments: object(arguments, "params.arguments")? })
+            }
+            Class::Resource => {
+                let [uri, _] = self.fields(["uri", "_meta"])?;
+                let target = text(uri, "params.uri", MAX_URI_BYTES)?;
+                Ok(CallKind::Data { what: Data::Resource, target })
+            }
+            Class::Prompt => {
+                let [name, arguments, _] = self.fields(["name", "arguments", "_meta"])?;
+                let target = text(name, "params.name", MAX_NAME_BYTES)?;
+                object(arguments, "params.arguments")?;
+                Ok(CallKind::Data { what: Data::Prompt, target })
+            }
+            Class::Completion => {
+                let [reference, _, _] = self.fields(["ref", "argument", "_meta"])?;
+                let reference = object(reference, "params.ref")?
+                    .ok_or("`params.ref` is missing; say what is to be completed")?;
+                completion(reference)
+            }
+            Class::Protocol => {
+                self.fields(["_meta"])?;
+                Ok(CallKind::Protocol)
+            }
+            Class::Other => {
+                self.fields(["_meta"])?;
+                Ok(CallKind::Data { what: Data::Method, target: method.clone() })
+            }
+        }
+    }
+
+    fn fields<const N: usize>(self, keys: [&str; N]) -> Result<[Option<Value<'d>>; N], Fault> {
+        self.object.map_or(Ok([None; N]), |object| pick(object, keys, "params."))
+    }
+
+    fn meta(self) -> Result<Option<Value<'d>>, Fault> {
+        let Some(params) = self.object else { return Ok(None) };
+        let Some(meta) = object(params.get("_meta"), "params._meta")? else { return Ok(None) };
+        let [version] = pick(meta, [META_KEY], "params._meta.")?;
+        if version.is_some_and(|v| v.kind() != Kind::String) {
+            return Err(format!("`params._meta[\"{META_KEY}\"]` must be a string").into());
+        }
+        Ok(Some(meta))
+    }
+}
+
+fn completion(reference: Value<'_>) -> Result<CallKind<'_>, Fault> {
+    let [kind, name, uri] = pick(reference, ["type", "name", "uri"], "params.ref.")?;
+    match kind.and_then(|v| v.as_str()).as_deref() {
+        Some("ref/prompt") => {
+            let target = text(name, "params.ref.name", MAX_NAME_BYTES)?;
+            Ok(CallKind::Data { what: Data::Prompt, target })
+        }
+        Some("ref/resource") => {
+            let target = text(uri, "params.ref.uri", MAX_URI_BYTES)?;
+            Ok(CallKind::Data { what: Data::Resource, target })
+        }
+        Some(_) | None => {
+            Err("`params.ref.type` must be \"ref/prompt\" or \"ref/resource\"".into())
+        }
+    }
+}
+
+/// The members called `keys`; refuses one that only looks like one of them.
+fn pick<'d, const N: usize>(
+    object: Value<'d>,
+    keys: [&str; N],
+    path: &str,
+) -> Result<[Option<Value<'d>>; N], Fault> {
+    let mut found = [None; N];
+    for entry in object.entries() {
+        let key = entry.key();
+        if let Some((slot, _)) = found.iter_mut().zip(keys).find(|(_, wanted)| *wanted == key) {
+            *slot = Some(entry.value);
+        } else if let Some(protocol) = disguised_as(&key, &keys) {
+            return Err(disguise(&format!("{path}{protocol}")));
+        }
+    }
+    Ok(found)
+}
+
+fn disguise(protocol: &str) -> Fault {
+    format!("a key differs from `{protocol}` by case only; keep one, spelled `{protocol}`").into()
+}
+
+fn object<'d>(value: Option<Value<'d>>, field: &'static str) -> Result<Option<Value<'d>>, Fault> {
+    match value {
+        Some(value) if value.kind() != Kind::Object => {
+            Err(format!("`{field}` must be an object").into())
+        }
+        other => Ok(other),
+    }
+}
+
+/// A non-empty string of bounded length without control characters.
+fn text<'d>(
+    value: Option<Value<'d>>,
+    field: &'static str,
+    max_bytes: usize,
+) -> Result<Cow<'d, str>, Fault> {
+    let Some(value) = value else { return Err(format!("`{field}` is missing").into()) };
+    let Some(text) = value.as_str() else {
+        return Err(format!("`{field}` must be a string").into());
+    };
+    if text.is_empty() {
+        return Err(format!("`{field}` must not be empty").into());
+    }
+    if text.len() > max_bytes {
+        return Err(format!("`{field}` is longer than {max_bytes} bytes").into());
+    }
+    let ascii_control = text.bytes().any(|b| b < b' ' || b == 0x7F);
+    if ascii_control || (!text.is_ascii() && text.chars().any(char::is_control)) {
+        return Err(format!("`{field}` must not hold control characters").into());
+    }
+    Ok(text)
+}
+
+/// A string or an integer. `1.0` and `1e0` are refused: servers echo them as `1`, and answers that
+/// cannot be told apart are worse than none.
+fn check_id(id: Value<'_>) -> Result<(), Fault> {
+    let plain = match id.kind() {
+        Kind::String => true,
+        Kind::Number => !id.raw().contains(['.', 'e', 'E']),
+        Kind::Object | Kind::Array | Kind::True | Kind::False | Kind::Null => false,
+    };
+    if !plain {
+        return Err("`id` must be a string or an integer; leave it out for a notification".into());
+    }
+    if id.raw().len() > MAX_ID_BYTES {
+        return Err(format!("`id` is longer than {MAX_ID_BYTES} bytes").into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

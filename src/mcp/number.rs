@@ -1,0 +1,84 @@
+//! Whether two JSON numbers are the same number, without rounding either.
+
+/// Compares two numbers by value: `42`, `42.0` and `4.2e1` are one number.
+///
+/// `None` when a text is not a JSON number or its exponent is beyond all reason.
+pub fn same(a: &str, b: &str) -> Option<bool> {
+    Some(Plain::of(a)? == Plain::of(b)?)
+}
+
+/// `sign · digits · 10^exponent`, the digits without zeros at either end.
+#[derive(PartialEq, Eq)]
+struct Plain {
+    negative: bool,
+    digits: Vec<u8>,
+    exponent: i64,
+}
+
+impl Plain {
+    fn of(text: &str) -> Option<Self> {
+        let (negative, rest) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
+            None => (rest, 0),
+        };
+        let (whole, fraction) = match mantissa.split_once('.') {
+            Some((_, "")) => return None,
+            Some(parts) => parts,
+            None => (mantissa, ""),
+        };
+        let leading_zero = whole.len() > 1 && whole.starts_with('0');
+        if whole.is_empty() || leading_zero {
+            return None;
+        }
+        let mut digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).collect();
+        if !digits.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let mut exponent = exponent.checked_sub(i64::try_from(fraction.len()).ok()?)?;
+        while digits.last() == Some(&b'0') {
+            digits.pop();
+            exponent = exponent.checked_add(1)?;
+        }
+        let zeros = digits.iter().take_while(|&&d| d == b'0').count();
+        digits.drain(..zeros);
+        if digits.is_empty() {
+            return Some(Self { negative: false, digits, exponent: 0 });
+        }
+        Some(Self { negative, digits, exponent })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_compared_by_value() {
+        for (a, b, same_number) in [
+            ("42", "42.0", true),
+            ("42", "4.2e1", true),
+            ("4200", "42E+2", true),
+            ("0.5", "5e-1", true),
+            ("0", "-0.0", true),
+            ("0", "0e99", true),
+            ("-7", "7", false),
+            ("9007199254740993", "9007199254740992", false),
+            ("1", "10", false),
+        ] {
+            assert_eq!(same(a, b), Some(same_number), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_compared() {
+        for text in
+            ["", "-", "abc", "1.", ".5", "1e", "01", "+1", "1 ", "0x1", "1e99999999999999999999"]
+        {
+            assert_eq!(same(text, "1"), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Protocol revisions: which are known, and what changes between them.
+
+use std::fmt;
+
+/// The `_meta` key under which a message from 2026-07-28 on says its revision.
+pub const META_KEY: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// The first revision in which every message says its own version.
+const FIRST_MODERN: &str = "2026-07-28";
+
+/// What an agent reads when its version is not one of ours.
+pub const SUPPORTED: &str = "2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25, 2026-07-28 and later";
+
+/// How a message and its surroundings hang together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Era {
+    /// A handshake settles the version; mirrored headers are optional.
+    Legacy,
+    /// Each message carries its version, and headers mirror it.
+    Modern,
+}
+
+/// A revision, as far as the gateway treats them differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    V2024_11_05,
+    V2025_03_26,
+    V2025_06_18,
+    V2025_11_25,
+    /// 2026-07-28 and every later one: nothing newer is known, so they are treated alike.
+    V2026_07_28,
+}
+
+impl Version {
+    /// What is assumed when neither header nor `_meta` says anything.
+    pub const ASSUMED: Self = Self::V2025_03_26;
+
+    /// Reads a revision's date; `None` for what is not a supported one.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "2024-11-05" => Some(Self::V2024_11_05),
+            "2025-03-26" => Some(Self::V2025_03_26),
+            "2025-06-18" => Some(Self::V2025_06_18),
+            "2025-11-25" => Some(Self::V2025_11_25),
+            // ISO dates sort as text.
+            _ if is_date(text) && text >= FIRST_MODERN => Some(Self::V2026_07_28),
+            _ => None,
+        }
+    }
+
+    pub fn era(self) -> Era {
+        match self {
+            Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 | Self::V2025_11_25 => {
+                Era::Legacy
+            }
+            Self::V2026_07_28 => Era::Modern,
+        }
+    }
+
+    /// Whether the revision still has JSON-RPC batches.
+    pub fn has_batches(self) -> bool {
+        self <= Self::V2025_03_26
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V2024_11_05 => "2024-11-05",
+            Self::V2025_03_26 => "2025-03-26",
+            Self::V2025_06_18 => "2025-06-18",
+            Self::V2025_11_25 => "2025-11-25",
+            Self::V2026_07_28 => "2026-07-28",
+        })
+    }
+}
+
+/// Whether `text` is `YYYY-MM-DD` with a month and a day that a calendar could have.
+fn is_date(text: &str) -> bool {
+    let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text.as_bytes() else { return false };
+    let digits = [y1, y2, y3, y4, m1, m2, d1, d2].iter().all(u8::is_ascii_digit);
+    let pair = |tens: u8, ones: u8| tens.wrapping_sub(b'0') * 10 + ones.wrapping_sub(b'0');
+    digits && (1..=12).contains(&pair(m1, m2)) && (1..=31).contains(&pair(d1, d2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_and_later_revisions_are_read() {
+        for (text, era, batches) in [
+            ("2024-11-05", Era::Legacy, true),
+            ("2025-03-26", Era::Legacy, true),
+            ("2025-06-18", Era::Legacy, false),
+            ("2025-11-25", Era::Legacy, false),
+            ("2026-07-28", Era::Modern, false),
+            ("2026-07-29", Era::Modern, false),
+            ("2031-01-01", Era::Modern, false),
+        ] {
+            let version = Version::parse(text).unwrap();
+            assert_eq!((version.era(), version.has_batches()), (era, batches), "{text}");
+        }
+        assert_eq!(Version::ASSUMED.era(), Era::Legacy);
+        assert_eq!(Version::parse(&Version::V2025_11_25.to_string()), Some(Version::V2025_11_25));
+    }
+
+    #[test]
+    fn anything_else_is_not_a_version() {
+        for text in [
+            "",
+            "1999-01-01",
+            "2025-03-27",
+            "2026-01-01",
+            "2026-07-27",
+            "2026-7-28",
+            "2026-07-28 ",
+            " 2026-07-28",
+            "2026-07-28, 2026-07-28",
+            "2026-13-01",
+            "2026-00-10",
+            "2027-01-32",
+            "2027-01-00",
+            "2027-0a-01",
+            "9999",
+            "draft",
+            "DRAFT-2026-v1",
+            "２026-07-28",
+        ] {
+            assert_eq!(Version::parse(text), None, "{text}");
+        }
+    }
+}
