@@ -5,13 +5,13 @@
 //! [`sse_filter`] take from a list what its reader may not use. All of it is pure.
 
 pub mod class;
-//X pub mod filter;
-//X pub mod headers;
+pub mod filter;
+pub mod headers;
 pub mod json;
 pub mod keys;
 pub mod message;
 pub mod number;
 pub mod sentinel;
-//X pub mod sse;
-//X pub mod sse_filter;
+pub mod sse;
+pub mod sse_filter;
 pub mod version;

@@ -1,22 +1,18 @@
 //! Whether two JSON numbers are the same number, without rounding either.
 
-/// Compares two numbers by value: `42`, `42.0` and `4.2e1` are one number.
+/// A number's value: `42`, `42.0` and `4.2e1` are equal.
 ///
-/// `None` when a text is not a JSON number or its exponent is beyond all reason.
-pub fn same(a: &str, b: &str) -> Option<bool> {
-    Some(Plain::of(a)? == Plain::of(b)?)
-}
-
-/// `sign · digits · 10^exponent`, the digits without zeros at either end.
-#[derive(PartialEq, Eq)]
-struct Plain {
+/// Kept as `sign · digits · 10^exponent`, the digits without zeros at either end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Number {
     negative: bool,
     digits: Vec<u8>,
     exponent: i64,
 }
 
-impl Plain {
-    fn of(text: &str) -> Option<Self> {
+impl Number {
+    /// Reads a JSON number; `None` for other text and for exponents beyond all reason.
+    pub fn parse(text: &str) -> Option<Self> {
         let (negative, rest) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -58,7 +54,7 @@ mod tests {
 
     #[test]
     fn numbers_are_compared_by_value() {
-        for (a, b, same_number) in [
+        for (a, b, same) in [
             ("42", "42.0", true),
             ("42", "4.2e1", true),
             ("4200", "42E+2", true),
@@ -69,7 +65,8 @@ mod tests {
             ("9007199254740993", "9007199254740992", false),
             ("1", "10", false),
         ] {
-            assert_eq!(same(a, b), Some(same_number), "{a} {b}");
+            let (left, right) = (Number::parse(a).unwrap(), Number::parse(b).unwrap());
+            assert_eq!(left == right, same, "{a} {b}");
         }
     }
 
@@ -78,7 +75,7 @@ mod tests {
         for text in
             ["", "-", "abc", "1.", ".5", "1e", "01", "+1", "1 ", "0x1", "1e99999999999999999999"]
         {
-            assert_eq!(same(text, "1"), None, "{text}");
+            assert_eq!(Number::parse(text), None, "{text}");
         }
     }
 }

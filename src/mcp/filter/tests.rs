@@ -1,0 +1,202 @@
+//! What goes, what stays, and that what stays is byte for byte what it was.
+
+use super::*;
+use proptest::prelude::*;
+
+fn all() -> ListKinds {
+    ListKind::ALL.into_iter().collect()
+}
+
+/// What a batch of these methods asks for.
+fn asked(methods: &[&str]) -> ListKinds {
+    let member = |(n, m)| format!(r#"{{"jsonrpc":"2.0","id":{n},"method":"{m}"}}"#);
+    let members: Vec<String> = methods.iter().enumerate().map(member).collect();
+    let text = format!("[{}]", members.join(","));
+    let doc = Doc::parse(text.as_bytes()).unwrap();
+    ListKinds::asked_by(&super::super::message::read(&doc).unwrap())
+}
+
+/// Keeps what starts with `ok`.
+fn filter(body: &str) -> Result<Option<String>, FilterError> {
+    filter_list(body.as_bytes(), all(), |_, name| name.starts_with("ok"))
+        .map(|out| out.map(|o| String::from_utf8(o).unwrap()))
+}
+
+fn becomes(body: &str, expected: &str) {
+    assert_eq!(filter(body).unwrap().as_deref(), Some(expected), "{body}");
+}
+
+fn unchanged(body: &str) {
+    assert_eq!(filter(body), Ok(None), "{body}");
+}
+
+#[test]
+fn items_that_are_not_kept_go_with_one_comma() {
+    let ok = r#"{"name":"ok"}"#;
+    let no = r#"{"name":"no","inputSchema":{"x":[1,2]}}"#;
+    let ok2 = r#"{"name":"ok2"}"#;
+    for (list, left) in [
+        (format!("[{no}]"), "[]".to_owned()),
+        (format!("[ {no} ]"), "[  ]".to_owned()),
+        (format!("[{no},{no}]"), "[]".to_owned()),
+        (format!("[{ok},{no}]"), format!("[{ok}]")),
+        (format!("[{no},{ok}]"), format!("[{ok}]")),
+        (format!("[{no} , {no} , {ok} ]"), format!("[{ok} ]")),
+        (format!("[{ok}, {no},  {ok2}]"), format!("[{ok}, {ok2}]")),
+        (format!("[ {ok} ,\n {no} , {no}\n]"), format!("[ {ok}\n]")),
+        (format!("[{no},{ok},{no},{no},{ok2},{no}]"), format!("[{ok},{ok2}]")),
+    ] {
+        let body = |tools: &str| {
+            format!(
+                "\n{{\"jsonrpc\" : \"2.0\",\"id\":1.0,\"result\":{{\"_meta\":{{\"n\":1e400}},\
+                 \"tools\":{tools} , \"nextCursor\":\"\\u0041\"}}}}\r\n"
+            )
+        };
+        becomes(&body(&list), &body(&left));
+    }
+}
+
+#[test]
+fn each_list_is_filtered_by_what_names_its_items() {
+    for (member, label) in [
+        ("tools", "name"),
+        ("prompts", "name"),
+        ("resources", "uri"),
+        ("resourceTemplates", "uriTemplate"),
+    ] {
+        let body = |items: &str| {
+            format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"{member}":[{items}]}}}}"#)
+        };
+        let ok = format!(r#"{{"x":"no","{label}":"o\u006b1"}}"#);
+        becomes(&body(&format!(r#"{ok},{{"{label}":"no","title":"ok"}}"#)), &body(&ok));
+        unchanged(&body(&ok));
+        unchanged(&body(""));
+    }
+}
+
+#[test]
+fn items_without_one_readable_name_go() {
+    let body = |items: &str| format!(r#"{{"id":1,"result":{{"tools":[{items}]}}}}"#);
+    for item in [
+        "{}",
+        "1",
+        "null",
+        "\"ok\"",
+        "[\"ok\"]",
+        r#"{"name":1}"#,
+        r#"{"name":null}"#,
+        r#"{"Name":"ok"}"#,
+        r#"{"name":"ok","NAME":"no"}"#,
+        r#"{"uri":"ok"}"#,
+    ] {
+        becomes(&body(item), &body(""));
+    }
+}
+
+#[test]
+fn everything_else_passes_unchanged() {
+    for body in [
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m","data":{"tools":[{"name":"no"}]}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"tools":[{"name":"no"}]}]}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":[{"name":"no"}]}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":"tools"}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/x","params":{"tools":[{"name":"no"}]}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","inputRequests":{}}}"#,
+        "{}",
+        "[]",
+    ] {
+        unchanged(body);
+    }
+}
+
+#[test]
+fn only_the_lists_that_were_asked_for_are_filtered() {
+    let body = r#"{"id":1,"result":{"tools":[{"name":"no"}],"prompts":[{"name":"no"}]}}"#;
+    let filter = |kinds| filter_list(body.as_bytes(), kinds, |_, _| false).unwrap();
+    let prompts = filter(asked(&["ping", "prompts/list"])).unwrap();
+    assert_eq!(prompts, br#"{"id":1,"result":{"tools":[{"name":"no"}],"prompts":[]}}"#);
+    assert_eq!(filter(asked(&["ping", "roots/list"])), None);
+    assert_eq!(filter_list(b"not json", ListKinds::default(), |_, _| false), Ok(None));
+}
+
+#[test]
+fn methods_ask_for_their_list() {
+    for (method, kind) in [
+        ("tools/list", Some(ListKind::Tools)),
+        ("resources/list", Some(ListKind::Resources)),
+        ("resources/templates/list", Some(ListKind::ResourceTemplates)),
+        ("prompts/list", Some(ListKind::Prompts)),
+        ("tasks/list", None),
+        ("Tools/List", None),
+    ] {
+        assert_eq!(ListKind::of_method(method), kind);
+        for other in ListKind::ALL {
+            assert_eq!(asked(&[method]).contains(other), kind == Some(other));
+        }
+    }
+}
+
+#[test]
+fn a_batch_is_filtered_whatever_its_ids() {
+    becomes(
+        r#"[{"id":1,"result":{"tools":[{"name":"no"},{"name":"ok"}]}}, {"id":9007199254740992,"result":{"prompts":[{"name":"no"}]}},{"id":2,"result":{}}]"#,
+        r#"[{"id":1,"result":{"tools":[{"name":"ok"}]}}, {"id":9007199254740992,"result":{"prompts":[]}},{"id":2,"result":{}}]"#,
+    );
+}
+
+#[test]
+fn what_cannot_be_read_surely_is_an_error() {
+    for body in [
+        "",
+        "not json",
+        r#"{"id":1,"result":{"tools":[],"tools":[]}}"#,
+        r#"{"id":1,"result":{"tools":[]}}{}"#,
+        r#"{"id":1,"result":{"tools":[{"name":"ok","name":"no"}]}}"#,
+        "7",
+        "null",
+        "[[]]",
+        "[1]",
+        r#"{"id":1,"result":{"tools":{"0":{"name":"no"}}}}"#,
+        r#"{"id":1,"result":{"tools":null}}"#,
+        r#"{"id":1,"Result":{"tools":[]}}"#,
+        r#"{"id":1,"result":{"Tools":[]}}"#,
+    ] {
+        assert!(filter(body).is_err(), "{body}");
+    }
+}
+
+fn space() -> impl Strategy<Value = String> {
+    "[ \n\t]{0,2}"
+}
+
+proptest! {
+    /// Builds an answer from parts, and the expected one from the parts that stay.
+    #[test]
+    fn what_is_kept_is_kept_byte_for_byte(
+        items in proptest::collection::vec((any::<bool>(), "[a-z\"{}, \\\\é]{0,9}", space(), space()), 0..9),
+        (before, after) in (space(), space()),
+    ) {
+        let tool = |keep: bool, extra: &str| {
+            let extra = serde_json::to_string(extra).unwrap();
+            let name = if keep { "ok" } else { "no" };
+            format!(r#"{{"title":{extra}, "name" :"{name}"}}"#)
+        };
+        let wrap = |list: &str| format!(r#"{{"id":1,"result":{{"a":{{}}, "tools":{list},"b":[]}} }}"#);
+        let full: Vec<String> =
+            items.iter().map(|(keep, extra, a, b)| format!("{a}{}{b}", tool(*keep, extra))).collect();
+        let body = wrap(&format!("[{before}{}{after}]", full.join(",")));
+        let out = filter(&body).unwrap().unwrap_or_else(|| body.clone());
+
+        // The frame is untouched, and exactly the kept tools are left, each as it was.
+        let doc = Doc::parse(out.as_bytes()).unwrap();
+        let list = doc.root().get("result").unwrap().get("tools").unwrap();
+        let left: Vec<&str> = list.items().map(|v| v.raw()).collect();
+        let kept: Vec<String> =
+            items.iter().filter(|(keep, ..)| *keep).map(|(_, extra, ..)| tool(true, extra)).collect();
+        prop_assert_eq!(left, kept);
+        prop_assert_eq!(&out, &wrap(list.raw()));
+        if items.iter().all(|(keep, ..)| *keep) {
+            prop_assert_eq!(out, body);
+        }
+    }
+}
