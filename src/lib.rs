@@ -1,5 +1,8 @@
 //! Arbiter: a tool-call firewall for AI agents.
 
 pub mod clock;
+pub mod config;
 pub mod firewall;
 pub mod mcp;
+pub mod metrics;
+pub mod telemetry;

@@ -1,0 +1,306 @@
+//! Everything an operator can set: one file, the environment over it, every problem told at once.
+//!
+//! Unknown keys are errors, because a misspelt limit that is ignored is a limit that is not there.
+//! Messages name the key, the line or variable, what is wrong and what to do; they never quote a
+//! secret. Only this module reads the environment.
+
+mod check;
+mod env;
+mod file;
+mod secret;
+mod sections;
+mod values;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::firewall::session::RefusalStyle;
+
+pub use env::environment;
+pub use file::Origin;
+pub use secret::Secret;
+pub use values::{Scheme, Upstream};
+
+/// Where credential values are looked for in the environment unless told otherwise.
+pub const DEFAULT_CREDENTIAL_PREFIX: &str = "ARBITER_CRED_";
+
+/// The largest number of calls that a budget can hold: every JSON reader keeps it exact.
+pub const MAX_CALL_BUDGET: u64 = 1 << 53;
+
+/// The longest a session can last.
+pub const MAX_TIME_LIMIT_SECS: u64 = 31_536_000;
+
+/// The longest a token of ours can be valid.
+pub const MAX_TOKEN_EXPIRY_SECS: u64 = 86_400;
+
+/// The whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub proxy: Proxy,
+    pub oauth: Oauth,
+    pub policy: Policy,
+    pub sessions: Sessions,
+    pub audit: Audit,
+    pub credentials: Credentials,
+    pub storage: Storage,
+    pub metrics: Metrics,
+    pub admin: Admin,
+}
+
+/// The agents' side and what lies behind it.
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
+pub struct Proxy {
+    pub listen: SocketAddr,
+    pub upstream: Upstream,
+    pub upstream_ca_file: Option<PathBuf>,
+    /// Lower-case names; values may hold `${CRED:ref}`.
+    pub upstream_headers: Vec<(http::HeaderName, Secret)>,
+    pub blocked_paths: Vec<String>,
+    pub allowed_origins: Vec<String>,
+    pub require_session: bool,
+    pub strict_mcp: bool,
+    pub deny_non_post_methods: bool,
+    pub legacy_streams: bool,
+    pub refusal_style: RefusalStyle,
+    pub max_request_body_bytes: usize,
+    pub max_response_body_bytes: usize,
+    pub max_in_flight_body_bytes: usize,
+    pub upstream_timeout_secs: u64,
+    pub stream_idle_timeout_secs: u64,
+    /// `None`: one for each core.
+    pub threads: Option<usize>,
+}
+
+/// Identity providers beside Arbiter's own tokens.
+#[derive(Clone, Debug)]
+pub struct Oauth {
+    pub jwks_cache_ttl_secs: u64,
+    /// The canonical URI of this resource, for RFC 9728 metadata.
+    pub resource: Option<String>,
+    pub issuers: Vec<Issuer>,
+}
+
+/// One identity provider.
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    pub name: String,
+    pub issuer_url: String,
+    pub jwks_uri: Option<String>,
+    pub audiences: Vec<String>,
+    pub agent_claim: String,
+    pub groups_claim: String,
+    pub introspection: Option<Introspection>,
+}
+
+/// RFC 7662 token introspection at an issuer.
+#[derive(Clone, Debug)]
+pub struct Introspection {
+    pub url: String,
+    pub client_id: String,
+    pub client_secret: Secret,
+}
+
+/// Where policies come from.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// One TOML file or a folder of them.
+    pub file: Option<PathBuf>,
+    pub watch: bool,
+    pub watch_debounce_ms: u64,
+}
+
+/// What a session gets unless it asks otherwise.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    pub default_time_limit_secs: u64,
+    pub default_call_budget: u64,
+    pub escalate_anomalies: bool,
+    pub unknown_intent: UnknownIntent,
+    pub allow_wildcard_tools: bool,
+    pub warning_threshold_pct: f64,
+    pub max_concurrent_sessions_per_agent: u32,
+    pub rate_limit_window_secs: u64,
+    pub cleanup_interval_secs: u64,
+    pub read_intent_keywords: Vec<String>,
+    pub write_intent_keywords: Vec<String>,
+    pub admin_intent_keywords: Vec<String>,
+}
+
+/// What drift does when the declared intent names no tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownIntent {
+    /// No check.
+    Off,
+    /// What is not a read is flagged and counted, never refused.
+    #[default]
+    Flag,
+    /// Treated as an intent to read.
+    Enforce,
+}
+
+/// The record of decisions.
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
+pub struct Audit {
+    pub enabled: bool,
+    pub file_path: PathBuf,
+    pub redaction_patterns: Vec<String>,
+    /// Whether `redaction_patterns` replaces the built-in ones rather than adding to them.
+    pub redaction_replace: bool,
+    pub require_healthy: bool,
+    pub hash_chain: bool,
+    pub durability: Durability,
+    pub max_argument_bytes: usize,
+    /// `None`: the host's name and a random part that the start-up keeps.
+    pub node_id: Option<String>,
+}
+
+/// When a record counts as written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The kernel has it: it survives the process.
+    #[default]
+    Write,
+    /// The disk has it: it survives the machine.
+    Sync,
+}
+
+/// Where credential values come from.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// `None`: no credentials are injected.
+    pub provider: Option<CredentialProvider>,
+    pub ttl_secs: u64,
+    /// Whether a credential file that others can read is refused.
+    pub strict_file_mode: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialProvider {
+    File(PathBuf),
+    /// Variables whose names begin with this prefix.
+    Env(String),
+    /// A program and its arguments; the credential's name is added as the last one.
+    Command(Vec<String>),
+}
+
+/// Where agents and sessions are kept.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    pub backend: Backend,
+    /// 64 hexadecimal characters, checked.
+    pub encryption_key: Option<Secret>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Memory,
+    Sqlite(PathBuf),
+}
+
+/// Prometheus metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub enabled: bool,
+    pub require_auth: bool,
+}
+
+/// The operators' side.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    pub api_key: Secret,
+    pub signing_secret: Secret,
+    pub token_expiry_secs: u64,
+    pub rate_limit_per_minute: u32,
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// `section.key`; empty when the text as a whole is meant.
+    pub key: String,
+    pub at: Option<Origin>,
+    pub problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(at) = &self.at {
+            write!(f, "{at}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "`{}` ", self.key)?;
+        }
+        f.write_str(&self.problem)
+    }
+}
+
+/// Everything that is wrong with the configuration, one line each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, error) in self.0.iter().enumerate() {
+            if n > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads a file and lays the environment over it.
+    pub fn load(
+        path: &Path,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let problem = format!("cannot read the file {}: {error}", path.display());
+            ConfigErrors(vec![ConfigError { key: String::new(), at: None, problem }])
+        })?;
+        Self::from_toml(&text, env)
+    }
+
+    /// Reads a text and lays the environment over it.
+    pub fn from_toml(
+        text: &str,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        Self::read(text, env).map(|(config, _)| config)
+    }
+
+    /// Reads a text; tells which keys there are, too.
+    fn read(
+        text: &str,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<(Self, KnownKeys), ConfigErrors> {
+        let mut problems = Vec::new();
+        let mut root = file::parse(text).unwrap_or_else(|error| {
+            problems.push(error);
+            file::Table::new()
+        });
+        if !problems.is_empty() {
+            return Err(ConfigErrors(problems));
+        }
+        env::overlay(&mut root, env, &mut problems);
+        let mut known = KnownKeys::new();
+        let config = sections::read(&mut root, &mut problems, &mut known);
+        match config {
+            Some(config) if problems.is_empty() => Ok((config, known)),
+            _ => Err(ConfigErrors(problems)),
+        }
+    }
+}
+
+/// Section name to its keys.
+type KnownKeys = BTreeMap<&'static str, Vec<&'static str>>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,417 @@
+//! Every key, its default and its limits, section by section.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::check::{Section, unknown};
+use super::file::{Origin, Table};
+use super::values;
+use super::{
+    Admin, Audit, Backend, Config, ConfigError, CredentialProvider, Credentials,
+    DEFAULT_CREDENTIAL_PREFIX, Durability, Introspection, Issuer, KnownKeys, MAX_CALL_BUDGET,
+    MAX_TIME_LIMIT_SECS, MAX_TOKEN_EXPIRY_SECS, Metrics, Oauth, Policy, Proxy, Secret, Sessions,
+    Storage, UnknownIntent, Upstream,
+};
+use crate::firewall::session::RefusalStyle;
+
+const MIB: usize = 1024 * 1024;
+const GIB: usize = 1024 * MIB;
+const DAY_SECS: u64 = 86_400;
+
+/// The values that the public project compiled in; whoever reads its source knows them.
+const PUBLIC_DEFAULTS: [&str; 2] = ["arbiter-dev-key", "arbiter-dev-secret-change-in-production"];
+
+pub(super) const READ_KEYWORDS: &[&str] = &["read", "analyze", "query", "search", "list", "get"];
+pub(super) const WRITE_KEYWORDS: &[&str] = &["write", "create", "update", "modify", "edit"];
+pub(super) const ADMIN_KEYWORDS: &[&str] = &["admin", "manage", "configure", "deploy", "delete"];
+
+type Problems = Vec<ConfigError>;
+
+/// Reads every section. `None` only together with a problem.
+pub(super) fn read(
+    root: &mut Table,
+    problems: &mut Problems,
+    known: &mut KnownKeys,
+) -> Option<Config> {
+    let mut section = |name: &'static str, keys: Vec<&'static str>| {
+        known.insert(name, keys);
+    };
+    let (proxy, keys) = proxy(Section::take(root, "proxy", problems));
+    section("proxy", keys);
+    let (oauth, keys) = oauth(Section::take(root, "oauth", problems));
+    section("oauth", keys);
+    let (policy, keys) = policy(Section::take(root, "policy", problems));
+    section("policy", keys);
+    let (sessions, keys) = sessions(Section::take(root, "sessions", problems));
+    section("sessions", keys);
+    let (audit, keys) = audit(Section::take(root, "audit", problems));
+    section("audit", keys);
+    let (credentials, keys) = credentials(Section::take(root, "credentials", problems));
+    section("credentials", keys);
+    let (storage, keys) = storage(Section::take(root, "storage", problems));
+    section("storage", keys);
+    let (metrics, keys) = metrics(Section::take(root, "metrics", problems));
+    section("metrics", keys);
+    let (admin, keys) = admin(Section::take(root, "admin", problems));
+    section("admin", keys);
+    let names: Vec<_> = known.keys().copied().collect();
+    for (name, node) in std::mem::take(root) {
+        problems.push(unknown("", &name, node.at, &names));
+    }
+    let (proxy, admin) = (proxy?, admin?);
+    if proxy.listen.port() != 0 && proxy.listen == admin.listen {
+        let problem = "is the same address and port as the proxy's; choose another port";
+        problems.push(ConfigError {
+            key: "admin.listen_port".to_owned(),
+            at: None,
+            problem: problem.to_owned(),
+        });
+    }
+    Some(Config { proxy, oauth, policy, sessions, audit, credentials, storage, metrics, admin })
+}
+
+type Read<T> = (T, Vec<&'static str>);
+
+fn address(s: &mut Section<'_>, default: IpAddr) -> IpAddr {
+    s.parsed("listen_addr", |text| {
+        text.parse()
+            .ok()
+            .ok_or_else(|| "is not an IP address such as `127.0.0.1` or `::`".to_owned())
+    })
+    .unwrap_or(default)
+}
+
+fn proxy(mut s: Section<'_>) -> Read<Option<Proxy>> {
+    let ip = address(&mut s, IpAddr::from([0, 0, 0, 0]));
+    let port = s.number("listen_port", 8080, 0..=65_535);
+    let upstream = s.parsed("upstream_url", values::upstream).unwrap_or_else(|| Upstream {
+        scheme: values::Scheme::Http,
+        host: "127.0.0.1".to_owned(),
+        port: 8081,
+        path: None,
+    });
+    let upstream_ca_file = s.text("upstream_ca_file").map(PathBuf::from);
+    let upstream_headers = upstream_headers(&mut s);
+    let max_request_body_bytes = s.number("max_request_body_bytes", 10 * MIB, 1..=GIB);
+    let max_in_flight_body_bytes = s.number("max_in_flight_body_bytes", 256 * MIB, 1..=64 * GIB);
+    if max_in_flight_body_bytes < max_request_body_bytes {
+        let problem = "is smaller than `proxy.max_request_body_bytes`, so the largest allowed \
+                       body could never pass; raise it";
+        s.problem("max_in_flight_body_bytes", None, problem);
+    }
+    let styles = [("http", RefusalStyle::Http), ("result", RefusalStyle::Result)];
+    let proxy = Proxy {
+        listen: SocketAddr::new(ip, port),
+        upstream,
+        upstream_ca_file,
+        upstream_headers,
+        blocked_paths: s.checked_list("blocked_paths", &[], values::path),
+        allowed_origins: s.checked_list("allowed_origins", &[], values::origin),
+        require_session: s.flag("require_session", true),
+        strict_mcp: s.flag("strict_mcp", true),
+        deny_non_post_methods: s.flag("deny_non_post_methods", true),
+        legacy_streams: s.flag("legacy_streams", false),
+        refusal_style: s.one_of("refusal_style", RefusalStyle::Http, &styles),
+        max_request_body_bytes,
+        max_response_body_bytes: s.number("max_response_body_bytes", 10 * MIB, 1..=GIB),
+        max_in_flight_body_bytes,
+        upstream_timeout_secs: s.number("upstream_timeout_secs", 60, 1..=3_600),
+        stream_idle_timeout_secs: s.number("stream_idle_timeout_secs", 300, 1..=DAY_SECS),
+        threads: s.optional_number("threads", 1..=1_024),
+    };
+    (Some(proxy), s.finish())
+}
+
+fn upstream_headers(s: &mut Section<'_>) -> Vec<(http::HeaderName, Secret)> {
+    let mut headers: Vec<(http::HeaderName, Secret)> = Vec::new();
+    for (name, value, at) in s.map("upstream_headers") {
+        let key = format!("upstream_headers.{}", super::check::clip(&name));
+        let checked =
+            values::header_name(&name).and_then(|name| values::header_value(&value).map(|()| name));
+        match checked {
+            Ok(name) if headers.iter().any(|(other, _)| *other == name) => {
+                s.problem(&key, Some(at), "is given twice; header names ignore case");
+            }
+            Ok(name) => headers.push((name, Secret::new(value))),
+            Err(problem) => s.problem(&key, Some(at), problem),
+        }
+    }
+    headers
+}
+
+fn oauth(mut s: Section<'_>) -> Read<Oauth> {
+    let jwks_cache_ttl_secs = s.number("jwks_cache_ttl_secs", 3_600, 1..=DAY_SECS);
+    let resource = s.parsed("resource", |text| values::url(text).map(|_| text.to_owned()));
+    let mut issuers: Vec<Issuer> = Vec::new();
+    for (n, table) in s.tables("issuers").into_iter().enumerate() {
+        let path = format!("oauth.issuers[{n}]");
+        let Some(issuer) = issuer(Section::new(path, table, s.problems())) else { continue };
+        let twin =
+            |other: &Issuer| other.name == issuer.name || other.issuer_url == issuer.issuer_url;
+        if issuers.iter().any(twin) {
+            s.problem("issuers", None, "two issuers share a `name` or an `issuer_url`");
+        }
+        issuers.push(issuer);
+    }
+    (Oauth { jwks_cache_ttl_secs, resource, issuers }, s.finish())
+}
+
+fn issuer(mut s: Section<'_>) -> Option<Issuer> {
+    let name = s.text("name");
+    let allow_http = s.flag("allow_http", false);
+    let fetched = |text: &str| values::provider_url(text, allow_http);
+    // Only compared with a token's `iss`, never fetched.
+    let issuer_url = s.parsed("issuer_url", |text| values::url(text).map(|_| text.to_owned()));
+    let jwks_uri = s.parsed("jwks_uri", fetched);
+    let audiences = s.list("audiences").unwrap_or_default();
+    let agent_claim = s.text_or("agent_claim", "agent_id");
+    let groups_claim = s.text_or("groups_claim", "groups");
+    let url = s.parsed("introspection_url", fetched);
+    let client_id = s.text("client_id");
+    let client_secret = s.secret("client_secret");
+    if name.is_none() {
+        s.problem("name", None, "is missing; give each issuer a name of its own");
+    }
+    if issuer_url.is_none() {
+        s.problem("issuer_url", None, "is missing; give the exact `iss` of its tokens");
+    }
+    if jwks_uri.is_none() && url.is_none() {
+        s.problem("jwks_uri", None, "is missing; give `jwks_uri` or `introspection_url`");
+    }
+    if audiences.is_empty() {
+        let problem = "is empty; name at least one audience, or any token of this issuer would do";
+        s.problem("audiences", None, problem);
+    }
+    let introspection = match (url, client_id, client_secret) {
+        (Some(url), Some(client_id), Some(client_secret)) => {
+            Some(Introspection { url, client_id, client_secret })
+        }
+        (None, None, None) => None,
+        (Some(_), _, _) => {
+            let problem = "needs `client_id` and `client_secret` as well";
+            s.problem("introspection_url", None, problem);
+            None
+        }
+        (None, _, _) => {
+            s.problem("client_id", None, "is of no use without `introspection_url`");
+            None
+        }
+    };
+    s.finish();
+    Some(Issuer {
+        name: name?,
+        issuer_url: issuer_url?,
+        jwks_uri,
+        audiences,
+        agent_claim,
+        groups_claim,
+        introspection,
+    })
+}
+
+fn policy(mut s: Section<'_>) -> Read<Policy> {
+    let policy = Policy {
+        file: s.text("file").map(PathBuf::from),
+        watch: s.flag("watch", false),
+        watch_debounce_ms: s.number("watch_debounce_ms", 500, 50..=60_000),
+    };
+    if policy.watch && policy.file.is_none() {
+        s.problem("watch", None, "has nothing to watch; set `policy.file`");
+    }
+    (policy, s.finish())
+}
+
+fn sessions(mut s: Section<'_>) -> Read<Sessions> {
+    let unknown = [
+        ("off", UnknownIntent::Off),
+        ("flag", UnknownIntent::Flag),
+        ("enforce", UnknownIntent::Enforce),
+    ];
+    let sessions = Sessions {
+        default_time_limit_secs: s.number(
+            "default_time_limit_secs",
+            3_600,
+            1..=MAX_TIME_LIMIT_SECS,
+        ),
+        default_call_budget: s.number("default_call_budget", 1_000, 1..=MAX_CALL_BUDGET),
+        escalate_anomalies: s.flag("escalate_anomalies", false),
+        unknown_intent: s.one_of("unknown_intent", UnknownIntent::Flag, &unknown),
+        allow_wildcard_tools: s.flag("allow_wildcard_tools", false),
+        warning_threshold_pct: s.decimal("warning_threshold_pct", 20.0, 0.0..=100.0),
+        max_concurrent_sessions_per_agent: s.number(
+            "max_concurrent_sessions_per_agent",
+            10,
+            1..=10_000,
+        ),
+        rate_limit_window_secs: s.number("rate_limit_window_secs", 60, 1..=3_600),
+        cleanup_interval_secs: s.number("cleanup_interval_secs", 60, 1..=DAY_SECS),
+        read_intent_keywords: keywords(&mut s, "read_intent_keywords", READ_KEYWORDS),
+        write_intent_keywords: keywords(&mut s, "write_intent_keywords", WRITE_KEYWORDS),
+        admin_intent_keywords: keywords(&mut s, "admin_intent_keywords", ADMIN_KEYWORDS),
+    };
+    (sessions, s.finish())
+}
+
+fn keywords(s: &mut Section<'_>, key: &'static str, default: &[&str]) -> Vec<String> {
+    s.checked_list(key, default, values::keyword)
+}
+
+fn audit(mut s: Section<'_>) -> Read<Audit> {
+    let durabilities = [("write", Durability::Write), ("sync", Durability::Sync)];
+    let audit = Audit {
+        enabled: s.flag("enabled", true),
+        file_path: s.text_or("file_path", "arbiter-audit.jsonl").into(),
+        redaction_patterns: s.list("redaction_patterns").unwrap_or_default(),
+        redaction_replace: s.flag("redaction_replace", false),
+        require_healthy: s.flag("require_healthy", true),
+        hash_chain: s.flag("hash_chain", true),
+        durability: s.one_of("durability", Durability::Write, &durabilities),
+        max_argument_bytes: s.number("max_argument_bytes", 8_192, 256..=MIB),
+        node_id: s.text("node_id"),
+    };
+    if audit.redaction_replace && audit.redaction_patterns.is_empty() {
+        let problem = "with no `audit.redaction_patterns` would redact nothing; list some";
+        s.problem("redaction_replace", None, problem);
+    }
+    if audit.node_id.as_ref().is_some_and(|id| id.len() > 128) {
+        s.problem("node_id", None, "is over 128 bytes; shorten it");
+    }
+    (audit, s.finish())
+}
+
+#[derive(Clone, Copy)]
+enum Provider {
+    File,
+    Env,
+    Command,
+}
+
+fn credentials(mut s: Section<'_>) -> Read<Credentials> {
+    let providers = [
+        ("file", Some(Provider::File)),
+        ("env", Some(Provider::Env)),
+        ("command", Some(Provider::Command)),
+    ];
+    let provider = s.one_of("provider", None, &providers);
+    let file_path = s.text("file_path");
+    let env_prefix = s.text_or("env_prefix", DEFAULT_CREDENTIAL_PREFIX);
+    let command = s.list("command").unwrap_or_default();
+    let provider = match provider {
+        None => None,
+        Some(Provider::File) => {
+            if file_path.is_none() {
+                s.problem("file_path", None, "is missing; `provider = \"file\"` needs it");
+            }
+            file_path.map(|path| CredentialProvider::File(path.into()))
+        }
+        Some(Provider::Env) => Some(CredentialProvider::Env(env_prefix)),
+        Some(Provider::Command) => {
+            if command.is_empty() {
+                s.problem("command", None, "is missing; `provider = \"command\"` needs it");
+            }
+            Some(CredentialProvider::Command(command))
+        }
+    };
+    let credentials = Credentials {
+        provider,
+        ttl_secs: s.number("ttl_secs", 300, 1..=DAY_SECS),
+        strict_file_mode: s.flag("strict_file_mode", false),
+    };
+    (credentials, s.finish())
+}
+
+#[derive(Clone, Copy)]
+enum StorageKind {
+    Memory,
+    Sqlite,
+    Redis,
+}
+
+fn storage(mut s: Section<'_>) -> Read<Storage> {
+    let kinds = [
+        ("memory", StorageKind::Memory),
+        ("sqlite", StorageKind::Sqlite),
+        ("redis", StorageKind::Redis),
+    ];
+    let kind = s.one_of("backend", StorageKind::Memory, &kinds);
+    let sqlite_path = s.text_or("sqlite_path", "arbiter.db");
+    // Read so that a file that carries it stays valid; it may hold a password.
+    drop(s.secret("redis_url"));
+    let encryption_key = s.parsed("encryption_key", |text| {
+        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            Ok(Secret::new(text.to_owned()))
+        } else {
+            let advice =
+                "set ARBITER_STORAGE_ENCRYPTION_KEY to the output of `openssl rand -hex 32`";
+            Err(format!("is not 64 hexadecimal characters; {advice}"))
+        }
+    });
+    let backend = match kind {
+        StorageKind::Memory => Backend::Memory,
+        StorageKind::Sqlite => Backend::Sqlite(sqlite_path.into()),
+        StorageKind::Redis => {
+            let problem = "`redis` is not available in this build; use `sqlite` or `memory`";
+            s.problem("backend", None, problem);
+            Backend::Memory
+        }
+    };
+    (Storage { backend, encryption_key }, s.finish())
+}
+
+fn metrics(mut s: Section<'_>) -> Read<Metrics> {
+    let metrics =
+        Metrics { enabled: s.flag("enabled", true), require_auth: s.flag("require_auth", false) };
+    (metrics, s.finish())
+}
+
+fn admin(mut s: Section<'_>) -> Read<Option<Admin>> {
+    let ip = address(&mut s, IpAddr::from([127, 0, 0, 1]));
+    let port = s.number("listen_port", 3000, 0..=65_535);
+    let api_key = key(&mut s, "api_key", 16, "ARBITER_ADMIN_API_KEY");
+    let signing_secret = key(&mut s, "signing_secret", 32, "ARBITER_SIGNING_SECRET");
+    if let (Some(key), Some(secret)) = (&api_key, &signing_secret)
+        && key == secret
+    {
+        let problem = "is the same as `admin.api_key`; whoever signs in could mint tokens of any \
+                       content; set ARBITER_SIGNING_SECRET to another value";
+        s.problem("signing_secret", None, problem);
+    }
+    let token_expiry_secs = s.number("token_expiry_secs", 3_600, 1..=MAX_TOKEN_EXPIRY_SECS);
+    let rate_limit_per_minute = s.number("rate_limit_per_minute", 60, 1..=1_000_000);
+    let admin = api_key.zip(signing_secret).map(|(api_key, signing_secret)| Admin {
+        listen: SocketAddr::new(ip, port),
+        api_key,
+        signing_secret,
+        token_expiry_secs,
+        rate_limit_per_minute,
+    });
+    (admin, s.finish())
+}
+
+/// A key or secret that must be there, be long enough and not be a published one.
+fn key(
+    s: &mut Section<'_>,
+    name: &'static str,
+    min_bytes: usize,
+    variable: &str,
+) -> Option<Secret> {
+    let origin: Option<Origin> = s.origin(name);
+    let Some(secret) = s.secret(name) else {
+        // A value of the wrong type has been told already.
+        if origin.is_none() {
+            s.problem(name, None, format!("is missing; set the environment variable {variable}"));
+        }
+        return None;
+    };
+    if PUBLIC_DEFAULTS.contains(&secret.expose()) {
+        let problem = "is a published default, known to everyone; set the environment variable";
+        s.problem(name, origin, format!("{problem} {variable} to a value of your own"));
+        return None;
+    }
+    if secret.expose().len() < min_bytes {
+        let problem = format!("is shorter than {min_bytes} bytes; set the environment variable");
+        s.problem(name, origin, format!("{problem} {variable} to a longer one"));
+        return None;
+    }
+    Some(secret)
+}

@@ -1,0 +1,303 @@
+//! The configuration from outside: defaults, the shipped file, the environment, bad values.
+
+use super::*;
+
+const KEY: &str = "0123456789abcdef";
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const SHIPPED: &str = include_str!("../../conf/arbiter.toml");
+
+fn env(more: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    let mut all = vec![("ARBITER_ADMIN_API_KEY", KEY), ("ARBITER_SIGNING_SECRET", SECRET)];
+    all.extend_from_slice(more);
+    all.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<Vec<_>>().into_iter()
+}
+
+fn good(text: &str, more: &[(&str, &str)]) -> Config {
+    Config::from_toml(text, env(more)).unwrap_or_else(|errors| panic!("{text}: {errors}"))
+}
+
+fn bad(text: &str, more: &[(&str, &str)]) -> String {
+    Config::from_toml(text, env(more)).expect_err(text).to_string()
+}
+
+/// Each part of `parts` must be in the message.
+fn says(text: &str, parts: &[&str]) {
+    let message = bad(text, &[]);
+    for part in parts {
+        assert!(message.contains(part), "{text}: {message:?} lacks {part:?}");
+    }
+}
+
+#[test]
+fn the_shipped_file_parses_to_the_defaults() {
+    assert_eq!(format!("{:?}", good(SHIPPED, &[])), format!("{:?}", good("", &[])));
+}
+
+#[test]
+fn the_shipped_file_has_every_key() {
+    let (_, known) = Config::read(SHIPPED, env(&[])).unwrap();
+    let mut shown: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut section = "";
+    for line in SHIPPED.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_matches(['[', ']']);
+            // Tables below a section are keys of it.
+            if let Some((outer, key)) = section.split_once('.') {
+                shown.entry(outer).or_default().push(key);
+            }
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            shown.entry(section).or_default().push(key);
+        }
+    }
+    assert_eq!(known.len(), 9);
+    for (section, keys) in known {
+        for key in keys {
+            assert!(shown.get(section).is_some_and(|s| s.contains(&key)), "{section}.{key}");
+        }
+    }
+}
+
+#[test]
+fn every_commented_key_of_the_shipped_file_is_a_known_one() {
+    let text: String = SHIPPED
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with("[[") => rest,
+            Some(rest) if rest.split_once(" = ").is_some_and(|(k, _)| is_key(k)) => rest,
+            _ => line,
+        })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let message = Config::from_toml(&text, env(&[])).expect_err("placeholders").to_string();
+    // Placeholders (`…`) are refused; nothing is unknown.
+    assert!(!message.contains("known key"), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.contains("storage.encryption_key"), "{message}");
+}
+
+fn is_key(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphabetic() || c == '_')
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let config = good("", &[]);
+    assert_eq!(config.proxy.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:3000");
+    assert!(config.proxy.require_session && config.proxy.strict_mcp);
+    assert!(config.proxy.deny_non_post_methods && config.audit.enabled);
+    assert!(config.audit.require_healthy && config.audit.hash_chain);
+    assert_eq!(config.sessions.max_concurrent_sessions_per_agent, 10);
+    assert_eq!(config.sessions.unknown_intent, UnknownIntent::Flag);
+    assert_eq!(config.proxy.max_in_flight_body_bytes, 268_435_456);
+    assert_eq!(config.storage.backend, Backend::Memory);
+    assert_eq!(config.credentials.provider, None);
+    assert_eq!(config.policy.file, None);
+}
+
+#[test]
+fn the_environment_beats_the_file() {
+    let file = "[proxy]\nlisten_port = 1\nblocked_paths = [\"/a\"]\n[admin]\napi_key = \"short\"";
+    let config = good(
+        file,
+        &[
+            ("ARBITER_PROXY__LISTEN_PORT", "0"),
+            ("ARBITER_PROXY__BLOCKED_PATHS", "/b, /c"),
+            ("ARBITER_PROXY__ALLOWED_ORIGINS", r#"["https://a.example"]"#),
+            ("ARBITER_PROXY__REQUIRE_SESSION", "false"),
+            ("ARBITER_PROXY__UPSTREAM_HEADERS", r#"{"x-key":"${CRED:k}"}"#),
+            ("ARBITER_SESSIONS__WARNING_THRESHOLD_PCT", "12.5"),
+            ("ARBITER_CREDENTIALS__PROVIDER", "env"),
+            ("ARBITER_CRED_some__thing", "x"),
+            ("ARBITER_SERVICE_HOST", "10.0.0.1"),
+            ("OTHER__THING", "x"),
+            (
+                "ARBITER_OAUTH__ISSUERS",
+                r#"[{"name":"i","issuer_url":"https://i.example","jwks_uri":"https://i.example/k","audiences":["a"]}]"#,
+            ),
+        ],
+    );
+    assert_eq!(config.proxy.listen.port(), 0);
+    assert_eq!(config.proxy.blocked_paths, ["/b", "/c"]);
+    assert_eq!(config.proxy.allowed_origins, ["https://a.example"]);
+    assert!(!config.proxy.require_session);
+    assert_eq!(config.proxy.upstream_headers[0].1.expose(), "${CRED:k}");
+    assert!((config.sessions.warning_threshold_pct - 12.5).abs() < f64::EPSILON);
+    assert_eq!(config.admin.api_key.expose(), KEY);
+    assert_eq!(config.oauth.issuers[0].agent_claim, "agent_id");
+}
+
+#[test]
+fn a_bad_variable_is_told_by_its_name() {
+    for (name, value, part) in [
+        ("ARBITER_PROXY__LISTEN_PORT", "http", "a whole number"),
+        ("ARBITER_PROXY__LISTEN_PROT", "1", "did you mean `proxy.listen_port`"),
+        ("ARBITER_PROXI__LISTEN_PORT", "1", "did you mean `proxy`"),
+        ("ARBITER_PROXY__STRICT_MCP", "yes", "true or false"),
+        ("ARBITER_PROXY__UPSTREAM_URL", "", "empty"),
+        ("ARBITER_PROXY__BLOCKED_PATHS", "[\"/a\"", "JSON"),
+        ("ARBITER_STORAGE_ENCRYPTION_KEY", "abc", "openssl rand -hex 32"),
+    ] {
+        let message = bad("", &[(name, value)]);
+        assert!(message.contains(name) && message.contains(part), "{name}: {message}");
+    }
+}
+
+#[test]
+fn keys_and_secrets_must_be_there_long_and_private() {
+    let read = |key: Option<&str>, secret: Option<&str>| {
+        let env = [("ARBITER_ADMIN_API_KEY", key), ("ARBITER_SIGNING_SECRET", secret)];
+        let env = env.into_iter().filter_map(|(n, v)| Some((n.to_owned(), v?.to_owned())));
+        Config::from_toml("", env)
+    };
+    assert!(read(Some(KEY), Some(SECRET)).is_ok());
+    let refused = |key: Option<&str>, secret: Option<&str>, variable: &str, why: &str| {
+        let message = read(key, secret).expect_err(why).to_string();
+        assert!(message.contains(variable) && message.contains(why), "{message}");
+        for value in [key, secret].into_iter().flatten() {
+            assert!(!message.contains(value), "{message} quotes a secret");
+        }
+    };
+    let both = ("ARBITER_ADMIN_API_KEY", "ARBITER_SIGNING_SECRET");
+    refused(None, Some(SECRET), both.0, "missing");
+    refused(Some(KEY), None, both.1, "missing");
+    refused(Some("0123456789abcde"), Some(SECRET), both.0, "shorter than 16");
+    refused(Some(KEY), Some("0123456789abcdef0123456789abcde"), both.1, "shorter than 32");
+    refused(Some("arbiter-dev-key"), Some(SECRET), both.0, "published default");
+    let public = "arbiter-dev-secret-change-in-production";
+    refused(Some(KEY), Some(public), both.1, "published default");
+    refused(Some(public), Some(SECRET), both.0, "published default");
+    refused(Some(SECRET), Some(SECRET), both.1, "same as");
+}
+
+#[test]
+fn no_message_and_no_debug_output_quotes_a_secret() {
+    let hidden = "hunter2hunter2";
+    for text in [
+        format!("[[oauth.issuers]]\nclient_secret = [\"{hidden}\"]"),
+        format!("[admin]\napi_key = \"{hidden}"),
+        format!("[proxy]\nupstream_url = \"http://u:{hidden}@host\""),
+        format!("[storage]\nbackend = \"redis\"\nredis_url = \"redis://:{hidden}@h\""),
+        format!("[proxy.upstream_headers]\nx = \"${{{hidden}}}\""),
+    ] {
+        assert!(!bad(&text, &[]).contains(hidden), "{text}");
+    }
+    let config = good(&format!("[proxy.upstream_headers]\nx = \"{hidden}\""), &[]);
+    let debug = format!("{config:?}");
+    assert!(!debug.contains(hidden) && !debug.contains(KEY), "{debug}");
+}
+
+#[test]
+fn bad_values_name_key_line_and_remedy() {
+    says("[proxy]\n\nlisten_prot = 1", &["line 3", "proxy.listen_prot", "`proxy.listen_port`"]);
+    says("[prxy]\nlisten_port = 1", &["line 1", "did you mean `proxy`"]);
+    says("[zzzzzzzz]", &["known are: admin, audit"]);
+    says("proxy = 3", &["`proxy`", "a table"]);
+    says("[proxy]\nlisten_port = 65536", &["line 2", "proxy.listen_port", "0 to 65535"]);
+    says("[proxy]\nlisten_port = -1", &["0 to 65535"]);
+    says("[proxy]\nlisten_port = 99999999999999999999", &["0 to 65535"]);
+    says("[proxy]\nlisten_port = 80.5", &["whole number", "decimal"]);
+    says("[proxy]\nlisten_port = \"80\"", &["whole number", "text"]);
+    says("[proxy]\nlisten_addr = \"localhost\"", &["IP address"]);
+    says("[proxy]\nupstream_url = \"mcp:8081\"", &["upstream_url"]);
+    says("[proxy]\nupstream_url = \"ftp://h\"", &["scheme"]);
+    says("[proxy]\nupstream_url = \"http://h/?a=b\"", &["query"]);
+    says("[proxy]\nupstream_url = \"http://h/#a\"", &["fragment"]);
+    says("[proxy]\nupstream_url = \"http://u@h/\"", &["user name"]);
+    says("[proxy]\nupstream_url = \"http://h:0/\"", &["port"]);
+    says("[proxy]\nupstream_url = \"http://h:99999/\"", &["port"]);
+    says("[proxy]\nblocked_paths = [\"admin\"]", &["`admin`", "is not a path"]);
+    says("[proxy]\nblocked_paths = \"/admin\"", &["a list"]);
+    says("[proxy]\nblocked_paths = [1]", &["only texts"]);
+    says("[proxy]\nallowed_origins = [\"*\"]", &["is not an origin"]);
+    says("[proxy]\nallowed_origins = [\"https://a.example/x\"]", &["is not an origin"]);
+    says("[proxy]\nrefusal_style = \"json\"", &["`json`", "`http`, `result`"]);
+    says("[proxy]\nmax_request_body_bytes = 0", &["1 to 1073741824"]);
+    says("[proxy]\nmax_in_flight_body_bytes = 5", &["max_request_body_bytes", "raise it"]);
+    says("[proxy.upstream_headers]\n\"a b\" = \"x\"", &["upstream_headers.a b", "header name"]);
+    says("[proxy.upstream_headers]\nHost = \"x\"", &["set by Arbiter"]);
+    says("[proxy.upstream_headers]\nx = \"${CRED:}\"", &["credential"]);
+    says("[proxy.upstream_headers]\nx = \"${ENV:a}\"", &["${CRED:name}"]);
+    says("[proxy.upstream_headers]\nx = 1", &["upstream_headers.x", "expected text"]);
+    says("[proxy.upstream_headers]\nx = \"a\"\nX = \"b\"", &["given twice"]);
+    says("[policy]\nwatch = true", &["policy.file"]);
+    says("[policy]\nfile = \"\"", &["policy.file", "empty"]);
+    says("[sessions]\nwarning_threshold_pct = 101", &["0 to 100"]);
+    says("[sessions]\nwarning_threshold_pct = nan", &["0 to 100"]);
+    says("[sessions]\ndefault_call_budget = 9007199254740993", &["1 to 9007199254740992"]);
+    says("[sessions]\nunknown_intent = \"deny\"", &["`off`, `flag`, `enforce`"]);
+    says("[sessions]\nread_intent_keywords = [\"look at\"]", &["one word"]);
+    says("[audit]\nredaction_replace = true", &["redact nothing"]);
+    says("[audit]\ndurability = \"fsync\"", &["`write`, `sync`"]);
+    says("[credentials]\nprovider = \"file\"", &["credentials.file_path"]);
+    says("[credentials]\nprovider = \"command\"", &["credentials.command"]);
+    says("[credentials]\nprovider = \"vault\"", &["`file`, `env`, `command`"]);
+    says("[storage]\nbackend = \"redis\"", &["not available in this build"]);
+    says("[metrics]\nrequire_auth = 1", &["true or false"]);
+    says("[admin]\ntoken_expiry_secs = 86401", &["1 to 86400"]);
+    says("[admin]\nlisten_addr = \"0.0.0.0\"\nlisten_port = 8080", &["same address and port"]);
+    says("[proxy\n", &["line 1", "not TOML"]);
+    says("[proxy]\nlisten_port = 1\nlisten_port = 2", &["line 3", "not TOML"]);
+}
+
+#[test]
+fn an_issuer_must_be_complete() {
+    let issuer = |more: &str| {
+        format!(
+            "[[oauth.issuers]]\nname = \"i\"\nissuer_url = \"https://i.example\"\n\
+             audiences = [\"a\"]\n{more}"
+        )
+    };
+    good(&issuer("jwks_uri = \"https://i.example/k\""), &[]);
+    good(&issuer("jwks_uri = \"http://127.0.0.1:9/k\""), &[]);
+    good(&issuer("allow_http = true\njwks_uri = \"http://keycloak:8080/k\""), &[]);
+    says(&issuer(""), &["oauth.issuers[0].jwks_uri", "introspection_url"]);
+    says(&issuer("jwks_uri = \"http://keycloak:8080/k\""), &["plain http", "allow_http"]);
+    says(&issuer("jwks_url = \"https://i.example/k\""), &["`oauth.issuers[0].jwks_uri`"]);
+    says(&issuer("introspection_url = \"https://i.example/i\""), &["client_secret"]);
+    let two = issuer("jwks_uri = \"https://i.example/k\"\n").repeat(2);
+    says(&two, &["two issuers"]);
+    says("[[oauth.issuers]]\nname = \"i\"", &["issuer_url", "audiences", "jwks_uri"]);
+    says("[oauth]\nissuers = 3", &["[[oauth.issuers]]"]);
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let text = "[proxy]\nlisten_port = -1\nnope = 1\n[audit]\nenabled = 3\n[sessions]\n\
+                default_call_budget = 0";
+    let Err(errors) = Config::from_toml(text, std::iter::empty()) else { panic!("accepted") };
+    let keys: Vec<_> = errors.0.iter().map(|error| error.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            "proxy.listen_port",
+            "proxy.nope",
+            "sessions.default_call_budget",
+            "audit.enabled",
+            "admin.api_key",
+            "admin.signing_secret"
+        ]
+    );
+}
+
+#[test]
+fn an_upstream_is_read_into_its_parts() {
+    let upstream =
+        |url: &str| good(&format!("[proxy]\nupstream_url = \"{url}\""), &[]).proxy.upstream;
+    let parts = upstream("http://mcp:8081/mcp");
+    assert_eq!((parts.scheme, parts.host.as_str(), parts.port), (Scheme::Http, "mcp", 8081));
+    assert_eq!(parts.path.as_deref(), Some("/mcp"));
+    assert_eq!(upstream("https://mcp.example").port, 443);
+    assert_eq!(upstream("https://mcp.example/").path, None);
+    let v6 = upstream("http://[::1]:9/x");
+    assert_eq!((v6.host.as_str(), v6.authority().as_str()), ("::1", "[::1]:9"));
+    assert_eq!(v6.to_string(), "http://[::1]:9/x");
+}
+
+#[test]
+fn a_missing_file_is_told_by_its_path() {
+    let path = Path::new("/nonexistent/arbiter.toml");
+    let message = Config::load(path, env(&[])).expect_err("no file").to_string();
+    assert!(message.contains("/nonexistent/arbiter.toml"), "{message}");
+}

@@ -1,0 +1,408 @@
+//! Counters for Prometheus: one registry, owned, and no label value that an agent chooses freely.
+//!
+//! Children are resolved once, so that counting a request is a few atomic additions. The only open
+//! label is `tool`; it takes names that a policy or a session names, up to a bound, else `other`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::firewall::denial::Code;
+
+/// How many tools get a series of their own.
+pub const MAX_TOOL_LABELS: usize = 1_024;
+
+/// Longest tool name that gets a series of its own, in bytes.
+const MAX_TOOL_BYTES: usize = 256;
+
+const OTHER: &str = "other";
+
+/// From a microsecond's work to a second's, for what Arbiter itself costs.
+const OVERHEAD_BUCKETS: &[f64] =
+    &[5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0];
+
+/// For whole requests, which wait for tools.
+const DURATION_BUCKETS: &[f64] = &[
+    1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0, 60.0,
+];
+
+/// How a request was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Allow,
+    Deny,
+    Escalate,
+}
+
+/// What is counted elsewhere and read when metrics are asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Levels {
+    pub active_sessions: u64,
+    pub registered_agents: u64,
+    pub audit_healthy: bool,
+}
+
+type ReadLevels = Box<dyn Fn() -> Levels + Send + Sync>;
+
+/// All metrics of one Arbiter.
+pub struct Metrics {
+    registry: Registry,
+    allowed: IntCounter,
+    denied: IntCounter,
+    escalated: IntCounter,
+    /// In the order of [`Code::ALL`].
+    denials: Vec<(Code, IntCounter)>,
+    tool_calls: IntCounterVec,
+    other_tool_calls: IntCounter,
+    named_tools: ArcSwap<HashMap<String, IntCounter>>,
+    naming: Mutex<()>,
+    anomalies: IntCounter,
+    request_duration: Histogram,
+    upstream_duration: Histogram,
+    overhead: Histogram,
+    active_sessions: IntGauge,
+    registered_agents: IntGauge,
+    audit_records: IntCounter,
+    audit_healthy: IntGauge,
+    credentials_injected: IntCounter,
+    credentials_scrubbed: IntCounter,
+    policy_version: IntGaugeVec,
+    levels: OnceLock<ReadLevels>,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        let requests =
+            counters(r, "requests_total", "Requests on the proxy port, by decision", "decision");
+        let denial_codes = counters(r, "denials_total", "Refused requests, by code", "code");
+        let tool_calls = counters(
+            r,
+            "tool_calls_total",
+            "Tool calls judged, by tool; `other` are tools that no policy or session names",
+            "tool",
+        );
+        let build = gauges(r, "build_info", "The running version", "version");
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let policy_version = gauges(r, "policy_version_info", "The policy set in force", "version");
+        let duration = DURATION_BUCKETS;
+        Self {
+            allowed: requests.with_label_values(&["allow"]),
+            denied: requests.with_label_values(&["deny"]),
+            escalated: requests.with_label_values(&["escalate"]),
+            denials: Code::ALL
+                .iter()
+                .map(|code| (*code, denial_codes.with_label_values(&[code.name()])))
+                .collect(),
+            other_tool_calls: tool_calls.with_label_values(&[OTHER]),
+            tool_calls,
+            named_tools: ArcSwap::default(),
+            naming: Mutex::new(()),
+            anomalies: counter(r, "anomalies_total", "Calls that drift from the declared intent"),
+            request_duration: histogram(
+                r,
+                "request_duration_seconds",
+                "From a request's headers to the end of its response",
+                duration,
+            ),
+            upstream_duration: histogram(
+                r,
+                "upstream_duration_seconds",
+                "What the upstream took of it",
+                duration,
+            ),
+            overhead: histogram(
+                r,
+                "arbiter_overhead_seconds",
+                "What Arbiter itself took of it",
+                OVERHEAD_BUCKETS,
+            ),
+            active_sessions: gauge(r, "active_sessions", "Sessions that are active now"),
+            registered_agents: gauge(r, "registered_agents", "Agents that are active now"),
+            audit_records: counter(r, "audit_records_total", "Audit records written"),
+            audit_healthy: gauge(r, "audit_healthy", "1 while audit records can be written"),
+            credentials_injected: counter(
+                r,
+                "credentials_injected_total",
+                "Credential references replaced in requests",
+            ),
+            credentials_scrubbed: counter(
+                r,
+                "credentials_scrubbed_total",
+                "Credential values removed from responses",
+            ),
+            policy_version,
+            levels: OnceLock::new(),
+            registry,
+        }
+    }
+
+    pub fn request(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Allow => self.allowed.inc(),
+            Outcome::Deny => self.denied.inc(),
+            Outcome::Escalate => self.escalated.inc(),
+        }
+    }
+
+    pub fn denial(&self, code: Code) {
+        if let Some((_, counter)) = self.denials.iter().find(|(other, _)| *other == code) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a judged call of a tool; the name may be anything that an agent sent.
+    pub fn tool_call(&self, tool: &str) {
+        self.named_tools.load().get(tool).unwrap_or(&self.other_tool_calls).inc();
+    }
+
+    /// Gives series of their own to tools that a policy or a session names.
+    pub fn name_tools<S: AsRef<str>>(&self, tools: impl IntoIterator<Item = S>) {
+        let _turn = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = self.named_tools.load();
+        let mut grown: Option<HashMap<String, IntCounter>> = None;
+        for tool in tools {
+            let tool = tool.as_ref();
+            let map = grown.as_ref().unwrap_or(&named);
+            // A pattern names no tool.
+            if tool.len() > MAX_TOOL_BYTES || tool.ends_with('*') || map.contains_key(tool) {
+                continue;
+            }
+            if map.len() >= MAX_TOOL_LABELS {
+                break;
+            }
+            let child = self.tool_calls.with_label_values(&[tool]);
+            grown.get_or_insert_with(|| HashMap::clone(&named)).insert(tool.to_owned(), child);
+        }
+        if let Some(grown) = grown {
+            self.named_tools.store(Arc::new(grown));
+        }
+    }
+
+    pub fn anomaly(&self) {
+        self.anomalies.inc();
+    }
+
+    pub fn request_took(&self, time: Duration) {
+        self.request_duration.observe(time.as_secs_f64());
+    }
+
+    pub fn upstream_took(&self, time: Duration) {
+        self.upstream_duration.observe(time.as_secs_f64());
+    }
+
+    pub fn arbiter_took(&self, time: Duration) {
+        self.overhead.observe(time.as_secs_f64());
+    }
+
+    pub fn audit_record(&self) {
+        self.audit_records.inc();
+    }
+
+    pub fn credentials_injected(&self, count: u64) {
+        self.credentials_injected.inc_by(count);
+    }
+
+    pub fn credentials_scrubbed(&self, count: u64) {
+        self.credentials_scrubbed.inc_by(count);
+    }
+
+    /// Tells which policy set is in force; the one before it is forgotten.
+    pub fn policy_version(&self, version: &str) {
+        self.policy_version.reset();
+        self.policy_version.with_label_values(&[version]).set(1);
+    }
+
+    /// Says how to read what is not counted here. The first call holds.
+    pub fn read_levels_with(&self, read: impl Fn() -> Levels + Send + Sync + 'static) {
+        self.levels.get_or_init(|| Box::new(read));
+    }
+
+    /// Everything in the Prometheus text format.
+    pub fn render(&self) -> String {
+        if let Some(read) = self.levels.get() {
+            let levels = read();
+            let level = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+            self.active_sessions.set(level(levels.active_sessions));
+            self.registered_agents.set(level(levels.registered_agents));
+            self.audit_healthy.set(i64::from(levels.audit_healthy));
+        }
+        let mut text = String::new();
+        // Writing to a string fails only for a family without metrics, which `gather` leaves out.
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be rendered");
+        }
+        text
+    }
+}
+
+/// What every metric here goes through: made, and entered into the registry.
+#[expect(
+    clippy::expect_used,
+    reason = "names are literals, each used once; a test builds them all"
+)]
+fn register<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<C>,
+) -> C {
+    let metric = metric.expect("a literal name is a valid one");
+    registry.register(Box::new(metric.clone())).expect("each name is registered once");
+    metric
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    register(registry, IntCounter::new(name, help))
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    register(registry, IntGauge::new(name, help))
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), &[label]))
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> IntGaugeVec {
+    register(registry, IntGaugeVec::new(Opts::new(name, help), &[label]))
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    register(registry, Histogram::with_opts(opts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn has(metrics: &Metrics, line: &str) {
+        let text = metrics.render();
+        assert!(text.lines().any(|l| l == line), "no line {line:?} in\n{text}");
+    }
+
+    #[test]
+    fn every_name_of_the_contract_is_there_from_the_start() {
+        let metrics = Metrics::new();
+        metrics.policy_version("v1");
+        let text = metrics.render();
+        for name in [
+            "requests_total",
+            "denials_total",
+            "tool_calls_total",
+            "anomalies_total",
+            "request_duration_seconds",
+            "upstream_duration_seconds",
+            "arbiter_overhead_seconds",
+            "active_sessions",
+            "registered_agents",
+            "audit_records_total",
+            "audit_healthy",
+            "credentials_injected_total",
+            "credentials_scrubbed_total",
+            "policy_version_info",
+            "build_info",
+        ] {
+            assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+        }
+        has(&metrics, r#"denials_total{code="PolicyDenied"} 0"#);
+        has(&metrics, r#"arbiter_overhead_seconds_bucket{le="0.000005"} 0"#);
+    }
+
+    #[test]
+    fn requests_and_denials_are_counted_by_name() {
+        let metrics = Metrics::new();
+        metrics.request(Outcome::Allow);
+        metrics.request(Outcome::Escalate);
+        metrics.denial(Code::NotJson);
+        metrics.denial(Code::MalformedRequest);
+        metrics.credentials_scrubbed(3);
+        has(&metrics, r#"requests_total{decision="allow"} 1"#);
+        has(&metrics, r#"requests_total{decision="escalate"} 1"#);
+        has(&metrics, r#"requests_total{decision="deny"} 0"#);
+        has(&metrics, r#"denials_total{code="MalformedRequest"} 2"#);
+        has(&metrics, "credentials_scrubbed_total 3");
+    }
+
+    #[test]
+    fn a_tool_that_nobody_named_is_other() {
+        let metrics = Metrics::new();
+        metrics.name_tools(["read_file", "list_*", "*"]);
+        for tool in ["read_file", "evil\"}\n", "list_*", "list_dir"] {
+            metrics.tool_call(tool);
+        }
+        has(&metrics, r#"tool_calls_total{tool="read_file"} 1"#);
+        has(&metrics, r#"tool_calls_total{tool="other"} 3"#);
+        assert!(!metrics.render().contains("evil"));
+    }
+
+    #[test]
+    fn the_number_of_tool_series_is_bounded() {
+        let metrics = Metrics::new();
+        let names: Vec<String> = (0..2 * MAX_TOOL_LABELS).map(|n| format!("tool_{n}")).collect();
+        for chunk in names.chunks(100) {
+            metrics.name_tools(chunk);
+        }
+        for name in &names {
+            metrics.tool_call(name);
+        }
+        let series =
+            metrics.render().lines().filter(|l| l.starts_with("tool_calls_total{")).count();
+        assert_eq!(series, MAX_TOOL_LABELS + 1);
+        has(&metrics, r#"tool_calls_total{tool="other"} 1024"#);
+    }
+
+    #[test]
+    fn one_policy_version_is_in_force() {
+        let metrics = Metrics::new();
+        metrics.policy_version("v1");
+        metrics.policy_version("v2");
+        has(&metrics, r#"policy_version_info{version="v2"} 1"#);
+        assert!(!metrics.render().contains("v1\""));
+    }
+
+    #[test]
+    fn levels_are_read_when_asked_for() {
+        let metrics = Metrics::new();
+        has(&metrics, "audit_healthy 0");
+        metrics.read_levels_with(|| Levels {
+            active_sessions: 7,
+            registered_agents: 2,
+            audit_healthy: true,
+        });
+        has(&metrics, "active_sessions 7");
+        has(&metrics, "registered_agents 2");
+        has(&metrics, "audit_healthy 1");
+    }
+
+    #[test]
+    fn durations_fall_into_their_buckets() {
+        let metrics = Metrics::new();
+        metrics.arbiter_took(Duration::from_micros(7));
+        metrics.request_took(Duration::from_millis(20));
+        metrics.upstream_took(Duration::from_secs(2));
+        has(&metrics, r#"arbiter_overhead_seconds_bucket{le="0.000005"} 0"#);
+        has(&metrics, r#"arbiter_overhead_seconds_bucket{le="0.00001"} 1"#);
+        has(&metrics, r#"request_duration_seconds_bucket{le="0.025"} 1"#);
+        has(&metrics, r#"upstream_duration_seconds_bucket{le="1"} 0"#);
+    }
+}

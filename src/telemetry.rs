@@ -1,0 +1,74 @@
+//! Arbiter's own log: lines on stderr, as text for people or JSON for machines.
+//!
+//! Nothing here sees a body, a token or a header value: those are never given to the log. Libraries
+//! that print what goes over the wire at low levels are held at `info` unless they are asked for by
+//! name.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Libraries that could print what passes through them.
+const QUIET: [&str; 6] = ["h2", "hyper", "hyper_util", "reqwest", "rmcp", "rustls"];
+
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("log filter is not understood: {0}; use for example `info` or `info,arbiter=debug`")]
+    Filter(#[from] ParseError),
+    #[error("a log is set up already")]
+    Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Sets up the log of this process. `filter` is a level or `RUST_LOG`'s language.
+pub fn init(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(parse(filter)?)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    }
+    .map_err(TelemetryError::Twice)
+}
+
+/// The operator's filter behind the quiet ones, so that what it names wins.
+fn parse(filter: &str) -> Result<EnvFilter, ParseError> {
+    let quiet: String = QUIET.iter().flat_map(|name| [*name, "=info,"]).collect();
+    EnvFilter::try_new(format!("{quiet}{filter}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_stay_quiet_unless_named() {
+        let shown = |filter: &str| parse(filter).unwrap().to_string();
+        assert!(shown("trace").contains("hyper=info"));
+        assert!(shown("trace,hyper=debug").contains("hyper=debug"));
+        assert!(!shown("trace,hyper=debug").contains("hyper=info"));
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_refused() {
+        assert!(parse("arbiter=loud").is_err());
+    }
+
+    #[test]
+    fn a_second_log_is_refused() {
+        let first = init("warn", LogFormat::Json);
+        let second = init("warn", LogFormat::Text);
+        assert!(first.is_ok());
+        assert!(matches!(second, Err(TelemetryError::Twice(_))));
+    }
+}
