@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod config;
 pub mod firewall;
+pub mod identity;
 pub mod mcp;
 pub mod metrics;
 pub mod telemetry;

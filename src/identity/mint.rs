@@ -1,0 +1,1 @@
+//! Tokens of Arbiter's own, for agents that have no identity provider.
