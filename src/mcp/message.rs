@@ -14,13 +14,15 @@ use std::collections::HashSet;
 
 use smallvec::SmallVec;
 
-use crate::firewall::call::{Call, CallKind, Data};
+use crate::firewall::call::{Call, CallKind};
 use crate::firewall::denial::Code;
 
-use super::class::Class;
 use super::json::{Doc, Kind, Value};
 use super::keys::disguised_as;
-use super::version::META_KEY;
+
+mod params;
+
+use params::{Params, disguise, text};
 
 /// Longest method.
 pub const MAX_METHOD_BYTES: usize = 256;
@@ -68,28 +70,26 @@ type Fault = Cow<'static, str>;
 /// Reads a document as one JSON-RPC message or a batch.
 pub fn read<'d>(doc: &'d Doc<'_>) -> Result<Message<'d>, Malformed> {
     let root = doc.root();
-    if !attempts_rpc(root) {
-        return Err(Malformed {
-            not_mcp: true,
-            id: None,
-            reason: "the body is not a JSON-RPC message; send an object with `jsonrpc` and \
-                     `method`"
-                .to_owned(),
-        });
-    }
-    match root.kind() {
-        Kind::Array => {
-            let calls = read_batch(root).map_err(|reason| refuse(reason, None))?;
-            Ok(Message { calls, batch: true })
+    if root.kind() == Kind::Array {
+        if !attempts_rpc(root) {
+            return Err(not_mcp());
         }
-        Kind::Object | Kind::String | Kind::Number | Kind::True | Kind::False | Kind::Null => {
-            let fields = Fields::of(root);
-            let call = fields.read().map_err(|reason| refuse(reason, fields.id))?;
-            let mut calls = SmallVec::new();
-            calls.push(call);
-            Ok(Message { calls, batch: false })
-        }
+        let calls = read_batch(root).map_err(|reason| refuse(reason, None))?;
+        return Ok(Message { calls, batch: true });
     }
+    let fields = Fields::of(root);
+    if fields.jsonrpc.is_none() && fields.method.is_none() && !attempts_rpc(root) {
+        return Err(not_mcp());
+    }
+    let call = fields.read().map_err(|reason| refuse(reason, fields.id))?;
+    let mut calls = SmallVec::new();
+    calls.push(call);
+    Ok(Message { calls, batch: false })
+}
+
+fn not_mcp() -> Malformed {
+    let reason = "the body is not a JSON-RPC message; send an object with `jsonrpc` and `method`";
+    Malformed { not_mcp: true, id: None, reason: reason.to_owned() }
 }
 
 fn refuse(reason: Fault, id: Option<Value<'_>>) -> Malformed {
@@ -229,141 +229,6 @@ impl<'d> Fields<'d> {
         }
         Ok(Call { method: None, id: self.id, params: None, meta: None, kind: CallKind::Protocol })
     }
-}
-
-/// The params of a request or a notification.
-#[derive(Clone, Copy)]
-struct Params<'d> {
-    object: Option<Value<'d>>,
-}
-
-impl<'d> Params<'d> {
-    fn of(params: Option<Value<'d>>) -> Result<Self, Fault> {
-        match params {
-            Some(value) if value.kind() != Kind::Object => Err("`params` must be an object".into()),
-            object => Ok(Self { object }),
-        }
-    }
-
-    fn kind(self, method: &Cow<'d, str>) -> Result<CallKind<'d>, Fault> {
-        match Class::of(method) {
-            Class::Tool => {
-                let [name, arguments, _] = self.fields(["name", "arguments", "_meta"])?;
-                let name = text(name, "params.name", MAX_NAME_BYTES)?;
-                Ok(CallKind::Tool { name, arguments: object(arguments, "params.arguments")? })
-            }
-            Class::Resource => {
-                let [uri, _] = self.fields(["uri", "_meta"])?;
-                let target = text(uri, "params.uri", MAX_URI_BYTES)?;
-                Ok(CallKind::Data { what: Data::Resource, target })
-            }
-            Class::Prompt => {
-                let [name, arguments, _] = self.fields(["name", "arguments", "_meta"])?;
-                let target = text(name, "params.name", MAX_NAME_BYTES)?;
-                object(arguments, "params.arguments")?;
-                Ok(CallKind::Data { what: Data::Prompt, target })
-            }
-            Class::Completion => {
-                let [reference, _, _] = self.fields(["ref", "argument", "_meta"])?;
-                let reference = object(reference, "params.ref")?
-                    .ok_or("`params.ref` is missing; say what is to be completed")?;
-                completion(reference)
-            }
-            Class::Protocol => {
-                self.fields(["_meta"])?;
-                Ok(CallKind::Protocol)
-            }
-            Class::Other => {
-                self.fields(["_meta"])?;
-                Ok(CallKind::Data { what: Data::Method, target: method.clone() })
-            }
-        }
-    }
-
-    fn fields<const N: usize>(self, keys: [&str; N]) -> Result<[Option<Value<'d>>; N], Fault> {
-        self.object.map_or(Ok([None; N]), |object| pick(object, keys, "params."))
-    }
-
-    fn meta(self) -> Result<Option<Value<'d>>, Fault> {
-        let Some(params) = self.object else { return Ok(None) };
-        let Some(meta) = object(params.get("_meta"), "params._meta")? else { return Ok(None) };
-        let [version] = pick(meta, [META_KEY], "params._meta.")?;
-        if version.is_some_and(|v| v.kind() != Kind::String) {
-            return Err(format!("`params._meta[\"{META_KEY}\"]` must be a string").into());
-        }
-        Ok(Some(meta))
-    }
-}
-
-fn completion(reference: Value<'_>) -> Result<CallKind<'_>, Fault> {
-    let [kind, name, uri] = pick(reference, ["type", "name", "uri"], "params.ref.")?;
-    match kind.and_then(|v| v.as_str()).as_deref() {
-        Some("ref/prompt") => {
-            let target = text(name, "params.ref.name", MAX_NAME_BYTES)?;
-            Ok(CallKind::Data { what: Data::Prompt, target })
-        }
-        Some("ref/resource") => {
-            let target = text(uri, "params.ref.uri", MAX_URI_BYTES)?;
-            Ok(CallKind::Data { what: Data::Resource, target })
-        }
-        Some(_) | None => {
-            Err("`params.ref.type` must be \"ref/prompt\" or \"ref/resource\"".into())
-        }
-    }
-}
-
-/// The members called `keys`; refuses one that only looks like one of them.
-fn pick<'d, const N: usize>(
-    object: Value<'d>,
-    keys: [&str; N],
-    path: &str,
-) -> Result<[Option<Value<'d>>; N], Fault> {
-    let mut found = [None; N];
-    for entry in object.entries() {
-        let key = entry.key();
-        if let Some((slot, _)) = found.iter_mut().zip(keys).find(|(_, wanted)| *wanted == key) {
-            *slot = Some(entry.value);
-        } else if let Some(protocol) = disguised_as(&key, &keys) {
-            return Err(disguise(&format!("{path}{protocol}")));
-        }
-    }
-    Ok(found)
-}
-
-fn disguise(protocol: &str) -> Fault {
-    format!("a key differs from `{protocol}` by case only; keep one, spelled `{protocol}`").into()
-}
-
-fn object<'d>(value: Option<Value<'d>>, field: &'static str) -> Result<Option<Value<'d>>, Fault> {
-    match value {
-        Some(value) if value.kind() != Kind::Object => {
-            Err(format!("`{field}` must be an object").into())
-        }
-        other => Ok(other),
-    }
-}
-
-/// A non-empty string of bounded length without control characters.
-fn text<'d>(
-    value: Option<Value<'d>>,
-    field: &'static str,
-    max_bytes: usize,
-) -> Result<Cow<'d, str>, Fault> {
-    let Some(value) = value else { return Err(format!("`{field}` is missing").into()) };
-    let Some(text) = value.as_str() else {
-        return Err(format!("`{field}` must be a string").into());
-    };
-    if text.is_empty() {
-        return Err(format!("`{field}` must not be empty").into());
-    }
-    if text.len() > max_bytes {
-        return Err(format!("`{field}` is longer than {max_bytes} bytes").into());
-    }
-    let ascii_control = text.bytes().any(|b| b < b' ' || b == 0x7F);
-    if ascii_control || (!text.is_ascii() && text.chars().any(char::is_control)) {
-        return Err(format!("`{field}` must not hold control characters").into());
-    }
-    Ok(text)
 }
 
 /// A string or an integer. `1.0` and `1e0` are refused: servers echo them as `1`, and answers that

@@ -1,6 +1,7 @@
 //! One table of what is refused and why, one of what is read.
 
 use super::*;
+use crate::firewall::call::Data;
 use proptest::prelude::*;
 
 fn refusal(text: &str) -> Malformed {
