@@ -7,5 +7,6 @@
 pub mod agent;
 pub mod call;
 pub mod denial;
+pub mod recent;
 pub mod session;
 pub mod time;
