@@ -3,3 +3,6 @@
 pub mod clock;
 pub mod firewall;
 pub mod mcp;
+pub mod registry;
+pub mod sessions;
+pub mod store;
