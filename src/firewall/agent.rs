@@ -144,3 +144,14 @@ pub struct Caller {
     pub agent: Arc<Agent>,
     pub principal: Arc<Principal>,
 }
+
+/// One agent's leave for another to act for it, within some scopes and for some time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delegation {
+    pub id: Uuid,
+    pub from: AgentId,
+    pub to: AgentId,
+    pub scopes: Vec<String>,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+}

@@ -1,6 +1,5 @@
 //! A task session: the work order (what was agreed, immutable) and its usage (what was done).
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::agent::{AgentId, id};
-use super::time::{Mono, Timestamp};
+use super::recent::Recent;
+use super::time::Timestamp;
 
 id! {
     /// One task session.
@@ -144,7 +144,7 @@ pub struct Usage {
     pub calls_made: u64,
     /// Calls booked at the ledger; `calls_made` never passes it.
     pub booked: u64,
-    /// When the calls of the last window were counted, oldest first.
-    pub recent: VecDeque<Mono>,
+    /// When the calls of the last window were counted; empty without a rate limit.
+    pub recent: Recent,
     pub closed: bool,
 }
