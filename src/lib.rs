@@ -1,5 +1,6 @@
 //! Arbiter: a tool-call firewall for AI agents.
 
+pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod firewall;

@@ -1,0 +1,377 @@
+//! The audit log: no call without a record, no record that can be changed unseen.
+//!
+//! # How a record comes about
+//!
+//! One line a request, in a file that only grows. An admitted call needs its decision on record
+//! before anything goes upstream, and its outcome is known only much later; still both shall stand
+//! in one line. So there are two files and two steps:
+//!
+//! 1. [`Audit::admit`] writes the line, with the outcome `unknown`, to the **journal**: a small
+//!    preallocated file `<log>.journal` of fixed slots ([`journal`]). With `durability = "write"`
+//!    that is one positioned write from the call's own task; with `"sync"` the call also waits
+//!    until the writer has brought the journal to the disk, once for all who wait.
+//! 2. [`Receipt::complete`] hands the outcome to **one writer thread** ([`writer`]), which gives
+//!    each line its place in the chain, adds a batch of lines to the log with one write, and only
+//!    then notes in the journal that these calls' slots are free. Completing never waits and never
+//!    fails: the slots bound how many calls are under way, and with it the writer's queue. A
+//!    receipt that is dropped (a panic, a cancelled task) completes with the outcome `unknown`.
+//!
+//! Refusals and admin actions have no first step: [`Audit::record`] resolves when the line is in
+//! the log.
+//!
+//! # What a crash leaves
+//!
+//! At the next start, calls that hold slots and have no line in the log get the line that the
+//! journal has: an admitted call whose outcome was never learned. A call whose line was written
+//! but not yet noted is found in the log by its request id. A line that was only half written is
+//! set aside in `<log>.torn-<n>`, and a line says so; the journal also knows how far the chain had
+//! got, so lines missing from the log's end are noticed ([`recover`]). The chain goes on.
+//!
+//! # What a failure does
+//!
+//! If the log or the journal cannot be written or synced, [`Audit::healthy`] is false and nothing
+//! more is admitted. The half-written batch is cut off again, so that the chain has no gap;
+//! completed calls are kept; the writer tries again every 250 ms and traffic resumes by itself. A
+//! log that was deleted, replaced or resized from outside is noticed within a second and at every
+//! batch; it is opened again, the chain goes on, and a line tells. Requests that could not be
+//! recorded are counted, and the first line after is an `audit_gap` with their number. With
+//! `require_healthy = false` such requests go through and are counted the same way.
+//!
+//! An advisory lock on both files keeps a second process out.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+
+pub mod chain;
+mod inbox;
+mod journal;
+mod log;
+pub mod record;
+mod recover;
+pub mod redact;
+pub mod verify;
+mod writer;
+
+use chain::Link;
+use inbox::{Inbox, Job};
+use journal::{Journal, Lease, Place};
+use log::Log;
+pub use record::{Completion, Decision, Detail, Draft, Entry, Event, Outcome};
+pub use redact::{Redacted, Redactor};
+use writer::Writer;
+
+/// Journal slots of 2 KiB: how many calls can be under way, fewer if their arguments are long.
+const SLOTS: u32 = 8_192;
+/// Refusals that may wait to be written.
+const MAX_WAITING_RECORDS: usize = 8_192;
+
+/// When a record counts as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The operating system has it: it outlives this process.
+    Write,
+    /// The disk has it: it outlives a power cut.
+    Sync,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub enabled: bool,
+    pub path: PathBuf,
+    /// Whether requests are refused while they cannot be recorded.
+    pub require_healthy: bool,
+    pub hash_chain: bool,
+    pub durability: Durability,
+    pub node_id: String,
+    /// For [`Redactor::redact`]; the log itself does not cut arguments.
+    pub max_argument_bytes: usize,
+}
+
+/// Why the log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("audit log `{}` is in use by another process", path.display())]
+    InUse { path: PathBuf },
+    #[error("`{}` is not an audit log, or its end is damaged beyond repair", path.display())]
+    NotALog { path: PathBuf },
+    #[error("`{}` is not a journal of this version", path.display())]
+    Journal { path: PathBuf },
+    #[error("cannot open `{}` for the audit log", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("cannot start the audit writer")]
+    Thread(#[source] io::Error),
+}
+
+/// The log cannot take a record now; the request must be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuditUnavailable {
+    #[error("the audit log cannot be written")]
+    Unhealthy,
+    #[error("too many requests wait for the audit log")]
+    NoRoom,
+}
+
+/// How far the log has got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The last record's sequence; 0 before the first.
+    pub sequence: u64,
+    pub hash: String,
+    pub healthy: bool,
+}
+
+/// The log of this node. Dropping it writes what was handed over and stops the writer.
+pub struct Audit {
+    /// `None` when auditing is switched off.
+    shared: Option<Arc<Shared>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What calls and the writer share.
+struct Shared {
+    clock: Clock,
+    node_id: String,
+    require_healthy: bool,
+    hash_chain: bool,
+    durable: bool,
+    healthy: AtomicBool,
+    /// A call could not write its slots; the writer finds out whether that has passed.
+    journal_failed: AtomicBool,
+    /// Requests without a record since the last `audit_gap`.
+    unrecorded: AtomicU64,
+    written: AtomicU64,
+    log_inode: AtomicU64,
+    log_length: AtomicU64,
+    link: Mutex<Link>,
+    journal: Journal,
+    inbox: Inbox,
+}
+
+impl Audit {
+    /// Opens the log, puts in order what a crash has left, and starts the writer.
+    pub fn open(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
+        if !settings.enabled {
+            return Ok(Self { shared: None, writer: Mutex::default() });
+        }
+        Self::start(prepare(settings, clock, SLOTS)?)
+    }
+
+    fn start((shared, mut writer): (Arc<Shared>, Writer)) -> Result<Self, OpenError> {
+        // Once here, so that what a crash has left is in the log before the first call is.
+        writer.work();
+        let thread = std::thread::Builder::new().name("audit-writer".to_owned());
+        let thread = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
+        Ok(Self { shared: Some(shared), writer: Mutex::new(Some(thread)) })
+    }
+
+    /// Whether records can be written now.
+    pub fn healthy(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.healthy.load(Ordering::SeqCst))
+    }
+
+    pub fn head(&self) -> Head {
+        let link = self.shared.as_ref().map_or(Link::GENESIS, |shared| {
+            *shared.link.lock().unwrap_or_else(PoisonError::into_inner)
+        });
+        Head { sequence: link.sequence, hash: link.hash.to_string(), healthy: self.healthy() }
+    }
+
+    /// Lines written since the log was opened.
+    pub fn records_written(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.written.load(Ordering::Relaxed))
+    }
+
+    /// Puts the decision to let a call through on record. Nothing may go upstream before this.
+    ///
+    /// If it fails the call is refused, and its refusal goes to [`Audit::record`] like any other.
+    pub async fn admit(&self, entry: Entry) -> Result<Receipt, AuditUnavailable> {
+        let Some(shared) = &self.shared else { return Ok(Receipt { held: None }) };
+        match shared.admit(&entry).await {
+            Ok(held) => Ok(Receipt { held: Some(held) }),
+            Err(AuditUnavailable::Unhealthy) if !shared.require_healthy => {
+                shared.unrecorded.fetch_add(1, Ordering::SeqCst);
+                Ok(Receipt { held: None })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the record of a request that has already ended; resolves when it is in the log.
+    ///
+    /// A request that cannot be recorded is counted, and the count is recorded later.
+    pub async fn record(&self, entry: Entry, outcome: Outcome) -> Result<(), AuditUnavailable> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let Err(error) = shared.record(&entry, outcome).await else { return Ok(()) };
+        shared.unrecorded.fetch_add(1, Ordering::SeqCst);
+        if shared.require_healthy { Err(error) } else { Ok(()) }
+    }
+
+    /// Writes what was handed over and stops. Receipts completed later are found in the journal
+    /// at the next start, with the outcome `unknown`.
+    pub fn close(&self) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (Some(shared), Some(writer)) = (&self.shared, writer) else { return };
+        shared.inbox.close();
+        if writer.join().is_err() {
+            tracing::error!("audit writer has panicked");
+        }
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    async fn admit(self: &Arc<Self>, entry: &Entry) -> Result<Held, AuditUnavailable> {
+        if !self.healthy.load(Ordering::SeqCst) {
+            return Err(AuditUnavailable::Unhealthy);
+        }
+        let mut draft = Draft::new(entry, &self.node_id, journal::RESERVED);
+        let line = draft.reserved_and_line();
+        let lease = self.journal.take(line.len().saturating_sub(journal::RESERVED));
+        let lease = lease.ok_or(AuditUnavailable::NoRoom)?;
+        // INVARIANT: the inode is read first; see `Writer::publish`.
+        let inode = self.log_inode.load(Ordering::Acquire);
+        let place = Place { inode, length: self.log_length.load(Ordering::Acquire) };
+        if let Err(error) = self.journal.write(&lease, line, place) {
+            if !self.journal_failed.swap(true, Ordering::SeqCst) {
+                tracing::error!(%error, "audit journal cannot be written");
+            }
+            self.healthy.store(false, Ordering::SeqCst);
+            self.inbox.push(Job::Withdrawn { lease });
+            return Err(AuditUnavailable::Unhealthy);
+        }
+        // From here on a call whose client goes away gives its slots back through the receipt.
+        let held = Held { shared: Arc::clone(self), call: Some((draft, lease)) };
+        if self.durable {
+            let (synced, wait) = oneshot::channel();
+            if !self.inbox.push(Job::Sync { synced }) || wait.await.is_err() {
+                held.withdraw();
+                return Err(AuditUnavailable::Unhealthy);
+            }
+        }
+        Ok(held)
+    }
+
+    async fn record(&self, entry: &Entry, outcome: Outcome) -> Result<(), AuditUnavailable> {
+        if !self.healthy.load(Ordering::SeqCst) {
+            return Err(AuditUnavailable::Unhealthy);
+        }
+        let draft = Draft::new(entry, &self.node_id, 0);
+        let (written, wait) = oneshot::channel();
+        if !self.inbox.push(Job::Record { draft, outcome, written }) {
+            return Err(AuditUnavailable::NoRoom);
+        }
+        wait.await.map_err(|_gone| AuditUnavailable::Unhealthy)
+    }
+}
+
+/// Proof that a call's decision is on record, and the place where its outcome goes.
+#[must_use = "a receipt that is dropped says that the outcome is unknown"]
+pub struct Receipt {
+    held: Option<Held>,
+}
+
+impl Receipt {
+    /// Says how the call ended. Neither waits nor fails.
+    pub fn complete(self, outcome: Outcome) {
+        if let Some(held) = self.held {
+            held.end(outcome);
+        }
+    }
+}
+
+/// An admitted call's line and its slots.
+struct Held {
+    shared: Arc<Shared>,
+    call: Option<(Draft, Lease)>,
+}
+
+impl Held {
+    fn end(mut self, outcome: Outcome) {
+        self.hand_over(outcome);
+    }
+
+    fn hand_over(&mut self, outcome: Outcome) {
+        if let Some((draft, lease)) = self.call.take() {
+            // Without a writer the journal keeps the call for the next start.
+            self.shared.inbox.push(Job::Ended { draft, outcome, lease });
+        }
+    }
+
+    /// Gives the slots back without a line: the call's refusal is recorded instead.
+    fn withdraw(mut self) {
+        if let Some((_, lease)) = self.call.take() {
+            self.shared.inbox.push(Job::Withdrawn { lease });
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.hand_over(Outcome::default());
+    }
+}
+
+/// Opens both files and brings them together.
+fn prepare(
+    settings: Settings,
+    clock: Clock,
+    slots: u32,
+) -> Result<(Arc<Shared>, Writer), OpenError> {
+    let path = settings.path;
+    let failed = |source| OpenError::Io { path: path.clone(), source };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let (journal, closed, found) = Journal::open(&beside(&path, ".journal"), slots)?;
+    let mut log = Log::open(&path)?;
+    let mended = recover::mend(&mut log)?;
+    let (link, missing) = recover::resume(&mended, found.link);
+    let (settled, unfinished) = recover::sort_out(&log, found.open).map_err(failed)?;
+
+    let shared = Arc::new(Shared {
+        clock,
+        node_id: settings.node_id,
+        require_healthy: settings.require_healthy,
+        hash_chain: settings.hash_chain,
+        durable: settings.durability == Durability::Sync,
+        healthy: AtomicBool::new(true),
+        journal_failed: AtomicBool::new(false),
+        unrecorded: AtomicU64::new(0),
+        written: AtomicU64::new(0),
+        log_inode: AtomicU64::new(0),
+        log_length: AtomicU64::new(0),
+        link: Mutex::new(link),
+        journal,
+        inbox: Inbox::new(MAX_WAITING_RECORDS),
+    });
+    let events = mended.event.into_iter().chain(missing);
+    let mut pending: Vec<Job> = events.map(|event| writer::event_line(&shared, event)).collect();
+    pending.extend(
+        unfinished.into_iter().map(|call| Job::Line { line: call.line, lease: Some(call.lease) }),
+    );
+    let settled = settled.into_iter().map(|call| call.lease).collect();
+    let writer = Writer::new(Arc::clone(&shared), log, closed, link, pending, settled);
+    Ok((shared, writer))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! The chain: how a line is tied to the one before it, and how each kind of damage shows.
+//!
+//! A sealed line ends with `,"chain_sequence":N,"chain_prev_hash":"…","chain_record_hash":"…"}`.
+//! The record hash is BLAKE3 over the line's bytes up to `,"chain_record_hash"`, and so covers the
+//! previous line's hash. Sequences start at 1, after a genesis link of sequence 0 and 64 zeros.
+
+use std::fmt;
+
+use super::record::number;
+
+const SEQUENCE: &[u8] = b",\"chain_sequence\":";
+const PREVIOUS: &[u8] = b",\"chain_prev_hash\":\"";
+const RECORD: &[u8] = b",\"chain_record_hash\":\"";
+const HEX: usize = 64;
+/// More findings than these are counted, not kept.
+const MAX_FINDINGS: usize = 100;
+
+/// A lower-case hexadecimal BLAKE3 hash.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HexHash([u8; HEX]);
+
+impl HexHash {
+    /// What the first line names as its predecessor.
+    pub const ZERO: Self = Self([b'0'; HEX]);
+
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut hex = [b'0'; HEX];
+        hex.copy_from_slice(blake3::hash(bytes).to_hex().as_bytes());
+        Self(hex)
+    }
+
+    /// Reads 64 lower-case hexadecimal digits.
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let hex = <[u8; HEX]>::try_from(text).ok()?;
+        hex.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')).then_some(Self(hex))
+    }
+
+    pub fn as_bytes(&self) -> &[u8; HEX] {
+        &self.0
+    }
+}
+
+impl fmt::Display for HexHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(str::from_utf8(&self.0).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for HexHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One line's place in the chain: its sequence and its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub sequence: u64,
+    pub hash: HexHash,
+}
+
+impl Link {
+    /// Before the first line.
+    pub const GENESIS: Self = Self { sequence: 0, hash: HexHash::ZERO };
+}
+
+/// Closes the line that begins at `start` and ties it to `before`; writes no newline.
+pub fn seal(out: &mut Vec<u8>, start: usize, before: &Link) -> Link {
+    let sequence = before.sequence.saturating_add(1);
+    out.extend_from_slice(SEQUENCE);
+    number(out, sequence);
+    out.extend_from_slice(PREVIOUS);
+    out.extend_from_slice(before.hash.as_bytes());
+    out.push(b'"');
+    let hash = HexHash::of(out.get(start..).unwrap_or_default());
+    out.extend_from_slice(RECORD);
+    out.extend_from_slice(hash.as_bytes());
+    out.extend_from_slice(b"\"}");
+    Link { sequence, hash }
+}
+
+/// What a line says of its place in the chain, and whether its bytes agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seal {
+    pub previous: HexHash,
+    pub link: Link,
+    pub intact: bool,
+}
+
+impl Seal {
+    /// Reads the seal of a line without its newline; `None` if it has none.
+    pub fn read(line: &[u8]) -> Option<Self> {
+        if !line.starts_with(b"{") || memchr::memchr(b'\n', line).is_some() {
+            return None;
+        }
+        let rest = line.strip_suffix(b"\"}")?;
+        let (rest, hash) = rest.split_last_chunk::<HEX>()?;
+        let hashed = rest.strip_suffix(RECORD)?;
+        let rest = hashed.strip_suffix(b"\"")?;
+        let (rest, previous) = rest.split_last_chunk::<HEX>()?;
+        let rest = rest.strip_suffix(PREVIOUS)?;
+        let digits = rest.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+        let (rest, digits) = rest.split_at_checked(rest.len() - digits)?;
+        if !rest.ends_with(SEQUENCE) || (digits.len() > 1 && digits.starts_with(b"0")) {
+            return None;
+        }
+        let sequence = str::from_utf8(digits).ok()?.parse().ok()?;
+        let hash = HexHash::read(hash)?;
+        Some(Self {
+            previous: HexHash::read(previous)?,
+            link: Link { sequence, hash },
+            intact: HexHash::of(hashed) == hash,
+        })
+    }
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    #[error("not a sealed record")]
+    Malformed,
+    #[error("content does not match its hash")]
+    HashMismatch,
+    #[error("does not name the line before it")]
+    BrokenLink,
+    #[error("sequence {found} where {expected} should stand: lines are missing")]
+    SequenceGap { expected: u64, found: u64 },
+    #[error("sequence {found} again, or out of order: {expected} should stand here")]
+    Duplicate { expected: u64, found: u64 },
+    #[error("the log does not start at its first record but at {found}")]
+    MissingStart { found: u64 },
+    #[error("the last line is cut off")]
+    TruncatedTail,
+    #[error("the log ends at {found}, but {expected} had been reached")]
+    MissingTail { expected: u64, found: u64 },
+    #[error("the log does not hold the expected hash at {expected}")]
+    OtherHead { expected: u64 },
+}
+
+/// One damage and the number of its line, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub line: u64,
+    pub damage: Damage,
+}
+
+/// A run of lines that was checked, and how it can be joined to the run before it.
+#[derive(Clone, Debug, Default)]
+pub struct Walk {
+    pub lines: u64,
+    pub records: u64,
+    /// The first seal, not yet tied to anything, and the lines up to it.
+    first: Option<(u64, Seal)>,
+    last: Option<Link>,
+    /// Lines without a readable seal since `last`.
+    skipped: u64,
+    pub findings: Vec<Finding>,
+    pub findings_left_out: u64,
+}
+
+impl Walk {
+    /// A walk that goes on after `before`.
+    pub fn after(before: Link) -> Self {
+        Self { last: Some(before), ..Self::default() }
+    }
+
+    /// The last link that was read, if any.
+    pub fn last(&self) -> Option<Link> {
+        self.last
+    }
+
+    /// The first record's seal.
+    pub fn first(&self) -> Option<Seal> {
+        self.first.map(|(_, seal)| seal)
+    }
+
+    /// Checks one line, given without its newline.
+    pub fn line(&mut self, line: &[u8]) {
+        self.lines += 1;
+        let Some(seal) = Seal::read(line) else {
+            self.skipped += 1;
+            self.note(self.lines, Damage::Malformed);
+            return;
+        };
+        if !seal.intact {
+            self.note(self.lines, Damage::HashMismatch);
+        }
+        self.tie(self.lines, self.skipped, &seal);
+        self.first.get_or_insert((self.lines, seal));
+        self.records += 1;
+        self.last = Some(seal.link);
+        self.skipped = 0;
+    }
+
+    /// Joins the run that stands right behind this one.
+    pub fn absorb(&mut self, next: Self) {
+        if let Some((line, seal)) = next.first {
+            self.tie(self.lines + line, self.skipped + line - 1, &seal);
+            self.first = self.first.or(Some((self.lines + line, seal)));
+            self.skipped = next.skipped;
+        } else {
+            self.skipped += next.skipped;
+        }
+        for finding in next.findings {
+            self.note(self.lines + finding.line, finding.damage);
+        }
+        self.findings_left_out += next.findings_left_out;
+        self.lines += next.lines;
+        self.records += next.records;
+        self.last = next.last.or(self.last);
+    }
+
+    /// Writes down a damage; what is past the bound is only counted.
+    pub fn note(&mut self, line: u64, damage: Damage) {
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(Finding { line, damage });
+        } else {
+            self.findings_left_out += 1;
+        }
+    }
+
+    /// Compares a seal with the link before it. Lines without a seal in between have been
+    /// reported already, so only the count must be right across them.
+    fn tie(&mut self, line: u64, skipped: u64, seal: &Seal) {
+        let Some(last) = self.last else { return };
+        let expected = last.sequence.saturating_add(1).saturating_add(skipped);
+        let found = seal.link.sequence;
+        if found < expected {
+            self.note(line, Damage::Duplicate { expected, found });
+        } else if found > expected {
+            self.note(line, Damage::SequenceGap { expected, found });
+        } else if skipped == 0 && seal.previous != last.hash {
+            self.note(line, Damage::BrokenLink);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

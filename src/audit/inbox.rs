@@ -1,0 +1,137 @@
+//! What calls hand to the writer: one bounded list, and a bell.
+//!
+//! Completions cannot be refused, because each holds slots of the journal, and the slots bound
+//! them. Records of refusals have their own bound. A completion wakes the writer only if it sleeps,
+//! and the writer then waits a moment for more: nobody waits for it, and one wake-up serves many.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::journal::Lease;
+use super::record::{Draft, Outcome};
+
+/// How long the writer collects completions before it writes them.
+const COLLECT: Duration = Duration::from_millis(1);
+/// How often an idle writer looks whether its file is still there.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often a writer that cannot write tries again.
+const RETRY: Duration = Duration::from_millis(250);
+/// From this many on nothing more is waited for.
+const ENOUGH: usize = 1_024;
+
+/// One thing for the writer to do.
+pub(super) enum Job {
+    /// A line whose text is already whole, but for the chain.
+    Line { line: Vec<u8>, lease: Option<Lease> },
+    /// An admitted call has ended.
+    Ended { draft: Draft, outcome: Outcome, lease: Lease },
+    /// A call was admitted to the journal but never let through; its refusal is recorded apart.
+    Withdrawn { lease: Lease },
+    /// A refusal or an admin action; somebody waits until it is written.
+    Record { draft: Draft, outcome: Outcome, written: oneshot::Sender<()> },
+    /// Somebody waits until the journal is on the disk.
+    Sync { synced: oneshot::Sender<()> },
+}
+
+#[derive(Default)]
+struct State {
+    jobs: Vec<Job>,
+    /// Records among the jobs.
+    records: usize,
+    /// Somebody waits for what is in here.
+    urgent: bool,
+    asleep: bool,
+    closing: bool,
+    /// No writer will ever look in here again.
+    closed: bool,
+}
+
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    bell: Condvar,
+    max_records: usize,
+}
+
+impl Inbox {
+    pub(super) fn new(max_records: usize) -> Self {
+        Self { state: Mutex::default(), bell: Condvar::new(), max_records }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands over a job; `false` if there is no room or no writer any more.
+    pub(super) fn push(&self, job: Job) -> bool {
+        let mut state = self.lock();
+        if state.closed {
+            return false;
+        }
+        let urgent = match &job {
+            Job::Line { .. } | Job::Ended { .. } | Job::Withdrawn { .. } => false,
+            Job::Record { .. } if state.records >= self.max_records => return false,
+            Job::Record { .. } => {
+                state.records += 1;
+                true
+            }
+            Job::Sync { .. } => true,
+        };
+        state.jobs.push(job);
+        let enough = state.jobs.len() == ENOUGH;
+        let ring = state.asleep || enough || (urgent && !state.urgent);
+        state.urgent |= urgent;
+        state.asleep = false;
+        drop(state);
+        if ring {
+            self.bell.notify_one();
+        }
+        true
+    }
+
+    /// Waits for jobs, moves them to the end of `jobs`, and says whether to go on after them.
+    pub(super) fn collect(&self, jobs: &mut Vec<Job>, healthy: bool) -> bool {
+        let mut state = self.lock();
+        if healthy {
+            if state.jobs.is_empty() && !state.closing {
+                state.asleep = true;
+                state = self.wait(state, LOOK, |s| s.jobs.is_empty() && !s.closing);
+                state.asleep = false;
+            }
+            if !state.jobs.is_empty() {
+                let more = |s: &State| !s.urgent && !s.closing && s.jobs.len() < ENOUGH;
+                state = self.wait(state, COLLECT, more);
+            }
+        } else {
+            state = self.wait(state, RETRY, |s| !s.closing);
+        }
+        jobs.append(&mut state.jobs);
+        state.records = 0;
+        state.urgent = false;
+        !state.closing
+    }
+
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        limit: Duration,
+        mut while_this: impl FnMut(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        let waited = self.bell.wait_timeout_while(state, limit, |s| while_this(s));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Asks the writer to write what is here and to stop.
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.bell.notify_one();
+    }
+
+    /// Lets nothing more in, and hands out what is left.
+    pub(super) fn shut(&self) -> Vec<Job> {
+        let mut state = self.lock();
+        state.closed = true;
+        std::mem::take(&mut state.jobs)
+    }
+}

@@ -1,0 +1,285 @@
+//! The journal: the decisions of calls under way, where a crash cannot take them.
+//!
+//! A preallocated file of fixed slots beside the log. An admitted call's line, as it stands while
+//! its outcome is unknown, is written to its slots with a positioned write from the call's own
+//! task, before anything goes upstream; a line that does not fit in one slot takes several. Each
+//! slot carries the number of the admission, its part and a checksum, so one that was only half
+//! written is recognised. When a call's line is in the log, its admission number is noted in the
+//! table at the file's start: a slot is open if it carries a higher number than the table.
+//!
+//! The journal also remembers the chain's last link, so that lines cut off the log's end are
+//! missed, and each slot remembers how long the log was at admission: what lies before cannot be
+//! this call's line, so after a crash only what lies behind is searched for it.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use smallvec::SmallVec;
+
+use super::OpenError;
+use super::chain::Link;
+
+mod layout;
+
+pub(super) use layout::{Place, SLOT_HEAD_BYTES as RESERVED};
+use layout::{SLOT_BYTES, SlotHead};
+
+/// Slots that one admission holds until its line is in the log.
+#[derive(Debug)]
+pub(super) struct Lease {
+    slots: SmallVec<[u32; 4]>,
+    admission: u64,
+}
+
+/// What an open journal is found to hold.
+pub(super) struct Found {
+    /// Where the chain had got to, if the journal knows.
+    pub(super) link: Option<Link>,
+    /// Calls whose line may not be in the log, in the order of their admission.
+    pub(super) open: Vec<OpenCall>,
+}
+
+/// A call that was admitted and whose slots were not given back.
+pub(super) struct OpenCall {
+    pub(super) lease: Lease,
+    pub(super) line: Vec<u8>,
+    pub(super) place: Place,
+}
+
+pub(super) struct Journal {
+    path: PathBuf,
+    /// Written under the read lock: positioned writes do not disturb each other. The write lock
+    /// is for putting another file in its place.
+    file: RwLock<File>,
+    free: Mutex<Vec<u32>>,
+    admissions: AtomicU64,
+    slots: u32,
+}
+
+impl Journal {
+    /// Opens or makes the journal, and keeps every other process out.
+    pub(super) fn open(path: &Path, slots: u32) -> Result<(Self, Closed, Found), OpenError> {
+        let failed = |source| OpenError::Io { path: path.to_owned(), source };
+        let file = open_file(path).map_err(failed)?;
+        lock(&file, path)?;
+        if file.metadata().map_err(failed)?.len() == 0 {
+            layout::create(&file, slots).map_err(failed)?;
+            sync_folder(path).map_err(failed)?;
+        }
+        if !layout::is_ours(&file, slots).map_err(failed)? {
+            return Err(OpenError::Journal { path: path.to_owned() });
+        }
+        let closed = Closed::read(&file, slots).map_err(failed)?;
+        let link = layout::read_link(&file).map_err(failed)?;
+        let (open, highest) = open_calls(&file, &closed).map_err(failed)?;
+        let mut free: Vec<u32> = (0..slots).rev().collect();
+        free.retain(|slot| !open.iter().any(|call| call.lease.slots.contains(slot)));
+        let journal = Self {
+            path: path.to_owned(),
+            file: RwLock::new(file),
+            free: Mutex::new(free),
+            admissions: AtomicU64::new(highest),
+            slots,
+        };
+        Ok((journal, closed, Found { link, open }))
+    }
+
+    /// Takes the slots that a line of this length needs; `None` if they are not to be had.
+    pub(super) fn take(&self, line_bytes: usize) -> Option<Lease> {
+        let needed = line_bytes.div_ceil(layout::PART_BYTES).max(1);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = free.len().checked_sub(needed)?;
+        let slots = free.drain(from..).rev().collect();
+        drop(free);
+        Some(Lease { slots, admission: self.admissions.fetch_add(1, Ordering::Relaxed) + 1 })
+    }
+
+    /// Gives slots back whose lease is noted as closed.
+    fn put_back(&self, leases: &[Lease]) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        for lease in leases {
+            free.extend(lease.slots.iter().rev());
+        }
+    }
+
+    /// Writes a line into its slots; its first [`RESERVED`] bytes are the journal's own.
+    pub(super) fn write(&self, lease: &Lease, line: &mut [u8], place: Place) -> io::Result<()> {
+        let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        let parts = u32::try_from(lease.slots.len()).map_err(io::Error::other)?;
+        if let [slot] = lease.slots[..] {
+            layout::frame(line, SlotHead { admission: lease.admission, part: 0, parts, place })?;
+            return file.write_all_at(line, layout::slot_offset(self.slots, slot));
+        }
+        let body = line.get(RESERVED..).unwrap_or_default();
+        let pieces = body.chunks(layout::PART_BYTES);
+        for ((part, slot), piece) in (0_u32..).zip(&lease.slots).zip(pieces) {
+            let mut framed = Vec::with_capacity(SLOT_BYTES);
+            framed.resize(RESERVED, 0);
+            framed.extend_from_slice(piece);
+            layout::frame(
+                &mut framed,
+                SlotHead { admission: lease.admission, part, parts, place },
+            )?;
+            file.write_all_at(&framed, layout::slot_offset(self.slots, *slot))?;
+        }
+        Ok(())
+    }
+
+    /// Brings everything written so far to the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.read().unwrap_or_else(PoisonError::into_inner).sync_data()
+    }
+
+    /// Notes that the lines of these leases are in the log, up to `link`, and frees their slots.
+    /// Nothing is freed if it cannot be noted.
+    pub(super) fn close(
+        &self,
+        closed: &mut Closed,
+        leases: &mut Vec<Lease>,
+        link: &Link,
+    ) -> io::Result<()> {
+        for lease in leases.iter() {
+            for slot in &lease.slots {
+                closed.note(*slot, lease.admission);
+            }
+        }
+        let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        closed.write(&file)?;
+        layout::write_link(&file, link)?;
+        drop(file);
+        self.put_back(leases);
+        leases.clear();
+        Ok(())
+    }
+
+    /// Puts a copy in place of a journal that was deleted or replaced under our feet.
+    pub(super) fn restore_if_lost(&self) -> io::Result<bool> {
+        let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        let ours = file.metadata()?;
+        let there = fs::metadata(&self.path);
+        if there.is_ok_and(|m| m.ino() == ours.ino() && m.dev() == ours.dev()) {
+            return Ok(false);
+        }
+        drop(file);
+        let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
+        let mut spare = self.path.clone().into_os_string();
+        spare.push(".new");
+        let copy = open_file(Path::new(&spare))?;
+        lock(&copy, &self.path).map_err(io::Error::other)?;
+        layout::copy(&file, &copy)?;
+        copy.sync_data()?;
+        fs::rename(&spare, &self.path)?;
+        sync_folder(&self.path)?;
+        *file = copy;
+        Ok(true)
+    }
+
+    /// Slots that no call holds.
+    #[cfg(test)]
+    pub(super) fn free_slots(&self) -> usize {
+        self.free.lock().unwrap().len()
+    }
+}
+
+/// The table of admissions whose line is in the log; it is the writer's.
+pub(super) struct Closed {
+    admissions: Vec<u64>,
+    /// The first and the last entry that the file does not have yet.
+    unwritten: Option<(usize, usize)>,
+}
+
+impl Closed {
+    fn read(file: &File, slots: u32) -> io::Result<Self> {
+        Ok(Self { admissions: layout::read_table(file, slots)?, unwritten: None })
+    }
+
+    fn note(&mut self, slot: u32, admission: u64) {
+        let Ok(at) = usize::try_from(slot) else { return };
+        if let Some(entry) = self.admissions.get_mut(at) {
+            *entry = admission;
+            let (first, last) = self.unwritten.unwrap_or((at, at));
+            self.unwritten = Some((first.min(at), last.max(at)));
+        }
+    }
+
+    fn write(&mut self, file: &File) -> io::Result<()> {
+        let Some((first, last)) = self.unwritten else { return Ok(()) };
+        layout::write_table(file, first, self.admissions.get(first..=last).unwrap_or_default())?;
+        self.unwritten = None;
+        Ok(())
+    }
+}
+
+/// Reads every slot and puts the open calls together; also the highest admission ever given.
+fn open_calls(file: &File, closed: &Closed) -> io::Result<(Vec<OpenCall>, u64)> {
+    let mut highest = closed.admissions.iter().copied().max().unwrap_or_default();
+    let mut parts = Vec::new();
+    let mut buffer = vec![0; SLOT_BYTES];
+    let slots = u32::try_from(closed.admissions.len()).map_err(io::Error::other)?;
+    for (slot, done) in (0..slots).zip(&closed.admissions) {
+        file.read_exact_at(&mut buffer, layout::slot_offset(slots, slot))?;
+        let Some((head, piece)) = layout::unframe(&buffer) else { continue };
+        highest = highest.max(head.admission);
+        if head.admission > *done {
+            parts.push((head, slot, piece.to_vec()));
+        }
+    }
+    parts.sort_by_key(|(head, ..)| (head.admission, head.part));
+    let same_call =
+        |a: &(SlotHead, u32, Vec<u8>), b: &(SlotHead, u32, Vec<u8>)| a.0.admission == b.0.admission;
+    let mut open = Vec::new();
+    for call in parts.chunk_by(same_call) {
+        let Some((head, ..)) = call.first() else { continue };
+        // Without all its parts the call had not been let through yet.
+        if (0..head.parts).ne(call.iter().map(|(head, ..)| head.part)) {
+            continue;
+        }
+        open.push(OpenCall {
+            lease: Lease {
+                slots: call.iter().map(|(_, slot, _)| *slot).collect(),
+                admission: head.admission,
+            },
+            line: call.iter().flat_map(|(.., piece)| piece.iter().copied()).collect(),
+            place: head.place,
+        });
+    }
+    Ok((open, highest))
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o640)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    Ok(file)
+}
+
+/// Takes the advisory lock that says whose log this is.
+pub(super) fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(OpenError::Io { path: path.to_owned(), source }),
+    }
+}
+
+/// Makes a new name in a folder last.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        Some(_) | None => File::open(".")?.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

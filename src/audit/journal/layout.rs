@@ -1,0 +1,196 @@
+//! Where everything stands in the journal's file.
+//!
+//! `magic, slot size, slot count` at 0; the chain's last link at 512; the table of closed
+//! admissions at 4096, eight bytes a slot; then the slots, each within one page of memory, so that
+//! a killed process leaves a slot written or not written.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::audit::chain::{HexHash, Link};
+
+/// Bytes of a slot with its head.
+pub(super) const SLOT_BYTES: usize = 2_048;
+/// Bytes of a slot's head: checksum, admission, log length, log inode, part, parts, length.
+pub(in crate::audit) const SLOT_HEAD_BYTES: usize = 8 * 4 + 4 * 4;
+/// Bytes of a line that one slot holds.
+pub(super) const PART_BYTES: usize = SLOT_BYTES - SLOT_HEAD_BYTES;
+
+const MAGIC: &[u8; 8] = b"ARBJRNL1";
+const LINK_OFFSET: u64 = 512;
+const TABLE_OFFSET: u64 = 4_096;
+const PAGE_BYTES: u64 = 4_096;
+const LINK_BYTES: usize = 8 + 8 + 64;
+
+/// Which file the log was, and how long, when a call was admitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::audit) struct Place {
+    pub(in crate::audit) inode: u64,
+    pub(in crate::audit) length: u64,
+}
+
+/// What a slot says about the piece it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SlotHead {
+    pub(super) admission: u64,
+    pub(super) part: u32,
+    pub(super) parts: u32,
+    pub(super) place: Place,
+}
+
+fn slots_offset(slots: u32) -> u64 {
+    TABLE_OFFSET + (u64::from(slots) * 8).next_multiple_of(PAGE_BYTES)
+}
+
+pub(super) fn slot_offset(slots: u32, slot: u32) -> u64 {
+    slots_offset(slots) + u64::from(slot) * SLOT_BYTES as u64
+}
+
+/// Writes the whole file, so that its room on the disk is had from the start.
+pub(super) fn create(file: &File, slots: u32) -> io::Result<()> {
+    let zeros = vec![0; 64 * 1_024];
+    let bytes = slot_offset(slots, slots);
+    let mut at = 0;
+    while at < bytes {
+        let step = (bytes - at).min(zeros.len() as u64);
+        let piece = usize::try_from(step).ok().and_then(|step| zeros.get(..step));
+        file.write_all_at(piece.unwrap_or_default(), at)?;
+        at += step;
+    }
+    file.sync_all()?;
+    file.write_all_at(&head(slots), 0)?;
+    file.sync_all()
+}
+
+fn head(slots: u32) -> [u8; 16] {
+    let mut head = [0; 16];
+    let (magic, sizes) = head.split_at_mut(8);
+    magic.copy_from_slice(MAGIC);
+    let (size, count) = sizes.split_at_mut(4);
+    size.copy_from_slice(&u32::try_from(SLOT_BYTES).unwrap_or(0).to_le_bytes());
+    count.copy_from_slice(&slots.to_le_bytes());
+    head
+}
+
+/// Whether the file is a journal of this many slots. One that was never finished being made, by
+/// a crash or a full disk, is made again: it holds nothing.
+pub(super) fn is_ours(file: &File, slots: u32) -> io::Result<bool> {
+    let mut found = [0; 16];
+    let read = file.read_at(&mut found, 0)?;
+    if read < found.len() || found == [0; 16] {
+        create(file, slots)?;
+        return Ok(true);
+    }
+    Ok(found == head(slots) && file.metadata()?.len() >= slot_offset(slots, slots))
+}
+
+pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1_024];
+    let mut at = 0;
+    loop {
+        let read = from.read_at(&mut buffer, at)?;
+        let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else {
+            return to.set_len(at);
+        };
+        to.write_all_at(piece, at)?;
+        at += piece.len() as u64;
+    }
+}
+
+pub(super) fn read_table(file: &File, slots: u32) -> io::Result<Vec<u64>> {
+    let mut bytes = vec![0; usize::try_from(slots).map_err(io::Error::other)? * 8];
+    file.read_exact_at(&mut bytes, TABLE_OFFSET)?;
+    let (entries, _) = bytes.as_chunks::<8>();
+    Ok(entries.iter().map(|entry| u64::from_le_bytes(*entry)).collect())
+}
+
+pub(super) fn write_table(file: &File, first: usize, entries: &[u64]) -> io::Result<()> {
+    let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+    file.write_all_at(&bytes, TABLE_OFFSET + first as u64 * 8)
+}
+
+/// The chain's last link, if it was written and is whole.
+pub(super) fn read_link(file: &File) -> io::Result<Option<Link>> {
+    let mut bytes = [0; LINK_BYTES];
+    file.read_exact_at(&mut bytes, LINK_OFFSET)?;
+    let mut fields = Fields(&bytes);
+    let check = fields.u64();
+    let body = fields.0;
+    let sequence = fields.u64();
+    let whole = check.is_some_and(|check| check != 0 && check == checksum(body));
+    let hash = HexHash::read(fields.0).filter(|_| whole);
+    Ok(sequence.zip(hash).map(|(sequence, hash)| Link { sequence, hash }))
+}
+
+pub(super) fn write_link(file: &File, link: &Link) -> io::Result<()> {
+    let mut body = Vec::with_capacity(LINK_BYTES);
+    body.extend_from_slice(&link.sequence.to_le_bytes());
+    body.extend_from_slice(link.hash.as_bytes());
+    let mut bytes = checksum(&body).to_le_bytes().to_vec();
+    bytes.extend_from_slice(&body);
+    file.write_all_at(&bytes, LINK_OFFSET)
+}
+
+/// Fills in the head in front of a piece.
+pub(super) fn frame(framed: &mut [u8], head: SlotHead) -> io::Result<()> {
+    let too_short = || io::Error::other("a slot has no room for its head");
+    let length = framed.len().checked_sub(SLOT_HEAD_BYTES).ok_or_else(too_short)?;
+    let length = u32::try_from(length).map_err(io::Error::other)?;
+    let SlotHead { admission, part, parts, place } = head;
+    let (check, rest) = framed.split_first_chunk_mut::<8>().ok_or_else(too_short)?;
+    let words = [admission, place.length, place.inode].map(u64::to_le_bytes);
+    let halves = [part, parts, length].map(u32::to_le_bytes);
+    let fields = words.iter().flatten().chain(halves.iter().flatten());
+    rest.iter_mut().zip(fields).for_each(|(to, from)| *to = *from);
+    *check = checksum(rest).to_le_bytes();
+    Ok(())
+}
+
+/// Reads a slot; `None` if it is empty or was not written whole.
+pub(super) fn unframe(slot: &[u8]) -> Option<(SlotHead, &[u8])> {
+    let mut fields = Fields(slot);
+    let check = fields.u64()?;
+    let body = fields.0;
+    let admission = fields.u64()?;
+    let place = Place { length: fields.u64()?, inode: fields.u64()? };
+    let (part, parts, length) = (fields.u32()?, fields.u32()?, fields.u32()?);
+    let _padding = fields.u32()?;
+    let length = usize::try_from(length).ok()?;
+    let checked = body.get(..length + SLOT_HEAD_BYTES - 8)?;
+    let whole = admission != 0 && check == checksum(checked);
+    whole.then_some((SlotHead { admission, part, parts, place }, fields.0.get(..length)?))
+}
+
+/// Reads numbers off the front.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn u64(&mut self) -> Option<u64> {
+        let (field, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u64::from_le_bytes(*field))
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        let (field, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*field))
+    }
+}
+
+/// Tells a whole slot from a torn one. Nobody gains by forging it: who can write here can write
+/// the log as well.
+fn checksum(bytes: &[u8]) -> u64 {
+    const PRIME: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mix = |hash: u64, word: u64| {
+        let mixed = (hash ^ word).wrapping_mul(PRIME);
+        mixed ^ (mixed >> 29)
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    let start = mix(PRIME, bytes.len() as u64);
+    let hash = words.iter().fold(start, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    mix(hash, u64::from_le_bytes(last))
+}

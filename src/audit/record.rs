@@ -1,0 +1,440 @@
+//! What an audit line says, byte for byte.
+//!
+//! A line has members that are known when a call is admitted and members that are known when it
+//! ends, in one fixed order. [`Draft`] writes the first kind once, with the second kind filled in
+//! as `unknown`: that text goes to the journal, and after a crash it is the record as it stands.
+//! When the call ends, [`Draft::finish`] copies it with the holes filled in.
+//!
+//! Every text that an agent chooses is clipped, every list is bounded, and no control character
+//! stands in a line unescaped, so a line is always one line, whatever reads it.
+
+use std::io::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::redact::Redacted;
+use crate::firewall::agent::AgentId;
+use crate::firewall::session::SessionId;
+use crate::firewall::time::Timestamp;
+
+/// Longest text that is written in full; a longer one is clipped, with its length and hash.
+pub const MAX_TEXT_BYTES: usize = 256;
+/// Most items of a list that are written; the last item then says how many more there were.
+pub const MAX_ITEMS: usize = 256;
+/// Most bytes of a list's texts that are written.
+pub const MAX_LIST_BYTES: usize = 32 * 1024;
+
+/// What was decided about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Allow,
+    Deny,
+    Escalate,
+}
+
+impl Decision {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Escalate => "escalate",
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Completion {
+    Completed,
+    Refused,
+    ClientGone,
+    UpstreamFailed,
+    /// Admitted, and how it ended was never learned.
+    #[default]
+    Unknown,
+}
+
+impl Completion {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Refused => "refused",
+            Self::ClientGone => "client_gone",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What happened that is not an MCP request: an admin action, or something with the log itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub name: &'static str,
+    pub detail: Vec<(&'static str, Detail)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail {
+    Text(String),
+    Count(u64),
+}
+
+/// What is known about a request when it is decided.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub timestamp: Timestamp,
+    pub request_id: Uuid,
+    pub agent_id: Option<AgentId>,
+    pub principal: Option<Arc<str>>,
+    pub delegation_chain: Arc<[AgentId]>,
+    pub task_session_id: Option<SessionId>,
+    pub mcp_method: Option<String>,
+    pub tool_called: Option<String>,
+    pub tools_called: Vec<String>,
+    pub arguments: Option<Redacted>,
+    pub decision: Decision,
+    pub denial_code: Option<&'static str>,
+    pub failure_category: Option<&'static str>,
+    pub stage: Option<&'static str>,
+    pub policy_matched: Option<Arc<str>>,
+    pub policy_version: Option<Arc<str>>,
+    pub anomaly_flags: Vec<&'static str>,
+    pub credentials_injected: Vec<String>,
+    pub event: Option<Event>,
+}
+
+impl Entry {
+    /// An entry about which nothing more is known yet.
+    pub fn new(timestamp: Timestamp, request_id: Uuid, decision: Decision) -> Self {
+        Self {
+            timestamp,
+            request_id,
+            agent_id: None,
+            principal: None,
+            delegation_chain: Arc::default(),
+            task_session_id: None,
+            mcp_method: None,
+            tool_called: None,
+            tools_called: Vec::new(),
+            arguments: None,
+            decision,
+            denial_code: None,
+            failure_category: None,
+            stage: None,
+            policy_matched: None,
+            policy_version: None,
+            anomaly_flags: Vec::new(),
+            credentials_injected: Vec::new(),
+            event: None,
+        }
+    }
+}
+
+/// What is known about a request when it has ended. A cause given here replaces the entry's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Written as `null` when how the request ended is unknown.
+    pub latency_us: u64,
+    pub upstream_status: Option<u16>,
+    pub credentials_scrubbed: u64,
+    pub denial_code: Option<&'static str>,
+    pub failure_category: Option<&'static str>,
+    pub stage: Option<&'static str>,
+    pub completion: Completion,
+}
+
+impl Outcome {
+    /// How a request ends that was refused after `latency_us`.
+    pub fn refused(latency_us: u64) -> Self {
+        Self { latency_us, completion: Completion::Refused, ..Self::default() }
+    }
+
+    /// How a call or an admin action ends that was carried out.
+    pub fn completed(latency_us: u64, upstream_status: Option<u16>) -> Self {
+        Self { latency_us, upstream_status, completion: Completion::Completed, ..Self::default() }
+    }
+}
+
+/// A line whose holes say `unknown`, and where those holes are.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    bytes: Vec<u8>,
+    /// The text between the holes.
+    parts: [Range<usize>; 4],
+    denial_code: Option<&'static str>,
+    failure_category: Option<&'static str>,
+    stage: Option<&'static str>,
+}
+
+impl Draft {
+    /// Writes what is known now, behind `reserved` bytes that are the caller's.
+    pub fn new(entry: &Entry, node_id: &str, reserved: usize) -> Self {
+        let arguments = entry.arguments.as_ref().map_or(0, |a| a.as_str().len());
+        let mut out = Vec::with_capacity(reserved + 1_024 + arguments);
+        out.resize(reserved, 0);
+        let unknown = Outcome::default();
+
+        let known = out.len();
+        decided(&mut out, entry, node_id);
+        let first = known..out.len();
+        denial(&mut out, entry.denial_code);
+
+        let known = out.len();
+        text_member(&mut out, "policy_matched", entry.policy_matched.as_deref());
+        text_member(&mut out, "policy_version", entry.policy_version.as_deref());
+        list_member(&mut out, "anomaly_flags", &entry.anomaly_flags);
+        let second = known..out.len();
+        failure(&mut out, entry.failure_category, &unknown);
+
+        let known = out.len();
+        list_member(&mut out, "credentials_injected", &entry.credentials_injected);
+        let third = known..out.len();
+        ending(&mut out, entry.stage, &unknown);
+
+        let known = out.len();
+        event(&mut out, entry.event.as_ref());
+        let fourth = known..out.len();
+        Self {
+            bytes: out,
+            parts: [first, second, third, fourth],
+            denial_code: entry.denial_code,
+            failure_category: entry.failure_category,
+            stage: entry.stage,
+        }
+    }
+
+    /// The reserved bytes and the line as it stands while nothing is known of the outcome.
+    pub fn reserved_and_line(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Appends the line with its outcome, without chain members and closing brace.
+    #[expect(clippy::indexing_slicing, reason = "the ranges were taken from this very text")]
+    pub fn finish(&self, outcome: &Outcome, out: &mut Vec<u8>) {
+        let [first, second, third, fourth] = &self.parts;
+        out.extend_from_slice(&self.bytes[first.clone()]);
+        denial(out, outcome.denial_code.or(self.denial_code));
+        out.extend_from_slice(&self.bytes[second.clone()]);
+        failure(out, outcome.failure_category.or(self.failure_category), outcome);
+        out.extend_from_slice(&self.bytes[third.clone()]);
+        ending(out, outcome.stage.or(self.stage), outcome);
+        out.extend_from_slice(&self.bytes[fourth.clone()]);
+    }
+}
+
+/// The request id of a line, without parsing it.
+pub fn request_id(line: &[u8]) -> Option<Uuid> {
+    const MARK: &[u8] = b"\",\"request_id\":\"";
+    let rest = line.strip_prefix(b"{\"timestamp\":\"")?;
+    let at = rest.get(..64)?.windows(MARK.len()).position(|w| w == MARK)? + MARK.len();
+    Uuid::try_parse_ascii(rest.get(at..at + 36)?).ok()
+}
+
+fn decided(out: &mut Vec<u8>, entry: &Entry, node_id: &str) {
+    out.extend_from_slice(b"{\"timestamp\":\"");
+    timestamp(out, entry.timestamp);
+    out.extend_from_slice(b"\",\"request_id\":\"");
+    uuid(out, entry.request_id);
+    out.push(b'"');
+    text_member(out, "node_id", Some(node_id));
+    id_member(out, "agent_id", entry.agent_id.map(|id| id.0));
+    text_member(out, "principal", entry.principal.as_deref());
+    out.extend_from_slice(b",\"delegation_chain\":[");
+    for (n, id) in entry.delegation_chain.iter().take(MAX_ITEMS).enumerate() {
+        out.extend_from_slice(if n == 0 { b"\"" } else { b",\"" });
+        uuid(out, id.0);
+        out.push(b'"');
+    }
+    more(out, entry.delegation_chain.len().saturating_sub(MAX_ITEMS));
+    out.push(b']');
+    id_member(out, "task_session_id", entry.task_session_id.map(|id| id.0));
+    text_member(out, "mcp_method", entry.mcp_method.as_deref());
+    text_member(out, "tool_called", entry.tool_called.as_deref());
+    list_member(out, "tools_called", &entry.tools_called);
+    out.extend_from_slice(b",\"arguments\":");
+    let arguments = entry.arguments.as_ref().map_or("null", Redacted::as_str);
+    out.extend_from_slice(arguments.as_bytes());
+    text_member(out, "authorization_decision", Some(entry.decision.as_str()));
+}
+
+fn denial(out: &mut Vec<u8>, code: Option<&str>) {
+    text_member(out, "denial_code", code);
+}
+
+fn failure(out: &mut Vec<u8>, category: Option<&str>, outcome: &Outcome) {
+    text_member(out, "failure_category", category);
+    out.extend_from_slice(b",\"latency_ms\":");
+    if outcome.completion == Completion::Unknown {
+        out.extend_from_slice(b"null");
+    } else {
+        number(out, outcome.latency_us / 1_000);
+        let micros = outcome.latency_us % 1_000;
+        out.extend_from_slice(if micros < 10 {
+            b".00"
+        } else if micros < 100 {
+            b".0"
+        } else {
+            b"."
+        });
+        number(out, micros);
+    }
+    out.extend_from_slice(b",\"upstream_status\":");
+    match outcome.upstream_status {
+        Some(status) => number(out, u64::from(status)),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+fn ending(out: &mut Vec<u8>, stage: Option<&str>, outcome: &Outcome) {
+    out.extend_from_slice(b",\"credentials_scrubbed\":");
+    number(out, outcome.credentials_scrubbed);
+    text_member(out, "outcome", Some(outcome.completion.as_str()));
+    text_member(out, "stage", stage);
+}
+
+fn event(out: &mut Vec<u8>, event: Option<&Event>) {
+    text_member(out, "event", event.map(|e| e.name));
+    out.extend_from_slice(b",\"detail\":");
+    let Some(event) = event else {
+        out.extend_from_slice(b"null");
+        return;
+    };
+    out.push(b'{');
+    for (n, (name, detail)) in event.detail.iter().enumerate() {
+        if n > 0 {
+            out.push(b',');
+        }
+        clipped(out, name);
+        out.push(b':');
+        match detail {
+            Detail::Text(text) => clipped(out, text),
+            Detail::Count(count) => number(out, *count),
+        }
+    }
+    out.push(b'}');
+}
+
+fn member(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn text_member(out: &mut Vec<u8>, name: &str, value: Option<&str>) {
+    member(out, name);
+    match value {
+        Some(value) => clipped(out, value),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+fn id_member(out: &mut Vec<u8>, name: &str, value: Option<Uuid>) {
+    member(out, name);
+    match value {
+        Some(value) => {
+            out.push(b'"');
+            uuid(out, value);
+            out.push(b'"');
+        }
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+fn list_member<S: AsRef<str>>(out: &mut Vec<u8>, name: &str, items: &[S]) {
+    member(out, name);
+    out.push(b'[');
+    let from = out.len();
+    let mut written = 0;
+    for item in items.iter().take(MAX_ITEMS) {
+        if out.len() - from > MAX_LIST_BYTES {
+            break;
+        }
+        if written > 0 {
+            out.push(b',');
+        }
+        clipped(out, item.as_ref());
+        written += 1;
+    }
+    more(out, items.len() - written);
+    out.push(b']');
+}
+
+/// The last item of a list that was cut: how many more there were.
+fn more(out: &mut Vec<u8>, count: usize) {
+    if count > 0 {
+        formatted(out, format_args!(",\"+{count} more\""));
+    }
+}
+
+/// Writes a JSON string of at most [`MAX_TEXT_BYTES`] and a note on what was cut off.
+fn clipped(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    if text.len() <= MAX_TEXT_BYTES {
+        escaped(out, text);
+    } else {
+        let (head, _) = text.split_at(text.floor_char_boundary(MAX_TEXT_BYTES));
+        escaped(out, head);
+        let hash = blake3::hash(text.as_bytes()).to_hex();
+        formatted(out, format_args!("...[{} bytes, blake3 {hash:.16}]", text.len()));
+    }
+    out.push(b'"');
+}
+
+/// Writes the inside of a JSON string, with every control character and line separator escaped.
+pub(super) fn escaped(out: &mut Vec<u8>, text: &str) {
+    let plain = |b: u8| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\';
+    if text.bytes().all(plain) {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
+    for c in text.chars() {
+        match c {
+            '"' => out.extend_from_slice(b"\\\""),
+            '\\' => out.extend_from_slice(b"\\\\"),
+            '\n' => out.extend_from_slice(b"\\n"),
+            '\r' => out.extend_from_slice(b"\\r"),
+            '\t' => out.extend_from_slice(b"\\t"),
+            c if breaks_lines(c) => {
+                formatted(out, format_args!("\\u{:04x}", u32::from(c)));
+            }
+            c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+}
+
+/// Control characters, and what some readers take for the end of a line.
+pub(super) fn breaks_lines(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+fn uuid(out: &mut Vec<u8>, id: Uuid) {
+    out.extend_from_slice(id.as_hyphenated().encode_lower(&mut [0; 36]).as_bytes());
+}
+
+pub(super) fn number(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [b'0'; 20];
+    let mut used = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(value % 10).unwrap_or_default();
+        value /= 10;
+        used += 1;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
+}
+
+fn timestamp(out: &mut Vec<u8>, at: Timestamp) {
+    formatted(out, format_args!("{at}"));
+}
+
+#[expect(clippy::expect_used, reason = "a vector takes whatever is written to it")]
+fn formatted(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
+    out.write_fmt(arguments).expect("writing to memory cannot fail");
+}
+
+#[cfg(test)]
+mod tests;
