@@ -1,5 +1,6 @@
 //! Arbiter: a tool-call firewall for AI agents.
 
 pub mod clock;
+pub mod credentials;
 pub mod firewall;
 pub mod mcp;
