@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod clock;
 pub mod config;
+pub mod credentials;
 pub mod firewall;
 pub mod identity;
 pub mod mcp;

@@ -1,0 +1,99 @@
+//! What scrubbing costs a body that holds no secret: five credentials in every encoding.
+//!
+//! `cargo bench --bench scrub`
+
+use std::sync::Arc;
+
+use arbiter::credentials::{Content, Patterns, Scrubber};
+use bytes::Bytes;
+use divan::Bencher;
+use divan::counter::BytesCount;
+
+const SECRETS: [&str; 5] = [
+    "tok_live_4f9aC2e7B1d8Kq3Z",
+    "S3cr3t-P@ss/w+rd=Zq9&x y",
+    "pa\"ss\\wo'rd{}[]:,<>&\u{e9}",
+    "-----BEGIN KEY-----\nMIIBOgIBAAJBAKj34GkxFhD90vcNLYLInFEX\n-----END KEY-----",
+    "alphaSECRET77beta-omega",
+];
+
+const CHUNK_BYTES: usize = 16 * 1024;
+
+fn main() {
+    divan::main();
+}
+
+fn patterns() -> Arc<Patterns> {
+    Arc::new(Patterns::new(SECRETS.iter().map(|s| s.as_bytes())))
+}
+
+/// Records as a tool would return them: keys, numbers, ids in hex, prose.
+fn json() -> String {
+    let records: Vec<_> = (0..6000)
+        .map(|n: u32| {
+            serde_json::json!({
+                "id": n,
+                "hash": format!("{:08x}{:08x}", n.wrapping_mul(2_654_435_761), n.wrapping_mul(40_503)),
+                "title": format!("Report {n} on the state of the northern stations"),
+                "body": "The quick brown fox jumps over the lazy dog, and the town's \"council\"\nagreed to meet again in a fortnight.",
+                "ratio": f64::from(n) / 7.0,
+                "tags": ["open", "reviewed", "public"],
+            })
+        })
+        .collect();
+    serde_json::Value::from(records).to_string()
+}
+
+/// The same records as a tool result: JSON text inside of a JSON string.
+fn json_in_json() -> String {
+    serde_json::json!({"result": {"content": [{"type": "text", "text": json()}]}}).to_string()
+}
+
+fn non_ascii() -> String {
+    "{\"t\":\"\\u4e2d\\u6587 caf\\u00e9 na\\u00efve \\u00fcber Stra\\u00dfe\"}".repeat(20_000)
+}
+
+fn hostile() -> String {
+    "\\".repeat(200_000)
+}
+
+fn run(bencher: Bencher<'_, '_>, text: String) {
+    let patterns = patterns();
+    let body = Bytes::from(text);
+    bencher.counter(BytesCount::new(body.len())).bench_local(|| {
+        let mut scrubber = Scrubber::new(Arc::clone(&patterns), Content::Json);
+        let mut passed = 0;
+        let mut at = 0;
+        while at < body.len() {
+            let end = (at + CHUNK_BYTES).min(body.len());
+            passed += scrubber.push(body.slice(at..end)).len();
+            at = end;
+        }
+        passed + scrubber.finish().len()
+    });
+}
+
+#[divan::bench]
+fn clean_json(bencher: Bencher<'_, '_>) {
+    run(bencher, json());
+}
+
+#[divan::bench]
+fn clean_json_in_json(bencher: Bencher<'_, '_>) {
+    run(bencher, json_in_json());
+}
+
+#[divan::bench]
+fn clean_escaped_text(bencher: Bencher<'_, '_>) {
+    run(bencher, non_ascii());
+}
+
+#[divan::bench]
+fn backslashes(bencher: Bencher<'_, '_>) {
+    run(bencher, hostile());
+}
+
+#[divan::bench]
+fn building(bencher: Bencher<'_, '_>) {
+    bencher.bench_local(patterns);
+}
