@@ -6,12 +6,18 @@
 
 mod bare;
 mod decoded;
+mod edit;
 mod encodings;
 mod filter;
 mod patterns;
+mod reference;
 mod scrubber;
+mod vault;
 #[cfg(test)]
 mod laws;
 
+pub use edit::{CredentialDenial, Edits, Grant, expand_header, resolve};
 pub use patterns::Patterns;
+pub use reference::{MAX_NAME_BYTES, Misuse, Reference, is_name, references};
 pub use scrubber::{Content, REPLACEMENT, Scrubber, scrub_header_value};
+pub use vault::{LEAST_BYTES, MAX_VALUE_BYTES, SHORT_BYTES, Secret, SecretText, Vault, VaultError};

@@ -1,0 +1,284 @@
+//! Replaces the references of a checked message by their values: one pass over its bytes, nothing
+//! else changed, nothing read twice.
+
+use std::sync::Arc;
+
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::encodings::json_escaped;
+use super::reference::{Misuse, Reference};
+use super::vault::{Secret, Vault};
+use crate::firewall::denial::{Code, Denial};
+
+/// Why a reference is not replaced.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialDenial {
+    #[error("credential `{0}` does not exist; use a name you were given")]
+    Unknown(String),
+    #[error("credential `{0}` may not be used in this session with this tool and upstream")]
+    NotAuthorized(String),
+    #[error("{0}")]
+    Misplaced(#[from] Misuse),
+    #[error("credential `{0}` is too short to be used safely; ask the operator for a longer one")]
+    TooShort(String),
+}
+
+impl CredentialDenial {
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Unknown(_) => Code::CredentialUnknown,
+            Self::NotAuthorized(_) => Code::CredentialNotAuthorized,
+            Self::Misplaced(_) => Code::CredentialMisplaced,
+            Self::TooShort(_) => Code::CredentialTooShort,
+        }
+    }
+}
+
+impl From<CredentialDenial> for Denial {
+    fn from(denial: CredentialDenial) -> Self {
+        let told = Self::new(denial.code(), denial.to_string());
+        match denial {
+            CredentialDenial::Unknown(name)
+            | CredentialDenial::NotAuthorized(name)
+            | CredentialDenial::TooShort(name) => told.with("credential", name),
+            CredentialDenial::Misplaced(_) => told,
+        }
+    }
+}
+
+/// What a session's calls may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant<'g> {
+    /// `authorized_credentials` of the session.
+    pub credentials: &'g [String],
+    /// The tool of each call, in the order in which [`super::references`] got their arguments.
+    pub tools: &'g [&'g str],
+    /// URL of the upstream.
+    pub upstream: &'g str,
+}
+
+/// The values that a message's references stand for.
+#[derive(Debug)]
+pub struct Edits {
+    edits: Vec<(std::ops::Range<usize>, usize)>,
+    secrets: Vec<Arc<Secret>>,
+}
+
+/// Looks up what every reference stands for; the first that may not be used refuses the message.
+pub fn resolve(
+    references: &[Reference],
+    vault: &Vault,
+    grant: Grant<'_>,
+) -> Result<Edits, CredentialDenial> {
+    let mut secrets: Vec<Arc<Secret>> = Vec::new();
+    let mut edits = Vec::with_capacity(references.len());
+    for reference in references {
+        let name = &reference.name;
+        let secret = vault.get(name).ok_or_else(|| CredentialDenial::Unknown(name.clone()))?;
+        let allowed = grant.credentials.contains(name)
+            && secret.allows_upstream(grant.upstream)
+            && grant.tools.get(reference.call).is_some_and(|tool| secret.allows_tool(tool));
+        if !allowed {
+            return Err(CredentialDenial::NotAuthorized(name.clone()));
+        }
+        if secret.is_too_short() {
+            return Err(CredentialDenial::TooShort(name.clone()));
+        }
+        let number = secrets.iter().position(|s| s.name == *name).unwrap_or_else(|| {
+            secrets.push(Arc::clone(secret));
+            secrets.len() - 1
+        });
+        edits.push((reference.span.clone(), number));
+    }
+    edits.sort_unstable_by_key(|(span, _)| span.start);
+    Ok(Edits { edits, secrets })
+}
+
+impl Edits {
+    /// Whether the message goes out as it came.
+    pub fn is_empty(&self) -> bool {
+        self.edits.is_empty()
+    }
+
+    /// The credentials used, each once.
+    pub fn secrets(&self) -> &[Arc<Secret>] {
+        &self.secrets
+    }
+
+    /// Their names, for the record.
+    pub fn names(&self) -> Vec<String> {
+        self.secrets.iter().map(|s| s.name.clone()).collect()
+    }
+
+    /// The message with its references replaced.
+    pub fn apply(&self, source: &[u8]) -> Zeroizing<Vec<u8>> {
+        let escaped: Vec<_> = self.secrets.iter().map(|s| json_escaped(s.value.expose())).collect();
+        let value_of = |number: usize| escaped.get(number).map_or("", |value| value.as_str());
+        // Sized beforehand, so that no copy of a secret is left behind by growing.
+        let cut: usize = self.edits.iter().map(|(span, _)| span.len()).sum();
+        let added: usize = self.edits.iter().map(|(_, number)| value_of(*number).len()).sum();
+        let mut out = Zeroizing::new(Vec::with_capacity(source.len().saturating_sub(cut) + added));
+        let mut at = 0;
+        for (span, number) in &self.edits {
+            out.extend_from_slice(source.get(at..span.start).unwrap_or_default());
+            out.extend_from_slice(value_of(*number).as_bytes());
+            at = span.end;
+        }
+        out.extend_from_slice(source.get(at..).unwrap_or_default());
+        out
+    }
+}
+
+/// Expands the references of a configured header value: by the operator, so for no session.
+pub fn expand_header(
+    template: &str,
+    vault: &Vault,
+    upstream: &str,
+) -> Result<(Zeroizing<String>, Vec<Arc<Secret>>), CredentialDenial> {
+    const OPENING: &str = "${CRED:";
+    let mut out = Zeroizing::new(String::with_capacity(template.len()));
+    let mut used: Vec<Arc<Secret>> = Vec::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once(OPENING) {
+        let (name, behind) =
+            after.split_once('}').filter(|(n, _)| super::is_name(n)).ok_or(Misuse::Malformed)?;
+        let secret = vault.get(name).ok_or_else(|| CredentialDenial::Unknown(name.to_owned()))?;
+        if !secret.allows_upstream(upstream) {
+            return Err(CredentialDenial::NotAuthorized(name.to_owned()));
+        }
+        if secret.is_too_short() {
+            return Err(CredentialDenial::TooShort(name.to_owned()));
+        }
+        push_without_trace(&mut out, before);
+        push_without_trace(&mut out, secret.value.expose());
+        if !used.iter().any(|s| s.name == name) {
+            used.push(Arc::clone(secret));
+        }
+        rest = behind;
+    }
+    push_without_trace(&mut out, rest);
+    Ok((out, used))
+}
+
+/// Appends, wiping the old buffer if a larger one is needed.
+fn push_without_trace(out: &mut Zeroizing<String>, text: &str) {
+    if out.capacity() - out.len() < text.len() {
+        let mut larger = String::with_capacity((out.len() + text.len()) * 2);
+        larger.push_str(out);
+        std::mem::swap(&mut **out, &mut larger);
+        larger.zeroize();
+    }
+    out.push_str(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::references;
+    use super::*;
+    use crate::mcp::json::Doc;
+
+    fn vault() -> Vault {
+        let mut scoped = Secret::plain("scoped", "scoped-value");
+        scoped.tools = Some(vec!["use".into()]);
+        scoped.upstreams = Some(vec!["mcp:1".into()]);
+        let mut tiny_allowed = Secret::plain("tiny_ok", "x9");
+        tiny_allowed.allow_short = true;
+        Vault::new([
+            Secret::plain("token", "tok-1"),
+            Secret::plain("breaker", "pa\"ss\\w\n\u{1}é{}"),
+            Secret::plain("nested", "lit-${CRED:token}-lit"),
+            Secret::plain("tiny", "x9"),
+            scoped,
+            tiny_allowed,
+        ])
+        .unwrap()
+    }
+
+    fn inject(text: &str, tool: &str, upstream: &str) -> Result<String, CredentialDenial> {
+        let doc = Doc::parse(text.as_bytes()).unwrap();
+        let found = references(&doc, &[doc.root()])?;
+        let credentials: Vec<String> =
+            vault().names().into_iter().filter(|n| *n != "nested_not").map(str::to_owned).collect();
+        let grant = Grant { credentials: &credentials, tools: &[tool], upstream };
+        let edits = resolve(&found, &vault(), grant)?;
+        Ok(String::from_utf8(edits.apply(text.as_bytes()).to_vec()).unwrap())
+    }
+
+    fn injects(text: &str, expected: &str) {
+        assert_eq!(inject(text, "use", "http://mcp:1/").unwrap(), expected);
+    }
+
+    #[test]
+    fn a_reference_becomes_its_value_and_nothing_else_changes() {
+        injects(r#"{ "a" : 1.0e2, "b":"\u0041é" }"#, r#"{ "a" : 1.0e2, "b":"\u0041é" }"#);
+        injects(r#"{"a": "x${CRED:token}y"}"#, r#"{"a": "xtok-1y"}"#);
+        injects(r#"["${CRED:token}${CRED:token}"]"#, r#"["tok-1tok-1"]"#);
+        injects(r#"["\u0024{CRED:token}\n"]"#, r#"["tok-1\n"]"#);
+        injects(r#"["${CRED:nested}"]"#, r#"["lit-${CRED:token}-lit"]"#);
+        injects(r#"["${CRED:tiny_ok}"]"#, r#"["x9"]"#);
+        injects(r#"["${CRED:breaker}"]"#, "[\"pa\\\"ss\\\\w\\n\\u0001é{}\"]");
+        injects(r#"["${CRED:scoped}"]"#, r#"["scoped-value"]"#);
+    }
+
+    #[test]
+    fn what_may_not_be_used_is_refused_by_name() {
+        let refused = |text: &str, tool, upstream| inject(text, tool, upstream).unwrap_err();
+        let here = "http://mcp:1/";
+        assert_eq!(
+            refused(r#"["${CRED:token}${CRED:nope}"]"#, "use", here),
+            CredentialDenial::Unknown("nope".into())
+        );
+        let scoped = CredentialDenial::NotAuthorized("scoped".into());
+        assert_eq!(refused(r#"["${CRED:scoped}"]"#, "other", here), scoped);
+        assert_eq!(refused(r#"["${CRED:scoped}"]"#, "use", "http://evil:1/"), scoped);
+        assert_eq!(
+            refused(r#"["${CRED:tiny}"]"#, "use", here),
+            CredentialDenial::TooShort("tiny".into())
+        );
+        let denial = Denial::from(refused(r#"{"${CRED:token}":1}"#, "use", here));
+        assert_eq!(denial.code, Code::CredentialMisplaced);
+    }
+
+    #[test]
+    fn a_session_uses_only_what_it_was_given() {
+        let doc = Doc::parse(br#"["${CRED:token}"]"#).unwrap();
+        let found = references(&doc, &[doc.root()]).unwrap();
+        for (credentials, allowed) in
+            [(vec![], false), (vec!["token"], true), (vec!["*"], false), (vec!["TOKEN"], false)]
+        {
+            let credentials: Vec<String> = credentials.into_iter().map(str::to_owned).collect();
+            let grant = Grant { credentials: &credentials, tools: &["t"], upstream: "http://u" };
+            let resolved = resolve(&found, &vault(), grant);
+            assert_eq!(resolved.is_ok(), allowed, "{credentials:?}");
+        }
+    }
+
+    #[test]
+    fn a_thousand_references_in_ten_mebibytes() {
+        let filler = "x".repeat(10 * 1024);
+        let mut text = String::from("[");
+        for n in 0..1000 {
+            let comma = if n == 0 { "" } else { "," };
+            text = text + comma + "\"" + &filler + "${CRED:token}\"";
+        }
+        text.push(']');
+        let out = inject(&text, "use", "http://mcp:1/").unwrap();
+        assert_eq!(out, text.replace("${CRED:token}", "tok-1"));
+    }
+
+    #[test]
+    fn a_header_is_expanded_for_the_operator() {
+        let (value, used) = expand_header("Bearer ${CRED:token}!", &vault(), "http://u").unwrap();
+        assert_eq!(value.as_str(), "Bearer tok-1!");
+        assert_eq!(used.len(), 1);
+        assert_eq!(expand_header("plain", &vault(), "http://u").unwrap().0.as_str(), "plain");
+        for (template, denial) in [
+            ("${CRED:nope}", CredentialDenial::Unknown("nope".into())),
+            ("${CRED:scoped}", CredentialDenial::NotAuthorized("scoped".into())),
+            ("${CRED:tiny}", CredentialDenial::TooShort("tiny".into())),
+            ("${CRED:token", CredentialDenial::Misplaced(Misuse::Malformed)),
+        ] {
+            assert_eq!(expand_header(template, &vault(), "http://u").unwrap_err(), denial);
+        }
+    }
+}
