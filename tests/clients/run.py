@@ -40,7 +40,7 @@ CLIENT_SECONDS = 90
 @dataclasses.dataclass(frozen=True)
 class Case:
     name: str
-    client: str  # ts1 | ts2 | py1 | py2
+    client: str  # ts1 | ts2 | py1 | py2: language and major version of the official SDK
     mode: str  # legacy | auto | 2026-07-28
     server: str  # everything | sdk
     speaks: str  # the protocol version that must come of it
@@ -49,10 +49,14 @@ class Case:
 
 CASES = [
     Case("ts-1 to server-everything", "ts1", "legacy", "everything", "2025-11-25"),
+    Case("ts-2 to server-everything", "ts2", "legacy", "everything", "2025-11-25", "/mcp"),
+    Case("ts-2 auto to server-everything", "ts2", "auto", "everything", "2025-11-25"),
     Case("py-1 to server-everything", "py1", "legacy", "everything", "2025-11-25"),
     Case("py-2 to server-everything", "py2", "legacy", "everything", "2025-11-25", "/mcp"),
     Case("py-2 auto to server-everything", "py2", "auto", "everything", "2025-11-25"),
     Case("ts-1 to sdk-server", "ts1", "legacy", "sdk", "2025-11-25", "/mcp"),
+    Case("ts-2 auto to sdk-server", "ts2", "auto", "sdk", "2026-07-28"),
+    Case("ts-2 2026-07-28 to sdk-server", "ts2", "2026-07-28", "sdk", "2026-07-28", "/mcp"),
     Case("py-1 to sdk-server", "py1", "legacy", "sdk", "2025-11-25"),
     Case("py-2 to sdk-server", "py2", "legacy", "sdk", "2025-11-25"),
     Case("py-2 auto to sdk-server", "py2", "auto", "sdk", "2026-07-28"),
@@ -140,10 +144,10 @@ def run_client(case, packages, url, headers, folder):
     plan = folder / f"{case.server}.plan.json"
     plan.write_text(json.dumps(PLANS[case.server]))
     if case.client.startswith("ts"):
-        command = ["node", HERE / f"{case.client.rstrip('12')}_client.mjs", "--modules", packages["node"]]
+        command = ["node", HERE / "ts_client.mjs", "--sdk", case.client[-1], "--modules", packages["node"]]
     else:
-        command = [packages[case.client], HERE / "py_client.py", "--mode", case.mode]
-    command += ["--url", url, "--plan", plan]
+        command = [packages[case.client], HERE / "py_client.py"]
+    command += ["--mode", case.mode, "--url", url, "--plan", plan]
     for name, value in headers.items():
         command += ["--header", f"{name}={value}"]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=CLIENT_SECONDS)

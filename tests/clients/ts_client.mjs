@@ -1,7 +1,9 @@
-// The official TypeScript client, walking through a plan of steps and printing what it got as JSON.
+// The official TypeScript client, versions 1 and 2, walking through a plan of steps and printing what it got as JSON.
 //
-//   node ts_client.mjs --modules DIR --url URL --plan FILE [--header name=value]...
+//   node ts_client.mjs --sdk 1|2 --modules DIR --url URL --plan FILE [--mode legacy|auto|2026-07-28]
+//       [--header name=value]...
 //
+// Modes other than `legacy` (the `initialize` handshake, up to 2025-11-25) need version 2.
 // It knows nothing of Arbiter: headers are all that is added. stdout holds the transcript, equal with and without a
 // gateway in between; a progress notification that does not arrive while its tool runs ends it with an error.
 import { readFileSync } from "node:fs";
@@ -11,31 +13,61 @@ import { parseArgs } from "node:util";
 
 const { values: options } = parseArgs({
   options: {
+    sdk: { type: "string" },
     modules: { type: "string" },
     url: { type: "string" },
     plan: { type: "string" },
+    mode: { type: "string", default: "legacy" },
     header: { type: "string", multiple: true, default: [] },
   },
 });
 const plan = JSON.parse(readFileSync(options.plan, "utf8"));
 
-// The packages live in a cache beside the build, not beside this file.
-const require = createRequire(`${options.modules}/package.json`);
-const load = (name) => import(pathToFileURL(require.resolve(`@modelcontextprotocol/sdk/${name}`)).href);
-const { Client } = await load("client/index.js");
-const { StreamableHTTPClientTransport } = await load("client/streamableHttp.js");
-const { CreateMessageRequestSchema } = await load("types.js");
-
 const headers = Object.fromEntries(
   options.header.map((pair) => [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)]),
 );
-const transport = new StreamableHTTPClientTransport(new URL(options.url), { requestInit: { headers } });
-const client = new Client({ name: "arbiter-tests", version: "1" }, { capabilities: { sampling: {} } });
-client.setRequestHandler(CreateMessageRequestSchema, (request) => ({
+
+// The packages live in a cache beside the build, not beside this file.
+const require = createRequire(`${options.modules}/package.json`);
+const load = (name) => import(pathToFileURL(require.resolve(`@modelcontextprotocol/${name}`)).href);
+const onSampling = (request) => ({
   model: "test-model",
   role: "assistant",
   content: { type: "text", text: `sampled: ${request.params.messages[0].content.text}` },
-}));
+});
+const info = { name: "arbiter-tests", version: "1" };
+const capabilities = { sampling: {} };
+
+async function version1() {
+  const { Client } = await load("sdk/client/index.js");
+  const { StreamableHTTPClientTransport } = await load("sdk/client/streamableHttp.js");
+  const { CreateMessageRequestSchema } = await load("sdk/types.js");
+  const client = new Client(info, { capabilities });
+  client.setRequestHandler(CreateMessageRequestSchema, onSampling);
+  const transport = new StreamableHTTPClientTransport(new URL(options.url), { requestInit: { headers } });
+  await client.connect(transport);
+  return {
+    client,
+    protocol: transport.protocolVersion,
+    callTool: (params, progress) => client.callTool(params, undefined, progress),
+  };
+}
+
+async function version2() {
+  const { Client, StreamableHTTPClientTransport } = await load("client");
+  const mode = ["legacy", "auto"].includes(options.mode) ? options.mode : { pin: options.mode };
+  const client = new Client(info, { capabilities, versionNegotiation: { mode } });
+  client.setRequestHandler("sampling/createMessage", onSampling);
+  const transport = new StreamableHTTPClientTransport(new URL(options.url), { requestInit: { headers } });
+  await client.connect(transport);
+  return {
+    client,
+    protocol: client.getNegotiatedProtocolVersion(),
+    callTool: (params, progress) => client.callTool(params, progress),
+  };
+}
+
+const { client, protocol, callTool } = await (options.sdk === "2" ? version2() : version1());
 
 // Progress is worth something only while the tool still runs: its notifications must be spread over the run.
 function assertLive(step, arrivals, totalMs) {
@@ -46,13 +78,13 @@ function assertLive(step, arrivals, totalMs) {
   if (!live) throw new Error(`${step.name}: expected ${step.progress} notifications during the run, got ${shown}`);
 }
 
-async function callTool(step) {
+async function runTool(step) {
   const params = { name: step.name, arguments: step.arguments };
-  if (!step.progress) return client.callTool(params);
+  if (!step.progress) return callTool(params);
   const started = performance.now();
   const arrivals = [];
   const seen = [];
-  const result = await client.callTool(params, undefined, {
+  const result = await callTool(params, {
     onprogress: ({ progress, total }) => {
       arrivals.push(performance.now() - started);
       seen.push({ progress, total });
@@ -64,8 +96,8 @@ async function callTool(step) {
 
 const operations = {
   list_tools: () => client.listTools(),
-  call_tool: callTool,
-  call_tools_at_once: (step) => Promise.all(step.calls.map(callTool)),
+  call_tool: runTool,
+  call_tools_at_once: (step) => Promise.all(step.calls.map(runTool)),
   list_resources: () => client.listResources(),
   list_resource_templates: () => client.listResourceTemplates(),
   read_resource: (step) => client.readResource({ uri: step.uri }),
@@ -76,9 +108,8 @@ const operations = {
   set_log_level: (step) => client.setLoggingLevel(step.level),
 };
 
-await client.connect(transport);
 const transcript = {
-  protocol: transport.protocolVersion,
+  protocol,
   server: client.getServerVersion(),
   capabilities: client.getServerCapabilities(),
   instructions: client.getInstructions(),
