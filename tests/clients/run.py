@@ -106,6 +106,9 @@ def python_with(requirements):
 
 
 def install_all():
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if int(version.removeprefix("v").split(".")[0]) < 18:
+        raise SystemExit(f"node 18 or newer is needed, this is {version}")
     return {
         "node": node_modules(),
         "py1": python_with("requirements-mcp1.txt"),
