@@ -3,3 +3,4 @@
 pub mod clock;
 pub mod firewall;
 pub mod mcp;
+pub mod store;
