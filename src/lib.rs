@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod firewall;
 pub mod mcp;
+pub mod registry;
 pub mod store;
