@@ -4,4 +4,5 @@ pub mod clock;
 pub mod firewall;
 pub mod mcp;
 pub mod registry;
+pub mod sessions;
 pub mod store;

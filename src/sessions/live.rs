@@ -1,0 +1,151 @@
+//! One live session: its work order, and its usage under a lock of its own.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::firewall::recent::Recent;
+use crate::firewall::session::{Status, Usage, WorkOrder};
+use crate::firewall::time::{Mono, Now, Timestamp};
+use crate::store::{Booked, RecentCalls, Settlement, StoredSession};
+
+/// What a lease is at most, in parts of the budget: a crash loses no more than this.
+const BLOCKS_IN_A_BUDGET: u64 = 50;
+
+/// A session as this node serves it.
+#[derive(Debug)]
+pub struct Live {
+    pub order: Arc<WorkOrder>,
+    /// When it expires, on this run's clock.
+    pub deadline: Mono,
+    usage: Mutex<Usage>,
+}
+
+impl Live {
+    pub(super) fn new(mut order: WorkOrder, now: Now) -> Self {
+        share_empty_lists(&mut order);
+        let deadline = now.mono_at(order.expires_at);
+        Self { order: Arc::new(order), deadline, usage: Mutex::default() }
+    }
+
+    /// A session of an earlier run. What was booked counts as made. When its last calls were is known
+    /// after a clean stop; else a rate limit counts as spent just now, so that no window that
+    /// reaches back into the earlier run holds too many.
+    pub(super) fn load(mut stored: StoredSession, window_secs: u64, now: Now) -> Self {
+        if let Some(order) = Arc::get_mut(&mut stored.order) {
+            share_empty_lists(order);
+        }
+        let mut recent = Recent::default();
+        if let Some(limit) = stored.order.rate_limit {
+            if let Some(calls) = stored.recent {
+                recall(&mut recent, calls, window_secs, now);
+            } else {
+                let spent = u64::from(limit).min(stored.booked);
+                recent.push(now.mono, u32::try_from(spent).unwrap_or(u32::MAX));
+            }
+        }
+        let usage = Usage {
+            calls_made: stored.booked,
+            booked: stored.booked,
+            recent,
+            closed: stored.closed_at.is_some(),
+        };
+        let deadline = now.mono_at(stored.order.expires_at);
+        Self { order: stored.order, deadline, usage: Mutex::new(usage) }
+    }
+
+    /// Looks at the usage, or changes it, under the session's lock. Keep it short.
+    pub fn with<R>(&self, step: impl FnOnce(&mut Usage) -> R) -> R {
+        // Steps change the usage last and at once, so a lock that a panic left is as good as any.
+        step(&mut self.usage.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn status(&self, now: Now) -> Status {
+        if self.with(|usage| usage.closed) {
+            Status::Closed
+        } else if self.deadline <= now.mono {
+            Status::Expired
+        } else {
+            Status::Active
+        }
+    }
+
+    /// How many calls to book so that `price` can be counted; none if enough is booked, if the budget
+    /// cannot cover the price any more, or if the session is closed.
+    pub(super) fn block_for(&self, price: u64) -> Option<u64> {
+        let budget = self.order.call_budget;
+        self.with(|usage| {
+            let wanted = usage.calls_made.checked_add(price)?;
+            if usage.closed || wanted <= usage.booked || wanted > budget {
+                return None;
+            }
+            let block = price.max(budget / BLOCKS_IN_A_BUDGET);
+            let target = usage.calls_made.saturating_add(block).min(budget);
+            Some(target.saturating_sub(usage.booked))
+        })
+    }
+
+    /// Takes over what the store granted. If the store knows of more bookings than this node has
+    /// made, others hold them, or an answer was lost: here they count as spent.
+    pub(super) fn receive(&self, booked: Booked) {
+        self.with(|usage| {
+            let ours = usage.booked.saturating_add(booked.granted);
+            let elsewhere = booked.total.saturating_sub(ours);
+            usage.calls_made = usage.calls_made.saturating_add(elsewhere);
+            usage.booked = ours.max(booked.total);
+        });
+    }
+
+    /// Lets go of what is booked and not counted; says how much that is.
+    pub(super) fn give_back(&self) -> u64 {
+        self.with(|usage| {
+            let unused = usage.booked.saturating_sub(usage.calls_made);
+            usage.booked = usage.calls_made;
+            unused
+        })
+    }
+
+    /// What a clean stop has to store for this session, if anything.
+    pub(super) fn settle(&self, window_secs: u64, now: Now) -> Option<Settlement> {
+        let unused = self.give_back();
+        let rate_limited = self.order.rate_limit.is_some() && self.deadline > now.mono;
+        let recent = self.with(|usage| {
+            let used = rate_limited && !usage.closed && usage.calls_made > 0;
+            used.then(|| wall_times(&usage.recent, window_secs, now))
+        });
+        let nothing_to_say = unused == 0 && recent.is_none();
+        (!nothing_to_say).then(|| Settlement { id: self.order.id, unused, recent })
+    }
+}
+
+/// Remembers call times of an earlier run. What lies before this run's clock began is remembered at
+/// its beginning, and what seems to lie ahead (the wall clock was set back) as of now: both later
+/// than it was, so that no window holds too many.
+fn recall(recent: &mut Recent, mut calls: Vec<RecentCalls>, window_secs: u64, now: Now) {
+    calls.sort_by_key(|call| call.at);
+    for call in calls.into_iter().filter(|call| call.at.plus_secs(window_secs) > now.wall) {
+        recent.push(now.mono_at(call.at).min(now.mono), call.count);
+    }
+}
+
+fn wall_times(recent: &Recent, window_secs: u64, now: Now) -> Vec<RecentCalls> {
+    let in_window = recent.iter().filter(|(at, _)| at.plus_secs(window_secs) > now.mono);
+    in_window
+        .map(|(at, count)| {
+            let ago_us = i64::try_from(now.mono.since(at)).unwrap_or(i64::MAX);
+            RecentCalls { at: Timestamp(now.wall.0.saturating_sub(ago_us)), count }
+        })
+        .collect()
+}
+
+/// Most lists of most sessions are empty; all of those are one, which takes no memory.
+fn share_empty_lists(order: &mut WorkOrder) {
+    let lists = [
+        &mut order.authorized_tools,
+        &mut order.authorized_resources,
+        &mut order.authorized_prompts,
+        &mut order.authorized_methods,
+        &mut order.authorized_credentials,
+    ];
+    for list in lists.into_iter().filter(|list| list.is_empty()) {
+        *list = Arc::default();
+    }
+}
