@@ -3,6 +3,7 @@
 //! Completions cannot be refused, because each holds slots of the journal, and the slots bound
 //! them. Records of refusals have their own bound. A completion wakes the writer only if it sleeps,
 //! and the writer then waits a moment for more: nobody waits for it, and one wake-up serves many.
+//! When few slots are left it does not wait.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -40,7 +41,7 @@ struct State {
     jobs: Vec<Job>,
     /// Records among the jobs.
     records: usize,
-    /// Somebody waits for what is in here.
+    /// Somebody waits for what is in here, or for the slots it will free.
     urgent: bool,
     asleep: bool,
     closing: bool,
@@ -70,7 +71,8 @@ impl Inbox {
             return false;
         }
         let urgent = match &job {
-            Job::Line { .. } | Job::Ended { .. } | Job::Withdrawn { .. } => false,
+            Job::Line { .. } => false,
+            Job::Ended { lease, .. } | Job::Withdrawn { lease } => lease.scarce,
             Job::Record { .. } if state.records >= self.max_records => return false,
             Job::Record { .. } => {
                 state.records += 1;
