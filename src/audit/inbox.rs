@@ -36,6 +36,17 @@ pub(super) enum Job {
     Sync { synced: oneshot::Sender<()> },
 }
 
+/// Whether jobs may come in.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Door {
+    #[default]
+    Open,
+    /// The writer is to write what is here and to stop.
+    Closing,
+    /// No writer will ever look in here again.
+    Shut,
+}
+
 #[derive(Default)]
 struct State {
     jobs: Vec<Job>,
@@ -44,9 +55,7 @@ struct State {
     /// Somebody waits for what is in here, or for the slots it will free.
     urgent: bool,
     asleep: bool,
-    closing: bool,
-    /// No writer will ever look in here again.
-    closed: bool,
+    door: Door,
 }
 
 pub(super) struct Inbox {
@@ -67,7 +76,7 @@ impl Inbox {
     /// Hands over a job; `false` if there is no room or no writer any more.
     pub(super) fn push(&self, job: Job) -> bool {
         let mut state = self.lock();
-        if state.closed {
+        if state.door == Door::Shut {
             return false;
         }
         let urgent = match &job {
@@ -96,22 +105,22 @@ impl Inbox {
     pub(super) fn collect(&self, jobs: &mut Vec<Job>, healthy: bool) -> bool {
         let mut state = self.lock();
         if healthy {
-            if state.jobs.is_empty() && !state.closing {
+            if state.jobs.is_empty() && state.door == Door::Open {
                 state.asleep = true;
-                state = self.wait(state, LOOK, |s| s.jobs.is_empty() && !s.closing);
+                state = self.wait(state, LOOK, |s| s.jobs.is_empty() && s.door == Door::Open);
                 state.asleep = false;
             }
             if !state.jobs.is_empty() {
-                let more = |s: &State| !s.urgent && !s.closing && s.jobs.len() < ENOUGH;
+                let more = |s: &State| !s.urgent && s.door == Door::Open && s.jobs.len() < ENOUGH;
                 state = self.wait(state, COLLECT, more);
             }
         } else {
-            state = self.wait(state, RETRY, |s| !s.closing);
+            state = self.wait(state, RETRY, |s| s.door == Door::Open);
         }
         jobs.append(&mut state.jobs);
         state.records = 0;
         state.urgent = false;
-        !state.closing
+        state.door == Door::Open
     }
 
     fn wait<'a>(
@@ -126,14 +135,14 @@ impl Inbox {
 
     /// Asks the writer to write what is here and to stop.
     pub(super) fn close(&self) {
-        self.lock().closing = true;
+        self.lock().door = Door::Closing;
         self.bell.notify_one();
     }
 
     /// Lets nothing more in, and hands out what is left.
     pub(super) fn shut(&self) -> Vec<Job> {
         let mut state = self.lock();
-        state.closed = true;
+        state.door = Door::Shut;
         std::mem::take(&mut state.jobs)
     }
 }

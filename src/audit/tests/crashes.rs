@@ -105,7 +105,7 @@ async fn a_torn_last_line_is_set_aside_and_told() {
         whole[..40].to_vec(),
         b"x".to_vec(),
         vec![0; 5_000],
-        [&vec![0; 100], &b"{}\n"[..]].concat(),
+        [&[0; 100], &b"{}\n"[..]].concat(),
         b"{\"timestamp\":\"2026\n".to_vec(),
     ];
     for (n, torn) in torn.iter().enumerate() {

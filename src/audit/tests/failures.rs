@@ -177,3 +177,21 @@ async fn a_lost_journal_refuses_nothing() {
     assert_eq!(bench.story(), ["b refused", "a completed", "c completed"]);
     bench.assert_intact();
 }
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_put_back_refuses_until_it_can() {
+    let bench = Bench::new();
+    let audit = bench.open();
+    let under_way = audit.admit(call("under way")).await.unwrap();
+    let journal = beside(&bench.path(), ".journal");
+    fs::remove_file(&journal).unwrap();
+    fs::create_dir(&journal).unwrap();
+    assert!(refuse(&audit, "lost").await.is_err());
+    assert!(audit.admit(call("no")).await.is_err());
+    fs::remove_dir(&journal).unwrap();
+    recovered(&audit).await;
+    under_way.complete(DONE);
+    audit.close();
+    assert_eq!(bench.story(), ["audit_gap", "under way completed"]);
+    bench.assert_intact();
+}
