@@ -135,7 +135,6 @@ def server(kind, packages, folder):
         port = wait_for_file(ready, process, f"the {kind} server").strip()
         yield f"http://127.0.0.1:{port}/mcp"
     finally:
-        # server-everything listens for SIGINT only, and open streams would hold it: stop() waits, then insists.
         stop(process, seconds=3)
 
 
