@@ -7,5 +7,6 @@
 pub mod agent;
 pub mod call;
 pub mod denial;
+pub mod policy;
 pub mod session;
 pub mod time;
