@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod call;
+pub mod checks;
 pub mod denial;
 pub mod policy;
 pub mod session;
