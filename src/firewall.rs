@@ -8,6 +8,6 @@ pub mod agent;
 pub mod call;
 pub mod checks;
 pub mod denial;
-pub mod recent;
+pub mod policy;
 pub mod session;
 pub mod time;

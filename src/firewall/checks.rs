@@ -1,6 +1,3 @@
-//! The checks, one file each. `admit` puts them in order.
+//! The checks, one file each.
 
-pub mod budget;
-pub mod rate;
-pub mod sensitivity;
-pub mod whitelist;
+pub mod drift;

@@ -1,0 +1,193 @@
+//! Drift: whether a tool does what the session said it would do (contract 11).
+//!
+//! Both sides are read from words: the declared intent for its tier, the tool's name for its
+//! operation. That finds agents that wander off, not tools that lie about themselves.
+
+mod flags;
+mod operation;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use flags::FlagHistory;
+pub use operation::{Operation, operation};
+
+use crate::firewall::policy::words::Phrase;
+use crate::firewall::session::IntentTier;
+
+/// The words by which an intent is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keywords {
+    pub read: Vec<String>,
+    pub write: Vec<String>,
+    pub admin: Vec<String>,
+}
+
+impl Default for Keywords {
+    fn default() -> Self {
+        let list = |words: &[&str]| words.iter().copied().map(str::to_owned).collect();
+        Self {
+            read: list(&["read", "analyze", "query", "search", "list", "get"]),
+            write: list(&["write", "create", "update", "modify", "edit"]),
+            admin: list(&["admin", "manage", "configure", "deploy", "delete"]),
+        }
+    }
+}
+
+/// The highest tier of which a keyword stands in the intent, as whole words, in any case.
+pub fn tier(intent: &str, keywords: &Keywords) -> IntentTier {
+    let occurs = |list: &[String]| {
+        list.iter().filter_map(|word| Phrase::parse(word)).any(|word| word.occurs_in(intent))
+    };
+    if occurs(&keywords.admin) {
+        IntentTier::Admin
+    } else if occurs(&keywords.write) {
+        IntentTier::Write
+    } else if occurs(&keywords.read) {
+        IntentTier::Read
+    } else {
+        IntentTier::Unknown
+    }
+}
+
+/// What happens under an intent of which no keyword is known (`sessions.unknown_intent`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownIntent {
+    /// Nothing is checked.
+    Off,
+    /// What is not a read is flagged and counted, never refused.
+    #[default]
+    Flag,
+    /// As a read intent.
+    Enforce,
+}
+
+/// What drift says of one call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Finding {
+    /// For the record: operation and tier.
+    pub flag: Option<&'static str>,
+    /// Whether the flag counts towards a demotion.
+    pub counts: bool,
+    pub refuse: bool,
+}
+
+impl Finding {
+    const FINE: Self = Self { flag: None, counts: false, refuse: false };
+
+    fn drift(flag: &'static str, refuse: bool) -> Self {
+        Self { flag: Some(flag), counts: true, refuse }
+    }
+}
+
+/// Holds an operation against an intent. `escalate` is `sessions.escalate_anomalies`.
+pub fn judge(
+    tier: IntentTier,
+    operation: Operation,
+    unknown: UnknownIntent,
+    escalate: bool,
+) -> Finding {
+    match (tier, operation) {
+        (_, Operation::Read)
+        | (IntentTier::Write | IntentTier::Admin, Operation::Write)
+        | (IntentTier::Admin, Operation::Admin) => Finding::FINE,
+        (IntentTier::Read, Operation::Write) => Finding::drift("write_under_read", escalate),
+        (IntentTier::Read, Operation::Delete) => Finding::drift("delete_under_read", escalate),
+        (IntentTier::Read, Operation::Admin) => Finding::drift("admin_under_read", escalate),
+        (IntentTier::Write, Operation::Delete) => Finding::drift("delete_under_write", escalate),
+        (IntentTier::Write, Operation::Admin) => Finding::drift("admin_under_write", escalate),
+        (IntentTier::Admin, Operation::Delete) => {
+            Finding { flag: Some("delete_under_admin"), counts: false, refuse: false }
+        }
+        (IntentTier::Unknown, Operation::Write | Operation::Delete | Operation::Admin) => {
+            let flag = match operation {
+                Operation::Admin => "admin_under_unknown",
+                Operation::Delete => "delete_under_unknown",
+                Operation::Write | Operation::Read => "write_under_unknown",
+            };
+            match unknown {
+                UnknownIntent::Off => Finding::FINE,
+                UnknownIntent::Flag => Finding::drift(flag, false),
+                UnknownIntent::Enforce => Finding::drift(flag, escalate),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIERS: [IntentTier; 4] =
+        [IntentTier::Unknown, IntentTier::Read, IntentTier::Write, IntentTier::Admin];
+    const OPERATIONS: [Operation; 4] =
+        [Operation::Read, Operation::Write, Operation::Delete, Operation::Admin];
+
+    #[test]
+    fn an_intent_has_the_tier_of_its_highest_keyword() {
+        let tier = |intent| tier(intent, &Keywords::default());
+        assert_eq!(tier("read and analyze customer history"), IntentTier::Read);
+        assert_eq!(tier("LIST all, then Update one"), IntentTier::Write);
+        assert_eq!(tier("read, write and delete"), IntentTier::Admin);
+        assert_eq!(tier("summarize the thread, already widespread"), IntentTier::Unknown);
+        assert_eq!(tier("budget getter for the administrator"), IntentTier::Unknown);
+        assert_eq!(tier(""), IntentTier::Unknown);
+    }
+
+    #[test]
+    fn keywords_are_configurable() {
+        let keywords =
+            Keywords { read: vec!["look at".into()], write: vec!["--".into()], admin: vec![] };
+        assert_eq!(tier("Look at this", &keywords), IntentTier::Read);
+        assert_eq!(tier("read -- and delete", &keywords), IntentTier::Unknown);
+    }
+
+    #[test]
+    fn each_tier_allows_what_it_says() {
+        let fine = |tier, operation| {
+            judge(tier, operation, UnknownIntent::Enforce, true) == Finding::default()
+        };
+        let allowed = |tier| OPERATIONS.into_iter().filter(move |op| fine(tier, *op));
+        assert!(allowed(IntentTier::Unknown).eq([Operation::Read]));
+        assert!(allowed(IntentTier::Read).eq([Operation::Read]));
+        assert!(allowed(IntentTier::Write).eq([Operation::Read, Operation::Write]));
+        assert!(allowed(IntentTier::Admin).eq([
+            Operation::Read,
+            Operation::Write,
+            Operation::Admin
+        ]));
+    }
+
+    #[test]
+    fn a_delete_under_admin_is_on_record_only() {
+        for unknown in [UnknownIntent::Off, UnknownIntent::Flag, UnknownIntent::Enforce] {
+            let finding = judge(IntentTier::Admin, Operation::Delete, unknown, true);
+            let expected =
+                Finding { flag: Some("delete_under_admin"), counts: false, refuse: false };
+            assert_eq!(finding, expected);
+        }
+    }
+
+    #[test]
+    fn drift_is_refused_only_if_anomalies_escalate() {
+        let finding =
+            |escalate| judge(IntentTier::Write, Operation::Delete, UnknownIntent::Flag, escalate);
+        assert_eq!(finding(false), Finding::drift("delete_under_write", false));
+        assert_eq!(finding(true), Finding::drift("delete_under_write", true));
+        for tier in TIERS {
+            for operation in OPERATIONS {
+                assert!(!judge(tier, operation, UnknownIntent::Enforce, false).refuse);
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_intent_is_as_it_is_configured() {
+        let finding = |unknown| judge(IntentTier::Unknown, Operation::Admin, unknown, true);
+        assert_eq!(finding(UnknownIntent::Off), Finding::default());
+        assert_eq!(finding(UnknownIntent::Flag), Finding::drift("admin_under_unknown", false));
+        assert_eq!(finding(UnknownIntent::Enforce), Finding::drift("admin_under_unknown", true));
+        assert_eq!(UnknownIntent::default(), UnknownIntent::Flag);
+    }
+}
