@@ -9,5 +9,6 @@ pub mod call;
 pub mod checks;
 pub mod denial;
 pub mod policy;
+pub mod recent;
 pub mod session;
 pub mod time;

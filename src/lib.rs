@@ -7,6 +7,8 @@ pub mod credentials;
 pub mod firewall;
 pub mod identity;
 pub mod mcp;
+pub mod metrics;
 pub mod registry;
 pub mod sessions;
 pub mod store;
+pub mod telemetry;
