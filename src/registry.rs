@@ -79,6 +79,11 @@ pub struct Registry {
     demotions: Demotions,
 }
 
+/// Held over a look at memory, the write to the store and the change of memory that follows, so that
+/// two writers cannot both be right and together wrong (a cycle, a lost trust level).
+#[expect(clippy::disallowed_types, reason = "held across the store's answer, off the hot path")]
+type WriteLock = tokio::sync::Mutex<()>;
+
 #[derive(Debug)]
 struct Inner {
     store: Arc<Store>,
@@ -133,7 +138,7 @@ impl Registry {
             revoked,
             dirty: Mutex::default(),
             demoted: Notify::new(),
-            writing: Default::default(),
+            writing: WriteLock::default(),
         });
         let demotions = Demotions::start(Arc::clone(&inner));
         Ok(Self { inner, demotions })

@@ -121,14 +121,11 @@ impl Sessions {
         if !self.inner.index().reserve(agent, cap, now.mono) {
             return Err(CreateError::TooManySessions { cap });
         }
-        let place = Place { inner: Arc::clone(&self.inner), agent };
+        let mut place = Place { inner: Arc::clone(&self.inner), agent, held: true };
         to_the_end(async move {
             let live = Arc::new(Live::new(order, now));
             place.inner.store.insert_session(&live.order).await?;
-            place.inner.live.insert(live.order.id, Arc::clone(&live));
-            place.inner.index().insert(&live.order, live.deadline);
-            // Only now is the reservation given back: the session itself holds the place.
-            drop(place);
+            place.fill(&live);
             Ok(live)
         })
         .await
@@ -354,11 +351,25 @@ impl Inner {
 struct Place {
     inner: Arc<Inner>,
     agent: AgentId,
+    held: bool,
+}
+
+impl Place {
+    /// Gives the place to the session: in one step, as it is one place and not two or none.
+    fn fill(&mut self, live: &Arc<Live>) {
+        self.inner.live.insert(live.order.id, Arc::clone(live));
+        let mut index = self.inner.index();
+        index.release(self.agent);
+        index.insert(&live.order, live.deadline);
+        self.held = false;
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.inner.index().release(self.agent);
+        if self.held {
+            self.inner.index().release(self.agent);
+        }
     }
 }
 

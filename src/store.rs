@@ -17,7 +17,7 @@ use memory::Memory;
 use sqlite::Sqlite;
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 mod memory;
 mod sqlite;
 

@@ -145,15 +145,11 @@ impl Graph {
             if delegation.expires_at.is_some_and(|end| end <= now) {
                 continue;
             }
-            let from = match known.get(&delegation.from) {
-                Some(from) => from.clone(),
-                None => {
-                    let from = self.standing_of(delegation.from, now, agent, known).ok();
-                    known.insert(delegation.from, from.clone());
-                    from
-                }
-            };
-            let Some(from) = from else { continue };
+            if !known.contains_key(&delegation.from) {
+                let from = self.standing_of(delegation.from, now, agent, known).ok();
+                known.insert(delegation.from, from);
+            }
+            let Some(Some(from)) = known.get(&delegation.from) else { continue };
             counts = true;
             standing.capabilities.retain(|scope| {
                 delegation.scopes.contains(scope) && from.capabilities.contains(scope)

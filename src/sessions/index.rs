@@ -4,6 +4,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 
+use smallvec::SmallVec;
+use uuid::Uuid;
+
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::{Mono, Timestamp};
@@ -11,11 +14,12 @@ use crate::firewall::time::{Mono, Timestamp};
 /// Where a session stands in the order of creation.
 pub(super) type Age = (Timestamp, SessionId);
 
-/// INVARIANT: each session is in `by_age`, in its agent's `by_age`, and in one of `running` and
-/// `ended`; in its agent's `active` at most while it is in `running`.
+/// INVARIANT: each session is in `by_age`, in `by_agent`, and in one of `running` and `ended`; among
+/// its agent's `active` ones at least until it is closed or expires.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     by_age: BTreeSet<Age>,
+    by_agent: BTreeSet<(AgentId, Age)>,
     agents: HashMap<AgentId, OfAgent>,
     /// Not closed, and not yet noticed to have expired, by deadline.
     running: BTreeSet<(Mono, SessionId)>,
@@ -23,11 +27,12 @@ pub(super) struct Index {
     ended: BTreeSet<(Mono, SessionId)>,
 }
 
+/// What the cap needs to know of an agent that has active sessions.
 #[derive(Debug, Default)]
 struct OfAgent {
-    by_age: BTreeSet<Age>,
-    /// With their deadlines; expired ones are dropped when the cap is next looked at.
-    active: Vec<(Mono, SessionId)>,
+    /// With their deadlines; expired ones are dropped when the cap is next looked at. Most agents
+    /// have one.
+    active: SmallVec<[(Mono, SessionId); 1]>,
     /// Places held for sessions that are being stored.
     reserved: usize,
 }
@@ -36,7 +41,7 @@ impl Index {
     /// Holds a place for one more session of this agent, if it has fewer than `cap` active ones.
     pub(super) fn reserve(&mut self, agent: AgentId, cap: usize, now: Mono) -> bool {
         let of_agent = self.agents.entry(agent).or_default();
-        of_agent.active.retain(|&(deadline, _)| now < deadline);
+        of_agent.active.retain(|(deadline, _)| now < *deadline);
         let free = of_agent.active.len().saturating_add(of_agent.reserved) < cap;
         if free {
             of_agent.reserved += 1;
@@ -55,8 +60,8 @@ impl Index {
     pub(super) fn insert(&mut self, order: &WorkOrder, deadline: Mono) {
         let age = (order.created_at, order.id);
         self.by_age.insert(age);
+        self.by_agent.insert((order.agent, age));
         let of_agent = self.agents.entry(order.agent).or_default();
-        of_agent.by_age.insert(age);
         of_agent.active.push((deadline, order.id));
         self.running.insert((deadline, order.id));
     }
@@ -67,8 +72,9 @@ impl Index {
             self.ended.insert((at.min(deadline), order.id));
         }
         if let Some(of_agent) = self.agents.get_mut(&order.agent) {
-            of_agent.active.retain(|&(_, id)| id != order.id);
+            of_agent.active.retain(|(_, id)| *id != order.id);
         }
+        self.drop_if_unused(order.agent);
     }
 
     /// Sessions of these agents that are neither closed nor expired.
@@ -99,10 +105,10 @@ impl Index {
     pub(super) fn forget(&mut self, order: &WorkOrder, ended_at: Mono) {
         let age = (order.created_at, order.id);
         self.by_age.remove(&age);
+        self.by_agent.remove(&(order.agent, age));
         self.ended.remove(&(ended_at, order.id));
         if let Some(of_agent) = self.agents.get_mut(&order.agent) {
-            of_agent.by_age.remove(&age);
-            of_agent.active.retain(|&(_, id)| id != order.id);
+            of_agent.active.retain(|(_, id)| *id != order.id);
         }
         self.drop_if_unused(order.agent);
     }
@@ -114,15 +120,28 @@ impl Index {
         after: Option<Age>,
         limit: usize,
     ) -> Vec<Age> {
-        let by_age = match agent {
-            None => &self.by_age,
-            Some(agent) => match self.agents.get(&agent) {
-                Some(of_agent) => &of_agent.by_age,
-                None => return Vec::new(),
-            },
-        };
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        by_age.range((from, Bound::Unbounded)).take(limit).copied().collect()
+        let Some(agent) = agent else {
+            return self.by_age.range((from, Bound::Unbounded)).take(limit).copied().collect();
+        };
+        // No session comes before this one.
+        let first = (Timestamp(i64::MIN), SessionId(Uuid::nil()));
+        let from = match from {
+            Bound::Excluded(age) => Bound::Excluded((agent, age)),
+            Bound::Included(_) | Bound::Unbounded => Bound::Included((agent, first)),
+        };
+        let following = self.by_agent.range((from, Bound::Unbounded));
+        let of_agent = following.take_while(|(of, _)| *of == agent);
+        of_agent.take(limit).map(|&(_, age)| age).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_age.is_empty()
+            && self.by_agent.is_empty()
+            && self.agents.is_empty()
+            && self.running.is_empty()
+            && self.ended.is_empty()
     }
 
     fn notice_expired(&mut self, now: Mono) {
@@ -135,7 +154,7 @@ impl Index {
     }
 
     fn drop_if_unused(&mut self, agent: AgentId) {
-        if self.agents.get(&agent).is_some_and(|a| a.by_age.is_empty() && a.reserved == 0) {
+        if self.agents.get(&agent).is_some_and(|a| a.active.is_empty() && a.reserved == 0) {
             self.agents.remove(&agent);
         }
     }

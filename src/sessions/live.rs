@@ -35,12 +35,11 @@ impl Live {
         }
         let mut recent = Recent::default();
         if let Some(limit) = stored.order.rate_limit {
-            match stored.recent {
-                Some(calls) => recall(&mut recent, calls, window_secs, now),
-                None => {
-                    let spent = u64::from(limit).min(stored.booked);
-                    recent.push(now.mono, u32::try_from(spent).unwrap_or(u32::MAX));
-                }
+            if let Some(calls) = stored.recent {
+                recall(&mut recent, calls, window_secs, now);
+            } else {
+                let spent = u64::from(limit).min(stored.booked);
+                recent.push(now.mono, u32::try_from(spent).unwrap_or(u32::MAX));
             }
         }
         let usage = Usage {
