@@ -214,8 +214,8 @@ impl Audit {
         if shared.require_healthy { Err(error) } else { Ok(()) }
     }
 
-    /// Writes what was handed over and stops. Receipts completed later are found in the journal
-    /// at the next start, with the outcome `unknown`.
+    /// Writes what was handed over and stops; blocks until that is done. Receipts completed later
+    /// are found in the journal at the next start, with the outcome `unknown`.
     pub fn close(&self) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (Some(shared), Some(writer)) = (&self.shared, writer) else { return };

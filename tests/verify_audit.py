@@ -20,7 +20,10 @@ def main(path):
 
             if not line.endswith(b"\n"):
                 bad("the last line is cut off")
-            record = json.loads(line)
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                bad(f"not JSON: {error}")
             hashed, mark, _ = line.rpartition(b',"chain_record_hash"')
             if not mark or list(record)[-1] != "chain_record_hash":
                 bad("no chain_record_hash at the end")

@@ -3,6 +3,7 @@
 //! Completions cannot be refused, because each holds slots of the journal, and the slots bound
 //! them. Records of refusals have their own bound. A completion wakes the writer only if it sleeps,
 //! and the writer then waits a moment for more: nobody waits for it, and one wake-up serves many.
+//! When few slots are left it does not wait.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,17 +36,26 @@ pub(super) enum Job {
     Sync { synced: oneshot::Sender<()> },
 }
 
+/// Whether jobs may come in.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Door {
+    #[default]
+    Open,
+    /// The writer is to write what is here and to stop.
+    Closing,
+    /// No writer will ever look in here again.
+    Shut,
+}
+
 #[derive(Default)]
 struct State {
     jobs: Vec<Job>,
     /// Records among the jobs.
     records: usize,
-    /// Somebody waits for what is in here.
+    /// Somebody waits for what is in here, or for the slots it will free.
     urgent: bool,
     asleep: bool,
-    closing: bool,
-    /// No writer will ever look in here again.
-    closed: bool,
+    door: Door,
 }
 
 pub(super) struct Inbox {
@@ -66,11 +76,12 @@ impl Inbox {
     /// Hands over a job; `false` if there is no room or no writer any more.
     pub(super) fn push(&self, job: Job) -> bool {
         let mut state = self.lock();
-        if state.closed {
+        if state.door == Door::Shut {
             return false;
         }
         let urgent = match &job {
-            Job::Line { .. } | Job::Ended { .. } | Job::Withdrawn { .. } => false,
+            Job::Line { .. } => false,
+            Job::Ended { lease, .. } | Job::Withdrawn { lease } => lease.scarce,
             Job::Record { .. } if state.records >= self.max_records => return false,
             Job::Record { .. } => {
                 state.records += 1;
@@ -94,22 +105,22 @@ impl Inbox {
     pub(super) fn collect(&self, jobs: &mut Vec<Job>, healthy: bool) -> bool {
         let mut state = self.lock();
         if healthy {
-            if state.jobs.is_empty() && !state.closing {
+            if state.jobs.is_empty() && state.door == Door::Open {
                 state.asleep = true;
-                state = self.wait(state, LOOK, |s| s.jobs.is_empty() && !s.closing);
+                state = self.wait(state, LOOK, |s| s.jobs.is_empty() && s.door == Door::Open);
                 state.asleep = false;
             }
             if !state.jobs.is_empty() {
-                let more = |s: &State| !s.urgent && !s.closing && s.jobs.len() < ENOUGH;
+                let more = |s: &State| !s.urgent && s.door == Door::Open && s.jobs.len() < ENOUGH;
                 state = self.wait(state, COLLECT, more);
             }
         } else {
-            state = self.wait(state, RETRY, |s| !s.closing);
+            state = self.wait(state, RETRY, |s| s.door == Door::Open);
         }
         jobs.append(&mut state.jobs);
         state.records = 0;
         state.urgent = false;
-        !state.closing
+        state.door == Door::Open
     }
 
     fn wait<'a>(
@@ -124,14 +135,14 @@ impl Inbox {
 
     /// Asks the writer to write what is here and to stop.
     pub(super) fn close(&self) {
-        self.lock().closing = true;
+        self.lock().door = Door::Closing;
         self.bell.notify_one();
     }
 
     /// Lets nothing more in, and hands out what is left.
     pub(super) fn shut(&self) -> Vec<Job> {
         let mut state = self.lock();
-        state.closed = true;
+        state.door = Door::Shut;
         std::mem::take(&mut state.jobs)
     }
 }

@@ -33,6 +33,8 @@ use layout::{SLOT_BYTES, SlotHead};
 pub(super) struct Lease {
     slots: SmallVec<[u32; 4]>,
     admission: u64,
+    /// Few slots were left, so these should come back soon.
+    pub(super) scarce: bool,
 }
 
 /// What an open journal is found to hold.
@@ -58,6 +60,8 @@ pub(super) struct Journal {
     free: Mutex<Vec<u32>>,
     admissions: AtomicU64,
     slots: u32,
+    /// With fewer free slots than this, completed calls are not left lying.
+    few: usize,
 }
 
 impl Journal {
@@ -84,6 +88,7 @@ impl Journal {
             free: Mutex::new(free),
             admissions: AtomicU64::new(highest),
             slots,
+            few: closed.admissions.len() / 4,
         };
         Ok((journal, closed, Found { link, open }))
     }
@@ -95,7 +100,9 @@ impl Journal {
         let from = free.len().checked_sub(needed)?;
         let slots = free.drain(from..).rev().collect();
         drop(free);
-        Some(Lease { slots, admission: self.admissions.fetch_add(1, Ordering::Relaxed) + 1 })
+        let scarce = from < self.few;
+        let admission = self.admissions.fetch_add(1, Ordering::Relaxed) + 1;
+        Some(Lease { slots, admission, scarce })
     }
 
     /// Gives slots back whose lease is noted as closed.
@@ -242,6 +249,7 @@ fn open_calls(file: &File, closed: &Closed) -> io::Result<(Vec<OpenCall>, u64)> 
             lease: Lease {
                 slots: call.iter().map(|(_, slot, _)| *slot).collect(),
                 admission: head.admission,
+                scarce: false,
             },
             line: call.iter().flat_map(|(.., piece)| piece.iter().copied()).collect(),
             place: head.place,

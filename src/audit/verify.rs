@@ -80,10 +80,10 @@ pub fn verify(mut log: impl Read, options: &Options) -> io::Result<Report> {
         walk.lines += 1;
         walk.note(walk.lines, Damage::TruncatedTail);
     }
-    if let (Start::Genesis, Some(first)) = (options.start, walk.first()) {
-        if first.link.sequence != 1 || first.previous != HexHash::ZERO {
-            walk.note(1, Damage::MissingStart { found: first.link.sequence });
-        }
+    if let (Start::Genesis, Some(first)) = (options.start, walk.first())
+        && (first.link.sequence != 1 || first.previous != HexHash::ZERO)
+    {
+        walk.note(1, Damage::MissingStart { found: first.link.sequence });
     }
     if let Some(expected) = options.expected_head {
         let found = walk.last().map_or(0, |link| link.sequence);
@@ -141,8 +141,13 @@ fn share_out(mut lines: &[u8], shares: usize) -> Vec<&[u8]> {
 
 fn walk(lines: &[u8]) -> Walk {
     let mut walk = Walk::default();
-    for line in lines.split_inclusive(|b| *b == b'\n') {
-        walk.line(line.strip_suffix(b"\n").unwrap_or(line));
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', lines) {
+        walk.line(lines.get(start..end).unwrap_or_default());
+        start = end + 1;
+    }
+    if let Some(rest) = lines.get(start..).filter(|rest| !rest.is_empty()) {
+        walk.line(rest);
     }
     walk
 }

@@ -50,6 +50,11 @@ impl Writer {
         writer
     }
 
+    #[cfg(test)]
+    pub(super) fn fault(&self) -> super::log::faults::Fault {
+        self.log.fault.clone()
+    }
+
     /// Writes until it is asked to stop.
     pub(super) fn run(mut self) {
         let _leaving = Leaving(Arc::clone(&self.shared));

@@ -15,7 +15,9 @@ fn lines(count: u64) -> Vec<Vec<u8>> {
 
 fn walk(lines: &[Vec<u8>]) -> Walk {
     let mut walk = Walk::after(Link::GENESIS);
-    lines.iter().for_each(|line| walk.line(line));
+    for line in lines {
+        walk.line(line);
+    }
     walk
 }
 
@@ -167,7 +169,9 @@ proptest! {
         let mut joined = Walk::after(Link::GENESIS);
         for pair in cuts.windows(2) {
             let mut piece = Walk::default();
-            all[pair[0]..pair[1]].iter().for_each(|line| piece.line(line));
+            for line in &all[pair[0]..pair[1]] {
+                piece.line(line);
+            }
             joined.absorb(piece);
         }
         let whole = walk(&all);

@@ -144,7 +144,7 @@ fn no_text_can_break_a_line_or_grow_it_without_bound() {
     assert_eq!(record["tool_called"], wild);
     let method = record["mcp_method"].as_str().unwrap();
     let hash = blake3::hash("x".repeat(1_000_000).as_bytes()).to_hex();
-    assert_eq!(method, format!("{}...[1000000 bytes, blake3 {}]", "x".repeat(256), &hash[..16]));
+    assert_eq!(method, format!("{}...[1000000 bytes, blake3 {hash:.16}]", "x".repeat(256)));
     assert!(record["principal"].as_str().unwrap().starts_with(&"é".repeat(128)));
     let tools = record["tools_called"].as_array().unwrap();
     let more = tools.last().unwrap().as_str().unwrap();
@@ -178,8 +178,9 @@ fn events_carry_their_details() {
 fn a_lines_request_id_is_read_back() {
     let text = line(&bare(), &Outcome::default());
     assert_eq!(request_id(text.as_bytes()), Some(bare().request_id));
-    assert_eq!(request_id(text[..93].as_bytes()), Some(bare().request_id));
-    for other in ["", "{}", "{\"timestamp\":\"", &text[..92], &text[1..]] {
-        assert_eq!(request_id(other.as_bytes()), None, "{other}");
+    let bytes = text.as_bytes();
+    assert_eq!(request_id(&bytes[..93]), Some(bare().request_id));
+    for other in [b"", &b"{}"[..], b"{\"timestamp\":\"", &bytes[..92], &bytes[1..]] {
+        assert_eq!(request_id(other), None, "{other:?}");
     }
 }
