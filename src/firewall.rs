@@ -6,6 +6,8 @@
 
 pub mod agent;
 pub mod call;
+pub mod checks;
 pub mod denial;
+pub mod policy;
 pub mod session;
 pub mod time;
