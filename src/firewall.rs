@@ -8,6 +8,7 @@ pub mod agent;
 pub mod call;
 pub mod checks;
 pub mod denial;
+pub mod policy;
 pub mod recent;
 pub mod session;
 pub mod time;

@@ -1,0 +1,476 @@
+//! From TOML to policies. Every mistake is reported with its line, not only the first one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::Source;
+use super::error::{Lines, PolicyError, nearest};
+use super::model::{
+    AgentMatch, Constraint, Effect, IntentMatch, Name, Path, Pattern, Policy, PrincipalMatch,
+    Scalar,
+};
+use super::number::Number;
+use super::words::Phrase;
+use crate::firewall::agent::AgentId;
+
+const PRIORITY_MAX: u32 = 1000;
+
+const FILE_KEYS: &[&str] = &["policies"];
+pub(super) const POLICY_KEYS: &[&str] = &[
+    "id",
+    "effect",
+    "allowed_tools",
+    "allowed_resources",
+    "allowed_prompts",
+    "allowed_methods",
+    "data_sensitivity",
+    "priority",
+    "agent_match",
+    "principal_match",
+    "intent_match",
+    "parameter_constraints",
+];
+pub(super) const AGENT_KEYS: &[&str] = &["agent_id", "trust_level", "capabilities"];
+pub(super) const PRINCIPAL_KEYS: &[&str] = &["sub", "groups", "scopes"];
+pub(super) const INTENT_KEYS: &[&str] = &["keywords", "regex"];
+pub(super) const CONSTRAINT_KEYS: &[&str] =
+    &["key", "min_value", "max_value", "allowed_values", "regex", "required"];
+
+/// One value and the byte at which it stands.
+struct At<T> {
+    value: T,
+    at: usize,
+}
+
+/// One table of the file.
+type Table<'t> = At<&'t DeTable<'t>>;
+
+/// Reads all files. A policy with a mistake is left out, but the rest is still read.
+pub(super) fn read(sources: &[Source<'_>]) -> (Vec<Policy>, Vec<PolicyError>) {
+    let mut errors = Vec::new();
+    let mut policies = Vec::new();
+    let mut ids = HashMap::new();
+    let mut regexes = Regexes::default();
+    for source in sources {
+        let lines = Lines::of(source.text);
+        let mut reader =
+            Reader { source, lines, errors: Vec::new(), ids: &mut ids, regexes: &mut regexes };
+        reader.file(&mut policies);
+        reader.errors.sort_by_key(|error| (error.line, error.column));
+        errors.append(&mut reader.errors);
+    }
+    (policies, errors)
+}
+
+/// Regexes that were built already: many policies say the same one, and each is large.
+#[derive(Default)]
+struct Regexes {
+    whole: HashMap<String, Pattern>,
+    anywhere: HashMap<String, Pattern>,
+}
+
+struct Reader<'s> {
+    source: &'s Source<'s>,
+    lines: Lines<'s>,
+    errors: Vec<PolicyError>,
+    /// Each id and the place where it was given.
+    ids: &'s mut HashMap<String, String>,
+    regexes: &'s mut Regexes,
+}
+
+impl Reader<'_> {
+    fn fail(&mut self, at: usize, message: impl Into<String>) {
+        let (line, column) = self.lines.locate(at);
+        let source = self.source.name.to_owned();
+        self.errors.push(PolicyError { source, line, column, message: message.into() });
+    }
+
+    fn file(&mut self, policies: &mut Vec<Policy>) {
+        let (document, errors) = DeTable::parse_recoverable(self.source.text);
+        for error in &errors {
+            let at = error.span().map_or(0, |span| span.start);
+            self.fail(at, error.message());
+        }
+        // What was guessed around a syntax error would only give false alarms.
+        if !errors.is_empty() {
+            return;
+        }
+        let file = At { value: document.get_ref(), at: 0 };
+        self.only(&file, FILE_KEYS);
+        for table in self.tables(&file, "policies") {
+            policies.extend(self.policy(&table));
+        }
+    }
+
+    fn policy(&mut self, table: &Table<'_>) -> Option<Policy> {
+        let before = self.errors.len();
+        self.only(table, POLICY_KEYS);
+        let id = self.id(table);
+        let effect = self.effect(table);
+        let before_lists = self.errors.len();
+        let mut lists =
+            ["allowed_tools", "allowed_resources", "allowed_prompts", "allowed_methods"]
+                .map(|key| self.parsed(table, key, Name::parse));
+        if lists.iter().all(Vec::is_empty) && self.errors.len() == before_lists {
+            match effect {
+                Some(Effect::Allow) => self.fail(
+                    table.at,
+                    "an allow policy must say what it allows: give `allowed_tools`, \
+                     `allowed_resources`, `allowed_prompts` or `allowed_methods` (`*` is everything)",
+                ),
+                Some(Effect::Deny | Effect::Escalate) => lists = lists.map(|_| vec![Name::every()]),
+                None => {}
+            }
+        }
+        let [allowed_tools, allowed_resources, allowed_prompts, allowed_methods] = lists;
+        let data_sensitivity = self.word(table, "data_sensitivity").unwrap_or_default();
+        let priority = self.priority(table);
+        let agent_match = self.agent(table);
+        let principal_match = self.principal(table);
+        let intent_match = self.intent(table);
+        let constraints = self.tables(table, "parameter_constraints");
+        let parameter_constraints =
+            constraints.iter().filter_map(|table| self.constraint(table)).collect();
+        let (id, effect) = (id?, effect?);
+        (self.errors.len() == before).then_some(Policy {
+            id,
+            effect,
+            allowed_tools,
+            allowed_resources,
+            allowed_prompts,
+            allowed_methods,
+            data_sensitivity,
+            priority,
+            agent_match,
+            principal_match,
+            intent_match,
+            parameter_constraints,
+        })
+    }
+
+    fn id(&mut self, table: &Table<'_>) -> Option<Arc<str>> {
+        let id = self.needed(table, "id")?;
+        let (line, _) = self.lines.locate(id.at);
+        let here = format!("{}:{line}", self.source.name);
+        if let Some(first) = self.ids.get(id.value) {
+            let message = format!("`id` `{}` was given before, at {first}", id.value);
+            self.fail(id.at, message);
+            return None;
+        }
+        self.ids.insert(id.value.to_owned(), here);
+        Some(id.value.into())
+    }
+
+    fn effect(&mut self, table: &Table<'_>) -> Option<Effect> {
+        let effect = self.needed(table, "effect")?;
+        match effect.value {
+            "allow" => Some(Effect::Allow),
+            "deny" => Some(Effect::Deny),
+            "escalate" => Some(Effect::Escalate),
+            other => {
+                let message =
+                    format!("unknown `effect` `{other}`: expected allow, deny or escalate");
+                self.fail(effect.at, message);
+                None
+            }
+        }
+    }
+
+    fn priority(&mut self, table: &Table<'_>) -> u32 {
+        let Some(value) = get(table, "priority") else { return 0 };
+        let DeValue::Integer(integer) = value.get_ref() else {
+            self.wrong_type(value, "priority", "an integer");
+            return 0;
+        };
+        let priority = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
+        priority.filter(|priority| *priority <= PRIORITY_MAX).unwrap_or_else(|| {
+            let message = format!("`priority` must lie between 0 and {PRIORITY_MAX}");
+            self.fail(value.span().start, message);
+            0
+        })
+    }
+
+    fn agent(&mut self, table: &Table<'_>) -> AgentMatch {
+        let Some(table) = self.table(table, "agent_match", AGENT_KEYS) else {
+            return AgentMatch::default();
+        };
+        let agent_id = self.string(&table, "agent_id").and_then(|id| {
+            let parsed = AgentId::parse(id.value);
+            if parsed.is_none() {
+                self.fail(id.at, "`agent_id` must be a UUID of 36 characters");
+            }
+            parsed
+        });
+        let trust_level = self.word(&table, "trust_level");
+        AgentMatch { agent_id, trust_level, capabilities: self.texts(&table, "capabilities") }
+    }
+
+    fn principal(&mut self, table: &Table<'_>) -> PrincipalMatch {
+        let Some(table) = self.table(table, "principal_match", PRINCIPAL_KEYS) else {
+            return PrincipalMatch::default();
+        };
+        PrincipalMatch {
+            sub: self.string(&table, "sub").map(|sub| sub.value.to_owned()),
+            groups: self.texts(&table, "groups"),
+            scopes: self.texts(&table, "scopes"),
+        }
+    }
+
+    fn intent(&mut self, table: &Table<'_>) -> IntentMatch {
+        let Some(table) = self.table(table, "intent_match", INTENT_KEYS) else {
+            return IntentMatch::default();
+        };
+        let keywords = self.parsed(&table, "keywords", |text| {
+            Phrase::parse(text).ok_or("must hold a word (letters or digits)")
+        });
+        IntentMatch { keywords, regex: self.pattern(&table, Pattern::anywhere, |r| &mut r.anywhere) }
+    }
+
+    fn constraint(&mut self, table: &Table<'_>) -> Option<Constraint> {
+        self.only(table, CONSTRAINT_KEYS);
+        let key = self.needed(table, "key").and_then(|key| {
+            Path::parse(key.value).map_err(|why| self.fail(key.at, format!("`key` {why}"))).ok()
+        });
+        let min = self.number(table, "min_value");
+        let max = self.number(table, "max_value");
+        if let (Some(min), Some(max)) = (&min, &max)
+            && min.value.compare_to(&max.value).is_gt()
+        {
+            let message =
+                format!("`min_value` {} is above `max_value` {}", min.value, max.value);
+            self.fail(min.at, message);
+        }
+        let allowed_values = self.scalars(table, "allowed_values");
+        let regex = self.pattern(table, Pattern::whole, |regexes| &mut regexes.whole);
+        let required = self.boolean(table, "required").unwrap_or(true);
+        Some(Constraint {
+            key: key?,
+            min_value: min.map(|min| min.value),
+            max_value: max.map(|max| max.value),
+            allowed_values,
+            regex,
+            required,
+        })
+    }
+
+    fn number(&mut self, table: &Table<'_>, key: &str) -> Option<At<Number>> {
+        let value = get(table, key)?;
+        let at = value.span().start;
+        match number(value.get_ref()) {
+            Some(Ok(value)) => return Some(At { value, at }),
+            Some(Err(why)) => self.fail(at, format!("`{key}` {why}")),
+            None => self.wrong_type(value, key, "a number"),
+        }
+        None
+    }
+
+    fn scalars(&mut self, table: &Table<'_>, key: &str) -> Vec<Scalar> {
+        let Some(items) = self.array(table, key) else { return Vec::new() };
+        if items.value.is_empty() {
+            self.fail(items.at, format!("`{key}` must list at least one value"));
+        }
+        let mut scalars = Vec::new();
+        for item in items.value.iter() {
+            match (item.get_ref(), number(item.get_ref())) {
+                (DeValue::String(text), _) => scalars.push(Scalar::Text(text.to_string())),
+                (DeValue::Boolean(value), _) => scalars.push(Scalar::Boolean(*value)),
+                (_, Some(Ok(value))) => scalars.push(Scalar::Number(value)),
+                (_, Some(Err(why))) => {
+                    self.fail(item.span().start, format!("a value of `{key}` {why}"));
+                }
+                (_, None) => {
+                    self.wrong_type(item, key, "a list of strings, numbers and booleans");
+                }
+            }
+        }
+        scalars
+    }
+
+    fn pattern(
+        &mut self,
+        table: &Table<'_>,
+        build: fn(&str) -> Result<Pattern, String>,
+        built: fn(&mut Regexes) -> &mut HashMap<String, Pattern>,
+    ) -> Option<Pattern> {
+        let text = self.string(table, "regex")?;
+        if let Some(pattern) = built(self.regexes).get(text.value) {
+            return Some(pattern.clone());
+        }
+        match build(text.value) {
+            Ok(pattern) => {
+                built(self.regexes).insert(text.value.to_owned(), pattern.clone());
+                Some(pattern)
+            }
+            Err(why) => {
+                self.fail(text.at, format!("`regex` {why}"));
+                None
+            }
+        }
+    }
+
+    /// Reports the keys of a table that mean nothing.
+    fn only(&mut self, table: &Table<'_>, known: &[&str]) {
+        for (key, _) in table.value {
+            let name: &str = key.get_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let hint = match nearest(name, known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("known here are `{}`", known.join("`, `")),
+            };
+            self.fail(key.span().start, format!("unknown key `{name}`; {hint}"));
+        }
+    }
+
+    fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, key: &str, wanted: &str) {
+        let found = match value.get_ref() {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "an integer",
+            DeValue::Float(_) => "a float",
+            DeValue::Boolean(_) => "a boolean",
+            DeValue::Datetime(_) => "a date or time",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        self.fail(value.span().start, format!("`{key}` must be {wanted}, not {found}"));
+    }
+
+    fn string<'t>(&mut self, table: &Table<'t>, key: &str) -> Option<At<&'t str>> {
+        let value = get(table, key)?;
+        self.text(value, key, "a string")
+    }
+
+    /// A string that must be there.
+    fn needed<'t>(&mut self, table: &Table<'t>, key: &str) -> Option<At<&'t str>> {
+        if get(table, key).is_none() {
+            self.fail(table.at, format!("`{key}` is missing"));
+        }
+        self.string(table, key)
+    }
+
+    fn text<'t>(
+        &mut self,
+        value: &'t Spanned<DeValue<'_>>,
+        key: &str,
+        wanted: &str,
+    ) -> Option<At<&'t str>> {
+        match value.get_ref() {
+            DeValue::String(text) if text.is_empty() => {
+                self.fail(value.span().start, format!("`{key}` must not be empty"));
+                None
+            }
+            DeValue::String(text) => Some(At { value: text, at: value.span().start }),
+            _ => {
+                self.wrong_type(value, key, wanted);
+                None
+            }
+        }
+    }
+
+    /// A string that one of our types can be made of.
+    fn word<T: std::str::FromStr<Err = &'static str>>(
+        &mut self,
+        table: &Table<'_>,
+        key: &str,
+    ) -> Option<T> {
+        let text = self.string(table, key)?;
+        text.value.parse().map_err(|why| self.fail(text.at, format!("`{key}`: {why}"))).ok()
+    }
+
+    fn boolean(&mut self, table: &Table<'_>, key: &str) -> Option<bool> {
+        let value = get(table, key)?;
+        let DeValue::Boolean(value) = value.get_ref() else {
+            self.wrong_type(value, key, "true or false");
+            return None;
+        };
+        Some(*value)
+    }
+
+    fn array<'t>(&mut self, table: &Table<'t>, key: &str) -> Option<At<&'t DeArray<'t>>> {
+        let value = get(table, key)?;
+        let DeValue::Array(items) = value.get_ref() else {
+            self.wrong_type(value, key, "a list");
+            return None;
+        };
+        Some(At { value: items, at: value.span().start })
+    }
+
+    fn texts(&mut self, table: &Table<'_>, key: &str) -> Vec<String> {
+        self.parsed(table, key, |text| Ok(text.to_owned()))
+    }
+
+    /// A list of strings, each read by `parse`; what is listed twice counts once.
+    fn parsed<T: PartialEq>(
+        &mut self,
+        table: &Table<'_>,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, &'static str>,
+    ) -> Vec<T> {
+        let Some(items) = self.array(table, key) else { return Vec::new() };
+        let mut parsed = Vec::new();
+        for item in items.value.iter() {
+            let Some(text) = self.text(item, key, "a list of strings") else { continue };
+            match parse(text.value) {
+                Ok(value) if parsed.contains(&value) => {}
+                Ok(value) => parsed.push(value),
+                Err(why) => self.fail(text.at, format!("`{}` in `{key}` {why}", text.value)),
+            }
+        }
+        parsed
+    }
+
+    fn table<'t>(
+        &mut self,
+        table: &Table<'t>,
+        key: &str,
+        known: &[&str],
+    ) -> Option<Table<'t>> {
+        let value = get(table, key)?;
+        let DeValue::Table(inner) = value.get_ref() else {
+            self.wrong_type(value, key, "a table");
+            return None;
+        };
+        let inner = At { value: inner, at: value.span().start };
+        self.only(&inner, known);
+        Some(inner)
+    }
+
+    fn tables<'t>(&mut self, table: &Table<'t>, key: &str) -> Vec<Table<'t>> {
+        let Some(items) = get(table, key) else { return Vec::new() };
+        let DeValue::Array(array) = items.get_ref() else {
+            self.wrong_type(items, key, &format!("a list of tables (`[[…{key}]]`)"));
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for item in array.iter() {
+            match item.get_ref() {
+                DeValue::Table(inner) => {
+                    tables.push(At { value: inner, at: item.span().start });
+                }
+                _ => self.wrong_type(item, key, "a list of tables"),
+            }
+        }
+        tables
+    }
+}
+
+fn get<'t>(table: &Table<'t>, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
+    table.value.get(key)
+}
+
+/// A number by its text; none if the value is something else.
+fn number(value: &DeValue<'_>) -> Option<Result<Number, &'static str>> {
+    match value {
+        DeValue::Integer(value) => Some(Number::from_integer(value.as_str(), value.radix())),
+        DeValue::Float(value) => Some(Number::from_float(value.as_str())),
+        DeValue::String(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => None,
+    }
+}
