@@ -4,12 +4,10 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::OWN_ISSUER;
 use crate::config::Secret;
 use crate::firewall::agent::{Agent, AgentId};
 use crate::firewall::time::Timestamp;
-
-/// The `iss` of tokens that Arbiter signs itself.
-pub const ISSUER: &str = "arbiter";
 
 /// What an own token says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,7 +60,7 @@ impl Minter {
         let end = agent.expires_at.map_or(wanted, |end| end.min(wanted));
         let jti = Uuid::new_v4();
         let claims = OwnClaims {
-            iss: ISSUER.to_owned(),
+            iss: OWN_ISSUER.to_owned(),
             sub: agent.owner.clone(),
             agent_id: agent.id,
             iat: now.as_secs(),
@@ -98,7 +96,7 @@ mod tests {
 
     fn claims(token: &str, secret: &str) -> Option<OwnClaims> {
         let mut rules = Validation::new(Algorithm::HS256);
-        rules.set_issuer(&[ISSUER]);
+        rules.set_issuer(&[OWN_ISSUER]);
         rules.validate_exp = false;
         decode(token, &DecodingKey::from_secret(secret.as_bytes()), &rules).ok().map(|t| t.claims)
     }

@@ -165,6 +165,7 @@ async fn sessions_are_listed_by_agent_and_status() {
     let bench = Bench::new().await;
     let (alice, bob) = (bench.agent(&[]).await, bench.agent(&[]).await);
     let first = bench.session(&alice).await.body["session_id"].as_str().unwrap().to_owned();
+    bench.admin.clock.advance_us(1);
     bench.session(&alice).await;
     bench.session(&bob).await;
     bench.call("DELETE", &format!("/sessions/{first}"), None).await;

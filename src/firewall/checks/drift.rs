@@ -58,9 +58,30 @@ pub enum Operation {
 
 /// Changes who may do what, or runs whatever it is given.
 const ADMIN_VERBS: &[&str] = &[
-    "admin", "administer", "bash", "chmod", "chown", "configure", "deploy", "eval", "exec",
-    "execute", "grant", "impersonate", "install", "kill", "manage", "provision", "reboot",
-    "restart", "revoke", "shell", "shutdown", "sudo", "terminate", "uninstall",
+    "admin",
+    "administer",
+    "bash",
+    "chmod",
+    "chown",
+    "configure",
+    "deploy",
+    "eval",
+    "exec",
+    "execute",
+    "grant",
+    "impersonate",
+    "install",
+    "kill",
+    "manage",
+    "provision",
+    "reboot",
+    "restart",
+    "revoke",
+    "shell",
+    "shutdown",
+    "sudo",
+    "terminate",
+    "uninstall",
 ];
 
 /// Ends the existence of something.
@@ -72,21 +93,97 @@ const DELETE_VERBS: &[&str] = &[
 /// Needed beside a reading verb only, since a name without a known verb is a write anyway. Words
 /// that are as often nouns (`post`, `commit`, `merge`) are therefore left out: `get_commit` reads.
 const WRITE_VERBS: &[&str] = &[
-    "add", "append", "apply", "approve", "assign", "cancel", "close", "copy", "create", "disable",
-    "edit", "enable", "import", "insert", "invite", "lock", "modify", "move", "overwrite",
-    "publish", "put", "register", "reject", "rename", "replace", "reply", "reset", "restore",
-    "run", "save", "schedule", "send", "set", "share", "start", "stop", "submit", "sync",
-    "trigger", "unlock", "update", "upload", "upsert", "write",
+    "add",
+    "append",
+    "apply",
+    "approve",
+    "assign",
+    "cancel",
+    "close",
+    "copy",
+    "create",
+    "disable",
+    "edit",
+    "enable",
+    "import",
+    "insert",
+    "invite",
+    "lock",
+    "modify",
+    "move",
+    "overwrite",
+    "publish",
+    "put",
+    "register",
+    "reject",
+    "rename",
+    "replace",
+    "reply",
+    "reset",
+    "restore",
+    "run",
+    "save",
+    "schedule",
+    "send",
+    "set",
+    "share",
+    "start",
+    "stop",
+    "submit",
+    "sync",
+    "trigger",
+    "unlock",
+    "update",
+    "upload",
+    "upsert",
+    "write",
 ];
 
 /// Leaves things as they are. Words that are first of all nouns (`status`, `time`) are left out:
 /// a tool with an unknown verb before one must stay a write.
 const READ_VERBS: &[&str] = &[
-    "analyse", "analyze", "browse", "calculate", "cat", "check", "compare", "compute", "convert",
-    "count", "describe", "diff", "echo", "explain", "fetch", "find", "get", "grep", "inspect",
-    "list", "lookup", "ls", "monitor", "peek", "ping", "preview", "query", "read", "retrieve",
-    "scan", "search", "select", "show", "stat", "summarise", "summarize", "tail", "translate",
-    "validate", "verify", "view", "watch",
+    "analyse",
+    "analyze",
+    "browse",
+    "calculate",
+    "cat",
+    "check",
+    "compare",
+    "compute",
+    "convert",
+    "count",
+    "describe",
+    "diff",
+    "echo",
+    "explain",
+    "fetch",
+    "find",
+    "get",
+    "grep",
+    "inspect",
+    "list",
+    "lookup",
+    "ls",
+    "monitor",
+    "peek",
+    "ping",
+    "preview",
+    "query",
+    "read",
+    "retrieve",
+    "scan",
+    "search",
+    "select",
+    "show",
+    "stat",
+    "summarise",
+    "summarize",
+    "tail",
+    "translate",
+    "validate",
+    "verify",
+    "view",
+    "watch",
 ];
 
 /// The strongest operation that the words of a tool's name speak of; a write if they speak of none.
@@ -337,25 +434,27 @@ mod tests {
         assert!(allowed(IntentTier::Unknown).eq([Operation::Read]));
         assert!(allowed(IntentTier::Read).eq([Operation::Read]));
         assert!(allowed(IntentTier::Write).eq([Operation::Read, Operation::Write]));
-        assert!(
-            allowed(IntentTier::Admin).eq([Operation::Read, Operation::Write, Operation::Admin])
-        );
+        assert!(allowed(IntentTier::Admin).eq([
+            Operation::Read,
+            Operation::Write,
+            Operation::Admin
+        ]));
     }
 
     #[test]
     fn a_delete_under_admin_is_on_record_only() {
         for unknown in [UnknownIntent::Off, UnknownIntent::Flag, UnknownIntent::Enforce] {
             let finding = judge(IntentTier::Admin, Operation::Delete, unknown, true);
-            let expected = Finding { flag: Some("delete_under_admin"), counts: false, refuse: false };
+            let expected =
+                Finding { flag: Some("delete_under_admin"), counts: false, refuse: false };
             assert_eq!(finding, expected);
         }
     }
 
     #[test]
     fn drift_is_refused_only_if_anomalies_escalate() {
-        let finding = |escalate| {
-            judge(IntentTier::Write, Operation::Delete, UnknownIntent::Flag, escalate)
-        };
+        let finding =
+            |escalate| judge(IntentTier::Write, Operation::Delete, UnknownIntent::Flag, escalate);
         assert_eq!(finding(false), Finding::drift("delete_under_write", false));
         assert_eq!(finding(true), Finding::drift("delete_under_write", true));
         for tier in TIERS {
@@ -367,8 +466,7 @@ mod tests {
 
     #[test]
     fn an_unknown_intent_is_as_it_is_configured() {
-        let finding =
-            |unknown| judge(IntentTier::Unknown, Operation::Admin, unknown, true);
+        let finding = |unknown| judge(IntentTier::Unknown, Operation::Admin, unknown, true);
         assert_eq!(finding(UnknownIntent::Off), Finding::default());
         assert_eq!(finding(UnknownIntent::Flag), Finding::drift("admin_under_unknown", false));
         assert_eq!(finding(UnknownIntent::Enforce), Finding::drift("admin_under_unknown", true));

@@ -27,7 +27,10 @@ pub(super) type Rank = (u32, Effect, Reverse<usize>);
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Mismatch<'p> {
     AgentId(AgentId),
-    Trust { has: TrustLevel, needs: TrustLevel },
+    Trust {
+        has: TrustLevel,
+        needs: TrustLevel,
+    },
     Capability(&'p str),
     Subject(&'p str),
     Groups,
@@ -94,7 +97,9 @@ impl Policy {
     /// The score for this caller: each criterion counts, of the groups those that the caller is in.
     pub(super) fn score_for(&self, facts: &Facts<'_>) -> u32 {
         let groups = &self.principal_match.groups;
-        self.score_with(groups.iter().filter(|&group| facts.principal.groups.contains(group)).count())
+        self.score_with(
+            groups.iter().filter(|&group| facts.principal.groups.contains(group)).count(),
+        )
     }
 
     fn score_with(&self, groups: usize) -> u32 {
@@ -203,10 +208,7 @@ impl Policy {
     }
 }
 
-fn met_for_allow<'p>(
-    constraints: &'p [Constraint],
-    asked: &Asked<'_>,
-) -> Result<(), Mismatch<'p>> {
+fn met_for_allow<'p>(constraints: &'p [Constraint], asked: &Asked<'_>) -> Result<(), Mismatch<'p>> {
     for constraint in constraints {
         match constraint::judge(constraint, asked.arguments) {
             Verdict::Met | Verdict::Silent => {}

@@ -46,7 +46,12 @@ impl Index {
 
     /// Shows `visit` every list in which a policy for this call and caller can stand, best rank
     /// first within each. A policy may stand in more than one.
-    pub(super) fn lists(&self, target: Target<'_>, facts: &Facts<'_>, visit: &mut dyn FnMut(&[usize])) {
+    pub(super) fn lists(
+        &self,
+        target: Target<'_>,
+        facts: &Facts<'_>,
+        visit: &mut dyn FnMut(&[usize]),
+    ) {
         let by_name = match target {
             Target::Tool(_) => &self.tools,
             Target::Resource(_) => &self.resources,

@@ -226,7 +226,10 @@ impl Reader<'_> {
         let keywords = self.parsed(&table, "keywords", |text| {
             Phrase::parse(text).ok_or("must hold a word (letters or digits)")
         });
-        IntentMatch { keywords, regex: self.pattern(&table, Pattern::anywhere, |r| &mut r.anywhere) }
+        IntentMatch {
+            keywords,
+            regex: self.pattern(&table, Pattern::anywhere, |r| &mut r.anywhere),
+        }
     }
 
     fn constraint(&mut self, table: &Table<'_>) -> Option<Constraint> {
@@ -239,8 +242,7 @@ impl Reader<'_> {
         if let (Some(min), Some(max)) = (&min, &max)
             && min.value.compare_to(&max.value).is_gt()
         {
-            let message =
-                format!("`min_value` {} is above `max_value` {}", min.value, max.value);
+            let message = format!("`min_value` {} is above `max_value` {}", min.value, max.value);
             self.fail(min.at, message);
         }
         let allowed_values = self.scalars(table, "allowed_values");
@@ -423,12 +425,7 @@ impl Reader<'_> {
         parsed
     }
 
-    fn table<'t>(
-        &mut self,
-        table: &Table<'t>,
-        key: &str,
-        known: &[&str],
-    ) -> Option<Table<'t>> {
+    fn table<'t>(&mut self, table: &Table<'t>, key: &str, known: &[&str]) -> Option<Table<'t>> {
         let value = get(table, key)?;
         let DeValue::Table(inner) = value.get_ref() else {
             self.wrong_type(value, key, "a table");

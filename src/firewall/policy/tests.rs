@@ -45,7 +45,12 @@ fn principal() -> Principal {
 }
 
 /// Evaluates a tool call, both ways, and names the policy that spoke.
-fn decide_for(set: &PolicySet, intent: Option<&str>, target: Target<'_>, arguments: &str) -> String {
+fn decide_for(
+    set: &PolicySet,
+    intent: Option<&str>,
+    target: Target<'_>,
+    arguments: &str,
+) -> String {
     let (agent, principal) = (agent(), principal());
     let facts = Facts { agent: &agent, principal: &principal, intent };
     let doc = json::Doc::parse(arguments.as_bytes()).unwrap();
@@ -99,7 +104,8 @@ fn without_policies_everything_is_refused() {
 
 #[test]
 fn tools_are_named_exactly_or_by_their_beginning() {
-    let text = "[[policies]]\nid = 'p'\neffect = 'allow'\nallowed_tools = ['read_file', 'list_*', 'up:x']";
+    let text =
+        "[[policies]]\nid = 'p'\neffect = 'allow'\nallowed_tools = ['read_file', 'list_*', 'up:x']";
     for tool in ["read_file", "list_", "list_dirs", "up:x"] {
         assert_eq!(decide(text, tool), "allow p", "{tool}");
     }
@@ -205,7 +211,10 @@ fn the_highest_score_speaks() {
     let deny = policy("d", "deny", "priority = 51");
     assert_eq!(decide(&format!("{deny}{allow}"), "t"), "deny d");
     let low = policy("a", "allow", "priority = 1\nagent_match = { trust_level = 'basic' }");
-    assert_eq!(decide(&format!("{low}{}", policy("e", "escalate", "priority = 2")), "t"), "escalate e");
+    assert_eq!(
+        decide(&format!("{low}{}", policy("e", "escalate", "priority = 2")), "t"),
+        "escalate e"
+    );
 }
 
 #[test]
@@ -287,7 +296,11 @@ fn missing_scopes_are_those_that_would_let_the_call_through() {
     let asked = Asked { target: Target::Tool("t"), arguments: None };
     let missing = |text: &str| set(text).missing_scopes(&facts, &asked).map(<[String]>::to_vec);
     let scoped = |more: &str| {
-        policy("a", "allow", &format!("principal_match = {{ scopes = ['mcp:read', 'mcp:write'] }}\n{more}"))
+        policy(
+            "a",
+            "allow",
+            &format!("principal_match = {{ scopes = ['mcp:read', 'mcp:write'] }}\n{more}"),
+        )
     };
     assert_eq!(missing(&scoped("")), Some(vec!["mcp:read".into(), "mcp:write".into()]));
     assert_eq!(missing(&scoped("agent_match = { trust_level = 'trusted' }")), None);
@@ -325,7 +338,11 @@ fn an_explanation_names_every_policy_and_why() {
     let text = [
         policy("low", "allow", ""),
         policy("trusted", "allow", "agent_match = { trust_level = 'trusted' }"),
-        policy("bounded", "allow", "priority = 5\nparameter_constraints = [{ key = 'n', max_value = 1 }]"),
+        policy(
+            "bounded",
+            "allow",
+            "priority = 5\nparameter_constraints = [{ key = 'n', max_value = 1 }]",
+        ),
         "[[policies]]\nid = 'other'\neffect = 'deny'\nallowed_tools = ['o']".into(),
     ]
     .concat();
@@ -336,11 +353,8 @@ fn an_explanation_names_every_policy_and_why() {
     let explanation = set(&text).explain(&facts, &asked);
     assert_eq!(explanation.decision, Some(Effect::Allow));
     assert_eq!(explanation.matched.as_deref(), Some("low"));
-    let trace: Vec<_> = explanation
-        .trace
-        .iter()
-        .map(|e| (&*e.policy_id, e.matched, &*e.reason, e.score))
-        .collect();
+    let trace: Vec<_> =
+        explanation.trace.iter().map(|e| (&*e.policy_id, e.matched, &*e.reason, e.score)).collect();
     assert_eq!(
         trace,
         [

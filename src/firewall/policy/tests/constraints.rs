@@ -5,14 +5,8 @@ use super::*;
 /// Whether an allow policy and whether a deny policy with this constraint match these arguments.
 fn check(constraint: &str, arguments: &str, allows: bool, denies: bool) {
     let lines = format!("parameter_constraints = [{{ {constraint} }}]");
-    let allow = decide_for(
-        &set(&policy("p", "allow", &lines)),
-        None,
-        Target::Tool("t"),
-        arguments,
-    );
-    let deny =
-        decide_for(&set(&policy("p", "deny", &lines)), None, Target::Tool("t"), arguments);
+    let allow = decide_for(&set(&policy("p", "allow", &lines)), None, Target::Tool("t"), arguments);
+    let deny = decide_for(&set(&policy("p", "deny", &lines)), None, Target::Tool("t"), arguments);
     assert_eq!(allow == "allow p", allows, "allow {{ {constraint} }} for {arguments}");
     assert_eq!(deny == "deny p", denies, "deny {{ {constraint} }} for {arguments}");
 }

@@ -87,26 +87,65 @@ fn numbers_and_types_name_their_field() {
         ("priority = 0.5", "`priority` must be an integer, not a float"),
         ("priority = 99999999999999999999", "`priority` must lie between 0 and 1000"),
         ("allowed_prompts = 'x'", "`allowed_prompts` must be a list, not a string"),
-        ("data_sensitivity = 'secret'", "`data_sensitivity`: expected public, internal, confidential or restricted"),
+        (
+            "data_sensitivity = 'secret'",
+            "`data_sensitivity`: expected public, internal, confidential or restricted",
+        ),
         ("agent_match = 1", "`agent_match` must be a table, not an integer"),
         ("agent_match = { agent_id = 'x' }", "`agent_id` must be a UUID of 36 characters"),
-        ("agent_match = { trust_level = 'high' }", "`trust_level`: expected untrusted, basic, verified or trusted"),
+        (
+            "agent_match = { trust_level = 'high' }",
+            "`trust_level`: expected untrusted, basic, verified or trusted",
+        ),
         ("agent_match = { capabilities = [''] }", "`capabilities` must not be empty"),
         ("principal_match = { sub = '' }", "`sub` must not be empty"),
-        ("intent_match = { keywords = ['--'] }", "`--` in `keywords` must hold a word (letters or digits)"),
+        (
+            "intent_match = { keywords = ['--'] }",
+            "`--` in `keywords` must hold a word (letters or digits)",
+        ),
         ("intent_match = { keywords = [''] }", "`keywords` must not be empty"),
         ("intent_match = { regex = '[' }", "`regex` is not a regex: unclosed character class"),
-        ("parameter_constraints = { key = 'a' }", "`parameter_constraints` must be a list of tables (`[[…parameter_constraints]]`), not a table"),
+        (
+            "parameter_constraints = { key = 'a' }",
+            "`parameter_constraints` must be a list of tables (`[[…parameter_constraints]]`), not a table",
+        ),
         ("parameter_constraints = [{ max_value = 1 }]", "`key` is missing"),
-        ("parameter_constraints = [{ key = 'a', max_value = '1' }]", "`max_value` must be a number, not a string"),
-        ("parameter_constraints = [{ key = 'a', max_value = inf }]", "`max_value` must be a finite number"),
-        ("parameter_constraints = [{ key = 'a', min_value = nan }]", "`min_value` must be a finite number"),
-        ("parameter_constraints = [{ key = 'a', min_value = 1e400 }]", "`min_value` must be a finite number"),
-        ("parameter_constraints = [{ key = 'a', allowed_values = [] }]", "`allowed_values` must list at least one value"),
-        ("parameter_constraints = [{ key = 'a', allowed_values = [[1]] }]", "`allowed_values` must be a list of strings, numbers and booleans, not a list"),
-        ("parameter_constraints = [{ key = 'a', allowed_values = [nan] }]", "a value of `allowed_values` must be a finite number"),
-        ("parameter_constraints = [{ key = 'a', regex = 'a)|(?:b' }]", "`regex` is not a regex: unopened group"),
-        ("parameter_constraints = [{ key = 'a', regex = '\\w{500}{500}' }]", "`regex` is too large once compiled"),
+        (
+            "parameter_constraints = [{ key = 'a', max_value = '1' }]",
+            "`max_value` must be a number, not a string",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', max_value = inf }]",
+            "`max_value` must be a finite number",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', min_value = nan }]",
+            "`min_value` must be a finite number",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', min_value = 1e400 }]",
+            "`min_value` must be a finite number",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', allowed_values = [] }]",
+            "`allowed_values` must list at least one value",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', allowed_values = [[1]] }]",
+            "`allowed_values` must be a list of strings, numbers and booleans, not a list",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', allowed_values = [nan] }]",
+            "a value of `allowed_values` must be a finite number",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', regex = 'a)|(?:b' }]",
+            "`regex` is not a regex: unopened group",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', regex = '\\w{500}{500}' }]",
+            "`regex` is too large once compiled",
+        ),
     ] {
         assert_eq!(error(lines), format!("p.toml:5: {expected}"), "{lines}");
     }
@@ -125,7 +164,8 @@ fn a_duplicate_id_names_both_places() {
 fn syntax_errors_have_lines_too_and_other_files_are_still_read() {
     let broken = "[[policies]]\nid = 'a'\neffect = \nallowed_tools = ['x'\n";
     let wrong = policy("b", "nonsense", "");
-    let sources = [Source { name: "1.toml", text: broken }, Source { name: "2.toml", text: &wrong }];
+    let sources =
+        [Source { name: "1.toml", text: broken }, Source { name: "2.toml", text: &wrong }];
     let errors = PolicySet::parse(&sources).unwrap_err();
     assert!(errors.iter().any(|e| e.source == "1.toml" && e.line == 3), "{errors:?}");
     assert!(errors.iter().any(|e| e.source == "2.toml" && e.line == 3), "{errors:?}");

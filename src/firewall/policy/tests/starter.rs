@@ -30,16 +30,46 @@ fn the_starter_policies_keep_their_word() {
     check(Basic, read, "read_file", r#"{"path": "/projects/a.md"}"#, "allow read-files");
     check(Basic, read, "list_directory", "{}", "allow read-basics");
     check(Basic, read, "write_file", r#"{"path": "/projects/a.md"}"#, "no match");
-    check(Verified, write, "write_file", r#"{"path": "/projects/a.md"}"#, "allow write-project-files");
+    check(
+        Verified,
+        write,
+        "write_file",
+        r#"{"path": "/projects/a.md"}"#,
+        "allow write-project-files",
+    );
     check(Verified, read, "write_file", r#"{"path": "/projects/a.md"}"#, "no match");
     check(Verified, write, "write_file", r#"{"path": "/etc/passwd"}"#, "no match");
     check(Verified, write, "write_file", r#"{"path": "/projects/../etc/passwd"}"#, "no match");
     check(Verified, write, "write_file", "{}", "no match");
-    check(Verified, write, "transfer", r#"{"amount": 100, "currency": "EUR"}"#, "allow small-transfers");
-    check(Verified, write, "transfer", r#"{"amount": 100.01, "currency": "EUR"}"#, "escalate large-transfers");
-    check(Verified, write, "transfer", r#"{"amount": "5", "currency": "EUR"}"#, "escalate large-transfers");
+    check(
+        Verified,
+        write,
+        "transfer",
+        r#"{"amount": 100, "currency": "EUR"}"#,
+        "allow small-transfers",
+    );
+    check(
+        Verified,
+        write,
+        "transfer",
+        r#"{"amount": 100.01, "currency": "EUR"}"#,
+        "escalate large-transfers",
+    );
+    check(
+        Verified,
+        write,
+        "transfer",
+        r#"{"amount": "5", "currency": "EUR"}"#,
+        "escalate large-transfers",
+    );
     check(Verified, write, "transfer", r#"{"amount": 5, "currency": "XXX"}"#, "no match");
-    check(Trusted, write, "delete_file", r#"{"path": "/projects/a.md"}"#, "escalate ask-before-deleting");
+    check(
+        Trusted,
+        write,
+        "delete_file",
+        r#"{"path": "/projects/a.md"}"#,
+        "escalate ask-before-deleting",
+    );
     check(Trusted, write, "execute_command", "{}", "deny no-shell");
     check(Trusted, read, "read_file", r#"{"path": "/home/x/.ssh/id_rsa"}"#, "deny no-secret-files");
     check(Trusted, read, "read_file", "{}", "deny no-secret-files");
