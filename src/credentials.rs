@@ -9,12 +9,12 @@ mod decoded;
 mod edit;
 mod encodings;
 mod filter;
+#[cfg(test)]
+mod laws;
 mod patterns;
 mod reference;
 mod scrubber;
 mod vault;
-#[cfg(test)]
-mod laws;
 
 pub use edit::{CredentialDenial, Edits, Grant, expand_header, resolve};
 pub use patterns::Patterns;

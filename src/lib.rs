@@ -1,5 +1,6 @@
 //! Arbiter: a tool-call firewall for AI agents.
 
+pub mod admin;
 pub mod audit;
 pub mod clock;
 pub mod config;
@@ -9,6 +10,7 @@ pub mod identity;
 pub mod mcp;
 pub mod metrics;
 pub mod registry;
+pub mod rulebook;
 pub mod sessions;
 pub mod store;
 pub mod telemetry;

@@ -155,8 +155,18 @@ impl Registry {
     }
 
     pub async fn register(&self, new: NewAgent, now: Timestamp) -> Result<Arc<Agent>, StoreError> {
+        self.register_as(AgentId::random(), new, now).await
+    }
+
+    /// Registers an agent under a new id that is already on record.
+    pub async fn register_as(
+        &self,
+        id: AgentId,
+        new: NewAgent,
+        now: Timestamp,
+    ) -> Result<Arc<Agent>, StoreError> {
         let agent = Arc::new(Agent {
-            id: AgentId::random(),
+            id,
             owner: new.owner,
             model: new.model,
             capabilities: new.capabilities,

@@ -13,7 +13,6 @@ mod model;
 mod number;
 mod read;
 mod schema;
-mod uri;
 pub mod words;
 
 use std::cmp::Reverse;

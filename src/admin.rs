@@ -1,0 +1,163 @@
+//! The operators' side: agents, sessions, policies and the audit log's head over REST.
+//!
+//! One table ([`routes`]) says which endpoints there are; the router and the OpenAPI document both
+//! come from it. One guard stands before all of them: a rate, then the key. Every change goes on
+//! record before it is made ([`record`]), so that none is made unseen: with the audit log down the
+//! answer is 503 and nothing has changed.
+
+mod agents;
+mod audit;
+mod body;
+mod check;
+mod error;
+mod guard;
+mod limit;
+mod openapi;
+mod policy;
+mod query;
+mod record;
+mod routes;
+mod sessions;
+mod system;
+mod tokens;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{RawPathParams, Request, State};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, on};
+
+use crate::audit::Audit;
+use crate::clock::Clock;
+use crate::config::{self, Secret};
+use crate::firewall::checks::drift::Keywords;
+use crate::identity::mint::Minter;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::rulebook::Rulebook;
+use crate::sessions::Sessions;
+
+pub use body::MAX_BODY_BYTES;
+pub use error::{ApiError, Code};
+pub use limit::Limiter;
+pub use openapi::document as openapi;
+
+use routes::{Input, ROUTES, Route};
+
+/// What the endpoints work on.
+pub struct Admin {
+    pub registry: Arc<Registry>,
+    pub sessions: Arc<Sessions>,
+    pub rulebook: Arc<Rulebook>,
+    pub audit: Arc<Audit>,
+    pub minter: Arc<Minter>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+    pub limiter: Limiter,
+    pub settings: Settings,
+}
+
+/// The part of the configuration that matters here.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub api_key: Secret,
+    pub token_expiry_secs: u64,
+    /// `audit.require_healthy`.
+    pub require_healthy: bool,
+    pub metrics: config::Metrics,
+    pub sessions: config::Sessions,
+    pub keywords: Keywords,
+}
+
+impl Settings {
+    pub fn of(config: &config::Config) -> Self {
+        let sessions = &config.sessions;
+        Self {
+            api_key: config.admin.api_key.clone(),
+            token_expiry_secs: config.admin.token_expiry_secs,
+            require_healthy: config.audit.require_healthy,
+            metrics: config.metrics.clone(),
+            keywords: Keywords {
+                read: sessions.read_intent_keywords.clone(),
+                write: sessions.write_intent_keywords.clone(),
+                admin: sessions.admin_intent_keywords.clone(),
+            },
+            sessions: sessions.clone(),
+        }
+    }
+}
+
+/// The service of the admin port.
+pub fn router(admin: Arc<Admin>) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        let serve = move |State(admin): State<Arc<Admin>>,
+                          parameters: Result<RawPathParams, _>,
+                          request: Request| async move {
+            // What is not UTF-8 in a path is none of our ids.
+            let parameters = match parameters {
+                Ok(parameters) => id_of(&parameters),
+                Err::<_, axum::extract::rejection::RawPathParamsRejection>(_) => None,
+            };
+            answer(route, admin, parameters, request).await
+        };
+        router = router.route(route.path, on(filter(route), serve));
+    }
+    router
+        .fallback(async || ApiError::not_found("path"))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(Code::MethodNotAllowed, "see the header `Allow` for the methods")
+        })
+        .layer(from_fn_with_state(Arc::clone(&admin), guard::guard))
+        .with_state(admin)
+}
+
+fn filter(route: &Route) -> MethodFilter {
+    match route.method {
+        routes::Method::Get => MethodFilter::GET,
+        routes::Method::Post => MethodFilter::POST,
+        routes::Method::Put => MethodFilter::PUT,
+        routes::Method::Delete => MethodFilter::DELETE,
+    }
+}
+
+/// Every path has at most one parameter.
+fn id_of(parameters: &RawPathParams) -> Option<String> {
+    parameters.iter().next().map(|(_, value)| value.to_owned())
+}
+
+async fn answer(
+    route: &'static Route,
+    admin: Arc<Admin>,
+    id: Option<String>,
+    request: Request,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let input = async {
+        let query = query::Parameters::read(&head.uri, route.query)?;
+        let body = match route.body {
+            Some(_) => body::read(&head.headers, body).await?,
+            None => bytes::Bytes::new(),
+        };
+        Ok::<_, ApiError>(Input { id, query, body })
+    };
+    let answered = match input.await {
+        Ok(input) => (route.handler)(admin, input).await,
+        Err(error) => Err(error),
+    };
+    match answered {
+        Ok(routes::Answer::Json(value)) => (route.status, axum::Json(value)).into_response(),
+        Ok(routes::Answer::Whole(response)) => *response,
+        Err(error) => {
+            if error.code == Code::Internal {
+                tracing::error!(route = route.path, message = error.message, "admin call failed");
+            }
+            error.into_response()
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Agents, how far they are trusted, and who may act for whom.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::error::{ApiError, Code};
+use super::query::Parameters;
+use super::record::{Change, store_failed};
+use super::routes::{Answer, Input, Parameter, not_a_uuid};
+use super::{Admin, check};
+use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::time::Timestamp;
+use crate::registry::{DelegateError, NewAgent};
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "RegisterAgent")]
+pub struct Register {
+    /// Who answers for the agent; `sub` of its tokens. At most 256 bytes.
+    #[schemars(length(min = 1, max = check::MAX_NAME_BYTES))]
+    owner: String,
+    /// At most 256 bytes.
+    #[schemars(length(min = 1, max = check::MAX_NAME_BYTES))]
+    model: String,
+    /// What policies can ask for.
+    #[serde(default)]
+    #[schemars(length(max = check::MAX_CAPABILITIES))]
+    capabilities: Vec<String>,
+    #[serde(default = "untrusted")]
+    trust_level: TrustLevel,
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    expires_at: Option<Timestamp>,
+}
+
+fn untrusted() -> TrustLevel {
+    TrustLevel::Untrusted
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RegisteredAgent")]
+pub struct Registered {
+    #[schemars(with = "String", extend("format" = "uuid"))]
+    agent_id: AgentId,
+    token: String,
+    /// For `DELETE /tokens/{jti}`.
+    jti: ShownUuid,
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    token_expires_at: Timestamp,
+}
+
+/// A UUID in an answer.
+#[derive(Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(rename = "Uuid", inline)]
+pub struct ShownUuid(#[schemars(with = "String", extend("format" = "uuid"))] pub Uuid);
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Agent")]
+pub struct AgentView {
+    #[schemars(with = "String", extend("format" = "uuid"))]
+    id: AgentId,
+    owner: String,
+    model: String,
+    capabilities: Vec<String>,
+    trust_level: TrustLevel,
+    active: bool,
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    expires_at: Option<Timestamp>,
+}
+
+impl From<&Agent> for AgentView {
+    fn from(agent: &Agent) -> Self {
+        Self {
+            id: agent.id,
+            owner: agent.owner.clone(),
+            model: agent.model.clone(),
+            capabilities: agent.capabilities.clone(),
+            trust_level: agent.trust,
+            active: agent.active,
+            created_at: agent.created_at,
+            expires_at: agent.expires_at,
+        }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct AgentList {
+    agents: Vec<AgentView>,
+    /// Give it as `cursor` to get what follows; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "uuid"))]
+    next_cursor: Option<AgentId>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Deactivated {
+    /// The agent and every delegate below it that was still active.
+    #[schemars(with = "Vec<String>")]
+    deactivated: Vec<AgentId>,
+    sessions_closed: usize,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetTrust {
+    trust_level: TrustLevel,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Delegate {
+    /// The agent that may act for this one.
+    #[schemars(extend("format" = "uuid"))]
+    to: String,
+    /// Capabilities that this agent has itself.
+    #[schemars(length(min = 1, max = check::MAX_CAPABILITIES))]
+    scopes: Vec<String>,
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    expires_at: Option<Timestamp>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Delegated {
+    delegation_id: ShownUuid,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Delegations {
+    incoming: Vec<DelegationView>,
+    outgoing: Vec<DelegationView>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Delegation")]
+struct DelegationView {
+    delegation_id: ShownUuid,
+    #[schemars(with = "String", extend("format" = "uuid"))]
+    from: AgentId,
+    #[schemars(with = "String", extend("format" = "uuid"))]
+    to: AgentId,
+    scopes: Vec<String>,
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    expires_at: Option<Timestamp>,
+}
+
+impl From<Delegation> for DelegationView {
+    fn from(delegation: Delegation) -> Self {
+        Self {
+            delegation_id: ShownUuid(delegation.id),
+            from: delegation.from,
+            to: delegation.to,
+            scopes: delegation.scopes,
+            created_at: delegation.created_at,
+            expires_at: delegation.expires_at,
+        }
+    }
+}
+
+pub(super) async fn register(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let body: Register = input.json()?;
+    let now = admin.clock.now().wall;
+    check::name("owner", &body.owner)?;
+    check::name("model", &body.model)?;
+    check::names("capabilities", &body.capabilities, check::MAX_CAPABILITIES)?;
+    check::future("expires_at", body.expires_at, now)?;
+    let id = AgentId::random();
+    let change = Change::new("agent.register")
+        .agent(id)
+        .with("owner", &body.owner)
+        .with("model", &body.model)
+        .with("trust_level", body.trust_level)
+        .with("capabilities", body.capabilities.join(" "));
+    let announced = admin.announce(change).await?;
+    let new = NewAgent {
+        owner: body.owner,
+        model: body.model,
+        capabilities: body.capabilities,
+        trust: body.trust_level,
+        expires_at: body.expires_at,
+    };
+    let agent = match admin.registry.register_as(id, new, now).await {
+        Ok(agent) => agent,
+        Err(error) => return Err(announced.refused(store_failed(&error))),
+    };
+    let minted = admin.mint(&agent, admin.settings.token_expiry_secs);
+    announced.done();
+    let minted = minted?;
+    Answer::of(&Registered {
+        agent_id: agent.id,
+        token: minted.token,
+        jti: ShownUuid(minted.jti),
+        token_expires_at: minted.expires_at,
+    })
+}
+
+pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let limit = input.query.limit()?;
+    let after = uuid_parameter(&input.query, Parameter::Cursor)?;
+    if after.is_some_and(|id| admin.registry.agent(id).is_none()) {
+        return Err(unknown_cursor());
+    }
+    let mut agents = admin.registry.list(after, limit.saturating_add(1));
+    let more = agents.len() > limit;
+    agents.truncate(limit);
+    let next_cursor = if more { agents.last().map(|agent| agent.id) } else { None };
+    let agents = agents.iter().map(|agent| AgentView::from(&**agent)).collect();
+    Answer::of(&AgentList { agents, next_cursor })
+}
+
+/// An agent's id in the query.
+pub(super) fn uuid_parameter(
+    query: &Parameters,
+    parameter: Parameter,
+) -> Result<Option<AgentId>, ApiError> {
+    query.get(parameter, "a UUID of 36 characters", AgentId::parse)
+}
+
+pub(super) fn unknown_cursor() -> ApiError {
+    ApiError::field("cursor", "is not known (any more); start again without it")
+}
+
+pub(super) async fn show(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let id = input.agent_id()?;
+    Answer::of(&AgentView::from(&*admin.agent(id)?))
+}
+
+pub(super) async fn deactivate(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let id = input.agent_id()?;
+    admin.agent(id)?;
+    let announced = admin.announce(Change::new("agent.deactivate").agent(id)).await?;
+    let deactivated = match admin.registry.deactivate(id).await {
+        Ok(Some(ids)) => ids,
+        Ok(None) => return Err(announced.refused(ApiError::not_found("agent"))),
+        Err(error) => return Err(announced.refused(store_failed(&error))),
+    };
+    // From here on no call of theirs passes. Sessions end with the agents, and with those that an
+    // earlier, interrupted call left open: the agent itself is always asked for.
+    let mut owners = deactivated.clone();
+    owners.push(id);
+    match admin.sessions.close_agents(&owners, admin.clock.now()).await {
+        Ok(sessions_closed) => {
+            announced.done();
+            Answer::of(&Deactivated { deactivated, sessions_closed })
+        }
+        Err(error) => Err(announced.refused(store_failed(&error))),
+    }
+}
+
+pub(super) async fn set_trust(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let id = input.agent_id()?;
+    let body: SetTrust = input.json()?;
+    let before = admin.agent(id)?.trust;
+    let change =
+        Change::new("agent.trust").agent(id).with("from", before).with("to", body.trust_level);
+    let announced = admin.announce(change).await?;
+    match admin.registry.set_trust(id, body.trust_level).await {
+        Ok(Some(agent)) => {
+            announced.done();
+            Answer::of(&AgentView::from(&*agent))
+        }
+        Ok(None) => Err(announced.refused(ApiError::not_found("agent"))),
+        Err(error) => Err(announced.refused(store_failed(&error))),
+    }
+}
+
+pub(super) async fn delegate(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let from = input.agent_id()?;
+    let body: Delegate = input.json()?;
+    let now = admin.clock.now().wall;
+    let to = AgentId::parse(&body.to).ok_or_else(|| not_a_uuid("to"))?;
+    check::names("scopes", &body.scopes, check::MAX_CAPABILITIES)?;
+    if body.scopes.is_empty() {
+        return Err(ApiError::field("scopes", "is empty; a delegation without scopes is none"));
+    }
+    check::future("expires_at", body.expires_at, now)?;
+    admin.agent(from)?;
+    admin.agent(to).map_err(|error| error.of_field("to"))?;
+    let change = Change::new("agent.delegate")
+        .agent(from)
+        .with("to", to)
+        .with("scopes", body.scopes.join(" "));
+    let announced = admin.announce(change).await?;
+    match admin.registry.delegate(from, to, body.scopes, body.expires_at, now).await {
+        Ok(delegation) => {
+            announced.done();
+            Answer::of(&Delegated { delegation_id: ShownUuid(delegation.id) })
+        }
+        Err(error) => Err(announced.refused(not_delegated(&error))),
+    }
+}
+
+fn not_delegated(error: &DelegateError) -> ApiError {
+    let text = error.to_string();
+    match error {
+        DelegateError::Unknown(_) => ApiError::not_found("agent"),
+        DelegateError::Inactive(_) => ApiError::new(Code::AgentInactive, text),
+        DelegateError::ScopeNarrowing { .. } => {
+            ApiError::new(Code::ScopeNarrowingViolation, text).of_field("scopes")
+        }
+        DelegateError::Cycle => ApiError::new(Code::DelegationCycle, text).of_field("to"),
+        DelegateError::ExpiryWidening(_) | DelegateError::Past => {
+            ApiError::field("expires_at", format!("will not do: {text}"))
+        }
+        DelegateError::TooDeep { .. } => ApiError::field("to", format!("will not do: {text}")),
+        DelegateError::Store(error) => store_failed(error),
+    }
+}
+
+pub(super) async fn delegations(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let found = admin.registry.delegations(input.agent_id()?);
+    let (incoming, outgoing) = found.ok_or_else(|| ApiError::not_found("agent"))?;
+    let views = |list: Vec<Delegation>| list.into_iter().map(DelegationView::from).collect();
+    Answer::of(&Delegations { incoming: views(incoming), outgoing: views(outgoing) })
+}
+
+impl Admin {
+    pub(super) fn agent(&self, id: AgentId) -> Result<Arc<Agent>, ApiError> {
+        self.registry.agent(id).ok_or_else(|| ApiError::not_found("agent"))
+    }
+
+    /// An agent that may still act.
+    pub(super) fn acting_agent(&self, id: AgentId) -> Result<Arc<Agent>, ApiError> {
+        let agent = self.agent(id)?;
+        if agent.may_act(self.clock.now().wall) {
+            return Ok(agent);
+        }
+        Err(ApiError::new(Code::AgentInactive, "the agent is deactivated or expired"))
+    }
+}

@@ -1,0 +1,155 @@
+//! How the admin API says no: `{"error":"<Code>","message":"…"}`, whatever went wrong.
+
+use axum::Json;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::firewall::policy::PolicyError;
+
+/// One refusal or failure of an admin call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    pub code: Code,
+    pub message: String,
+    /// The field of the request that is to blame.
+    pub field: Option<String>,
+    pub retry_after_secs: Option<u64>,
+    /// Mistakes in policy files.
+    pub mistakes: Vec<Mistake>,
+}
+
+/// One mistake in a policy text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Mistake {
+    /// Name of the file.
+    source: String,
+    /// From 1 on; 0 when the file as a whole is meant.
+    line: usize,
+    /// In characters, from 1 on.
+    column: usize,
+    message: String,
+}
+
+impl From<PolicyError> for Mistake {
+    fn from(error: PolicyError) -> Self {
+        let PolicyError { source, line, column, message } = error;
+        Self { source, line, column, message }
+    }
+}
+
+macro_rules! codes {
+    ($($code:ident $status:ident;)*) => {
+        /// What went wrong, for programs.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+        #[schemars(rename = "ErrorCode")]
+        pub enum Code { $($code),* }
+
+        impl Code {
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$code => stringify!($code)),* }
+            }
+
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$code => StatusCode::$status),* }
+            }
+        }
+    };
+}
+
+codes! {
+    MalformedRequest BAD_REQUEST;
+    InvalidField BAD_REQUEST;
+    ScopeNarrowingViolation BAD_REQUEST;
+    DelegationCycle BAD_REQUEST;
+    Unauthorized UNAUTHORIZED;
+    NotFound NOT_FOUND;
+    MethodNotAllowed METHOD_NOT_ALLOWED;
+    RequestTimeout REQUEST_TIMEOUT;
+    AgentInactive CONFLICT;
+    BodyTooLarge PAYLOAD_TOO_LARGE;
+    UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE;
+    PolicyInvalid UNPROCESSABLE_ENTITY;
+    TooManyRevoked TOO_MANY_REQUESTS;
+    TooManySessions TOO_MANY_REQUESTS;
+    RateLimited TOO_MANY_REQUESTS;
+    Internal INTERNAL_SERVER_ERROR;
+    AuditUnavailable SERVICE_UNAVAILABLE;
+    StoreUnavailable SERVICE_UNAVAILABLE;
+}
+
+/// The body of every answer that is not a success.
+#[derive(Serialize, JsonSchema)]
+pub struct ErrorBody {
+    /// What went wrong, for programs.
+    error: Code,
+    /// What went wrong and what to do, for people.
+    message: String,
+    /// The field of the request that is to blame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    /// Mistakes in policy files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    errors: Vec<Mistake>,
+}
+
+impl ApiError {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            field: None,
+            retry_after_secs: None,
+            mistakes: Vec::new(),
+        }
+    }
+
+    /// A field whose value will not do. The message begins with its name.
+    pub fn field(field: impl Into<String>, problem: impl AsRef<str>) -> Self {
+        let field = field.into();
+        let message = format!("`{field}` {}", problem.as_ref());
+        Self { field: Some(field), ..Self::new(Code::InvalidField, message) }
+    }
+
+    /// Something that the path names is not there.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(Code::NotFound, format!("there is no such {what}"))
+    }
+
+    #[must_use]
+    pub fn retry_after(mut self, secs: u64) -> Self {
+        self.retry_after_secs = Some(secs);
+        self
+    }
+
+    #[must_use]
+    pub fn with_mistakes(mut self, mistakes: Vec<Mistake>) -> Self {
+        self.mistakes = mistakes;
+        self
+    }
+
+    #[must_use]
+    pub fn of_field(mut self, field: &str) -> Self {
+        self.field = Some(field.to_owned());
+        self
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = ErrorBody {
+            error: self.code,
+            message: self.message,
+            field: self.field,
+            errors: self.mistakes,
+        };
+        let mut response = (self.code.status(), Json(body)).into_response();
+        if let Some(secs) = self.retry_after_secs {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(secs));
+        }
+        response
+    }
+}

@@ -1,0 +1,165 @@
+//! The OpenAPI 3.1 description of the admin API, made from the table of routes and their types.
+
+use std::collections::BTreeMap;
+
+use schemars::generate::SchemaSettings;
+use schemars::{SchemaGenerator, transform};
+use serde_json::{Map, Value, json};
+
+use super::check::MAX_NAME_BYTES;
+use super::error::{Code, ErrorBody};
+use super::query::MAX_PAGE;
+use super::routes::{Access, Describe, Method, Parameter, ROUTES, Route};
+
+/// Refusals that any endpoint behind the key can answer with.
+const SHARED: [Code; 3] = [Code::Unauthorized, Code::RateLimited, Code::Internal];
+/// And any that reads a body.
+const OF_BODIES: [Code; 5] = [
+    Code::MalformedRequest,
+    Code::InvalidField,
+    Code::RequestTimeout,
+    Code::BodyTooLarge,
+    Code::UnsupportedMediaType,
+];
+
+/// The whole document.
+pub fn document() -> Value {
+    let mut generator = SchemaSettings::draft2020_12()
+        .with(|settings| settings.definitions_path = "/components/schemas".into())
+        .with_transform(transform::RestrictFormats::default())
+        .into_generator();
+    let error = generator.subschema_for::<ErrorBody>();
+    let mut paths: Map<String, Value> = Map::new();
+    for route in ROUTES {
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        if let Some(path) = path.as_object_mut() {
+            path.insert(verb(route.method).to_owned(), operation(route, &error, &mut generator));
+        }
+    }
+    let schemas = generator.take_definitions(true);
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Arbiter admin API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Agents, task sessions, policies and the audit log. \
+                Requests are limited per minute over all callers.",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": "http://127.0.0.1:3000" }],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "key": { "type": "apiKey", "in": "header", "name": "x-api-key" },
+            },
+        },
+    })
+}
+
+fn verb(method: Method) -> &'static str {
+    match method {
+        Method::Get => "get",
+        Method::Post => "post",
+        Method::Put => "put",
+        Method::Delete => "delete",
+    }
+}
+
+fn operation(route: &Route, error: &schemars::Schema, generator: &mut SchemaGenerator) -> Value {
+    let mut parameters: Vec<Value> = path_parameter(route.path).into_iter().collect();
+    parameters.extend(route.query.iter().map(|parameter| query_parameter(*parameter)));
+    let answer = match &route.answer {
+        Describe::Json(schema) => {
+            json!({ "application/json": { "schema": schema(generator) } })
+        }
+        Describe::Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
+    };
+    let mut responses = Map::new();
+    responses.insert(
+        route.status.as_u16().to_string(),
+        json!({ "description": "Done", "content": answer }),
+    );
+    for (status, codes) in refusals(route) {
+        let content = json!({ "application/json": { "schema": error } });
+        let response = json!({ "description": codes.join(", "), "content": content });
+        responses.insert(status.to_string(), response);
+    }
+    let mut operation = json!({
+        "operationId": operation_id(route),
+        "summary": route.summary,
+        "parameters": parameters,
+        "responses": responses,
+        "security": match route.access {
+            Access::Key => json!([{ "key": [] }]),
+            Access::Metrics => json!([{}, { "key": [] }]),
+            Access::Open => json!([]),
+        },
+    });
+    if let (Some(body), Some(operation)) = (route.body, operation.as_object_mut()) {
+        let content = json!({ "application/json": { "schema": (body.schema)(generator) } });
+        let body = json!({ "required": !body.optional, "content": content });
+        operation.insert("requestBody".to_owned(), body);
+    }
+    operation
+}
+
+/// Status to the names of the codes that it can carry here.
+fn refusals(route: &Route) -> BTreeMap<u16, Vec<String>> {
+    let mut all: Vec<Code> = route.errors.to_vec();
+    if route.access != Access::Open {
+        all.extend(SHARED);
+    }
+    if route.body.is_some() {
+        all.extend(OF_BODIES);
+    } else if !route.query.is_empty() || route.path.contains('{') {
+        all.push(Code::InvalidField);
+    }
+    let mut refusals: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    for code in all {
+        refusals.entry(code.status().as_u16()).or_default().push(format!("`{code:?}`"));
+    }
+    refusals
+}
+
+/// `POST /agents/{id}/token` becomes `post_agents_id_token`.
+fn operation_id(route: &Route) -> String {
+    let words = route.path.split(['/', '{', '}', '.']).filter(|word| !word.is_empty());
+    let mut id = verb(route.method).to_owned();
+    for word in words {
+        id.push('_');
+        id.push_str(word);
+    }
+    id
+}
+
+fn path_parameter(path: &str) -> Option<Value> {
+    let (_, rest) = path.split_once('{')?;
+    let (name, _) = rest.split_once('}')?;
+    // A `jti` may be another issuer's.
+    let schema = match name {
+        "id" => json!({ "type": "string", "format": "uuid" }),
+        _ => json!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES }),
+    };
+    Some(json!({ "name": name, "in": "path", "required": true, "schema": schema }))
+}
+
+fn query_parameter(parameter: Parameter) -> Value {
+    let (schema, description) = match parameter {
+        Parameter::Limit => (
+            json!({ "type": "integer", "minimum": 1, "maximum": MAX_PAGE }),
+            "how many to list; 100 by default",
+        ),
+        Parameter::Cursor => {
+            (json!({ "type": "string", "format": "uuid" }), "`next_cursor` of the answer before")
+        }
+        Parameter::AgentId => {
+            (json!({ "type": "string", "format": "uuid" }), "only sessions of this agent")
+        }
+        Parameter::Status => (
+            json!({ "type": "string", "enum": ["active", "expired", "closed"] }),
+            "only sessions of this status",
+        ),
+    };
+    json!({ "name": parameter.name(), "in": "query", "description": description, "schema": schema })
+}

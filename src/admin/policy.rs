@@ -1,0 +1,292 @@
+//! Policies: what would be decided and why, whether a file is right, and reading the files again.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Admin;
+use super::check::{self, MAX_CAPABILITIES};
+use super::error::{ApiError, Code, Mistake};
+use super::record::Change;
+use super::routes::{Answer, Input, not_a_uuid};
+use crate::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
+use crate::firewall::policy::{
+    Asked, Effect, Facts, PolicySet, Source, Target, TraceEntry, json_schema,
+};
+use crate::firewall::time::Timestamp;
+use crate::mcp::json::{Doc, Kind};
+
+/// Longest tool name, URI or method that is asked about, in bytes.
+const MAX_TARGET_BYTES: usize = 4_096;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ExplainPolicy")]
+pub struct Explain {
+    /// A registered agent; or describe one as `agent`.
+    #[schemars(extend("format" = "uuid"))]
+    agent_id: Option<String>,
+    agent: Option<AgentDescription>,
+    /// For whom the agent acts; its owner unless given.
+    principal: Option<PrincipalDescription>,
+    /// Of the session; without one there is no intent.
+    declared_intent: Option<String>,
+    /// The tool that is called; or give `method` and `target`.
+    tool: Option<String>,
+    method: Option<String>,
+    /// The resource's URI, the prompt's or the tool's name that the method is about.
+    target: Option<String>,
+    /// Of the tool call.
+    #[expect(dead_code, reason = "read from the body's own text, which keeps every digit")]
+    arguments: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct AgentDescription {
+    #[serde(default = "untrusted")]
+    trust_level: TrustLevel,
+    #[serde(default)]
+    capabilities: Vec<String>,
+}
+
+fn untrusted() -> TrustLevel {
+    TrustLevel::Untrusted
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct PrincipalDescription {
+    sub: String,
+    #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default)]
+    scopes: Vec<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PolicyExplanation")]
+pub struct Explained {
+    /// `deny` also when no policy matches.
+    decision: Effect,
+    /// The policy that spoke; `null` when none matches.
+    matched_policy: Option<Arc<str>>,
+    /// Every policy that was considered, best rank first, then those that do not name the target.
+    trace: Vec<TraceEntry>,
+    /// How many of the latter were left out.
+    left_out: usize,
+    policy_version: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ValidatePolicy")]
+pub struct Validate {
+    /// The text of a policy file.
+    toml: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PolicyValidation")]
+pub struct Validated {
+    valid: bool,
+    policies_count: usize,
+    errors: Vec<Mistake>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PolicyReload")]
+pub struct Reloaded {
+    policies_count: usize,
+    policy_version: String,
+}
+
+pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let body: Explain = input.json()?;
+    body.check()?;
+    let agent = body.agent(&admin)?;
+    let principal = body.principal(&agent);
+    let doc = Doc::parse(&input.body)
+        .map_err(|error| ApiError::new(Code::MalformedRequest, error.to_string()))?;
+    let arguments = doc.root().get("arguments").filter(|value| value.kind() == Kind::Object);
+    let rules = admin.rulebook.rules();
+    let facts =
+        Facts { agent: &agent, principal: &principal, intent: body.declared_intent.as_deref() };
+    let policy_version = rules.policies.version().to_owned();
+    let explained = if let Some(target) = body.target()? {
+        let told = rules.policies.explain(&facts, &Asked { target, arguments });
+        Explained {
+            decision: told.decision.unwrap_or(Effect::Deny),
+            matched_policy: told.matched,
+            trace: told.trace,
+            left_out: told.left_out,
+            policy_version,
+        }
+    } else {
+        // Protocol methods need some allow policy for this caller, whatever it allows.
+        let found = rules.policies.any_allow(&facts);
+        Explained {
+            decision: found.map_or(Effect::Deny, |_| Effect::Allow),
+            matched_policy: found.map(|policy| Arc::clone(&policy.id)),
+            trace: Vec::new(),
+            left_out: 0,
+            policy_version,
+        }
+    };
+    Answer::of(&explained)
+}
+
+impl Explain {
+    fn check(&self) -> Result<(), ApiError> {
+        if let Some(intent) = &self.declared_intent {
+            check::intent("declared_intent", intent)?;
+        }
+        for (field, text) in
+            [("tool", &self.tool), ("method", &self.method), ("target", &self.target)]
+        {
+            if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > MAX_TARGET_BYTES) {
+                let problem = format!("is empty or over {MAX_TARGET_BYTES} bytes");
+                return Err(ApiError::field(field, problem));
+            }
+        }
+        if let Some(agent) = &self.agent {
+            check::names("agent.capabilities", &agent.capabilities, MAX_CAPABILITIES)?;
+        }
+        if let Some(principal) = &self.principal {
+            check::name("principal.sub", &principal.sub)?;
+            check::names("principal.groups", &principal.groups, check::MAX_NAMES)?;
+            check::names("principal.scopes", &principal.scopes, check::MAX_NAMES)?;
+        }
+        Ok(())
+    }
+
+    fn agent(&self, admin: &Admin) -> Result<Arc<Agent>, ApiError> {
+        match (&self.agent_id, &self.agent) {
+            (Some(_), Some(_)) => Err(ApiError::field("agent", "is given beside `agent_id`")),
+            (Some(id), None) => {
+                let id = AgentId::parse(id).ok_or_else(|| not_a_uuid("agent_id"))?;
+                admin.agent(id).map_err(|error| error.of_field("agent_id"))
+            }
+            (None, Some(described)) => Ok(Arc::new(described.as_agent())),
+            (None, None) => Err(ApiError::field("agent_id", "is missing; or describe an `agent`")),
+        }
+    }
+
+    fn principal(&self, agent: &Agent) -> Principal {
+        let (subject, groups, scopes) = match &self.principal {
+            Some(p) => (p.sub.clone(), p.groups.clone(), p.scopes.clone()),
+            None => (agent.owner.clone(), Vec::new(), Vec::new()),
+        };
+        Principal {
+            subject,
+            groups,
+            scopes,
+            issuer: String::new(),
+            agent: Some(agent.id),
+            token_id: None,
+            expires_at: Timestamp(i64::MAX),
+        }
+    }
+
+    /// What the call touches; none for a protocol method.
+    fn target(&self) -> Result<Option<Target<'_>>, ApiError> {
+        let needed = || {
+            self.target
+                .as_deref()
+                .ok_or_else(|| ApiError::field("target", "is missing; the method needs one"))
+        };
+        let method = match (&self.tool, self.method.as_deref()) {
+            (Some(tool), None) => return Ok(Some(Target::Tool(tool))),
+            (Some(_), Some(_)) => {
+                return Err(ApiError::field("tool", "is given beside `method`"));
+            }
+            (None, None) => return Err(ApiError::field("tool", "is missing; or give a `method`")),
+            (None, Some(method)) => method,
+        };
+        Ok(match method {
+            "tools/call" => Some(Target::Tool(needed()?)),
+            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
+                Some(Target::Resource(needed()?))
+            }
+            "prompts/get" => Some(Target::Prompt(needed()?)),
+            // By what its `ref` names: a resource has a scheme, a prompt has none.
+            "completion/complete" => {
+                let target = needed()?;
+                let is_uri = target.contains(':');
+                Some(if is_uri { Target::Resource(target) } else { Target::Prompt(target) })
+            }
+            "initialize"
+            | "ping"
+            | "server/discover"
+            | "logging/setLevel"
+            | "tools/list"
+            | "resources/list"
+            | "resources/templates/list"
+            | "prompts/list" => None,
+            other if other.starts_with("notifications/") => None,
+            other => Some(Target::Method(other)),
+        })
+    }
+}
+
+impl AgentDescription {
+    fn as_agent(&self) -> Agent {
+        Agent {
+            id: AgentId::random(),
+            owner: String::new(),
+            model: String::new(),
+            capabilities: self.capabilities.clone(),
+            trust: self.trust_level,
+            active: true,
+            created_at: Timestamp(0),
+            expires_at: None,
+        }
+    }
+}
+
+pub(super) async fn validate(_admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let body: Validate = input.json()?;
+    let parsed = PolicySet::parse(&[Source { name: "toml", text: &body.toml }]);
+    let validated = match parsed {
+        Ok(set) => Validated { valid: true, policies_count: set.len(), errors: Vec::new() },
+        Err(errors) => Validated {
+            valid: false,
+            policies_count: 0,
+            errors: errors.into_iter().map(Mistake::from).collect(),
+        },
+    };
+    Answer::of(&validated)
+}
+
+pub(super) async fn reload(admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {
+    let book = Arc::clone(&admin.rulebook);
+    let read = tokio::task::spawn_blocking(move || book.read()).await;
+    let draft = match read {
+        Ok(Ok(draft)) => draft,
+        Ok(Err(error)) => {
+            let errors = error.mistakes().into_iter().map(Mistake::from).collect();
+            let message = "the policy files have mistakes; the old set stays in force";
+            return Err(ApiError::new(Code::PolicyInvalid, message).with_mistakes(errors));
+        }
+        Err(failed) => return Err(ApiError::new(Code::Internal, failed.to_string())),
+    };
+    let change = Change::new("policy.reload")
+        .with("from", admin.rulebook.rules().policies.version())
+        .with("to", draft.policies().version())
+        .count("policies", u64::try_from(draft.policies().len()).unwrap_or(u64::MAX));
+    let announced = admin.announce(change).await?;
+    let rules = admin.rulebook.put(draft);
+    announced.done();
+    admin.metrics.policy_version(rules.policies.version());
+    admin.metrics.name_tools(rules.policies.named_tools());
+    Answer::of(&Reloaded {
+        policies_count: rules.policies.len(),
+        policy_version: rules.policies.version().to_owned(),
+    })
+}
+
+pub(super) async fn schema(_admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {
+    Ok(Answer::Json(json_schema()))
+}

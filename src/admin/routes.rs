@@ -1,0 +1,272 @@
+//! Every endpoint, once: the router and the OpenAPI document are both made from this table.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::error::{ApiError, Code};
+use super::query::Parameters;
+use super::{Admin, agents, audit, body, policy, sessions, system, tokens};
+use crate::firewall::agent::AgentId;
+use crate::firewall::session::SessionId;
+
+/// One endpoint.
+pub struct Route {
+    pub method: Method,
+    pub path: &'static str,
+    pub access: Access,
+    pub summary: &'static str,
+    pub query: &'static [Parameter],
+    pub body: Option<Body>,
+    pub status: StatusCode,
+    pub answer: Describe,
+    /// Refusals beside those that every endpoint shares.
+    pub errors: &'static [Code],
+    pub handler: Handler,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
+/// Who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Holders of the admin key.
+    Key,
+    /// Anyone.
+    Open,
+    /// As `metrics.require_auth` says.
+    Metrics,
+}
+
+/// A query parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parameter {
+    Limit,
+    Cursor,
+    AgentId,
+    Status,
+}
+
+impl Parameter {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Cursor => "cursor",
+            Self::AgentId => "agent_id",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// What a body looks like.
+#[derive(Clone, Copy)]
+pub struct Body {
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+    /// Whether nothing at all may be sent.
+    pub optional: bool,
+}
+
+/// What an answer looks like.
+pub enum Describe {
+    Json(fn(&mut SchemaGenerator) -> Schema),
+    Text,
+}
+
+type Handler =
+    fn(Arc<Admin>, Input) -> Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send>>;
+
+/// What a handler says.
+pub enum Answer {
+    Json(Value),
+    Whole(Box<Response>),
+}
+
+impl Answer {
+    pub fn of<T: Serialize>(value: &T) -> Result<Self, ApiError> {
+        serde_json::to_value(value)
+            .map(Self::Json)
+            .map_err(|error| ApiError::new(Code::Internal, error.to_string()))
+    }
+}
+
+/// What a handler is given.
+pub struct Input {
+    pub id: Option<String>,
+    pub query: Parameters,
+    pub body: Bytes,
+}
+
+impl Input {
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        body::parse(&self.body)
+    }
+
+    pub fn agent_id(&self) -> Result<AgentId, ApiError> {
+        self.id.as_deref().and_then(AgentId::parse).ok_or_else(|| not_a_uuid("id"))
+    }
+
+    pub fn session_id(&self) -> Result<SessionId, ApiError> {
+        self.id.as_deref().and_then(SessionId::parse).ok_or_else(|| not_a_uuid("id"))
+    }
+}
+
+pub fn not_a_uuid(field: &str) -> ApiError {
+    ApiError::field(field, "must be a UUID of 36 characters")
+}
+
+fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+const fn body<T: JsonSchema>() -> Body {
+    Body { schema: schema::<T>, optional: false }
+}
+
+const fn json<T: JsonSchema>() -> Describe {
+    Describe::Json(schema::<T>)
+}
+
+macro_rules! handler {
+    ($handler:path) => {
+        |admin, input| Box::pin($handler(admin, input))
+    };
+}
+
+const NONE: &[Parameter] = &[];
+const PAGED: &[Parameter] = &[Parameter::Limit, Parameter::Cursor];
+const SESSION_LIST: &[Parameter] =
+    &[Parameter::AgentId, Parameter::Status, Parameter::Limit, Parameter::Cursor];
+const CHANGE: &[Code] = &[Code::NotFound, Code::AuditUnavailable, Code::StoreUnavailable];
+
+#[rustfmt::skip]
+pub static ROUTES: &[Route] = &[
+    Route { method: Method::Post, path: "/agents", access: Access::Key,
+        summary: "Register an agent",
+        query: NONE, body: Some(body::<agents::Register>()),
+        status: StatusCode::CREATED, answer: json::<agents::Registered>(),
+        errors: CHANGE, handler: handler!(agents::register) },
+    Route { method: Method::Get, path: "/agents", access: Access::Key,
+        summary: "List agents in the order of their registration",
+        query: PAGED, body: None,
+        status: StatusCode::OK, answer: json::<agents::AgentList>(),
+        errors: &[], handler: handler!(agents::list) },
+    Route { method: Method::Get, path: "/agents/{id}", access: Access::Key,
+        summary: "Show an agent",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<agents::AgentView>(),
+        errors: &[Code::NotFound], handler: handler!(agents::show) },
+    Route { method: Method::Delete, path: "/agents/{id}", access: Access::Key,
+        summary: "Deactivate an agent and every delegate below it, and close their sessions",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<agents::Deactivated>(),
+        errors: CHANGE, handler: handler!(agents::deactivate) },
+    Route { method: Method::Put, path: "/agents/{id}/trust", access: Access::Key,
+        summary: "Set an agent's trust level; the only way up again after a demotion",
+        query: NONE, body: Some(body::<agents::SetTrust>()),
+        status: StatusCode::OK, answer: json::<agents::AgentView>(),
+        errors: CHANGE, handler: handler!(agents::set_trust) },
+    Route { method: Method::Post, path: "/agents/{id}/delegate", access: Access::Key,
+        summary: "Let another agent act for this one, within scopes that this one has itself",
+        query: NONE, body: Some(body::<agents::Delegate>()),
+        status: StatusCode::CREATED, answer: json::<agents::Delegated>(),
+        errors: &[Code::ScopeNarrowingViolation, Code::DelegationCycle, Code::AgentInactive,
+            Code::NotFound, Code::AuditUnavailable, Code::StoreUnavailable],
+        handler: handler!(agents::delegate) },
+    Route { method: Method::Get, path: "/agents/{id}/delegations", access: Access::Key,
+        summary: "List what was delegated to an agent and by it",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<agents::Delegations>(),
+        errors: &[Code::NotFound], handler: handler!(agents::delegations) },
+    Route { method: Method::Post, path: "/agents/{id}/token", access: Access::Key,
+        summary: "Issue a token for an agent",
+        query: NONE, body: Some(Body { schema: schema::<tokens::Issue>, optional: true }),
+        status: StatusCode::OK, answer: json::<tokens::Issued>(),
+        errors: &[Code::NotFound, Code::AgentInactive, Code::AuditUnavailable],
+        handler: handler!(tokens::issue) },
+    Route { method: Method::Delete, path: "/tokens/{jti}", access: Access::Key,
+        summary: "Revoke a token by its `jti`, at once",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<tokens::Revoked>(),
+        errors: &[Code::TooManyRevoked, Code::AuditUnavailable, Code::StoreUnavailable],
+        handler: handler!(tokens::revoke) },
+    Route { method: Method::Post, path: "/sessions", access: Access::Key,
+        summary: "Open a task session for an agent",
+        query: NONE, body: Some(body::<sessions::Open>()),
+        status: StatusCode::CREATED, answer: json::<sessions::Opened>(),
+        errors: &[Code::NotFound, Code::AgentInactive, Code::TooManySessions,
+            Code::AuditUnavailable, Code::StoreUnavailable],
+        handler: handler!(sessions::open) },
+    Route { method: Method::Get, path: "/sessions", access: Access::Key,
+        summary: "List sessions in the order of their opening",
+        query: SESSION_LIST, body: None,
+        status: StatusCode::OK, answer: json::<sessions::SessionList>(),
+        errors: &[], handler: handler!(sessions::list) },
+    Route { method: Method::Get, path: "/sessions/{id}", access: Access::Key,
+        summary: "Show a session and what it has used",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<sessions::SessionView>(),
+        errors: &[Code::NotFound], handler: handler!(sessions::show) },
+    Route { method: Method::Delete, path: "/sessions/{id}", access: Access::Key,
+        summary: "Close a session",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<sessions::Closed>(),
+        errors: CHANGE, handler: handler!(sessions::close) },
+    Route { method: Method::Post, path: "/policy/explain", access: Access::Key,
+        summary: "Say how a hypothetical call would be decided, and why",
+        query: NONE, body: Some(body::<policy::Explain>()),
+        status: StatusCode::OK, answer: json::<policy::Explained>(),
+        errors: &[Code::NotFound], handler: handler!(policy::explain) },
+    Route { method: Method::Post, path: "/policy/validate", access: Access::Key,
+        summary: "Check a policy file without using it",
+        query: NONE, body: Some(body::<policy::Validate>()),
+        status: StatusCode::OK, answer: json::<policy::Validated>(),
+        errors: &[], handler: handler!(policy::validate) },
+    Route { method: Method::Post, path: "/policy/reload", access: Access::Key,
+        summary: "Read the policy files again; a mistake in them keeps the old set",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<policy::Reloaded>(),
+        errors: &[Code::PolicyInvalid, Code::AuditUnavailable], handler: handler!(policy::reload) },
+    Route { method: Method::Get, path: "/policy/schema", access: Access::Key,
+        summary: "The JSON Schema of a policy file",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<Value>(),
+        errors: &[], handler: handler!(policy::schema) },
+    Route { method: Method::Get, path: "/audit/head", access: Access::Key,
+        summary: "How far the audit log has got",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<audit::AuditHead>(),
+        errors: &[], handler: handler!(audit::head) },
+    Route { method: Method::Get, path: "/health", access: Access::Open,
+        summary: "Whether the process runs",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<system::Health>(),
+        errors: &[], handler: handler!(system::health) },
+    Route { method: Method::Get, path: "/ready", access: Access::Open,
+        summary: "Whether calls can be served: the audit log can be written",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<system::Ready>(),
+        errors: &[Code::AuditUnavailable], handler: handler!(system::ready) },
+    Route { method: Method::Get, path: "/metrics", access: Access::Metrics,
+        summary: "Metrics in the Prometheus text format",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: Describe::Text,
+        errors: &[Code::NotFound], handler: handler!(system::metrics) },
+    Route { method: Method::Get, path: "/openapi.json", access: Access::Open,
+        summary: "This description",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<Value>(),
+        errors: &[], handler: handler!(system::openapi) },
+];

@@ -1,0 +1,316 @@
+//! Task sessions: opened with what an agent may do, looked at, closed.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::agents::{unknown_cursor, uuid_parameter};
+use super::check::{self, MAX_CAPABILITIES, MAX_NAMES};
+use super::error::{ApiError, Code};
+use super::record::{Change, store_failed};
+use super::routes::{Answer, Input, Parameter, not_a_uuid};
+use super::{Admin, Settings};
+use crate::config::{MAX_CALL_BUDGET, MAX_TIME_LIMIT_SECS};
+use crate::firewall::agent::{Agent, AgentId};
+use crate::firewall::checks::drift;
+use crate::firewall::session::{
+    IntentTier, RefusalStyle, Sensitivity, SessionId, Status, WorkOrder,
+};
+use crate::firewall::time::{Now, Timestamp};
+use crate::sessions::{CreateError, Filter, Live};
+
+const MAX_RATE_PER_MINUTE: u32 = 1_000_000;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "OpenSession")]
+pub struct Open {
+    #[schemars(extend("format" = "uuid"))]
+    agent_id: String,
+    /// What the agent is about to do, in words. At most 1024 bytes.
+    #[schemars(length(min = 1, max = check::MAX_INTENT_BYTES))]
+    declared_intent: String,
+    /// Exact names. `*` alone stands for every tool where `sessions.allow_wildcard_tools` is set.
+    #[schemars(length(max = MAX_NAMES))]
+    authorized_tools: Vec<String>,
+    /// Exact URIs.
+    #[serde(default)]
+    #[schemars(length(max = MAX_NAMES))]
+    authorized_resources: Vec<String>,
+    #[serde(default)]
+    #[schemars(length(max = MAX_NAMES))]
+    authorized_prompts: Vec<String>,
+    #[serde(default)]
+    #[schemars(length(max = MAX_NAMES))]
+    authorized_methods: Vec<String>,
+    /// Names that may stand in `${CRED:name}`.
+    #[serde(default)]
+    #[schemars(length(max = MAX_CAPABILITIES))]
+    authorized_credentials: Vec<String>,
+    #[schemars(range(min = 1, max = MAX_TIME_LIMIT_SECS))]
+    time_limit_secs: Option<u64>,
+    #[schemars(range(min = 1, max = MAX_CALL_BUDGET))]
+    call_budget: Option<u64>,
+    #[schemars(range(min = 1, max = MAX_RATE_PER_MINUTE))]
+    rate_limit_per_minute: Option<u32>,
+    /// The most sensitive data that may be reached; `internal` unless given.
+    data_sensitivity: Option<Sensitivity>,
+    /// `proxy.refusal_style` unless given.
+    refusal_style: Option<RefusalStyle>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OpenedSession")]
+pub struct Opened {
+    #[schemars(with = "String", extend("format" = "uuid"))]
+    session_id: SessionId,
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    expires_at: Timestamp,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Session")]
+pub struct SessionView {
+    #[schemars(with = "String", extend("format" = "uuid"))]
+    session_id: SessionId,
+    #[schemars(with = "String", extend("format" = "uuid"))]
+    agent_id: AgentId,
+    declared_intent: String,
+    intent_tier: IntentTier,
+    authorized_tools: Arc<[String]>,
+    authorized_resources: Arc<[String]>,
+    authorized_prompts: Arc<[String]>,
+    authorized_methods: Arc<[String]>,
+    authorized_credentials: Arc<[String]>,
+    calls_made: u64,
+    call_budget: u64,
+    remaining: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit_per_minute: Option<u32>,
+    data_sensitivity: Sensitivity,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal_style: Option<RefusalStyle>,
+    status: Status,
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    created_at: Timestamp,
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    expires_at: Timestamp,
+    /// From the one at the top down to the agent, as it was when the session was opened.
+    #[schemars(with = "Vec<String>")]
+    delegation_chain: Arc<[AgentId]>,
+}
+
+impl SessionView {
+    fn of(live: &Live, now: Now) -> Self {
+        let order = &live.order;
+        let calls_made = live.with(|usage| usage.calls_made);
+        Self {
+            session_id: order.id,
+            agent_id: order.agent,
+            declared_intent: order.declared_intent.clone(),
+            intent_tier: order.intent_tier,
+            authorized_tools: Arc::clone(&order.authorized_tools),
+            authorized_resources: Arc::clone(&order.authorized_resources),
+            authorized_prompts: Arc::clone(&order.authorized_prompts),
+            authorized_methods: Arc::clone(&order.authorized_methods),
+            authorized_credentials: Arc::clone(&order.authorized_credentials),
+            calls_made,
+            call_budget: order.call_budget,
+            remaining: order.call_budget.saturating_sub(calls_made),
+            rate_limit_per_minute: order.rate_limit,
+            data_sensitivity: order.ceiling,
+            refusal_style: order.refusal_style,
+            status: live.status(now),
+            created_at: order.created_at,
+            expires_at: order.expires_at,
+            delegation_chain: Arc::clone(&order.delegation_chain),
+        }
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct SessionList {
+    sessions: Vec<SessionView>,
+    /// Give it as `cursor` to get what follows; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "uuid"))]
+    next_cursor: Option<SessionId>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ClosedSession")]
+pub struct Closed {
+    status: Status,
+}
+
+impl Open {
+    /// Checks every field that can be checked without knowing the agent.
+    fn check(&self, settings: &Settings) -> Result<(), ApiError> {
+        check::intent("declared_intent", &self.declared_intent)?;
+        check::names("authorized_tools", &self.authorized_tools, MAX_NAMES)?;
+        check::names("authorized_resources", &self.authorized_resources, MAX_NAMES)?;
+        check::names("authorized_prompts", &self.authorized_prompts, MAX_NAMES)?;
+        check::names("authorized_methods", &self.authorized_methods, MAX_NAMES)?;
+        check::names("authorized_credentials", &self.authorized_credentials, MAX_CAPABILITIES)?;
+        self.check_stars(settings.sessions.allow_wildcard_tools)?;
+        if self.grants_nothing() {
+            let problem = "is empty, and so are the other lists: the session could do nothing";
+            return Err(ApiError::field("authorized_tools", problem));
+        }
+        if let Some(secs) = self.time_limit_secs {
+            check::within("time_limit_secs", secs, 1, MAX_TIME_LIMIT_SECS)?;
+        }
+        if let Some(calls) = self.call_budget {
+            check::within("call_budget", calls, 1, MAX_CALL_BUDGET)?;
+        }
+        if let Some(rate) = self.rate_limit_per_minute {
+            let (low, high) = (1, u64::from(MAX_RATE_PER_MINUTE));
+            check::within("rate_limit_per_minute", rate.into(), low, high)?;
+        }
+        Ok(())
+    }
+
+    fn grants_nothing(&self) -> bool {
+        self.authorized_tools.is_empty()
+            && self.authorized_resources.is_empty()
+            && self.authorized_prompts.is_empty()
+            && self.authorized_methods.is_empty()
+    }
+
+    /// Names are compared byte for byte, so a pattern would silently match nothing.
+    fn check_stars(&self, allow_wildcard_tools: bool) -> Result<(), ApiError> {
+        let refused = |problem: &str| Err(ApiError::field("authorized_tools", problem));
+        if !self.authorized_tools.iter().any(|tool| tool.contains('*')) {
+            return Ok(());
+        }
+        if self.authorized_tools != ["*"] {
+            return refused("takes exact names; a `*` may only stand alone");
+        }
+        if !allow_wildcard_tools {
+            return refused("may be `*` only where `sessions.allow_wildcard_tools` is set");
+        }
+        Ok(())
+    }
+
+    fn into_order(
+        self,
+        agent: &Agent,
+        chain: Arc<[AgentId]>,
+        admin: &Admin,
+        now: Now,
+    ) -> WorkOrder {
+        let settings = &admin.settings;
+        let secs = self.time_limit_secs.unwrap_or(settings.sessions.default_time_limit_secs);
+        let end = now.wall.plus_secs(secs);
+        WorkOrder {
+            id: SessionId::random(),
+            agent: agent.id,
+            intent_tier: drift::tier(&self.declared_intent, &settings.keywords),
+            declared_intent: self.declared_intent,
+            authorized_tools: self.authorized_tools.into(),
+            authorized_resources: self.authorized_resources.into(),
+            authorized_prompts: self.authorized_prompts.into(),
+            authorized_methods: self.authorized_methods.into(),
+            authorized_credentials: self.authorized_credentials.into(),
+            call_budget: self.call_budget.unwrap_or(settings.sessions.default_call_budget),
+            rate_limit: self.rate_limit_per_minute,
+            ceiling: self.data_sensitivity.unwrap_or_default(),
+            refusal_style: self.refusal_style,
+            delegation_chain: chain,
+            created_at: now.wall,
+            // A session does not outlive its agent.
+            expires_at: agent.expires_at.map_or(end, |last| last.min(end)),
+        }
+    }
+}
+
+pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let body: Open = input.json()?;
+    let agent_id = AgentId::parse(&body.agent_id).ok_or_else(|| not_a_uuid("agent_id"))?;
+    body.check(&admin.settings)?;
+    let agent = admin.acting_agent(agent_id).map_err(|error| error.of_field("agent_id"))?;
+    let now = admin.clock.now();
+    let order = body.into_order(&agent, admin.registry.chain(agent_id), &admin, now);
+    let (id, expires_at) = (order.id, order.expires_at);
+    let tools = Arc::clone(&order.authorized_tools);
+    let change = Change::new("session.open")
+        .agent(agent_id)
+        .session(id)
+        .with("declared_intent", &order.declared_intent)
+        .with("intent_tier", order.intent_tier.as_str())
+        .with("authorized_tools", order.authorized_tools.join(" "))
+        .count("call_budget", order.call_budget)
+        .with("data_sensitivity", order.ceiling)
+        .with("expires_at", expires_at);
+    let announced = admin.announce(change).await?;
+    match admin.sessions.create(order, now).await {
+        Ok(_live) => {}
+        Err(CreateError::TooManySessions { cap }) => {
+            let message =
+                format!("the agent has {cap} active sessions already; close one of them first");
+            return Err(announced.refused(ApiError::new(Code::TooManySessions, message)));
+        }
+        Err(CreateError::Store(error)) => return Err(announced.refused(store_failed(&error))),
+    }
+    // The agent may have been deactivated meanwhile, and its sessions closed before this one was.
+    if let Err(error) = admin.acting_agent(agent_id) {
+        if let Err(error) = admin.sessions.close(id, admin.clock.now()).await {
+            return Err(announced.refused(store_failed(&error)));
+        }
+        return Err(announced.refused(error));
+    }
+    announced.done();
+    admin.metrics.name_tools(tools.iter());
+    Answer::of(&Opened { session_id: id, expires_at })
+}
+
+pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let query = &input.query;
+    let limit = query.limit()?;
+    let after = query.get(Parameter::Cursor, "a UUID of 36 characters", SessionId::parse)?;
+    let filter = Filter {
+        agent: uuid_parameter(query, Parameter::AgentId)?,
+        status: query.get(Parameter::Status, "`active`, `expired` or `closed`", status)?,
+    };
+    if after.is_some_and(|id| admin.sessions.get(id).is_none()) {
+        return Err(unknown_cursor());
+    }
+    let now = admin.clock.now();
+    let mut lives = admin.sessions.list(filter, after, limit.saturating_add(1), now);
+    let more = lives.len() > limit;
+    lives.truncate(limit);
+    let next_cursor = if more { lives.last().map(|live| live.order.id) } else { None };
+    let sessions = lives.iter().map(|live| SessionView::of(live, now)).collect();
+    Answer::of(&SessionList { sessions, next_cursor })
+}
+
+fn status(text: &str) -> Option<Status> {
+    match text {
+        "active" => Some(Status::Active),
+        "expired" => Some(Status::Expired),
+        "closed" => Some(Status::Closed),
+        _ => None,
+    }
+}
+
+pub(super) async fn show(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let live = admin.sessions.get(input.session_id()?);
+    let live = live.ok_or_else(|| ApiError::not_found("session"))?;
+    Answer::of(&SessionView::of(&live, admin.clock.now()))
+}
+
+pub(super) async fn close(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let id = input.session_id()?;
+    let live = admin.sessions.get(id).ok_or_else(|| ApiError::not_found("session"))?;
+    let change = Change::new("session.close").agent(live.order.agent).session(id);
+    let announced = admin.announce(change).await?;
+    match admin.sessions.close(id, admin.clock.now()).await {
+        // Forgotten between the two looks: it had ended long before.
+        Ok(Some(_) | None) => {
+            announced.done();
+            Answer::of(&Closed { status: Status::Closed })
+        }
+        Err(error) => Err(announced.refused(store_failed(&error))),
+    }
+}

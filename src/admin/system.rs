@@ -1,0 +1,49 @@
+//! What machines ask: is it alive, is it ready, what has it counted, what does it offer.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::error::{ApiError, Code};
+use super::routes::{Answer, Input};
+use super::{Admin, openapi as api};
+
+#[derive(Serialize, JsonSchema)]
+pub struct Health {
+    status: &'static str,
+    version: &'static str,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Ready {
+    status: &'static str,
+}
+
+pub(super) async fn health(_admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {
+    Answer::of(&Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+}
+
+pub(super) async fn ready(admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {
+    if admin.audit.healthy() || !admin.settings.require_healthy {
+        return Answer::of(&Ready { status: "ready" });
+    }
+    let message = "the audit log cannot be written, so calls are refused";
+    Err(ApiError::new(Code::AuditUnavailable, message).retry_after(1))
+}
+
+pub(super) async fn metrics(admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {
+    if !admin.settings.metrics.enabled {
+        return Err(ApiError::not_found("path (`metrics.enabled` is false)"));
+    }
+    let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Ok(Answer::Whole(Box::new((kind, admin.metrics.render()).into_response())))
+}
+
+pub(super) async fn openapi(_admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {
+    static DOCUMENT: OnceLock<Value> = OnceLock::new();
+    Ok(Answer::Json(DOCUMENT.get_or_init(api::document).clone()))
+}

@@ -1,0 +1,119 @@
+//! Explaining, validating and reloading policies.
+
+use super::*;
+
+const POLICIES: &str = r#"
+[[policies]]
+id = "reads"
+effect = "allow"
+allowed_tools = ["read_file"]
+[policies.agent_match]
+trust_level = "basic"
+
+[[policies]]
+id = "transfers"
+effect = "allow"
+allowed_tools = ["transfer"]
+[[policies.parameter_constraints]]
+key = "amount"
+max_value = 9007199254740993
+
+[[policies]]
+id = "no-secrets"
+effect = "deny"
+allowed_resources = ["file:///secret/*"]
+
+[[policies]]
+id = "files"
+effect = "allow"
+allowed_resources = ["file:///*"]
+[policies.principal_match]
+groups = ["ops"]
+"#;
+
+async fn loaded() -> Bench {
+    let bench = Bench::new().await;
+    std::fs::write(bench.policies(), POLICIES).unwrap();
+    let told = bench.call("POST", "/policy/reload", None).await;
+    assert_eq!((told.status.as_u16(), &told.body["policies_count"]), (200, &json!(4)), "{told:?}");
+    bench
+}
+
+#[tokio::test]
+async fn a_call_is_explained() {
+    let bench = loaded().await;
+    let check = async |body: Value, decision: &str, matched: Value| {
+        let told = bench.post("/policy/explain", body.clone()).await;
+        assert_eq!(told.status, 200, "{body}: {told:?}");
+        assert_eq!(told.body["decision"], decision, "{body}: {told:?}");
+        assert_eq!(told.body["matched_policy"], matched, "{body}: {told:?}");
+        told
+    };
+    let basic = json!({"trust_level": "basic"});
+    let told = check(json!({"agent": basic, "tool": "read_file"}), "allow", json!("reads")).await;
+    assert_eq!(told.body["trace"].as_array().unwrap().len(), 4);
+    assert_eq!(told.body["trace"][0]["policy_id"], "reads");
+    assert_eq!(told.body["trace"][0]["matched"], true);
+    assert_eq!(told.body["trace"][0]["score"], 50);
+    check(json!({"agent": {}, "tool": "read_file"}), "deny", json!(null)).await;
+    check(json!({"agent": basic, "tool": "rm"}), "deny", json!(null)).await;
+    let ops = json!({"sub": "user:bob", "groups": ["ops"]});
+    let read = |uri: &str| {
+        json!({
+            "agent": basic, "principal": ops, "method": "resources/read", "target": uri,
+        })
+    };
+    check(read("file:///a"), "allow", json!("files")).await;
+    check(read("file:///secret/a"), "allow", json!("files")).await;
+    check(json!({"agent": basic, "method": "tools/list"}), "allow", json!("reads")).await;
+    check(json!({"agent": {}, "method": "initialize"}), "allow", json!("transfers")).await;
+    let agent = bench.agent(&[]).await;
+    check(json!({"agent_id": agent, "tool": "read_file"}), "allow", json!("reads")).await;
+}
+
+#[tokio::test]
+async fn arguments_keep_every_digit() {
+    let bench = loaded().await;
+    for (amount, decision) in [("9007199254740993", "allow"), ("9007199254740994", "deny")] {
+        let body =
+            format!(r#"{{"agent":{{}},"tool":"transfer","arguments":{{"amount":{amount}}}}}"#);
+        let request = Request::post("/policy/explain")
+            .header("x-api-key", KEY)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from(body));
+        let told = bench.send(request.unwrap()).await;
+        assert_eq!(told.body["decision"], decision, "{amount}: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_text_is_validated_without_being_used() {
+    let bench = Bench::new().await;
+    let told = bench.post("/policy/validate", json!({"toml": POLICIES})).await;
+    assert_eq!(told.body, json!({"valid": true, "policies_count": 4, "errors": []}));
+    let bad = "[[policies]]\nid = \"a\"\neffect = \"permit\"\n";
+    let told = bench.post("/policy/validate", json!({"toml": bad})).await;
+    assert_eq!((&told.body["valid"], told.status.as_u16()), (&json!(false), 200));
+    assert_eq!(told.body["errors"][0]["line"], 3, "{told:?}");
+    assert!(bench.admin.rulebook.rules().policies.is_empty());
+}
+
+#[tokio::test]
+async fn a_reload_with_a_mistake_keeps_the_old_set() {
+    let bench = loaded().await;
+    std::fs::write(bench.policies(), "[[policies]]\nid = 3\neffect = \"deny\"\n").unwrap();
+    let told = bench.call("POST", "/policy/reload", None).await;
+    told.is(422, "PolicyInvalid");
+    assert_eq!(told.body["errors"][0]["line"], 2, "{told:?}");
+    assert_eq!(bench.admin.rulebook.rules().policies.len(), 4);
+    let version = bench.admin.rulebook.rules().policies.version().to_owned();
+    let metrics = bench.get("/metrics").await.text;
+    assert!(metrics.contains(&format!("policy_version_info{{version=\"{version}\"}} 1")));
+}
+
+#[tokio::test]
+async fn the_schema_is_one() {
+    let bench = Bench::new().await;
+    let told = bench.get("/policy/schema").await;
+    assert!(told.body["properties"]["policies"].is_object(), "{told:?}");
+}

@@ -1,0 +1,116 @@
+//! The OpenAPI document against the router and against itself.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::admin::routes::{Access, Method, ROUTES};
+
+fn verb(method: Method) -> &'static str {
+    match method {
+        Method::Get => "get",
+        Method::Post => "post",
+        Method::Put => "put",
+        Method::Delete => "delete",
+    }
+}
+
+#[tokio::test]
+async fn the_document_lists_exactly_the_routes() {
+    let bench = Bench::new().await;
+    let document = bench.get("/openapi.json").await.body;
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut listed = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for verb in operations.as_object().unwrap().keys() {
+            assert!(listed.insert((verb.clone(), path.clone())));
+        }
+    }
+    let served: BTreeSet<_> =
+        ROUTES.iter().map(|r| (verb(r.method).to_owned(), r.path.to_owned())).collect();
+    assert_eq!(served.len(), ROUTES.len(), "a route stands in the table twice");
+    assert_eq!(listed, served);
+}
+
+#[tokio::test]
+async fn every_route_of_the_contract_is_there() {
+    let contract = "post /agents, get /agents, get /agents/{id}, delete /agents/{id}, \
+        put /agents/{id}/trust, post /agents/{id}/delegate, get /agents/{id}/delegations, \
+        post /agents/{id}/token, delete /tokens/{jti}, post /sessions, get /sessions, \
+        get /sessions/{id}, delete /sessions/{id}, post /policy/explain, post /policy/validate, \
+        post /policy/reload, get /policy/schema, get /audit/head, get /health, get /ready, \
+        get /metrics, get /openapi.json";
+    let wanted: BTreeSet<_> = contract.split(", ").map(str::to_owned).collect();
+    let served: BTreeSet<_> =
+        ROUTES.iter().map(|r| format!("{} {}", verb(r.method), r.path)).collect();
+    assert_eq!(served, wanted);
+}
+
+#[test]
+fn every_reference_resolves_and_every_schema_is_used() {
+    let document = crate::admin::openapi();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let mut referred = BTreeSet::new();
+    references(&document, &mut referred);
+    for reference in &referred {
+        let name = reference.strip_prefix("#/components/schemas/").expect(reference);
+        assert!(schemas.contains_key(name), "{reference}");
+    }
+    for name in schemas.keys() {
+        assert!(referred.contains(&format!("#/components/schemas/{name}")), "{name}");
+        assert!(!name.ends_with(|c: char| c.is_ascii_digit()), "two types are called {name}");
+    }
+}
+
+fn references(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(members) => {
+            for (key, value) in members {
+                match (key.as_str(), value) {
+                    ("$ref", Value::String(reference)) => {
+                        found.insert(reference.clone());
+                    }
+                    _ => references(value, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn operations_are_complete() {
+    let document = crate::admin::openapi();
+    let mut ids = BTreeSet::new();
+    for route in ROUTES {
+        let operation = &document["paths"][route.path][verb(route.method)];
+        assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{}", route.path);
+        assert!(operation["summary"].is_string());
+        let done = &operation["responses"][route.status.as_str()];
+        assert!(done["content"].is_object(), "{}", route.path);
+        assert_eq!(operation.get("requestBody").is_some(), route.body.is_some());
+        let needs_key = operation["security"] == json!([{"key": []}]);
+        assert_eq!(needs_key, route.access == Access::Key, "{}", route.path);
+        assert_eq!(operation["responses"].get("401").is_some(), route.access != Access::Open);
+        let in_path = operation["parameters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|parameter| parameter["in"] == "path")
+            .count();
+        assert_eq!(in_path, route.path.matches('{').count(), "{}", route.path);
+    }
+}
+
+#[test]
+fn limits_stand_in_the_schemas() {
+    let document = crate::admin::openapi();
+    let schemas = &document["components"]["schemas"];
+    let session = &schemas["OpenSession"];
+    assert_eq!(session["additionalProperties"], false);
+    assert_eq!(session["properties"]["declared_intent"]["maxLength"], 1_024);
+    assert_eq!(session["properties"]["call_budget"]["minimum"], 1);
+    assert_eq!(session["properties"]["authorized_tools"]["maxItems"], 1_024);
+    assert_eq!(session["required"], json!(["agent_id", "declared_intent", "authorized_tools"]));
+    assert_eq!(schemas["IssueToken"]["properties"]["expiry_seconds"]["maximum"], 86_400);
+}

@@ -1,0 +1,381 @@
+//! The policies in force: read from files, replaced whole, or not at all.
+//!
+//! Requests take one snapshot and keep it, so a reload never changes a decision halfway. A file
+//! with a mistake keeps the old set. Watching compares contents rather than asking the file system
+//! for events: a mounted `ConfigMap` swaps symbolic links, and a change must stand still for one look
+//! before it is read, so that a file is not taken half written.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::firewall::policy::{PolicyError, PolicySet, Source};
+
+/// The most that policy files may hold together: what is larger was put there by mistake.
+const MAX_BYTES: usize = 64 << 20;
+
+/// Everything in force at one time.
+#[derive(Debug)]
+pub struct Rules {
+    pub policies: PolicySet,
+}
+
+/// Rules that were read and are not in force yet.
+#[derive(Debug)]
+pub struct Draft {
+    policies: PolicySet,
+    digest: Option<blake3::Hash>,
+}
+
+impl Draft {
+    pub fn policies(&self) -> &PolicySet {
+        &self.policies
+    }
+}
+
+/// Where rules come from, and those in force.
+#[derive(Debug)]
+pub struct Rulebook {
+    path: Option<PathBuf>,
+    rules: ArcSwap<Rules>,
+    /// What was last read, good or bad.
+    read: Mutex<Option<blake3::Hash>>,
+}
+
+/// Why the files make no rules.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error("cannot read policies from {path}: {source}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the folder {path} holds no file that ends in `.toml`")]
+    NoFiles { path: PathBuf },
+    #[error("the policy files at {path} are larger than 64 MiB together")]
+    TooLarge { path: PathBuf },
+    #[error("{}", list(.0))]
+    Mistakes(Vec<PolicyError>),
+}
+
+fn list(mistakes: &[PolicyError]) -> String {
+    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+impl ReloadError {
+    /// The same as a list of mistakes; what belongs to no line stands on line 0.
+    pub fn mistakes(&self) -> Vec<PolicyError> {
+        let whole = |path: &Path| PolicyError {
+            source: path.display().to_string(),
+            line: 0,
+            column: 0,
+            message: self.to_string(),
+        };
+        match self {
+            Self::Mistakes(mistakes) => mistakes.clone(),
+            Self::Read { path, .. } | Self::NoFiles { path } | Self::TooLarge { path } => {
+                vec![whole(path)]
+            }
+        }
+    }
+}
+
+impl Rulebook {
+    /// Reads the file or folder; without one everything is refused.
+    pub fn load(path: Option<&Path>) -> Result<Self, ReloadError> {
+        let (policies, read) = match path {
+            None => (PolicySet::empty(), None),
+            Some(path) => {
+                let files = Files::read(path)?;
+                (files.parse()?, Some(files.digest()))
+            }
+        };
+        Ok(Self {
+            path: path.map(Path::to_owned),
+            rules: ArcSwap::from_pointee(Rules { policies }),
+            read: Mutex::new(read),
+        })
+    }
+
+    /// The rules in force now; whoever holds them keeps them.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// Reads the files without using them yet. Blocks on files.
+    pub fn read(&self) -> Result<Draft, ReloadError> {
+        match &self.path {
+            Some(path) => self.draft(&Files::read(path)?),
+            None => Ok(Draft { policies: PolicySet::empty(), digest: None }),
+        }
+    }
+
+    fn draft(&self, files: &Files) -> Result<Draft, ReloadError> {
+        let digest = Some(files.digest());
+        // Remembered even when it is bad, so that watching tells of a mistake once.
+        *self.last_read() = digest;
+        Ok(Draft { policies: files.parse()?, digest })
+    }
+
+    /// Puts what was read in force, unless something newer was read meanwhile. Returns what is in
+    /// force now.
+    pub fn put(&self, draft: Draft) -> Arc<Rules> {
+        let last_read = self.last_read();
+        if *last_read == draft.digest {
+            self.rules.store(Arc::new(Rules { policies: draft.policies }));
+        }
+        self.rules()
+    }
+
+    fn last_read(&self) -> MutexGuard<'_, Option<blake3::Hash>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the files again: all of them replace the old set, or it stays. Blocks on files.
+    pub fn reload(&self) -> Result<usize, ReloadError> {
+        Ok(self.put(self.read()?).policies.len())
+    }
+
+    /// Looks at the files every `period` for ever, and tells of each reload, good or bad.
+    pub async fn watch(
+        self: Arc<Self>,
+        period: Duration,
+        tell: impl Fn(&Rules, Result<usize, ReloadError>),
+    ) {
+        let mut ticks = tokio::time::interval(period);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = Look::default();
+        loop {
+            ticks.tick().await;
+            let book = Arc::clone(&self);
+            let looked = tokio::task::spawn_blocking(move || {
+                let told = book.look(&mut look);
+                (look, told)
+            });
+            // A panic in there is a bug that must not end the watch.
+            let Ok((next, told)) = looked.await else {
+                look = Look::default();
+                continue;
+            };
+            look = next;
+            if let Some(told) = told {
+                tell(&self.rules(), told);
+            }
+        }
+    }
+
+    /// One look: reloads what has changed and has stood still since the look before.
+    fn look(&self, look: &mut Look) -> Option<Result<usize, ReloadError>> {
+        let files = match Files::read(self.path.as_deref()?) {
+            Ok(files) => files,
+            Err(error) => {
+                let text = error.to_string();
+                let known = look.trouble.as_ref() == Some(&text);
+                look.trouble = Some(text);
+                look.seen = None;
+                return (!known).then_some(Err(error));
+            }
+        };
+        look.trouble = None;
+        let digest = files.digest();
+        let stands_still = look.seen.replace(digest) == Some(digest);
+        let known = *self.last_read() == Some(digest);
+        (stands_still && !known).then(|| Ok(self.put(self.draft(&files)?).policies.len()))
+    }
+}
+
+/// What the last look saw.
+#[derive(Default)]
+struct Look {
+    seen: Option<blake3::Hash>,
+    trouble: Option<String>,
+}
+
+/// The texts of all policy files, by name.
+struct Files(Vec<(String, String)>);
+
+impl Files {
+    fn read(path: &Path) -> Result<Self, ReloadError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ReloadError::Read { path, source }
+        };
+        if !std::fs::metadata(path).map_err(failed(path))?.is_dir() {
+            let text = std::fs::read_to_string(path).map_err(failed(path))?;
+            return Self(vec![(path.display().to_string(), text)]).bounded(path);
+        }
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(failed(path))? {
+            let file = entry.map_err(failed(path))?.path();
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let is_toml = file.extension().is_some_and(|ending| ending == "toml");
+            // A ConfigMap keeps its real files under names that begin with a dot.
+            if !is_toml || name.starts_with('.') {
+                continue;
+            }
+            // Follows links, which is what a mounted ConfigMap consists of.
+            if std::fs::metadata(&file).map_err(failed(&file))?.is_file() {
+                files.push((name, std::fs::read_to_string(&file).map_err(failed(&file))?));
+            }
+        }
+        if files.is_empty() {
+            return Err(ReloadError::NoFiles { path: path.to_owned() });
+        }
+        files.sort();
+        Self(files).bounded(path)
+    }
+
+    fn bounded(self, path: &Path) -> Result<Self, ReloadError> {
+        if self.0.iter().map(|(_, text)| text.len()).sum::<usize>() > MAX_BYTES {
+            return Err(ReloadError::TooLarge { path: path.to_owned() });
+        }
+        Ok(self)
+    }
+
+    fn digest(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        for (name, text) in &self.0 {
+            // Lengths first, so that no text can be moved between neighbours unseen.
+            hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        }
+        hasher.finalize()
+    }
+
+    fn parse(&self) -> Result<PolicySet, ReloadError> {
+        let sources: Vec<_> = self.0.iter().map(|(name, text)| Source { name, text }).collect();
+        PolicySet::parse(&sources).map_err(ReloadError::Mistakes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn policy(id: &str) -> String {
+        format!("[[policies]]\nid = \"{id}\"\neffect = \"allow\"\nallowed_tools = [\"t\"]\n")
+    }
+
+    fn counts(book: &Rulebook, look: &mut Look) -> Option<Result<usize, String>> {
+        book.look(look).map(|told| told.map_err(|error| error.to_string()))
+    }
+
+    #[test]
+    fn without_a_file_nothing_is_allowed() {
+        let book = Rulebook::load(None).unwrap();
+        assert!(book.rules().policies.is_empty());
+        assert_eq!(book.reload().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_path_that_is_missing_or_holds_nothing_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("none.toml");
+        let error = Rulebook::load(Some(&missing)).unwrap_err();
+        assert!(error.to_string().contains("none.toml"), "{error}");
+        assert!(matches!(Rulebook::load(Some(dir.path())), Err(ReloadError::NoFiles { .. })));
+        fs::write(dir.path().join("a.toml"), [0xFF]).unwrap();
+        assert!(matches!(Rulebook::load(Some(dir.path())), Err(ReloadError::Read { .. })));
+    }
+
+    #[test]
+    fn a_folder_is_read_in_the_order_of_names() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("b.toml"), policy("b")).unwrap();
+        fs::write(dir.path().join("a.toml"), policy("a")).unwrap();
+        fs::write(dir.path().join("notes.txt"), "not policies").unwrap();
+        fs::write(dir.path().join(".hidden.toml"), "not policies").unwrap();
+        let files = Files::read(dir.path()).unwrap();
+        let names: Vec<_> = files.0.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a.toml", "b.toml"]);
+        assert_eq!(Rulebook::load(Some(dir.path())).unwrap().rules().policies.len(), 2);
+    }
+
+    #[test]
+    fn a_reload_is_all_or_nothing_and_holders_keep_their_set() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.toml"), policy("a")).unwrap();
+        let book = Rulebook::load(Some(dir.path())).unwrap();
+        let held = book.rules();
+        fs::write(dir.path().join("b.toml"), policy("b")).unwrap();
+        assert_eq!(book.reload().unwrap(), 2);
+        assert_eq!((held.policies.len(), book.rules().policies.len()), (1, 2));
+        fs::write(dir.path().join("c.toml"), "[[policies]]\nid = 3\neffect = \"deny\"\n").unwrap();
+        let mistakes = book.reload().unwrap_err().mistakes();
+        assert_eq!((mistakes[0].source.as_str(), mistakes[0].line), ("c.toml", 2));
+        assert_eq!(book.rules().policies.len(), 2);
+    }
+
+    #[test]
+    fn what_was_read_earlier_does_not_replace_what_was_read_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        fs::write(&file, policy("a")).unwrap();
+        let book = Rulebook::load(Some(&file)).unwrap();
+        let earlier = book.read().unwrap();
+        fs::write(&file, policy("b") + &policy("c")).unwrap();
+        let later = book.read().unwrap();
+        assert_eq!(book.put(later).policies.len(), 2);
+        assert_eq!(book.put(earlier).policies.len(), 2);
+    }
+
+    #[test]
+    fn a_change_is_read_when_it_has_stood_still_for_one_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        fs::write(&file, policy("a")).unwrap();
+        let book = Rulebook::load(Some(&file)).unwrap();
+        let mut look = Look::default();
+        assert_eq!(counts(&book, &mut look), None);
+        fs::write(&file, "").unwrap();
+        assert_eq!(counts(&book, &mut look), None);
+        fs::write(&file, policy("b") + &policy("c")).unwrap();
+        assert_eq!(counts(&book, &mut look), None);
+        assert_eq!(counts(&book, &mut look), Some(Ok(2)));
+        assert_eq!(counts(&book, &mut look), None);
+    }
+
+    #[test]
+    fn a_mistake_is_told_once_and_the_old_set_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        fs::write(&file, policy("a")).unwrap();
+        let book = Rulebook::load(Some(&file)).unwrap();
+        let mut look = Look::default();
+        fs::write(&file, "[[policies]]\n").unwrap();
+        assert_eq!(counts(&book, &mut look), None);
+        assert!(matches!(counts(&book, &mut look), Some(Err(_))));
+        assert_eq!(counts(&book, &mut look), None);
+        fs::remove_file(&file).unwrap();
+        assert!(matches!(counts(&book, &mut look), Some(Err(_))));
+        assert_eq!(counts(&book, &mut look), None);
+        assert_eq!(book.rules().policies.len(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_config_map_that_swaps_its_links_is_noticed() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        for (version, ids) in [("..1", "a"), ("..2", "b")] {
+            fs::create_dir(dir.path().join(version)).unwrap();
+            fs::write(dir.path().join(version).join("p.toml"), policy(ids)).unwrap();
+        }
+        let data = dir.path().join("..data");
+        symlink("..1", &data).unwrap();
+        symlink("..data/p.toml", dir.path().join("p.toml")).unwrap();
+        let book = Rulebook::load(Some(dir.path())).unwrap();
+        let before = book.rules().policies.version().to_owned();
+        symlink("..2", dir.path().join("..tmp")).unwrap();
+        fs::rename(dir.path().join("..tmp"), &data).unwrap();
+        let mut look = Look::default();
+        assert_eq!(counts(&book, &mut look), None);
+        assert_eq!(counts(&book, &mut look), Some(Ok(1)));
+        assert_ne!(book.rules().policies.version(), before);
+    }
+}
