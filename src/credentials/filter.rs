@@ -97,32 +97,48 @@ impl Filter {
             }
             values.extend_from_slice(noise);
         }
+        if values.contains(&b' ') {
+            self.spell(form, at + 1, gram.and(b"+"));
+        }
+        if gram.len + 1 == GRAM {
+            // Of what follows only the first byte would count.
+            return b"%\\&".iter().for_each(|&b| self.spell(form, at + 1, gram.and(&[b])));
+        }
         for &value in &values {
-            if value == b' ' {
-                self.spell(form, at + 1, gram.and(b"+"));
-            }
-            if let Some(letter) = escape_letter(value) {
-                self.spell(form, at + 1, gram.and(&[b'\\', letter]));
-                self.spell(form, at + 1, gram.and(&[b'\\', b'\\', letter]));
-            }
-            for code in [value, b'%', b'\\', b'&', b'+'] {
-                let (high, low) = (hex_digit(code >> 4), hex_digit(code));
-                self.spell(form, at + 1, gram.and(&[b'%', high, low]));
-                self.spell(form, at + 1, gram.and(&[b'\\', b'x', high]));
-            }
-            for (name, _) in ENTITIES.iter().filter(|(_, byte)| *byte == value || *byte == b'&') {
-                let start = name.bytes().take(2).fold(gram.and(b"&"), |gram, b| gram.and(&[b]));
-                self.spell(form, at + 1, start);
-            }
+            self.spell_escaped(form, at, gram, value);
+        }
+        for code in *b"%\\&+" {
+            self.spell_coded(form, at, gram, code);
         }
         let unit = form.char_at(at).map(|c| *c.encode_utf16(&mut [0; 2]).first().unwrap_or(&0));
         let digit = unit.and_then(|u| u8::try_from(u >> 12).ok()).map_or(b'0', hex_digit);
-        for start in [b"\\u0", &[b'\\', b'u', digit], b"\\\\u", b"\\\\x", b"\\\\\\", b"&#x"] {
+        for start in
+            [b"\\u0", &[b'\\', b'u', digit], b"\\\\u", b"\\\\x", b"\\\\\\", b"&#x", b"&am"]
+        {
             self.spell(form, at + 1, gram.and(start));
         }
         for digit in b'0'..=b'9' {
             self.spell(form, at + 1, gram.and(&[b'&', b'#', digit]));
         }
+    }
+
+    /// Spellings of one value that are its own.
+    fn spell_escaped(&mut self, form: &Form, at: usize, gram: Gram, value: u8) {
+        self.spell_coded(form, at, gram, value);
+        if let Some(letter) = escape_letter(value) {
+            self.spell(form, at + 1, gram.and(&[b'\\', letter]));
+            self.spell(form, at + 1, gram.and(&[b'\\', b'\\', letter]));
+        }
+        for (name, _) in ENTITIES.iter().filter(|(_, byte)| *byte == value) {
+            self.spell(form, at + 1, gram.and(b"&").and(name.as_bytes()));
+        }
+    }
+
+    /// `code` as `%hh` and `\xhh`: the value itself, or what introduces another escape of it.
+    fn spell_coded(&mut self, form: &Form, at: usize, gram: Gram, code: u8) {
+        let (high, low) = (hex_digit(code >> 4), hex_digit(code));
+        self.spell(form, at + 1, gram.and(&[b'%', high, low]));
+        self.spell(form, at + 1, gram.and(&[b'\\', b'x', high]));
     }
 }
 

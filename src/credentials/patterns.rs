@@ -29,7 +29,7 @@ pub(super) struct Scan {
     pub spans: Vec<Span>,
     /// From here on the text could still be part of a match.
     pub hold: usize,
-    /// How much of a secret stands at `hold`, in its bytes.
+    /// How much of a secret stands at `hold`, in its bytes; nothing if a whole one does already.
     pub pending_bytes: usize,
 }
 
@@ -83,7 +83,7 @@ impl Patterns {
             let seen = self.seen_at(text, at);
             if let Some(pending_bytes) = seen.pending {
                 scan.hold = at;
-                scan.pending_bytes = pending_bytes;
+                scan.pending_bytes = if seen.end.is_none() { pending_bytes } else { 0 };
                 break;
             }
             if let Some(end) = seen.end {
