@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod credentials;
+pub mod decode;
 pub mod firewall;
 pub mod mcp;
