@@ -5,6 +5,7 @@ pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod credentials;
+pub mod decode;
 pub mod firewall;
 pub mod identity;
 pub mod mcp;

@@ -29,7 +29,7 @@ pub(super) struct Scan {
     pub spans: Vec<Span>,
     /// From here on the text could still be part of a match.
     pub hold: usize,
-    /// How much of a secret stands at `hold`, in its bytes.
+    /// How much of a secret stands at `hold`, in its bytes; nothing if a whole one does already.
     pub pending_bytes: usize,
 }
 
@@ -83,7 +83,7 @@ impl Patterns {
             let seen = self.seen_at(text, at);
             if let Some(pending_bytes) = seen.pending {
                 scan.hold = at;
-                scan.pending_bytes = pending_bytes;
+                scan.pending_bytes = if seen.end.is_none() { pending_bytes } else { 0 };
                 break;
             }
             if let Some(end) = seen.end {
@@ -101,6 +101,9 @@ impl Patterns {
     fn seen_at(&self, text: Text<'_>, at: usize) -> Seen {
         let Some(&raw) = text.bytes.get(at) else { return Seen::default() };
         let mut seen = if Text::is_introducer(raw) {
+            if text.glance(at).is_some_and(|bytes| !bytes.iter().any(|&b| self.starts_any(b))) {
+                return Seen::default();
+            }
             let mut cut = CutShort::default();
             let mut seen = Seen::default();
             for reading in text.read(at, &mut cut) {
@@ -130,6 +133,10 @@ impl Patterns {
             seen.pending = None;
         }
         seen
+    }
+
+    fn starts_any(&self, byte: u8) -> bool {
+        self.by_first.get(usize::from(byte)).is_some_and(|forms| !forms.is_empty())
     }
 
     fn starting_with(&self, byte: u8, text: Text<'_>, at: usize) -> Seen {
