@@ -31,6 +31,8 @@ pub(super) struct Scan {
     pub hold: usize,
     /// How much of a secret stands at `hold`, in its bytes; nothing if a whole one does already.
     pub pending_bytes: usize,
+    /// Where a whole secret that starts at `hold` ends, though more could belong to it.
+    pub held_end: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ impl Patterns {
     /// Searches `text`, whose first `covered` bytes are part of a match that is already known.
     pub(super) fn scan(&self, text: Text<'_>, covered: usize) -> Scan {
         let bytes = text.bytes;
-        let mut scan = Scan { spans: Vec::new(), hold: bytes.len(), pending_bytes: 0 };
+        let mut scan = Scan { hold: bytes.len(), ..Scan::default() };
         if covered > 0 {
             scan.spans.push(Span { start: 0, end: covered, continues: true });
         }
@@ -84,6 +86,7 @@ impl Patterns {
             if let Some(pending_bytes) = seen.pending {
                 scan.hold = at;
                 scan.pending_bytes = if seen.end.is_none() { pending_bytes } else { 0 };
+                scan.held_end = seen.end;
                 break;
             }
             if let Some(end) = seen.end {
@@ -160,6 +163,15 @@ impl Scan {
                 let start = escape_start(bytes, start).max(free_from);
                 self.spans.push(Span { start, end, continues: false });
             }
+        }
+    }
+
+    /// Counts a whole secret at `hold` as a match, for texts whose end does not wait for more.
+    pub(super) fn settle(&mut self) {
+        let Some(end) = self.held_end.take() else { return };
+        match self.spans.last_mut() {
+            Some(last) if self.hold < last.end => last.end = last.end.max(end),
+            _ => self.spans.push(Span { start: self.hold, end, continues: false }),
         }
     }
 

@@ -232,7 +232,8 @@ impl SseScrubber {
     }
 
     fn begin(&mut self, place: u64, content: &[u8], stream_at: usize, event_at: usize) {
-        let scan = self.patterns.scan(Text { bytes: content, complete: false }, 0);
+        let mut scan = self.patterns.scan(Text { bytes: content, complete: false }, 0);
+        scan.settle();
         if let Some(tail) = content.get(scan.hold..).filter(|tail| !tail.is_empty()) {
             let covered = scan.spans.last().map_or(0, |s| s.end).saturating_sub(scan.hold);
             let stream_at = stream_at + scan.hold;
@@ -259,7 +260,8 @@ impl SseScrubber {
         let at = tail.len();
         tail.extend_from_slice(content);
         parts.push(Part { at, end: tail.len(), stream_at, event_at });
-        let scan = self.patterns.scan(Text { bytes: &tail, complete: false }, covered);
+        let mut scan = self.patterns.scan(Text { bytes: &tail, complete: false }, covered);
+        scan.settle();
         self.edit_all(&scan.spans, &parts);
         if scan.hold == tail.len() {
             return;
