@@ -10,14 +10,14 @@ mod edit;
 mod encodings;
 mod events;
 mod filter;
+#[cfg(test)]
+mod laws;
 mod patterns;
 mod reference;
 mod scrubber;
 mod sse;
 mod strings;
 mod vault;
-#[cfg(test)]
-mod laws;
 
 pub use edit::{CredentialDenial, Edits, Grant, expand_header, resolve};
 pub use patterns::Patterns;

@@ -5,3 +5,4 @@ pub mod credentials;
 pub mod decode;
 pub mod firewall;
 pub mod mcp;
+pub mod secrets;

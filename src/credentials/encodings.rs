@@ -83,7 +83,10 @@ pub(super) fn forms(secret: &[u8]) -> Vec<Form> {
     }
     if let Ok(text) = std::str::from_utf8(secret) {
         let escaped = json_escaped(text);
-        for text in [Some(text), (escaped.as_str() != text).then_some(escaped.as_str())].into_iter().flatten() {
+        for text in [Some(text), (escaped.as_str() != text).then_some(escaped.as_str())]
+            .into_iter()
+            .flatten()
+        {
             let units = || text.encode_utf16();
             let little: Vec<u8> = units().flat_map(u16::to_le_bytes).collect();
             let big: Vec<u8> = units().flat_map(u16::to_be_bytes).collect();
@@ -93,9 +96,7 @@ pub(super) fn forms(secret: &[u8]) -> Vec<Form> {
             }
         }
     }
-    forms.retain(|f| {
-        !matches!(f.kind, Kind::Base64 | Kind::Base32) || f.required >= LEAST_CODED
-    });
+    forms.retain(|f| !matches!(f.kind, Kind::Base64 | Kind::Base32) || f.required >= LEAST_CODED);
     forms
 }
 

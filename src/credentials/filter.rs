@@ -143,8 +143,7 @@ impl Filter {
         }
         let unit = form.char_at(at).map(|c| *c.encode_utf16(&mut [0; 2]).first().unwrap_or(&0));
         let digit = unit.and_then(|u| u8::try_from(u >> 12).ok()).map_or(b'0', hex_digit);
-        for start in
-            [b"\\u0", &[b'\\', b'u', digit], b"\\\\u", b"\\\\x", b"\\\\\\", b"&#x", b"&am"]
+        for start in [b"\\u0", &[b'\\', b'u', digit], b"\\\\u", b"\\\\x", b"\\\\\\", b"&#x", b"&am"]
         {
             self.spell(form, at + 1, gram.and(start));
         }

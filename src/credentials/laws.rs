@@ -72,6 +72,8 @@ fn json_stays_valid() {
     check("npassword", &["\"x\\", "npass", "word\""], "\"x[CREDENTIAL]\"");
     check("npassword", &["\"x\\\\npassword\""], "\"x\\\\[CREDENTIAL]\"");
     check("41password", &["\"\\u00", "41password\""], "\"[CREDENTIAL]\"");
+    check("\"quoted\"", &["[\"quoted\"]"], "[\"[CREDENTIAL]\"]");
+    check("quoted\"", &["[\"a quoted\\\\\"]"], "[\"a [CREDENTIAL]\"]");
     check("7391", &["{\"n\":127391.5,\"m\":1}"], "{\"n\":\"[CREDENTIAL]\",\"m\":1}");
     check("7391", &["{\"n\":12", "7", "391", "5}"], "{\"n\":\"[CREDENTIAL]\"}");
     check("7391", &["{\"n\":\"12", "7", "391", "5\"}"], "{\"n\":\"12[CREDENTIAL]5\"}");
@@ -216,7 +218,8 @@ impl Encoding {
             }
             Self::Base64Lines { lead } => {
                 let text = STANDARD.encode(led(lead));
-                let lines: Vec<_> = text.as_bytes().chunks(7).map(String::from_utf8_lossy).collect();
+                let lines: Vec<_> =
+                    text.as_bytes().chunks(7).map(String::from_utf8_lossy).collect();
                 lines.join("\\r\\n")
             }
             Self::Base32 { lead } => base32(&led(lead)),
@@ -310,7 +313,13 @@ pub(crate) fn cuts() -> impl Strategy<Value = Vec<Index>> {
 }
 
 /// `body` through the decoder and the scrubber, compressed by `coding` and cut at `cuts`.
-fn through(patterns: &Arc<Patterns>, json: bool, coding: &str, body: &[u8], cuts: &[Index]) -> Vec<u8> {
+fn through(
+    patterns: &Arc<Patterns>,
+    json: bool,
+    coding: &str,
+    body: &[u8],
+    cuts: &[Index],
+) -> Vec<u8> {
     let content = if json { Content::Json } else { Content::Other };
     let mut scrubber = Scrubber::new(Arc::clone(patterns), content);
     let packed = if coding.is_empty() { body.to_vec() } else { compress(coding, body) };

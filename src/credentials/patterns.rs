@@ -153,9 +153,13 @@ impl Patterns {
 }
 
 impl Scan {
-    /// Adds a match. Where it starts inside an escape of JSON, the escape goes with it, or a lone
-    /// backslash would be left before the replacement.
+    /// Adds a match, fitted to JSON. Where it starts inside an escape, the escape goes with it, or a
+    /// lone backslash would be left before the replacement; a quote at its ends that opens or
+    /// closes a string stays.
     fn add(&mut self, bytes: &[u8], start: usize, end: usize) {
+        let quotes = |at: usize| bytes.get(at) == Some(&b'"') && escape_start(bytes, at) == at;
+        let start = start + usize::from(end - start > 2 && quotes(start));
+        let end = end - usize::from(end - start > 1 && quotes(end - 1));
         match self.spans.last_mut() {
             Some(last) if start < last.end => last.end = last.end.max(end),
             last => {
@@ -167,11 +171,9 @@ impl Scan {
     }
 
     /// Counts a whole secret at `hold` as a match, for texts whose end does not wait for more.
-    pub(super) fn settle(&mut self) {
-        let Some(end) = self.held_end.take() else { return };
-        match self.spans.last_mut() {
-            Some(last) if self.hold < last.end => last.end = last.end.max(end),
-            _ => self.spans.push(Span { start: self.hold, end, continues: false }),
+    pub(super) fn settle(&mut self, bytes: &[u8]) {
+        if let Some(end) = self.held_end.take() {
+            self.add(bytes, self.hold, end);
         }
     }
 

@@ -32,9 +32,7 @@ pub enum Misuse {
          into a string value there"
     )]
     Misplaced,
-    #[error(
-        "a credential reference stands in a key of `arguments`; move it into a string value"
-    )]
+    #[error("a credential reference stands in a key of `arguments`; move it into a string value")]
     InKey,
     #[error(
         "a credential reference cannot be read; write `${{CRED:name}}` with a name of at most 64 \
@@ -228,14 +226,14 @@ mod tests {
     fn a_reference_is_found_however_it_is_written() {
         finds(r#"{"a":"x"}"#, &[]);
         finds(r#"{"a":"${CRED:k}"}"#, &[("k", "${CRED:k}")]);
-        finds(r#"{"a":["-${CRED:k}${CRED:a.b-c_D9}!"]}"#, &[
-            ("k", "${CRED:k}"),
-            ("a.b-c_D9", "${CRED:a.b-c_D9}"),
-        ]);
-        finds(r#"{"a":"é\n\u0024{CR\u0045D:\u006b\u007D"}"#, &[(
-            "k",
-            r"\u0024{CR\u0045D:\u006b\u007D",
-        )]);
+        finds(
+            r#"{"a":["-${CRED:k}${CRED:a.b-c_D9}!"]}"#,
+            &[("k", "${CRED:k}"), ("a.b-c_D9", "${CRED:a.b-c_D9}")],
+        );
+        finds(
+            r#"{"a":"é\n\u0024{CR\u0045D:\u006b\u007D"}"#,
+            &[("k", r"\u0024{CR\u0045D:\u006b\u007D")],
+        );
         finds(r#"{"a":"$${CRED:k}"}"#, &[("k", "${CRED:k}")]);
         finds(r#"{"a":"${${CRED:k}}"}"#, &[("k", "${CRED:k}")]);
         finds(r#"{"a":"\\${CRED:k}"}"#, &[("k", "${CRED:k}")]);
@@ -244,7 +242,9 @@ mod tests {
 
     #[test]
     fn what_looks_alike_is_text() {
-        for text in ["${cred:k}", "$ {CRED:k}", "$CRED:k", "{CRED:k}", "${CRED k}", "\\\\u0024{CRED:k}"] {
+        for text in
+            ["${cred:k}", "$ {CRED:k}", "$CRED:k", "{CRED:k}", "${CRED k}", "\\\\u0024{CRED:k}"]
+        {
             finds(&format!("{{\"a\":\"{text}\"}}"), &[]);
         }
     }
@@ -269,7 +269,8 @@ mod tests {
     #[test]
     fn a_reference_that_cannot_be_read_is_refused() {
         let long = "n".repeat(MAX_NAME_BYTES + 1);
-        for name in ["${CRED:}", "${CRED:a b}", "${CRED:a", "${CRED:", "${CRED:a${CRED:b}}", &long] {
+        for name in ["${CRED:}", "${CRED:a b}", "${CRED:a", "${CRED:", "${CRED:a${CRED:b}}", &long]
+        {
             let name = if name == long { format!("${{CRED:{long}}}") } else { name.to_owned() };
             refuses(&format!("{{\"params\":{{\"arguments\":[\"{name}\"]}}}}"), Misuse::Malformed);
         }

@@ -195,7 +195,8 @@ mod tests {
         let mut secret = Secret::plain("k", "value");
         assert!(secret.allows_tool("any") && secret.allows_upstream("http://mcp:1/x"));
         secret.tools = Some(vec!["read".into(), "list_*".into()]);
-        for (tool, allowed) in [("read", true), ("reads", false), ("list_a", true), ("list", false)] {
+        for (tool, allowed) in [("read", true), ("reads", false), ("list_a", true), ("list", false)]
+        {
             assert_eq!(secret.allows_tool(tool), allowed, "{tool}");
         }
         let url = "https://mcp.example:8443/mcp";

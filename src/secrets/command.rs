@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -29,15 +29,16 @@ pub(super) fn run(
     let (done, finished) = mpsc::sync_channel(1);
     // Reads in a thread of its own, because reading a pipe has no deadline. If the program left a
     // child behind that keeps the pipe open, the thread ends with that.
-    let reader = std::thread::Builder::new().name("credentials-command".to_owned()).spawn(move || {
-        let mut output = Zeroizing::new(Vec::with_capacity(64 * 1024));
-        let read = match stdout {
-            Some(stdout) => stdout.take(max_bytes + 1).read_to_end(&mut output).map(|_| ()),
-            None => Ok(()),
-        };
-        // Nobody listens any more after the deadline.
-        drop(done.send(read.map(|()| output)));
-    });
+    let reader =
+        std::thread::Builder::new().name("credentials-command".to_owned()).spawn(move || {
+            let mut output = Zeroizing::new(Vec::with_capacity(64 * 1024));
+            let read = match stdout {
+                Some(stdout) => stdout.take(max_bytes + 1).read_to_end(&mut output).map(|_| ()),
+                None => Ok(()),
+            };
+            // Nobody listens any more after the deadline.
+            drop(done.send(read.map(|()| output)));
+        });
     let outcome = match reader {
         Ok(_detached) => finished.recv_timeout(timeout),
         Err(e) => {
@@ -61,25 +62,33 @@ pub(super) fn run(
         return Err(format!("printed more than {max_bytes} bytes"));
     }
     // Its output is closed; a program that does not end then is ended.
-    let status = wait(child, timeout)?;
+    let Some(status) = wait(&mut child, timeout) else {
+        end(&mut child);
+        return Err("does not end".to_owned());
+    };
     if status.success() { Ok(output) } else { Err(format!("failed: {status}")) }
 }
 
-fn wait(
-    child: std::process::Child,
-    timeout: Duration,
-) -> Result<std::process::ExitStatus, String> {
-    let id = child.id();
-    let (done, finished) = mpsc::sync_channel(1);
-    let shared = std::sync::Arc::new(std::sync::Mutex::new(child));
-    let waiting = std::sync::Arc::clone(&shared);
-    let _ = (id, waiting, done, finished, timeout);
-    let mut child = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    child.wait().map_err(|e| format!("cannot be waited for: {e}"))
+/// Waits for the program to end, looking again and again, as the standard library has no deadline
+/// for it.
+fn wait(child: &mut Child, timeout: Duration) -> Option<ExitStatus> {
+    const STEP: Duration = Duration::from_millis(5);
+    let steps = timeout.as_millis() / STEP.as_millis() + 1;
+    let (_open, never) = mpsc::sync_channel::<()>(0);
+    for _ in 0..steps {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        // Nothing is ever sent.
+        if never.recv_timeout(STEP).is_ok() {
+            break;
+        }
+    }
+    None
 }
 
 /// Kills the program and collects it.
-fn end(child: &mut std::process::Child) {
+fn end(child: &mut Child) {
     // It may have ended by itself, which is as well.
     drop(child.kill());
     drop(child.wait());
