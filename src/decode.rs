@@ -69,12 +69,26 @@ impl std::fmt::Debug for Decoder {
 }
 
 enum Coding {
-    Gzip { inflate: Decompress, between: bool },
+    Gzip {
+        inflate: Decompress,
+        between: bool,
+    },
     /// `deflate` before it is clear whether it has the zlib header that it should have.
-    DeflateHead { first: Option<u8> },
-    Deflate { inflate: Decompress, ended: bool },
-    Brotli { state: Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>, ended: bool },
-    Zstd { decoder: zstd::stream::raw::Decoder<'static>, between: bool },
+    DeflateHead {
+        first: Option<u8>,
+    },
+    Deflate {
+        inflate: Decompress,
+        ended: bool,
+    },
+    Brotli {
+        state: Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>,
+        ended: bool,
+    },
+    Zstd {
+        decoder: zstd::stream::raw::Decoder<'static>,
+        between: bool,
+    },
 }
 
 /// What one step did.
@@ -216,7 +230,8 @@ impl Coding {
                 }
                 let mut from = InBuffer::around(input);
                 let mut to = OutBuffer::around(out);
-                let left = decoder.run(&mut from, &mut to).map_err(|_broken| DecodeError::Broken)?;
+                let left =
+                    decoder.run(&mut from, &mut to).map_err(|_broken| DecodeError::Broken)?;
                 *between = left == 0;
                 Ok(Step { taken: from.pos(), given: to.pos() })
             }
@@ -233,9 +248,7 @@ fn gzip() -> Decompress {
 /// RFC 1950: method 8, and the two bytes together divisible by 31. Some servers send deflate
 /// without the header.
 fn is_zlib_header(first: u8, second: u8) -> bool {
-    first & 0x0F == 8
-        && first >> 4 <= 7
-        && u16::from_be_bytes([first, second]).is_multiple_of(31)
+    first & 0x0F == 8 && first >> 4 <= 7 && u16::from_be_bytes([first, second]).is_multiple_of(31)
 }
 
 fn inflate_step(
@@ -313,7 +326,9 @@ pub(crate) mod tests {
             match coding {
                 "deflate" => Self::Zlib(ZlibEncoder::new(Vec::new(), Compression::default())),
                 "raw deflate" => Self::Raw(DeflateEncoder::new(Vec::new(), Compression::default())),
-                "br" => Self::Brotli(Box::new(brotli::CompressorWriter::new(Vec::new(), 4096, 5, 22))),
+                "br" => {
+                    Self::Brotli(Box::new(brotli::CompressorWriter::new(Vec::new(), 4096, 5, 22)))
+                }
                 "zstd" => Self::Zstd(zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap()),
                 _ => Self::Gzip(GzEncoder::new(Vec::new(), Compression::default())),
             }
@@ -372,7 +387,9 @@ pub(crate) mod tests {
     }
 
     fn text() -> Vec<u8> {
-        (0..20_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_string().into_bytes()).collect()
+        (0..20_000u32)
+            .flat_map(|n| n.wrapping_mul(2_654_435_761).to_string().into_bytes())
+            .collect()
     }
 
     #[test]

@@ -343,13 +343,25 @@ mod tests {
 
     #[test]
     fn a_glance_sees_no_less_than_a_reading() {
-        for head in ["%41", "%zz", "%25", "%\\", "\\n", "\\q", "\\\\n", "\\\\\\\"", "\\u0041", "\\\\u0041"]
-            .into_iter()
-            .chain(["\\u4e2d", "\\u00e9", "\\ud83d\\udd11", "\\xe9", "\\u00", "+", "&#65;", "\\%41"])
-            .map(str::to_owned)
-            .chain((1..12).map(|n| "\\".repeat(n)))
+        for head in
+            ["%41", "%zz", "%25", "%\\", "\\n", "\\q", "\\\\n", "\\\\\\\"", "\\u0041", "\\\\u0041"]
+                .into_iter()
+                .chain([
+                    "\\u4e2d",
+                    "\\u00e9",
+                    "\\ud83d\\udd11",
+                    "\\xe9",
+                    "\\u00",
+                    "+",
+                    "&#65;",
+                    "\\%41",
+                ])
+                .map(str::to_owned)
+                .chain((1..12).map(|n| "\\".repeat(n)))
         {
-            for tail in ["                ", "nnnnnnnnnnnnnnnn", "4141414141414141", "%41%41%41%41%41%41"] {
+            for tail in
+                ["                ", "nnnnnnnnnnnnnnnn", "4141414141414141", "%41%41%41%41%41%41"]
+            {
                 let bytes = format!("{head}{tail}");
                 let text = Text { bytes: bytes.as_bytes(), complete: true };
                 let Some(glance) = text.glance(0) else { continue };

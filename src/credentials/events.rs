@@ -116,12 +116,10 @@ mod tests {
         check(&["data: a", "\n", "\n", "x"], &["data: a\n\n"]);
         check(&["data: a\r", "\n\r", "\ndata: b\n\n"], &["data: a\r\n\r", "\n", "data: b\n\n"]);
         check(&["data: a\r", "\ndata: b\n\n"], &["data: a\r\ndata: b\n\n"]);
-        check(&[": ping\n", ": ping\n\ndata: a\n:c\n\n"], &[
-            ": ping\n",
-            ": ping\n",
-            "\n",
-            "data: a\n:c\n\n",
-        ]);
+        check(
+            &[": ping\n", ": ping\n\ndata: a\n:c\n\n"],
+            &[": ping\n", ": ping\n", "\n", "data: a\n:c\n\n"],
+        );
     }
 
     #[test]
@@ -132,7 +130,10 @@ mod tests {
                 .map(|r| event.get(r).unwrap().to_owned())
                 .collect::<Vec<_>>()
         };
-        assert_eq!(values("event: x\ndata: a\ndata:b\r\ndata:  c\rid: 1\ndata\n\n"), ["a", "b", " c", ""]);
+        assert_eq!(
+            values("event: x\ndata: a\ndata:b\r\ndata:  c\rid: 1\ndata\n\n"),
+            ["a", "b", " c", ""]
+        );
         assert_eq!(values("\u{feff}data: a\n\n"), ["a"]);
         assert!(values("database: a\n:data: b\n\n").is_empty());
     }

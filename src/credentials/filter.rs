@@ -46,10 +46,9 @@ impl Filter {
     pub(super) fn next(&self, text: &[u8], from: usize) -> Option<usize> {
         let mut at = from;
         while let Some(block) = text.get(at..).and_then(<[u8]>::first_chunk::<{ BLOCK + GRAM }>) {
-            let windows = windows(block);
-            let hits = windows.iter().fold(0, |hits, &word| hits | self.bit(word));
+            let hits = windows(block).iter().fold(0, |hits, &word| hits | self.bit(word));
             if hits & 1 != 0
-                && let Some(hit) = windows.iter().position(|&word| self.holds(word))
+                && let Some(hit) = self.first_hit(block)
             {
                 return Some(at + hit);
             }
@@ -64,17 +63,23 @@ impl Filter {
         (0..rest.len()).find(may_start).map(|n| at + n)
     }
 
+    // Kept out of the loop, whose registers it would take.
+    #[inline(never)]
+    fn first_hit(&self, block: &[u8; BLOCK + GRAM]) -> Option<usize> {
+        windows(block).iter().position(|&word| self.holds(word))
+    }
+
     /// What the large table says of a folded window, in the lowest bit.
     #[inline]
     fn bit(&self, word: u32) -> u32 {
         let (index, bit) = place(word, SPREAD);
-        self.table.get(index % WORDS).map_or(0, |bits| bits >> bit)
+        self.table.get(index % WORDS).map_or(0, |bits| bits.wrapping_shr(bit))
     }
 
     /// Whether both tables know a folded window.
     fn holds(&self, word: u32) -> bool {
         let (index, bit) = place(word, CHECK_SPREAD);
-        let known = |bits: &u32| bits >> bit & 1 == 1;
+        let known = |bits: &u32| bits.wrapping_shr(bit) & 1 == 1;
         self.bit(word) & 1 == 1 && self.check.get(index % CHECK_WORDS).is_some_and(known)
     }
 
@@ -83,11 +88,11 @@ impl Filter {
         let word = u32::from_le_bytes([a, b, c, 0]) | FOLD;
         let (index, bit) = place(word, SPREAD);
         if let Some(bits) = self.table.get_mut(index % WORDS) {
-            *bits |= 1 << bit;
+            *bits |= 1u32.wrapping_shl(bit);
         }
         let (index, bit) = place(word, CHECK_SPREAD);
         if let Some(bits) = self.check.get_mut(index % CHECK_WORDS) {
-            *bits |= 1 << bit;
+            *bits |= 1u32.wrapping_shl(bit);
         }
         if let Some(first) = self.first.get_mut(usize::from(a)) {
             *first = true;
@@ -138,8 +143,7 @@ impl Filter {
         }
         let unit = form.char_at(at).map(|c| *c.encode_utf16(&mut [0; 2]).first().unwrap_or(&0));
         let digit = unit.and_then(|u| u8::try_from(u >> 12).ok()).map_or(b'0', hex_digit);
-        for start in
-            [b"\\u0", &[b'\\', b'u', digit], b"\\\\u", b"\\\\x", b"\\\\\\", b"&#x", b"&am"]
+        for start in [b"\\u0", &[b'\\', b'u', digit], b"\\\\u", b"\\\\x", b"\\\\\\", b"&#x", b"&am"]
         {
             self.spell(form, at + 1, gram.and(start));
         }
@@ -168,20 +172,19 @@ impl Filter {
     }
 }
 
-/// Where a table keeps a folded window: `(word, bit)`.
+/// Where a table keeps a folded window: its word, and its bit modulo 32.
 #[inline]
 fn place(word: u32, spread: u32) -> (usize, u32) {
     let hash = word.wrapping_mul(spread);
-    ((hash >> 20) as usize, hash >> 15 & 31)
+    ((hash >> 20) as usize, hash >> 15)
 }
 
 /// The folded windows that start at each of the block's positions, in their three lower bytes.
 #[expect(clippy::cast_possible_truncation, reason = "the lower bytes are what is wanted")]
 #[inline]
 fn windows(block: &[u8; BLOCK + GRAM]) -> [u32; BLOCK] {
-    let [a, b, c, d, e, f, g, h, i, j, k] = *block;
-    let low = u64::from_le_bytes([a, b, c, d, e, f, g, h]) | FOLD_ALL;
-    let high = u64::from_le_bytes([d, e, f, g, h, i, j, k]) | FOLD_ALL;
+    let eight = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |b| u64::from_le_bytes(*b)) | FOLD_ALL;
+    let (low, high) = (eight(block.first_chunk()), eight(block.last_chunk()));
     [
         low as u32,
         (low >> 8) as u32,

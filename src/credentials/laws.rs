@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::{Content, Patterns, Scrubber};
+use super::{Content, Patterns, REPLACEMENT, Scrubber, SseScrubber};
+use crate::decode::Bounds;
+use crate::decode::tests::{CODINGS, compress, decoder};
 
 /// Secrets that have broken others.
 pub(super) const AWKWARD: &[&str] = &[
@@ -70,6 +72,8 @@ fn json_stays_valid() {
     check("npassword", &["\"x\\", "npass", "word\""], "\"x[CREDENTIAL]\"");
     check("npassword", &["\"x\\\\npassword\""], "\"x\\\\[CREDENTIAL]\"");
     check("41password", &["\"\\u00", "41password\""], "\"[CREDENTIAL]\"");
+    check("\"quoted\"", &["[\"quoted\"]"], "[\"[CREDENTIAL]\"]");
+    check("quoted\"", &["[\"a quoted\\\\\"]"], "[\"a [CREDENTIAL]\"]");
     check("7391", &["{\"n\":127391.5,\"m\":1}"], "{\"n\":\"[CREDENTIAL]\",\"m\":1}");
     check("7391", &["{\"n\":12", "7", "391", "5}"], "{\"n\":\"[CREDENTIAL]\"}");
     check("7391", &["{\"n\":\"12", "7", "391", "5\"}"], "{\"n\":\"12[CREDENTIAL]5\"}");
@@ -214,7 +218,8 @@ impl Encoding {
             }
             Self::Base64Lines { lead } => {
                 let text = STANDARD.encode(led(lead));
-                let lines: Vec<_> = text.as_bytes().chunks(7).map(String::from_utf8_lossy).collect();
+                let lines: Vec<_> =
+                    text.as_bytes().chunks(7).map(String::from_utf8_lossy).collect();
                 lines.join("\\r\\n")
             }
             Self::Base32 { lead } => base32(&led(lead)),
@@ -307,28 +312,101 @@ pub(crate) fn cuts() -> impl Strategy<Value = Vec<Index>> {
     proptest::collection::vec(any::<Index>(), 0..12)
 }
 
+/// `body` through the decoder and the scrubber, compressed by `coding` and cut at `cuts`.
+fn through(
+    patterns: &Arc<Patterns>,
+    json: bool,
+    coding: &str,
+    body: &[u8],
+    cuts: &[Index],
+) -> Vec<u8> {
+    let content = if json { Content::Json } else { Content::Other };
+    let mut scrubber = Scrubber::new(Arc::clone(patterns), content);
+    let packed = if coding.is_empty() { body.to_vec() } else { compress(coding, body) };
+    let mut decoder = (!coding.is_empty()).then(|| decoder(coding, Bounds::body(1 << 20)));
+    let mut out = Vec::new();
+    for chunk in chunks(&packed, cuts) {
+        let mut plain = BytesMut::new();
+        match &mut decoder {
+            Some(decoder) => decoder.push(chunk, &mut plain).unwrap(),
+            None => plain.extend_from_slice(chunk),
+        }
+        out.extend_from_slice(&scrubber.push(plain.freeze()));
+    }
+    if let Some(decoder) = decoder {
+        decoder.finish().unwrap();
+    }
+    out.extend_from_slice(&scrubber.finish());
+    out
+}
+
+/// No compression most of the time, since it takes most of the time.
+fn codings() -> impl Strategy<Value = &'static str> {
+    prop_oneof![15 => Just(""), 1 => select(CODINGS)]
+}
+
 proptest! {
     #![proptest_config(cases(1500))]
 
     #[test]
-    fn no_secret_passes_in_any_encoding_place_and_chunking(
+    fn no_secret_passes_in_any_encoding_place_chunking_and_compression(
         secret in any_secret(),
         other in any_secret(),
         encoding in select(ENCODINGS),
         before in around(),
         after in around(),
         json in any::<bool>(),
+        coding in codings(),
         cuts in cuts(),
     ) {
         let Some(encoded) = encoding.of(&secret) else { return Ok(()) };
         let body = format!("{before}{encoded}{after}").into_bytes();
-        let content = if json { Content::Json } else { Content::Other };
-        let secrets: [&[u8]; 2] = [&secret, &other];
-        let (out, count) = scrub(&secrets, content, &chunks(&body, &cuts));
+        let patterns = Arc::new(Patterns::new([secret.as_slice(), other.as_slice()]));
+        let out = through(&patterns, json, coding, &body, &cuts);
         prop_assert!(!leaks(&secret, encoding, &out), "{:?}", String::from_utf8_lossy(&out));
-        prop_assert!(count >= 1);
-        let (whole, _) = scrub(&secrets, content, &[&body]);
+        prop_assert!(memchr::memmem::find(&out, REPLACEMENT).is_some());
+        let whole = through(&patterns, json, "", &body, &[]);
         prop_assert_eq!(out, whole, "chunking changes the output");
+    }
+
+    #[test]
+    fn no_secret_passes_in_an_event_stream(
+        secret in any_secret(),
+        encoding in select(ENCODINGS),
+        before in around(),
+        after in around(),
+        split in proptest::option::of(any::<Index>()),
+        cuts in cuts(),
+    ) {
+        let Some(encoded) = encoding.of(&secret) else { return Ok(()) };
+        // Inside a JSON string, so what JSON would not let stand there is escaped.
+        let inner = |text: &str| json_inner(text);
+        let (first, second) = match split {
+            Some(split) => {
+                let at = split.index(encoded.len() + 1);
+                let at = (at..=encoded.len()).find(|&n| encoded.is_char_boundary(n)).unwrap();
+                encoded.split_at(at)
+            }
+            None => (encoded.as_str(), ""),
+        };
+        let event = |text: String| format!("data: {{\"delta\":\"{text}\"}}\n\n");
+        let stream = event(inner(&before) + &inner(first)) + &event(inner(second) + &inner(&after));
+        let patterns = Arc::new(Patterns::new([secret.as_slice()]));
+        let mut scrubber = SseScrubber::new(patterns, 1 << 20);
+        let mut out = Vec::new();
+        for chunk in chunks(stream.as_bytes(), &cuts) {
+            out.extend_from_slice(&scrubber.push(Bytes::copy_from_slice(chunk)).unwrap());
+        }
+        out.extend_from_slice(&scrubber.finish().unwrap());
+        // What a client sees that joins the deltas.
+        let out = String::from_utf8(out).unwrap();
+        let mut joined = String::new();
+        for data in out.lines().filter_map(|line| line.strip_prefix("data: ")) {
+            let value: serde_json::Value = serde_json::from_str(data).unwrap();
+            joined += value["delta"].as_str().unwrap();
+        }
+        prop_assert!(!leaks(&secret, encoding, joined.as_bytes()), "{}", joined);
+        prop_assert!(!leaks(&secret, encoding, out.as_bytes()), "{}", out);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(super) struct Scan {
     pub hold: usize,
     /// How much of a secret stands at `hold`, in its bytes; nothing if a whole one does already.
     pub pending_bytes: usize,
+    /// Where a whole secret that starts at `hold` ends, though more could belong to it.
+    pub held_end: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ impl Patterns {
     /// Searches `text`, whose first `covered` bytes are part of a match that is already known.
     pub(super) fn scan(&self, text: Text<'_>, covered: usize) -> Scan {
         let bytes = text.bytes;
-        let mut scan = Scan { spans: Vec::new(), hold: bytes.len(), pending_bytes: 0 };
+        let mut scan = Scan { hold: bytes.len(), ..Scan::default() };
         if covered > 0 {
             scan.spans.push(Span { start: 0, end: covered, continues: true });
         }
@@ -84,6 +86,7 @@ impl Patterns {
             if let Some(pending_bytes) = seen.pending {
                 scan.hold = at;
                 scan.pending_bytes = if seen.end.is_none() { pending_bytes } else { 0 };
+                scan.held_end = seen.end;
                 break;
             }
             if let Some(end) = seen.end {
@@ -150,9 +153,13 @@ impl Patterns {
 }
 
 impl Scan {
-    /// Adds a match. Where it starts inside an escape of JSON, the escape goes with it, or a lone
-    /// backslash would be left before the replacement.
+    /// Adds a match, fitted to JSON. Where it starts inside an escape, the escape goes with it, or a
+    /// lone backslash would be left before the replacement; a quote at its ends that opens or
+    /// closes a string stays.
     fn add(&mut self, bytes: &[u8], start: usize, end: usize) {
+        let quotes = |at: usize| bytes.get(at) == Some(&b'"') && escape_start(bytes, at) == at;
+        let start = start + usize::from(end - start > 2 && quotes(start));
+        let end = end - usize::from(end - start > 1 && quotes(end - 1));
         match self.spans.last_mut() {
             Some(last) if start < last.end => last.end = last.end.max(end),
             last => {
@@ -160,6 +167,13 @@ impl Scan {
                 let start = escape_start(bytes, start).max(free_from);
                 self.spans.push(Span { start, end, continues: false });
             }
+        }
+    }
+
+    /// Counts a whole secret at `hold` as a match, for texts whose end does not wait for more.
+    pub(super) fn settle(&mut self, bytes: &[u8]) {
+        if let Some(end) = self.held_end.take() {
+            self.add(bytes, self.hold, end);
         }
     }
 

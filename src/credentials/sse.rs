@@ -140,9 +140,9 @@ impl SseScrubber {
     fn pass_kept(&mut self, complete: bool) -> Result<Bytes, EventTooLarge> {
         let mut kept = std::mem::take(&mut self.kept);
         let release = self.judge(&kept, complete)?;
-        let out = self.render(&kept, release).unwrap_or_else(|| {
-            Bytes::copy_from_slice(kept.get(..release).unwrap_or_default())
-        });
+        let out = self
+            .render(&kept, release)
+            .unwrap_or_else(|| Bytes::copy_from_slice(kept.get(..release).unwrap_or_default()));
         kept.advance(release);
         self.kept = kept;
         self.gone(release);
@@ -232,7 +232,8 @@ impl SseScrubber {
     }
 
     fn begin(&mut self, place: u64, content: &[u8], stream_at: usize, event_at: usize) {
-        let scan = self.patterns.scan(Text { bytes: content, complete: false }, 0);
+        let mut scan = self.patterns.scan(Text { bytes: content, complete: false }, 0);
+        scan.settle(content);
         if let Some(tail) = content.get(scan.hold..).filter(|tail| !tail.is_empty()) {
             let covered = scan.spans.last().map_or(0, |s| s.end).saturating_sub(scan.hold);
             let stream_at = stream_at + scan.hold;
@@ -259,7 +260,8 @@ impl SseScrubber {
         let at = tail.len();
         tail.extend_from_slice(content);
         parts.push(Part { at, end: tail.len(), stream_at, event_at });
-        let scan = self.patterns.scan(Text { bytes: &tail, complete: false }, covered);
+        let mut scan = self.patterns.scan(Text { bytes: &tail, complete: false }, covered);
+        scan.settle(&tail);
         self.edit_all(&scan.spans, &parts);
         if scan.hold == tail.len() {
             return;
@@ -422,7 +424,9 @@ mod tests {
     }
 
     fn delta(text: &str) -> String {
-        format!("data: {{\"jsonrpc\":\"2.0\",\"params\":{{\"level\":\"info\",\"data\":\"{text}\"}}}}\n\n")
+        format!(
+            "data: {{\"jsonrpc\":\"2.0\",\"params\":{{\"level\":\"info\",\"data\":\"{text}\"}}}}\n\n"
+        )
     }
 
     #[test]
@@ -457,7 +461,11 @@ mod tests {
             &split(&["the tok_live_4f", "9aC2e7B1", "d8Kq3Z is"]),
             &split(&["the [CREDENTIAL]", "", " is"]),
         );
-        check(&[TOKEN], &split(&["the tok_live_4f", "9aC2e7B1x"]), &split(&["the tok_live_4f", "9aC2e7B1x"]));
+        check(
+            &[TOKEN],
+            &split(&["the tok_live_4f", "9aC2e7B1x"]),
+            &split(&["the tok_live_4f", "9aC2e7B1x"]),
+        );
         check(
             &["pä\"ssword"],
             &split(&["p\\u00e4\\\"s", "s", "word"]),
