@@ -1,15 +1,18 @@
 //! Arbiter: a tool-call firewall for AI agents.
 
 pub mod admin;
+pub mod app;
 pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod credentials;
 pub mod decode;
 pub mod firewall;
+pub mod gate;
 pub mod identity;
 pub mod mcp;
 pub mod metrics;
+pub mod proxy;
 pub mod registry;
 pub mod rulebook;
 pub mod secrets;

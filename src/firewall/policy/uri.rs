@@ -1,7 +1,7 @@
 //! Addresses that climb: `file:///projects/../etc/passwd` begins like one thing and is another.
 
 /// Whether a `..` stands between slashes of a URI, however either is written.
-pub(super) fn climbs(uri: &str) -> bool {
+pub fn climbs(uri: &str) -> bool {
     let mut rest = uri.as_bytes();
     let mut dots = Some(0_usize);
     while let Some((byte, left)) = first(rest) {
