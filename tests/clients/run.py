@@ -223,9 +223,7 @@ def run_case(case, packages, url, gateway, agent, folder):
         return progress
     seen = folder / "seen.jsonl"
     seen_before = len(seen.read_text().splitlines()) if case.server == "sdk" else 0
-    session = gateway.open_session(
-        agent["agent_id"], call_budget=1000, **plans.grants(PLANS[case.server], straight)
-    )
+    session = gateway.open_session(agent["agent_id"], call_budget=1000, **plans.grants(straight))
     headers = gateway.agent_headers(agent, session)
     through, progress = run_client(case, packages, gateway.proxy_url + case.path, headers, folder)
     check_equal(straight, through)
