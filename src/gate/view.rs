@@ -38,11 +38,12 @@ impl ListView {
 
     /// Whether the session could use the item that a list shows under `label`.
     pub fn shows(&self, kind: ListKind, label: &str) -> bool {
-        let label = match kind {
-            ListKind::ResourceTemplates => literal_prefix(label),
-            ListKind::Tools | ListKind::Resources | ListKind::Prompts => label,
-        };
-        self.listed(kind, label) && self.allowed(kind, label)
+        let usable = |label: &str| self.listed(kind, label) && self.allowed(kind, label);
+        match kind {
+            // Granted as it is written, or with all that it can expand to.
+            ListKind::ResourceTemplates => usable(label) || usable(literal_prefix(label)),
+            ListKind::Tools | ListKind::Resources | ListKind::Prompts => usable(label),
+        }
     }
 
     fn listed(&self, kind: ListKind, label: &str) -> bool {
