@@ -72,7 +72,7 @@ pub struct Started {
 }
 
 /// Serves until told to stop.
-pub fn run(config: &Config, stopped: Stopped, on_ready: impl FnOnce(&Started)) -> Result<()> {
+pub fn run(config: &Config, stopped: Stopped, on_ready: impl FnOnce(&Started) -> Result<()>) -> Result<()> {
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
@@ -104,8 +104,8 @@ pub fn run(config: &Config, stopped: Stopped, on_ready: impl FnOnce(&Started)) -
     server.add_service(PreBound::new("proxy", guard, proxy_listener).with_threads(threads));
     server.add_service(AdminService::new(parts.admin(config), admin_listener));
     parts.start_tasks(&control, config);
+    on_ready(&started)?;
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
-    on_ready(&started);
 
     let signal = stop::Draining { stopped, gate: parts.gate.clone(), grace: GRACE };
     server.run(RunArgs { shutdown_signal: Box::new(signal) });

@@ -1,1 +1,49 @@
-fn main() {}
+//! `arbiter`: reads the arguments and hands over.
+
+use std::process::ExitCode;
+
+use arbiter::app;
+use arbiter::cli::{self, Cli, Command, Exit};
+use arbiter::config::{self, Config};
+use arbiter::{demo, telemetry};
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(serve) => serve_calls(&serve),
+        Command::Demo(shown) => show(&shown),
+        Command::Tool(tool) => return cli::run(&tool),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            cli::complain(&format!("{error:#}"));
+            Exit::Usage.into()
+        }
+    }
+}
+
+fn serve_calls(serve: &cli::Serve) -> anyhow::Result<Exit> {
+    let config = Config::load(&serve.config, config::environment())?;
+    telemetry::init(&serve.log.log_level, serve.log.log_format.into())?;
+    let (_switch, stopped) = app::stop_switch();
+    app::run(&config, stopped, |started| match &serve.ready_file {
+        Some(path) => app::write_ready_file(path, started),
+        None => Ok(()),
+    })?;
+    Ok(Exit::Fine)
+}
+
+fn show(shown: &cli::Demo) -> anyhow::Result<Exit> {
+    telemetry::init(&shown.log.log_level, shown.log.log_format.into())?;
+    let options = demo::Options {
+        once: shown.once,
+        proxy_port: shown.port,
+        admin_port: shown.admin_port,
+    };
+    let fine = demo::run(options, &mut std::io::stdout())?;
+    Ok(if fine { Exit::Fine } else { Exit::No })
+}

@@ -1,0 +1,93 @@
+//! The demo's MCP server: a real one, on the official Rust SDK, that holds nothing of value.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rmcp::handler::server::wrapper::Parameters;
+use rmcp::schemars::{self, JsonSchema};
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use rmcp::{ServerHandler, tool, tool_handler, tool_router};
+use serde::Deserialize;
+
+#[derive(Deserialize, JsonSchema)]
+struct Path {
+    /// File to act on.
+    path: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Transfer {
+    /// Amount in euros.
+    amount: f64,
+    /// Account that receives it.
+    to: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Login {
+    /// The service's key; agents write `${CRED:name}`.
+    token: String,
+}
+
+/// Six harmless tools.
+#[derive(Clone)]
+struct Tools;
+
+#[tool_router]
+impl Tools {
+    #[tool(description = "Reads a file")]
+    async fn read_file(&self, Parameters(Path { path }): Parameters<Path>) -> String {
+        format!("contents of {path}")
+    }
+
+    #[tool(description = "Lists the files")]
+    async fn list_files(&self) -> String {
+        "a.txt, b.txt".to_owned()
+    }
+
+    #[tool(description = "Writes a file")]
+    async fn write_file(&self, Parameters(Path { path }): Parameters<Path>) -> String {
+        format!("wrote {path}")
+    }
+
+    #[tool(description = "Wipes the disk")]
+    async fn wipe_disk(&self) -> String {
+        "wiped".to_owned()
+    }
+
+    #[tool(description = "Transfers money")]
+    async fn get_transfer_quote(
+        &self,
+        Parameters(Transfer { amount, to }): Parameters<Transfer>,
+    ) -> String {
+        format!("sending {amount} euros to {to} costs 1 euro")
+    }
+
+    /// Echoes what it must keep to itself, as a careless server would.
+    #[tool(description = "Gets a report from a service that needs a key")]
+    async fn get_report(&self, Parameters(Login { token }): Parameters<Login>) -> String {
+        use base64::Engine;
+        use base64::engine::general_purpose::STANDARD;
+        let encoded = STANDARD.encode(&token);
+        let reversed: Vec<String> = token.bytes().map(|b| format!("{b:02x}")).collect();
+        format!("report (debug: key={token} base64={encoded} hex={})", reversed.concat())
+    }
+}
+
+#[tool_handler]
+impl ServerHandler for Tools {}
+
+/// Serves the tools on a free port until the runtime ends.
+pub(super) async fn start() -> std::io::Result<SocketAddr> {
+    let config = StreamableHttpServerConfig::default()
+        .with_legacy_session_mode(false)
+        .with_json_response(true);
+    let service =
+        StreamableHttpService::new(|| Ok(Tools), Arc::new(LocalSessionManager::default()), config);
+    let router = axum::Router::new().nest_service("/mcp", service);
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(address)
+}
