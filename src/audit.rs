@@ -192,9 +192,9 @@ impl Audit {
     /// Puts the decision to let a call through on record. Nothing may go upstream before this.
     ///
     /// If it fails the call is refused, and its refusal goes to [`Audit::record`] like any other.
-    pub async fn admit(&self, entry: Entry) -> Result<Receipt, AuditUnavailable> {
+    pub async fn admit(&self, entry: &Entry) -> Result<Receipt, AuditUnavailable> {
         let Some(shared) = &self.shared else { return Ok(Receipt { held: None }) };
-        match shared.admit(&entry).await {
+        match shared.admit(entry).await {
             Ok(held) => Ok(Receipt { held: Some(held) }),
             Err(AuditUnavailable::Unhealthy) if !shared.require_healthy => {
                 shared.unrecorded.fetch_add(1, Ordering::SeqCst);
@@ -214,8 +214,20 @@ impl Audit {
         if shared.require_healthy { Err(error) } else { Ok(()) }
     }
 
-    /// Writes what was handed over and stops; blocks until that is done. Receipts completed later
-    /// are found in the journal at the next start, with the outcome `unknown`.
+    /// Hands over the record of a request that ended undecided, where nobody can wait: it broke off,
+    /// or a bug of ours ended it. What cannot be taken is counted like any other.
+    pub fn note(&self, entry: &Entry, outcome: Outcome) {
+        let Some(shared) = &self.shared else { return };
+        let (written, _nobody_waits) = oneshot::channel();
+        let draft = Draft::new(entry, &shared.node_id, 0);
+        let taken = self.healthy() && shared.inbox.push(Job::Record { draft, outcome, written });
+        if !taken {
+            shared.unrecorded.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Writes what was handed over and stops. Receipts completed later are found in the journal
+    /// at the next start, with the outcome `unknown`.
     pub fn close(&self) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (Some(shared), Some(writer)) = (&self.shared, writer) else { return };
@@ -281,6 +293,12 @@ impl Shared {
 #[must_use = "a receipt that is dropped says that the outcome is unknown"]
 pub struct Receipt {
     held: Option<Held>,
+}
+
+impl std::fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Receipt")
+    }
 }
 
 impl Receipt {

@@ -8,16 +8,20 @@ mod bare;
 mod decoded;
 mod edit;
 mod encodings;
+mod events;
 mod filter;
 #[cfg(test)]
 mod laws;
 mod patterns;
 mod reference;
 mod scrubber;
+mod sse;
+mod strings;
 mod vault;
 
 pub use edit::{CredentialDenial, Edits, Grant, expand_header, resolve};
 pub use patterns::Patterns;
 pub use reference::{MAX_NAME_BYTES, Misuse, Reference, is_name, references};
 pub use scrubber::{Content, REPLACEMENT, Scrubber, scrub_header_value};
+pub use sse::{EventTooLarge, SseScrubber};
 pub use vault::{LEAST_BYTES, MAX_VALUE_BYTES, SHORT_BYTES, Secret, SecretText, Vault, VaultError};

@@ -4,11 +4,13 @@
 //! force, who asks, what is remembered, what is asked and what time it is come in as arguments; a
 //! verdict and the changed memory go out.
 
+pub mod admit;
 pub mod agent;
 pub mod call;
 pub mod checks;
 pub mod denial;
 pub mod policy;
 pub mod recent;
+pub mod rules;
 pub mod session;
 pub mod time;

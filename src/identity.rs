@@ -112,7 +112,7 @@ fn principal(claims: Claims, now: Timestamp) -> Result<Principal, TokenError> {
         None => return Err(TokenError::Claims),
     };
     Ok(Principal {
-        subject: claims.subject,
+        subject: claims.subject.into(),
         groups: Vec::new(),
         scopes: Vec::new(),
         issuer: claims.issuer,
@@ -161,7 +161,7 @@ mod tests {
         let identity = Identity::new(SECRET);
         let who = identity.verify(&good, Timestamp::from_secs(NOW)).unwrap();
         assert_eq!(who.agent, AgentId::parse(AGENT));
-        assert_eq!(who.subject, "u");
+        assert_eq!(&*who.subject, "u");
         let later = Timestamp::from_secs(NOW + 5);
         assert_eq!(identity.verify(&good, later), Err(TokenError::Expired), "remembered or not");
     }

@@ -46,6 +46,7 @@ pub enum Outcome {
 pub struct Levels {
     pub active_sessions: u64,
     pub registered_agents: u64,
+    pub audit_records: u64,
     pub audit_healthy: bool,
 }
 
@@ -215,10 +216,6 @@ impl Metrics {
         self.overhead.observe(time.as_secs_f64());
     }
 
-    pub fn audit_record(&self) {
-        self.audit_records.inc();
-    }
-
     pub fn credentials_injected(&self, count: u64) {
         self.credentials_injected.inc_by(count);
     }
@@ -246,6 +243,8 @@ impl Metrics {
             self.active_sessions.set(level(levels.active_sessions));
             self.registered_agents.set(level(levels.registered_agents));
             self.audit_healthy.set(i64::from(levels.audit_healthy));
+            self.audit_records
+                .inc_by(levels.audit_records.saturating_sub(self.audit_records.get()));
         }
         let mut text = String::new();
         // Writing to a string fails only for a family without metrics, which `gather` leaves out.
@@ -385,6 +384,7 @@ mod tests {
         let metrics = Metrics::new();
         has(&metrics, "audit_healthy 0");
         metrics.read_levels_with(|| Levels {
+            audit_records: 3,
             active_sessions: 7,
             registered_agents: 2,
             audit_healthy: true,

@@ -16,14 +16,13 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::checks::drift::FlagHistory;
 use crate::firewall::time::{Now, Timestamp};
 use crate::store::{Store, StoreError, to_the_end};
 use demotions::Demotions;
-use flags::FlagHistory;
 use graph::Graph;
 
 mod demotions;
-mod flags;
 mod graph;
 #[cfg(test)]
 mod tests;

@@ -12,15 +12,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::firewall::policy::{PolicyError, PolicySet, Source};
+use crate::firewall::rules::{Rules, Terms};
 
 /// The most that policy files may hold together: what is larger was put there by mistake.
 const MAX_BYTES: usize = 64 << 20;
-
-/// Everything in force at one time.
-#[derive(Debug)]
-pub struct Rules {
-    pub policies: PolicySet,
-}
 
 /// Rules that were read and are not in force yet.
 #[derive(Debug)]
@@ -39,6 +34,7 @@ impl Draft {
 #[derive(Debug)]
 pub struct Rulebook {
     path: Option<PathBuf>,
+    terms: Terms,
     rules: ArcSwap<Rules>,
     /// What was last read, good or bad.
     read: Mutex<Option<blake3::Hash>>,
@@ -85,7 +81,7 @@ impl ReloadError {
 
 impl Rulebook {
     /// Reads the file or folder; without one everything is refused.
-    pub fn load(path: Option<&Path>) -> Result<Self, ReloadError> {
+    pub fn load(path: Option<&Path>, terms: Terms) -> Result<Self, ReloadError> {
         let (policies, read) = match path {
             None => (PolicySet::empty(), None),
             Some(path) => {
@@ -95,7 +91,8 @@ impl Rulebook {
         };
         Ok(Self {
             path: path.map(Path::to_owned),
-            rules: ArcSwap::from_pointee(Rules { policies }),
+            rules: ArcSwap::from_pointee(Rules { policies, terms: terms.clone() }),
+            terms,
             read: Mutex::new(read),
         })
     }
@@ -125,7 +122,8 @@ impl Rulebook {
     pub fn put(&self, draft: Draft) -> Arc<Rules> {
         let last_read = self.last_read();
         if *last_read == draft.digest {
-            self.rules.store(Arc::new(Rules { policies: draft.policies }));
+            self.rules
+                .store(Arc::new(Rules { policies: draft.policies, terms: self.terms.clone() }));
         }
         self.rules()
     }
@@ -267,7 +265,7 @@ mod tests {
 
     #[test]
     fn without_a_file_nothing_is_allowed() {
-        let book = Rulebook::load(None).unwrap();
+        let book = Rulebook::load(None, Terms::default()).unwrap();
         assert!(book.rules().policies.is_empty());
         assert_eq!(book.reload().unwrap(), 0);
     }
@@ -276,11 +274,17 @@ mod tests {
     fn a_path_that_is_missing_or_holds_nothing_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("none.toml");
-        let error = Rulebook::load(Some(&missing)).unwrap_err();
+        let error = Rulebook::load(Some(&missing), Terms::default()).unwrap_err();
         assert!(error.to_string().contains("none.toml"), "{error}");
-        assert!(matches!(Rulebook::load(Some(dir.path())), Err(ReloadError::NoFiles { .. })));
+        assert!(matches!(
+            Rulebook::load(Some(dir.path()), Terms::default()),
+            Err(ReloadError::NoFiles { .. })
+        ));
         fs::write(dir.path().join("a.toml"), [0xFF]).unwrap();
-        assert!(matches!(Rulebook::load(Some(dir.path())), Err(ReloadError::Read { .. })));
+        assert!(matches!(
+            Rulebook::load(Some(dir.path()), Terms::default()),
+            Err(ReloadError::Read { .. })
+        ));
     }
 
     #[test]
@@ -293,14 +297,17 @@ mod tests {
         let files = Files::read(dir.path()).unwrap();
         let names: Vec<_> = files.0.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["a.toml", "b.toml"]);
-        assert_eq!(Rulebook::load(Some(dir.path())).unwrap().rules().policies.len(), 2);
+        assert_eq!(
+            Rulebook::load(Some(dir.path()), Terms::default()).unwrap().rules().policies.len(),
+            2
+        );
     }
 
     #[test]
     fn a_reload_is_all_or_nothing_and_holders_keep_their_set() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.toml"), policy("a")).unwrap();
-        let book = Rulebook::load(Some(dir.path())).unwrap();
+        let book = Rulebook::load(Some(dir.path()), Terms::default()).unwrap();
         let held = book.rules();
         fs::write(dir.path().join("b.toml"), policy("b")).unwrap();
         assert_eq!(book.reload().unwrap(), 2);
@@ -316,7 +323,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.toml");
         fs::write(&file, policy("a")).unwrap();
-        let book = Rulebook::load(Some(&file)).unwrap();
+        let book = Rulebook::load(Some(&file), Terms::default()).unwrap();
         let earlier = book.read().unwrap();
         fs::write(&file, policy("b") + &policy("c")).unwrap();
         let later = book.read().unwrap();
@@ -329,7 +336,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.toml");
         fs::write(&file, policy("a")).unwrap();
-        let book = Rulebook::load(Some(&file)).unwrap();
+        let book = Rulebook::load(Some(&file), Terms::default()).unwrap();
         let mut look = Look::default();
         assert_eq!(counts(&book, &mut look), None);
         fs::write(&file, "").unwrap();
@@ -345,7 +352,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.toml");
         fs::write(&file, policy("a")).unwrap();
-        let book = Rulebook::load(Some(&file)).unwrap();
+        let book = Rulebook::load(Some(&file), Terms::default()).unwrap();
         let mut look = Look::default();
         fs::write(&file, "[[policies]]\n").unwrap();
         assert_eq!(counts(&book, &mut look), None);
@@ -388,7 +395,7 @@ mod tests {
         let data = dir.path().join("..data");
         symlink("..1", &data).unwrap();
         symlink("..data/p.toml", dir.path().join("p.toml")).unwrap();
-        let book = Rulebook::load(Some(dir.path())).unwrap();
+        let book = Rulebook::load(Some(dir.path()), Terms::default()).unwrap();
         let before = book.rules().policies.version().to_owned();
         symlink("..2", dir.path().join("..tmp")).unwrap();
         fs::rename(dir.path().join("..tmp"), &data).unwrap();

@@ -93,7 +93,7 @@ def check_references(documents):
 
 
 def check_shipped_config(documents):
-    """Arbiter itself judges the files that the ConfigMap holds, with the paths of a pod turned into ones of this machine."""
+    """Arbiter itself judges the files of the ConfigMap, with the paths of a pod turned into ones of this machine."""
     data = next(d["data"] for _, d in documents if d["kind"] == "ConfigMap")
     with tempfile.TemporaryDirectory(prefix="arbiter-conf-") as temporary:
         folder = pathlib.Path(temporary)

@@ -88,6 +88,12 @@ fn clean_escaped_text(bencher: Bencher<'_, '_>) {
     run(bencher, non_ascii());
 }
 
+/// The most that the search can do: a text in which nothing ever looks like a start.
+#[divan::bench]
+fn upper_bound(bencher: Bencher<'_, '_>) {
+    run(bencher, "?".repeat(1 << 20));
+}
+
 #[divan::bench]
 fn backslashes(bencher: Bencher<'_, '_>) {
     run(bencher, hostile());

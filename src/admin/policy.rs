@@ -208,7 +208,7 @@ impl Explain {
             None => (agent.owner.clone(), Vec::new(), Vec::new()),
         };
         Principal {
-            subject,
+            subject: subject.into(),
             groups,
             scopes,
             issuer: String::new(),

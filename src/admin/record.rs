@@ -67,7 +67,7 @@ impl Admin {
         entry.agent_id = change.agent;
         entry.task_session_id = change.session;
         entry.event = Some(Event { name: change.event, detail: change.detail });
-        match self.audit.admit(entry).await {
+        match self.audit.admit(&entry).await {
             Ok(receipt) => Ok(Announced { receipt, clock: self.clock.clone(), since: now.mono }),
             Err(error) => {
                 tracing::error!(event = change.event, %error, "admin change refused");

@@ -20,6 +20,7 @@ use super::{Admin, Limiter, Settings, router};
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::firewall::rules::Terms;
 use crate::firewall::time::Timestamp;
 use crate::identity::mint::Minter;
 use crate::metrics::Metrics;
@@ -92,7 +93,7 @@ impl Bench {
         let admin = Arc::new(Admin {
             registry: Arc::new(Registry::open(Arc::clone(&store)).await.unwrap()),
             sessions: Arc::new(sessions),
-            rulebook: Arc::new(Rulebook::load(Some(&policies)).unwrap()),
+            rulebook: Arc::new(Rulebook::load(Some(&policies), Terms::default()).unwrap()),
             audit,
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),
             metrics: Arc::new(Metrics::new()),

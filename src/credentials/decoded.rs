@@ -42,6 +42,33 @@ impl Value {
 
 pub(super) type Readings = SmallVec<[Reading; 6]>;
 
+/// The bytes with which what an introducer may be read as starts.
+pub(super) type Glance = SmallVec<[u8; 4]>;
+
+/// The first bytes of the character whose number `digits` are; `itself` alone if they are none.
+fn glance_number(itself: u8, digits: &[u8]) -> Option<Glance> {
+    let mut glance = Glance::from_slice(&[itself]);
+    let mut number = 0u32;
+    for &digit in digits {
+        if Text::is_introducer(digit) {
+            return None;
+        }
+        let Some(value) = char::from(digit).to_digit(16) else { return Some(glance) };
+        number = number * 16 + value;
+    }
+    // As a byte, as Latin-1, and as the first byte of UTF-8.
+    if let Ok(byte) = u8::try_from(number) {
+        if Text::is_introducer(byte) {
+            return None;
+        }
+        glance.push(byte);
+    }
+    let mut utf8 = [0; 4];
+    char::from_u32(number)?.encode_utf8(&mut utf8);
+    glance.extend(utf8.first().copied());
+    Some(glance)
+}
+
 /// A stretch of text, and whether more of it may come.
 #[derive(Clone, Copy)]
 pub(super) struct Text<'t> {
@@ -57,6 +84,34 @@ impl Text<'_> {
     /// Whether a raw byte can mean something else than itself.
     pub(super) fn is_introducer(byte: u8) -> bool {
         matches!(byte, b'%' | b'\\' | b'&' | b'+')
+    }
+
+    /// All that the introducer at `at` could be read as, more rather than less, where that is seen
+    /// at a glance; most escapes of a body stand for nothing that a secret starts with.
+    pub(super) fn glance(&self, at: usize) -> Option<Glance> {
+        /// Longer runs of backslashes stand for backslashes alone.
+        const LONGEST_RUN: usize = 1 << LEVELS;
+        /// More than any glance looks at.
+        const AHEAD: usize = LONGEST_RUN + 8;
+        let ahead = self.bytes.get(at..)?.first_chunk::<AHEAD>()?;
+        let only = |value: u8| Some(Glance::from_slice(&[*ahead.first()?, value]));
+        match ahead {
+            [b'+', ..] => only(b' '),
+            [b'%', high, low, ..] => glance_number(b'%', &[*high, *low]),
+            [b'\\', ..] => {
+                let run = ahead.iter().take_while(|&&b| b == b'\\').count();
+                if run >= LONGEST_RUN {
+                    return only(b'\\');
+                }
+                match *ahead.get(run)? {
+                    b'u' => glance_number(b'\\', ahead.get(run + 1..run + 5)?),
+                    b'x' => glance_number(b'\\', ahead.get(run + 1..run + 3)?),
+                    letter if Self::is_introducer(letter) => None,
+                    letter => only(simple_escape(letter).unwrap_or(b'\\')),
+                }
+            }
+            _ => None,
+        }
     }
 
     /// All readings of what starts at `at`.
@@ -284,6 +339,41 @@ mod tests {
         reads("+", Value::Byte(b' '));
         reads("%2F", Value::Byte(b'/'));
         reads("\\/", Value::Byte(b'/'));
+    }
+
+    #[test]
+    fn a_glance_sees_no_less_than_a_reading() {
+        for head in
+            ["%41", "%zz", "%25", "%\\", "\\n", "\\q", "\\\\n", "\\\\\\\"", "\\u0041", "\\\\u0041"]
+                .into_iter()
+                .chain([
+                    "\\u4e2d",
+                    "\\u00e9",
+                    "\\ud83d\\udd11",
+                    "\\xe9",
+                    "\\u00",
+                    "+",
+                    "&#65;",
+                    "\\%41",
+                ])
+                .map(str::to_owned)
+                .chain((1..12).map(|n| "\\".repeat(n)))
+        {
+            for tail in
+                ["                ", "nnnnnnnnnnnnnnnn", "4141414141414141", "%41%41%41%41%41%41"]
+            {
+                let bytes = format!("{head}{tail}");
+                let text = Text { bytes: bytes.as_bytes(), complete: true };
+                let Some(glance) = text.glance(0) else { continue };
+                for reading in text.read(0, &mut CutShort::default()) {
+                    let first = match reading.value {
+                        Value::Byte(byte) => byte,
+                        Value::Char(c) => c.to_string().as_bytes()[0],
+                    };
+                    assert!(glance.contains(&first), "{bytes}: {reading:?}, {glance:?}");
+                }
+            }
+        }
     }
 
     #[test]

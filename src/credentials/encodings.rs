@@ -159,13 +159,19 @@ struct State {
 impl Form {
     /// Compares the form with the text at `start`.
     pub(super) fn seen_at(&self, text: Text<'_>, start: usize) -> Seen {
-        let mut seen = Seen::default();
         if self.kind == Kind::Raw {
             return self.raw_seen_at(text, start);
         }
+        let state = self.run_from(text, start);
+        if state.matched < self.required
+            && text.bytes.get(state.at).is_some_and(|&b| !is_special(b))
+        {
+            return Seen::default();
+        }
+        let mut seen = Seen::default();
         // Kept sorted, so that what several readings lead to is followed once.
         let mut states: SmallVec<[State; 8]> = SmallVec::new();
-        let mut state = State { matched: 0, at: start, noise: 0 };
+        let mut state = state;
         loop {
             if state.matched >= self.required {
                 seen.end = seen.end.max(Some(state.at));
@@ -189,6 +195,22 @@ impl Form {
         }
     }
 
+    /// How far the form and the text agree byte for byte, where a byte has one reading only.
+    fn run_from(&self, text: Text<'_>, start: usize) -> State {
+        let here = text.bytes.get(start..).unwrap_or_default();
+        let head = self.row.get(..self.required).unwrap_or_default();
+        let same = |&(&wanted, &byte): &(&u8, &u8)| {
+            !is_special(byte)
+                && match self.kind {
+                    Kind::Plain | Kind::Raw => byte == wanted,
+                    Kind::Hex | Kind::Base32 => byte.eq_ignore_ascii_case(&wanted),
+                    Kind::Base64 => standard_base64(byte) == wanted,
+                }
+        };
+        let matched = head.iter().zip(here).take_while(same).count();
+        State { matched, at: start + matched, noise: 0 }
+    }
+
     fn raw_seen_at(&self, text: Text<'_>, start: usize) -> Seen {
         let here = text.bytes.get(start..).unwrap_or_default();
         let whole = here.starts_with(&self.row);
@@ -204,6 +226,13 @@ impl Form {
         // INVARIANT: `matched` never passes the end of the row; `seen_at` asks before it steps.
         let Some(&wanted) = self.row.get(state.matched) else { return };
         let rest = self.row.get(state.matched..).unwrap_or_default();
+        if let Some(glance) = text.glance(state.at) {
+            let spellings = self.spellings(state.matched);
+            let fits = |byte: &u8| spellings.contains(byte) || self.is_noise(*byte, state.matched);
+            if !glance.iter().any(fits) {
+                return;
+            }
+        }
         for reading in text.read(state.at, cut) {
             let mut forward = |by: usize| {
                 go(State { matched: state.matched + by, at: reading.next, noise: 0 });
@@ -281,6 +310,11 @@ impl Form {
         };
         valid.chars().next().filter(|c| !c.is_ascii())
     }
+}
+
+/// Whether a byte of a text can be read in more than one way, or be noise between others.
+fn is_special(byte: u8) -> bool {
+    Text::is_introducer(byte) || matches!(byte, b'\r' | b'\n' | b' ' | b':' | b'-')
 }
 
 fn standard_base64(byte: u8) -> u8 {

@@ -29,8 +29,10 @@ pub(super) struct Scan {
     pub spans: Vec<Span>,
     /// From here on the text could still be part of a match.
     pub hold: usize,
-    /// How much of a secret stands at `hold`, in its bytes.
+    /// How much of a secret stands at `hold`, in its bytes; nothing if a whole one does already.
     pub pending_bytes: usize,
+    /// Where a whole secret that starts at `hold` ends, though more could belong to it.
+    pub held_end: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ impl Patterns {
     /// Searches `text`, whose first `covered` bytes are part of a match that is already known.
     pub(super) fn scan(&self, text: Text<'_>, covered: usize) -> Scan {
         let bytes = text.bytes;
-        let mut scan = Scan { spans: Vec::new(), hold: bytes.len(), pending_bytes: 0 };
+        let mut scan = Scan { hold: bytes.len(), ..Scan::default() };
         if covered > 0 {
             scan.spans.push(Span { start: 0, end: covered, continues: true });
         }
@@ -83,7 +85,8 @@ impl Patterns {
             let seen = self.seen_at(text, at);
             if let Some(pending_bytes) = seen.pending {
                 scan.hold = at;
-                scan.pending_bytes = pending_bytes;
+                scan.pending_bytes = if seen.end.is_none() { pending_bytes } else { 0 };
+                scan.held_end = seen.end;
                 break;
             }
             if let Some(end) = seen.end {
@@ -101,6 +104,9 @@ impl Patterns {
     fn seen_at(&self, text: Text<'_>, at: usize) -> Seen {
         let Some(&raw) = text.bytes.get(at) else { return Seen::default() };
         let mut seen = if Text::is_introducer(raw) {
+            if text.glance(at).is_some_and(|bytes| !bytes.iter().any(|&b| self.starts_any(b))) {
+                return Seen::default();
+            }
             let mut cut = CutShort::default();
             let mut seen = Seen::default();
             for reading in text.read(at, &mut cut) {
@@ -132,6 +138,10 @@ impl Patterns {
         seen
     }
 
+    fn starts_any(&self, byte: u8) -> bool {
+        self.by_first.get(usize::from(byte)).is_some_and(|forms| !forms.is_empty())
+    }
+
     fn starting_with(&self, byte: u8, text: Text<'_>, at: usize) -> Seen {
         let numbers = self.by_first.get(usize::from(byte)).map(SmallVec::as_slice);
         numbers
@@ -143,9 +153,13 @@ impl Patterns {
 }
 
 impl Scan {
-    /// Adds a match. Where it starts inside an escape of JSON, the escape goes with it, or a lone
-    /// backslash would be left before the replacement.
+    /// Adds a match, fitted to JSON. Where it starts inside an escape, the escape goes with it, or a
+    /// lone backslash would be left before the replacement; a quote at its ends that opens or
+    /// closes a string stays.
     fn add(&mut self, bytes: &[u8], start: usize, end: usize) {
+        let quotes = |at: usize| bytes.get(at) == Some(&b'"') && escape_start(bytes, at) == at;
+        let start = start + usize::from(end - start > 2 && quotes(start));
+        let end = end - usize::from(end - start > 1 && quotes(end - 1));
         match self.spans.last_mut() {
             Some(last) if start < last.end => last.end = last.end.max(end),
             last => {
@@ -153,6 +167,13 @@ impl Scan {
                 let start = escape_start(bytes, start).max(free_from);
                 self.spans.push(Span { start, end, continues: false });
             }
+        }
+    }
+
+    /// Counts a whole secret at `hold` as a match, for texts whose end does not wait for more.
+    pub(super) fn settle(&mut self, bytes: &[u8]) {
+        if let Some(end) = self.held_end.take() {
+            self.add(bytes, self.hold, end);
         }
     }
 

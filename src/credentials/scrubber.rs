@@ -72,20 +72,20 @@ impl Scrubber {
         if self.held.0.is_empty() {
             return self.pass(&chunk, false);
         }
-        let mut joined = std::mem::take(&mut self.held);
-        joined.0.extend_from_slice(&chunk);
-        self.pass_copied(&joined.0, false)
+        let mut joined = BytesMut::with_capacity(self.held.0.len() + chunk.len());
+        joined.extend_from_slice(&self.held.0);
+        joined.extend_from_slice(&chunk);
+        self.held = Held::default();
+        self.pass(&joined.freeze(), false)
     }
 
     /// The body is over; gives back what was kept.
     pub fn finish(&mut self) -> Bytes {
         let last = std::mem::take(&mut self.held);
-        if last.0.is_empty() { Bytes::new() } else { self.pass_copied(&last.0, true) }
-    }
-
-    fn pass_copied(&mut self, text: &[u8], complete: bool) -> Bytes {
-        let (keep, out) = self.split(text, complete);
-        out.unwrap_or_else(|| Bytes::copy_from_slice(text.get(..keep).unwrap_or_default()))
+        if last.0.is_empty() {
+            return Bytes::new();
+        }
+        self.pass(&Bytes::copy_from_slice(&last.0), true)
     }
 
     fn pass(&mut self, text: &Bytes, complete: bool) -> Bytes {

@@ -129,7 +129,7 @@ impl Agent {
 /// Who stands behind a token, as its verified claims say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    pub subject: String,
+    pub subject: Arc<str>,
     pub groups: Vec<String>,
     pub scopes: Vec<String>,
     pub issuer: String,

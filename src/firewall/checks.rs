@@ -1,4 +1,4 @@
-//! The checks, one file each. `admit` puts them in order.
+//! The checks, one file each; `admit` puts them in order.
 
 pub mod budget;
 pub mod drift;

@@ -13,6 +13,7 @@ mod model;
 mod number;
 mod read;
 mod schema;
+pub mod uri;
 pub mod words;
 
 use std::cmp::Reverse;

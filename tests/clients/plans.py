@@ -68,8 +68,8 @@ SDK_SERVER = [
 ]
 
 
-def grants(plan, transcript):
-    """The names that a session needs for a plan, spelled out: what the straight run listed and what the plan names."""
+def grants(transcript):
+    """What a session needs for a plan: the names that the straight run listed, and the templates' prefixes."""
     tools, resources, prompts = set(), set(), set()
     for done in transcript["steps"]:
         result = done["result"]
@@ -78,10 +78,10 @@ def grants(plan, transcript):
         elif done["op"] == "list_resources":
             resources |= {resource["uri"] for resource in result["resources"]}
         elif done["op"] == "list_resource_templates":
-            resources |= {template["uriTemplate"] for template in result["resourceTemplates"]}
+            # What a template stands for is granted by the part that its URIs share.
+            resources |= {template["uriTemplate"].split("{")[0] + "*" for template in result["resourceTemplates"]}
         elif done["op"] == "list_prompts":
             prompts |= {prompt["name"] for prompt in result["prompts"]}
-    resources |= {step["uri"] for step in plan if step["op"] == "read_resource"}
     return {
         "authorized_tools": sorted(tools),
         "authorized_resources": sorted(resources),

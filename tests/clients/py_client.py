@@ -134,7 +134,8 @@ async def main():
         transcript["steps"] = []
         for step in json.loads(options.plan.read_text()):
             result = await OPERATIONS[step["op"]](client, step)
-            transcript["steps"].append({"op": step["op"], "result": result if isinstance(result, (dict, list)) else plain(result)})
+            result = result if isinstance(result, (dict, list)) else plain(result)
+            transcript["steps"].append({"op": step["op"], "result": result})
     print(json.dumps(transcript))
 
 

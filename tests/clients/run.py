@@ -135,7 +135,6 @@ def server(kind, packages, folder):
         port = wait_for_file(ready, process, f"the {kind} server").strip()
         yield f"http://127.0.0.1:{port}/mcp"
     finally:
-        # server-everything listens for SIGINT only, and open streams would hold it: stop() waits, then insists.
         stop(process, seconds=3)
 
 
@@ -224,9 +223,7 @@ def run_case(case, packages, url, gateway, agent, folder):
         return progress
     seen = folder / "seen.jsonl"
     seen_before = len(seen.read_text().splitlines()) if case.server == "sdk" else 0
-    session = gateway.open_session(
-        agent["agent_id"], call_budget=1000, **plans.grants(PLANS[case.server], straight)
-    )
+    session = gateway.open_session(agent["agent_id"], call_budget=1000, **plans.grants(straight))
     headers = gateway.agent_headers(agent, session)
     through, progress = run_client(case, packages, gateway.proxy_url + case.path, headers, folder)
     check_equal(straight, through)

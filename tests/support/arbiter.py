@@ -29,7 +29,7 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 
-# One rule that lets everything pass that a session was given: the tests that use it are about transport, not about rules.
+# One rule that lets everything pass that a session was given, for tests that are about transport, not about rules.
 ALLOW_ALL = """\
 [[policies]]
 id = "test-allow-all"

@@ -1,5 +1,8 @@
 //! The whitelist: the names that a session was opened for.
 
+use crate::firewall::call::Data;
+use crate::firewall::policy::uri::climbs;
+
 /// Whether an entry that is `*` alone stands for every name (`sessions.allow_wildcard_tools`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wildcard {
@@ -12,9 +15,39 @@ pub fn lists(list: &[String], name: &str, wildcard: Wildcard) -> bool {
     list.iter().any(|entry| entry == name || (wildcard == Wildcard::Honoured && entry == "*"))
 }
 
+/// Whether a resource, prompt or method is on the list: byte for byte, or by an entry that ends in `*`.
+///
+/// A URI that a server may resolve to another place than it names is never matched by a prefix.
+pub fn lists_data(list: &[String], what: Data, name: &str) -> bool {
+    let prefixed = |entry: &String| {
+        entry.strip_suffix('*').is_some_and(|prefix| {
+            name.starts_with(prefix) && (what != Data::Resource || !climbs(name))
+        })
+    };
+    list.iter().any(|entry| entry == name || prefixed(entry))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prefix_does_not_reach_out_of_its_folder() {
+        let list = vec!["file:///projects/*".to_owned(), "file:///a/../b".to_owned()];
+        let check = |uri: &str, expected: bool| {
+            assert_eq!(lists_data(&list, Data::Resource, uri), expected, "{uri}");
+        };
+        check("file:///projects/a/b.txt", true);
+        check("file:///projects/..a/b...txt", true);
+        check("file:///other", false);
+        check("file:///projects/../etc/passwd", false);
+        check("file:///projects/%2e%2E/etc/passwd", false);
+        check("file:///projects/..%2fetc/passwd", false);
+        check("file:///projects/..\\etc", false);
+        check("file:///a/../b", true);
+        assert!(lists_data(&["tasks/*".to_owned()], Data::Method, "tasks/get"));
+        assert!(!lists_data(&["tasks/get".to_owned()], Data::Method, "tasks/getx"));
+    }
 
     fn check(list: &[&str], name: &str, wildcard: Wildcard, expected: bool) {
         let list: Vec<String> = list.iter().map(|&entry| entry.to_owned()).collect();

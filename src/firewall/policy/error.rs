@@ -47,7 +47,7 @@ impl<'t> Lines<'t> {
 
 /// The known key that `key` was most likely meant to be, if one is near enough.
 pub(super) fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
-    let limit = (key.chars().count() / 3).clamp(1, 4);
+    let limit = (key.chars().count() / 2).clamp(1, 3);
     known
         .iter()
         .map(|candidate| (distance(key, candidate), *candidate))

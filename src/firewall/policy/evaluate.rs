@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::constraint::{self, Verdict};
 use super::model::{Constraint, Effect, Name, Path, Pattern, Policy};
+use super::uri::climbs;
 use super::words::Phrase;
 use super::{Asked, Facts, Target};
 use crate::firewall::agent::{AgentId, TrustLevel};
@@ -39,6 +40,8 @@ pub(super) enum Mismatch<'p> {
     Keyword(&'p Phrase),
     Intent(&'p Pattern),
     NotATool,
+    /// The URI holds `..`, so what it begins with says nothing of where it leads.
+    Climbs,
     Argument(&'p Path, Verdict),
     /// No optional argument that a deny or escalate policy speaks of is there.
     Silent,
@@ -59,6 +62,7 @@ impl fmt::Display for Mismatch<'_> {
             Self::Keyword(wanted) => write!(f, "the intent lacks the word `{wanted}`"),
             Self::Intent(wanted) => write!(f, "the intent does not match the regex `{wanted}`"),
             Self::NotATool => f.write_str("parameter constraints are met by tool calls only"),
+            Self::Climbs => f.write_str("a URI with `..` is allowed by its exact name only"),
             Self::Argument(key, verdict) => write!(f, "the argument `{key}` {verdict}"),
             Self::Silent => f.write_str("none of the optional arguments is there"),
         }
@@ -147,7 +151,7 @@ impl Policy {
     fn about_principal(&self, facts: &Facts<'_>, scopes: Scopes) -> Result<(), Mismatch<'_>> {
         let (wanted, principal) = (&self.principal_match, facts.principal);
         if let Some(sub) = &wanted.sub
-            && *sub != principal.subject
+            && sub.as_str() != &*principal.subject
         {
             return Err(Mismatch::Subject(sub));
         }
@@ -188,6 +192,12 @@ impl Policy {
     /// Whether the arguments are such that this policy speaks. In doubt an allow policy does not,
     /// a deny or escalate policy does.
     pub(super) fn is_met(&self, asked: &Asked<'_>) -> Result<(), Mismatch<'_>> {
+        if let (Effect::Allow, Target::Resource(uri)) = (self.effect, asked.target)
+            && climbs(uri)
+            && !self.allowed_resources.contains(&Name::Exact(uri.into()))
+        {
+            return Err(Mismatch::Climbs);
+        }
         let constraints = &self.parameter_constraints;
         if constraints.is_empty() {
             return Ok(());

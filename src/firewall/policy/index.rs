@@ -72,6 +72,7 @@ pub(super) fn best_rank(policies: &[Policy], place: usize) -> Option<Rank> {
     policies.get(place).map(|policy| (policy.score(), policy.effect, Reverse(place)))
 }
 
+#[expect(clippy::mutable_key_type, reason = "a regex is compared by its text, not by its caches")]
 fn distinct_allows(policies: &[Policy]) -> List {
     let mut seen: HashSet<(&AgentMatch, &PrincipalMatch, &IntentMatch)> = HashSet::new();
     let allows = policies.iter().enumerate().filter(|(_, policy)| policy.effect == Effect::Allow);

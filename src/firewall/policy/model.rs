@@ -140,7 +140,9 @@ pub(super) struct Constraint {
     pub(super) allowed_values: Vec<Scalar>,
     /// Must match the whole value.
     pub(super) regex: Option<Pattern>,
-    /// Whether the argument must be there. If not, the constraint speaks only when it is.
+    /// Whether the argument must be there. If not, the constraint speaks only when it is: an allow
+    /// policy does without it, and a deny or escalate policy of whose constraints none speaks does
+    /// not match.
     #[schemars(default = "yes")]
     pub(super) required: bool,
 }
@@ -235,7 +237,8 @@ impl Pattern {
         // On its own first, so that `a)|(?:b` is seen as what it is.
         Self::anywhere(text)?;
         let regex = build(&format!(r"\A(?:{text})\z"))
-            .map_err(|_| "cannot be held to the whole value (does it end in a comment?)")?;
+            .ok()
+            .ok_or("cannot be held to the whole value (does it end in a comment?)")?;
         Ok(Self { text: text.into(), regex })
     }
 

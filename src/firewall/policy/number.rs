@@ -17,13 +17,13 @@ impl Number {
         if radix == 10 {
             return Self::from_float(text);
         }
-        let value = u128::from_str_radix(text, radix).map_err(|_| "is too large")?;
+        let value = u128::from_str_radix(text, radix).ok().ok_or("is too large")?;
         Self::from_float(&value.to_string())
     }
 
     /// Takes a decimal fraction that a double can tell from zero and from infinity.
     pub(super) fn from_float(text: &str) -> Result<Self, &'static str> {
-        let value: f64 = text.parse().map_err(|_| "is not a number")?;
+        let value: f64 = text.parse().ok().ok_or("is not a number")?;
         if !value.is_finite() {
             return Err("must be a finite number");
         }

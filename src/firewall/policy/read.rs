@@ -275,7 +275,7 @@ impl Reader<'_> {
             self.fail(items.at, format!("`{key}` must list at least one value"));
         }
         let mut scalars = Vec::new();
-        for item in items.value.iter() {
+        for item in items.value {
             match (item.get_ref(), number(item.get_ref())) {
                 (DeValue::String(text), _) => scalars.push(Scalar::Text(text.to_string())),
                 (DeValue::Boolean(value), _) => scalars.push(Scalar::Boolean(*value)),
@@ -414,7 +414,7 @@ impl Reader<'_> {
     ) -> Vec<T> {
         let Some(items) = self.array(table, key) else { return Vec::new() };
         let mut parsed = Vec::new();
-        for item in items.value.iter() {
+        for item in items.value {
             let Some(text) = self.text(item, key, "a list of strings") else { continue };
             match parse(text.value) {
                 Ok(value) if parsed.contains(&value) => {}
@@ -443,7 +443,7 @@ impl Reader<'_> {
             return Vec::new();
         };
         let mut tables = Vec::new();
-        for item in array.iter() {
+        for item in array {
             match item.get_ref() {
                 DeValue::Table(inner) => {
                     tables.push(At { value: inner, at: item.span().start });

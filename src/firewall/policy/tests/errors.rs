@@ -179,6 +179,14 @@ fn errors_of_line(text: &str) -> Vec<usize> {
 }
 
 #[test]
+fn deep_nesting_is_an_error_not_a_crash() {
+    let deep = format!("x = {}", "[".repeat(100_000));
+    assert!(PolicySet::parse(&[Source { name: "p", text: &deep }]).is_err());
+    let dotted = format!("{}x = 1", "a.".repeat(100_000));
+    assert!(PolicySet::parse(&[Source { name: "p", text: &dotted }]).is_err());
+}
+
+#[test]
 fn columns_count_characters() {
     let text = "[[policies]]\nid = 'ä'\neffect = 'deny'\nallowed_tools = ['ü', '*x']";
     let errors = PolicySet::parse(&[Source { name: "p", text }]).unwrap_err();

@@ -80,9 +80,9 @@ fn any_set() -> impl Strategy<Value = PolicySet> {
     ];
     some.prop_map(|policies| {
         let numbered = policies.iter().enumerate();
-        let text: String =
+        let texts: Vec<String> =
             numbered.map(|(n, policy)| format!("[[policies]]\nid = 'p{n}'\n{policy}")).collect();
-        set(&text)
+        set(&texts.concat())
     })
 }
 
@@ -136,7 +136,7 @@ fn any_target() -> impl Strategy<Value = Target<'static>> {
     prop_oneof![
         4 => name.clone().prop_map(Target::Tool),
         1 => name.clone().prop_map(Target::Prompt),
-        1 => name.prop_map(Target::Method),
+        1 => name.prop_map(Target::Resource),
     ]
 }
 

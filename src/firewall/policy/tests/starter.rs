@@ -26,7 +26,7 @@ fn check(trust: TrustLevel, intent: &str, tool: &str, arguments: &str, expected:
 fn the_starter_policies_keep_their_word() {
     use TrustLevel::{Basic, Trusted, Untrusted, Verified};
     let (read, write) = ("read the reports", "update the reports");
-    check(Untrusted, read, "read_file", "{}", "no match");
+    check(Untrusted, read, "read_file", r#"{"path": "/projects/a.md"}"#, "no match");
     check(Basic, read, "read_file", r#"{"path": "/projects/a.md"}"#, "allow read-files");
     check(Basic, read, "list_directory", "{}", "allow read-basics");
     check(Basic, read, "write_file", r#"{"path": "/projects/a.md"}"#, "no match");
@@ -40,7 +40,7 @@ fn the_starter_policies_keep_their_word() {
     check(Verified, read, "write_file", r#"{"path": "/projects/a.md"}"#, "no match");
     check(Verified, write, "write_file", r#"{"path": "/etc/passwd"}"#, "no match");
     check(Verified, write, "write_file", r#"{"path": "/projects/../etc/passwd"}"#, "no match");
-    check(Verified, write, "write_file", "{}", "no match");
+    check(Verified, write, "write_file", "{}", "deny no-secret-files");
     check(
         Verified,
         write,
@@ -72,5 +72,14 @@ fn the_starter_policies_keep_their_word() {
     );
     check(Trusted, write, "execute_command", "{}", "deny no-shell");
     check(Trusted, read, "read_file", r#"{"path": "/home/x/.ssh/id_rsa"}"#, "deny no-secret-files");
+    check(Trusted, read, "read_file", r#"{"path": ".env"}"#, "deny no-secret-files");
+    check(Trusted, read, "read_file", r#"{"path": "certs/KEY.PEM"}"#, "deny no-secret-files");
+    check(
+        Trusted,
+        read,
+        "read_file",
+        r#"{"path": "/projects/environment.md"}"#,
+        "allow read-files",
+    );
     check(Trusted, read, "read_file", "{}", "deny no-secret-files");
 }

@@ -1,0 +1,378 @@
+//! Wiring: what is built, in which order it starts, and in which it stops.
+//!
+//! Start: state first (store, agents, sessions, audit log, policies, credentials), then the sockets,
+//! then whoever serves on them, so that whatever is wrong is said before the first request. Stop:
+//! the listeners close, calls in flight end or run out of grace, leases go back, the log is drained.
+//! The data plane has Pingora's threads; store, log, admin API and reload have their own.
+
+mod listener;
+mod node;
+mod reload;
+mod stop;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use http::{HeaderName, HeaderValue};
+use pingora::protocols::tls::CaType;
+use pingora::proxy::http_proxy;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server};
+use pingora::utils::tls::{WrappedX509, parse_x509};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::Serialize;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Admin, Limiter};
+use crate::audit::redact::Redactor;
+use crate::audit::{self, Audit};
+use crate::clock::Clock;
+use crate::config::{self, Backend, Config};
+use crate::credentials::{Secret, expand_header};
+use crate::firewall::checks::drift::UnknownIntent;
+use crate::firewall::checks::whitelist::Wildcard;
+use crate::firewall::rules::Terms;
+use crate::gate::injected::Injected;
+use crate::gate::{self, Gate};
+use crate::identity::Identity;
+use crate::identity::mint::Minter;
+use crate::metrics::{Levels, Metrics};
+use crate::proxy::Gateway;
+use crate::proxy::guard::HeadGuard;
+use crate::proxy::intake::Intake;
+use crate::proxy::listen::PreBound;
+use crate::proxy::local::Local;
+use crate::proxy::upstream::Upstream;
+use crate::registry::Registry;
+use crate::rulebook::Rulebook;
+use crate::secrets::Secrets;
+use crate::sessions::{self, Sessions};
+use crate::store::Store;
+use listener::AdminService;
+use reload::Reloads;
+
+pub use stop::{Stopped, Switch, stop_switch};
+
+/// How long calls in flight may go on after a stop was asked for.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Connections to upstreams that are kept for reuse, over all threads.
+const UPSTREAM_POOL: usize = 1_024;
+
+/// Where a running gateway listens.
+#[derive(Clone, Debug, Serialize)]
+pub struct Started {
+    pub proxy: SocketAddr,
+    pub admin: SocketAddr,
+    pub pid: u32,
+}
+
+/// Serves until told to stop.
+pub fn run(config: &Config, stopped: Stopped, on_ready: impl FnOnce(&Started)) -> Result<()> {
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("starting the control runtime")?;
+    let parts = control.block_on(Parts::build(config))?;
+    let proxy_listener = bind(config.proxy.listen, "proxy.listen_port")?;
+    let admin_listener = bind(config.admin.listen, "admin.listen_port")?;
+    let started = Started {
+        proxy: proxy_listener.local_addr()?,
+        admin: admin_listener.local_addr()?,
+        pid: std::process::id(),
+    };
+
+    let threads = config.proxy.threads.unwrap_or_else(cores);
+    let conf = ServerConf {
+        threads,
+        // The wait is over when Pingora is told: see `stop`.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        upstream_keepalive_pool_size: UPSTREAM_POOL,
+        max_retries: 3,
+        ..ServerConf::default()
+    };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    let gateway = parts.gateway(config)?;
+    let guard = HeadGuard { inner: Arc::new(http_proxy(&server.configuration, gateway)) };
+    server.add_service(PreBound::new("proxy", guard, proxy_listener).with_threads(threads));
+    server.add_service(AdminService::new(parts.admin(config), admin_listener));
+    parts.start_tasks(&control, config);
+    info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
+    on_ready(&started);
+
+    let signal = stop::Draining { stopped, gate: parts.gate.clone(), grace: GRACE };
+    server.run(RunArgs { shutdown_signal: Box::new(signal) });
+    parts.end(&control);
+    Ok(())
+}
+
+/// Writes where the gateway listens, for whoever started it.
+pub fn write_ready_file(path: &Path, started: &Started) -> Result<()> {
+    // Renamed into place, so that nobody reads half of it.
+    let mut partial = path.to_owned().into_os_string();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    std::fs::write(&partial, serde_json::to_string(started)?)
+        .and_then(|()| std::fs::rename(&partial, path))
+        .with_context(|| format!("writing the ready file {}", path.display()))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address)
+        .with_context(|| format!("cannot listen on {address}: choose another `{key}`"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Everything that lives as long as the process.
+struct Parts {
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    store: Arc<Store>,
+    registry: Arc<Registry>,
+    sessions: Arc<Sessions>,
+    rulebook: Arc<Rulebook>,
+    audit: Arc<Audit>,
+    gate: Arc<Gate>,
+}
+
+impl Parts {
+    async fn build(config: &Config) -> Result<Self> {
+        let clock = Clock::system();
+        let now = clock.now();
+        let metrics = Arc::new(Metrics::new());
+        let store = Arc::new(match &config.storage.backend {
+            Backend::Memory => Store::memory(),
+            Backend::Sqlite(path) => {
+                Store::sqlite(path).await.context("opening `storage.sqlite_path`")?
+            }
+        });
+        let registry = Arc::new(Registry::open(store.clone()).await.context("loading agents")?);
+        let limits = sessions::Settings {
+            max_per_agent: usize::try_from(config.sessions.max_concurrent_sessions_per_agent)?,
+            rate_window_secs: config.sessions.rate_limit_window_secs,
+        };
+        let sessions =
+            Arc::new(Sessions::open(store.clone(), limits, now).await.context("loading sessions")?);
+        let rulebook = Rulebook::load(config.policy.file.as_deref(), terms(config))
+            .context("loading `policy.file`")?;
+        let audit = Arc::new(Audit::open(audit_settings(config)?, clock.clone())?);
+        let secrets = Arc::new(reload::secrets(config, &clock).context("loading credentials")?);
+        let redactor =
+            Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
+        reload::in_force(&metrics, &rulebook.rules());
+        let gate = Arc::new(Gate {
+            clock: clock.clone(),
+            identity: Identity::new(config.admin.signing_secret.expose().as_bytes()),
+            rulebook: Arc::new(rulebook),
+            registry: registry.clone(),
+            sessions: sessions.clone(),
+            audit: audit.clone(),
+            injected: Injected::new(expanded_headers(config, &secrets)?.1, now.wall),
+            secrets,
+            redactor,
+            metrics: metrics.clone(),
+            settings: gate::Settings {
+                strict_mcp: config.proxy.strict_mcp,
+                require_healthy_audit: config.audit.require_healthy,
+                refusal_style: config.proxy.refusal_style,
+                max_argument_bytes: config.audit.max_argument_bytes,
+                upstream_url: config.proxy.upstream.to_string(),
+            },
+            in_flight: Arc::default(),
+        });
+        let rulebook = gate.rulebook.clone();
+        let parts = Self { clock, metrics, store, registry, sessions, rulebook, audit, gate };
+        parts.connect_levels();
+        Ok(parts)
+    }
+
+    /// Lets the metrics read what others count.
+    fn connect_levels(&self) {
+        let (sessions, registry) = (self.sessions.clone(), self.registry.clone());
+        let (audit, clock) = (self.audit.clone(), self.clock.clone());
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        self.metrics.read_levels_with(move || Levels {
+            active_sessions: count(sessions.active_count(clock.now())),
+            registered_agents: count(registry.active_count()),
+            audit_records: audit.records_written(),
+            audit_healthy: audit.healthy(),
+        });
+    }
+
+    fn gateway(&self, config: &Config) -> Result<Gateway> {
+        let proxy = &config.proxy;
+        let ca = proxy.upstream_ca_file.as_deref().map(authorities).transpose()?;
+        let timeout = Duration::from_secs(proxy.upstream_timeout_secs);
+        let idle = Duration::from_secs(proxy.stream_idle_timeout_secs).max(timeout);
+        let (headers, _) = expanded_headers(config, &self.gate.secrets)?;
+        Ok(Gateway {
+            gate: self.gate.clone(),
+            intake: Intake::new(proxy),
+            upstream: Upstream::new(proxy.upstream.clone(), ca, idle, headers),
+            local: Local {
+                metrics: self.metrics.clone(),
+                serve_metrics: config.metrics.enabled && !config.metrics.require_auth,
+                resource: config.oauth.resource.clone(),
+                authorization_servers: config
+                    .oauth
+                    .issuers
+                    .iter()
+                    .map(|issuer| issuer.issuer_url.clone())
+                    .collect(),
+            },
+            upstream_timeout: timeout,
+            max_response_body_bytes: proxy.max_response_body_bytes,
+        })
+    }
+
+    fn admin(&self, config: &Config) -> axum::Router {
+        admin::router(Arc::new(Admin {
+            registry: self.registry.clone(),
+            sessions: self.sessions.clone(),
+            rulebook: self.rulebook.clone(),
+            audit: self.audit.clone(),
+            minter: Arc::new(Minter::new(&config.admin.signing_secret)),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            limiter: Limiter::new(config.admin.rate_limit_per_minute),
+            settings: admin::Settings::of(config),
+        }))
+    }
+
+    /// Starts what runs beside the requests.
+    fn start_tasks(&self, control: &tokio::runtime::Runtime, config: &Config) {
+        control.spawn(cleanup(
+            self.gate.clone(),
+            Duration::from_secs(config.sessions.cleanup_interval_secs),
+        ));
+        let reloads = Reloads {
+            clock: self.clock.clone(),
+            rulebook: self.rulebook.clone(),
+            secrets: self.gate.secrets.clone(),
+            metrics: self.metrics.clone(),
+        };
+        reloads.start(control, config);
+    }
+
+    /// Gives back what is leased and writes what is pending.
+    fn end(&self, control: &tokio::runtime::Runtime) {
+        let now = self.clock.now();
+        control.block_on(async {
+            if let Err(error) = self.sessions.close_all_leases(now).await {
+                error!(%error, "leases were not given back; their calls count as made");
+            }
+            if let Err(error) = self.registry.close().await {
+                error!(%error, "agents' last changes were not stored");
+            }
+            if let Err(error) = self.store.close().await {
+                error!(%error, "the store was not closed cleanly");
+            }
+        });
+        self.audit.close();
+        info!("arbiter has stopped");
+    }
+}
+
+/// Forgets sessions that ended, for ever.
+async fn cleanup(gate: Arc<Gate>, period: Duration) {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = gate.sessions.cleanup(gate.clock.now()).await {
+            warn!(%error, "ended sessions were not forgotten; tried again later");
+        }
+        gate.injected.retain(|id| gate.sessions.get(id).is_some());
+    }
+}
+
+fn terms(config: &Config) -> Terms {
+    let sessions = &config.sessions;
+    Terms {
+        require_session: config.proxy.require_session,
+        rate_window_secs: sessions.rate_limit_window_secs,
+        wildcard: if sessions.allow_wildcard_tools {
+            Wildcard::Honoured
+        } else {
+            Wildcard::Literal
+        },
+        escalate_anomalies: sessions.escalate_anomalies,
+        unknown_intent: match sessions.unknown_intent {
+            config::UnknownIntent::Off => UnknownIntent::Off,
+            config::UnknownIntent::Flag => UnknownIntent::Flag,
+            config::UnknownIntent::Enforce => UnknownIntent::Enforce,
+        },
+        warning_threshold_pct: sessions.warning_threshold_pct,
+    }
+}
+
+fn audit_settings(config: &Config) -> Result<audit::Settings> {
+    let audit = &config.audit;
+    let node_id = match &audit.node_id {
+        Some(name) => name.clone(),
+        None if audit.enabled => node::id(&audit.file_path)?,
+        None => String::new(),
+    };
+    Ok(audit::Settings {
+        enabled: audit.enabled,
+        path: audit.file_path.clone(),
+        require_healthy: audit.require_healthy,
+        hash_chain: audit.hash_chain,
+        durability: match audit.durability {
+            config::Durability::Write => audit::Durability::Write,
+            config::Durability::Sync => audit::Durability::Sync,
+        },
+        node_id,
+        max_argument_bytes: audit.max_argument_bytes,
+    })
+}
+
+fn authorities(path: &Path) -> Result<Arc<CaType>> {
+    let pem = std::fs::read(path)
+        .with_context(|| format!("reading `proxy.upstream_ca_file` {}", path.display()))?;
+    let mut certificates = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate
+            .with_context(|| format!("`proxy.upstream_ca_file` {} is not PEM", path.display()))?;
+        certificates.push(WrappedX509::new(certificate.to_vec(), parse_x509));
+    }
+    anyhow::ensure!(
+        !certificates.is_empty(),
+        "`proxy.upstream_ca_file` {} holds no certificate",
+        path.display()
+    );
+    Ok(Arc::from(certificates))
+}
+
+/// Puts credentials into the configured headers; gives those credentials too.
+fn expanded_headers(config: &Config, secrets: &Secrets) -> Result<(Headers, Vec<Arc<Secret>>)> {
+    let vault = secrets.vault();
+    let upstream = config.proxy.upstream.to_string();
+    let mut headers = Headers::new();
+    let mut used = Vec::new();
+    for (name, template) in &config.proxy.upstream_headers {
+        let context = || format!("`proxy.upstream_headers.{name}`");
+        let (value, of_it) =
+            expand_header(template.expose(), &vault, &upstream).with_context(context)?;
+        let mut value = HeaderValue::from_str(&value)
+            .with_context(|| format!("{} holds a character no header may hold", context()))?;
+        value.set_sensitive(true);
+        headers.push((name.clone(), value));
+        used.extend(of_it);
+    }
+    Ok((headers, used))
+}
+
+type Headers = Vec<(HeaderName, HeaderValue)>;

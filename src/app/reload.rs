@@ -1,0 +1,126 @@
+//! What is read again while serving: policies when their files change, credentials when they have
+//! outlived their time, both at SIGHUP. What cannot be read leaves the old set in force.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::{self, Config, CredentialProvider};
+use crate::firewall::rules::Rules;
+use crate::metrics::Metrics;
+use crate::rulebook::{ReloadError, Rulebook};
+use crate::secrets::{Environment, Secrets, Source};
+
+/// How often it is looked whether credentials have outlived their time.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a credential command may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What can be read again.
+#[derive(Clone)]
+pub(super) struct Reloads {
+    pub(super) clock: Clock,
+    pub(super) rulebook: Arc<Rulebook>,
+    pub(super) secrets: Arc<Secrets>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Reloads {
+    /// Starts the watches that the configuration asks for.
+    pub(super) fn start(self, control: &tokio::runtime::Runtime, config: &Config) {
+        if config.policy.watch {
+            let period = Duration::from_millis(config.policy.watch_debounce_ms);
+            let (rulebook, metrics) = (self.rulebook.clone(), self.metrics.clone());
+            let tell = move |rules: &Rules, reloaded| told(&metrics, rules, reloaded);
+            control.spawn(rulebook.watch(period, tell));
+        }
+        control.spawn(self.clone().credentials_in_time());
+        control.spawn(self.at_hangup());
+    }
+
+    async fn credentials_in_time(self) {
+        let mut ticks = tokio::time::interval(LOOK);
+        loop {
+            ticks.tick().await;
+            if self.secrets.is_due(self.clock.mono()) {
+                self.reload_credentials().await;
+            }
+        }
+    }
+
+    async fn at_hangup(self) {
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+            warn!("SIGHUP cannot be watched: it reloads nothing");
+            return;
+        };
+        while hangup.recv().await.is_some() {
+            let rulebook = self.rulebook.clone();
+            if let Ok(reloaded) = tokio::task::spawn_blocking(move || rulebook.reload()).await {
+                told(&self.metrics, &self.rulebook.rules(), reloaded);
+            }
+            self.reload_credentials().await;
+        }
+    }
+
+    async fn reload_credentials(&self) {
+        let (secrets, now) = (self.secrets.clone(), self.clock.mono());
+        match tokio::task::spawn_blocking(move || secrets.reload(now)).await {
+            Ok(Ok(count)) => info!(count, "credentials reloaded"),
+            Ok(Err(error)) => warn!(%error, "credentials not reloaded; the old ones stay in force"),
+            Err(error) => warn!(%error, "credentials not reloaded"),
+        }
+    }
+}
+
+fn told(metrics: &Metrics, rules: &Rules, reloaded: Result<usize, ReloadError>) {
+    match reloaded {
+        Ok(count) => {
+            in_force(metrics, rules);
+            info!(count, version = rules.policies.version(), "policies reloaded");
+        }
+        Err(error) => warn!(%error, "policies not reloaded; the old ones stay in force"),
+    }
+}
+
+/// Tells the metrics which policies are in force.
+pub(super) fn in_force(metrics: &Metrics, rules: &Rules) {
+    metrics.name_tools(rules.policies.named_tools());
+    metrics.policy_version(rules.policies.version());
+}
+
+/// Reads the credentials that the configuration names.
+pub(super) fn secrets(config: &Config, clock: &Clock) -> Result<Secrets> {
+    let credentials = &config.credentials;
+    let source = match &credentials.provider {
+        None => Source::None,
+        Some(CredentialProvider::File(path)) => {
+            Source::File { path: path.clone(), strict_file_mode: credentials.strict_file_mode }
+        }
+        Some(CredentialProvider::Env(prefix)) => {
+            let variables = config::environment().map(|(name, value)| (name.into(), value.into()));
+            let environment = Environment::starting_with(prefix, variables);
+            Source::Env { prefix: prefix.clone(), environment }
+        }
+        Some(CredentialProvider::Command(words)) => {
+            let (program, arguments) = words
+                .split_first()
+                .ok_or_else(|| anyhow::anyhow!("`credentials.command` names no program"))?;
+            Source::Command {
+                program: program.into(),
+                arguments: arguments.to_vec(),
+                ttl: Duration::from_secs(credentials.ttl_secs),
+                timeout: COMMAND_TIMEOUT,
+            }
+        }
+    };
+    let secrets = Secrets::load(source, clock.mono())?;
+    for warning in secrets.warnings().iter() {
+        warn!("{warning}");
+    }
+    Ok(secrets)
+}

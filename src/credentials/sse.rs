@@ -1,0 +1,541 @@
+//! Takes secrets out of an event stream, also those that are split over lines or events.
+//!
+//! An event is looked at whole: as its bytes stand, with its data lines joined (with and without
+//! the line feed between them), and string by string as the continuation of the string that stood
+//! at the same place of the event before, as a client would join deltas. An event that could only
+//! be the start of a secret waits for the next one, unless it holds no more than
+//! [`FREE_BYTES`] of it: those leave at once, and if the rest follows it is taken out then.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::decoded::Text;
+use super::events::{Framer, data_lines};
+use super::patterns::{Patterns, Span};
+use super::scrubber::REPLACEMENT;
+use super::strings::{Contents, contents};
+
+/// So much of a secret's start may leave before it is known whether the rest follows. Without it
+/// every event that ends in the first letter of a secret would wait.
+const FREE_BYTES: usize = 3;
+/// Places of a stream at which a secret can be under way at a time; the least begun are given up.
+const MOST_CARRIES: usize = 1024;
+
+/// An event, or what waits for its end, is larger than allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an event of the stream is larger than {limit_bytes} bytes")]
+pub struct EventTooLarge {
+    pub limit_bytes: usize,
+}
+
+/// Scrubs one event stream.
+pub struct SseScrubber {
+    patterns: Arc<Patterns>,
+    limit_bytes: usize,
+    /// Events that wait, then the one under way.
+    kept: BytesMut,
+    /// Where `kept` starts in the stream; all other positions count from the stream's start.
+    base: usize,
+    framer: Framer,
+    edits: Vec<Edit>,
+    carries: HashMap<u64, Carry>,
+    replaced: u64,
+}
+
+impl std::fmt::Debug for SseScrubber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SseScrubber({} bytes kept, {} replaced)", self.kept.len(), self.replaced)
+    }
+}
+
+impl Drop for SseScrubber {
+    fn drop(&mut self) {
+        self.kept.zeroize();
+    }
+}
+
+/// A stretch of the stream that does not go out.
+#[derive(Debug)]
+struct Edit {
+    span: Range<usize>,
+    /// What goes out instead.
+    by: Instead,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Instead {
+    Nothing,
+    Replacement,
+    QuotedReplacement,
+}
+
+/// The end of a string that could go on as a secret in the next event.
+struct Carry {
+    tail: Zeroizing<Vec<u8>>,
+    /// Where the parts of `tail` stand in the stream.
+    parts: Vec<Part>,
+    covered: usize,
+    pending_bytes: usize,
+    /// From which event on the stream waits for this.
+    waits_from: Option<usize>,
+}
+
+#[derive(Clone, Copy)]
+struct Part {
+    /// Where it starts in the joined text.
+    at: usize,
+    /// Where it ends there; a line feed put in by joining belongs to no part.
+    end: usize,
+    /// Where it starts in the stream.
+    stream_at: usize,
+    /// Where its event starts in the stream.
+    event_at: usize,
+}
+
+impl SseScrubber {
+    /// `limit_bytes` bounds an event, and what waits for a decision.
+    pub fn new(patterns: Arc<Patterns>, limit_bytes: usize) -> Self {
+        Self {
+            patterns,
+            limit_bytes,
+            kept: BytesMut::new(),
+            base: 0,
+            framer: Framer::default(),
+            edits: Vec::new(),
+            carries: HashMap::new(),
+            replaced: 0,
+        }
+    }
+
+    /// How many secrets have been replaced so far.
+    pub fn replaced(&self) -> u64 {
+        self.replaced
+    }
+
+    /// Takes a chunk; gives back all events that can go.
+    pub fn push(&mut self, chunk: Bytes) -> Result<Bytes, EventTooLarge> {
+        if self.patterns.is_empty() {
+            return Ok(chunk);
+        }
+        if self.kept.is_empty() {
+            let release = self.judge(&chunk, false)?;
+            let out = self.render(&chunk, release).unwrap_or_else(|| chunk.slice(..release));
+            self.kept.extend_from_slice(chunk.get(release..).unwrap_or_default());
+            self.gone(release);
+            return Ok(out);
+        }
+        self.kept.extend_from_slice(&chunk);
+        self.pass_kept(false)
+    }
+
+    /// The stream is over; gives back what was kept.
+    pub fn finish(&mut self) -> Result<Bytes, EventTooLarge> {
+        self.pass_kept(true)
+    }
+
+    fn pass_kept(&mut self, complete: bool) -> Result<Bytes, EventTooLarge> {
+        let mut kept = std::mem::take(&mut self.kept);
+        let release = self.judge(&kept, complete)?;
+        let out = self
+            .render(&kept, release)
+            .unwrap_or_else(|| Bytes::copy_from_slice(kept.get(..release).unwrap_or_default()));
+        kept.advance(release);
+        self.kept = kept;
+        self.gone(release);
+        Ok(out)
+    }
+
+    fn gone(&mut self, bytes: usize) {
+        self.base += bytes;
+        self.framer.forget(bytes);
+        let base = self.base;
+        self.edits.retain(|edit| edit.span.end > base);
+    }
+
+    /// Looks at every event that `text` finishes. How much of it can go?
+    fn judge(&mut self, text: &[u8], complete: bool) -> Result<usize, EventTooLarge> {
+        while let Some(event) = self.framer.next(text) {
+            let stream_at = self.base + event.start;
+            self.event(text.get(event).unwrap_or_default(), stream_at);
+        }
+        let finished = self.framer.start();
+        let under_way = text.get(finished..).unwrap_or_default();
+        if complete {
+            self.event(under_way, self.base + finished);
+            return Ok(text.len());
+        }
+        if under_way.len() > self.limit_bytes {
+            return Err(EventTooLarge { limit_bytes: self.limit_bytes });
+        }
+        let waits_from = self.carries.values().filter_map(|c| c.waits_from).min();
+        let release = waits_from.map_or(finished, |at| at.saturating_sub(self.base).min(finished));
+        if finished - release > self.limit_bytes {
+            return Err(EventTooLarge { limit_bytes: self.limit_bytes });
+        }
+        Ok(release)
+    }
+
+    fn event(&mut self, event: &[u8], stream_at: usize) {
+        self.raw(event, stream_at);
+        let lines = data_lines(event);
+        let Some(first) = lines.first() else { return };
+        if lines.len() == 1 {
+            let data = event.get(first.clone()).unwrap_or_default();
+            let parts = [Part {
+                at: 0,
+                end: data.len(),
+                stream_at: stream_at + first.start,
+                event_at: stream_at,
+            }];
+            return self.data(data, &parts, stream_at);
+        }
+        // As a client joins them, and as one that forgets the line feed would.
+        let (folded, parts) = join(event, &lines, b"", stream_at);
+        let scan = self.patterns.scan(Text { bytes: &folded, complete: true }, 0);
+        self.edit_all(&scan.spans, &parts);
+        let (joined, parts) = join(event, &lines, b"\n", stream_at);
+        let scan = self.patterns.scan(Text { bytes: &joined, complete: true }, 0);
+        self.edit_all(&scan.spans, &parts);
+        self.data(&joined, &parts, stream_at);
+    }
+
+    /// Secrets in an event as its bytes stand.
+    fn raw(&mut self, event: &[u8], stream_at: usize) {
+        let scan = self.patterns.scan(Text { bytes: event, complete: true }, 0);
+        for span in scan.spans {
+            let span = stream_at + span.start..stream_at + span.end;
+            self.edits.push(Edit { span, by: Instead::Replacement });
+        }
+    }
+
+    /// Secrets that go on from an earlier event, or may go on in a later one.
+    fn data(&mut self, data: &[u8], parts: &[Part], event_at: usize) {
+        let Contents { strings, numbers } = contents(data, self.patterns.can_be_bare());
+        self.quote_numbers(&numbers, parts);
+        // What waited for this event and is not gone on with waits no longer.
+        for carry in self.carries.values_mut() {
+            carry.waits_from = None;
+        }
+        for (place, span) in strings {
+            let content = data.get(span.clone()).unwrap_or_default();
+            let stream_at = locate(parts, span.start);
+            match self.carries.remove(&place) {
+                Some(carry) => self.go_on(place, carry, content, stream_at, event_at),
+                None => self.begin(place, content, stream_at, event_at),
+            }
+        }
+        self.give_up_the_least();
+    }
+
+    fn begin(&mut self, place: u64, content: &[u8], stream_at: usize, event_at: usize) {
+        let mut scan = self.patterns.scan(Text { bytes: content, complete: false }, 0);
+        scan.settle(content);
+        if let Some(tail) = content.get(scan.hold..).filter(|tail| !tail.is_empty()) {
+            let covered = scan.spans.last().map_or(0, |s| s.end).saturating_sub(scan.hold);
+            let stream_at = stream_at + scan.hold;
+            let carry = Carry {
+                tail: Zeroizing::new(tail.to_vec()),
+                parts: vec![Part { at: 0, end: tail.len(), stream_at, event_at }],
+                covered,
+                pending_bytes: scan.pending_bytes,
+                waits_from: (scan.pending_bytes > FREE_BYTES).then_some(event_at),
+            };
+            self.carries.insert(place, carry);
+        }
+    }
+
+    fn go_on(
+        &mut self,
+        place: u64,
+        carry: Carry,
+        content: &[u8],
+        stream_at: usize,
+        event_at: usize,
+    ) {
+        let Carry { mut tail, mut parts, covered, .. } = carry;
+        let at = tail.len();
+        tail.extend_from_slice(content);
+        parts.push(Part { at, end: tail.len(), stream_at, event_at });
+        let mut scan = self.patterns.scan(Text { bytes: &tail, complete: false }, covered);
+        scan.settle(&tail);
+        self.edit_all(&scan.spans, &parts);
+        if scan.hold == tail.len() {
+            return;
+        }
+        parts.retain(|part| part.end > scan.hold);
+        for part in &mut parts {
+            part.stream_at += scan.hold.saturating_sub(part.at);
+            part.at = part.at.saturating_sub(scan.hold);
+            part.end -= scan.hold;
+        }
+        let began_at = parts.first().map_or(event_at, |part| part.event_at);
+        let covered = scan.spans.last().map_or(0, |s| s.end).saturating_sub(scan.hold);
+        tail.drain(..scan.hold);
+        // What began in an event that is still here keeps that event here.
+        let waits = scan.pending_bytes > FREE_BYTES;
+        let carry = Carry {
+            tail,
+            parts,
+            covered,
+            pending_bytes: scan.pending_bytes,
+            waits_from: waits.then_some(began_at.max(self.base)),
+        };
+        self.carries.insert(place, carry);
+    }
+
+    /// Marks matches in a joined text where its parts stand in the stream; what of them has left
+    /// already is left out.
+    fn edit_all(&mut self, spans: &[Span], parts: &[Part]) {
+        for span in spans {
+            let mut by = if span.continues { Instead::Nothing } else { Instead::Replacement };
+            for part in parts {
+                let (from, to) = (span.start.max(part.at), span.end.min(part.end));
+                let stream_at = part.stream_at + from.saturating_sub(part.at);
+                if from < to && stream_at >= self.base {
+                    let span = stream_at..stream_at + (to - from);
+                    self.edits.push(Edit { span, by });
+                    by = Instead::Nothing;
+                }
+            }
+        }
+    }
+
+    /// A number that holds a secret becomes a string as a whole.
+    fn quote_numbers(&mut self, numbers: &[Range<usize>], parts: &[Part]) {
+        for number in numbers {
+            let start = locate(parts, number.start);
+            let span = start..start + number.len();
+            let touched = |e: &Edit| e.span.start < span.end && span.start < e.span.end;
+            if self.edits.iter().any(touched) {
+                self.edits.push(Edit { span, by: Instead::QuotedReplacement });
+            }
+        }
+    }
+
+    fn give_up_the_least(&mut self) {
+        if self.carries.len() <= MOST_CARRIES {
+            return;
+        }
+        let mut places: Vec<(usize, u64)> =
+            self.carries.iter().map(|(place, c)| (c.pending_bytes, *place)).collect();
+        places.sort_unstable();
+        for (_, place) in places.iter().take(self.carries.len() - MOST_CARRIES) {
+            self.carries.remove(place);
+        }
+    }
+
+    /// The first `release` bytes of `text` with their edits; `None` if there are none.
+    fn render(&mut self, text: &[u8], release: usize) -> Option<Bytes> {
+        let end = self.base + release;
+        self.edits.sort_unstable_by_key(|edit| edit.span.start);
+        let count = self.edits.partition_point(|edit| edit.span.start < end);
+        if count == 0 {
+            return None;
+        }
+        let slice = |from: usize, to: usize| {
+            text.get(from.saturating_sub(self.base)..to.saturating_sub(self.base))
+                .unwrap_or_default()
+        };
+        let mut out = BytesMut::with_capacity(release + count * (REPLACEMENT.len() + 2));
+        let mut at = self.base;
+        let mut edits = self.edits.drain(..count).peekable();
+        while let Some(mut edit) = edits.next() {
+            // Several views may have found the same secret.
+            while let Some(next) = edits.next_if(|next| next.span.start < edit.span.end) {
+                edit.span.end = edit.span.end.max(next.span.end);
+                edit.by = edit.by.max(next.by);
+            }
+            out.extend_from_slice(slice(at, edit.span.start.max(at)));
+            at = edit.span.end.max(at);
+            match edit.by {
+                Instead::Nothing => continue,
+                Instead::Replacement => out.extend_from_slice(REPLACEMENT),
+                Instead::QuotedReplacement => {
+                    out.extend_from_slice(b"\"");
+                    out.extend_from_slice(REPLACEMENT);
+                    out.extend_from_slice(b"\"");
+                }
+            }
+            self.replaced += 1;
+        }
+        out.extend_from_slice(slice(at, end));
+        Some(out.freeze())
+    }
+}
+
+/// The lines of an event as one text, and where its parts stand in the stream.
+fn join(
+    event: &[u8],
+    lines: &[Range<usize>],
+    between: &[u8],
+    stream_at: usize,
+) -> (Zeroizing<Vec<u8>>, Vec<Part>) {
+    let mut text = Zeroizing::new(Vec::with_capacity(event.len()));
+    let mut parts = Vec::with_capacity(lines.len());
+    for (n, line) in lines.iter().enumerate() {
+        if n > 0 {
+            text.extend_from_slice(between);
+        }
+        let at = text.len();
+        text.extend_from_slice(event.get(line.clone()).unwrap_or_default());
+        let (end, event_at) = (text.len(), stream_at);
+        parts.push(Part { at, end, stream_at: stream_at + line.start, event_at });
+    }
+    (text, parts)
+}
+
+/// Where position `at` of a joined text stands in the stream.
+fn locate(parts: &[Part], at: usize) -> usize {
+    let behind = parts.partition_point(|part| part.at <= at);
+    let part = behind.checked_sub(1).and_then(|n| parts.get(n));
+    part.map_or(at, |part| part.stream_at + (at - part.at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "tok_live_4f9aC2e7B1d8Kq3Z";
+
+    fn scrubber(secrets: &[&str]) -> SseScrubber {
+        let patterns = Patterns::new(secrets.iter().map(|s| s.as_bytes()));
+        SseScrubber::new(Arc::new(patterns), 1 << 20)
+    }
+
+    fn push(scrubber: &mut SseScrubber, chunk: &str) -> String {
+        let out = scrubber.push(Bytes::copy_from_slice(chunk.as_bytes())).unwrap();
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    fn check(secrets: &[&str], stream: &str, expected: &str) {
+        for size in [1, 2, 7, 64, stream.len()] {
+            let mut scrubber = scrubber(secrets);
+            let mut out = Vec::new();
+            for chunk in stream.as_bytes().chunks(size) {
+                out.extend_from_slice(&scrubber.push(Bytes::copy_from_slice(chunk)).unwrap());
+            }
+            out.extend_from_slice(&scrubber.finish().unwrap());
+            assert_eq!(String::from_utf8(out).unwrap(), expected, "in chunks of {size}");
+        }
+    }
+
+    fn delta(text: &str) -> String {
+        format!(
+            "data: {{\"jsonrpc\":\"2.0\",\"params\":{{\"level\":\"info\",\"data\":\"{text}\"}}}}\n\n"
+        )
+    }
+
+    #[test]
+    fn a_secret_inside_an_event_is_replaced() {
+        let body = |v: &str| format!("event: message\r\ndata: {{\"v\":\"{v};end\"}}\r\n\r\n");
+        check(&[TOKEN], &body(TOKEN), &body("[CREDENTIAL]"));
+        check(&["pa\"ss\\wö"], &body("pa\\\"ss\\\\w\\u00f6"), &body("[CREDENTIAL]"));
+        check(&[TOKEN], &format!("id: {TOKEN}\n\n"), "id: [CREDENTIAL]\n\n");
+        check(&["7391"], "data: {\"pin\":-17391}\n\n", "data: {\"pin\":\"[CREDENTIAL]\"}\n\n");
+    }
+
+    #[test]
+    fn a_secret_over_several_data_lines_is_replaced() {
+        let key = "-----BEGIN KEY-----\nMIIBOgIBAAJ\n-----END KEY-----";
+        check(
+            &[key],
+            "data: -----BEGIN KEY-----\ndata: MIIBOgIBAAJ\r\ndata:-----END KEY-----;\n\n",
+            "data: [CREDENTIAL]\ndata: \r\ndata:;\n\n",
+        );
+        check(
+            &[TOKEN],
+            "data: x tok_live_4f9\ndata: aC2e7B1d8Kq3Z y\n\n",
+            "data: x [CREDENTIAL]\ndata:  y\n\n",
+        );
+    }
+
+    #[test]
+    fn a_secret_over_several_events_is_replaced() {
+        let split = |parts: &[&str]| parts.iter().map(|p| delta(p)).collect::<String>();
+        check(
+            &[TOKEN],
+            &split(&["the tok_live_4f", "9aC2e7B1", "d8Kq3Z is"]),
+            &split(&["the [CREDENTIAL]", "", " is"]),
+        );
+        check(
+            &[TOKEN],
+            &split(&["the tok_live_4f", "9aC2e7B1x"]),
+            &split(&["the tok_live_4f", "9aC2e7B1x"]),
+        );
+        check(
+            &["pä\"ssword"],
+            &split(&["p\\u00e4\\\"s", "s", "word"]),
+            &split(&["[CREDENTIAL]", "", ""]),
+        );
+        check(
+            &[TOKEN],
+            "data: tok_live_4f\n\n: ping\n\ndata: 9aC2e7B1d8Kq3Z\n\n",
+            "data: [CREDENTIAL]\n\n: ping\n\ndata: \n\n",
+        );
+        let ends = split(&["a tok_live_4f9aC2e7B1d8Kq"]);
+        check(&[TOKEN], &ends, &ends);
+    }
+
+    #[test]
+    fn one_character_an_event_does_not_help() {
+        let mut scrubber = scrubber(&[TOKEN]);
+        let mut out: String =
+            TOKEN.chars().map(|c| push(&mut scrubber, &delta(&c.to_string()))).collect();
+        out += &String::from_utf8(scrubber.finish().unwrap().to_vec()).unwrap();
+        let mut expected: String = ["t", "o", "k", "[CREDENTIAL]"].map(delta).concat();
+        expected += &delta("").repeat(TOKEN.len() - 4);
+        assert_eq!(out, expected);
+        assert_eq!(scrubber.replaced(), 1);
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_part_of_a_match_leaves_at_once() {
+        let mut scrubber = scrubber(&[TOKEN, "other-secret-value"]);
+        for text in ["hello", "ends in t", "ends in tok", "o", "\\u0074"] {
+            assert_eq!(push(&mut scrubber, &delta(text)), delta(text));
+        }
+        assert_eq!(push(&mut scrubber, ": ping\n"), ": ping\n");
+        assert_eq!(push(&mut scrubber, "data: x\r\r"), "data: x\r\r");
+        assert_eq!(push(&mut scrubber, "\n"), "\n");
+    }
+
+    #[test]
+    fn an_event_waits_for_one_other_at_most() {
+        let mut scrubber = scrubber(&[TOKEN]);
+        assert_eq!(push(&mut scrubber, &delta("a tok_live")), "");
+        let other = "data: {\"method\":\"progress\"}\n\n";
+        assert_eq!(push(&mut scrubber, other), delta("a tok_live") + other);
+        // What has left is gone, but the rest does not follow.
+        assert_eq!(push(&mut scrubber, &delta("_4f9aC2e7B1d8Kq3Z")), delta("[CREDENTIAL]"));
+    }
+
+    #[test]
+    fn a_clean_chunk_is_not_copied() {
+        let mut scrubber = scrubber(&[TOKEN]);
+        let chunk = Bytes::from(delta("hello") + &delta("world"));
+        let out = scrubber.push(chunk.clone()).unwrap();
+        assert_eq!(out.as_ptr(), chunk.as_ptr());
+        assert_eq!(out, chunk);
+    }
+
+    #[test]
+    fn an_event_without_end_is_refused() {
+        let patterns = Arc::new(Patterns::new([TOKEN.as_bytes()]));
+        let mut scrubber = SseScrubber::new(patterns, 100);
+        let chunk = Bytes::from_static(&[b'x'; 60]);
+        assert!(scrubber.push(chunk.clone()).is_ok());
+        assert_eq!(scrubber.push(chunk), Err(EventTooLarge { limit_bytes: 100 }));
+    }
+
+    #[test]
+    fn strings_that_might_go_on_are_bounded() {
+        let mut scrubber = scrubber(&[TOKEN]);
+        let many = serde_json::json!(vec!["t"; 5000]).to_string();
+        push(&mut scrubber, &format!("data: {many}\n\n"));
+        assert_eq!(scrubber.carries.len(), MOST_CARRIES);
+    }
+}

@@ -1,0 +1,39 @@
+//! Everything in force at one moment: immutable, shared, and replaced whole.
+
+use super::checks::drift::UnknownIntent;
+use super::checks::whitelist::Wildcard;
+use super::policy::PolicySet;
+
+/// What a request is judged by. A request in flight keeps the rules it started with.
+#[derive(Debug)]
+pub struct Rules {
+    pub policies: PolicySet,
+    pub terms: Terms,
+}
+
+/// The configured terms that hold for every session.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub require_session: bool,
+    pub rate_window_secs: u64,
+    /// Whether `*` alone in `authorized_tools` means every tool.
+    pub wildcard: Wildcard,
+    /// Whether drift is refused (else only flagged).
+    pub escalate_anomalies: bool,
+    pub unknown_intent: UnknownIntent,
+    pub warning_threshold_pct: f64,
+}
+
+/// As the configuration's own defaults are.
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            require_session: true,
+            rate_window_secs: 60,
+            wildcard: Wildcard::Literal,
+            escalate_anomalies: false,
+            unknown_intent: UnknownIntent::default(),
+            warning_threshold_pct: 20.0,
+        }
+    }
+}

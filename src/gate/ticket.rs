@@ -1,0 +1,153 @@
+//! The record of a request, open from its arrival to its decision.
+//!
+//! A ticket that is dropped undecided, because the client left while its body was read or because
+//! of a bug of ours, still becomes a record.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::audit::redact::Redactor;
+use crate::audit::{Audit, Completion, Entry, Outcome};
+use crate::firewall::call::CallKind;
+use crate::firewall::session::WorkOrder;
+use crate::firewall::time::Now;
+use crate::mcp::message::Message;
+
+/// Counts the requests that are being served.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    count: AtomicUsize,
+    draining: AtomicBool,
+    none_left: Notify,
+}
+
+/// One request among those being served.
+#[derive(Debug)]
+pub struct Open(Arc<InFlight>);
+
+impl InFlight {
+    pub fn enter(self: &Arc<Self>) -> Open {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        Open(self.clone())
+    }
+
+    /// From now on no new request is served.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Resolves when no request is being served.
+    pub async fn idle(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.none_left.notified());
+            changed.as_mut().enable();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none_left.notify_waiters();
+        }
+    }
+}
+
+/// An undecided request.
+pub struct Ticket {
+    request_id: Uuid,
+    arrived: Now,
+    /// Taken when the request is decided.
+    parts: Option<(Entry, Open)>,
+    audit: Arc<Audit>,
+}
+
+impl Ticket {
+    pub(super) fn open(entry: Entry, arrived: Now, open: Open, audit: Arc<Audit>) -> Self {
+        Self { request_id: entry.request_id, arrived, parts: Some((entry, open)), audit }
+    }
+
+    pub fn request_id(&self) -> Uuid {
+        self.request_id
+    }
+
+    pub fn arrived(&self) -> Now {
+        self.arrived
+    }
+
+    /// The record so far.
+    #[expect(
+        clippy::expect_used,
+        reason = "only `into_parts` takes it, and that consumes the ticket"
+    )]
+    pub(super) fn entry_mut(&mut self) -> &mut Entry {
+        let (entry, _) =
+            self.parts.as_mut().expect("a ticket holds its record until it is decided");
+        entry
+    }
+
+    /// Ends the ticket: whoever takes its parts puts the decision on record.
+    #[expect(clippy::expect_used, reason = "nothing else takes it, and this consumes the ticket")]
+    pub(super) fn into_parts(mut self) -> (Entry, Open) {
+        self.parts.take().expect("a ticket holds its record until it is decided")
+    }
+
+    /// Notes what is asked, arguments redacted.
+    pub(super) fn describe(
+        &mut self,
+        message: &Message<'_>,
+        redactor: &Redactor,
+        max_bytes: usize,
+    ) {
+        let entry = self.entry_mut();
+        let mut arguments = Vec::new();
+        for call in &message.calls {
+            if entry.mcp_method.is_none() {
+                entry.mcp_method = call.method.as_deref().map(str::to_owned);
+            }
+            match &call.kind {
+                CallKind::Tool { name, arguments: given } => {
+                    entry.tool_called.get_or_insert_with(|| name.as_ref().to_owned());
+                    if message.batch {
+                        entry.tools_called.push(name.as_ref().to_owned());
+                    }
+                    arguments.push(*given);
+                }
+                CallKind::Data { .. } => arguments.push(call.params),
+                CallKind::Protocol => {}
+            }
+        }
+        entry.arguments = match arguments.as_slice() {
+            [] => None,
+            [one] => one.map(|given| redactor.redact(given, max_bytes)),
+            several => Some(redactor.redact_batch(several, max_bytes)),
+        };
+    }
+
+    /// Notes within which session.
+    pub(super) fn in_session(&mut self, order: &WorkOrder) {
+        let entry = self.entry_mut();
+        entry.task_session_id = Some(order.id);
+        entry.delegation_chain = order.delegation_chain.clone();
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let Some((mut entry, _open)) = self.parts.take() else { return };
+        entry.anomaly_flags.push("broken_off");
+        self.audit
+            .note(&entry, Outcome { completion: Completion::ClientGone, ..Outcome::default() });
+    }
+}

@@ -1,0 +1,82 @@
+//! What a session may see of the lists that a server answers with.
+
+use std::sync::Arc;
+
+use crate::firewall::agent::Caller;
+use crate::firewall::call::Data;
+use crate::firewall::checks::whitelist;
+use crate::firewall::policy::{Facts, Target};
+use crate::firewall::rules::Rules;
+use crate::mcp::filter::{ListKind, ListKinds};
+use crate::mcp::message::Message;
+use crate::sessions::Live;
+
+/// The lists that a message asks for, and by what they are filtered.
+#[derive(Clone, Debug)]
+pub struct ListView {
+    kinds: ListKinds,
+    rules: Arc<Rules>,
+    caller: Caller,
+    live: Option<Arc<Live>>,
+}
+
+impl ListView {
+    /// What to filter in the answer to `message`; nothing if it asks for no list.
+    pub(super) fn of(
+        message: &Message<'_>,
+        rules: Arc<Rules>,
+        caller: &Caller,
+        live: Option<Arc<Live>>,
+    ) -> Option<Self> {
+        let kinds = ListKinds::asked_by(message);
+        (!kinds.is_empty()).then(|| Self { kinds, rules, caller: caller.clone(), live })
+    }
+
+    pub fn kinds(&self) -> ListKinds {
+        self.kinds
+    }
+
+    /// Whether the session could use the item that a list shows under `label`.
+    pub fn shows(&self, kind: ListKind, label: &str) -> bool {
+        let label = match kind {
+            ListKind::ResourceTemplates => literal_prefix(label),
+            ListKind::Tools | ListKind::Resources | ListKind::Prompts => label,
+        };
+        self.listed(kind, label) && self.allowed(kind, label)
+    }
+
+    fn listed(&self, kind: ListKind, label: &str) -> bool {
+        let Some(live) = &self.live else { return true };
+        let order = &live.order;
+        match kind {
+            ListKind::Tools => {
+                whitelist::lists(&order.authorized_tools, label, self.rules.terms.wildcard)
+            }
+            ListKind::Resources | ListKind::ResourceTemplates => {
+                whitelist::lists_data(&order.authorized_resources, Data::Resource, label)
+            }
+            ListKind::Prompts => {
+                whitelist::lists_data(&order.authorized_prompts, Data::Prompt, label)
+            }
+        }
+    }
+
+    fn allowed(&self, kind: ListKind, label: &str) -> bool {
+        let facts = Facts {
+            agent: &self.caller.agent,
+            principal: &self.caller.principal,
+            intent: self.live.as_ref().map(|live| live.order.declared_intent.as_str()),
+        };
+        let target = match kind {
+            ListKind::Tools => Target::Tool(label),
+            ListKind::Resources | ListKind::ResourceTemplates => Target::Resource(label),
+            ListKind::Prompts => Target::Prompt(label),
+        };
+        self.rules.policies.could_allow(&facts, target)
+    }
+}
+
+/// What every URI of a template begins with (RFC 6570): its text up to the first expression.
+fn literal_prefix(template: &str) -> &str {
+    template.split('{').next().unwrap_or_default()
+}

@@ -1,0 +1,305 @@
+//! Pingora's callbacks, translated: nothing here decides.
+//!
+//! A request walks through [`Ctx`]'s states: it arrives, it is refused or cleared by the gate, and
+//! only a [`Cleared`] opens the way to the upstream. Every request ends in `logging`, broken-off
+//! ones too.
+
+pub mod guard;
+mod hygiene;
+pub mod intake;
+pub mod listen;
+pub mod local;
+mod replay;
+mod reply;
+mod response;
+pub mod upstream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::HeaderMap;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::warn;
+
+use crate::firewall::denial::{Code, Denial};
+use crate::gate::{Cleared, Ended, Gate};
+use intake::Intake;
+use response::Flow;
+use upstream::Upstream;
+
+/// How often connecting is tried before the upstream counts as dead.
+const CONNECT_TRIES: u32 = 2;
+
+/// The proxy port's service.
+pub struct Gateway {
+    pub gate: Arc<Gate>,
+    pub intake: Intake,
+    pub upstream: Upstream,
+    pub local: local::Local,
+    /// Longest wait for the upstream's response header.
+    pub upstream_timeout: Duration,
+    pub max_response_body_bytes: usize,
+}
+
+/// Where a request stands.
+enum State {
+    Arrived,
+    /// Answered by the gateway itself: health, metrics, metadata.
+    Local,
+    /// Refused and on record; the answer has been or is being written.
+    Refused,
+    Cleared(Box<InFlight>),
+}
+
+/// A cleared call on its way.
+struct InFlight {
+    cleared: Cleared,
+    flow: Flow,
+    /// The request body's share of the memory that all bodies together may take.
+    _share: Option<OwnedSemaphorePermit>,
+    tries: u32,
+    upstream_status: Option<u16>,
+    /// Set when the call failed after it was cleared.
+    failed: Option<Denial>,
+    finished: bool,
+}
+
+pub struct Ctx {
+    state: State,
+    slot: replay::Slot,
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx { state: State::Arrived, slot: replay::Slot::default() }
+    }
+
+    async fn early_request_filter(&self, _session: &mut Session, _ctx: &mut Ctx) -> Result<()> {
+        guard::head_arrived();
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        session.set_keepalive(Some(intake::KEEP_ALIVE_SECS));
+        session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
+        if self.local.answer(session).await? {
+            ctx.state = State::Local;
+            return Ok(true);
+        }
+        match self.intake.admit(&self.gate, session).await {
+            Ok((cleared, share)) => {
+                let flow = Flow::new(self.max_response_body_bytes);
+                let body = cleared.body().clone();
+                replay::install(
+                    &mut session.downstream_session,
+                    body,
+                    &ctx.slot,
+                    self.upstream_timeout,
+                );
+                ctx.state = State::Cleared(Box::new(InFlight {
+                    cleared,
+                    flow,
+                    _share: share,
+                    tries: 0,
+                    upstream_status: None,
+                    failed: None,
+                    finished: false,
+                }));
+                Ok(false)
+            }
+            Err(refused) => {
+                ctx.state = State::Refused;
+                reply::write(session, &refused, self.local.challenge(session, &refused)).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let State::Cleared(call) = &mut ctx.state else {
+            return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
+        };
+        call.tries = call.tries.saturating_add(1);
+        self.upstream.peer(call.tries, self.gate.clock.mono()).await
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let State::Cleared(call) = &ctx.state else {
+            return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
+        };
+        self.upstream.address(request, &call.cleared)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Ctx,
+        mut e: Box<Error>,
+    ) -> Box<Error> {
+        if let State::Cleared(call) = &ctx.state {
+            e.set_retry(call.tries < CONNECT_TRIES);
+        }
+        e
+    }
+
+    /// Retries only when the upstream cannot have seen the whole request.
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        e: Box<Error>,
+        ctx: &mut Ctx,
+        _reused: bool,
+    ) -> Box<Error> {
+        let mut e = e.more_context(format!("peer {peer}"));
+        let State::Cleared(call) = &ctx.state else { return e };
+        let unanswered = session.response_written().is_none_or(|r| r.status.is_informational());
+        let incomplete =
+            session.upstream_body_bytes_sent().is_some_and(|sent| sent < call.cleared.body().len());
+        let retry = unanswered
+            && incomplete
+            && *e.esource() == ErrorSource::Upstream
+            && call.tries < CONNECT_TRIES;
+        e.set_retry(retry);
+        e
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        call.upstream_status = Some(response.status.as_u16());
+        self.gate.upstream_answered(&mut call.cleared);
+        let accepted = call.flow.begin(response, &call.cleared);
+        accepted.or_else(|denial| {
+            let reason = denial.message.clone();
+            call.failed = Some(denial);
+            Error::e_explain(ErrorType::HTTPStatus(502), reason)
+        })
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
+        reply::decorate(response, call.cleared.request_id(), call.cleared.warnings())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
+        match call.flow.push(body.take(), end_of_stream) {
+            Ok(out) => {
+                *body = out;
+                call.finished |= end_of_stream;
+                Ok(None)
+            }
+            Err(denial) => {
+                let reason = denial.message.clone();
+                call.failed = Some(denial);
+                Error::e_explain(ErrorType::HTTPStatus(502), reason)
+            }
+        }
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Bytes>> {
+        let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
+        call.finished = true;
+        match call.flow.trailers(trailers) {
+            Ok(held_back) => Ok(held_back),
+            Err(denial) => {
+                let reason = denial.message.clone();
+                call.failed = Some(denial);
+                Error::e_explain(ErrorType::HTTPStatus(502), reason)
+            }
+        }
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
+        let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        let State::Cleared(call) = &mut ctx.state else { return gone };
+        if call.failed.is_none() {
+            call.failed = failure(e);
+        }
+        let Some(denial) = &call.failed else { return gone };
+        let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
+        if begun {
+            return gone;
+        }
+        let refused = call.cleared.failed(denial.clone());
+        if let Err(e) = reply::write(session, &refused, None).await {
+            warn!(error = %e, "could not tell the client that the upstream failed");
+        }
+        FailToProxy { error_code: refused.denial.code.row().status, can_reuse_downstream: false }
+    }
+
+    /// Failures of the upstream are in the record and the metrics; a log line each would be noise
+    /// that a dead upstream could flood.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, _e: Option<&Error>, ctx: &mut Ctx) {
+        replay::uninstall(&mut session.downstream_session, &ctx.slot);
+        let state = std::mem::replace(&mut ctx.state, State::Refused);
+        if let State::Cleared(call) = state {
+            let InFlight { cleared, flow, upstream_status, failed, finished, .. } = *call;
+            let scrubbed = flow.scrubbed();
+            self.gate
+                .finish(cleared, &Ended { upstream_status, scrubbed, failed, whole: finished });
+        }
+    }
+}
+
+/// What an error of Pingora's means to the agent; `None` when the client itself is gone.
+fn failure(e: &Error) -> Option<Denial> {
+    let late = || {
+        Denial::new(
+            Code::UpstreamTimeout,
+            "the MCP server did not answer in time: try again later, or with a smaller request",
+        )
+    };
+    match (e.etype(), e.esource()) {
+        (ErrorType::Custom(replay::FIRST_BYTE_LATE), _) => Some(late()),
+        (_, ErrorSource::Downstream) => None,
+        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, _) => Some(late()),
+        _ => Some(Denial::new(
+            Code::UpstreamFailed,
+            "the MCP server could not be reached or broke off: try again later",
+        )),
+    }
+}

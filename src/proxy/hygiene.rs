@@ -1,0 +1,379 @@
+//! What a request's head must look like before anything else looks at the request.
+//!
+//! Pingora's parser is lenient where a firewall must not be: what two parsers may read differently
+//! is refused here (RFC 9112 sections 2.2, 3.2, 6.1 and 11.2).
+
+use http::{HeaderMap, HeaderName, Method, Version, header};
+use pingora::http::RequestHeader;
+
+use crate::firewall::denial::{Code, Denial};
+
+/// Headers that must not occur twice, since their meaning would depend on who reads them.
+const SINGLE: &[&str] = &[
+    "content-type",
+    "content-encoding",
+    "content-length",
+    "transfer-encoding",
+    "host",
+    "origin",
+    "mcp-protocol-version",
+    "mcp-method",
+    "mcp-name",
+    "mcp-session-id",
+    "x-agent-id",
+    "x-arbiter-session",
+];
+
+/// What the configuration says about heads.
+#[derive(Clone, Debug, Default)]
+pub(super) struct HeadRules {
+    pub(super) blocked_paths: Vec<String>,
+    pub(super) allowed_origins: Vec<String>,
+    pub(super) deny_non_post_methods: bool,
+}
+
+/// What a request to this port wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// An MCP message, judged by everything.
+    Mcp,
+    /// Another method, let through by `deny_non_post_methods = false` with a token only.
+    Unchecked,
+}
+
+/// Judges path, method, origin and media type, in that order.
+pub(super) fn route(head: &RequestHeader, rules: &HeadRules) -> Result<Route, Denial> {
+    framing(head)?;
+    path(head, &rules.blocked_paths)?;
+    let route = method(head, rules)?;
+    origin(&head.headers, &rules.allowed_origins)?;
+    if route == Route::Mcp {
+        media_type(&head.headers)?;
+    }
+    Ok(route)
+}
+
+fn malformed(reason: impl Into<String>) -> Denial {
+    Denial::new(Code::MalformedRequest, reason)
+}
+
+fn framing(head: &RequestHeader) -> Result<(), Denial> {
+    if head.version < Version::HTTP_11 {
+        return Err(Denial::new(
+            Code::HttpVersionNotSupported,
+            "HTTP/1.0 is not spoken here: use HTTP/1.1 or newer",
+        ));
+    }
+    let headers = &head.headers;
+    for name in SINGLE {
+        if headers.get_all(*name).iter().nth(1).is_some() {
+            return Err(malformed(format!("header {name} must occur once")));
+        }
+    }
+    if head.version == Version::HTTP_11 {
+        let Some(host) = headers.get(header::HOST) else {
+            return Err(malformed("header Host is missing (RFC 9112 section 3.2)"));
+        };
+        let authority = |b: &u8| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(b);
+        if host.is_empty() || !host.as_bytes().iter().all(authority) {
+            return Err(malformed("header Host is not a host name with an optional port"));
+        }
+    }
+    if let Some(coding) = headers.get(header::TRANSFER_ENCODING) {
+        if headers.contains_key(header::CONTENT_LENGTH) {
+            return Err(malformed(
+                "Content-Length and Transfer-Encoding together are refused (RFC 9112 section 6.1)",
+            ));
+        }
+        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(malformed("Transfer-Encoding must be chunked"));
+        }
+    }
+    if headers
+        .get(header::CONTENT_LENGTH)
+        .is_some_and(|v| !v.as_bytes().iter().all(u8::is_ascii_digit))
+    {
+        return Err(malformed("Content-Length must be one decimal number"));
+    }
+    Ok(())
+}
+
+/// Refuses lines that end without a carriage return: another parser may not see the same lines.
+pub(super) fn line_ends(raw_head: &[u8]) -> Result<(), Denial> {
+    let bare = memchr::memchr_iter(b'\n', raw_head)
+        .any(|at| at.checked_sub(1).and_then(|before| raw_head.get(before)) != Some(&b'\r'));
+    if bare {
+        Err(malformed("header lines must end with CR LF (RFC 9112 section 2.2)"))
+    } else {
+        Ok(())
+    }
+}
+
+fn path(head: &RequestHeader, blocked: &[String]) -> Result<(), Denial> {
+    let refused = || {
+        Denial::new(Code::PathBlocked, "this path is not served here: use the MCP endpoint's path")
+    };
+    let raw = head.raw_path();
+    if !raw.starts_with(b"/") {
+        return Err(malformed(
+            "the request target must be a path (origin form, RFC 9112 section 3.2.1)",
+        ));
+    }
+    if raw.iter().any(|b| !b.is_ascii_graphic()) {
+        return Err(malformed("the request target holds a character that must be percent-encoded"));
+    }
+    let path = raw.split(|b| matches!(b, b'?' | b'#')).next().unwrap_or_default();
+    let Some(plain) = plain_path(path) else { return Err(refused()) };
+    let hit = |entry: &String| {
+        let entry = entry.trim_end_matches('/').to_lowercase();
+        plain.strip_prefix(&entry).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    if blocked.iter().any(hit) { Err(refused()) } else { Ok(()) }
+}
+
+/// The path as the most generous server would read it: decoded until nothing changes, without
+/// parameters, dot segments and doubled slashes, in lower case. `None` when it cannot be agreed on.
+fn plain_path(raw: &[u8]) -> Option<String> {
+    let mut bytes = raw.to_vec();
+    for round in 0.. {
+        let decoded = percent_decode(&bytes)?;
+        if decoded == bytes {
+            break;
+        }
+        if round == 4 {
+            return None;
+        }
+        bytes = decoded;
+    }
+    if bytes.iter().any(|b| b.is_ascii_control() || *b == b'\\') {
+        return None;
+    }
+    let text = String::from_utf8(bytes).ok()?.to_lowercase();
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in text.split('/') {
+        match segment.split(';').next().unwrap_or_default().trim_end_matches(' ') {
+            "" | "." => {}
+            ".." => {
+                kept.pop();
+            }
+            name => kept.push(name),
+        }
+    }
+    Some(format!("/{}", kept.join("/")))
+}
+
+fn percent_decode(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes.iter();
+    while let Some(&byte) = rest.next() {
+        if byte == b'%' {
+            let digit = |b: Option<&u8>| char::from(*b?).to_digit(16);
+            let value = digit(rest.next())? * 16 + digit(rest.next())?;
+            out.push(u8::try_from(value).ok()?);
+        } else {
+            out.push(byte);
+        }
+    }
+    Some(out)
+}
+
+fn method(head: &RequestHeader, rules: &HeadRules) -> Result<Route, Denial> {
+    let refused = || Denial::new(Code::MethodNotAllowed, "only POST is served here");
+    if head.headers.contains_key(header::UPGRADE) {
+        return Err(Denial::new(Code::MethodNotAllowed, "protocol upgrades are not served here"));
+    }
+    match head.method {
+        Method::POST => Ok(Route::Mcp),
+        Method::CONNECT | Method::TRACE => Err(refused()),
+        _ if rules.deny_non_post_methods => Err(refused()),
+        _ => Ok(Route::Unchecked),
+    }
+}
+
+fn origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Denial> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    if allowed.iter().any(|a| a.as_bytes() == origin.as_bytes()) {
+        return Ok(());
+    }
+    Err(Denial::new(
+        Code::OriginDenied,
+        "this origin may not call: browsers are served only from proxy.allowed_origins",
+    ))
+}
+
+fn media_type(headers: &HeaderMap) -> Result<(), Denial> {
+    let refused = |reason: &str| Err(Denial::new(Code::UnsupportedMediaType, reason));
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()) else {
+        return refused("send Content-Type: application/json");
+    };
+    let mut parts = value.split(';');
+    let essence = parts.next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return refused("send Content-Type: application/json");
+    }
+    for parameter in parts {
+        let Some((name, value)) = parameter.split_once('=') else { continue };
+        let value = value.trim().trim_matches('"');
+        if name.trim().eq_ignore_ascii_case("charset") && !value.eq_ignore_ascii_case("utf-8") {
+            return refused("the body must be UTF-8");
+        }
+    }
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => refused(
+            "send the body without Content-Encoding: what is checked must be what is forwarded",
+        ),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Whether a header of the client's stays behind: ours, and spellings that pass for ours or that
+/// change a request's meaning behind the checks.
+pub(super) fn stays_behind(name: &HeaderName) -> bool {
+    let plain = name.as_str().replace('_', "-");
+    plain.starts_with("x-arbiter-")
+        || matches!(
+            plain.as_str(),
+            "authorization"
+                | "proxy-authorization"
+                | "x-agent-id"
+                | "x-http-method"
+                | "x-http-method-override"
+                | "x-method-override"
+                | "x-original-url"
+                | "x-rewrite-url"
+                | "x-principal"
+                | "x-delegation-chain"
+                | "expect"
+                | "accept-encoding"
+        )
+        || (name.as_str().contains('_') && plain.starts_with("mcp-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> RequestHeader {
+        let mut head = RequestHeader::build(method, path.as_bytes(), None).unwrap();
+        for (name, value) in headers {
+            head.append_header((*name).to_owned(), *value).unwrap();
+        }
+        head
+    }
+
+    fn rules() -> HeadRules {
+        HeadRules {
+            blocked_paths: vec!["/admin".to_owned(), "/internal/debug".to_owned()],
+            allowed_origins: vec!["https://app.example".to_owned()],
+            deny_non_post_methods: true,
+        }
+    }
+
+    fn check(method: &str, path: &str, extra: &[(&str, &str)], expected: Result<Route, Code>) {
+        let mut headers = vec![("Host", "localhost"), ("Content-Type", "application/json")];
+        headers.retain(|(n, _)| !extra.iter().any(|(e, _)| e.eq_ignore_ascii_case(n)));
+        headers.extend_from_slice(extra);
+        headers.retain(|(_, v)| *v != "-");
+        let found = route(&head(method, path, &headers), &rules()).map_err(|d| d.code);
+        assert_eq!(found, expected, "{method} {path} {extra:?}");
+    }
+
+    #[test]
+    fn blocked_paths_are_blocked_in_every_spelling() {
+        for path in [
+            "/admin",
+            "/admin/",
+            "/admin/x",
+            "/%61dmin",
+            "/%2561dmin",
+            "//admin",
+            "/x/../admin",
+            "/mcp/%2e%2e/admin",
+            "/admin;x=1",
+            "/./admin",
+            "/ADMIN",
+            "/x/..;/admin",
+            "/admin?x=1",
+            "/internal//debug",
+            "/x%2f..%2fadmin",
+            "/mcp\\..\\admin",
+            "/adm%00in",
+            "/%zz",
+        ] {
+            check("POST", path, &[], Err(Code::PathBlocked));
+        }
+        for path in ["/", "/mcp", "/administrator", "/internal", "/mcp?x=/admin", "/a%20b"] {
+            check("POST", path, &[], Ok(Route::Mcp));
+        }
+    }
+
+    #[test]
+    fn methods_origins_and_media_types_are_judged() {
+        for method in
+            ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE", "CONNECT", "post"]
+        {
+            check(method, "/", &[], Err(Code::MethodNotAllowed));
+        }
+        check("POST", "/", &[("Upgrade", "websocket")], Err(Code::MethodNotAllowed));
+        check("POST", "/", &[("Origin", "https://app.example")], Ok(Route::Mcp));
+        check("POST", "/", &[("Origin", "null")], Err(Code::OriginDenied));
+        check("POST", "/", &[("Origin", "https://app.example.evil")], Err(Code::OriginDenied));
+        check("POST", "/", &[("Content-Type", "text/plain")], Err(Code::UnsupportedMediaType));
+        check("POST", "/", &[("Content-Type", "-")], Err(Code::UnsupportedMediaType));
+        check("POST", "/", &[("Content-Type", "application/json; charset=UTF-8")], Ok(Route::Mcp));
+        check(
+            "POST",
+            "/",
+            &[("Content-Type", "application/json; charset=utf-16")],
+            Err(Code::UnsupportedMediaType),
+        );
+        check("POST", "/", &[("Content-Encoding", "gzip")], Err(Code::UnsupportedMediaType));
+        check("POST", "/", &[("Content-Encoding", "identity")], Ok(Route::Mcp));
+    }
+
+    #[test]
+    fn framing_that_two_parsers_read_differently_is_refused() {
+        check("POST", "/", &[("Host", "-")], Err(Code::MalformedRequest));
+        check("POST", "/", &[("Host", "a b")], Err(Code::MalformedRequest));
+        check(
+            "POST",
+            "/",
+            &[("x-agent-id", "a"), ("X-Agent-Id", "a")],
+            Err(Code::MalformedRequest),
+        );
+        check(
+            "POST",
+            "/",
+            &[("Content-Length", "1"), ("Content-Length", "1")],
+            Err(Code::MalformedRequest),
+        );
+        check("POST", "/", &[("Content-Length", "3, 3")], Err(Code::MalformedRequest));
+        check(
+            "POST",
+            "/",
+            &[("Content-Length", "3"), ("Transfer-Encoding", "chunked")],
+            Err(Code::MalformedRequest),
+        );
+        check("POST", "/", &[("Transfer-Encoding", "gzip, chunked")], Err(Code::MalformedRequest));
+        assert!(line_ends(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n").is_ok());
+        assert!(line_ends(b"POST / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n").is_err());
+        assert!(line_ends(b"\n").is_err());
+    }
+
+    #[test]
+    fn headers_that_pass_for_ours_stay_behind() {
+        for name in [
+            "authorization",
+            "x-arbiter-session",
+            "x_agent_id",
+            "x_arbiter_session",
+            "mcp_name",
+            "x-http-method-override",
+        ] {
+            assert!(stays_behind(&HeaderName::from_static(name)), "{name}");
+        }
+        for name in ["mcp-name", "traceparent", "accept", "mcp-session-id", "cookie"] {
+            assert!(!stays_behind(&HeaderName::from_static(name)), "{name}");
+        }
+    }
+}

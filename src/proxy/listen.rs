@@ -1,0 +1,65 @@
+//! Pingora services on listeners that are already bound.
+//!
+//! Binding first means that a taken port is an error at start, that port 0 works, and that the
+//! addresses are known before anything serves. The descriptors go through Pingora's table, which
+//! hands them to the next process at an upgrade.
+
+use std::net::TcpListener;
+use std::os::fd::IntoRawFd;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use pingora::apps::ServerApp;
+use pingora::server::{ListenFds, ShutdownWatch};
+use pingora::services::Service;
+use pingora::services::listening;
+
+/// A listening service whose socket was bound beforehand, under a key of its own.
+pub struct PreBound<A> {
+    inner: listening::Service<A>,
+    key: String,
+    listener: Mutex<Option<TcpListener>>,
+}
+
+impl<A: ServerApp + Send + Sync + 'static> PreBound<A> {
+    /// `listener` must be non-blocking.
+    pub fn new(name: &str, app: A, listener: TcpListener) -> Self {
+        let mut inner = listening::Service::new(name.to_owned(), app);
+        inner.add_tcp(name);
+        Self { inner, key: name.to_owned(), listener: Mutex::new(Some(listener)) }
+    }
+
+    /// Sets how many threads serve it.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.inner.threads = Some(threads);
+        self
+    }
+}
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> Service for PreBound<A> {
+    async fn start_service(
+        &mut self,
+        fds: Option<ListenFds>,
+        shutdown: ShutdownWatch,
+        listeners_per_fd: usize,
+    ) {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(table), Some(listener)) = (&fds, listener) {
+            let mut table = table.lock();
+            if table.get(&self.key).is_none() {
+                table.add(self.key.clone(), listener.into_raw_fd());
+            }
+        }
+        Service::start_service(&mut self.inner, fds, shutdown, listeners_per_fd).await;
+    }
+
+    fn name(&self) -> &str {
+        &self.key
+    }
+
+    fn threads(&self) -> Option<usize> {
+        self.inner.threads
+    }
+}

@@ -1,0 +1,294 @@
+//! A downstream session whose request body comes from memory.
+//!
+//! Pingora gives a body that `request_filter` has read back to the upstream only up to 64 KiB;
+//! beyond that the request hangs. So, once a call is cleared, the real session is put inside one of
+//! our own that replays exactly the checked bytes, at every attempt from the start, and is taken
+//! out again in `logging`, so that the connection can be kept alive.
+//!
+//! It also holds the deadline for the upstream's first byte: Pingora has one read timeout for
+//! headers and streams alike, and an idle stream must not end because an answer would have.
+//!
+//! The trait implemented here is hidden in Pingora's documentation; hence the exact version pin and
+//! the body tests that run against every upgrade.
+
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::HeaderMap;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
+use pingora::protocols::http::custom::CustomMessageWrite;
+use pingora::protocols::http::custom::server::Session as CustomSession;
+use pingora::protocols::http::{HttpTask, ServerSession};
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::{Error, ErrorType, Result};
+use tokio::time::Instant;
+
+/// How much of the body is handed over at a time.
+const SLICE: usize = 64 * 1024;
+
+/// Error type that says the upstream's first byte came too late.
+pub(super) const FIRST_BYTE_LATE: &str = "no response header in time";
+
+/// Where the real session waits while it is not inside a replay.
+pub(super) type Slot = Arc<Mutex<Option<Box<ServerSession>>>>;
+
+type MessageReader = Box<dyn futures::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
+
+struct ReplaySession {
+    inner: Option<Box<ServerSession>>,
+    slot: Slot,
+    body: Bytes,
+    position: usize,
+    first_byte_by: Option<Instant>,
+}
+
+fn placeholder() -> Box<ServerSession> {
+    Box::new(ServerSession::new_custom(Box::new(())))
+}
+
+/// Puts `current` inside a session that replays `body`.
+pub(super) fn install(
+    current: &mut Box<ServerSession>,
+    body: Bytes,
+    slot: &Slot,
+    first_byte_within: Duration,
+) {
+    let inner = mem::replace(current, placeholder());
+    let replay = ReplaySession {
+        inner: Some(inner),
+        slot: slot.clone(),
+        body,
+        position: 0,
+        first_byte_by: Instant::now().checked_add(first_byte_within),
+    };
+    **current = ServerSession::new_custom(Box::new(replay));
+}
+
+/// Takes the real session out again.
+pub(super) fn uninstall(current: &mut Box<ServerSession>, slot: &Slot) {
+    if !current.is_custom() {
+        return;
+    }
+    drop(mem::replace(current, placeholder()));
+    if let Some(real) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        *current = real;
+    }
+}
+
+impl Drop for ReplaySession {
+    fn drop(&mut self) {
+        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = self.inner.take();
+    }
+}
+
+impl ReplaySession {
+    fn next_slice(&mut self) -> Option<Bytes> {
+        if self.position >= self.body.len() {
+            return None;
+        }
+        let end = self.position.saturating_add(SLICE).min(self.body.len());
+        let slice = self.body.slice(self.position..end);
+        self.position = end;
+        Some(slice)
+    }
+
+    #[expect(clippy::expect_used, reason = "`inner` is taken only by drop")]
+    fn real(&self) -> &ServerSession {
+        self.inner.as_deref().expect("the session is here until drop")
+    }
+
+    #[expect(clippy::expect_used, reason = "`inner` is taken only by drop")]
+    fn real_mut(&mut self) -> &mut ServerSession {
+        self.inner.as_deref_mut().expect("the session is here until drop")
+    }
+
+    fn response_begins(&mut self, header: &ResponseHeader) {
+        if !header.status.is_informational() {
+            self.first_byte_by = None;
+        }
+    }
+
+    /// Waits for the client to leave, no longer than the upstream's first byte may take.
+    async fn idle(&mut self) -> Result<Option<Bytes>> {
+        let Some(by) = self.first_byte_by else {
+            return self.real_mut().read_body_or_idle(true).await;
+        };
+        tokio::select! {
+            gone = self.real_mut().read_body_or_idle(true) => gone,
+            () = tokio::time::sleep_until(by) => {
+                Error::e_explain(ErrorType::Custom(FIRST_BYTE_LATE), "upstream timed out")
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl CustomSession for ReplaySession {
+    fn req_header(&self) -> &RequestHeader {
+        self.real().req_header()
+    }
+
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        self.real_mut().req_header_mut()
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        Ok(self.next_slice())
+    }
+
+    async fn drain_request_body(&mut self) -> Result<()> {
+        self.position = self.body.len();
+        Ok(())
+    }
+
+    async fn write_response_header(&mut self, resp: Box<ResponseHeader>, _end: bool) -> Result<()> {
+        self.response_begins(&resp);
+        self.real_mut().write_response_header(resp).await
+    }
+
+    async fn write_response_header_ref(&mut self, resp: &ResponseHeader, _end: bool) -> Result<()> {
+        self.response_begins(resp);
+        self.real_mut().write_response_header_ref(resp).await
+    }
+
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.real_mut().write_response_body(data, end).await
+    }
+
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.real_mut().write_response_trailers(trailers).await
+    }
+
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        for task in &tasks {
+            if let HttpTask::Header(header, _) = task {
+                self.response_begins(header);
+            }
+        }
+        self.real_mut().response_duplex_vec(tasks).await
+    }
+
+    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.real_mut().set_read_timeout(timeout);
+    }
+
+    fn get_read_timeout(&self) -> Option<Duration> {
+        self.real().get_read_timeout()
+    }
+
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.real_mut().set_write_timeout(timeout);
+    }
+
+    fn get_write_timeout(&self) -> Option<Duration> {
+        self.real().get_write_timeout()
+    }
+
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.real_mut().set_total_drain_timeout(timeout);
+    }
+
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.real().get_total_drain_timeout()
+    }
+
+    fn request_summary(&self) -> String {
+        self.real().request_summary()
+    }
+
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.real().response_written()
+    }
+
+    async fn shutdown(&mut self, _code: u32, _ctx: &str) {
+        self.real_mut().shutdown().await;
+    }
+
+    fn is_body_done(&mut self) -> bool {
+        self.position >= self.body.len()
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.real_mut().finish_body().await
+    }
+
+    fn is_body_empty(&mut self) -> bool {
+        self.body.is_empty()
+    }
+
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        if !no_body_expected && let Some(slice) = self.next_slice() {
+            return Ok(Some(slice));
+        }
+        self.idle().await
+    }
+
+    fn body_bytes_sent(&self) -> usize {
+        self.real().body_bytes_sent()
+    }
+
+    fn body_bytes_read(&self) -> usize {
+        self.real().body_bytes_read()
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        self.real().digest()
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        self.real_mut().digest_mut()
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        self.real().client_addr()
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        self.real().server_addr()
+    }
+
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        self.real().to_h1_raw()
+    }
+
+    /// Called at the start of each attempt: the replay begins anew.
+    fn enable_retry_buffering(&mut self) {
+        self.position = 0;
+    }
+
+    fn retry_buffer_truncated(&self) -> bool {
+        false
+    }
+
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        None
+    }
+
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_reader(&mut self) -> Option<MessageReader> {
+        None
+    }
+
+    fn restore_custom_message_reader(&mut self, _reader: MessageReader) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+
+    fn restore_custom_message_writer(&mut self, _w: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_upgrade_req(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,160 @@
+//! A refusal on the wire, and what every response of the proxy port carries.
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use pingora::{ErrorType, OrErr, Result};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::firewall::denial::{Code, Denial};
+use crate::gate::{Form, Refused};
+
+/// Writes a refusal as the whole response.
+pub(super) async fn write(
+    session: &mut Session,
+    refused: &Refused,
+    challenge: Option<String>,
+) -> Result<()> {
+    let (status, body) = render(refused);
+    let denial = &refused.denial;
+    let mut header = ResponseHeader::build(status, Some(8))?;
+    decorate(&mut header, refused.request_id, &refused.warnings)?;
+    header.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if refused.form == Form::Http {
+        if let Some(secs) = denial.retry_after_secs {
+            header.insert_header(header::RETRY_AFTER, secs)?;
+        }
+        if denial.code == Code::MethodNotAllowed {
+            header.insert_header(header::ALLOW, "POST")?;
+        }
+        if let Some(challenge) = challenge {
+            header.insert_header(header::WWW_AUTHENTICATE, challenge)?;
+        }
+    }
+    if !body.is_empty() {
+        header.insert_header(header::CONTENT_TYPE, "application/json")?;
+    }
+    header.insert_header(header::CONTENT_LENGTH, body.len())?;
+    let without_body = session.req_header().method == http::Method::HEAD || body.is_empty();
+    session.write_response_header(Box::new(header), without_body).await?;
+    if !without_body {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// Sets what every response carries.
+pub(super) fn decorate(
+    header: &mut ResponseHeader,
+    request_id: Uuid,
+    warnings: &[String],
+) -> Result<()> {
+    let mut buffer = Uuid::encode_buffer();
+    let id: &str = request_id.as_hyphenated().encode_lower(&mut buffer);
+    header.insert_header("x-arbiter-request-id", id)?;
+    for warning in warnings {
+        header.append_header("X-Arbiter-Warning", warning.as_str())?;
+    }
+    Ok(())
+}
+
+fn data(refused: &Refused) -> Value {
+    let Denial { code, message: _, retry_after_secs: _, details } = &refused.denial;
+    let mut data = Map::new();
+    data.insert("code".to_owned(), code.name().into());
+    data.insert("stage".to_owned(), code.row().stage.as_str().into());
+    data.insert("request_id".to_owned(), refused.request_id.to_string().into());
+    data.extend(details.clone());
+    Value::Object(data)
+}
+
+/// The status and body of a refusal. The id is echoed as it was written.
+fn render(refused: &Refused) -> (StatusCode, Bytes) {
+    let row = refused.denial.code.row();
+    let id = refused.id.as_deref().unwrap_or("null");
+    let message = &refused.denial.message;
+    let error = || {
+        let error = json!({"code": row.rpc, "message": message, "data": data(refused)});
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
+    };
+    match refused.form {
+        Form::Http => {
+            let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::FORBIDDEN);
+            (status, error().into())
+        }
+        Form::RpcError => (StatusCode::OK, error().into()),
+        Form::ToolResult { modern } => {
+            let mut result = json!({
+                "content": [{"type": "text", "text": message}],
+                "isError": true,
+                "_meta": {"arbiter/refusal": data(refused)},
+            });
+            if modern && let Some(members) = result.as_object_mut() {
+                members.insert("resultType".to_owned(), "complete".into());
+            }
+            (StatusCode::OK, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into())
+        }
+        Form::Accepted => (StatusCode::ACCEPTED, Bytes::new()),
+    }
+}
+
+/// Writes a whole JSON or text answer of the gateway's own.
+pub(super) async fn plain(
+    session: &mut Session,
+    status: StatusCode,
+    content_type: &'static str,
+    body: String,
+) -> Result<()> {
+    let mut header = ResponseHeader::build(status, Some(4))?;
+    header.insert_header(header::CONTENT_TYPE, content_type)?;
+    header.insert_header(header::CONTENT_LENGTH, body.len())?;
+    decorate(&mut header, Uuid::new_v4(), &[])?;
+    let head_only = session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(header), head_only).await?;
+    if head_only {
+        return Ok(());
+    }
+    session
+        .write_response_body(Some(Bytes::from(body)), true)
+        .await
+        .or_err(ErrorType::WriteError, "while answering locally")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(form: Form) -> Refused {
+        Refused {
+            denial: Denial::new(Code::RateLimited, "wait").retry_after(3).with("limit", 5),
+            request_id: Uuid::nil(),
+            id: Some("\"a\\u0062\"".to_owned()),
+            form,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn body(form: Form) -> (u16, String) {
+        let (status, body) = render(&refused(form));
+        (status.as_u16(), String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_refusal_has_three_shapes_and_echoes_the_id_as_written() {
+        let data = r#"{"code":"RateLimited","stage":"session","request_id":"00000000-0000-0000-0000-000000000000","limit":5}"#;
+        let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let (status, text) = body(Form::Http);
+        assert_eq!(status, 429);
+        assert!(text.contains(r#""id":"a\u0062","error""#), "{text}");
+        assert_eq!(parse(&text)["error"]["data"], parse(data));
+        let (status, text) = body(Form::ToolResult { modern: true });
+        assert_eq!(status, 200);
+        assert_eq!(parse(&text)["result"]["isError"], true);
+        assert_eq!(parse(&text)["result"]["resultType"], "complete");
+        assert_eq!(parse(&text)["result"]["_meta"]["arbiter/refusal"], parse(data));
+        assert_eq!(body(Form::Accepted), (202, String::new()));
+        assert_eq!(body(Form::RpcError).0, 200);
+    }
+}

@@ -1,0 +1,314 @@
+//! A response on its way back: decoded, filtered, scrubbed, chunk by chunk.
+//!
+//! The stages come in this order because each needs what the one before it leaves: text, then whole
+//! lists, then the bytes that the agent would see. None holds back what can go.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, header};
+use pingora::http::ResponseHeader;
+
+use crate::credentials::{Content, Patterns, Scrubber, SseScrubber, scrub_header_value};
+use crate::decode::{Bounds, DecodeError, Decoder};
+use crate::firewall::denial::{Code, Denial};
+use crate::gate::Cleared;
+use crate::gate::view::ListView;
+use crate::mcp::filter::{ListKind, filter_list};
+use crate::mcp::sse_filter::SseFilter;
+
+type Keep = Box<dyn Fn(ListKind, &str) -> bool + Send + Sync>;
+
+/// What is done with one response.
+pub(super) struct Flow {
+    max_bytes: usize,
+    /// Bytes that came from the upstream; streams have no end and are not counted.
+    seen: usize,
+    streams: bool,
+    decoder: Option<Decoder>,
+    lists: Lists,
+    scrub: Scrub,
+    scrubbed_headers: u64,
+}
+
+enum Scrub {
+    Nothing,
+    Body(Scrubber),
+    Stream(Box<SseScrubber>),
+}
+
+enum Lists {
+    None,
+    /// A list is judged whole: the answer is held until it is complete.
+    Whole {
+        view: ListView,
+        held: Vec<u8>,
+    },
+    Stream(Box<SseFilter<Keep>>),
+}
+
+fn broken(reason: impl Into<String>) -> Denial {
+    Denial::new(Code::UpstreamFailed, reason)
+}
+
+fn too_large(max_bytes: usize) -> Denial {
+    Denial::new(
+        Code::UpstreamResponseTooLarge,
+        format!("the MCP server's answer is larger than {max_bytes} bytes: ask for less"),
+    )
+    .with("max_response_body_bytes", max_bytes)
+}
+
+impl Flow {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self {
+            max_bytes,
+            seen: 0,
+            streams: false,
+            decoder: None,
+            lists: Lists::None,
+            scrub: Scrub::Nothing,
+            scrubbed_headers: 0,
+        }
+    }
+
+    /// How many times a credential was taken out.
+    pub(super) fn scrubbed(&self) -> u64 {
+        let in_body = match &self.scrub {
+            Scrub::Nothing => 0,
+            Scrub::Body(scrubber) => scrubber.replaced(),
+            Scrub::Stream(scrubber) => scrubber.replaced(),
+        };
+        in_body.saturating_add(self.scrubbed_headers)
+    }
+
+    /// Judges the head and prepares for the body.
+    pub(super) fn begin(
+        &mut self,
+        head: &mut ResponseHeader,
+        cleared: &Cleared,
+    ) -> Result<(), Denial> {
+        if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            return Err(broken("the MCP server tried to switch protocols"));
+        }
+        self.streams = is_event_stream(&head.headers);
+        self.decode(head)?;
+        if !self.streams && declared_length(&head.headers).is_some_and(|n| n > self.max_bytes) {
+            return Err(too_large(self.max_bytes));
+        }
+        if let Some(view) = cleared.lists()
+            && head.status.is_success()
+        {
+            self.lists = if self.streams {
+                let judge = view.clone();
+                let keep: Keep = Box::new(move |kind, label| judge.shows(kind, label));
+                Lists::Stream(Box::new(SseFilter::new(view.kinds(), self.max_bytes, keep)))
+            } else {
+                Lists::Whole { view: view.clone(), held: Vec::new() }
+            };
+        }
+        if let Some(patterns) = cleared.scrub() {
+            self.scrub = if self.streams {
+                Scrub::Stream(Box::new(SseScrubber::new(patterns.clone(), self.max_bytes)))
+            } else {
+                let content = if is_json(&head.headers) { Content::Json } else { Content::Other };
+                Scrub::Body(Scrubber::new(patterns.clone(), content))
+            };
+            self.scrub_headers(head, patterns)?;
+        }
+        let unchanged = self.decoder.is_none()
+            && matches!(self.scrub, Scrub::Nothing)
+            && matches!(self.lists, Lists::None);
+        if !unchanged {
+            head.remove_header(&header::CONTENT_LENGTH);
+            head.remove_header(&header::ETAG);
+        }
+        drop_ours(head);
+        if self.streams {
+            let _infallible = head.insert_header("X-Accel-Buffering", "no");
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, head: &mut ResponseHeader) -> Result<(), Denial> {
+        let mut codings = head.headers.get_all(header::CONTENT_ENCODING).iter();
+        let Some(coding) = codings.next() else { return Ok(()) };
+        let unknown =
+            || broken("the MCP server's answer has a content coding that is not understood");
+        if codings.next().is_some() {
+            return Err(unknown());
+        }
+        let coding = coding.to_str().map_err(|_not_text| unknown())?.trim().to_ascii_lowercase();
+        if coding != "identity" {
+            let most = u64::try_from(self.max_bytes).unwrap_or(u64::MAX);
+            let bounds = if self.streams { Bounds::stream(most) } else { Bounds::body(most) };
+            self.decoder = Some(Decoder::for_coding(&coding, bounds).ok_or_else(unknown)?);
+        }
+        head.remove_header(&header::CONTENT_ENCODING);
+        Ok(())
+    }
+
+    /// Takes what came from the upstream and gives what may go to the client.
+    pub(super) fn push(
+        &mut self,
+        chunk: Option<Bytes>,
+        end: bool,
+    ) -> Result<Option<Bytes>, Denial> {
+        let chunk = chunk.unwrap_or_default();
+        let chunk = self.decoded(chunk, end)?;
+        if !self.streams {
+            self.seen = self.seen.saturating_add(chunk.len());
+            if self.seen > self.max_bytes {
+                return Err(too_large(self.max_bytes));
+            }
+        }
+        let chunk = self.filtered(chunk, end)?;
+        let chunk = self.scrubbed_chunk(chunk, end)?;
+        Ok((!chunk.is_empty()).then_some(chunk))
+    }
+}
+
+impl Flow {
+    fn decoded(&mut self, chunk: Bytes, end: bool) -> Result<Bytes, Denial> {
+        let Some(decoder) = &mut self.decoder else { return Ok(chunk) };
+        let max_bytes = self.max_bytes;
+        let refuse = |error| match error {
+            DecodeError::TooLarge => too_large(max_bytes),
+            DecodeError::Broken | DecodeError::Truncated | DecodeError::Trailing => {
+                broken(format!("the MCP server's answer is refused: {error}"))
+            }
+        };
+        let mut out = BytesMut::new();
+        decoder.push(&chunk, &mut out).map_err(refuse)?;
+        if end {
+            decoder.finish().map_err(refuse)?;
+        }
+        Ok(out.freeze())
+    }
+
+    fn filtered(&mut self, chunk: Bytes, end: bool) -> Result<Bytes, Denial> {
+        match &mut self.lists {
+            Lists::None => Ok(chunk),
+            Lists::Whole { view, held } => {
+                held.extend_from_slice(&chunk);
+                if !end {
+                    return Ok(Bytes::new());
+                }
+                let whole = std::mem::take(held);
+                if whole.is_empty() {
+                    return Ok(Bytes::new());
+                }
+                let kept = filter_list(&whole, view.kinds(), |kind, label| view.shows(kind, label))
+                    .map_err(|error| {
+                        broken(format!("the MCP server's answer is refused: {error}"))
+                    })?;
+                Ok(kept.unwrap_or(whole).into())
+            }
+            Lists::Stream(filter) => {
+                let mut out = Vec::with_capacity(chunk.len());
+                let unreadable =
+                    |error| broken(format!("the MCP server's stream is refused: {error}"));
+                filter.push(&chunk, &mut out).map_err(unreadable)?;
+                if end
+                    && let Lists::Stream(filter) = std::mem::replace(&mut self.lists, Lists::None)
+                {
+                    filter.finish(&mut out).map_err(unreadable)?;
+                }
+                Ok(out.into())
+            }
+        }
+    }
+
+    fn scrubbed_chunk(&mut self, chunk: Bytes, end: bool) -> Result<Bytes, Denial> {
+        let (out, last) = match &mut self.scrub {
+            Scrub::Nothing => return Ok(chunk),
+            Scrub::Body(scrubber) => {
+                let out = scrubber.push(chunk);
+                (out, if end { scrubber.finish() } else { Bytes::new() })
+            }
+            Scrub::Stream(scrubber) => {
+                let refuse = |error| broken(format!("the MCP server's stream is refused: {error}"));
+                let out = scrubber.push(chunk).map_err(refuse)?;
+                (out, if end { scrubber.finish().map_err(refuse)? } else { Bytes::new() })
+            }
+        };
+        if last.is_empty() {
+            return Ok(out);
+        }
+        let mut joined = BytesMut::from(out.as_ref());
+        joined.extend_from_slice(&last);
+        Ok(joined.freeze())
+    }
+
+    /// Ends a body that trailers follow; gives what was held back. The trailers go: they could
+    /// carry what the body must not.
+    pub(super) fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<Option<Bytes>, Denial> {
+        trailers.clear();
+        self.push(None, true)
+    }
+
+    fn scrub_headers(
+        &mut self,
+        head: &mut ResponseHeader,
+        patterns: &Arc<Patterns>,
+    ) -> Result<(), Denial> {
+        let mut clean = Vec::new();
+        for name in head.headers.keys() {
+            let values = head.headers.get_all(name).iter();
+            let scrubbed: Vec<_> = values
+                .map(|value| (value, scrub_header_value(patterns, value.as_bytes())))
+                .collect();
+            if scrubbed.iter().any(|(_, found)| found.is_some()) {
+                let kept = scrubbed.into_iter().map(|(value, found)| match found {
+                    Some((text, count)) => {
+                        self.scrubbed_headers = self.scrubbed_headers.saturating_add(count);
+                        HeaderValue::from_bytes(&text)
+                    }
+                    None => Ok(value.clone()),
+                });
+                let kept: Result<Vec<_>, _> = kept.collect();
+                let kept =
+                    kept.map_err(|_invalid| broken("a header of the answer cannot be scrubbed"))?;
+                clean.push((name.clone(), kept));
+            }
+        }
+        for (name, values) in clean {
+            head.remove_header(&name);
+            for value in values {
+                head.append_header(name.clone(), value)
+                    .map_err(|_too_many| broken("a header of the answer cannot be scrubbed"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes what only the gateway may say.
+fn drop_ours(head: &mut ResponseHeader) {
+    let ours: Vec<_> = head
+        .headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-arbiter-"))
+        .cloned()
+        .collect();
+    for name in ours {
+        head.remove_header(&name);
+    }
+}
+
+fn essence(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next()?.trim().to_ascii_lowercase())
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    essence(headers).is_some_and(|kind| kind == "text/event-stream")
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    essence(headers).is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"))
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

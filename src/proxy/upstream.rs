@@ -1,0 +1,133 @@
+//! The MCP server behind the gateway: where it is, and how it is addressed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use http::header;
+use pingora::http::RequestHeader;
+use pingora::protocols::tls::CaType;
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora::{Error, ErrorType, Result};
+
+use super::hygiene;
+use crate::config;
+use crate::firewall::time::Mono;
+use crate::gate::Cleared;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const TLS_TIMEOUT: Duration = Duration::from_secs(5);
+const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Shorter than the five seconds after which common MCP servers close idle connections, so that a
+/// call is rarely sent into a connection that is being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long a resolved name is believed.
+const NAME_TTL_US: u64 = 10_000_000;
+
+struct Resolved {
+    addresses: Vec<SocketAddr>,
+    at: Mono,
+}
+
+/// One upstream, by URL.
+pub struct Upstream {
+    url: config::Upstream,
+    /// What `Host` says upstream.
+    authority: String,
+    ca: Option<Arc<CaType>>,
+    /// Longest silence inside a response.
+    read_timeout: Duration,
+    /// Headers of `[proxy.upstream_headers]`, credentials already put in.
+    headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    resolved: ArcSwapOption<Resolved>,
+}
+
+impl Upstream {
+    pub fn new(
+        url: config::Upstream,
+        ca: Option<Arc<CaType>>,
+        read_timeout: Duration,
+        headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    ) -> Self {
+        let authority = url.authority();
+        Self { url, authority, ca, read_timeout, headers, resolved: ArcSwapOption::empty() }
+    }
+
+    /// The server to connect to at this try.
+    pub(super) async fn peer(&self, attempt: u32, now: Mono) -> Result<Box<HttpPeer>> {
+        let addresses = self.addresses(now).await?;
+        let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(0);
+        let address =
+            addresses.get(index.checked_rem(addresses.len()).unwrap_or(0)).ok_or_else(|| {
+                Error::explain(ErrorType::ConnectError, "the upstream's name has no address")
+            })?;
+        let tls = self.url.scheme == config::Scheme::Https;
+        let mut peer = HttpPeer::new(*address, tls, self.url.host.clone());
+        let options = &mut peer.options;
+        options.connection_timeout = Some(CONNECT_TIMEOUT);
+        options.total_connection_timeout = Some(CONNECT_TIMEOUT.saturating_add(TLS_TIMEOUT));
+        options.read_timeout = Some(self.read_timeout);
+        options.write_timeout = Some(WRITE_TIMEOUT);
+        options.idle_timeout = Some(IDLE_TIMEOUT);
+        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+        options.ca.clone_from(&self.ca);
+        Ok(Box::new(peer))
+    }
+
+    async fn addresses(&self, now: Mono) -> Result<Vec<SocketAddr>> {
+        let bare = self.url.host.as_str();
+        if let Ok(ip) = bare.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, self.url.port)]);
+        }
+        let known = self.resolved.load_full();
+        if let Some(known) = &known
+            && now.since(known.at) < NAME_TTL_US
+        {
+            return Ok(known.addresses.clone());
+        }
+        match tokio::net::lookup_host((bare, self.url.port)).await {
+            Ok(found) => {
+                let addresses: Vec<_> = found.collect();
+                self.resolved
+                    .store(Some(Arc::new(Resolved { addresses: addresses.clone(), at: now })));
+                Ok(addresses)
+            }
+            // A name server that is away must not take the upstream with it.
+            Err(e) => match known {
+                Some(known) => Ok(known.addresses.clone()),
+                None => Err(Error::because(ErrorType::ConnectError, "resolving the upstream", e)),
+            },
+        }
+    }
+
+    /// Turns the client's head into the one the upstream gets.
+    pub(super) fn address(&self, request: &mut RequestHeader, cleared: &Cleared) -> Result<()> {
+        let behind: Vec<_> =
+            request.headers.keys().filter(|name| hygiene::stays_behind(name)).cloned().collect();
+        for name in behind {
+            request.remove_header(&name);
+        }
+        request.remove_header(&header::TRANSFER_ENCODING);
+        request.insert_header(header::HOST, self.authority.as_str())?;
+        request.insert_header(header::CONTENT_LENGTH, cleared.body().len())?;
+        request.insert_header(header::ACCEPT_ENCODING, "identity")?;
+        request.insert_header("x-arbiter-request-id", cleared.request_id().to_string())?;
+        request.insert_header("x-agent-id", cleared.agent().to_string())?;
+        for (name, value) in &self.headers {
+            request.insert_header(name.clone(), value.clone())?;
+        }
+        if request.uri.path() == "/"
+            && let Some(path) = &self.url.path
+        {
+            let target = match request.uri.query() {
+                Some(query) => format!("{path}?{query}"),
+                None => path.clone(),
+            };
+            request.set_raw_path(target.as_bytes())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! Where credential values come from: a file, the environment, or a command that asks a vault.
+//!
+//! What was read is an immutable [`Vault`] behind a pointer that is swapped whole: a source that
+//! cannot be read stops the start, and at a reload leaves the old set in force. [`PatternCache`]
+//! keeps what the scrubber needs for the sets of credentials that sessions use.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::credentials::{Vault, VaultError};
+use crate::firewall::time::Mono;
+
+mod cache;
+mod command;
+mod file;
+mod parse;
+
+pub use cache::PatternCache;
+pub use parse::ParseError;
+
+/// Largest file or command output that is read.
+const MAX_SOURCE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Where credentials are read from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// No credentials.
+    None,
+    /// A TOML file: `[credentials]` with `name = "value"` or
+    /// `name = { value, tools, upstreams, allow_short }`.
+    File { path: PathBuf, strict_file_mode: bool },
+    /// Variables that start with `prefix`. `ARBITER_CRED_API_TOKEN` is known as `api_token` and as
+    /// `API_TOKEN`.
+    Env { prefix: String, environment: Environment },
+    /// A program that prints the file's content as JSON: `{"credentials": {…}}`, or the inner
+    /// object alone.
+    Command { program: PathBuf, arguments: Vec<String>, ttl: Duration, timeout: Duration },
+}
+
+/// A copy of the environment. `Debug` does not show it, since it holds the values.
+#[derive(Clone, Default)]
+pub struct Environment(Vec<(OsString, OsString)>);
+
+impl Environment {
+    /// Keeps of `variables` those that start with `prefix`.
+    pub fn starting_with(
+        prefix: &str,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Self {
+        let ours = |name: &OsString| {
+            name.as_encoded_bytes().starts_with(prefix.as_bytes()) && !prefix.is_empty()
+        };
+        Self(variables.into_iter().filter(|(name, _)| ours(name)).collect())
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Environment({} variables)", self.0.len())
+    }
+}
+
+/// Why credentials could not be loaded. Never quotes a value.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretsError {
+    #[error("credentials file `{}` cannot be read", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("credentials file `{}` is larger than 4 MiB", path.display())]
+    TooLarge { path: PathBuf },
+    #[error(
+        "credentials file `{}` can be read by others (mode {mode:o}); run `chmod 600` on it, or \
+         set `strict_file_mode = false`", path.display()
+    )]
+    OpenToOthers { path: PathBuf, mode: u32 },
+    #[error("credentials file `{}`: {source}", path.display())]
+    File { path: PathBuf, source: ParseError },
+    #[error("credentials from the environment: variable `{variable}` {problem}")]
+    Variable { variable: String, problem: &'static str },
+    #[error("credentials command `{}`: {problem}", program.display())]
+    Command { program: PathBuf, problem: String },
+    #[error("credentials command `{}`: {source}", program.display())]
+    CommandOutput { program: PathBuf, source: ParseError },
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+/// The credentials in force, and how to read them again.
+#[derive(Debug)]
+pub struct Secrets {
+    source: Source,
+    vault: ArcSwap<Vault>,
+    warnings: ArcSwap<Vec<String>>,
+    /// When the set in force was read; also lets one reload happen at a time.
+    loaded_at: Mutex<Mono>,
+}
+
+impl Secrets {
+    /// Reads the source for the first time. Blocks while it reads.
+    pub fn load(source: Source, now: Mono) -> Result<Self, SecretsError> {
+        let (vault, warnings) = read(&source)?;
+        Ok(Self {
+            source,
+            vault: ArcSwap::from_pointee(vault),
+            warnings: ArcSwap::from_pointee(warnings),
+            loaded_at: Mutex::new(now),
+        })
+    }
+
+    /// The credentials in force.
+    pub fn vault(&self) -> Arc<Vault> {
+        self.vault.load_full()
+    }
+
+    /// What an operator should know about the set in force.
+    pub fn warnings(&self) -> Arc<Vec<String>> {
+        self.warnings.load_full()
+    }
+
+    /// Reads the source again; an error leaves the old set in force. Blocks while it reads. Gives
+    /// back how many credentials there are.
+    pub fn reload(&self, now: Mono) -> Result<usize, SecretsError> {
+        let mut loaded_at = self.loaded_at.lock().unwrap_or_else(PoisonError::into_inner);
+        // Also after an error: the next try comes with the next turn, not at once.
+        *loaded_at = now;
+        let (vault, warnings) = read(&self.source)?;
+        let count = vault.len();
+        self.vault.store(Arc::new(vault));
+        self.warnings.store(Arc::new(warnings));
+        Ok(count)
+    }
+
+    /// Whether the set in force has outlived its time; only what a command said has one.
+    pub fn is_due(&self, now: Mono) -> bool {
+        let Source::Command { ttl, .. } = &self.source else { return false };
+        let loaded_at = *self.loaded_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let ttl_us = u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX);
+        now.0.saturating_sub(loaded_at.0) >= ttl_us
+    }
+}
+
+fn read(source: &Source) -> Result<(Vault, Vec<String>), SecretsError> {
+    let mut warnings = Vec::new();
+    let secrets = match source {
+        Source::None => Vec::new(),
+        Source::File { path, strict_file_mode } => {
+            let (text, mode) = file::read(path)?;
+            if let Some(mode) = mode.filter(|mode| mode & 0o077 != 0) {
+                if *strict_file_mode {
+                    return Err(SecretsError::OpenToOthers { path: path.clone(), mode });
+                }
+                warnings.push(format!(
+                    "credentials file `{}` can be read by others (mode {mode:o}); run `chmod 600` \
+                     on it",
+                    path.display()
+                ));
+            }
+            parse::toml(&text)
+                .map_err(|source| SecretsError::File { path: path.clone(), source })?
+        }
+        Source::Env { prefix, environment } => parse::environment(prefix, &environment.0)?,
+        Source::Command { program, arguments, timeout, .. } => {
+            let output = command::run(program, arguments, *timeout, MAX_SOURCE_BYTES)
+                .map_err(|problem| SecretsError::Command { program: program.clone(), problem })?;
+            parse::json(&output).map_err(|source| SecretsError::CommandOutput {
+                program: program.clone(),
+                source,
+            })?
+        }
+    };
+    let vault = Vault::new(secrets)?;
+    let short = vault.short_names();
+    if !short.is_empty() {
+        warnings.push(format!(
+            "credentials shorter than 8 bytes are easily mistaken for other text: {}",
+            short.join(", ")
+        ));
+    }
+    Ok((vault, warnings))
+}
+
+#[cfg(test)]
+mod tests;
