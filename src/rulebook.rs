@@ -79,6 +79,11 @@ impl ReloadError {
     }
 }
 
+/// Reads a file or folder as a running Arbiter would. Blocks on files.
+pub fn policies_at(path: &Path) -> Result<PolicySet, ReloadError> {
+    Files::read(path)?.parse()
+}
+
 impl Rulebook {
     /// Reads the file or folder; without one everything is refused.
     pub fn load(path: Option<&Path>, terms: Terms) -> Result<Self, ReloadError> {
@@ -369,7 +374,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.toml");
         fs::write(&file, policy("a")).unwrap();
-        let book = Arc::new(Rulebook::load(Some(&file)).unwrap());
+        let book = Arc::new(Rulebook::load(Some(&file), Terms::default()).unwrap());
         let (tell, mut told) = tokio::sync::mpsc::channel(8);
         let watch = Arc::clone(&book).watch(Duration::from_millis(5), move |rules, reload| {
             tell.try_send((rules.policies.len(), reload.is_ok())).unwrap();

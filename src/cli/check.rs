@@ -11,8 +11,10 @@ use serde_json::json;
 
 use super::print::Out;
 use super::{Env, Exit, Failure};
-use crate::config::{Audit, Backend, Config, CredentialProvider, Credentials, Policy, Proxy};
-use crate::rulebook::Rulebook;
+use crate::app::{expanded_headers, load_secrets};
+use crate::clock::Clock;
+use crate::config::{Audit, Backend, Config, Policy, Proxy};
+use crate::rulebook::policies_at;
 
 const UPSTREAM_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -57,7 +59,7 @@ fn found(health: Health, what: &'static str, text: impl Into<String>) -> Finding
 impl Check {
     pub(super) async fn run(&self, env: &Env, out: &mut Out<'_>) -> Result<Exit, Failure> {
         let (findings, bad) = match Config::load(&self.config, env.0.iter().cloned()) {
-            Ok(config) => (examine(&self.config, &config, env).await, Exit::No),
+            Ok(config) => (examine(&self.config, &config).await, Exit::No),
             Err(errors) => {
                 let findings =
                     errors.0.iter().map(|e| found(Health::Fail, "config", e.to_string()));
@@ -80,13 +82,13 @@ impl Check {
     }
 }
 
-async fn examine(path: &Path, config: &Config, env: &Env) -> Vec<Finding> {
+async fn examine(path: &Path, config: &Config) -> Vec<Finding> {
     let mut findings = vec![
         found(Health::Ok, "config", format!("{} is valid", path.display())),
         found(Health::Ok, "secrets", "admin key and signing secret are set and long enough"),
         policies(&config.policy),
         audit(&config.audit),
-        credentials(&config.credentials, env),
+        credentials(config),
         storage(&config.storage.backend),
         port("proxy port", config.proxy.listen),
         port("admin port", config.admin.listen),
@@ -105,14 +107,13 @@ fn policies(policy: &Policy) -> Finding {
     let Some(path) = &policy.file else {
         return found(Health::Warn, WHAT, "`policy.file` is not set: everything is refused");
     };
-    match Rulebook::load(Some(path)) {
-        Ok(book) if book.rules().policies.is_empty() => {
+    match policies_at(path) {
+        Ok(set) if set.is_empty() => {
             let text = format!("{} holds none: everything is refused", path.display());
             found(Health::Warn, WHAT, text)
         }
-        Ok(book) => {
-            let rules = book.rules();
-            let (count, version) = (rules.policies.len(), rules.policies.version());
+        Ok(set) => {
+            let (count, version) = (set.len(), set.version());
             found(Health::Ok, WHAT, format!("{count} in {}, version {version}", path.display()))
         }
         Err(error) => found(Health::Fail, WHAT, error.to_string().replace('\n', "; ")),
@@ -152,56 +153,23 @@ fn writable(path: &Path) -> io::Result<()> {
     std::fs::remove_file(&probe)
 }
 
-fn credentials(credentials: &Credentials, env: &Env) -> Finding {
+/// Reads the credentials as `serve` would, and fills in the upstream's headers.
+fn credentials(config: &Config) -> Finding {
     const WHAT: &str = "credentials";
-    match &credentials.provider {
-        None => found(Health::Ok, WHAT, "none: calls with `${CRED:…}` are refused"),
-        Some(CredentialProvider::File(path)) => credential_file(path, credentials.strict_file_mode),
-        Some(CredentialProvider::Env(prefix)) => {
-            match env.0.iter().filter(|(name, _)| name.starts_with(prefix)).count() {
-                0 => found(Health::Warn, WHAT, format!("no variable begins with `{prefix}`")),
-                count => found(Health::Ok, WHAT, format!("{count} variables with `{prefix}`")),
-            }
-        }
-        Some(CredentialProvider::Command(command)) => {
-            let program = command.first().map(String::as_str).unwrap_or_default();
-            found(Health::Ok, WHAT, format!("asked of `{program}` when a call needs one"))
-        }
+    let secrets = match load_secrets(config, &Clock::system()) {
+        Ok(secrets) => secrets,
+        Err(error) => return found(Health::Fail, WHAT, format!("{error:#}")),
+    };
+    if let Err(error) = expanded_headers(config, &secrets) {
+        return found(Health::Fail, WHAT, format!("{error:#}"));
     }
-}
-
-fn credential_file(path: &Path, strict_mode: bool) -> Finding {
-    const WHAT: &str = "credentials";
-    let shown = path.display();
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => zeroize::Zeroizing::new(text),
-        Err(error) => return found(Health::Fail, WHAT, format!("cannot read {shown}: {error}")),
-    };
-    // The parser's own words could quote a secret; its line number is enough.
-    let Ok(table) = text.parse::<toml::Table>() else {
-        return found(Health::Fail, WHAT, format!("{shown} is not TOML"));
-    };
-    let Some(count) =
-        table.get("credentials").and_then(toml::Value::as_table).map(toml::Table::len)
-    else {
-        return found(Health::Fail, WHAT, format!("{shown} has no table [credentials]"));
-    };
-    if open_to_others(path) {
-        let health = if strict_mode { Health::Fail } else { Health::Warn };
-        return found(health, WHAT, format!("{shown} can be read by others; chmod 600"));
+    let count = secrets.vault().len();
+    match (&config.credentials.provider, secrets.warnings().first()) {
+        (None, _) => found(Health::Ok, WHAT, "none: calls with `${CRED:…}` are refused"),
+        (Some(_), Some(warning)) => found(Health::Warn, WHAT, warning),
+        (Some(_), None) if count == 0 => found(Health::Warn, WHAT, "there are none"),
+        (Some(_), None) => found(Health::Ok, WHAT, format!("{count} can be read")),
     }
-    found(Health::Ok, WHAT, format!("{count} in {shown}"))
-}
-
-#[cfg(unix)]
-fn open_to_others(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
-}
-
-#[cfg(not(unix))]
-fn open_to_others(_path: &Path) -> bool {
-    false
 }
 
 fn storage(backend: &Backend) -> Finding {

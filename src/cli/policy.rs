@@ -13,7 +13,7 @@ use super::{Env, Exit, Failure, Remote};
 use crate::admin::explain_offline;
 use crate::firewall::agent::TrustLevel;
 use crate::mcp::json::Doc;
-use crate::rulebook::Rulebook;
+use crate::rulebook::policies_at;
 
 #[derive(Debug, Subcommand)]
 pub enum Policy {
@@ -82,10 +82,9 @@ impl Policy {
 
 impl Validate {
     fn run(&self, out: &mut Out<'_>) -> Result<Exit, Failure> {
-        let mistakes = match Rulebook::load(Some(&self.path)) {
-            Ok(book) => {
-                let rules = book.rules();
-                let (count, version) = (rules.policies.len(), rules.policies.version());
+        let mistakes = match policies_at(&self.path) {
+            Ok(policies) => {
+                let (count, version) = (policies.len(), policies.version());
                 if out.json {
                     let answer = json!({
                         "valid": true, "policies_count": count, "policy_version": version,
@@ -132,9 +131,8 @@ pub(super) fn mistake(mistake: &Value) -> String {
 impl Explain {
     async fn run(&self, env: &Env, out: &mut Out<'_>) -> Result<Exit, Failure> {
         let answer = if let Some(path) = &self.file {
-            let book =
-                Rulebook::load(Some(path)).map_err(|error| Failure::usage(error.to_string()))?;
-            explain_offline(&book.rules().policies, self.text()?.as_bytes())
+            let policies = policies_at(path).map_err(|error| Failure::usage(error.to_string()))?;
+            explain_offline(&policies, self.text()?.as_bytes())
                 .map_err(|error| Failure::usage(error.message))?
         } else {
             let target = self.remote.target(env)?;

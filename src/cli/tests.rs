@@ -352,6 +352,10 @@ async fn the_doctor_finds_what_is_well_and_what_is_not() {
     let ran = check(base("p.toml", &sqlite(&at("not.db").display().to_string()))).await;
     assert_eq!(ran.exit, Exit::No);
     assert!(ran.out.contains("fail  storage"), "{ran:?}");
+    let header = "[admin]\nlisten_port = 0\n[proxy.upstream_headers]\nx = \"${CRED:none}\"";
+    let ran = check(base("p.toml", header)).await;
+    assert_eq!(ran.exit, Exit::No);
+    assert!(ran.out.contains("fail  credentials  `proxy.upstream_headers.x`"), "{ran:?}");
     let ran = check("[proxy]\nlisten_prot = 1\n[nope]\n".to_owned()).await;
     assert_eq!((ran.exit, ran.out.lines().count()), (Exit::Usage, 2), "{ran:?}");
     let json = format!("check --json --config {}", at("arbiter.toml").display());
