@@ -22,7 +22,7 @@ mod system;
 mod tokens;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -46,6 +46,7 @@ pub use body::MAX_BODY_BYTES;
 pub use error::{ApiError, Code};
 pub use limit::Limiter;
 pub use openapi::document as openapi;
+pub use policy::explain_offline;
 
 use routes::{Input, ROUTES, Route};
 

@@ -55,6 +55,7 @@ use crate::store::Store;
 use listener::AdminService;
 use reload::Reloads;
 
+pub(crate) use reload::secrets as load_secrets;
 pub use stop::{Stopped, Switch, stop_switch};
 
 /// How long calls in flight may go on after a stop was asked for.
@@ -357,7 +358,10 @@ fn authorities(path: &Path) -> Result<Arc<CaType>> {
 }
 
 /// Puts credentials into the configured headers; gives those credentials too.
-fn expanded_headers(config: &Config, secrets: &Secrets) -> Result<(Headers, Vec<Arc<Secret>>)> {
+pub(crate) fn expanded_headers(
+    config: &Config,
+    secrets: &Secrets,
+) -> Result<(Headers, Vec<Arc<Secret>>)> {
     let vault = secrets.vault();
     let upstream = config.proxy.upstream.to_string();
     let mut headers = Headers::new();

@@ -183,7 +183,7 @@ pub enum CredentialProvider {
     File(PathBuf),
     /// Variables whose names begin with this prefix.
     Env(String),
-    /// A program and its arguments; the credential's name is added as the last one.
+    /// A program and its arguments; it prints every credential as JSON.
     Command(Vec<String>),
 }
 

@@ -79,6 +79,11 @@ impl ReloadError {
     }
 }
 
+/// Reads a file or folder as a running Arbiter would. Blocks on files.
+pub fn policies_at(path: &Path) -> Result<PolicySet, ReloadError> {
+    Files::read(path)?.parse()
+}
+
 impl Rulebook {
     /// Reads the file or folder; without one everything is refused.
     pub fn load(path: Option<&Path>, terms: Terms) -> Result<Self, ReloadError> {
@@ -362,6 +367,25 @@ mod tests {
         assert!(matches!(counts(&book, &mut look), Some(Err(_))));
         assert_eq!(counts(&book, &mut look), None);
         assert_eq!(book.rules().policies.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn watching_tells_of_each_reload() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        fs::write(&file, policy("a")).unwrap();
+        let book = Arc::new(Rulebook::load(Some(&file), Terms::default()).unwrap());
+        let (tell, mut told) = tokio::sync::mpsc::channel(8);
+        let watch = Arc::clone(&book).watch(Duration::from_millis(5), move |rules, reload| {
+            tell.try_send((rules.policies.len(), reload.is_ok())).unwrap();
+        });
+        let watch = tokio::spawn(watch);
+        fs::write(&file, policy("a") + &policy("b")).unwrap();
+        assert_eq!(told.recv().await, Some((2, true)));
+        fs::write(&file, "[[policies]]\n").unwrap();
+        assert_eq!(told.recv().await, Some((2, false)));
+        assert_eq!(book.rules().policies.len(), 2);
+        watch.abort();
     }
 
     #[cfg(unix)]

@@ -246,13 +246,11 @@ pub(super) async fn deactivate(admin: Arc<Admin>, input: Input) -> Result<Answer
     // earlier, interrupted call left open: the agent itself is always asked for.
     let mut owners = deactivated.clone();
     owners.push(id);
-    match admin.sessions.close_agents(&owners, admin.clock.now()).await {
-        Ok(sessions_closed) => {
-            announced.done();
-            Answer::of(&Deactivated { deactivated, sessions_closed })
-        }
-        Err(error) => Err(announced.refused(store_failed(&error))),
-    }
+    let closed = admin.sessions.close_agents(&owners, admin.clock.now()).await;
+    // Half done is neither done nor refused: on record the outcome stays unknown.
+    let sessions_closed = closed.map_err(|error| store_failed(&error))?;
+    announced.done();
+    Answer::of(&Deactivated { deactivated, sessions_closed })
 }
 
 pub(super) async fn set_trust(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
-use schemars::{SchemaGenerator, transform};
 use serde_json::{Map, Value, json};
 
 use super::check::MAX_NAME_BYTES;
@@ -26,7 +26,6 @@ const OF_BODIES: [Code; 5] = [
 pub fn document() -> Value {
     let mut generator = SchemaSettings::draft2020_12()
         .with(|settings| settings.definitions_path = "/components/schemas".into())
-        .with_transform(transform::RestrictFormats::default())
         .into_generator();
     let error = generator.subschema_for::<ErrorBody>();
     let mut paths: Map<String, Value> = Map::new();

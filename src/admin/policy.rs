@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Admin;
+use super::body::parse;
 use super::check::{self, MAX_CAPABILITIES};
 use super::error::{ApiError, Code, Mistake};
 use super::record::Change;
@@ -46,6 +47,9 @@ pub struct Explain {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AgentDescription {
+    /// For policies that name an agent; any unless given.
+    #[schemars(extend("format" = "uuid"))]
+    agent_id: Option<String>,
     #[serde(default = "untrusted")]
     trust_level: TrustLevel,
     #[serde(default)]
@@ -106,17 +110,49 @@ pub struct Reloaded {
 pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let body: Explain = input.json()?;
     body.check()?;
-    let agent = body.agent(&admin)?;
-    let principal = body.principal(&agent);
-    let doc = Doc::parse(&input.body)
+    let agent = match &body.agent_id {
+        None => body.described_agent()?,
+        Some(_) if body.agent.is_some() => {
+            return Err(ApiError::field("agent", "is given beside `agent_id`"));
+        }
+        Some(id) => {
+            let id = AgentId::parse(id).ok_or_else(|| not_a_uuid("agent_id"))?;
+            let known = admin.agent(id).map_err(|error| error.of_field("agent_id"))?;
+            Agent::clone(&known)
+        }
+    };
+    Answer::of(&explained(&admin.rulebook.rules().policies, &body, &agent, &input.body)?)
+}
+
+/// What `POST /policy/explain` would say with these policies, without a running Arbiter.
+pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiError> {
+    let request: Explain = parse(body)?;
+    request.check()?;
+    if request.agent_id.is_some() {
+        let problem = "is known to a running Arbiter only; describe the `agent` instead";
+        return Err(ApiError::field("agent_id", problem));
+    }
+    let agent = request.described_agent()?;
+    serde_json::to_value(explained(policies, &request, &agent, body)?)
+        .map_err(|error| ApiError::new(Code::Internal, error.to_string()))
+}
+
+/// `bytes` are the request's own text: arguments taken from there keep every digit.
+fn explained(
+    policies: &PolicySet,
+    body: &Explain,
+    agent: &Agent,
+    bytes: &[u8],
+) -> Result<Explained, ApiError> {
+    let principal = body.principal(agent);
+    let doc = Doc::parse(bytes)
         .map_err(|error| ApiError::new(Code::MalformedRequest, error.to_string()))?;
     let arguments = doc.root().get("arguments").filter(|value| value.kind() == Kind::Object);
-    let rules = admin.rulebook.rules();
-    let facts =
-        Facts { agent: &agent, principal: &principal, intent: body.declared_intent.as_deref() };
-    let policy_version = rules.policies.version().to_owned();
-    let explained = if let Some(target) = body.target()? {
-        let told = rules.policies.explain(&facts, &Asked { target, arguments });
+    let intent = body.declared_intent.as_deref();
+    let facts = Facts { agent, principal: &principal, intent };
+    let policy_version = policies.version().to_owned();
+    Ok(if let Some(target) = body.target()? {
+        let told = policies.explain(&facts, &Asked { target, arguments });
         Explained {
             decision: told.decision.unwrap_or(Effect::Deny),
             matched_policy: told.matched,
@@ -126,7 +162,7 @@ pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, A
         }
     } else {
         // Protocol methods need some allow policy for this caller, whatever it allows.
-        let found = rules.policies.any_allow(&facts);
+        let found = policies.any_allow(&facts);
         Explained {
             decision: found.map_or(Effect::Deny, |_| Effect::Allow),
             matched_policy: found.map(|policy| Arc::clone(&policy.id)),
@@ -134,8 +170,7 @@ pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, A
             left_out: 0,
             policy_version,
         }
-    };
-    Answer::of(&explained)
+    })
 }
 
 impl Explain {
@@ -162,16 +197,9 @@ impl Explain {
         Ok(())
     }
 
-    fn agent(&self, admin: &Admin) -> Result<Arc<Agent>, ApiError> {
-        match (&self.agent_id, &self.agent) {
-            (Some(_), Some(_)) => Err(ApiError::field("agent", "is given beside `agent_id`")),
-            (Some(id), None) => {
-                let id = AgentId::parse(id).ok_or_else(|| not_a_uuid("agent_id"))?;
-                admin.agent(id).map_err(|error| error.of_field("agent_id"))
-            }
-            (None, Some(described)) => Ok(Arc::new(described.as_agent())),
-            (None, None) => Err(ApiError::field("agent_id", "is missing; or describe an `agent`")),
-        }
+    fn described_agent(&self) -> Result<Agent, ApiError> {
+        let missing = || ApiError::field("agent_id", "is missing; or describe an `agent`");
+        self.agent.as_ref().ok_or_else(missing)?.as_agent()
     }
 
     fn principal(&self, agent: &Agent) -> Principal {
@@ -232,9 +260,13 @@ impl Explain {
 }
 
 impl AgentDescription {
-    fn as_agent(&self) -> Agent {
-        Agent {
-            id: AgentId::random(),
+    fn as_agent(&self) -> Result<Agent, ApiError> {
+        let id = match &self.agent_id {
+            Some(id) => AgentId::parse(id).ok_or_else(|| not_a_uuid("agent.agent_id"))?,
+            None => AgentId::random(),
+        };
+        Ok(Agent {
+            id,
             owner: String::new(),
             model: String::new(),
             capabilities: self.capabilities.clone(),
@@ -242,7 +274,7 @@ impl AgentDescription {
             active: true,
             created_at: Timestamp(0),
             expires_at: None,
-        }
+        })
     }
 }
 

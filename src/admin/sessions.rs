@@ -255,9 +255,8 @@ pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     }
     // The agent may have been deactivated meanwhile, and its sessions closed before this one was.
     if let Err(error) = admin.acting_agent(agent_id) {
-        if let Err(error) = admin.sessions.close(id, admin.clock.now()).await {
-            return Err(announced.refused(store_failed(&error)));
-        }
+        let closed = admin.sessions.close(id, admin.clock.now()).await;
+        closed.map_err(|error| store_failed(&error))?;
         return Err(announced.refused(error));
     }
     announced.done();

@@ -29,15 +29,15 @@ use crate::rulebook::Rulebook;
 use crate::sessions::{self, Sessions};
 use crate::store::Store;
 
-const KEY: &str = "0123456789abcdef";
+pub(crate) const KEY: &str = "0123456789abcdef";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// One Arbiter without its proxy.
-struct Bench {
-    admin: Arc<Admin>,
-    router: Router,
+pub(crate) struct Bench {
+    pub(crate) admin: Arc<Admin>,
+    pub(crate) router: Router,
     store: Arc<Store>,
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 /// What came back.
@@ -62,7 +62,7 @@ impl Told {
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with("[admin]\nrate_limit_per_minute = 100000").await
     }
 
@@ -154,12 +154,12 @@ impl Bench {
         self.post("/sessions", body).await
     }
 
-    fn policies(&self) -> PathBuf {
+    pub(crate) fn policies(&self) -> PathBuf {
         self.dir.path().join("policies.toml")
     }
 
     /// Puts a folder where the log was, and waits until that is noticed.
-    async fn break_audit(&self) {
+    pub(crate) async fn break_audit(&self) {
         let log = self.dir.path().join("audit.jsonl");
         std::fs::rename(&log, self.dir.path().join("aside")).unwrap();
         std::fs::create_dir(&log).unwrap();

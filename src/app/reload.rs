@@ -94,7 +94,7 @@ pub(super) fn in_force(metrics: &Metrics, rules: &Rules) {
 }
 
 /// Reads the credentials that the configuration names.
-pub(super) fn secrets(config: &Config, clock: &Clock) -> Result<Secrets> {
+pub(crate) fn secrets(config: &Config, clock: &Clock) -> Result<Secrets> {
     let credentials = &config.credentials;
     let source = match &credentials.provider {
         None => Source::None,

@@ -108,6 +108,8 @@ fn limits_stand_in_the_schemas() {
     let schemas = &document["components"]["schemas"];
     let session = &schemas["OpenSession"];
     assert_eq!(session["additionalProperties"], false);
+    assert_eq!(session["properties"]["agent_id"]["format"], "uuid");
+    assert_eq!(schemas["Agent"]["properties"]["created_at"]["format"], "date-time");
     assert_eq!(session["properties"]["declared_intent"]["maxLength"], 1_024);
     assert_eq!(session["properties"]["call_budget"]["minimum"], 1);
     assert_eq!(session["properties"]["authorized_tools"]["maxItems"], 1_024);

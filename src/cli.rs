@@ -1,0 +1,224 @@
+//! The command line: what an operator types, and what the process answers with.
+//!
+//! Commands for a running Arbiter speak its admin API; the key comes from the environment only, so
+//! that it stands in no list of processes and no shell history. The process says by its exit code
+//! how it went: see [`Exit`].
+
+mod agent;
+mod audit;
+mod check;
+mod client;
+mod health;
+mod policy;
+mod print;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use client::Target;
+use print::Out;
+
+use crate::config;
+use crate::telemetry::LogFormat;
+
+/// A tool-call firewall for AI agents.
+#[derive(Debug, Parser)]
+#[command(name = "arbiter", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the proxy and the admin API.
+    Serve(Serve),
+    /// Show everything in one process, an MCP server included.
+    Demo(Demo),
+    #[command(flatten)]
+    Tool(Tool),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Serve {
+    /// The configuration file.
+    #[arg(long, default_value = "conf/arbiter.toml", env = "ARBITER_CONFIG")]
+    pub config: PathBuf,
+    /// Write the bound addresses as JSON to this file once requests are served.
+    #[arg(long)]
+    pub ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub log: Log,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Demo {
+    /// Run the tour once and leave, instead of waiting for you.
+    #[arg(long)]
+    pub once: bool,
+    /// Port of the proxy; 0 takes any free one.
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+    /// Port of the admin API; 0 takes any free one.
+    #[arg(long, default_value_t = 0)]
+    pub admin_port: u16,
+    #[command(flatten)]
+    pub log: Log,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Log {
+    /// A level, or filters such as `info,arbiter=debug`.
+    #[arg(long, default_value = "info", env = "RUST_LOG")]
+    pub log_level: String,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub log_format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+impl From<Format> for LogFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Text => Self::Text,
+            Format::Json => Self::Json,
+        }
+    }
+}
+
+/// Commands that ask something and leave.
+#[derive(Debug, Subcommand)]
+pub enum Tool {
+    /// Check the configuration and everything it points to.
+    Check(check::Check),
+    /// Register, show, trust and revoke agents.
+    #[command(subcommand)]
+    Agent(agent::Agent),
+    /// Open, show and close task sessions.
+    #[command(subcommand)]
+    Session(session::Session),
+    /// Check policies and ask what they would decide.
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Verify and read the audit log.
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Ask a running Arbiter whether it serves calls.
+    Health(health::Health),
+}
+
+/// How a running Arbiter is reached.
+#[derive(Args, Clone, Debug)]
+struct Remote {
+    /// Where the admin API listens.
+    #[arg(long, default_value = "http://127.0.0.1:3000", env = "ARBITER_ADMIN_URL")]
+    admin_url: String,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Remote {
+    fn target(&self, env: &Env) -> Result<Target, Failure> {
+        Target::new(&self.admin_url, env.get("ARBITER_ADMIN_API_KEY"))
+    }
+}
+
+/// The process's environment, read once.
+struct Env(Vec<(String, String)>);
+
+impl Env {
+    fn get(&self, wanted: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
+    }
+}
+
+/// What the process ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Fine,
+    /// The answer is no: refused, invalid, damaged, not ready.
+    No,
+    /// The command line or the configuration is wrong.
+    Usage,
+    /// Arbiter cannot be reached.
+    Unreachable,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Fine => 0,
+            Exit::No => 1,
+            Exit::Usage => 2,
+            Exit::Unreachable => 3,
+        })
+    }
+}
+
+/// Why a command could not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+
+    fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    /// Only printing fails this way: whoever read our output has gone.
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Exit::No, format!("cannot write the output: {error}"))
+    }
+}
+
+/// Runs a command to its end, printing to the process's own output.
+pub fn run(tool: &Tool) -> ExitCode {
+    let env = Env(config::environment().collect());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print::complain(&format!("cannot start: {error}"));
+            return Exit::Usage.into();
+        }
+    };
+    let mut stdout = std::io::stdout().lock();
+    match runtime.block_on(run_with(tool, &env, &mut stdout)) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            print::complain(&failure.message);
+            failure.exit.into()
+        }
+    }
+}
+
+async fn run_with(tool: &Tool, env: &Env, sink: &mut dyn std::io::Write) -> Result<Exit, Failure> {
+    match tool {
+        Tool::Check(check) => check.run(env, &mut Out::new(check.json, sink)).await,
+        Tool::Agent(agent) => agent.run(env, sink).await,
+        Tool::Session(session) => session.run(env, sink).await,
+        Tool::Policy(policy) => policy.run(env, sink).await,
+        Tool::Audit(audit) => audit.run(sink).await,
+        Tool::Health(health) => health.run(env, sink).await,
+    }
+}

@@ -1,0 +1,216 @@
+//! `arbiter agent …`
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::client::Target;
+use super::print::Out;
+use super::{Env, Exit, Failure, Remote};
+use crate::firewall::agent::TrustLevel;
+
+#[derive(Debug, Subcommand)]
+pub enum Agent {
+    /// Register an agent and print its first token.
+    Register(Register),
+    /// List agents.
+    List(List),
+    /// Show an agent and its delegations.
+    Show(One),
+    /// Deactivate an agent and every delegate below it.
+    Revoke(One),
+    /// Let another agent act for one.
+    Delegate(Delegate),
+    /// Set an agent's trust level.
+    Trust(Trust),
+    /// Issue a token for an agent.
+    Token(Token),
+}
+
+#[derive(Args, Debug)]
+pub struct Register {
+    /// Who answers for the agent, for example `user:alice`.
+    #[arg(long)]
+    owner: String,
+    #[arg(long)]
+    model: String,
+    /// What policies can ask for; may be given several times.
+    #[arg(long = "capability")]
+    capabilities: Vec<String>,
+    /// untrusted, basic, verified or trusted.
+    #[arg(long, default_value_t = TrustLevel::Untrusted)]
+    trust_level: TrustLevel,
+    /// For example `2026-12-31T00:00:00Z`.
+    #[arg(long)]
+    expires_at: Option<String>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Args, Debug)]
+pub struct List {
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Args, Debug)]
+pub struct One {
+    /// The agent's id.
+    id: String,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Args, Debug)]
+pub struct Delegate {
+    /// The agent that delegates.
+    id: String,
+    /// The agent that may act for it.
+    #[arg(long)]
+    to: String,
+    /// A capability that the first agent has; may be given several times.
+    #[arg(long = "scope", required = true)]
+    scopes: Vec<String>,
+    #[arg(long)]
+    expires_at: Option<String>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Args, Debug)]
+pub struct Trust {
+    id: String,
+    /// untrusted, basic, verified or trusted.
+    level: TrustLevel,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Args, Debug)]
+pub struct Token {
+    id: String,
+    /// At most 86400; the configured time unless given.
+    #[arg(long)]
+    expiry_seconds: Option<u64>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl Agent {
+    pub(super) async fn run(&self, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {
+        let remote = match self {
+            Self::Register(register) => &register.remote,
+            Self::List(list) => &list.remote,
+            Self::Show(one) | Self::Revoke(one) => &one.remote,
+            Self::Delegate(delegate) => &delegate.remote,
+            Self::Trust(trust) => &trust.remote,
+            Self::Token(token) => &token.remote,
+        };
+        let target = remote.target(env)?;
+        let mut out = Out::new(remote.json, sink);
+        let answer = match self {
+            Self::Register(register) => {
+                target
+                    .ask(Method::POST, &["agents"], &[], Some(register.body().to_string()))
+                    .await?
+            }
+            Self::List(_) => {
+                let agents = pages(&target, "agents", &[]).await?;
+                let columns = ["id", "owner", "model", "trust_level", "active", "capabilities"];
+                out.table(&agents, &columns)?;
+                return Ok(Exit::Fine);
+            }
+            Self::Show(one) => show(&target, &one.id).await?,
+            Self::Revoke(one) => {
+                target.ask(Method::DELETE, &["agents", &one.id], &[], None).await?
+            }
+            Self::Delegate(delegate) => {
+                let path = ["agents", &delegate.id, "delegate"];
+                target.ask(Method::POST, &path, &[], Some(delegate.body().to_string())).await?
+            }
+            Self::Trust(trust) => {
+                let path = ["agents", &trust.id, "trust"];
+                let body = json!({ "trust_level": trust.level });
+                target.ask(Method::PUT, &path, &[], Some(body.to_string())).await?
+            }
+            Self::Token(token) => {
+                let body = match token.expiry_seconds {
+                    Some(secs) => json!({ "expiry_seconds": secs }),
+                    None => json!({}),
+                };
+                let path = ["agents", &token.id, "token"];
+                target.ask(Method::POST, &path, &[], Some(body.to_string())).await?
+            }
+        };
+        out.thing(&answer)?;
+        Ok(Exit::Fine)
+    }
+}
+
+/// The agent, with what was delegated to it and by it.
+async fn show(target: &Target, id: &str) -> Result<Value, Failure> {
+    let mut agent = target.ask(Method::GET, &["agents", id], &[], None).await?;
+    let path = ["agents", id, "delegations"];
+    let delegations = target.ask(Method::GET, &path, &[], None).await?;
+    if let (Value::Object(agent), Value::Object(delegations)) = (&mut agent, delegations) {
+        agent.extend(delegations);
+    }
+    Ok(agent)
+}
+
+/// Every page of a list.
+pub(super) async fn pages(
+    target: &Target,
+    list: &str,
+    filter: &[(&str, &str)],
+) -> Result<Vec<Value>, Failure> {
+    let mut all = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut query = filter.to_vec();
+        query.push(("limit", "1000"));
+        if let Some(cursor) = &cursor {
+            query.push(("cursor", cursor));
+        }
+        let mut answer = target.ask(Method::GET, &[list], &query, None).await?;
+        if let Some(Value::Array(page)) = answer.get_mut(list).map(Value::take) {
+            all.extend(page);
+        }
+        match answer.get("next_cursor").and_then(Value::as_str) {
+            Some(next) => cursor = Some(next.to_owned()),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// Puts a member into a body if there is something to put.
+pub(super) fn put<T: Into<Value>>(body: &mut Value, name: &str, value: Option<T>) {
+    if let (Some(value), Value::Object(members)) = (value, body) {
+        members.insert(name.to_owned(), value.into());
+    }
+}
+
+impl Register {
+    fn body(&self) -> Value {
+        let mut body = json!({
+            "owner": self.owner,
+            "model": self.model,
+            "capabilities": self.capabilities,
+            "trust_level": self.trust_level,
+        });
+        put(&mut body, "expires_at", self.expires_at.as_deref());
+        body
+    }
+}
+
+impl Delegate {
+    fn body(&self) -> Value {
+        let mut body = Value::Object(Map::new());
+        put(&mut body, "to", Some(self.to.as_str()));
+        put(&mut body, "scopes", Some(self.scopes.clone()));
+        put(&mut body, "expires_at", self.expires_at.as_deref());
+        body
+    }
+}

@@ -1,0 +1,234 @@
+//! `arbiter check`: the doctor. Looks at everything that `serve` will need, changes nothing, and
+//! says of each thing whether it is well.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use rusqlite::{Connection, OpenFlags};
+use serde_json::json;
+
+use super::print::Out;
+use super::{Env, Exit, Failure};
+use crate::app::{expanded_headers, load_secrets};
+use crate::clock::Clock;
+use crate::config::{Audit, Backend, Config, Policy, Proxy};
+use crate::rulebook::policies_at;
+
+const UPSTREAM_DEADLINE: Duration = Duration::from_secs(3);
+
+#[derive(Args, Debug)]
+pub struct Check {
+    /// The configuration file.
+    #[arg(long, default_value = "conf/arbiter.toml", env = "ARBITER_CONFIG")]
+    config: PathBuf,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Ok,
+    Warn,
+    Fail,
+}
+
+impl Health {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// What was looked at, how it is, and what to do.
+struct Finding {
+    health: Health,
+    what: &'static str,
+    text: String,
+}
+
+fn found(health: Health, what: &'static str, text: impl Into<String>) -> Finding {
+    Finding { health, what, text: text.into() }
+}
+
+impl Check {
+    pub(super) async fn run(&self, env: &Env, out: &mut Out<'_>) -> Result<Exit, Failure> {
+        let (findings, bad) = match Config::load(&self.config, env.0.iter().cloned()) {
+            Ok(config) => (examine(&self.config, &config).await, Exit::No),
+            Err(errors) => {
+                let findings =
+                    errors.0.iter().map(|e| found(Health::Fail, "config", e.to_string()));
+                (findings.collect(), Exit::Usage)
+            }
+        };
+        if out.json {
+            let list: Vec<_> = findings
+                .iter()
+                .map(|f| json!({ "result": f.health.as_str(), "what": f.what, "text": f.text }))
+                .collect();
+            out.thing(&json!(list))?;
+        } else {
+            for Finding { health, what, text } in &findings {
+                out.line(&format!("{:4}  {what:11}  {text}", health.as_str()))?;
+            }
+        }
+        let failed = findings.iter().any(|finding| finding.health == Health::Fail);
+        Ok(if failed { bad } else { Exit::Fine })
+    }
+}
+
+async fn examine(path: &Path, config: &Config) -> Vec<Finding> {
+    let mut findings = vec![
+        found(Health::Ok, "config", format!("{} is valid", path.display())),
+        found(Health::Ok, "secrets", "admin key and signing secret are set and long enough"),
+        policies(&config.policy),
+        audit(&config.audit),
+        credentials(config),
+        storage(&config.storage.backend),
+        port("proxy port", config.proxy.listen),
+        port("admin port", config.admin.listen),
+    ];
+    findings.extend(upstream_ca(&config.proxy));
+    findings.push(upstream(&config.proxy).await);
+    if !config.admin.listen.ip().is_loopback() {
+        let text = "listens beyond this machine; keep agents off that network";
+        findings.push(found(Health::Warn, "admin port", text));
+    }
+    findings
+}
+
+fn policies(policy: &Policy) -> Finding {
+    const WHAT: &str = "policies";
+    let Some(path) = &policy.file else {
+        return found(Health::Warn, WHAT, "`policy.file` is not set: everything is refused");
+    };
+    match policies_at(path) {
+        Ok(set) if set.is_empty() => {
+            let text = format!("{} holds none: everything is refused", path.display());
+            found(Health::Warn, WHAT, text)
+        }
+        Ok(set) => {
+            let (count, version) = (set.len(), set.version());
+            found(Health::Ok, WHAT, format!("{count} in {}, version {version}", path.display()))
+        }
+        Err(error) => found(Health::Fail, WHAT, error.to_string().replace('\n', "; ")),
+    }
+}
+
+fn audit(audit: &Audit) -> Finding {
+    const WHAT: &str = "audit log";
+    if !audit.enabled {
+        return found(Health::Warn, WHAT, "`audit.enabled` is false: nothing is recorded");
+    }
+    match writable(&audit.file_path) {
+        Ok(()) => found(Health::Ok, WHAT, format!("{} can be written", audit.file_path.display())),
+        Err(error) => {
+            let text = format!("{} cannot be written: {error}", audit.file_path.display());
+            found(Health::Fail, WHAT, text)
+        }
+    }
+}
+
+/// Whether a file could be written, without leaving a trace.
+fn writable(path: &Path) -> io::Result<()> {
+    if path.try_exists()? {
+        if !path.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        return std::fs::OpenOptions::new().append(true).open(path).map(drop);
+    }
+    // The folder itself may still have to be made: the nearest one that exists decides.
+    let parents = path.ancestors().skip(1);
+    let folder = parents
+        .map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+        .find(|folder| folder.exists())
+        .unwrap_or(Path::new("/"));
+    let probe = folder.join(format!(".arbiter-check-{}", uuid::Uuid::new_v4()));
+    std::fs::OpenOptions::new().write(true).create_new(true).open(&probe)?;
+    std::fs::remove_file(&probe)
+}
+
+/// Reads the credentials as `serve` would, and fills in the upstream's headers.
+fn credentials(config: &Config) -> Finding {
+    const WHAT: &str = "credentials";
+    let secrets = match load_secrets(config, &Clock::system()) {
+        Ok(secrets) => secrets,
+        Err(error) => return found(Health::Fail, WHAT, format!("{error:#}")),
+    };
+    if let Err(error) = expanded_headers(config, &secrets) {
+        return found(Health::Fail, WHAT, format!("{error:#}"));
+    }
+    let count = secrets.vault().len();
+    match (&config.credentials.provider, secrets.warnings().first()) {
+        (None, _) => found(Health::Ok, WHAT, "none: calls with `${CRED:…}` are refused"),
+        (Some(_), Some(warning)) => found(Health::Warn, WHAT, warning),
+        (Some(_), None) if count == 0 => found(Health::Warn, WHAT, "there are none"),
+        (Some(_), None) => found(Health::Ok, WHAT, format!("{count} can be read")),
+    }
+}
+
+fn storage(backend: &Backend) -> Finding {
+    const WHAT: &str = "storage";
+    let path = match backend {
+        Backend::Memory => {
+            let text = "memory: agents and sessions are gone after a restart";
+            return found(Health::Warn, WHAT, text);
+        }
+        Backend::Sqlite(path) => path,
+    };
+    let shown = path.display();
+    if let Err(error) = writable(path) {
+        return found(Health::Fail, WHAT, format!("{shown} cannot be written: {error}"));
+    }
+    if !path.exists() {
+        return found(Health::Ok, WHAT, format!("{shown} will be made"));
+    }
+    let read = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(|db| {
+        db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0))
+    });
+    match read {
+        Ok(_tables) => found(Health::Ok, WHAT, format!("{shown} can be opened")),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+            found(Health::Warn, WHAT, format!("{shown} is in use by another process"))
+        }
+        Err(error) => found(Health::Fail, WHAT, format!("{shown} cannot be opened: {error}")),
+    }
+}
+
+fn port(what: &'static str, address: std::net::SocketAddr) -> Finding {
+    match std::net::TcpListener::bind(address) {
+        Ok(_free) => found(Health::Ok, what, format!("{address} is free")),
+        Err(error) => found(Health::Fail, what, format!("{address} cannot be taken: {error}")),
+    }
+}
+
+fn upstream_ca(proxy: &Proxy) -> Option<Finding> {
+    const WHAT: &str = "upstream CA";
+    let path = proxy.upstream_ca_file.as_ref()?;
+    let shown = path.display();
+    Some(match std::fs::read_to_string(path) {
+        Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => {
+            found(Health::Ok, WHAT, format!("{shown} holds certificates"))
+        }
+        Ok(_) => found(Health::Fail, WHAT, format!("{shown} holds no PEM certificate")),
+        Err(error) => found(Health::Fail, WHAT, format!("cannot read {shown}: {error}")),
+    })
+}
+
+async fn upstream(proxy: &Proxy) -> Finding {
+    const WHAT: &str = "upstream";
+    let upstream = &proxy.upstream;
+    let connect = tokio::net::TcpStream::connect((upstream.host.as_str(), upstream.port));
+    match tokio::time::timeout(UPSTREAM_DEADLINE, connect).await {
+        Ok(Ok(_stream)) => found(Health::Ok, WHAT, format!("{upstream} can be reached")),
+        Ok(Err(error)) => {
+            found(Health::Warn, WHAT, format!("{upstream} cannot be reached: {error}"))
+        }
+        Err(_elapsed) => found(Health::Warn, WHAT, format!("{upstream} does not answer")),
+    }
+}

@@ -1,0 +1,150 @@
+//! Speaking to a running Arbiter's admin API.
+
+use std::time::Duration;
+
+use reqwest::{Client, Method, StatusCode, Url, redirect};
+use serde_json::Value;
+
+use super::{Exit, Failure};
+use crate::config::Secret;
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(30);
+/// The most of an answer that is read.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// One Arbiter, and the key to it.
+pub(super) struct Target {
+    client: Client,
+    base: Url,
+    key: Option<Secret>,
+}
+
+/// What Arbiter said.
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) body: Value,
+}
+
+impl Target {
+    pub(super) fn new(url: &str, key: Option<&str>) -> Result<Self, Failure> {
+        let base: Url = url
+            .parse()
+            .map_err(|error| Failure::usage(format!("--admin-url `{url}` is no URL: {error}")))?;
+        if !matches!(base.scheme(), "http" | "https") || !base.username().is_empty() {
+            let message = "--admin-url must be http or https, without a user name";
+            return Err(Failure::usage(message));
+        }
+        pingora_core::tls::install_default_crypto_provider();
+        let builder = Client::builder()
+            // The key is for this host alone.
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_DEADLINE)
+            .timeout(DEADLINE);
+        // Plain http works where there are no system certificates, too.
+        let builder = if base.scheme() == "http" { builder.tls_certs_only([]) } else { builder };
+        let client = builder
+            .build()
+            .map_err(|error| Failure::usage(format!("cannot set up the client: {error}")))?;
+        Ok(Self { client, base, key: key.map(|key| Secret::new(key.to_owned())) })
+    }
+
+    /// Asks with the key, and fails unless the answer is a success. A body is JSON as it stands.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Result<Value, Failure> {
+        let Some(key) = &self.key else {
+            let message = "set ARBITER_ADMIN_API_KEY to the admin key of the running Arbiter";
+            return Err(Failure::usage(message));
+        };
+        let reply = self.send(method, path, query, body, Some(key)).await?;
+        if reply.status.is_success() {
+            return Ok(reply.body);
+        }
+        // A key that is not the right one is a matter of set-up, not an answer.
+        let exit = match reply.status {
+            StatusCode::UNAUTHORIZED => Exit::Usage,
+            _ => Exit::No,
+        };
+        Err(Failure::new(exit, reply.complaint()))
+    }
+
+    /// Asks without the key.
+    pub(super) async fn ask_openly(&self, path: &[&str]) -> Result<Reply, Failure> {
+        self.send(Method::GET, path, &[], None, None).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<String>,
+        key: Option<&Secret>,
+    ) -> Result<Reply, Failure> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            // Each segment is encoded, so an id cannot become another path.
+            segments.pop_if_empty().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = self.client.request(method, url);
+        if let Some(key) = key {
+            request = request.header("x-api-key", key.expose());
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        let unreachable = |error: reqwest::Error| {
+            let exit = if error.is_builder() { Exit::Usage } else { Exit::Unreachable };
+            let message = format!("cannot reach Arbiter at {}: {}", self.base, causes(&error));
+            Failure::new(exit, message)
+        };
+        let mut response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if bytes.len().saturating_add(chunk.len()) > MAX_ANSWER_BYTES {
+                return Err(Failure::new(Exit::No, "the answer is larger than 64 MiB"));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Reply { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
+    }
+}
+
+impl Reply {
+    /// Arbiter's own words, or the status if whatever answered is not Arbiter.
+    pub(super) fn complaint(&self) -> String {
+        let text = |name: &str| self.body.get(name).and_then(Value::as_str);
+        let mut complaint = match (text("error"), text("message")) {
+            (Some(code), Some(message)) => format!("{code}: {message}"),
+            _ => format!("answered {}; is that Arbiter's admin API?", self.status),
+        };
+        let mistakes = self.body.get("errors").and_then(Value::as_array);
+        for mistake in mistakes.into_iter().flatten() {
+            complaint.push('\n');
+            complaint.push_str(&super::policy::mistake(mistake));
+        }
+        complaint
+    }
+}
+
+/// An error with what caused it; the first alone often says nothing.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

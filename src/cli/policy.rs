@@ -1,0 +1,183 @@
+//! `arbiter policy …`
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::agent::put;
+use super::print::Out;
+use super::{Env, Exit, Failure, Remote};
+use crate::admin::explain_offline;
+use crate::firewall::agent::TrustLevel;
+use crate::mcp::json::Doc;
+use crate::rulebook::policies_at;
+
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Check a policy file, or a folder of them, without a running Arbiter.
+    Validate(Validate),
+    /// Say how a call would be decided, and why.
+    Explain(Box<Explain>),
+}
+
+#[derive(Args, Debug)]
+pub struct Validate {
+    /// A file, or a folder whose *.toml files form one set.
+    path: PathBuf,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// Ask these policies rather than a running Arbiter.
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// A registered agent; or describe one by the next two.
+    #[arg(long, conflicts_with_all = ["trust_level", "capabilities"])]
+    agent: Option<String>,
+    #[arg(long)]
+    trust_level: Option<TrustLevel>,
+    #[arg(long = "capability")]
+    capabilities: Vec<String>,
+    /// For whom the agent acts; its owner unless given.
+    #[arg(long)]
+    sub: Option<String>,
+    #[arg(long = "group", requires = "sub")]
+    groups: Vec<String>,
+    #[arg(long = "scope", requires = "sub")]
+    scopes: Vec<String>,
+    /// The session's declared intent.
+    #[arg(long)]
+    intent: Option<String>,
+    /// The tool that is called.
+    #[arg(long, required_unless_present = "method", conflicts_with = "method")]
+    tool: Option<String>,
+    /// Another method, for example `resources/read` with `--target`.
+    #[arg(long)]
+    method: Option<String>,
+    #[arg(long)]
+    target: Option<String>,
+    /// The tool's arguments, a JSON object.
+    #[arg(long)]
+    arguments: Option<String>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl Policy {
+    pub(super) async fn run(&self, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {
+        match self {
+            Self::Validate(validate) => validate.run(&mut Out::new(validate.json, sink)),
+            Self::Explain(explain) => {
+                explain.run(env, &mut Out::new(explain.remote.json, sink)).await
+            }
+        }
+    }
+}
+
+impl Validate {
+    fn run(&self, out: &mut Out<'_>) -> Result<Exit, Failure> {
+        let mistakes = match policies_at(&self.path) {
+            Ok(policies) => {
+                let (count, version) = (policies.len(), policies.version());
+                if out.json {
+                    let answer = json!({
+                        "valid": true, "policies_count": count, "policy_version": version,
+                        "errors": [],
+                    });
+                    out.thing(&answer)?;
+                } else {
+                    out.line(&format!("{count} policies, version {version}"))?;
+                }
+                return Ok(Exit::Fine);
+            }
+            Err(error) => error.mistakes(),
+        };
+        let mistakes: Vec<Value> = mistakes
+            .into_iter()
+            .map(|m| {
+                json!({
+                    "source": m.source, "line": m.line, "column": m.column, "message": m.message,
+                })
+            })
+            .collect();
+        if out.json {
+            out.thing(&json!({ "valid": false, "policies_count": 0, "errors": mistakes }))?;
+        } else {
+            for found in &mistakes {
+                out.line(&mistake(found))?;
+            }
+        }
+        Ok(Exit::No)
+    }
+}
+
+/// `file:line:column: message`, as editors read it.
+pub(super) fn mistake(mistake: &Value) -> String {
+    let text = |name: &str| mistake.get(name).and_then(Value::as_str).unwrap_or_default();
+    let number = |name: &str| mistake.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let (source, message) = (text("source"), text("message"));
+    match (number("line"), number("column")) {
+        (0, _) => message.to_owned(),
+        (line, column) => format!("{source}:{line}:{column}: {message}"),
+    }
+}
+
+impl Explain {
+    async fn run(&self, env: &Env, out: &mut Out<'_>) -> Result<Exit, Failure> {
+        let answer = if let Some(path) = &self.file {
+            let policies = policies_at(path).map_err(|error| Failure::usage(error.to_string()))?;
+            explain_offline(&policies, self.text()?.as_bytes())
+                .map_err(|error| Failure::usage(error.message))?
+        } else {
+            let target = self.remote.target(env)?;
+            target.ask(Method::POST, &["policy", "explain"], &[], Some(self.text()?)).await?
+        };
+        let decision = answer.get("decision").and_then(Value::as_str).unwrap_or_default();
+        let exit = if decision == "allow" { Exit::Fine } else { Exit::No };
+        if out.json {
+            out.thing(&answer)?;
+            return Ok(exit);
+        }
+        let matched = answer.get("matched_policy").and_then(Value::as_str);
+        out.line(&match matched {
+            Some(policy) => format!("{decision} by policy `{policy}`"),
+            None => format!("{decision}: no policy matches"),
+        })?;
+        let trace = answer.get("trace").and_then(Value::as_array);
+        let columns = ["policy_id", "effect", "matched", "score", "reason"];
+        out.table(trace.map_or(&[], Vec::as_slice), &columns)?;
+        Ok(exit)
+    }
+
+    /// The request's body. Arguments stand in it as they were typed, with every digit.
+    fn text(&self) -> Result<String, Failure> {
+        let mut body = json!({});
+        if let Some(id) = &self.agent {
+            put(&mut body, "agent_id", Some(id.as_str()));
+        } else {
+            let mut agent = json!({ "capabilities": self.capabilities });
+            put(&mut agent, "trust_level", self.trust_level.map(TrustLevel::as_str));
+            put(&mut body, "agent", Some(agent));
+        }
+        if let Some(sub) = &self.sub {
+            let principal = json!({ "sub": sub, "groups": self.groups, "scopes": self.scopes });
+            put(&mut body, "principal", Some(principal));
+        }
+        put(&mut body, "declared_intent", self.intent.as_deref());
+        put(&mut body, "tool", self.tool.as_deref());
+        put(&mut body, "method", self.method.as_deref());
+        put(&mut body, "target", self.target.as_deref());
+        let text = body.to_string();
+        let Some(arguments) = &self.arguments else { return Ok(text) };
+        Doc::parse(arguments.as_bytes())
+            .map_err(|error| Failure::usage(format!("--arguments is not JSON: {error}")))?;
+        let open = text.strip_suffix('}').unwrap_or(&text);
+        Ok(format!("{open},\"arguments\":{arguments}}}"))
+    }
+}

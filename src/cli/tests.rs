@@ -1,0 +1,365 @@
+//! Commands as they are typed, against an admin API on a socket of its own.
+
+use std::fs;
+
+use clap::CommandFactory as _;
+use serde_json::Value;
+
+use super::*;
+use crate::admin::tests::{Bench, KEY};
+
+/// A running admin API; it ends with the test's runtime.
+struct Running {
+    bench: Bench,
+    url: String,
+}
+
+impl Running {
+    async fn start() -> Self {
+        let bench = Bench::new().await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = bench.router.clone();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { bench, url }
+    }
+
+    /// Runs a command with the right key.
+    async fn run(&self, line: &str) -> Ran {
+        run(&format!("{line} --admin-url {}", self.url), &[("ARBITER_ADMIN_API_KEY", KEY)]).await
+    }
+
+    async fn json(&self, line: &str) -> Value {
+        let ran = self.run(&format!("{line} --json")).await;
+        assert_eq!(ran.exit, Exit::Fine, "{line}: {ran:?}");
+        serde_json::from_str(&ran.out).unwrap()
+    }
+}
+
+#[derive(Debug)]
+struct Ran {
+    exit: Exit,
+    out: String,
+    complaint: String,
+}
+
+async fn run(line: &str, env: &[(&str, &str)]) -> Ran {
+    let words = std::iter::once("arbiter").chain(line.split_whitespace());
+    run_words(words.map(str::to_owned).collect(), env).await
+}
+
+async fn run_words(words: Vec<String>, env: &[(&str, &str)]) -> Ran {
+    let cli = Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+    let Command::Tool(tool) = cli.command else { panic!("{words:?} is no tool") };
+    let env = Env(env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect());
+    let mut out = Vec::new();
+    let (exit, complaint) = match run_with(&tool, &env, &mut out).await {
+        Ok(exit) => (exit, String::new()),
+        Err(failure) => (failure.exit, failure.message),
+    };
+    Ran { exit, out: String::from_utf8(out).unwrap(), complaint }
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+    for good in [
+        "serve --config a.toml --ready-file r.json --log-level debug --log-format json",
+        "serve",
+        "demo --once --port 8080",
+        "check --config a.toml",
+        "audit tail log.jsonl -n 5 --follow",
+    ] {
+        let words = std::iter::once("arbiter").chain(good.split_whitespace());
+        assert!(Cli::try_parse_from(words).is_ok(), "{good}");
+    }
+    for bad in ["", "agent", "agent show", "policy explain", "agent trust x god", "--api-key x"] {
+        let words = std::iter::once("arbiter").chain(bad.split_whitespace());
+        let error = Cli::try_parse_from(words).map(|_| ()).expect_err(bad);
+        assert_eq!(error.exit_code(), 2, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn agents_from_register_to_revoke() {
+    let arbiter = Running::start().await;
+    let made = arbiter
+        .json("agent register --owner user:alice --model m --capability read --trust-level basic")
+        .await;
+    let alice = made["agent_id"].as_str().unwrap();
+    assert_eq!(made["token"].as_str().unwrap().split('.').count(), 3);
+    let made = arbiter.json("agent register --owner o --model m --capability read").await;
+    let bob = made["agent_id"].as_str().unwrap();
+    assert_eq!(arbiter.json("agent list").await.as_array().unwrap().len(), 2);
+    let listed = arbiter.run("agent list").await.out;
+    assert!(listed.starts_with("ID ") && listed.contains("user:alice"), "{listed}");
+    arbiter.json(&format!("agent delegate {alice} --to {bob} --scope read")).await;
+    let shown = arbiter.json(&format!("agent show {bob}")).await;
+    assert_eq!(shown["incoming"][0]["from"], alice);
+    let trusted = arbiter.json(&format!("agent trust {alice} trusted")).await;
+    assert_eq!(trusted["trust_level"], "trusted");
+    arbiter.json(&format!("agent token {alice} --expiry-seconds 60")).await;
+    let gone = arbiter.json(&format!("agent revoke {alice}")).await;
+    assert_eq!(gone["deactivated"].as_array().unwrap().len(), 2);
+    let ran = arbiter.run(&format!("agent token {alice}")).await;
+    assert_eq!(ran.exit, Exit::No);
+    assert!(ran.complaint.starts_with("AgentInactive: "), "{ran:?}");
+}
+
+#[tokio::test]
+async fn an_id_cannot_become_another_path() {
+    let arbiter = Running::start().await;
+    for id in ["../sessions", "x/token", "%2e%2e", "?limit=1", "#"] {
+        let ran = arbiter.run(&format!("agent show {id}")).await;
+        assert_eq!(ran.exit, Exit::No, "{id}: {ran:?}");
+        let refused = ran.complaint.contains("UUID") || ran.complaint.contains("NotFound");
+        assert!(refused, "{id}: {ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_from_open_to_close() {
+    let arbiter = Running::start().await;
+    let agent = arbiter.json("agent register --owner o --model m").await;
+    let agent = agent["agent_id"].as_str().unwrap();
+    let opened = arbiter
+        .json(&format!(
+            "session open --agent {agent} --intent read --tool a --tool b --call-budget 5 \
+             --rate-limit-per-minute 3 --data-sensitivity public --time-limit-secs 60"
+        ))
+        .await;
+    let id = opened["session_id"].as_str().unwrap();
+    let shown = arbiter.json(&format!("session show {id}")).await;
+    assert_eq!((&shown["call_budget"], &shown["remaining"]), (&5.into(), &5.into()));
+    assert_eq!(shown["authorized_tools"], serde_json::json!(["a", "b"]));
+    let text = arbiter.run(&format!("session show {id}")).await.out;
+    assert!(text.contains("authorized_tools        a, b\n"), "{text}");
+    arbiter.json(&format!("session close {id}")).await;
+    let closed = arbiter.json(&format!("session list --agent {agent} --status closed")).await;
+    assert_eq!(closed.as_array().unwrap().len(), 1);
+    let ran = arbiter.run(&format!("session open --agent {agent} --intent read")).await;
+    assert_eq!(ran.exit, Exit::No);
+    assert!(ran.complaint.contains("authorized_tools"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn lists_are_followed_over_their_pages() {
+    let arbiter = Running::start().await;
+    let new = |n: u32| crate::registry::NewAgent {
+        owner: format!("o{n}"),
+        model: "m".to_owned(),
+        capabilities: Vec::new(),
+        trust: crate::firewall::agent::TrustLevel::Basic,
+        expires_at: None,
+    };
+    let now = arbiter.bench.admin.clock.now().wall;
+    for n in 0..1_001 {
+        arbiter.bench.admin.registry.register(new(n), now).await.unwrap();
+    }
+    assert_eq!(arbiter.json("agent list").await.as_array().unwrap().len(), 1_001);
+}
+
+#[tokio::test]
+async fn exit_codes_say_what_is_wrong() {
+    let arbiter = Running::start().await;
+    let keyless = run(&format!("agent list --admin-url {}", arbiter.url), &[]).await;
+    assert_eq!(keyless.exit, Exit::Usage);
+    assert!(keyless.complaint.contains("ARBITER_ADMIN_API_KEY"), "{keyless:?}");
+    let line = format!("agent list --admin-url {}", arbiter.url);
+    let wrong = run(&line, &[("ARBITER_ADMIN_API_KEY", "not-the-right-key")]).await;
+    assert_eq!(wrong.exit, Exit::Usage);
+    assert!(wrong.complaint.starts_with("Unauthorized"), "{wrong:?}");
+    assert!(!wrong.complaint.contains("not-the-right-key"));
+    let unknown = "11111111-2222-4333-8444-555555555555";
+    let ran = arbiter.run(&format!("agent show {unknown}")).await;
+    assert_eq!(ran.exit, Exit::No, "{ran:?}");
+    let key = [("ARBITER_ADMIN_API_KEY", KEY)];
+    // A port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let ran = run(&format!("agent list --admin-url http://{free}"), &key).await;
+    assert_eq!(ran.exit, Exit::Unreachable, "{ran:?}");
+    for bad in ["ftp://h", "nonsense", "http://user@h"] {
+        let ran = run(&format!("agent list --admin-url {bad}"), &key).await;
+        assert_eq!(ran.exit, Exit::Usage, "{bad}: {ran:?}");
+    }
+    assert_eq!([Exit::Fine, Exit::No, Exit::Usage, Exit::Unreachable].map(code), [0, 1, 2, 3]);
+}
+
+fn code(exit: Exit) -> u8 {
+    let wanted = ExitCode::from(exit);
+    (0..4).find(|n| format!("{:?}", ExitCode::from(*n)) == format!("{wanted:?}")).unwrap()
+}
+
+#[tokio::test]
+async fn health_needs_no_key_and_says_no_when_it_is_not() {
+    let arbiter = Running::start().await;
+    let line = format!("health --admin-url {}", arbiter.url);
+    let ran = run(&line, &[]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Fine, "status  ready\n"));
+    arbiter.bench.break_audit().await;
+    let ran = run(&line, &[]).await;
+    assert_eq!(ran.exit, Exit::No);
+    assert!(ran.complaint.starts_with("AuditUnavailable"), "{ran:?}");
+}
+
+const POLICIES: &str = "[[policies]]\nid = \"big\"\neffect = \"allow\"\n\
+    allowed_tools = [\"pay\"]\n[[policies.parameter_constraints]]\nkey = \"n\"\n\
+    max_value = 9007199254740993\n";
+
+#[tokio::test]
+async fn policies_are_validated_offline() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("p.toml");
+    let shown = file.display();
+    fs::write(&file, POLICIES).unwrap();
+    for path in [file.as_path(), dir.path()] {
+        let ran = run(&format!("policy validate {}", path.display()), &[]).await;
+        assert_eq!(ran.exit, Exit::Fine, "{ran:?}");
+        assert!(ran.out.starts_with("1 policies"), "{ran:?}");
+    }
+    fs::write(&file, "[[policies]]\nid = \"a\"\neffect = \"permit\"\n").unwrap();
+    let ran = run(&format!("policy validate {shown}"), &[]).await;
+    assert_eq!(ran.exit, Exit::No);
+    assert!(ran.out.contains("p.toml:3:"), "{ran:?}");
+    let ran = run(&format!("policy validate {shown} --json"), &[]).await;
+    let told: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&told["valid"], &told["errors"][0]["line"]), (&false.into(), &3.into()));
+    let ran = run("policy validate /nonexistent.toml", &[]).await;
+    assert_eq!(ran.exit, Exit::No);
+    assert!(ran.out.contains("nonexistent"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_call_is_explained_offline_and_by_a_running_arbiter() {
+    let arbiter = Running::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("p.toml");
+    fs::write(&file, POLICIES).unwrap();
+    fs::write(arbiter.bench.policies(), POLICIES).unwrap();
+    arbiter.bench.admin.rulebook.reload().unwrap();
+    let offline = format!("--file {}", file.display());
+    for (amount, exit, told) in [
+        ("9007199254740993", Exit::Fine, "allow by policy `big`"),
+        ("9007199254740994", Exit::No, "deny: no policy matches"),
+    ] {
+        let line = format!("policy explain --tool pay --arguments {{\"n\":{amount}}}");
+        let ran = run(&format!("{line} {offline}"), &[]).await;
+        assert_eq!(ran.exit, exit, "{amount}: {ran:?}");
+        assert!(ran.out.starts_with(told) && ran.out.contains("POLICY_ID"), "{ran:?}");
+    }
+    // serde's numbers pass through a running Arbiter's client as they are up to 2^64.
+    let line = "policy explain --tool pay --arguments {\"n\":9007199254740994}";
+    assert_eq!(arbiter.run(line).await.exit, Exit::No);
+    assert_eq!(
+        arbiter.run("policy explain --tool pay --arguments {\"n\":1}").await.exit,
+        Exit::Fine
+    );
+    let ran = run(&format!("policy explain --tool pay --arguments [ {offline}"), &[]).await;
+    assert_eq!(ran.exit, Exit::Usage, "{ran:?}");
+    let id = "11111111-2222-4333-8444-555555555555";
+    let ran = run(&format!("policy explain --tool pay --agent {id} {offline}"), &[]).await;
+    assert_eq!(ran.exit, Exit::Usage, "{ran:?}");
+    let sub = "policy explain --tool pay --sub u --group g --scope s --intent read";
+    let ran = run(&format!("{sub} --capability c --trust-level basic {offline}"), &[]).await;
+    assert_eq!(ran.exit, Exit::No, "the argument is required: {ran:?}");
+}
+
+#[tokio::test]
+async fn a_log_is_verified_and_its_end_is_shown() {
+    let arbiter = Running::start().await;
+    arbiter.json("agent register --owner o --model m").await;
+    arbiter.json("agent register --owner p --model m").await;
+    let head = arbiter.bench.admin.audit.head();
+    arbiter.bench.admin.audit.close();
+    let closed = arbiter.bench.admin.audit.head();
+    let log = arbiter.bench.dir.path().join("audit.jsonl");
+    let shown = log.display();
+    let ran = run(&format!("audit verify {shown}"), &[]).await;
+    assert_eq!(ran.exit, Exit::Fine, "{ran:?}");
+    assert!(ran.out.starts_with("intact: 2 records"), "{ran:?}");
+    let ran = run(&format!("audit verify {shown} --json"), &[]).await;
+    let told: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(told["head"]["hash"], closed.hash.as_str(), "{head:?}");
+    let ran = run(&format!("audit verify {shown} --head 2:{}", closed.hash), &[]).await;
+    assert_eq!(ran.exit, Exit::Fine, "{ran:?}");
+    let ran = run(&format!("audit verify {shown} --head 3:{}", closed.hash), &[]).await;
+    assert_eq!(ran.exit, Exit::No, "{ran:?}");
+    let ran = run(&format!("audit tail {shown} -n 1"), &[]).await;
+    assert_eq!(ran.out.lines().count(), 1, "{ran:?}");
+    assert!(ran.out.contains("agent.register"), "{ran:?}");
+    let ran = run(&format!("audit tail {shown} --json"), &[]).await;
+    assert_eq!(ran.out, fs::read_to_string(&log).unwrap());
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, text.replace("\"owner\":\"o\"", "\"owner\":\"q\"")).unwrap();
+    let ran = run(&format!("audit verify {shown}"), &[]).await;
+    assert_eq!(ran.exit, Exit::No);
+    assert!(ran.out.contains("line 1: ") && ran.out.contains("DAMAGED"), "{ran:?}");
+    assert_eq!(run("audit verify /nonexistent", &[]).await.exit, Exit::Usage);
+    assert_eq!(run("audit tail /nonexistent", &[]).await.exit, Exit::Usage);
+}
+
+const SECRETS: [(&str, &str); 2] = [
+    ("ARBITER_ADMIN_API_KEY", KEY),
+    ("ARBITER_SIGNING_SECRET", "0123456789abcdef0123456789abcdef"),
+];
+
+#[tokio::test]
+async fn the_doctor_finds_what_is_well_and_what_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    fs::write(at("p.toml"), POLICIES).unwrap();
+    fs::write(at("c.toml"), "[credentials]\ndb = \"hunter2hunter2\"\n").unwrap();
+    fs::write(at("not.db"), "this is text, and long enough to be read as a header of a page")
+        .unwrap();
+    let check = async |toml: String| {
+        fs::write(at("arbiter.toml"), toml).unwrap();
+        run(&format!("check --config {}", at("arbiter.toml").display()), &SECRETS).await
+    };
+    let base = |policy: &str, more: &str| {
+        let dir = dir.path().display();
+        format!(
+            "[proxy]\nlisten_port = 0\nlisten_addr = \"127.0.0.1\"\n\
+             upstream_url = \"http://127.0.0.1:{port}\"\n[policy]\nfile = \"{dir}/{policy}\"\n\
+             [audit]\nfile_path = \"{dir}/new/audit.jsonl\"\n[credentials]\nprovider = \"file\"\n\
+             file_path = \"{dir}/c.toml\"\n{more}"
+        )
+    };
+    let db = at("arbiter.db");
+    let sqlite = |path: &str| {
+        format!(
+            "[storage]\nbackend = \"sqlite\"\nsqlite_path = \"{path}\"\n[admin]\nlisten_port = 0"
+        )
+    };
+    let ran = check(base("p.toml", &sqlite(&db.display().to_string()))).await;
+    assert_eq!(ran.exit, Exit::Fine, "{ran:?}");
+    for line in ["ok    policies     1 in", "ok    audit log", "ok    storage", "ok    upstream"] {
+        assert!(ran.out.contains(line), "{line}: {ran:?}");
+    }
+    assert!(!ran.out.contains("hunter2") && !ran.out.contains(KEY), "{ran:?}");
+    // Looking leaves nothing behind.
+    assert!(!db.exists() && !at("new").exists());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+
+    let ran = check(base("none.toml", "[admin]\nlisten_port = 0")).await;
+    assert_eq!(ran.exit, Exit::No);
+    assert!(ran.out.contains("fail  policies"), "{ran:?}");
+    assert!(ran.out.contains("warn  storage"), "{ran:?}");
+    let ran = check(base("p.toml", &format!("[admin]\nlisten_port = {port}"))).await;
+    assert_eq!(ran.exit, Exit::No);
+    assert!(ran.out.contains("fail  admin port"), "{ran:?}");
+    let ran = check(base("p.toml", &sqlite(&at("not.db").display().to_string()))).await;
+    assert_eq!(ran.exit, Exit::No);
+    assert!(ran.out.contains("fail  storage"), "{ran:?}");
+    let header = "[admin]\nlisten_port = 0\n[proxy.upstream_headers]\nx = \"${CRED:none}\"";
+    let ran = check(base("p.toml", header)).await;
+    assert_eq!(ran.exit, Exit::No);
+    assert!(ran.out.contains("fail  credentials  `proxy.upstream_headers.x`"), "{ran:?}");
+    let ran = check("[proxy]\nlisten_prot = 1\n[nope]\n".to_owned()).await;
+    assert_eq!((ran.exit, ran.out.lines().count()), (Exit::Usage, 2), "{ran:?}");
+    let json = format!("check --json --config {}", at("arbiter.toml").display());
+    let ran = run(&json, &SECRETS).await;
+    let told: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(told[0]["result"], "fail", "{ran:?}");
+}
