@@ -300,7 +300,9 @@ fn len(bytes: usize) -> u64 {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::cell::RefCell;
     use std::io::Write as _;
+    use std::rc::Rc;
 
     use flate2::Compression;
     use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
@@ -449,8 +451,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_flushed_brotli_event_comes_out_with_its_chunk() {
-        let shared = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-        struct Shared(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
+        struct Shared(Rc<RefCell<Vec<u8>>>);
         impl std::io::Write for Shared {
             fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
                 self.0.borrow_mut().extend_from_slice(bytes);
@@ -460,6 +461,7 @@ pub(crate) mod tests {
                 Ok(())
             }
         }
+        let shared = Rc::new(RefCell::new(Vec::new()));
         let mut encoder = brotli::CompressorWriter::new(Shared(shared.clone()), 4096, 5, 22);
         let mut decoder = decoder("br", Bounds::stream(1 << 20));
         for n in 0..5 {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use arbiter::credentials::{Content, Patterns, Scrubber};
+use arbiter::credentials::{Content, Patterns, Scrubber, SseScrubber};
 use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::BytesCount;
@@ -86,6 +86,24 @@ fn clean_json_in_json(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn clean_escaped_text(bencher: Bencher<'_, '_>) {
     run(bencher, non_ascii());
+}
+
+/// An event a chunk, as a server streams them.
+#[divan::bench]
+fn clean_events(bencher: Bencher<'_, '_>) {
+    let patterns = patterns();
+    let event = Bytes::from(format!(
+        "event: message\ndata: {}\n\n",
+        serde_json::json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {
+            "level": "info", "data": "The quick brown fox jumps over the lazy dog. ".repeat(8)}})
+    ));
+    bencher.counter(BytesCount::new(event.len() * 1000)).bench_local(|| {
+        let mut scrubber = SseScrubber::new(Arc::clone(&patterns), 1 << 20);
+        (0..1000)
+            .filter_map(|_| scrubber.push(event.clone()).ok())
+            .map(|out| out.len())
+            .sum::<usize>()
+    });
 }
 
 /// The most that the search can do: a text in which nothing ever looks like a start.

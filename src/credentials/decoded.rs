@@ -74,6 +74,18 @@ fn glance_number(itself: u8, digits: &[u8]) -> Option<Glance> {
 pub(super) struct Text<'t> {
     pub bytes: &'t [u8],
     pub complete: bool,
+    /// The last byte before it that is no white space, if anything came before it.
+    pub before: Option<u8>,
+}
+
+impl<'t> Text<'t> {
+    pub(super) fn whole(bytes: &'t [u8]) -> Self {
+        Self { bytes, complete: true, before: None }
+    }
+
+    pub(super) fn unfinished(bytes: &'t [u8]) -> Self {
+        Self { bytes, complete: false, before: None }
+    }
 }
 
 /// Whether reading came to the end of a text that is not complete.
@@ -310,7 +322,7 @@ mod tests {
     use super::*;
 
     fn reads(text: &str, wanted: Value) {
-        let text = Text { bytes: text.as_bytes(), complete: true };
+        let text = Text::whole(text.as_bytes());
         let readings = text.read(0, &mut CutShort::default());
         let whole = Reading { value: wanted, next: text.bytes.len() };
         assert!(readings.contains(&whole), "{:?}: {readings:?}", text.bytes);
@@ -363,7 +375,7 @@ mod tests {
                 ["                ", "nnnnnnnnnnnnnnnn", "4141414141414141", "%41%41%41%41%41%41"]
             {
                 let bytes = format!("{head}{tail}");
-                let text = Text { bytes: bytes.as_bytes(), complete: true };
+                let text = Text::whole(bytes.as_bytes());
                 let Some(glance) = text.glance(0) else { continue };
                 for reading in text.read(0, &mut CutShort::default()) {
                     let first = match reading.value {
@@ -380,10 +392,10 @@ mod tests {
     fn an_escape_that_is_cut_short_says_so() {
         for text in ["%", "%4", "\\", "\\u", "\\u004", "&", "&#6", "&am", "%25", "\\ud83d\\u"] {
             let mut cut = CutShort::default();
-            Text { bytes: text.as_bytes(), complete: false }.read(0, &mut cut);
+            Text::unfinished(text.as_bytes()).read(0, &mut cut);
             assert!(cut.0, "{text}");
             let mut cut = CutShort::default();
-            Text { bytes: text.as_bytes(), complete: true }.read(0, &mut cut);
+            Text::whole(text.as_bytes()).read(0, &mut cut);
             assert!(!cut.0, "{text}");
         }
     }
@@ -391,7 +403,7 @@ mod tests {
     #[test]
     fn what_is_no_escape_is_itself_alone() {
         for text in ["a%", "%zz", "&;", "\\q", "&#;"] {
-            let text = Text { bytes: text.as_bytes(), complete: true };
+            let text = Text::whole(text.as_bytes());
             assert_eq!(text.read(0, &mut CutShort::default()).len(), 1, "{:?}", text.bytes);
         }
     }

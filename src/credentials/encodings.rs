@@ -122,7 +122,7 @@ fn coded(
     let first = (lead * 8).div_ceil(bits);
     let determined = (led.len() * 8 / bits).saturating_sub(first);
     let row: Vec<u8> = encoded.iter().skip(first).copied().collect();
-    debug_assert!(led.len() % group_bytes != 0 || row.len() == determined);
+    debug_assert!(!led.len().is_multiple_of(group_bytes) || row.len() == determined);
     (row, determined)
 }
 
@@ -145,7 +145,7 @@ fn base32(bytes: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn hex_digit(nibble: u8) -> u8 {
-    char::from_digit(u32::from(nibble & 15), 16).map_or(b'0', |c| c.to_ascii_lowercase() as u8)
+    *b"0123456789abcdef".get(usize::from(nibble & 15)).unwrap_or(&b'0')
 }
 
 /// A place in a form and the place in the text that it was matched up to.
@@ -330,7 +330,7 @@ mod tests {
     use super::*;
 
     fn covers(secret: &str, text: &str) {
-        let whole = Text { bytes: text.as_bytes(), complete: true };
+        let whole = Text::whole(text.as_bytes());
         let seen = forms(secret.as_bytes())
             .iter()
             .map(|f| f.seen_at(whole, 0))
@@ -360,7 +360,7 @@ mod tests {
         for lead in ["", "u", "u:"] {
             for secret in ["four", "fiveb", "sixbyt", "tok_live_4f9aC2e7B1d8Kq3Z"] {
                 let text = STANDARD.encode(format!("{lead}{secret}!!"));
-                let whole = Text { bytes: text.as_bytes(), complete: true };
+                let whole = Text::whole(text.as_bytes());
                 let found = (0..text.len()).any(|at| {
                     forms(secret.as_bytes()).iter().any(|f| f.seen_at(whole, at).end.is_some())
                 });
@@ -372,9 +372,9 @@ mod tests {
     #[test]
     fn a_text_that_breaks_off_inside_a_form_is_pending() {
         let forms = forms(b"secret-value");
-        let cut = Text { bytes: b"secret-v", complete: false };
+        let cut = Text::unfinished(b"secret-v");
         assert_eq!(forms[0].seen_at(cut, 0), Seen { end: None, pending: Some(8) });
-        let cut = Text { bytes: b"c2VjcmV0L", complete: false };
+        let cut = Text::unfinished(b"c2VjcmV0L");
         assert_eq!(forms[2].seen_at(cut, 0).pending, Some(6));
     }
 

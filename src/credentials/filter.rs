@@ -176,7 +176,7 @@ impl Filter {
 #[inline]
 fn place(word: u32, spread: u32) -> (usize, u32) {
     let hash = word.wrapping_mul(spread);
-    ((hash >> 20) as usize, hash >> 15)
+    (usize::try_from(hash >> 20).unwrap_or(0), hash >> 15)
 }
 
 /// The folded windows that start at each of the block's positions, in their three lower bytes.

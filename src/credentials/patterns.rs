@@ -29,10 +29,14 @@ pub(super) struct Scan {
     pub spans: Vec<Span>,
     /// From here on the text could still be part of a match.
     pub hold: usize,
-    /// How much of a secret stands at `hold`, in its bytes; nothing if a whole one does already.
-    pub pending_bytes: usize,
-    /// Where a whole secret that starts at `hold` ends, though more could belong to it.
-    pub held_end: Option<usize>,
+}
+
+/// A tail that could go on as a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pending {
+    pub from: usize,
+    /// The most of a secret that stands there and is not a whole one yet, in its bytes.
+    pub bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,19 +82,24 @@ impl Patterns {
         let bytes = text.bytes;
         let mut scan = Scan { hold: bytes.len(), ..Scan::default() };
         if covered > 0 {
-            scan.spans.push(Span { start: 0, end: covered, continues: true });
+            let end = escape_end(bytes, covered);
+            scan.spans.push(Span { start: 0, end, continues: true });
         }
         let mut from = 0;
         while let Some(at) = self.filter.next(bytes, from) {
             let seen = self.seen_at(text, at);
-            if let Some(pending_bytes) = seen.pending {
+            if seen.pending.is_some() {
                 scan.hold = at;
-                scan.pending_bytes = if seen.end.is_none() { pending_bytes } else { 0 };
-                scan.held_end = seen.end;
                 break;
             }
             if let Some(end) = seen.end {
-                scan.add(bytes, at, end);
+                // What a quote at the end is, the next byte shows.
+                let open = !text.complete && end == bytes.len() && bytes.last() == Some(&b'"');
+                if open {
+                    scan.hold = at;
+                    break;
+                }
+                scan.add(text, at, end);
             }
             from = at + 1;
         }
@@ -98,6 +107,25 @@ impl Patterns {
             scan.hold_escape(bytes);
         }
         scan
+    }
+
+    /// The tail of `bytes` that could go on as a secret.
+    pub(super) fn pending(&self, bytes: &[u8]) -> Option<Pending> {
+        let text = Text::unfinished(bytes);
+        let mut pending = None;
+        let mut from = 0;
+        while let Some(at) = self.filter.next(bytes, from) {
+            let seen = self.seen_at(text, at);
+            if let Some(bytes) = seen.pending {
+                let most = pending.get_or_insert_with(|| Pending {
+                    from: escape_start(text.bytes, at),
+                    bytes: 0,
+                });
+                most.bytes = most.bytes.max(if seen.end.is_none() { bytes } else { 0 });
+            }
+            from = at + 1;
+        }
+        pending
     }
 
     /// The longest match at `at`, and whether more text could make it (longer).
@@ -153,13 +181,39 @@ impl Patterns {
 }
 
 impl Scan {
-    /// Adds a match, fitted to JSON. Where it starts inside an escape, the escape goes with it, or a
-    /// lone backslash would be left before the replacement; a quote at its ends that opens or
-    /// closes a string stays.
-    fn add(&mut self, bytes: &[u8], start: usize, end: usize) {
-        let quotes = |at: usize| bytes.get(at) == Some(&b'"') && escape_start(bytes, at) == at;
-        let start = start + usize::from(end - start > 2 && quotes(start));
-        let end = end - usize::from(end - start > 1 && quotes(end - 1));
+    /// Adds a match, fitted to JSON.
+    fn add(&mut self, text: Text<'_>, start: usize, end: usize) {
+        let bytes = text.bytes;
+        let matched = bytes.get(start..end).unwrap_or_default();
+        let quotes = memchr::memchr_iter(b'"', matched).map(|n| start + n);
+        let mut cuts: SmallVec<[usize; 4]> = quotes.filter(|&q| bounds_string(text, q)).collect();
+        if cuts.is_empty() {
+            return self.add_piece(bytes, start, end);
+        }
+        // A secret with quotes in it happens to look like the text around strings: what stands in
+        // the strings goes, the quotes and what separates the strings stay.
+        cuts.push(end);
+        let mut pieces: SmallVec<[(usize, usize); 4]> = SmallVec::new();
+        let mut from = start;
+        for cut in cuts {
+            let piece = bytes.get(from..cut).unwrap_or_default();
+            if !piece.iter().all(|b| b" \t\r\n,:{}[]".contains(b)) {
+                pieces.push((from, cut));
+            }
+            from = cut + 1;
+        }
+        if pieces.is_empty() {
+            return self.add_piece(bytes, start, end);
+        }
+        for (from, to) in pieces {
+            self.add_piece(bytes, from, to);
+        }
+    }
+
+    /// Adds what is replaced. Where it starts or ends inside an escape, the escape goes with it, or
+    /// a lone backslash or quote would be left.
+    fn add_piece(&mut self, bytes: &[u8], start: usize, end: usize) {
+        let end = escape_end(bytes, end);
         match self.spans.last_mut() {
             Some(last) if start < last.end => last.end = last.end.max(end),
             last => {
@@ -167,13 +221,6 @@ impl Scan {
                 let start = escape_start(bytes, start).max(free_from);
                 self.spans.push(Span { start, end, continues: false });
             }
-        }
-    }
-
-    /// Counts a whole secret at `hold` as a match, for texts whose end does not wait for more.
-    pub(super) fn settle(&mut self, bytes: &[u8]) {
-        if let Some(end) = self.held_end.take() {
-            self.add(bytes, self.hold, end);
         }
     }
 
@@ -200,6 +247,21 @@ fn escape_start(bytes: &[u8], at: usize) -> usize {
     let opens = run.count() % 2 == 1;
     let inside = slash + 1 == at || bytes.get(slash + 1) == Some(&b'u');
     if opens && inside { slash } else { at }
+}
+
+/// `end`, or behind the quote or backslash that the escape sequence in which `end` lies stands for.
+fn escape_end(bytes: &[u8], end: usize) -> usize {
+    let cut = matches!(bytes.get(end), Some(b'"' | b'\\')) && escape_start(bytes, end) < end;
+    end + usize::from(cut)
+}
+
+/// Whether the quote at `at` opens or closes a string of JSON, by what stands beside it.
+fn bounds_string(text: Text<'_>, at: usize) -> bool {
+    let (head, rest) = text.bytes.split_at_checked(at).unwrap_or_default();
+    let before = head.trim_ascii_end().last().copied().or(text.before);
+    let opens = before.is_none_or(|b| b",:{[".contains(&b));
+    let closes = rest.get(1).is_none_or(|b| b",:}]\r\n".contains(b));
+    (opens || closes) && escape_start(text.bytes, at) == at
 }
 
 /// Start of an escape sequence that the text breaks off; its length if there is none.

@@ -30,6 +30,8 @@ pub struct Scrubber {
     held: Held,
     /// How much of `held` belongs to a match whose replacement has gone out.
     covered: usize,
+    /// The last byte before `held` that is no white space.
+    before: Option<u8>,
     bare: Bare,
     replaced: u64,
 }
@@ -56,7 +58,7 @@ impl Scrubber {
             Content::Json if patterns.can_be_bare() => Bare::watching(),
             Content::Json | Content::Other => Bare::ignoring(),
         };
-        Self { patterns, held: Held::default(), covered: 0, bare, replaced: 0 }
+        Self { patterns, held: Held::default(), covered: 0, before: None, bare, replaced: 0 }
     }
 
     /// How many secrets have been replaced so far.
@@ -96,7 +98,8 @@ impl Scrubber {
     /// Searches `text` and keeps its tail: where the tail starts, and what goes out if that is not
     /// simply all before it.
     fn split(&mut self, text: &[u8], complete: bool) -> (usize, Option<Bytes>) {
-        let mut scan = self.patterns.scan(Text { bytes: text, complete }, self.covered);
+        let mut scan =
+            self.patterns.scan(Text { bytes: text, complete, before: self.before }, self.covered);
         if !complete {
             scan.hold = self.bare.hold(text, scan.hold);
             scan.spans.retain(|span| span.continues || span.start < scan.hold);
@@ -109,6 +112,8 @@ impl Scrubber {
             (Some(out), count)
         };
         self.replaced += count;
+        let gone = text.get(..scan.hold).unwrap_or_default();
+        self.before = gone.trim_ascii_end().last().copied().or(self.before);
         let covered_to = scan.spans.last().map_or(0, |span| span.end);
         self.covered = covered_to.saturating_sub(scan.hold);
         self.held.0.extend_from_slice(text.get(scan.hold..).unwrap_or_default());
@@ -140,7 +145,7 @@ fn replace(text: &[u8], spans: &[Span], end: usize, bare: &mut Bare) -> (Bytes, 
 
 /// `value` without secrets, if it holds any.
 pub fn scrub_header_value(patterns: &Arc<Patterns>, value: &[u8]) -> Option<(Vec<u8>, u64)> {
-    let spans = patterns.scan(Text { bytes: value, complete: true }, 0).spans;
+    let spans = patterns.scan(Text::whole(value), 0).spans;
     if spans.is_empty() {
         return None;
     }

@@ -15,7 +15,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::decoded::Text;
 use super::events::{Framer, data_lines};
-use super::patterns::{Patterns, Span};
+use super::patterns::{Patterns, Pending, Span};
 use super::scrubber::REPLACEMENT;
 use super::strings::{Contents, contents};
 
@@ -78,7 +78,6 @@ struct Carry {
     tail: Zeroizing<Vec<u8>>,
     /// Where the parts of `tail` stand in the stream.
     parts: Vec<Part>,
-    covered: usize,
     pending_bytes: usize,
     /// From which event on the stream waits for this.
     waits_from: Option<usize>,
@@ -195,17 +194,17 @@ impl SseScrubber {
         }
         // As a client joins them, and as one that forgets the line feed would.
         let (folded, parts) = join(event, &lines, b"", stream_at);
-        let scan = self.patterns.scan(Text { bytes: &folded, complete: true }, 0);
+        let scan = self.patterns.scan(Text::whole(&folded), 0);
         self.edit_all(&scan.spans, &parts);
         let (joined, parts) = join(event, &lines, b"\n", stream_at);
-        let scan = self.patterns.scan(Text { bytes: &joined, complete: true }, 0);
+        let scan = self.patterns.scan(Text::whole(&joined), 0);
         self.edit_all(&scan.spans, &parts);
         self.data(&joined, &parts, stream_at);
     }
 
     /// Secrets in an event as its bytes stand.
     fn raw(&mut self, event: &[u8], stream_at: usize) {
-        let scan = self.patterns.scan(Text { bytes: event, complete: true }, 0);
+        let scan = self.patterns.scan(Text::whole(event), 0);
         for span in scan.spans {
             let span = stream_at + span.start..stream_at + span.end;
             self.edits.push(Edit { span, by: Instead::Replacement });
@@ -223,75 +222,52 @@ impl SseScrubber {
         for (place, span) in strings {
             let content = data.get(span.clone()).unwrap_or_default();
             let stream_at = locate(parts, span.start);
+            let part = Part { at: 0, end: content.len(), stream_at, event_at };
             match self.carries.remove(&place) {
-                Some(carry) => self.go_on(place, carry, content, stream_at, event_at),
-                None => self.begin(place, content, stream_at, event_at),
+                Some(carry) => self.go_on(place, carry, content, part),
+                None => self.remember(place, content, vec![part]),
             }
         }
         self.give_up_the_least();
     }
 
-    fn begin(&mut self, place: u64, content: &[u8], stream_at: usize, event_at: usize) {
-        let mut scan = self.patterns.scan(Text { bytes: content, complete: false }, 0);
-        scan.settle(content);
-        if let Some(tail) = content.get(scan.hold..).filter(|tail| !tail.is_empty()) {
-            let covered = scan.spans.last().map_or(0, |s| s.end).saturating_sub(scan.hold);
-            let stream_at = stream_at + scan.hold;
-            let carry = Carry {
-                tail: Zeroizing::new(tail.to_vec()),
-                parts: vec![Part { at: 0, end: tail.len(), stream_at, event_at }],
-                covered,
-                pending_bytes: scan.pending_bytes,
-                waits_from: (scan.pending_bytes > FREE_BYTES).then_some(event_at),
-            };
-            self.carries.insert(place, carry);
-        }
-    }
-
-    fn go_on(
-        &mut self,
-        place: u64,
-        carry: Carry,
-        content: &[u8],
-        stream_at: usize,
-        event_at: usize,
-    ) {
-        let Carry { mut tail, mut parts, covered, .. } = carry;
-        let at = tail.len();
-        tail.extend_from_slice(content);
-        parts.push(Part { at, end: tail.len(), stream_at, event_at });
-        let mut scan = self.patterns.scan(Text { bytes: &tail, complete: false }, covered);
-        scan.settle(&tail);
-        self.edit_all(&scan.spans, &parts);
-        if scan.hold == tail.len() {
-            return;
-        }
-        parts.retain(|part| part.end > scan.hold);
+    /// Remembers the end of a string that could go on as a secret.
+    fn remember(&mut self, place: u64, text: &[u8], mut parts: Vec<Part>) {
+        let Some(Pending { from, bytes }) = self.patterns.pending(text) else { return };
+        parts.retain(|part| part.end > from);
         for part in &mut parts {
-            part.stream_at += scan.hold.saturating_sub(part.at);
-            part.at = part.at.saturating_sub(scan.hold);
-            part.end -= scan.hold;
+            part.stream_at += from.saturating_sub(part.at);
+            part.at = part.at.saturating_sub(from);
+            part.end -= from;
         }
-        let began_at = parts.first().map_or(event_at, |part| part.event_at);
-        let covered = scan.spans.last().map_or(0, |s| s.end).saturating_sub(scan.hold);
-        tail.drain(..scan.hold);
         // What began in an event that is still here keeps that event here.
-        let waits = scan.pending_bytes > FREE_BYTES;
+        let began_at = parts.first().map_or(self.base, |part| part.event_at);
         let carry = Carry {
-            tail,
+            tail: Zeroizing::new(text.get(from..).unwrap_or_default().to_vec()),
             parts,
-            covered,
-            pending_bytes: scan.pending_bytes,
-            waits_from: waits.then_some(began_at.max(self.base)),
+            pending_bytes: bytes,
+            waits_from: (bytes > FREE_BYTES).then_some(began_at.max(self.base)),
         };
         self.carries.insert(place, carry);
+    }
+
+    /// Looks at a string together with the end of the one before it.
+    fn go_on(&mut self, place: u64, carry: Carry, content: &[u8], part: Part) {
+        let Carry { tail, mut parts, .. } = carry;
+        let mut text = Zeroizing::new(Vec::with_capacity(tail.len() + content.len()));
+        text.extend_from_slice(&tail);
+        text.extend_from_slice(content);
+        parts.push(Part { at: tail.len(), end: text.len(), ..part });
+        let scan = self.patterns.scan(Text::whole(&text), 0);
+        self.edit_all(&scan.spans, &parts);
+        self.remember(place, &text, parts);
     }
 
     /// Marks matches in a joined text where its parts stand in the stream; what of them has left
     /// already is left out.
     fn edit_all(&mut self, spans: &[Span], parts: &[Part]) {
         for span in spans {
-            let mut by = if span.continues { Instead::Nothing } else { Instead::Replacement };
+            let mut by = Instead::Replacement;
             for part in parts {
                 let (from, to) = (span.start.max(part.at), span.end.min(part.end));
                 let stream_at = part.stream_at + from.saturating_sub(part.at);
@@ -476,6 +452,7 @@ mod tests {
             "data: tok_live_4f\n\n: ping\n\ndata: 9aC2e7B1d8Kq3Z\n\n",
             "data: [CREDENTIAL]\n\n: ping\n\ndata: \n\n",
         );
+        check(&["npassword"], &split(&["x\\npass", "word"]), &split(&["x[CREDENTIAL]", ""]));
         let ends = split(&["a tok_live_4f9aC2e7B1d8Kq"]);
         check(&[TOKEN], &ends, &ends);
     }
@@ -484,8 +461,8 @@ mod tests {
     fn one_character_an_event_does_not_help() {
         let mut scrubber = scrubber(&[TOKEN]);
         let mut out: String =
-            TOKEN.chars().map(|c| push(&mut scrubber, &delta(&c.to_string()))).collect();
-        out += &String::from_utf8(scrubber.finish().unwrap().to_vec()).unwrap();
+            TOKEN.split_inclusive(|_| true).map(|c| push(&mut scrubber, &delta(c))).collect();
+        out += std::str::from_utf8(&scrubber.finish().unwrap()).unwrap();
         let mut expected: String = ["t", "o", "k", "[CREDENTIAL]"].map(delta).concat();
         expected += &delta("").repeat(TOKEN.len() - 4);
         assert_eq!(out, expected);

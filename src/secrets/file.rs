@@ -17,7 +17,7 @@ pub(super) fn read(path: &Path) -> Result<(Zeroizing<String>, Option<u32>), Secr
     let size = usize::try_from(meta.len().min(MAX_SOURCE_BYTES)).unwrap_or(0);
     let mut text = Zeroizing::new(String::with_capacity(size + 1));
     file.take(MAX_SOURCE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > MAX_SOURCE_BYTES {
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_SOURCE_BYTES {
         return Err(SecretsError::TooLarge { path: path.to_owned() });
     }
     Ok((text, mode(&meta)))

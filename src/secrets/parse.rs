@@ -52,7 +52,7 @@ pub(super) fn toml(text: &str) -> Result<Vec<Secret>, ParseError> {
     let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
         let at = e.span().map_or(0, |span| span.start).min(text.len());
         let before = text.as_bytes().get(..at).unwrap_or_default();
-        ParseError::Toml { line: before.iter().filter(|&&b| b == b'\n').count() + 1 }
+        ParseError::Toml { line: before.split(|&b| b == b'\n').count() }
     })?;
     let credentials = table.remove("credentials");
     if let Some(key) = table.keys().next() {

@@ -142,7 +142,7 @@ fn script_within(body: &str, timeout: Duration) -> Source {
     Source::Command {
         program: "/bin/sh".into(),
         arguments: vec!["-c".into(), body.into()],
-        ttl: Duration::from_secs(300),
+        ttl: Duration::from_mins(5),
         timeout,
     }
 }
