@@ -73,7 +73,11 @@ pub struct Started {
 }
 
 /// Serves until told to stop.
-pub fn run(config: &Config, stopped: Stopped, on_ready: impl FnOnce(&Started) -> Result<()>) -> Result<()> {
+pub fn run(
+    config: &Config,
+    stopped: Stopped,
+    on_ready: impl FnOnce(&Started) -> Result<()>,
+) -> Result<()> {
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
