@@ -8,7 +8,9 @@
 )]
 
 mod harness;
+mod golden;
 mod raw;
 
 mod bodies;
 mod limits;
+mod refusals;
