@@ -90,7 +90,7 @@ impl Intake {
     ) -> Result<(Route, crate::firewall::agent::Caller, Bytes, Option<OwnedSemaphorePermit>), Denial>
     {
         if session.as_http1().is_some() {
-            hygiene::line_ends(&session.to_h1_raw())?;
+            hygiene::raw_head(&session.to_h1_raw())?;
         }
         drop_nominated(session)?;
         let route = hygiene::route(session.req_header(), &self.head)?;
