@@ -152,11 +152,17 @@ impl Intake {
         });
         match whole.await {
             Ok(Ok(())) => Ok((body.freeze(), share)),
-            Ok(Err(denial)) => Err(denial),
-            Err(_late) => Err(Denial::new(
-                Code::MalformedRequest,
-                format!("the body did not arrive within {} s", BODY_DEADLINE.as_secs()),
-            )),
+            Ok(Err(denial)) => {
+                // Where this body ends is not certain, so neither is where another request begins.
+                session.set_keepalive(None);
+                Err(denial)
+            }
+            Err(_late) => {
+                session.set_keepalive(None);
+                let secs = BODY_DEADLINE.as_secs();
+                let late = format!("the body did not arrive within {secs} s");
+                Err(Denial::new(Code::MalformedRequest, late))
+            }
         }
     }
 
