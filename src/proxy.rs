@@ -187,8 +187,8 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
         // 101 is informational by its number only: no other response follows it.
-        let interim =
-            response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        let interim = response.status.is_informational()
+            && response.status != StatusCode::SWITCHING_PROTOCOLS;
         if interim {
             return Ok(());
         }

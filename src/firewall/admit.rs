@@ -352,3 +352,6 @@ fn fits_intent(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,10 +112,7 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        let keys = [
-            ("admin.rate_limit_per_minute", "100000"),
-            ("storage.backend", "\"sqlite\""),
-        ];
+        let keys = [("admin.rate_limit_per_minute", "100000"), ("storage.backend", "\"sqlite\"")];
         Self {
             keys: keys.into_iter().map(|(k, v)| (k, v.to_owned())).collect(),
             policies: "[[policies]]\nid = \"all\"\neffect = \"allow\"\nallowed_tools = [\"*\"]\nallowed_resources = [\"*\"]\nallowed_prompts = [\"*\"]\nallowed_methods = [\"*\"]\n".to_owned(),

@@ -7,8 +7,8 @@
     reason = "a test that cannot go on should stop where it is"
 )]
 
-mod harness;
 mod golden;
+mod harness;
 mod raw;
 
 mod bodies;
