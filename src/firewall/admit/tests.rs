@@ -233,7 +233,9 @@ fn a_call_without_a_session_is_judged_by_policy_alone() {
 }
 
 /// What can be wrong with a call, in the order in which the checks speak (contract 5).
-const SPOILERS: [(Code, fn(&mut Case)); 7] = [
+type Spoiler = (Code, fn(&mut Case));
+
+const SPOILERS: [Spoiler; 7] = [
     (Code::SessionClosed, |case| case.usage.closed = true),
     (Code::SessionExpired, |case| case.deadline = NOW.mono),
     (Code::AgentMismatch, |case| case.order.agent = AgentId::random()),
