@@ -13,4 +13,5 @@ mod raw;
 
 mod bodies;
 mod limits;
+mod malformed;
 mod refusals;
