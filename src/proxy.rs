@@ -264,6 +264,10 @@ impl ProxyHttp for Gateway {
             return gone;
         }
         let refused = call.cleared.failed(denial.clone());
+        // Pingora closes the connection after a failure; the answer must say so, or the client's
+        // next request is lost on it. Only the real session can be told.
+        replay::uninstall(&mut session.downstream_session, &ctx.slot);
+        session.set_keepalive(None);
         if let Err(e) = reply::write(session, &refused, None).await {
             warn!(error = %e, "could not tell the client that the upstream failed");
         }
