@@ -4,14 +4,20 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::string_slice,
     reason = "a test that cannot go on should stop where it is"
 )]
 
+mod chain;
 mod golden;
 mod harness;
 mod raw;
 
+mod audit_log;
 mod bodies;
 mod limits;
+mod lists;
 mod malformed;
 mod refusals;
+mod restart;
+mod streams;
