@@ -11,9 +11,7 @@ use crate::harness::{Answer, Gateway, Setup, eventually, tool_call};
 
 /// One of several kinds of request, and the decision that must be on record for it.
 async fn send(gateway: &Gateway, session: &str, n: usize) -> (Answer, &'static str) {
-    let read = |id: usize| {
-        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "read_file", "arguments": {"n": n}}})
-    };
+    let read = |id: usize| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "read_file", "arguments": {"n": n}}});
     match n % 7 {
         0 | 1 => (gateway.call(session, read(n).to_string()).await, "allow"),
         2 => (gateway.call(session, tool_call("unlisted", json!({"n": n}))).await, "deny"),
@@ -58,9 +56,8 @@ async fn three_hundred_mixed_requests_leave_one_record_each_in_one_chain() {
     let requests = |records: Vec<Value>| -> Vec<Value> {
         records.into_iter().filter(|record| record["event"].is_null()).collect()
     };
-    let complete = eventually(|| async {
-        (requests(gateway.records()).len() >= sent.len()).then_some(())
-    });
+    let complete =
+        eventually(|| async { (requests(gateway.records()).len() >= sent.len()).then_some(()) });
     complete.await.unwrap();
     let while_it_runs = chain::check(&gateway.audit_file());
     gateway.stop();
@@ -72,12 +69,16 @@ async fn three_hundred_mixed_requests_leave_one_record_each_in_one_chain() {
         let twice = found.insert(text("request_id"), text("authorization_decision"));
         assert_eq!(twice, None, "{record}");
         if record["authorization_decision"] == "allow" {
-            assert_eq!((&record["outcome"], &record["upstream_status"]), (&json!("completed"), &json!(200)));
+            assert_eq!(
+                (&record["outcome"], &record["upstream_status"]),
+                (&json!("completed"), &json!(200))
+            );
         }
         let batch = record["tools_called"].as_array().unwrap().len();
         assert!([0, 3].contains(&batch), "{record}");
     }
-    let found: BTreeMap<&str, &str> = found.iter().map(|(id, d)| (id.as_str(), d.as_str())).collect();
+    let found: BTreeMap<&str, &str> =
+        found.iter().map(|(id, d)| (id.as_str(), d.as_str())).collect();
     let sent: BTreeMap<&str, &str> = sent.iter().map(|(id, d)| (id.as_str(), *d)).collect();
     assert_eq!(found, sent);
 }

@@ -31,9 +31,10 @@ pub fn ask_python(log: &Path) -> (bool, String) {
     (output.status.success(), String::from_utf8(said).unwrap())
 }
 
-/// The interpreter that `tests/run` has given the PyPI package `blake3`, or the machine's own.
+/// The interpreter that `tests/run` has given its Python package `blake3`, or the machine's own.
 fn python(root: &Path) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let prepared = target.join("tools/python/bin/python");
     if prepared.exists() { prepared } else { "python3".into() }
 }

@@ -124,13 +124,13 @@ impl Default for Setup {
 
 impl Setup {
     /// Sets a key, given as `section.key`, to a TOML value.
-    pub fn with(mut self, key: &'static str, value: impl ToString) -> Self {
+    pub fn with(mut self, key: &'static str, value: impl std::fmt::Display) -> Self {
         self.keys.insert(key, value.to_string());
         self
     }
 
     pub fn policies(mut self, policies: &str) -> Self {
-        self.policies = policies.to_owned();
+        policies.clone_into(&mut self.policies);
         self
     }
 }

@@ -93,7 +93,8 @@ async fn a_list_shows_what_the_session_could_use() {
         assert_eq!(answer.status, 200);
         let got = std::str::from_utf8(&answer.body).unwrap();
         check(sent, member, kept, got);
-        let length: usize = answer.header("content-length").map_or(got.len(), |n| n.parse().unwrap());
+        let length: usize =
+            answer.header("content-length").map_or(got.len(), |n| n.parse().unwrap());
         assert_eq!(length, got.len());
     }
 }
@@ -116,7 +117,8 @@ async fn a_list_in_an_event_stream_is_filtered_and_the_rest_of_the_stream_is_not
 #[tokio::test]
 async fn what_is_no_list_passes_as_it_is() {
     let (gateway, session) = start().await;
-    let sent = r#"{"jsonrpc":"2.0", "id":1,"result":{"tools":[{"name":"anything"}],"content":[ ]}}"#;
+    let sent =
+        r#"{"jsonrpc":"2.0", "id":1,"result":{"tools":[{"name":"anything"}],"content":[ ]}}"#;
     gateway.upstream.answer_with(move |_| json_response(sent));
     let call = crate::harness::tool_call("read_file", json!({}));
     let answer = gateway.call(&session, call).await;

@@ -57,7 +57,8 @@ async fn look(gateway: &Gateway, before: &Before) {
     };
     assert_eq!(as_agent(&before.gone.id, &before.gone.token).await.code(), "AgentInactive");
     assert_eq!(as_agent(&gateway.agent.id, &before.revoked).await.code(), "TokenInvalid");
-    let (status, agent) = gateway.admin("GET", &format!("/agents/{}", gateway.agent.id), None).await;
+    let (status, agent) =
+        gateway.admin("GET", &format!("/agents/{}", gateway.agent.id), None).await;
     assert_eq!((status, &agent["owner"]), (200, &json!("user:test")));
 }
 
@@ -89,7 +90,13 @@ async fn a_kill_forgets_nothing_and_never_counts_too_little() {
 }
 
 /// Calls until told to stop or refused for good.
-async fn press(client: reqwest::Client, url: String, agent: Agent, session: String, stop: Arc<AtomicBool>) {
+async fn press(
+    client: reqwest::Client,
+    url: String,
+    agent: Agent,
+    session: String,
+    stop: Arc<AtomicBool>,
+) {
     while !stop.load(Ordering::SeqCst) {
         let sent = client
             .post(&url)

@@ -15,7 +15,10 @@ use crate::raw::{Raw, request, request_with, upstream_that_says};
 type Sender = mpsc::Sender<Result<Bytes, std::io::Error>>;
 
 /// Has the upstream answer with a body that the test writes.
-fn written_by_test(gateway: &Gateway, headers: &'static [(&'static str, &'static str)]) -> mpsc::UnboundedReceiver<Sender> {
+fn written_by_test(
+    gateway: &Gateway,
+    headers: &'static [(&'static str, &'static str)],
+) -> mpsc::UnboundedReceiver<Sender> {
     let (senders, asked) = mpsc::unbounded();
     gateway.upstream.answer_with(move |_| -> Response {
         let (sender, receiver) = mpsc::channel(0);
@@ -93,14 +96,16 @@ async fn compressed_events_leave_before_the_next_one_comes() {
 async fn compressed_answers_arrive_plain() {
     let gateway = Gateway::start(Setup::default()).await;
     let session = gateway.session(json!({})).await;
-    let plain = json!({"jsonrpc": "2.0", "id": 1, "result": {"text": "x".repeat(50_000)}}).to_string();
+    let plain =
+        json!({"jsonrpc": "2.0", "id": 1, "result": {"text": "x".repeat(50_000)}}).to_string();
     let gzip = {
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         packer.write_all(plain.as_bytes()).unwrap();
         packer.finish().unwrap()
     };
     let deflate = {
-        let mut packer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        let mut packer =
+            flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
         packer.write_all(plain.as_bytes()).unwrap();
         packer.finish().unwrap()
     };
@@ -126,7 +131,8 @@ async fn compressed_answers_arrive_plain() {
             let headers = [("content-type", "application/json"), ("content-encoding", coding)];
             with_headers(200, &headers, Body::from(half.clone()))
         });
-        let sent = gateway.request(&session, tool_call("read_file", json!({}))).send().await.unwrap();
+        let sent =
+            gateway.request(&session, tool_call("read_file", json!({}))).send().await.unwrap();
         let refused = sent.status() == 502;
         assert!(refused || sent.bytes().await.is_err(), "{coding}: half an answer counts as whole");
     }
@@ -157,7 +163,8 @@ async fn when_the_client_goes_the_upstream_is_let_go() {
         });
         with_headers(200, SSE, Body::from_stream(first.chain(silence)))
     });
-    let mut answer = gateway.request(&session, tool_call("read_file", json!({}))).send().await.unwrap();
+    let mut answer =
+        gateway.request(&session, tool_call("read_file", json!({}))).send().await.unwrap();
     let request_id = answer.headers()["x-arbiter-request-id"].to_str().unwrap().to_owned();
     assert_eq!(soon(answer.chunk()).await.unwrap().unwrap(), "data: 0\n\n");
     drop(answer);
@@ -165,7 +172,10 @@ async fn when_the_client_goes_the_upstream_is_let_go() {
     soon(wait).await.unwrap();
     assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
     let record = gateway.record_of(&request_id).await;
-    assert_eq!((&record["outcome"], &record["upstream_status"]), (&json!("client_gone"), &json!(200)));
+    assert_eq!(
+        (&record["outcome"], &record["upstream_status"]),
+        (&json!("client_gone"), &json!(200))
+    );
 }
 
 async fn before_an_upstream_that_says(bytes: &str) -> (Gateway, String) {
@@ -184,7 +194,13 @@ async fn trailers_stay_behind() {
     .await;
     let mut raw = Raw::connect(&gateway.proxy).await;
     let body = tool_call("read_file", json!({}));
-    raw.send(request_with(&gateway, &session, &[("Connection", "close"), ("TE", "trailers")], &body)).await;
+    raw.send(request_with(
+        &gateway,
+        &session,
+        &[("Connection", "close"), ("TE", "trailers")],
+        &body,
+    ))
+    .await;
     let answer = String::from_utf8(raw.rest().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("{}"), "{answer}");
     assert!(!answer.contains("secret"), "{answer}");
@@ -192,7 +208,9 @@ async fn trailers_stay_behind() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_no_whole_answer() {
-    for head in ["Transfer-Encoding: chunked\r\n\r\n5\r\n{\"a\":\r\n", "Content-Length: 50\r\n\r\n{\"a\":"] {
+    for head in
+        ["Transfer-Encoding: chunked\r\n\r\n5\r\n{\"a\":\r\n", "Content-Length: 50\r\n\r\n{\"a\":"]
+    {
         let says = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{head}");
         let (gateway, session) = before_an_upstream_that_says(&says).await;
         let mut raw = Raw::connect(&gateway.proxy).await;
@@ -211,8 +229,11 @@ async fn calls_share_a_connection_a_refused_one_included() {
     let gateway = Gateway::start(Setup::default()).await;
     let session = gateway.session(json!({})).await;
     let mut raw = Raw::connect(&gateway.proxy).await;
-    for (tool, status) in [("read_file", 200), ("unlisted", 403), ("write_file", 200), ("unlisted", 403)] {
-        raw.send(request(&gateway, &session, &tool_call(tool, json!({"x": "y".repeat(70_000)})))).await;
+    for (tool, status) in
+        [("read_file", 200), ("unlisted", 403), ("write_file", 200), ("unlisted", 403)]
+    {
+        raw.send(request(&gateway, &session, &tool_call(tool, json!({"x": "y".repeat(70_000)}))))
+            .await;
         let answer = raw.answer().await.unwrap();
         assert_eq!(answer.status, status, "{answer:?}");
     }

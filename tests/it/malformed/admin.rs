@@ -98,7 +98,9 @@ async fn changed(gateway: &Gateway, path: &str, good: &Value, bad: Vec<Bad>) {
 async fn a_field_that_will_not_do_is_named() {
     let gateway = Gateway::start(Setup::default()).await;
     let agent = &gateway.agent.id;
-    let count = async || gateway.metric("registered_agents").await + gateway.metric("active_sessions").await;
+    let count = async || {
+        gateway.metric("registered_agents").await + gateway.metric("active_sessions").await
+    };
     let before = count().await;
     let good = json!({"owner": "user:a", "model": "m", "capabilities": [], "trust_level": "basic"});
     changed(&gateway, "/agents", &good, agents()).await;
@@ -170,6 +172,9 @@ async fn bodies_ids_and_queries_that_cannot_be_read_are_refused() {
         let answer = send(method, path, "application/json", "").await;
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
         let json = answer.json();
-        assert!(json["error"].is_string() && json["message"].is_string(), "{method} {path}: {json}");
+        assert!(
+            json["error"].is_string() && json["message"].is_string(),
+            "{method} {path}: {json}"
+        );
     }
 }

@@ -34,7 +34,10 @@ const NOT_JSON: &[(&str, &str)] = &[
     (r#"{"jsonrpc":"2.0","id":1e,"method":"ping"}"#, "malformed number"),
     (r#"{"jsonrpc":"2.0","id":-,"method":"ping"}"#, "malformed number"),
     (r#"{"jsonrpc":"2.0","id":1,"method":"ping"} x"#, "after the end"),
-    (r#"{"jsonrpc":"2.0","id":1,"method":"ping"}{"jsonrpc":"2.0","id":2,"method":"ping"}"#, "after the end"),
+    (
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping"}{"jsonrpc":"2.0","id":2,"method":"ping"}"#,
+        "after the end",
+    ),
     ("\u{feff}{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}", "byte order mark"),
     (r#"{"jsonrpc":"2.0","id":1,"method":"pi\x6eg"}"#, "invalid escape"),
     (r#"{"jsonrpc":"2.0","id":1,"method":"\u12"}"#, "invalid escape"),
@@ -53,8 +56,17 @@ const NOT_JSON: &[(&str, &str)] = &[
     ),
 ];
 
-const NOT_MCP: &[&str] =
-    &["{}", r#"{"a":1}"#, "42", r#""tools/call""#, "null", "true", "[1]", "[{}]", r#"{"query":"{ me }"}"#];
+const NOT_MCP: &[&str] = &[
+    "{}",
+    r#"{"a":1}"#,
+    "42",
+    r#""tools/call""#,
+    "null",
+    "true",
+    "[1]",
+    "[{}]",
+    r#"{"query":"{ me }"}"#,
+];
 
 /// A message around these members, and the field or rule that the answer must name.
 const NOT_RPC: &[(&str, &str)] = &[
@@ -95,8 +107,14 @@ const NOT_RPC: &[(&str, &str)] = &[
     (r#""jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":7}"#, "`params.name`"),
     (r#""jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":null}"#, "`params.name`"),
     (r#""jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":""}"#, "`params.name`"),
-    (r#""jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":["read_file"]}"#, "`params.name`"),
-    (r#""jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read\u0000file"}"#, "`params.name`"),
+    (
+        r#""jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":["read_file"]}"#,
+        "`params.name`",
+    ),
+    (
+        r#""jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read\u0000file"}"#,
+        "`params.name`",
+    ),
     (
         r#""jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_file","Name":"write_file"}"#,
         "`params.name` by case",
@@ -146,7 +164,10 @@ const BATCHES: &[(&str, &str)] = &[
     ("[[]]", "batch member 0: a message must be an object"),
     (r#"[{"jsonrpc":"2.0","id":1,"method":"ping"},7]"#, "batch member 1"),
     (r#"[[{"jsonrpc":"2.0","id":1,"method":"ping"}]]"#, "batch member 0"),
-    (r#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"id":2,"method":"ping"}]"#, "batch member 1: `jsonrpc`"),
+    (
+        r#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"id":2,"method":"ping"}]"#,
+        "batch member 1: `jsonrpc`",
+    ),
     (
         r#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
         "batch member 1: `id`",
@@ -170,7 +191,12 @@ fn made() -> Vec<(Vec<u8>, u16, &'static str)> {
         (nested.into_bytes(), 400, "nested deeper than 64"),
         ("[".repeat(50_000).into_bytes(), 400, "nested deeper than 64"),
         (format!("[{}]", vec![PING; 1_001].join(",")).into_bytes(), 400, "`id`"),
-        (format!(r#"[{}]"#, vec![r#"{"jsonrpc":"2.0","method":"ping"}"#; 1_001].join(",")).into_bytes(), 400, "at most 1000"),
+        (
+            format!("[{}]", vec![r#"{"jsonrpc":"2.0","method":"ping"}"#; 1_001].join(","))
+                .into_bytes(),
+            400,
+            "at most 1000",
+        ),
         (call(&"n".repeat(1_100)).into_bytes(), 400, "`params.name`"),
         (PING.replace("ping", &"m".repeat(300)).into_bytes(), 400, "`method`"),
         (PING.replace(":1,", &format!(":\"{}\",", "i".repeat(2_000))).into_bytes(), 400, "`id`"),
@@ -187,13 +213,16 @@ fn made() -> Vec<(Vec<u8>, u16, &'static str)> {
 
 #[tokio::test]
 async fn every_malformed_body_is_told_what_is_wrong_with_it() {
-    let gateway = Gateway::start(Setup::default().with("proxy.max_request_body_bytes", 100_000)).await;
+    let gateway =
+        Gateway::start(Setup::default().with("proxy.max_request_body_bytes", 100_000)).await;
     let session = gateway.session(json!({"authorized_resources": ["file:///a"]})).await;
     let text = |body: &str| body.as_bytes().to_vec();
     let mut cases = made();
     cases.extend(NOT_JSON.iter().map(|(body, part)| (text(body), 400, *part)));
     cases.extend(NOT_MCP.iter().map(|body| (text(body), 403, "not a JSON-RPC message")));
-    cases.extend(NOT_RPC.iter().map(|(body, part)| (format!("{{{body}}}").into_bytes(), 400, *part)));
+    cases.extend(
+        NOT_RPC.iter().map(|(body, part)| (format!("{{{body}}}").into_bytes(), 400, *part)),
+    );
     cases.extend(BATCHES.iter().map(|(body, part)| (text(body), 400, *part)));
     assert!(cases.len() > 100, "{}", cases.len());
     for (body, status, part) in cases {

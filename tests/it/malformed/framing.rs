@@ -7,8 +7,7 @@ use super::still_serves;
 use crate::harness::{Gateway, Setup};
 use crate::raw::{Raw, request_with};
 
-const BODY: &str =
-    r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_file","arguments":{}}}"#;
+const BODY: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_file","arguments":{}}}"#;
 
 /// One change of a good request.
 const CHANGES: &[(&str, &str, &str)] = &[
@@ -45,9 +44,17 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ("length and coding", "Content-Length:", "Transfer-Encoding: chunked\r\nContent-Length:"),
     ("coding gzip", "Content-Length:", "Transfer-Encoding: gzip\r\nX-Length:"),
     ("coding gzip, chunked", "Content-Length:", "Transfer-Encoding: gzip, chunked\r\nX-Length:"),
-    ("coding chunked, identity", "Content-Length:", "Transfer-Encoding: chunked, identity\r\nX-Length:"),
+    (
+        "coding chunked, identity",
+        "Content-Length:",
+        "Transfer-Encoding: chunked, identity\r\nX-Length:",
+    ),
     ("coding xchunked", "Content-Length:", "Transfer-Encoding: xchunked\r\nX-Length:"),
-    ("coding behind a vertical tab", "Content-Length:", "Transfer-Encoding: \x0bchunked\r\nX-Length:"),
+    (
+        "coding behind a vertical tab",
+        "Content-Length:",
+        "Transfer-Encoding: \x0bchunked\r\nX-Length:",
+    ),
     ("coding behind a space", "Content-Length:", "Transfer-Encoding : chunked\r\nX-Length:"),
     (
         "coding twice",
@@ -67,7 +74,10 @@ fn chunks() -> Vec<(&'static str, String)> {
         ("size too small", format!("5\r\n{BODY}\r\n0\r\n\r\n")),
         ("bare LF", format!("{size}\n{BODY}\n0\n\n")),
         ("long extension", format!("{size};{}\r\n{BODY}\r\n0\r\n\r\n", "a".repeat(100_000))),
-        ("extension that ends where a request begins", format!("{size};{}\r\n\r\n", "a".repeat(65_000))),
+        (
+            "extension that ends where a request begins",
+            format!("{size};{}\r\n\r\n", "a".repeat(65_000)),
+        ),
     ]
 }
 
@@ -82,7 +92,10 @@ fn others() -> Vec<(&'static str, String)> {
         ("garbage", "hello there\r\n\r\n".to_owned()),
         ("long target", format!("POST /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(100_000))),
         ("long header", format!("POST / HTTP/1.1\r\nHost: a\r\nX-A: {}\r\n\r\n", long(2_000_000))),
-        ("many headers", format!("POST / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X-A: a\r\n".repeat(2_000))),
+        (
+            "many headers",
+            format!("POST / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X-A: a\r\n".repeat(2_000)),
+        ),
     ]
 }
 
@@ -113,10 +126,16 @@ async fn what_is_framed_wrongly_ends_its_connection() {
         let answer = String::from_utf8(raw.rest().await).unwrap();
         let first = answer.lines().next().unwrap_or("closed");
         assert!(
-            first.starts_with("HTTP/1.1 400 ") || first.starts_with("HTTP/1.1 405 ") || first == "closed",
+            first.starts_with("HTTP/1.1 400 ")
+                || first.starts_with("HTTP/1.1 405 ")
+                || first == "closed",
             "{name}: {answer}"
         );
-        assert_eq!(answer.matches("HTTP/1.1 4").count(), usize::from(first != "closed"), "{name}: {answer}");
+        assert_eq!(
+            answer.matches("HTTP/1.1 4").count(),
+            usize::from(first != "closed"),
+            "{name}: {answer}"
+        );
         assert_eq!(gateway.upstream.calls(), 0, "{name}: {answer}");
     }
     still_serves(&gateway, &session).await;
@@ -125,7 +144,8 @@ async fn what_is_framed_wrongly_ends_its_connection() {
 /// A request inside the body of one that is refused before its body is read.
 #[tokio::test]
 async fn the_body_of_a_refused_request_is_no_request() {
-    let gateway = Gateway::start(Setup::default().with("proxy.max_request_body_bytes", 5_000)).await;
+    let gateway =
+        Gateway::start(Setup::default().with("proxy.max_request_body_bytes", 5_000)).await;
     let session = gateway.session(json!({})).await;
     let good = request_with(&gateway, &session, &[], BODY);
     for (headers, status) in [

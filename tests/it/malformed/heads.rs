@@ -96,7 +96,8 @@ const LINES: &[(&str, u16, &str)] = &[
 
 #[tokio::test]
 async fn every_malformed_head_is_told_what_is_wrong_with_it() {
-    let gateway = Gateway::start(Setup::default().with("proxy.blocked_paths", r#"["/admin"]"#)).await;
+    let gateway =
+        Gateway::start(Setup::default().with("proxy.blocked_paths", r#"["/admin"]"#)).await;
     let session = gateway.session(json!({})).await;
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_file","arguments":{}}}"#;
     let headers = HEADERS.iter().map(|(headers, status, part)| {
@@ -104,7 +105,12 @@ async fn every_malformed_head_is_told_what_is_wrong_with_it() {
     });
     let usual = request_with(&gateway, &session, &[], body);
     let lines = LINES.iter().map(|(line, status, part)| {
-        ((*line).to_owned(), usual.replacen("POST / HTTP/1.1", &line.replace("HOST", &gateway.proxy), 1), *status, *part)
+        (
+            (*line).to_owned(),
+            usual.replacen("POST / HTTP/1.1", &line.replace("HOST", &gateway.proxy), 1),
+            *status,
+            *part,
+        )
     });
     for (name, bytes, status, part) in headers.chain(lines) {
         let mut raw = Raw::connect(&gateway.proxy).await;
