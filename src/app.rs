@@ -179,7 +179,13 @@ impl Parts {
         reload::in_force(&metrics, &rulebook.rules());
         let gate = Arc::new(Gate {
             clock: clock.clone(),
-            identity: Identity::new(config.admin.signing_secret.expose().as_bytes()),
+            identity: Identity::with_issuers(
+                config.admin.signing_secret.expose().as_bytes(),
+                &config.oauth,
+                &clock,
+                &tokio::runtime::Handle::current(),
+            )
+            .context("preparing to ask `oauth.issuers`")?,
             rulebook: Arc::new(rulebook),
             registry: registry.clone(),
             sessions: sessions.clone(),

@@ -164,11 +164,20 @@ impl Gate {
     }
 
     /// Proves who calls.
-    pub fn identify(&self, ticket: &mut Ticket, token: Option<&str>) -> Result<Caller, Denial> {
+    pub async fn identify(
+        &self,
+        ticket: &mut Ticket,
+        token: Option<&str>,
+    ) -> Result<Caller, Denial> {
         let token = token.ok_or_else(|| {
             Denial::new(Code::TokenMissing, "send one Authorization header with a Bearer token")
         })?;
-        let principal = self.identity.verify(token, ticket.arrived().wall).map_err(token_denial)?;
+        let verified = match self.identity.remembered(token, ticket.arrived()) {
+            Some(known) => known,
+            // Boxed, because few requests come this way and all would carry its room.
+            None => Box::pin(self.identity.verify(token, ticket.arrived())).await,
+        };
+        let principal = verified.map_err(token_denial)?;
         ticket.entry_mut().principal = Some(principal.subject.clone());
         ticket.entry_mut().agent_id = principal.agent;
         if principal.token_id.as_deref().is_some_and(|jti| self.registry.is_revoked(jti)) {
@@ -187,6 +196,11 @@ impl Gate {
             ));
         }
         Ok(Caller { agent, principal })
+    }
+
+    /// The scopes that policies ask tokens for.
+    pub fn scopes_asked(&self) -> Vec<String> {
+        self.rulebook.rules().policies.scopes_asked().map(str::to_owned).collect()
     }
 
     /// Judges a message and puts the decision on record.
@@ -607,7 +621,8 @@ fn not_yours() -> Denial {
 
 fn token_denial(error: TokenError) -> Denial {
     let code = if error == TokenError::Expired { Code::TokenExpired } else { Code::TokenInvalid };
-    Denial::new(code, format!("{error}: get a new token"))
+    let advice = if error.is_passing() { "try again later" } else { "get a new token" };
+    Denial::new(code, format!("{error}: {advice}"))
 }
 
 /// Gives a refusal that waits for a person the id under which it is on record.

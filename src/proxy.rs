@@ -91,7 +91,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         session.set_keepalive(Some(intake::KEEP_ALIVE_SECS));
         session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
-        if self.local.answer(session).await? {
+        if self.local.answer(session, &self.gate).await? {
             ctx.state = State::Local;
             return Ok(true);
         }
@@ -118,7 +118,8 @@ impl ProxyHttp for Gateway {
             }
             Err(refused) => {
                 ctx.state = State::Refused;
-                reply::write(session, &refused, self.local.challenge(session, &refused)).await?;
+                let challenge = self.local.challenge(session, &refused, &self.gate);
+                reply::write(session, &refused, challenge).await?;
                 Ok(true)
             }
         }

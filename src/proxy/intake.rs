@@ -95,7 +95,7 @@ impl Intake {
         drop_nominated(session)?;
         let route = hygiene::route(session.req_header(), &self.head)?;
         let token = bearer(&session.req_header().headers)?;
-        let caller = gate.identify(ticket, token)?;
+        let caller = gate.identify(ticket, token).await?;
         let (body, share) = self.body(session).await?;
         Ok((route, caller, body, share))
     }

@@ -17,8 +17,11 @@ mod harness;
 mod raw;
 
 mod audit_log;
+mod bad_tokens;
 mod bodies;
 mod house;
+mod identity;
+mod issuer;
 mod limits;
 mod lists;
 mod malformed;
