@@ -117,6 +117,7 @@ pub struct PolicySet {
     policies: Vec<Policy>,
     index: Index,
     version: String,
+    scopes_asked: BTreeSet<String>,
 }
 
 impl PolicySet {
@@ -138,7 +139,10 @@ impl PolicySet {
         }
         let mut version = hasher.finalize().to_hex().to_string();
         version.truncate(16);
-        Self { index: Index::of(&policies), policies, version }
+        let allows = policies.iter().filter(|policy| policy.effect == Effect::Allow);
+        let scopes_asked = allows.flat_map(|policy| &policy.principal_match.scopes).cloned();
+        let scopes_asked = scopes_asked.collect();
+        Self { index: Index::of(&policies), policies, version, scopes_asked }
     }
 
     pub fn len(&self) -> usize {
@@ -226,10 +230,7 @@ impl PolicySet {
 
     /// The scopes that allow policies ask for: what a client may need to request.
     pub fn scopes_asked(&self) -> impl Iterator<Item = &str> {
-        let allows = self.policies.iter().filter(|policy| policy.effect == Effect::Allow);
-        let scopes: BTreeSet<&str> =
-            allows.flat_map(|policy| &policy.principal_match.scopes).map(String::as_str).collect();
-        scopes.into_iter()
+        self.scopes_asked.iter().map(String::as_str)
     }
 
     /// The policy of the highest rank that `fits`, among those that name the target.
