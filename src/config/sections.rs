@@ -180,7 +180,11 @@ fn issuer(mut s: Section<'_>, resource: Option<&str>) -> Option<Issuer> {
         && let Err(problem) = discoverable(issuer_url, allow_http)
     {
         let advice = "give `jwks_uri` or `introspection_url`";
-        s.problem("issuer_url", None, format!("cannot tell where its keys are: {problem}; {advice}"));
+        s.problem(
+            "issuer_url",
+            None,
+            format!("cannot tell where its keys are: {problem}; {advice}"),
+        );
     }
     if audiences.is_empty() {
         let problem = "is empty; name at least one audience or set `oauth.resource`, or any token \

@@ -256,7 +256,7 @@ fn an_issuer_must_be_complete() {
     let plain = issuer("").replace("https://i.example", "http://keycloak:8080");
     says(&plain, &["oauth.issuers[0].issuer_url", "plain http", "jwks_uri", "introspection_url"]);
     says(&issuer("").replace("i.example", "i.example/?a"), &["issuer_url", "query"]);
-    good(&(plain.clone() + "allow_http = true"), &[]);
+    good(&(plain + "allow_http = true"), &[]);
     says(&issuer("audiences = []").replacen("audiences = [\"a\"]\n", "", 1), &["audiences"]);
     says(&issuer("jwks_uri = \"http://keycloak:8080/k\""), &["plain http", "allow_http"]);
     says(&issuer("jwks_url = \"https://i.example/k\""), &["`oauth.issuers[0].jwks_uri`"]);

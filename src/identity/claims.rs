@@ -1,5 +1,7 @@
 //! What an issuer says about a token, in its claims or when it is asked: judged here.
 
+use std::borrow::Cow;
+
 use crate::firewall::agent::{AgentId, Principal};
 use crate::firewall::time::Timestamp;
 use crate::mcp::json::{Kind, Value};
@@ -96,7 +98,7 @@ fn list(
         Kind::String => Ok(value.as_str().map_or_else(Vec::new, |text| one(&text))),
         Kind::Array => value
             .items()
-            .map(|item| item.as_str().map(|text| text.into_owned()).ok_or(TokenError::Claims))
+            .map(|item| item.as_str().map(Cow::into_owned).ok_or(TokenError::Claims))
             .collect(),
         Kind::Object | Kind::Number | Kind::True | Kind::False | Kind::Null => {
             Err(TokenError::Claims)
@@ -156,9 +158,13 @@ mod tests {
         .unwrap();
         assert_eq!((&*who.subject, who.token_id.as_deref()), ("u", Some("j")));
         assert_eq!(who.agent, AgentId::parse(AGENT));
-        assert_eq!((who.groups, who.scopes), (vec!["a".into(), "b".into()], vec!["read".into(), "write".into()]));
+        assert_eq!(
+            (who.groups, who.scopes),
+            (vec!["a".into(), "b".into()], vec!["read".into(), "write".into()])
+        );
         assert_eq!(who.expires_at, Timestamp::from_secs(NOW + 1));
-        let who = read(&format!(r#""sub":"u","exp":{},"aud":"us","roles":"a b","scp":"r w""#, NOW + 1));
+        let who =
+            read(&format!(r#""sub":"u","exp":{},"aud":"us","roles":"a b","scp":"r w""#, NOW + 1));
         let who = who.unwrap();
         assert_eq!((who.groups, who.agent), (vec!["a b".to_owned()], None));
         assert_eq!(who.scopes, ["r", "w"]);

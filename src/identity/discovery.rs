@@ -1,4 +1,4 @@
-//! Where an issuer's keys are, as its own metadata says (RFC 8414, OpenID Connect Discovery 1.0).
+//! Where an issuer's keys are, as its own metadata says (RFC 8414, `OpenID` Discovery).
 
 use super::fetch::{FetchError, Fetcher};
 use crate::config::provider_url;

@@ -243,7 +243,10 @@ mod tests {
         assert_eq!(algorithms(ec("P-384", 48)), [Algorithm::ES384]);
         assert_eq!(algorithms(ed()), [Algorithm::EdDSA]);
         assert_eq!(algorithms(with(ed(), "alg", "Ed25519")), [Algorithm::EdDSA]);
-        assert_eq!(algorithms(with(with(rsa(2048), "use", "sig"), "key_ops", json!(["verify"]))), RSA);
+        assert_eq!(
+            algorithms(with(with(rsa(2048), "use", "sig"), "key_ops", json!(["verify"]))),
+            RSA
+        );
     }
 
     #[test]
@@ -318,8 +321,11 @@ mod tests {
 
     #[test]
     fn a_document_that_is_no_key_set_changes_nothing() {
-        let read = |text: &str| KeySet::read(text.as_bytes(), &KeySet::default()).map(|set| set.len());
-        for text in ["", "{}", "[]", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#, r#"{"keys":[]} x"#] {
+        let read =
+            |text: &str| KeySet::read(text.as_bytes(), &KeySet::default()).map(|set| set.len());
+        for text in
+            ["", "{}", "[]", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#, r#"{"keys":[]} x"#]
+        {
             assert_eq!(read(text), Err(JwksError::Malformed), "{text}");
         }
         assert_eq!(read(r#"{"keys":[]}"#), Ok(0));

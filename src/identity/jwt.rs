@@ -92,7 +92,6 @@ fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_not_base64url| TokenError::Malformed)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]
 pub(super) fn malformed(_error: crate::mcp::json::JsonError) -> TokenError {
     TokenError::Malformed
 }

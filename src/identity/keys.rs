@@ -34,7 +34,10 @@ const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 pub enum Source {
     Uri(String),
     /// The issuer's metadata tells.
-    Discovered { issuer_url: String, allow_http: bool },
+    Discovered {
+        issuer_url: String,
+        allow_http: bool,
+    },
 }
 
 /// Why no keys came.
@@ -161,28 +164,32 @@ impl Keys {
     async fn fetch(&self) {
         let loaded = tokio::time::timeout(FETCH_DEADLINE, self.load()).await;
         let now = self.clock.mono();
-        let pause_secs = match loaded.unwrap_or(Err(RefreshError::Late)) {
+        let due_at = match loaded.unwrap_or(Err(RefreshError::Late)) {
             Ok(set) => {
                 self.replace(set);
                 self.state().failures = 0;
-                self.ttl_secs
+                now.plus_secs(self.ttl_secs)
             }
             Err(error) => {
-                let pause_secs = self.pause_after_failure();
                 let keys = self.set.load().len();
                 warn!(issuer = self.name, keys, %error, "keys not refreshed; those known stay valid");
-                pause_secs
+                self.due_after_failure(now)
             }
         };
-        self.due_at_us.store(now.plus_secs(pause_secs).0, Ordering::Relaxed);
+        self.due_at_us.store(due_at.0, Ordering::Relaxed);
     }
 
-    /// One second, two, four, up to half a minute: an issuer that starts late is found soon.
-    fn pause_after_failure(&self) -> u64 {
+    /// While no key is known, one second, two, four, up to half a minute: an issuer that starts
+    /// late is found soon. Keys that are known can wait.
+    fn due_after_failure(&self, now: Mono) -> Mono {
         let mut state = self.state();
         let pause_secs = 1_u64.checked_shl(state.failures).unwrap_or(u64::MAX);
         state.failures = state.failures.saturating_add(1);
-        pause_secs.min(RETRY_PAUSE_SECS)
+        if self.is_empty() {
+            now.plus_secs(pause_secs.min(RETRY_PAUSE_SECS))
+        } else {
+            Mono(self.due_at_us.load(Ordering::Relaxed)).max(now.plus_secs(RETRY_PAUSE_SECS))
+        }
     }
 
     async fn load(&self) -> Result<KeySet, RefreshError> {

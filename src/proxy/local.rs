@@ -52,20 +52,17 @@ impl Local {
 
     /// What clients need to know to get a token (RFC 9728 section 2).
     fn metadata(&self, resource: &str, scopes: &[String]) -> Value {
-        let mut metadata = json!({
-            "resource": resource,
-            "resource_name": "Arbiter",
-            "bearer_methods_supported": ["header"],
-        });
-        for (name, values) in
-            [("authorization_servers", &*self.authorization_servers), ("scopes_supported", scopes)]
-        {
-            // A list that would be empty is left out (section 3.2).
-            if !values.is_empty() {
-                metadata[name] = json!(values);
-            }
+        let mut metadata = serde_json::Map::new();
+        metadata.insert("resource".to_owned(), json!(resource));
+        metadata.insert("resource_name".to_owned(), json!("Arbiter"));
+        metadata.insert("bearer_methods_supported".to_owned(), json!(["header"]));
+        let lists =
+            [("authorization_servers", &*self.authorization_servers), ("scopes_supported", scopes)];
+        // A list that would be empty is left out (section 3.2).
+        for (name, values) in lists.into_iter().filter(|(_, values)| !values.is_empty()) {
+            metadata.insert(name.to_owned(), json!(values));
         }
-        metadata
+        Value::Object(metadata)
     }
 
     /// The `WWW-Authenticate` of a refusal that asks for a (better) token.

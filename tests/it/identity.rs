@@ -95,7 +95,7 @@ impl Bench {
 async fn tokens_of_every_kind_of_key_prove_their_principal() {
     let bench = Bench::start(|_| {}).await;
     let keys = Keys::generate();
-    bench.issuer.publish_jwks(keys.published());
+    bench.issuer.publish_jwks(&keys.published());
     let mut claims = bench.claims();
     claims["aud"] = json!(["https://other.example", AUDIENCE]);
     for (key, algorithms) in [
@@ -110,7 +110,10 @@ async fn tokens_of_every_kind_of_key_prove_their_principal() {
             assert!(bench.identity.remembered(&token, bench.clock.now()).is_none());
             let who = bench.verify(&token).await.unwrap_or_else(|e| panic!("{algorithm}: {e}"));
             assert_eq!((&*who.subject, who.agent), ("user:alice", AgentId::parse(AGENT)));
-            assert_eq!((&who.groups[..], &who.scopes[..]), (&["ops".into()][..], &["read".into()][..]));
+            assert_eq!(
+                (&who.groups[..], &who.scopes[..]),
+                (&["ops".into()][..], &["read".into()][..])
+            );
             assert_eq!(who.issuer, bench.issuer.origin);
             assert!(bench.identity.remembered(&token, bench.clock.now()).unwrap().is_ok());
         }
@@ -125,7 +128,7 @@ async fn tokens_of_every_kind_of_key_prove_their_principal() {
 async fn no_bad_token_proves_anything() {
     let bench = Bench::start(|_| {}).await;
     let keys = Keys::generate();
-    bench.issuer.publish_jwks(keys.published());
+    bench.issuer.publish_jwks(&keys.published());
     let good = bench.claims();
     bench.verify(&keys.rsa.sign("RS256", &good)).await.expect("the control is good");
     let bad = bad_tokens::all(&keys, &good, SECRET);
@@ -142,7 +145,8 @@ async fn no_bad_token_proves_anything() {
 #[tokio::test]
 async fn a_new_key_counts_from_the_first_call_and_an_old_one_ends_with_its_set() {
     let bench = Bench::start(|_| {}).await;
-    let (old, new, stranger) = (SigningKey::rsa("old"), SigningKey::rsa("new"), SigningKey::rsa("x"));
+    let (old, new, stranger) =
+        (SigningKey::rsa("old"), SigningKey::rsa("new"), SigningKey::rsa("x"));
     bench.issuer.publish(&[&old]);
     let used = bench.fresh(&old);
     bench.verify(&used).await.unwrap();
@@ -176,11 +180,12 @@ async fn a_key_without_an_id_can_be_replaced() {
         jwk.as_object_mut().unwrap().remove("kid");
         jwk
     };
-    let sign = |key: &SigningKey| key.sign_raw("RS256", r#"{"alg":"RS256"}"#, &bench.claims().to_string());
+    let sign =
+        |key: &SigningKey| key.sign_raw("RS256", r#"{"alg":"RS256"}"#, &bench.claims().to_string());
     let (old, new) = (SigningKey::rsa(""), SigningKey::rsa(""));
-    bench.issuer.publish_jwks(vec![anonymous(&old)]);
+    bench.issuer.publish_jwks(&[anonymous(&old)]);
     bench.verify(&sign(&old)).await.unwrap();
-    bench.issuer.publish_jwks(vec![anonymous(&new)]);
+    bench.issuer.publish_jwks(&[anonymous(&new)]);
     bench.verify(&sign(&new)).await.unwrap();
     assert_eq!(bench.verify(&sign(&old)).await, Err(TokenError::Signature));
 }
@@ -263,6 +268,12 @@ async fn a_storm_of_unknown_keys_costs_one_fetch_in_half_a_minute() {
     bench.pass_secs(1);
     storm().await;
     assert_eq!(bench.key_fetches(), 3);
+    bench.issuer.set_down(true);
+    bench.pass_secs(30);
+    storm().await;
+    bench.pass_secs(29);
+    storm().await;
+    assert_eq!(bench.key_fetches(), 4, "nor does an outage cost more");
 }
 
 #[tokio::test]
@@ -347,7 +358,10 @@ async fn keys_are_found_through_the_issuers_metadata() {
         });
         let mut claims = bench.claims();
         claims["iss"] = json!(url);
-        bench.verify(&key.sign("RS256", &claims)).await.unwrap_or_else(|e| panic!("{metadata}: {e}"));
+        bench
+            .verify(&key.sign("RS256", &claims))
+            .await
+            .unwrap_or_else(|e| panic!("{metadata}: {e}"));
     }
 }
 
@@ -385,10 +399,8 @@ async fn opaque_tokens_are_asked_about_and_answers_kept_briefly() {
     bench.pass_secs(1);
     let who = bench.verify("opaque-1").await.unwrap();
     assert_eq!((&*who.subject, who.agent), ("user:alice", AgentId::parse(AGENT)));
-    let credentials = base64::Engine::encode(
-        &base64::engine::general_purpose::STANDARD,
-        "arbiter:s%3Acret",
-    );
+    let credentials =
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "arbiter:s%3Acret");
     assert_eq!(bench.issuer.credentials()[0], format!("Basic {credentials}"));
 
     bench.issuer.set_active("opaque-1", None);

@@ -160,10 +160,10 @@ impl Issuer {
     }
 
     pub fn publish(&self, keys: &[&SigningKey]) {
-        self.publish_jwks(keys.iter().map(|key| key.jwk()).collect());
+        self.publish_jwks(&keys.iter().map(|key| key.jwk()).collect::<Vec<_>>());
     }
 
-    pub fn publish_jwks(&self, keys: Vec<Value>) {
+    pub fn publish_jwks(&self, keys: &[Value]) {
         self.serve_at("/jwks", json!({"keys": keys}));
     }
 

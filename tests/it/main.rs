@@ -25,6 +25,7 @@ mod issuer;
 mod limits;
 mod lists;
 mod malformed;
+mod providers;
 mod refusals;
 mod restart;
 mod streams;

@@ -1,0 +1,117 @@
+//! Identity providers through the whole gateway: the way in, the way back to a token, the record.
+
+use serde_json::{Value, json};
+
+use crate::bad_tokens::{self, AUDIENCE, Keys};
+use crate::harness::{Answer, Gateway, SIGNING_SECRET, Setup, tool_call};
+use crate::issuer::Issuer;
+
+async fn gateway(issuer: &Issuer, policies: Option<&str>) -> Gateway {
+    let issuers = json!([{
+        "name": "test", "issuer_url": issuer.origin, "jwks_uri": issuer.jwks_uri(),
+    }]);
+    let mut setup = Setup::default().with("oauth.resource", format!("\"{AUDIENCE}\""));
+    setup.env.push(("ARBITER_OAUTH__ISSUERS", issuers.to_string()));
+    if let Some(policies) = policies {
+        setup = setup.policies(policies);
+    }
+    Gateway::start(setup).await
+}
+
+fn now_secs() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// Calls a tool as the gateway's agent, with a token of the test's own.
+async fn call(gateway: &Gateway, session: &str, token: &str) -> Answer {
+    let request = gateway
+        .client
+        .post(format!("http://{}/", gateway.proxy))
+        .header("authorization", format!("Bearer {token}"))
+        .header("x-agent-id", &gateway.agent.id)
+        .header("x-arbiter-session", session)
+        .header("content-type", "application/json")
+        .body(tool_call("read_file", json!({})));
+    gateway.send(request).await
+}
+
+fn challenge(answer: &Answer) -> &str {
+    answer.header("www-authenticate").expect("a challenge")
+}
+
+const METADATA_URL: &str = "https://mcp.example/.well-known/oauth-protected-resource/mcp";
+
+#[tokio::test]
+async fn a_provider_token_calls_a_tool_and_a_bad_one_is_refused_and_recorded() {
+    let issuer = Issuer::start().await;
+    let keys = Keys::generate();
+    issuer.publish_jwks(&keys.published());
+    let gateway = gateway(&issuer, None).await;
+    let session = gateway.session(json!({})).await;
+    let good = bad_tokens::claims(&issuer.origin, &gateway.agent.id, now_secs());
+    for (key, algorithm) in [(&keys.rsa, "RS256"), (&keys.p256, "ES256"), (&keys.ed, "EdDSA")] {
+        let answer = call(&gateway, &session, &key.sign(algorithm, &good)).await;
+        assert_eq!(answer.status, 200, "{algorithm}: {:?}", answer.json());
+        let record = gateway.record_of(answer.request_id()).await;
+        assert_eq!(record["principal"], "user:alice");
+    }
+    for seen in gateway.upstream.seen() {
+        assert!(seen.headers.get("authorization").is_none(), "a token is never passed on");
+    }
+    let calls = gateway.upstream.calls();
+    let mut asked = Vec::new();
+    for (what, token) in bad_tokens::all(&keys, &good, SIGNING_SECRET.as_bytes()) {
+        let answer = call(&gateway, &session, &token).await;
+        assert_eq!(answer.status, 401, "{what}");
+        let expected =
+            format!("Bearer resource_metadata=\"{METADATA_URL}\", error=\"invalid_token\"");
+        assert_eq!(challenge(&answer), expected, "{what}");
+        assert!(matches!(&*answer.code(), "TokenInvalid" | "TokenExpired"), "{what}");
+        asked.push(answer.request_id().to_owned());
+    }
+    assert!(asked.len() >= 60, "{}", asked.len());
+    assert_eq!(gateway.upstream.calls(), calls, "none reached the upstream");
+    for id in &asked {
+        let record = gateway.record_of(id).await;
+        assert_eq!(
+            (&record["authorization_decision"], &record["failure_category"]),
+            (&json!("deny"), &json!("governance"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_finds_the_issuer_and_the_scope_from_the_refusal_alone() {
+    let issuer = Issuer::start().await;
+    let keys = Keys::generate();
+    issuer.publish_jwks(&keys.published());
+    let policies = "[[policies]]\nid = \"all\"\neffect = \"allow\"\nallowed_tools = [\"*\"]\n\
+                    [policies.principal_match]\nscopes = [\"files:write\"]\n";
+    let gateway = gateway(&issuer, Some(policies)).await;
+    let session = gateway.session(json!({})).await;
+
+    let request = gateway.client.post(format!("http://{}/", gateway.proxy));
+    let request = request.header("content-type", "application/json").body("{}");
+    let answer = gateway.send(request).await;
+    let wanted = format!("Bearer resource_metadata=\"{METADATA_URL}\", scope=\"files:write\"");
+    assert_eq!((answer.status, challenge(&answer)), (401, &*wanted));
+
+    let path = METADATA_URL.strip_prefix("https://mcp.example").unwrap();
+    let metadata = gateway.client.get(format!("http://{}{path}", gateway.proxy));
+    let metadata: Value = gateway.send(metadata).await.json();
+    let expected = json!({
+        "resource": AUDIENCE, "resource_name": "Arbiter",
+        "authorization_servers": [issuer.origin], "bearer_methods_supported": ["header"],
+        "scopes_supported": ["files:write"],
+    });
+    assert_eq!(metadata, expected);
+
+    let mut claims = bad_tokens::claims(&issuer.origin, &gateway.agent.id, now_secs());
+    let answer = call(&gateway, &session, &keys.rsa.sign("RS256", &claims)).await;
+    let wanted = format!("{wanted}, error=\"insufficient_scope\"");
+    assert_eq!((answer.status, &*answer.code()), (403, "InsufficientScope"));
+    assert_eq!(challenge(&answer), wanted);
+    claims["scope"] = json!("read files:write");
+    let answer = call(&gateway, &session, &keys.rsa.sign("RS256", &claims)).await;
+    assert_eq!(answer.status, 200);
+}
