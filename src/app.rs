@@ -36,6 +36,7 @@ use crate::credentials::{Secret, expand_header};
 use crate::firewall::checks::drift::UnknownIntent;
 use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::rules::Terms;
+use crate::gate::enrol::Enrolment;
 use crate::gate::injected::Injected;
 use crate::gate::{self, Gate};
 use crate::identity::Identity;
@@ -186,6 +187,7 @@ impl Parts {
                 &tokio::runtime::Handle::current(),
             )
             .context("preparing to ask `oauth.issuers`")?,
+            enrolment: Enrolment::new(&config.oauth.issuers, &registry),
             rulebook: Arc::new(rulebook),
             registry: registry.clone(),
             sessions: sessions.clone(),

@@ -97,6 +97,8 @@ pub struct Issuer {
     pub agent_claim: String,
     pub groups_claim: String,
     pub introspection: Option<Introspection>,
+    /// How many agents may be registered on first sight of a token; `None`: not at all.
+    pub auto_register: Option<usize>,
 }
 
 /// RFC 7662 token introspection at an issuer.

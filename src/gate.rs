@@ -4,6 +4,7 @@
 //! things for a request: a [`Cleared`], which is the only key to the upstream and exists only after
 //! the decision is on record, or a [`Refused`], which is on record too.
 
+pub mod enrol;
 pub mod injected;
 pub mod ticket;
 pub mod view;
@@ -21,7 +22,7 @@ use crate::audit::{Audit, Completion, Decision, Entry, Outcome, Receipt};
 use crate::clock::Clock;
 use crate::credentials::{self, CredentialDenial, Edits, Grant, Patterns, Vault};
 use crate::firewall::admit::{self, Decided, Verdict, admit};
-use crate::firewall::agent::{AgentId, Caller};
+use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
 use crate::firewall::call::CallKind;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::rules::Rules;
@@ -37,6 +38,7 @@ use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::secrets::Secrets;
 use crate::sessions::{Live, Sessions};
+use enrol::Enrolment;
 use injected::Injected;
 use ticket::{InFlight, Open, Ticket};
 use view::ListView;
@@ -48,6 +50,7 @@ const RETRY_SECS: u64 = 1;
 pub struct Gate {
     pub clock: Clock,
     pub identity: Identity,
+    pub enrolment: Enrolment,
     pub rulebook: Arc<Rulebook>,
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
@@ -186,9 +189,10 @@ impl Gate {
                 "this token was revoked: ask your operator for a new one",
             ));
         }
-        let agent = principal.agent.and_then(|id| self.registry.agent(id)).ok_or_else(|| {
-            Denial::new(Code::AgentUnknown, "the token's agent is not registered here")
-        })?;
+        let agent = match principal.agent.and_then(|id| self.registry.agent(id)) {
+            Some(agent) => agent,
+            None => Box::pin(self.enrol(ticket, &principal)).await?,
+        };
         if !agent.may_act(ticket.arrived().wall) {
             return Err(Denial::new(
                 Code::AgentInactive,
@@ -201,6 +205,26 @@ impl Gate {
     /// The scopes that policies ask tokens for.
     pub fn scopes_asked(&self) -> Vec<String> {
         self.rulebook.rules().policies.scopes_asked().map(str::to_owned).collect()
+    }
+
+    /// Registers an agent that is not known, where its issuer may bring agents in.
+    async fn enrol(
+        &self,
+        ticket: &mut Ticket,
+        principal: &Principal,
+    ) -> Result<Arc<Agent>, Denial> {
+        let unknown =
+            || Denial::new(Code::AgentUnknown, "the token's agent is not registered here");
+        let id = principal.agent.ok_or_else(unknown)?;
+        let now = ticket.arrived().wall;
+        let enrolled = self.enrolment.enrol(&self.registry, id, principal, now).await;
+        let agent = enrolled.map_err(|error| {
+            warn!(agent = %id, %error, "store did not answer; agent not registered, call refused");
+            store_unavailable()
+        })?;
+        let agent = agent.ok_or_else(unknown)?;
+        ticket.entry_mut().anomaly_flags.push("auto_registered");
+        Ok(agent)
     }
 
     /// Judges a message and puts the decision on record.

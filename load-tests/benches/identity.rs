@@ -56,6 +56,7 @@ impl Bench {
             agent_claim: "agent_id".to_owned(),
             groups_claim: "groups".to_owned(),
             introspection: None,
+            auto_register: None,
         };
         let oauth = Oauth { jwks_cache_ttl_secs: 3_600, resource: None, issuers: vec![issuer] };
         let identity =

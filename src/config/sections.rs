@@ -167,6 +167,8 @@ fn issuer(mut s: Section<'_>, resource: Option<&str>) -> Option<Issuer> {
         s.list("audiences").unwrap_or_else(|| resource.map(str::to_owned).into_iter().collect());
     let agent_claim = s.text_or("agent_claim", "agent_id");
     let groups_claim = s.text_or("groups_claim", "groups");
+    let auto_register = s.flag("auto_register", false);
+    let auto_register_max = s.number("auto_register_max", 1_000, 1..=100_000);
     let url = s.parsed("introspection_url", fetched);
     let client_id = s.text("client_id");
     let client_secret = s.secret("client_secret");
@@ -216,6 +218,7 @@ fn issuer(mut s: Section<'_>, resource: Option<&str>) -> Option<Issuer> {
         agent_claim,
         groups_claim,
         introspection,
+        auto_register: auto_register.then_some(auto_register_max),
     })
 }
 

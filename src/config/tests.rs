@@ -259,6 +259,10 @@ fn an_issuer_must_be_complete() {
     good(&(plain + "allow_http = true"), &[]);
     says(&issuer("audiences = []").replacen("audiences = [\"a\"]\n", "", 1), &["audiences"]);
     says(&issuer("jwks_uri = \"http://keycloak:8080/k\""), &["plain http", "allow_http"]);
+    let enrols = |more: &str| good(&issuer(more), &[]).oauth.issuers[0].auto_register;
+    assert_eq!((enrols(""), enrols("auto_register = true")), (None, Some(1_000)));
+    assert_eq!(enrols("auto_register = true\nauto_register_max = 2"), Some(2));
+    says(&issuer("auto_register_max = 0"), &["1 to 100000"]);
     says(&issuer("jwks_url = \"https://i.example/k\""), &["`oauth.issuers[0].jwks_uri`"]);
     says(&issuer("introspection_url = \"https://i.example/i\""), &["client_secret"]);
     let two = issuer("jwks_uri = \"https://i.example/k\"\n").repeat(2);

@@ -35,6 +35,7 @@ fn settings(issuer: &Issuer) -> config::Issuer {
         agent_claim: "agent_id".to_owned(),
         groups_claim: "groups".to_owned(),
         introspection: None,
+        auto_register: None,
     }
 }
 

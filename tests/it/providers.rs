@@ -10,6 +10,10 @@ async fn gateway(issuer: &Issuer, policies: Option<&str>) -> Gateway {
     let issuers = json!([{
         "name": "test", "issuer_url": issuer.origin, "jwks_uri": issuer.jwks_uri(),
     }]);
+    gateway_with(&issuers, policies).await
+}
+
+async fn gateway_with(issuers: &Value, policies: Option<&str>) -> Gateway {
     let mut setup = Setup::default().with("oauth.resource", format!("\"{AUDIENCE}\""));
     setup.env.push(("ARBITER_OAUTH__ISSUERS", issuers.to_string()));
     if let Some(policies) = policies {
@@ -114,4 +118,45 @@ async fn a_client_finds_the_issuer_and_the_scope_from_the_refusal_alone() {
     claims["scope"] = json!("read files:write");
     let answer = call(&gateway, &session, &keys.rsa.sign("RS256", &claims)).await;
     assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn an_unknown_agent_is_registered_only_where_the_issuer_may_and_up_to_its_cap() {
+    let (open, closed) = (Issuer::start().await, Issuer::start().await);
+    let keys = Keys::generate();
+    open.publish(&[&keys.rsa]);
+    closed.publish(&[&keys.rsa]);
+    let gateway = gateway_with(
+        &json!([
+            {"name": "open", "issuer_url": open.origin, "jwks_uri": open.jwks_uri(),
+             "auto_register": true, "auto_register_max": 2},
+            {"name": "closed", "issuer_url": closed.origin, "jwks_uri": closed.jwks_uri()},
+        ]),
+        None,
+    )
+    .await;
+    let session = gateway.session(json!({})).await;
+    let code = async |issuer: &Issuer, agent: &str| {
+        let token = keys.rsa.sign("RS256", &bad_tokens::claims(&issuer.origin, agent, now_secs()));
+        let answer = call(&gateway, &session, &token).await;
+        let flags = gateway.record_of(answer.request_id()).await["anomaly_flags"].clone();
+        (answer.code(), flags.to_string().contains("auto_registered"))
+    };
+    let agents: Vec<_> = (0..3).map(|_| uuid::Uuid::new_v4().to_string()).collect();
+    let known = async |agent: &str| gateway.admin("GET", &format!("/agents/{agent}"), None).await;
+
+    assert_eq!(code(&closed, &agents[0]).await, ("AgentUnknown".to_owned(), false));
+    assert_eq!(known(&agents[0]).await.0, 404);
+    // The session is another agent's: registered, but no step further.
+    for agent in &agents[..2] {
+        assert_eq!(code(&open, agent).await, ("AgentMismatch".to_owned(), true));
+        assert_eq!(code(&open, agent).await, ("AgentMismatch".to_owned(), false));
+        let (status, body) = known(agent).await;
+        assert_eq!((status, &body["trust_level"]), (200, &json!("untrusted")));
+        assert_eq!((&body["owner"], &body["capabilities"]), (&json!("user:alice"), &json!([])));
+    }
+    assert_eq!(code(&open, &agents[2]).await, ("AgentUnknown".to_owned(), false), "over the cap");
+
+    assert_eq!(gateway.admin("DELETE", &format!("/agents/{}", agents[0]), None).await.0, 200);
+    assert_eq!(code(&open, &agents[0]).await, ("AgentInactive".to_owned(), false));
 }
