@@ -7,16 +7,16 @@
 //! remembered by its hash until it ends, or the key that proved it is withdrawn, or its issuer must
 //! be asked again; so a signature is checked once.
 
-pub mod claims;
+mod claims;
 mod discovery;
 mod fetch;
-pub mod introspect;
+mod introspect;
 mod issuer;
-pub mod jwks;
-pub mod jwt;
-pub mod keys;
+mod jwks;
+mod jwt;
+mod keys;
 pub mod mint;
-pub mod remembered;
+mod remembered;
 
 use std::sync::Arc;
 
@@ -62,6 +62,8 @@ pub enum TokenError {
     Issuer,
     #[error("the token's key is not one that its issuer publishes")]
     Key,
+    #[error("the token does not say which of its issuer's keys signed it")]
+    WhichKey,
     #[error("the keys of the token's issuer are not known yet")]
     NoKeys,
     #[error("the token's signature does not match")]

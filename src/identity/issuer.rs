@@ -151,7 +151,7 @@ async fn proving_key(
                 Err(error) => error,
             },
             Found::OtherAlgorithm => return Err(TokenError::Algorithm),
-            Found::Ambiguous => return Err(TokenError::Key),
+            Found::Ambiguous => return Err(TokenError::WhichKey),
             Found::Nothing if keys.is_empty() => TokenError::NoKeys,
             Found::Nothing => TokenError::Key,
         };

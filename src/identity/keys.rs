@@ -113,28 +113,32 @@ impl Keys {
 
     /// Starts a fetch if the keys have aged; never waits.
     pub fn touch(self: &Arc<Self>, now: Mono) {
-        if now.0 >= self.due_at_us.load(Ordering::Relaxed) {
-            let mut state = self.state();
-            if !state.running {
-                self.start(&mut state);
-            }
+        if now.0 < self.due_at_us.load(Ordering::Relaxed) {
+            return;
+        }
+        if !std::mem::replace(&mut self.state().running, true) {
+            self.start();
         }
     }
 
     /// Waits for keys newer than those known, unless the issuer was asked just now.
     pub async fn refreshed(self: &Arc<Self>, now: Mono) -> bool {
-        let mut ended = {
+        let (mut ended, first) = {
             let mut state = self.state();
-            if !state.running {
+            let first = !state.running;
+            if first {
                 let pause_us = UNKNOWN_KEY_PAUSE_SECS * 1_000_000;
                 if state.asked_at.is_some_and(|asked| now.since(asked) < pause_us) {
                     return false;
                 }
                 state.asked_at = Some(now);
-                self.start(&mut state);
+                state.running = true;
             }
-            self.ended.subscribe()
+            (self.ended.subscribe(), first)
         };
+        if first {
+            self.start();
+        }
         ended.changed().await.is_ok()
     }
 
@@ -155,10 +159,14 @@ impl Keys {
     }
 
     /// Starts a fetch of its own: it goes on when the call that asked for it is broken off.
-    fn start(self: &Arc<Self>, state: &mut State) {
-        state.running = true;
+    ///
+    /// The state must not be locked: a runtime that is shutting down ends the fetch right here.
+    fn start(self: &Arc<Self>) {
         let running = Running(Arc::clone(self));
-        self.runtime.spawn(async move { running.0.fetch().await });
+        self.runtime.spawn(async move {
+            let running = running;
+            running.0.fetch().await;
+        });
     }
 
     async fn fetch(&self) {
@@ -223,7 +231,9 @@ struct Running(Arc<Keys>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.state().running = false;
+        // INVARIANT: told under the lock, so that whoever waits hears of no earlier fetch.
+        let mut state = self.0.state();
+        state.running = false;
         self.0.ended.send_modify(|ended| *ended = ended.wrapping_add(1));
     }
 }

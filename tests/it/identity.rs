@@ -520,3 +520,22 @@ async fn keys_may_rotate_under_load_without_a_refused_call() {
 fn texts_are_encoded_as_tokens_have_them() {
     assert_eq!(b64([0xFB, 0xFF]), "-_8");
 }
+
+#[test]
+fn known_tokens_count_even_when_nothing_can_be_fetched_any_more() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (bench, used) = runtime.block_on(async {
+        let bench = Bench::start(|_| {}).await;
+        let key = SigningKey::ed25519("k");
+        bench.issuer.publish(&[&key]);
+        let used = key.sign("EdDSA", &bench.claims());
+        bench.verify(&used).await.unwrap();
+        (bench, used)
+    });
+    // As while the program stops: control tasks have ended, calls are still being served.
+    drop(runtime);
+    bench.pass_secs(TTL_SECS);
+    for _ in 0..2 {
+        assert!(bench.identity.remembered(&used, bench.clock.now()).unwrap().is_ok());
+    }
+}

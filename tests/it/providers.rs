@@ -160,3 +160,22 @@ async fn an_unknown_agent_is_registered_only_where_the_issuer_may_and_up_to_its_
     assert_eq!(gateway.admin("DELETE", &format!("/agents/{}", agents[0]), None).await.0, 200);
     assert_eq!(code(&open, &agents[0]).await, ("AgentInactive".to_owned(), false));
 }
+
+#[tokio::test]
+async fn a_revoked_provider_token_ends_with_the_next_call() {
+    let issuer = Issuer::start().await;
+    let keys = Keys::generate();
+    issuer.publish(&[&keys.p256]);
+    let gateway = gateway(&issuer, None).await;
+    let session = gateway.session(json!({})).await;
+    let jti = uuid::Uuid::new_v4().to_string();
+    let mut claims = bad_tokens::claims(&issuer.origin, &gateway.agent.id, now_secs());
+    claims["jti"] = json!(jti);
+    let token = keys.p256.sign("ES256", &claims);
+    assert_eq!(call(&gateway, &session, &token).await.status, 200);
+    assert_eq!(gateway.admin("DELETE", &format!("/tokens/{jti}"), None).await.0, 200);
+    let answer = call(&gateway, &session, &token).await;
+    assert_eq!((answer.status, &*answer.code()), (401, "TokenInvalid"));
+    claims["jti"] = json!(uuid::Uuid::new_v4().to_string());
+    assert_eq!(call(&gateway, &session, &keys.p256.sign("ES256", &claims)).await.status, 200);
+}
