@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tracing::{info, warn};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -142,12 +143,13 @@ struct Admitted {
 impl Gate {
     /// Opens the record of a request; refused while the log cannot be written.
     pub async fn open(&self) -> Result<Ticket, Refused> {
-        let entry = Entry::new(self.clock.now().wall, Uuid::new_v4(), Decision::Deny);
+        let arrived = self.clock.now();
+        let entry = Entry::new(arrived.wall, Uuid::new_v4(), Decision::Deny);
         if !self.audit.healthy() && self.settings.require_healthy_audit {
-            return Err(self.refuse_unrecorded(entry, self.clock.now()).await);
+            return Err(self.refuse_unrecorded(entry, arrived).await);
         }
         let open = self.in_flight.enter();
-        let ticket = Ticket::open(entry, self.clock.now(), open, self.audit.clone());
+        let ticket = Ticket::open(entry, arrived, open, self.audit.clone());
         if self.in_flight.is_draining() {
             let denial = Denial::new(Code::Overloaded, "this gateway is shutting down: try again")
                 .retry_after(RETRY_SECS);
@@ -421,8 +423,8 @@ impl Gate {
         live: Option<&Live>,
         vault: &Vault,
     ) -> Result<Edits, Denial> {
-        let mut tools: Vec<&str> = Vec::new();
-        let mut arguments = Vec::new();
+        let mut tools = SmallVec::<[&str; 1]>::new();
+        let mut arguments = SmallVec::<[_; 1]>::new();
         for call in &message.calls {
             if let CallKind::Tool { name, arguments: Some(given) } = &call.kind {
                 tools.push(name);

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -111,7 +112,7 @@ impl Ticket {
         max_bytes: usize,
     ) {
         let entry = self.entry_mut();
-        let mut arguments = Vec::new();
+        let mut arguments = SmallVec::<[_; 1]>::new();
         for call in &message.calls {
             if entry.mcp_method.is_none() {
                 entry.mcp_method = call.method.as_deref().map(str::to_owned);
