@@ -16,6 +16,9 @@ use crate::gate::ticket::Ticket;
 use crate::gate::{Claims, Cleared, Gate, Refused};
 use crate::mcp::headers::ProtocolHeaders;
 
+const SESSION: HeaderName = HeaderName::from_static("x-arbiter-session");
+const AGENT_ID: HeaderName = HeaderName::from_static("x-agent-id");
+
 /// How long an idle connection is kept for the client's next request.
 pub(super) const KEEP_ALIVE_SECS: u64 = 60;
 
@@ -251,7 +254,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denial> {
 }
 
 fn claims(headers: &HeaderMap) -> Result<Claims<'_>, Denial> {
-    let text = |name: &str| match headers.get(name) {
+    let text = |name: &HeaderName| match headers.get(name) {
         None => Ok(None),
         Some(value) => value.to_str().map(Some).map_err(|_not_text| {
             Denial::new(
@@ -261,8 +264,8 @@ fn claims(headers: &HeaderMap) -> Result<Claims<'_>, Denial> {
         }),
     };
     Ok(Claims {
-        session: text("x-arbiter-session")?,
-        agent: text("x-agent-id")?,
+        session: text(&SESSION)?,
+        agent: text(&AGENT_ID)?,
         protocol: ProtocolHeaders::read(headers)
             .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?,
     })
