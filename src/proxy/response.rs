@@ -296,17 +296,22 @@ fn drop_ours(head: &mut ResponseHeader) {
     }
 }
 
-fn essence(headers: &HeaderMap) -> Option<String> {
+fn essence(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    Some(value.split(';').next()?.trim().to_ascii_lowercase())
+    Some(value.split(';').next()?.trim())
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
-    essence(headers).is_some_and(|kind| kind == "text/event-stream")
+    essence(headers).is_some_and(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    essence(headers).is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"))
+    let ends_with = |kind: &str, tail: &str| {
+        let from = kind.len().checked_sub(tail.len());
+        from.and_then(|from| kind.get(from..)).is_some_and(|end| end.eq_ignore_ascii_case(tail))
+    };
+    essence(headers)
+        .is_some_and(|kind| kind.eq_ignore_ascii_case("application/json") || ends_with(kind, "+json"))
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {
