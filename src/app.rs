@@ -155,6 +155,14 @@ struct Parts {
 
 impl Parts {
     async fn build(config: &Config) -> Result<Self> {
+        anyhow::ensure!(
+            config.storage.encryption_key.is_none(),
+            "ARBITER_STORAGE_ENCRYPTION_KEY is set, but this build cannot encrypt its storage: unset it"
+        );
+        anyhow::ensure!(
+            !config.proxy.legacy_streams,
+            "`proxy.legacy_streams` is not available in this build: leave it out"
+        );
         let clock = Clock::system();
         let now = clock.now();
         let metrics = Arc::new(Metrics::new());
@@ -260,6 +268,7 @@ impl Parts {
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             limiter: Limiter::new(config.admin.rate_limit_per_minute),
+            wrong_keys: Limiter::new(config.admin.rate_limit_per_minute),
             settings: admin::Settings::of(config),
         }))
     }

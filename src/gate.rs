@@ -6,6 +6,7 @@
 
 pub mod enrol;
 pub mod injected;
+mod reply;
 pub mod ticket;
 pub mod view;
 
@@ -33,7 +34,6 @@ use crate::identity::{Identity, TokenError};
 use crate::mcp::headers::{self, ProtocolHeaders};
 use crate::mcp::json::Doc;
 use crate::mcp::message::{self, Message};
-use crate::mcp::version::Era;
 use crate::metrics::{self, Metrics};
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
@@ -41,6 +41,8 @@ use crate::secrets::Secrets;
 use crate::sessions::{Live, Sessions};
 use enrol::Enrolment;
 use injected::Injected;
+pub use reply::{Form, Refused};
+use reply::{Reply, echoed_id, form, warnings};
 use ticket::{InFlight, Open, Ticket};
 use view::ListView;
 
@@ -82,36 +84,13 @@ pub struct Claims<'h> {
     pub protocol: ProtocolHeaders<'h>,
 }
 
-/// The form in which a refusal reaches the agent (contract 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// The status of the refusal table, with a JSON-RPC error.
-    Http,
-    /// HTTP 200 with a tool result that says `isError`.
-    ToolResult { modern: bool },
-    /// HTTP 200 with a JSON-RPC error.
-    RpcError,
-    /// HTTP 202 without a body, for notifications.
-    Accepted,
-}
-
-/// A refusal that is on record.
-#[derive(Debug)]
-pub struct Refused {
-    pub denial: Denial,
-    pub request_id: Uuid,
-    /// The JSON-RPC id to echo, as it was written.
-    pub id: Option<String>,
-    pub form: Form,
-    pub warnings: Vec<String>,
-}
-
 /// Proof that a call was admitted and that its decision is on record.
 #[derive(Debug)]
 pub struct Cleared {
     receipt: Receipt,
     request_id: Uuid,
     arrived: Now,
+    judged_from: Mono,
     decided_at: Mono,
     answered_at: Option<Mono>,
     body: Bytes,
@@ -123,14 +102,6 @@ pub struct Cleared {
     lists: Option<ListView>,
     scrub: Option<Arc<Patterns>>,
     _open: Open,
-}
-
-/// What a request turned out to be, as far as it was read: how to answer it.
-#[derive(Debug)]
-struct Reply {
-    id: Option<String>,
-    form: Form,
-    warnings: Vec<String>,
 }
 
 /// What the decision let through.
@@ -185,23 +156,49 @@ impl Gate {
         let principal = verified.map_err(token_denial)?;
         ticket.entry_mut().principal = Some(principal.subject.clone());
         ticket.entry_mut().agent_id = principal.agent;
+        if let Some(caller) = self.standing(&principal, ticket.arrived())? {
+            return Ok(caller);
+        }
+        let agent = Box::pin(self.enrol(ticket, &principal)).await?;
+        Ok(Caller { agent, principal })
+    }
+
+    /// Looks up who a principal is right now; `None` if its agent is not known.
+    fn standing(&self, principal: &Arc<Principal>, now: Now) -> Result<Option<Caller>, Denial> {
+        if now.wall >= principal.expires_at {
+            return Err(token_denial(TokenError::Expired));
+        }
         if principal.token_id.as_deref().is_some_and(|jti| self.registry.is_revoked(jti)) {
             return Err(Denial::new(
                 Code::TokenInvalid,
                 "this token was revoked: ask your operator for a new one",
             ));
         }
-        let agent = match principal.agent.and_then(|id| self.registry.agent(id)) {
-            Some(agent) => agent,
-            None => Box::pin(self.enrol(ticket, &principal)).await?,
+        let Some(agent) = principal.agent.and_then(|id| self.registry.agent(id)) else {
+            return Ok(None);
         };
-        if !agent.may_act(ticket.arrived().wall) {
+        if !agent.may_act(now.wall) {
             return Err(Denial::new(
                 Code::AgentInactive,
                 "this agent was deactivated or has expired: ask your operator",
             ));
         }
-        Ok(Caller { agent, principal })
+        Ok(Some(Caller { agent, principal: principal.clone() }))
+    }
+
+    /// Looks again, now that the whole request is here: a body may take its time to arrive, and
+    /// what was revoked meanwhile is revoked. Takes the agent's place among the calls in flight.
+    fn still(&self, ticket: &mut Ticket, caller: &Caller) -> Result<Caller, Denial> {
+        let caller =
+            self.standing(&caller.principal, self.clock.now())?.ok_or_else(unknown_agent)?;
+        if !ticket.take_place(caller.agent.id) {
+            return Err(Denial::new(
+                Code::Overloaded,
+                "this agent has too many calls in flight: wait for some of them to end",
+            )
+            .retry_after(RETRY_SECS));
+        }
+        Ok(caller)
     }
 
     /// The scopes that policies ask tokens for.
@@ -215,16 +212,14 @@ impl Gate {
         ticket: &mut Ticket,
         principal: &Principal,
     ) -> Result<Arc<Agent>, Denial> {
-        let unknown =
-            || Denial::new(Code::AgentUnknown, "the token's agent is not registered here");
-        let id = principal.agent.ok_or_else(unknown)?;
+        let id = principal.agent.ok_or_else(unknown_agent)?;
         let now = ticket.arrived().wall;
         let enrolled = self.enrolment.enrol(&self.registry, id, principal, now).await;
         let agent = enrolled.map_err(|error| {
             warn!(agent = %id, %error, "store did not answer; agent not registered, call refused");
             store_unavailable()
         })?;
-        let agent = agent.ok_or_else(unknown)?;
+        let agent = agent.ok_or_else(unknown_agent)?;
         ticket.entry_mut().anomaly_flags.push("auto_registered");
         Ok(agent)
     }
@@ -233,13 +228,21 @@ impl Gate {
     pub async fn judge(
         &self,
         mut ticket: Ticket,
-        caller: Caller,
+        caller: &Caller,
         claims: &Claims<'_>,
         body: Bytes,
     ) -> Result<Cleared, Refused> {
-        let mut reply = Reply { id: None, form: Form::Http, warnings: Vec::new() };
-        match self.decide(&mut ticket, &caller, claims, body, &mut reply).await {
-            Ok(admitted) => self.clear(ticket, &caller, admitted, reply).await,
+        let mut reply = Reply::plain();
+        ticket.judged_from(self.clock.mono());
+        let decided = match self.still(&mut ticket, caller) {
+            Ok(caller) => {
+                let decided = self.decide(&mut ticket, &caller, claims, body, &mut reply).await;
+                decided.map(|admitted| (caller, admitted))
+            }
+            Err(denial) => Err(denial),
+        };
+        match decided {
+            Ok((caller, admitted)) => self.clear(ticket, &caller, admitted, reply).await,
             Err(denial) => Err(self.refuse_as(ticket, denial, reply).await),
         }
     }
@@ -248,22 +251,26 @@ impl Gate {
     pub async fn pass_unchecked(
         &self,
         mut ticket: Ticket,
-        caller: Caller,
+        caller: &Caller,
         body: Bytes,
     ) -> Result<Cleared, Refused> {
+        ticket.judged_from(self.clock.mono());
+        let caller = match self.still(&mut ticket, caller) {
+            Ok(caller) => caller,
+            Err(denial) => return Err(self.refuse(ticket, denial).await),
+        };
         ticket.entry_mut().anomaly_flags.push("unchecked_method");
         let admitted = Admitted {
             body,
             lists: None,
             scrub: self.injected.add(None, &[], &self.secrets.vault()),
         };
-        let reply = Reply { id: None, form: Form::Http, warnings: Vec::new() };
-        self.clear(ticket, &caller, admitted, reply).await
+        self.clear(ticket, &caller, admitted, Reply::plain()).await
     }
 
     /// Puts a refusal from before the message was read on record.
     pub async fn refuse(&self, ticket: Ticket, denial: Denial) -> Refused {
-        let reply = Reply { id: None, form: Form::Http, warnings: Vec::new() };
+        let reply = Reply::plain();
         self.refuse_as(ticket, denial, reply).await
     }
 
@@ -287,16 +294,17 @@ impl Gate {
         let rules = self.rulebook.rules();
         ticket.entry_mut().policy_version = Some(rules.policies.version().into());
         let live = self.session(&rules, caller, claims)?;
+        let mut style = self.settings.refusal_style;
         if let Some(live) = &live {
             ticket.in_session(&live.order);
-            let style = live.order.refusal_style.unwrap_or(self.settings.refusal_style);
-            reply.form = form(style, &message, era);
+            style = live.order.refusal_style.unwrap_or(style);
         }
+        reply.form = form(style, &message, era);
 
-        let verdict = self.verdict(&rules, caller, live.as_ref(), &message, ticket).await?;
+        let verdict = self.verdict(&rules, caller, live.as_ref(), &message).await?;
         self.remember(ticket, caller, &verdict);
         reply.warnings = live.as_ref().map_or_else(Vec::new, |live| {
-            warnings(live, rules.terms.warning_threshold_pct, ticket.arrived())
+            warnings(live, rules.terms.warning_threshold_pct, self.clock.now())
         });
         verdict.outcome.map_err(|denial| escalated(denial, ticket))?;
 
@@ -359,7 +367,8 @@ impl Gate {
         let live = SessionId::parse(session)
             .and_then(|id| self.sessions.get(id))
             .ok_or_else(|| Denial::new(Code::SessionUnknown, "there is no such session"))?;
-        if AgentId::parse(agent) != Some(caller.agent.id) {
+        // Before anything of it is used: another agent's session is nobody else's business.
+        if AgentId::parse(agent) != Some(caller.agent.id) || live.order.agent != caller.agent.id {
             return Err(not_yours());
         }
         Ok(Some(live))
@@ -372,10 +381,10 @@ impl Gate {
         caller: &Caller,
         live: Option<&Arc<Live>>,
         message: &Message<'_>,
-        ticket: &Ticket,
     ) -> Result<Verdict, Denial> {
-        let now = ticket.arrived();
         loop {
+            // Read anew after every wait: what is counted is counted at the time it is counted.
+            let now = self.clock.now();
             let decided = match live {
                 None => admit(rules, caller, None, &message.calls, now),
                 Some(live) => live.with(|usage| {
@@ -409,7 +418,7 @@ impl Gate {
         }
         if verdict.counted_flags > 0
             && let Some(level) =
-                self.registry.flag(caller.agent.id, verdict.counted_flags, ticket.arrived())
+                self.registry.flag(caller.agent.id, verdict.counted_flags, self.clock.now())
         {
             info!(agent = %caller.agent.id, %level, "drifted too often; agent demoted");
         }
@@ -450,6 +459,7 @@ impl Gate {
         reply: Reply,
     ) -> Result<Cleared, Refused> {
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
+        let judged_from = ticket.judging_since();
         let (mut entry, open) = ticket.into_parts();
         entry.decision = Decision::Allow;
         let injected = entry.credentials_injected.len();
@@ -461,6 +471,7 @@ impl Gate {
                     receipt,
                     request_id,
                     arrived,
+                    judged_from,
                     decided_at: self.clock.mono(),
                     answered_at: None,
                     body: admitted.body,
@@ -482,6 +493,7 @@ impl Gate {
 
     async fn refuse_as(&self, ticket: Ticket, denial: Denial, reply: Reply) -> Refused {
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
+        let judged_from = ticket.judging_since();
         let (mut entry, _open) = ticket.into_parts();
         let row = denial.code.row();
         entry.decision = if denial.code == Code::EscalationRequired {
@@ -499,7 +511,7 @@ impl Gate {
         let took = Duration::from_micros(outcome.latency_us);
         self.count_denial(denial.code);
         self.metrics.request_took(took);
-        self.metrics.arbiter_took(took);
+        self.metrics.arbiter_took(Duration::from_micros(self.clock.mono().since(judged_from)));
         Refused { denial, request_id, id: reply.id, form: reply.form, warnings: reply.warnings }
     }
 
@@ -552,7 +564,7 @@ impl Gate {
             (None, true) => Completion::Completed,
             (None, false) => Completion::ClientGone,
         };
-        let deciding_us = cleared.decided_at.since(cleared.arrived.mono);
+        let deciding_us = cleared.decided_at.since(cleared.judged_from);
         let upstream_us = cleared.answered_at.map(|at| at.since(cleared.decided_at));
         self.metrics.request_took(Duration::from_micros(latency_us));
         self.metrics.arbiter_took(Duration::from_micros(deciding_us));
@@ -638,6 +650,10 @@ fn store_unavailable() -> Denial {
         .retry_after(RETRY_SECS)
 }
 
+fn unknown_agent() -> Denial {
+    Denial::new(Code::AgentUnknown, "the token's agent is not registered here")
+}
+
 fn not_yours() -> Denial {
     Denial::new(
         Code::AgentMismatch,
@@ -658,53 +674,4 @@ fn escalated(denial: Denial, ticket: &Ticket) -> Denial {
     } else {
         denial
     }
-}
-
-/// The id to echo: of the one request in the message.
-fn echoed_id(message: &Message<'_>) -> Option<String> {
-    match message.calls.as_slice() {
-        [call] if !message.batch && call.is_request() => call.id.map(|id| id.raw().to_owned()),
-        _ => None,
-    }
-}
-
-/// In which form this message's refusal reaches its sender.
-fn form(style: RefusalStyle, message: &Message<'_>, era: Era) -> Form {
-    match (style, message.calls.as_slice()) {
-        (RefusalStyle::Result, [call]) if !message.batch => {
-            if call.is_notification() || call.is_response() {
-                Form::Accepted
-            } else if matches!(call.kind, CallKind::Tool { .. }) {
-                Form::ToolResult { modern: era == Era::Modern }
-            } else {
-                Form::RpcError
-            }
-        }
-        (RefusalStyle::Http | RefusalStyle::Result, _) => Form::Http,
-    }
-}
-
-/// What the agent is told of a budget or a time that runs out.
-fn warnings(live: &Live, threshold_pct: f64, now: Now) -> Vec<String> {
-    let order = &live.order;
-    let mut warnings = Vec::new();
-    let remaining = order.call_budget.saturating_sub(live.with(|usage| usage.calls_made));
-    if is_low(remaining, order.call_budget, threshold_pct) {
-        warnings.push(format!("budget_remaining={remaining}, budget_total={}", order.call_budget));
-    }
-    let limit_secs = u64::try_from(order.expires_at.0.saturating_sub(order.created_at.0))
-        .unwrap_or(0)
-        / 1_000_000;
-    let remaining_secs = live.deadline.since(now.mono) / 1_000_000;
-    if is_low(remaining_secs, limit_secs, threshold_pct) {
-        warnings
-            .push(format!("time_remaining_secs={remaining_secs}, time_limit_secs={limit_secs}"));
-    }
-    warnings
-}
-
-/// Whether `remaining` is at or below the given percentage of `total`.
-#[expect(clippy::cast_precision_loss, reason = "a warning's threshold may be off by one in 2^53")]
-fn is_low(remaining: u64, total: u64, threshold_pct: f64) -> bool {
-    remaining as f64 * 100.0 <= total as f64 * threshold_pct
 }

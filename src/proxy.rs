@@ -67,7 +67,6 @@ struct InFlight {
     upstream_status: Option<u16>,
     /// Set when the call failed after it was cleared.
     failed: Option<Denial>,
-    finished: bool,
 }
 
 pub struct Ctx {
@@ -112,7 +111,6 @@ impl ProxyHttp for Gateway {
                     tries: 0,
                     upstream_status: None,
                     failed: None,
-                    finished: false,
                 }));
                 Ok(false)
             }
@@ -224,7 +222,6 @@ impl ProxyHttp for Gateway {
         match call.flow.push(body.take(), end_of_stream) {
             Ok(out) => {
                 *body = out;
-                call.finished |= end_of_stream;
                 Ok(None)
             }
             Err(denial) => {
@@ -242,7 +239,6 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<Option<Bytes>> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
-        call.finished = true;
         match call.flow.trailers(trailers) {
             Ok(held_back) => Ok(held_back),
             Err(denial) => {
@@ -281,14 +277,16 @@ impl ProxyHttp for Gateway {
         true
     }
 
-    async fn logging(&self, session: &mut Session, _e: Option<&Error>, ctx: &mut Ctx) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
         let state = std::mem::replace(&mut ctx.state, State::Refused);
         if let State::Cleared(call) = state {
-            let InFlight { cleared, flow, upstream_status, failed, finished, .. } = *call;
+            let InFlight { cleared, flow, upstream_status, failed, .. } = *call;
             let scrubbed = flow.scrubbed();
-            self.gate
-                .finish(cleared, &Ended { upstream_status, scrubbed, failed, whole: finished });
+            self.gate.finish(
+                cleared,
+                &Ended { upstream_status, scrubbed, failed, whole: error.is_none() },
+            );
         }
     }
 }

@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 
 use arbiter::audit::{self, Audit, Durability, Redactor};
 use arbiter::clock::Clock;
-use arbiter::config::{Config, Secret};
+use arbiter::config::Secret;
 use arbiter::credentials;
 use arbiter::firewall::admit::{self, Decided};
 use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
@@ -27,6 +27,7 @@ use arbiter::firewall::checks::whitelist::Wildcard;
 use arbiter::firewall::policy::{PolicySet, Source};
 use arbiter::firewall::rules::{Rules, Terms};
 use arbiter::firewall::session::{IntentTier, RefusalStyle, Sensitivity, SessionId, WorkOrder};
+use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::ticket::Ticket;
 use arbiter::gate::{Claims, Cleared, Ended, Gate, Settings};
@@ -38,7 +39,7 @@ use arbiter::mcp::message;
 use arbiter::metrics::Metrics;
 use arbiter::registry::{NewAgent, Registry};
 use arbiter::rulebook::Rulebook;
-use arbiter::secrets::Secrets;
+use arbiter::secrets::{self, Secrets};
 use arbiter::sessions::{self, Live, Sessions};
 use arbiter::store::Store;
 use bytes::Bytes;
@@ -127,7 +128,8 @@ impl World {
         let minter = Minter::new(&Secret::new(SIGNING_SECRET.to_owned()));
         let minted = minter.mint(&agent, 3_600, gate.clock.now().wall).expect("a token is minted");
         let mut ticket = ready(gate.open()).expect("the gate is open");
-        let caller = gate.identify(&mut ticket, Some(&minted.token)).expect("the token is good");
+        let caller =
+            ready(gate.identify(&mut ticket, Some(&minted.token))).expect("the token is good");
         drop(ticket);
         runtime.block_on(gate.sessions.lease(&live, 1)).expect("the store books");
         Self {
@@ -152,7 +154,8 @@ impl World {
 
     /// Judges the call; a refusal would be another path than the one that is measured.
     fn judge(&self, ticket: Ticket, body: Bytes) -> Cleared {
-        let mut judged = pin!(self.gate.judge(ticket, self.caller.clone(), self.claims(), body));
+        let claims = self.claims();
+        let mut judged = pin!(self.gate.judge(ticket, &self.caller, &claims, body));
         let judged = match judged.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(judged) => judged,
             // A lease that has run out is the one thing that really waits.
@@ -166,7 +169,7 @@ async fn gate(folder: &Path, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
     let clock = Clock::system();
     let now = clock.now();
     let store = Arc::new(Store::memory());
-    let registry = Registry::open(store.clone()).await.expect("the store answers");
+    let registry = Arc::new(Registry::open(store.clone()).await.expect("the store answers"));
     let new = NewAgent {
         owner: "finance".to_owned(),
         model: "model".to_owned(),
@@ -216,11 +219,14 @@ async fn gate(folder: &Path, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
     let gate = Gate {
         identity: Identity::new(SIGNING_SECRET.as_bytes()),
         rulebook: Arc::new(rulebook),
-        registry: Arc::new(registry),
+        registry: registry.clone(),
         sessions: Arc::new(sessions),
         audit: Arc::new(audit),
-        secrets: Arc::new(secrets()),
+        secrets: Arc::new(
+            Secrets::load(secrets::Source::None, now.mono).expect("there is nothing to load"),
+        ),
         injected: Injected::new(Vec::new(), now.wall),
+        enrolment: Enrolment::new(&[], &registry),
         redactor: Redactor::new(&[], false).expect("the built-in patterns are right"),
         metrics: Arc::new(metrics),
         settings: Settings {
@@ -234,16 +240,6 @@ async fn gate(folder: &Path, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
         clock,
     };
     (gate, live, agent)
-}
-
-/// The secrets of a gateway that has none.
-fn secrets() -> Secrets {
-    let text = format!(
-        "[proxy]\nupstream_url = \"http://127.0.0.1:8081/mcp\"\n\
-         [admin]\napi_key = \"a-key-of-a-benchmark-0123456789\"\nsigning_secret = \"{SIGNING_SECRET}\"\n"
-    );
-    let config = Config::from_toml(&text, std::iter::empty()).expect("the configuration is right");
-    Secrets::load(&config.credentials).expect("there is nothing to load")
 }
 
 /// What a client of 2025-11-25 sends.
@@ -329,7 +325,7 @@ fn f_open_and_identify(bencher: Bencher<'_, '_>) {
     let world = World::new(false);
     bencher.bench_local(|| {
         let mut ticket = world.open();
-        let caller = world.gate.identify(&mut ticket, Some(black_box(&world.token)));
+        let caller = ready(world.gate.identify(&mut ticket, Some(black_box(&world.token))));
         assert!(caller.is_ok());
         ticket
     });
@@ -362,9 +358,9 @@ fn whole_call(bencher: Bencher<'_, '_>, world: &World) {
     let body = Bytes::from_static(CALL.as_bytes());
     bencher.bench_local(|| {
         let mut ticket = world.open();
-        let caller = world.gate.identify(&mut ticket, Some(black_box(&world.token)));
+        let caller = ready(world.gate.identify(&mut ticket, Some(black_box(&world.token))));
         assert!(caller.is_ok());
         let cleared = world.judge(ticket, black_box(body.clone()));
-        world.gate.finish(cleared, done());
+        world.gate.finish(cleared, &done());
     });
 }

@@ -191,6 +191,11 @@ impl PolicySet {
 
     /// Whether some arguments would be allowed: whether a list shows this tool to this caller.
     pub fn could_allow(&self, facts: &Facts<'_>, target: Target<'_>) -> bool {
+        self.would_allow(facts, target).is_some()
+    }
+
+    /// The policy that would allow some arguments.
+    pub fn would_allow(&self, facts: &Facts<'_>, target: Target<'_>) -> Option<&Policy> {
         let speaks = |policy: &Policy| match (policy.effect, target) {
             (Effect::Allow, Target::Tool(_)) => true,
             // Constraints on a refusal may be evaded by the right arguments.
@@ -204,7 +209,7 @@ impl PolicySet {
         let best = self.best(target, facts, |policy| {
             speaks(policy) && policy.is_about(facts, Scopes::Needed).is_ok()
         });
-        best.is_some_and(|policy| policy.effect == Effect::Allow)
+        best.filter(|policy| policy.effect == Effect::Allow)
     }
 
     /// The scopes of the allow policy that would decide a refused call if only the token had them.

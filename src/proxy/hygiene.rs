@@ -3,8 +3,6 @@
 //! Pingora's parser is lenient where a firewall must not be: what two parsers may read differently
 //! is refused here (RFC 9112 sections 2.2, 3.2, 6.1 and 11.2).
 
-use std::borrow::Cow;
-
 use http::{HeaderMap, HeaderName, Method, Version, header};
 use pingora::http::RequestHeader;
 
@@ -208,9 +206,18 @@ fn method(head: &RequestHeader, rules: &HeadRules) -> Result<Route, Denial> {
     }
     match head.method {
         Method::POST => Ok(Route::Mcp),
-        Method::CONNECT | Method::TRACE => Err(refused()),
-        _ if rules.deny_non_post_methods => Err(refused()),
-        _ => Ok(Route::Unchecked),
+        Method::GET
+        | Method::HEAD
+        | Method::OPTIONS
+        | Method::PUT
+        | Method::DELETE
+        | Method::PATCH
+            if !rules.deny_non_post_methods =>
+        {
+            Ok(Route::Unchecked)
+        }
+        // CONNECT and TRACE never; nor what only looks like a method: `post` is POST to some.
+        _ => Err(refused()),
     }
 }
 
@@ -250,16 +257,14 @@ fn media_type(headers: &HeaderMap) -> Result<(), Denial> {
     }
 }
 
-/// Whether a header of the client's stays behind: ours, and spellings that pass for ours or that
-/// change a request's meaning behind the checks.
+/// Whether a header of the client's stays behind: ours, those that change a request's meaning behind
+/// the checks, and names that some servers read as others (CGI turns `_` and `.` alike into `-`).
 pub(super) fn stays_behind(name: &HeaderName) -> bool {
     let name = name.as_str();
-    let spelled_oddly = name.contains('_');
-    let plain: Cow<'_, str> =
-        if spelled_oddly { name.replace('_', "-").into() } else { name.into() };
-    plain.starts_with("x-arbiter-")
+    name.contains(['_', '.'])
+        || name.starts_with("x-arbiter-")
         || matches!(
-            &*plain,
+            name,
             "authorization"
                 | "proxy-authorization"
                 | "x-agent-id"
@@ -273,7 +278,6 @@ pub(super) fn stays_behind(name: &HeaderName) -> bool {
                 | "expect"
                 | "accept-encoding"
         )
-        || (spelled_oddly && plain.starts_with("mcp-"))
 }
 
 #[cfg(test)]

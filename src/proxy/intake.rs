@@ -74,10 +74,10 @@ impl Intake {
                 let head = session.req_header();
                 let cleared = match route {
                     Route::Mcp => match claims(&head.headers) {
-                        Ok(claims) => gate.judge(ticket, caller, &claims, body).await?,
+                        Ok(claims) => gate.judge(ticket, &caller, &claims, body).await?,
                         Err(denial) => return Err(gate.refuse(ticket, denial).await),
                     },
-                    Route::Unchecked => gate.pass_unchecked(ticket, caller, body).await?,
+                    Route::Unchecked => gate.pass_unchecked(ticket, &caller, body).await?,
                 };
                 Ok((cleared, share))
             }
@@ -138,7 +138,8 @@ impl Intake {
             written.map_err(|_gone| broken_body())?;
         }
         let mut share = None;
-        self.reserve(&mut share, declared.unwrap_or(INITIAL_BUFFER.min(max)))?;
+        // No more than what is about to be held: a length is only a claim.
+        self.reserve(&mut share, declared.unwrap_or(max).min(INITIAL_BUFFER))?;
         let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(INITIAL_BUFFER));
         let whole = tokio::time::timeout(BODY_DEADLINE, async {
             while let Some(part) =

@@ -310,8 +310,9 @@ fn is_json(headers: &HeaderMap) -> bool {
         let from = kind.len().checked_sub(tail.len());
         from.and_then(|from| kind.get(from..)).is_some_and(|end| end.eq_ignore_ascii_case(tail))
     };
-    essence(headers)
-        .is_some_and(|kind| kind.eq_ignore_ascii_case("application/json") || ends_with(kind, "+json"))
+    essence(headers).is_some_and(|kind| {
+        kind.eq_ignore_ascii_case("application/json") || ends_with(kind, "+json")
+    })
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {

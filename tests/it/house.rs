@@ -11,7 +11,7 @@ use source::{Source, sources};
 /// Rooms that decide: each may use the others.
 const PURE: &[&str] =
     &["firewall", "mcp", "credentials", "decode", "audit::record", "audit::chain", "audit::redact"];
-const GROUND: &[&str] = &["clock", "config", "metrics", "telemetry"];
+const GROUND: &[&str] = &["clock", "config", "http_client", "metrics", "telemetry"];
 /// Rooms with state: not each other, but for the store.
 const KEEPING: &[&str] =
     &["identity", "rulebook", "store", "sessions", "registry", "audit", "secrets"];

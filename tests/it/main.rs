@@ -22,6 +22,7 @@ mod bodies;
 mod house;
 mod identity;
 mod issuer;
+mod late;
 mod limits;
 mod lists;
 mod malformed;
