@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use crate::audit::redact::Redactor;
 use crate::audit::{Audit, Completion, Decision, Entry, Outcome, Receipt};
 use crate::clock::Clock;
-use crate::credentials::{self, CredentialDenial, Edits, Grant, Patterns, Vault};
+use crate::credentials::{self, CredentialDenial, Edits, Grant, Vault};
 use crate::firewall::admit::{self, Decided, Verdict, admit};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
 use crate::firewall::call::CallKind;
@@ -40,7 +40,7 @@ use crate::rulebook::Rulebook;
 use crate::secrets::Secrets;
 use crate::sessions::{Live, Sessions};
 use enrol::Enrolment;
-use injected::Injected;
+use injected::{Injected, Watch};
 pub use reply::{Form, Refused};
 use reply::{Reply, echoed_id, form, warnings};
 use ticket::{InFlight, Open, Ticket};
@@ -100,7 +100,7 @@ pub struct Cleared {
     id: Option<String>,
     form: Form,
     lists: Option<ListView>,
-    scrub: Option<Arc<Patterns>>,
+    scrub: Option<Watch>,
     _open: Open,
 }
 
@@ -108,7 +108,7 @@ pub struct Cleared {
 struct Admitted {
     body: Bytes,
     lists: Option<ListView>,
-    scrub: Option<Arc<Patterns>>,
+    scrub: Option<Watch>,
 }
 
 impl Gate {
@@ -263,7 +263,7 @@ impl Gate {
         let admitted = Admitted {
             body,
             lists: None,
-            scrub: self.injected.add(None, &[], &self.secrets.vault()),
+            scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),
         };
         self.clear(ticket, &caller, admitted, Reply::plain()).await
     }
@@ -311,8 +311,10 @@ impl Gate {
         let vault = self.secrets.vault();
         let edits = self.resolve(&doc, &message, live.as_deref(), &vault)?;
         ticket.entry_mut().credentials_injected = edits.names();
-        let order = live.as_deref().map(|live| &*live.order);
-        let scrub = self.injected.add(order, edits.secrets(), &vault);
+        let scrub = match &live {
+            Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
+            None => self.injected.without_session(caller.agent.id, &vault),
+        };
         let edited = (!edits.is_empty()).then(|| edits.apply(&body));
         let lists = ListView::of(&message, rules, caller, live);
         drop(message);
@@ -620,7 +622,7 @@ impl Cleared {
     }
 
     /// What the answer must not show.
-    pub fn scrub(&self) -> Option<&Arc<Patterns>> {
+    pub fn scrub(&self) -> Option<&Watch> {
         self.scrub.as_ref()
     }
 

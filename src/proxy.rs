@@ -189,6 +189,7 @@ impl ProxyHttp for Gateway {
         let interim = response.status.is_informational()
             && response.status != StatusCode::SWITCHING_PROTOCOLS;
         if interim {
+            response::bare(response);
             return Ok(());
         }
         call.upstream_status = Some(response.status.as_u16());
