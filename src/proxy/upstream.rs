@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::RequestHeader;
 use pingora::protocols::tls::CaType;
@@ -33,6 +33,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-arbiter-request-id");
 const AGENT_ID: HeaderName = HeaderName::from_static("x-agent-id");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
+/// Headers of `[proxy.upstream_headers]`, credentials already put in; replaced as a whole.
+pub type Headers = Vec<(HeaderName, HeaderValue)>;
+
 struct Resolved {
     addresses: Vec<SocketAddr>,
     at: Mono,
@@ -48,8 +51,7 @@ pub struct Upstream {
     ca: Option<Arc<CaType>>,
     /// Longest silence inside a response.
     read_timeout: Duration,
-    /// Headers of `[proxy.upstream_headers]`, credentials already put in.
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: Arc<ArcSwap<Headers>>,
     resolved: ArcSwapOption<Resolved>,
 }
 
@@ -58,7 +60,7 @@ impl Upstream {
         url: config::Upstream,
         ca: Option<Arc<CaType>>,
         read_timeout: Duration,
-        headers: Vec<(HeaderName, HeaderValue)>,
+        headers: Arc<ArcSwap<Headers>>,
     ) -> Self {
         let authority = url.authority();
         let fixed = url.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, url.port));
@@ -131,7 +133,7 @@ impl Upstream {
         request.insert_header(header::ACCEPT_ENCODING, IDENTITY)?;
         request.insert_header(REQUEST_ID, hyphenated(cleared.request_id(), &mut buffer))?;
         request.insert_header(AGENT_ID, hyphenated(cleared.agent().0, &mut buffer))?;
-        for (name, value) in &self.headers {
+        for (name, value) in self.headers.load().iter() {
             request.insert_header(name.clone(), value.clone())?;
         }
         if request.uri.path() == "/"
