@@ -4,6 +4,7 @@
 //! and its session; then a guided tour that really sends the calls, the allowed ones and the ten
 //! attacks, and says of each what caught it. Afterwards it stays up for the reader's own calls.
 
+mod echoes;
 mod server;
 mod tour;
 
@@ -64,7 +65,8 @@ fn run_in(options: Options, folder: &Path, out: &mut Out<'_>) -> Result<bool> {
         .build()?;
     let upstream = runtime.block_on(server::start()).context("starting the MCP server")?;
     let api_key = random_text();
-    let secret = format!("rk-{}", random_text());
+    // With what the encodings treat differently.
+    let secret = format!("rk/{}+\"?&=\\-0", random_text());
     let config = config(options, folder, upstream.port(), &api_key, &secret)?;
 
     let (ready, started) = mpsc::sync_channel(1);
@@ -180,7 +182,8 @@ fn config(
 ) -> Result<Config> {
     let file = |name: &str| toml::Value::String(folder.join(name).display().to_string());
     std::fs::write(folder.join("policies.toml"), include_str!("demo/policies.toml"))?;
-    let credentials = format!("[credentials]\nreport_key = \"{secret}\"\n");
+    let value = toml::Value::String(secret.to_owned());
+    let credentials = format!("[credentials]\nreport_key = {value}\n");
     let mut for_us_alone = std::fs::OpenOptions::new();
     for_us_alone.write(true).create_new(true).mode(0o600);
     for_us_alone.open(folder.join("credentials.toml"))?.write_all(credentials.as_bytes())?;
@@ -267,13 +270,9 @@ impl Scene {
         Ok((status, response.text().await?))
     }
 
-    /// Whether `text` holds the credential's value, in the clear or encoded.
-    fn leaks(&self, text: &str) -> bool {
-        use base64::Engine;
-        use base64::engine::general_purpose::STANDARD;
-        let hex: Vec<String> = self.secret.bytes().map(|b| format!("{b:02x}")).collect();
-        [self.secret.clone(), STANDARD.encode(&self.secret), hex.concat()]
-            .iter()
-            .any(|s| text.contains(s))
+    /// The way in which `text` gives the credential's value away, if it does in any.
+    fn leaks(&self, text: &str) -> Option<&'static str> {
+        let traces = echoes::traces(&self.secret);
+        traces.into_iter().find(|(_, trace)| text.contains(trace)).map(|(way, _)| way)
     }
 }

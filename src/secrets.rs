@@ -64,7 +64,8 @@ impl std::fmt::Debug for Environment {
     }
 }
 
-/// Why credentials could not be loaded. Never quotes a value.
+/// Why credentials could not be loaded; the source of the error says what is wrong there. Never
+/// quotes a value.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
     #[error("credentials file `{}` cannot be read", path.display())]
@@ -76,16 +77,16 @@ pub enum SecretsError {
          set `strict_file_mode = false`", path.display()
     )]
     OpenToOthers { path: PathBuf, mode: u32 },
-    #[error("credentials file `{}`: {source}", path.display())]
+    #[error("credentials file `{}`", path.display())]
     File { path: PathBuf, source: ParseError },
     #[error("credentials from the environment: variable `{variable}` {problem}")]
     Variable { variable: String, problem: &'static str },
     #[error("credentials command `{}`: {problem}", program.display())]
     Command { program: PathBuf, problem: String },
-    #[error("credentials command `{}`: {source}", program.display())]
+    #[error("credentials command `{}`", program.display())]
     CommandOutput { program: PathBuf, source: ParseError },
-    #[error(transparent)]
-    Vault(#[from] VaultError),
+    #[error("{place}")]
+    Vault { place: String, source: VaultError },
 }
 
 /// The credentials in force, and how to read them again.
@@ -176,7 +177,14 @@ fn read(source: &Source) -> Result<(Vault, Vec<String>), SecretsError> {
             })?
         }
     };
-    let vault = Vault::new(secrets)?;
+    let place = || match source {
+        Source::None => "no credentials".to_owned(),
+        Source::File { path, .. } => format!("credentials file `{}`", path.display()),
+        Source::Env { .. } => "credentials from the environment".to_owned(),
+        Source::Command { program, .. } => format!("credentials command `{}`", program.display()),
+    };
+    let vault =
+        Vault::new(secrets).map_err(|source| SecretsError::Vault { place: place(), source })?;
     let short = vault.short_names();
     if !short.is_empty() {
         warnings.push(format!(

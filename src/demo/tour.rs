@@ -130,7 +130,7 @@ async fn multiply_sessions(scene: &Scene, intent: &str, tools: &[&str]) -> Resul
     bail!("twenty more sessions were opened and nothing stopped it")
 }
 
-/// Calls a tool that gives its key away, in the clear and encoded.
+/// Calls a tool that gives its key away in twelve ways.
 async fn echoed_credential(scene: &Scene) -> Result<Stop> {
     let other = scene.register("report-bot").await?;
     let session = scene
@@ -144,18 +144,18 @@ async fn echoed_credential(scene: &Scene) -> Result<Stop> {
     let request = call("get_report", &json!({"token": "${CRED:report_key}"}));
     let (status, text) = scene.post(&other, Some(&session), &request).await?;
     let leaked = scene.leaks(&text);
+    let echoed = text.matches("debug ").count();
+    let hidden = text.matches("[CREDENTIAL]").count();
     Ok(Stop {
-        name: "10 credential echoed",
+        name: "10 credential echoed in 12 ways",
         request: "tools/call get_report, key=${CRED:report_key}".to_owned(),
-        answer: format!("{status} {}", excerpt(&text)),
+        answer: match leaked {
+            Some(way) => format!("{status} leaks as {way}"),
+            None => format!("{status} {hidden} of {echoed} hidden"),
+        },
         stage: "scrubbed".to_owned(),
-        as_expected: status == 200 && !leaked && text.contains("[CREDENTIAL]"),
+        as_expected: status == 200 && leaked.is_none() && (echoed, hidden) == (12, 12),
     })
-}
-
-fn excerpt(text: &str) -> String {
-    let from = text.find("report (").unwrap_or(0);
-    text.chars().skip(from).take(70).collect()
 }
 
 impl Scene {

@@ -32,7 +32,8 @@ fn value_of(secrets: &Secrets, name: &str) -> String {
 fn told(error: &SecretsError) -> String {
     let text = format!("{error} {error:?}");
     assert!(!text.contains("hunter2"), "{text}");
-    error.to_string()
+    let source = std::error::Error::source(error);
+    format!("{error}: {}", source.map(ToString::to_string).unwrap_or_default())
 }
 
 #[test]
@@ -103,7 +104,8 @@ fn a_reload_swaps_the_set_and_an_error_keeps_it() {
     assert_eq!(value_of(&secrets, "a"), "second-value");
     fs::write(&path, "[credentials]\na = \"third-value\"\n").unwrap();
     let refuse = |vault: &Vault| -> Result<(), SecretsError> {
-        Err(VaultError::Empty(vault.names().concat()).into())
+        let place = vault.names().concat();
+        Err(SecretsError::Vault { place, source: VaultError::Empty(String::new()) })
     };
     assert!(secrets.reload(Mono(3), refuse).is_err());
     assert_eq!(value_of(&secrets, "a"), "second-value");
