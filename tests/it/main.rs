@@ -19,6 +19,7 @@ mod raw;
 mod audit_log;
 mod bad_tokens;
 mod bodies;
+mod credentials;
 mod house;
 mod identity;
 mod issuer;
