@@ -123,9 +123,9 @@ async fn call(gateway: &Gateway, session: &str, body: String) -> Answer {
 }
 
 fn text(answer: &Answer) -> String {
-    let headers: String =
+    let headers: Vec<String> =
         answer.headers.iter().map(|(name, value)| format!("{name}: {value:?}\n")).collect();
-    format!("{headers}\n{}", String::from_utf8_lossy(&answer.body))
+    format!("{}\n{}", headers.concat(), String::from_utf8_lossy(&answer.body))
 }
 
 /// Fails if the answer shows the secret in any spelling.

@@ -58,7 +58,8 @@ pub(super) fn leaks(secret: &str, text: &[u8]) -> Option<&'static str> {
 }
 
 fn base32(bytes: &[u8]) -> String {
-    let bits: String = bytes.iter().map(|b| format!("{b:08b}")).collect();
+    let bits: Vec<String> = bytes.iter().map(|b| format!("{b:08b}")).collect();
+    let bits = bits.concat();
     let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     bits.as_bytes()
         .chunks(5)
