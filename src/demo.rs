@@ -147,11 +147,14 @@ async fn print_invitation(scene: &Scene, out: &mut Out<'_>) -> Result<()> {
     });
     let (_, session) = scene.admin("/sessions", &order).await?;
     let Started { proxy, admin, .. } = &scene.started;
-    out.line("\nThe gateway stays up. Try it (Ctrl-C ends it):\n")?;
+    out.line("")?;
+    out.line("The gateway stays up. Try it (Ctrl-C ends it):")?;
+    out.line("")?;
     out.line(&format!("export TOKEN={}", agent.token))?;
     out.line(&format!("export AGENT_ID={}", agent.id))?;
     out.line(&format!("export SESSION_ID={}", tour::text_at(&session, "/session_id")))?;
-    out.line(&format!("export ARBITER_ADMIN_API_KEY={}\n", scene.api_key))?;
+    out.line(&format!("export ARBITER_ADMIN_API_KEY={}", scene.api_key))?;
+    out.line("")?;
     for (tool, arguments) in [("read_file", json!({"path": "a.txt"})), ("wipe_disk", json!({}))] {
         let params = json!({"name": tool, "arguments": arguments});
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
