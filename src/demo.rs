@@ -120,11 +120,17 @@ async fn visit(
 }
 
 fn print_table(stops: &[tour::Stop], out: &mut Out<'_>) -> Result<()> {
-    out.line(&format!("{:<32} {:<64} {:<26} {:<10} {}", "ATTEMPT", "REQUEST", "ANSWER", "STAGE", "AS IT SHOULD"))?;
+    out.line(&format!(
+        "{:<32} {:<64} {:<26} {:<10} {}",
+        "ATTEMPT", "REQUEST", "ANSWER", "STAGE", "AS IT SHOULD"
+    ))?;
     for stop in stops {
         let request: String = stop.request.chars().take(62).collect();
         let verdict = if stop.as_expected { "yes" } else { "NO" };
-        out.line(&format!("{:<32} {:<64} {:<26} {:<10} {verdict}", stop.name, request, stop.answer, stop.stage))?;
+        out.line(&format!(
+            "{:<32} {:<64} {:<26} {:<10} {verdict}",
+            stop.name, request, stop.answer, stop.stage
+        ))?;
     }
     Ok(())
 }
@@ -164,10 +170,19 @@ fn random_text() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
 
-fn config(options: Options, folder: &Path, upstream: u16, api_key: &str, secret: &str) -> Result<Config> {
+fn config(
+    options: Options,
+    folder: &Path,
+    upstream: u16,
+    api_key: &str,
+    secret: &str,
+) -> Result<Config> {
     let file = |name: &str| toml::Value::String(folder.join(name).display().to_string());
     std::fs::write(folder.join("policies.toml"), include_str!("demo/policies.toml"))?;
-    std::fs::write(folder.join("credentials.toml"), format!("[credentials]\nreport_key = \"{secret}\"\n"))?;
+    std::fs::write(
+        folder.join("credentials.toml"),
+        format!("[credentials]\nreport_key = \"{secret}\"\n"),
+    )?;
     let text = format!(
         r#"
 [proxy]
@@ -230,7 +245,12 @@ impl Scene {
         Ok((status, response.json().await?))
     }
 
-    async fn post(&self, agent: &Agent, session: Option<&tour::Session>, body: &str) -> Result<(u16, String)> {
+    async fn post(
+        &self,
+        agent: &Agent,
+        session: Option<&tour::Session>,
+        body: &str,
+    ) -> Result<(u16, String)> {
         let mut request = self
             .client
             .post(format!("http://{}/", self.started.proxy))
@@ -252,6 +272,8 @@ impl Scene {
         use base64::Engine;
         use base64::engine::general_purpose::STANDARD;
         let hex: Vec<String> = self.secret.bytes().map(|b| format!("{b:02x}")).collect();
-        [self.secret.clone(), STANDARD.encode(&self.secret), hex.concat()].iter().any(|s| text.contains(s))
+        [self.secret.clone(), STANDARD.encode(&self.secret), hex.concat()]
+            .iter()
+            .any(|s| text.contains(s))
     }
 }

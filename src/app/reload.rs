@@ -1,5 +1,5 @@
 //! What is read again while serving: policies when their files change, credentials when they have
-//! outlived their time, both at SIGHUP. What cannot be read leaves the old set in force.
+//! outlived their time, both at SIGHUP, which also opens an audit log that was moved away anew. What cannot be read leaves the old set in force.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::{self, Config, CredentialProvider};
 use crate::firewall::rules::Rules;
@@ -28,6 +29,7 @@ pub(super) struct Reloads {
     pub(super) rulebook: Arc<Rulebook>,
     pub(super) secrets: Arc<Secrets>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) audit: Arc<Audit>,
 }
 
 impl Reloads {
@@ -59,6 +61,10 @@ impl Reloads {
             return;
         };
         while hangup.recv().await.is_some() {
+            match self.audit.reopen().await {
+                Ok(()) => info!("audit log is the one in its place"),
+                Err(error) => warn!(%error, "audit log could not be looked after"),
+            }
             let rulebook = self.rulebook.clone();
             if let Ok(reloaded) = tokio::task::spawn_blocking(move || rulebook.reload()).await {
                 told(&self.metrics, &self.rulebook.rules(), reloaded);

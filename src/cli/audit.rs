@@ -82,7 +82,7 @@ impl Verify {
             (false, None) => Start::Genesis,
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let options = Options { start, expected_head: self.head, threads };
+        let options = Options { start, known: self.head.as_slice(), threads };
         let report =
             verify(open(&self.file)?, &options).map_err(|error| unreadable(&self.file, &error))?;
         let exit = if report.is_intact() { Exit::Fine } else { Exit::No };

@@ -40,34 +40,69 @@ pub(super) async fn walk(scene: &Scene) -> Result<Vec<Stop>> {
     let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"}).to_string();
     stops.push(scene.visit("allowed: list the tools", Some(&work), &list, Expect::Allowed).await?);
     let quote = call("get_transfer_quote", json!({"amount": 50, "to": "ACME"}));
-    stops.push(scene.visit("allowed: a quote within bounds", Some(&work), &quote, Expect::Allowed).await?);
+    stops.push(
+        scene.visit("allowed: a quote within bounds", Some(&work), &quote, Expect::Allowed).await?,
+    );
 
     let refused = Expect::Refused;
     stops.push(scene.visit("1 no session", None, &read, refused(403, "SessionRequired")).await?);
     let not_mcp = json!({"command": "read", "path": "/etc/passwd"}).to_string();
-    stops.push(scene.visit("2 body that is not MCP", Some(&work), &not_mcp, refused(403, "NotMcp")).await?);
+    stops.push(
+        scene
+            .visit("2 body that is not MCP", Some(&work), &not_mcp, refused(403, "NotMcp"))
+            .await?,
+    );
     let wipe = call("wipe_disk", json!({}));
-    stops.push(scene.visit("3 tool not on the whitelist", Some(&work), &wipe, refused(403, "ToolNotAuthorized")).await?);
+    stops.push(
+        scene
+            .visit(
+                "3 tool not on the whitelist",
+                Some(&work),
+                &wipe,
+                refused(403, "ToolNotAuthorized"),
+            )
+            .await?,
+    );
 
     let short = scene.session(intent, &reading, json!({"call_budget": 1})).await?;
     scene.visit("", Some(&short), &read, Expect::Allowed).await?;
-    stops.push(scene.visit("4a budget exceeded", Some(&short), &read, refused(429, "BudgetExhausted")).await?);
+    stops.push(
+        scene
+            .visit("4a budget exceeded", Some(&short), &read, refused(429, "BudgetExhausted"))
+            .await?,
+    );
     let slow = scene.session(intent, &reading, json!({"rate_limit_per_minute": 1})).await?;
     scene.visit("", Some(&slow), &read, Expect::Allowed).await?;
-    stops.push(scene.visit("4b rate exceeded", Some(&slow), &read, refused(429, "RateLimited")).await?);
+    stops.push(
+        scene.visit("4b rate exceeded", Some(&slow), &read, refused(429, "RateLimited")).await?,
+    );
 
     let brief = scene.session(intent, &reading, json!({"time_limit_secs": 1})).await?;
     tokio::time::sleep(Duration::from_millis(1_100)).await;
-    stops.push(scene.visit("5 expired session reused", Some(&brief), &read, refused(408, "SessionExpired")).await?);
+    stops.push(
+        scene
+            .visit("5 expired session reused", Some(&brief), &read, refused(408, "SessionExpired"))
+            .await?,
+    );
 
     let admin = scene.session("manage and wipe old disks", &["wipe_disk"], json!({})).await?;
-    stops.push(scene.visit("6 no policy allows it", Some(&admin), &wipe, refused(403, "PolicyDenied")).await?);
+    stops.push(
+        scene
+            .visit("6 no policy allows it", Some(&admin), &wipe, refused(403, "PolicyDenied"))
+            .await?,
+    );
     let tampered = call("get_transfer_quote", json!({"amount": "1000000", "to": "ACME"}));
-    stops.push(scene.visit("7 tampered parameters", Some(&work), &tampered, refused(403, "PolicyDenied")).await?);
+    stops.push(
+        scene
+            .visit("7 tampered parameters", Some(&work), &tampered, refused(403, "PolicyDenied"))
+            .await?,
+    );
 
     let reader = scene.session("read the logs", &["read_file", "write_file"], json!({})).await?;
     let write = call("write_file", json!({"path": "a.txt"}));
-    stops.push(scene.visit("8 intent drift", Some(&reader), &write, refused(403, "DriftDetected")).await?);
+    stops.push(
+        scene.visit("8 intent drift", Some(&reader), &write, refused(403, "DriftDetected")).await?,
+    );
     stops.push(multiply_sessions(scene, intent, &reading).await?);
     stops.push(echoed_credential(scene).await?);
     Ok(stops)
@@ -99,7 +134,12 @@ async fn multiply_sessions(scene: &Scene, intent: &str, tools: &[&str]) -> Resul
 async fn echoed_credential(scene: &Scene) -> Result<Stop> {
     let other = scene.register("report-bot").await?;
     let session = scene
-        .session_of(&other, "get a report", &["get_report"], json!({"authorized_credentials": ["report_key"]}))
+        .session_of(
+            &other,
+            "get a report",
+            &["get_report"],
+            json!({"authorized_credentials": ["report_key"]}),
+        )
         .await?;
     let request = call("get_report", json!({"token": "${CRED:report_key}"}));
     let (status, text) = scene.post(&other, Some(&session), &request).await?;
@@ -138,7 +178,8 @@ impl Scene {
             bail!("a call that prepares a stop of the tour was answered {status}: {text}");
         }
         let stage = data["stage"].as_str().unwrap_or("-").to_owned();
-        let answer = if code.is_empty() { format!("{status} result") } else { format!("{status} {code}") };
+        let answer =
+            if code.is_empty() { format!("{status} result") } else { format!("{status} {code}") };
         Ok(Stop { name, request: summary(body), answer, stage, as_expected })
     }
 

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::audit::redact::Redactor;
+use crate::audit::redact::{Redactor, scrubbed};
 use crate::audit::{Audit, Completion, Entry, Outcome};
+use crate::credentials::Patterns;
 use crate::firewall::call::CallKind;
 use crate::firewall::session::WorkOrder;
 use crate::firewall::time::Now;
@@ -103,24 +104,25 @@ impl Ticket {
         self.parts.take().expect("a ticket holds its record until it is decided")
     }
 
-    /// Notes what is asked, arguments redacted.
+    /// Notes what is asked, arguments redacted and nothing in it that is `known` to be secret.
     pub(super) fn describe(
         &mut self,
         message: &Message<'_>,
         redactor: &Redactor,
         max_bytes: usize,
+        known: &Arc<Patterns>,
     ) {
         let entry = self.entry_mut();
         let mut arguments = Vec::new();
         for call in &message.calls {
             if entry.mcp_method.is_none() {
-                entry.mcp_method = call.method.as_deref().map(str::to_owned);
+                entry.mcp_method = call.method.as_deref().map(|method| scrubbed(method, known));
             }
             match &call.kind {
                 CallKind::Tool { name, arguments: given } => {
-                    entry.tool_called.get_or_insert_with(|| name.as_ref().to_owned());
+                    entry.tool_called.get_or_insert_with(|| scrubbed(name, known));
                     if message.batch {
-                        entry.tools_called.push(name.as_ref().to_owned());
+                        entry.tools_called.push(scrubbed(name, known));
                     }
                     arguments.push(*given);
                 }
@@ -130,8 +132,8 @@ impl Ticket {
         }
         entry.arguments = match arguments.as_slice() {
             [] => None,
-            [one] => one.map(|given| redactor.redact(given, max_bytes)),
-            several => Some(redactor.redact_batch(several, max_bytes)),
+            [one] => one.map(|given| redactor.redact(given, max_bytes, known)),
+            several => Some(redactor.redact_batch(several, max_bytes, known)),
         };
     }
 
