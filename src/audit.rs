@@ -396,12 +396,11 @@ impl Shared {
         }
         let cause = flood::cause(entry);
         let mut state = self.flood.lock();
-        let mut fold = match state.folds.remove(cause) {
-            Some(fold) => fold,
-            None => {
-                let lease = self.journal.take(journal::ONE_SLOT_BYTES);
-                Fold::new(entry, self.clock.mono(), lease.ok_or(AuditUnavailable::NoRoom)?)
-            }
+        let mut fold = if let Some(fold) = state.folds.remove(cause) {
+            fold
+        } else {
+            let lease = self.journal.take(journal::ONE_SLOT_BYTES);
+            Fold::new(entry, self.clock.mono(), lease.ok_or(AuditUnavailable::NoRoom)?)
         };
         let mut line = fold.line_with_one_more(entry.timestamp, &self.node_id);
         let fits = line.len() <= journal::RESERVED + journal::ONE_SLOT_BYTES;

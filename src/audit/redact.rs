@@ -99,7 +99,7 @@ impl Redactor {
         max_bytes: usize,
         known: &Arc<Patterns>,
     ) -> Redacted {
-        self.write(max_bytes, known, |out| self.value(arguments, out, &mut Words::default()))
+        write(max_bytes, known, |out| self.value(arguments, out, &mut Words::default()))
     }
 
     /// Writes the arguments of a batch's calls as one list.
@@ -110,7 +110,7 @@ impl Redactor {
         known: &Arc<Patterns>,
     ) -> Redacted {
         let mut words = Words::default();
-        self.write(max_bytes, known, |out| {
+        write(max_bytes, known, |out| {
             let mut separator = "[";
             for arguments in calls {
                 out.push(separator);
@@ -122,37 +122,6 @@ impl Redactor {
             }
             out.push(if separator == "[" { "[]" } else { "]" });
         })
-    }
-
-    fn write(
-        &self,
-        max_bytes: usize,
-        known: &Arc<Patterns>,
-        write: impl FnOnce(&mut Output),
-    ) -> Redacted {
-        if known.is_empty() {
-            let mut out = Output::new(max_bytes);
-            write(&mut out);
-            return Redacted(out.finish());
-        }
-        // All of it first: a value must be found also where the text is cut, and the hash of what
-        // is cut off must not be a hash of secrets.
-        let mut whole = Output::new(usize::MAX);
-        write(&mut whole);
-        let mut scrubber = Scrubber::new(Arc::clone(known), Content::Json);
-        let mut text = scrubber.push(Bytes::from(whole.finish())).to_vec();
-        text.extend_from_slice(&scrubber.finish());
-        let mut text = String::from_utf8_lossy(&text).into_owned();
-        if scrubber.replaced() > 0 && serde_json::from_str::<IgnoredAny>(&text).is_err() {
-            // A secret with quotes in it took a part of the notation with it.
-            let mut quoted = b"\"".to_vec();
-            escaped(&mut quoted, &text);
-            quoted.push(b'"');
-            text = String::from_utf8_lossy(&quoted).into_owned();
-        }
-        let mut out = Output::new(max_bytes);
-        out.push(&text);
-        Redacted(out.finish())
     }
 
     /// Whether a key names something that must not be written down.
@@ -220,6 +189,33 @@ impl Redactor {
             Kind::Number | Kind::True | Kind::False | Kind::Null => out.push(value.raw()),
         }
     }
+}
+
+/// Has arguments written, and takes out what is known to be secret before anything is cut.
+fn write(max_bytes: usize, known: &Arc<Patterns>, write: impl FnOnce(&mut Output)) -> Redacted {
+    if known.is_empty() {
+        let mut out = Output::new(max_bytes);
+        write(&mut out);
+        return Redacted(out.finish());
+    }
+    // All of it first: a value must be found also where the text is cut, and the hash of what
+    // is cut off must not be a hash of secrets.
+    let mut whole = Output::new(usize::MAX);
+    write(&mut whole);
+    let mut scrubber = Scrubber::new(Arc::clone(known), Content::Json);
+    let mut text = scrubber.push(Bytes::from(whole.finish())).to_vec();
+    text.extend_from_slice(&scrubber.finish());
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    if scrubber.replaced() > 0 && serde_json::from_str::<IgnoredAny>(&text).is_err() {
+        // A secret with quotes in it took a part of the notation with it.
+        let mut quoted = b"\"".to_vec();
+        escaped(&mut quoted, &text);
+        quoted.push(b'"');
+        text = String::from_utf8_lossy(&quoted).into_owned();
+    }
+    let mut out = Output::new(max_bytes);
+    out.push(&text);
+    Redacted(out.finish())
 }
 
 /// A short text that an agent chose, without the values of `known` credentials.
