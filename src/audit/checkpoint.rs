@@ -21,6 +21,7 @@
 //! of SHA-256 over name, newline, 0x01 and public key. Keys are written as Go's `sumdb/note` does:
 //! `name+hash+base64(0x01 || public key)`, the private one behind `PRIVATE+KEY+`.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -295,15 +296,12 @@ pub struct Notes {
 /// Reads a file of notes, with empty lines between them or not.
 pub fn read_notes(text: &str, keys: &[VerifierKey]) -> Notes {
     let mut notes = Notes::default();
+    let mut hashes = HashMap::new();
     for (line, note) in split(text) {
         match open_note(note, keys) {
             Ok(checkpoint) => {
-                let sequence = checkpoint.link.sequence;
-                let other = |s: &Signed| {
-                    let link = s.checkpoint.link;
-                    link.sequence == sequence && link.hash != checkpoint.link.hash
-                };
-                if notes.signed.iter().rev().any(other) {
+                let Link { sequence, hash } = checkpoint.link;
+                if *hashes.entry(sequence).or_insert(hash) != hash {
                     notes.findings.push((line, NoteDamage::Contradiction { sequence }));
                 }
                 notes.signed.push(Signed { line, checkpoint, note: note.to_owned() });

@@ -7,7 +7,7 @@
 //! is tried again within a second.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,11 @@ use super::chain::Link;
 use super::checkpoint::{self, Checkpoint, SigningKey};
 use super::{CheckpointSettings, OpenError};
 use crate::firewall::time::{Mono, Now};
+
+/// How much of the file's end is read for the last checkpoint.
+const TAIL_BYTES: u64 = 64 * 1_024;
+/// More than this behind the last note is not a note that was cut off.
+const MAX_TORN_BYTES: usize = 1_024;
 
 /// The last checkpoint as it was signed, for whoever asks.
 pub(super) type Latest = Arc<Mutex<Option<String>>>;
@@ -119,18 +124,30 @@ fn open_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)
 }
 
-/// The furthest checkpoint of ours in the file. A note that was only half written is cut off: it
-/// was never signed, so it says nothing.
+/// The last checkpoint of ours in the file, and its note. Half a note at the end is cut off: it was
+/// never signed, so it says nothing.
 fn read_last(path: &Path, key: &SigningKey) -> io::Result<(Option<Link>, Option<String>)> {
     let mut file = open_file(path)?;
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    let whole = checkpoint::whole_notes(&text).len();
-    if whole < text.len() {
-        file.set_len(u64::try_from(whole).map_err(io::Error::other)?)?;
-        text.truncate(whole);
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(TAIL_BYTES);
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    // Behind the first newline, so that no character is cut; before it a note is cut at most.
+    let skipped = if from == 0 { 0 } else { memchr::memchr(b'\n', &bytes).map_or(0, |at| at + 1) };
+    let tail = bytes.get(skipped..).unwrap_or_default();
+    let text = String::from_utf8_lossy(tail);
+    let whole = checkpoint::whole_notes(&text);
+    let torn = text.len() - whole.len();
+    if torn > MAX_TORN_BYTES {
+        return Err(io::Error::other("it does not end with checkpoints"));
     }
-    let read = checkpoint::read_notes(&text, &[key.verifier()]);
+    if torn > 0 {
+        // Counted from the front, where every byte was text: in the torn rest one may not be.
+        let kept = skipped.saturating_add(whole.len());
+        file.set_len(from.saturating_add(u64::try_from(kept).map_err(io::Error::other)?))?;
+    }
+    let read = checkpoint::read_notes(whole, &[key.verifier()]);
     let last = read.signed.into_iter().max_by_key(|signed| signed.checkpoint.link.sequence);
     Ok(last.map_or((None, None), |last| (Some(last.checkpoint.link), Some(last.note))))
 }

@@ -179,9 +179,9 @@ mod tests {
         let ticket = Ticket::open(entry, clock.now(), in_flight.enter(), audit.clone());
         let local = tokio::task::LocalSet::new();
         let used = audit.clone();
-        let ended =
-            local.run_until(tokio::task::spawn_local(async move { run(&used, ticket).await }));
-        drop(ended.await);
+        let task = local.spawn_local(async move { run(&used, ticket).await });
+        // A panic is what some of them are for.
+        drop(local.run_until(task).await);
         audit.close();
         let text = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
         let records = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

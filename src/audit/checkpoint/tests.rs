@@ -86,7 +86,7 @@ fn what_is_wrong_with_a_note_is_named() {
     assert_eq!(damage(&note, &other), [(1, NoteDamage::UnknownKey)]);
     assert_eq!(damage(&note.replace("\n5\n", "\n6\n"), &ours), [(1, NoteDamage::BadSignature)]);
     assert_eq!(damage("node-1\n5\n", &ours), [(1, NoteDamage::Malformed)]);
-    let torn = format!("\n\n{note}\n{}", &note[..30]);
+    let torn = format!("\n\n{note}\n{}", note.get(..30).unwrap());
     assert_eq!(damage(&torn, &ours), [(9 + 1, NoteDamage::Malformed)].map(|(n, d)| (n, d)));
     let elsewhere = Checkpoint { origin: "node-2".to_owned(), ..checkpoint(5, b"x") };
     let elsewhere = ours.sign(&elsewhere).unwrap();

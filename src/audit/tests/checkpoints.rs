@@ -118,6 +118,22 @@ async fn half_a_note_is_cut_off_at_the_next_start() {
     fs::write(signing.file(), text).unwrap();
     refuse(&signing.bench.open(), "b").await.unwrap();
     assert_eq!(signing.sequences(), [1, 2]);
+    // Of a long file only the end is read, wherever its notes begin.
+    let note = fs::read(signing.file()).unwrap();
+    let half = note.len() / 2;
+    for more in 0..3 {
+        let mut long = vec![b'\n'; more];
+        long.extend(note.repeat(400));
+        long.extend_from_slice(&note[..half + 100 + more]);
+        fs::write(signing.file(), &long).unwrap();
+        let audit = signing.bench.open();
+        assert!(audit.checkpoint().unwrap().starts_with("node-1\n2\n"));
+        drop(audit);
+        assert_eq!(signing.notes().signed.len(), 801);
+    }
+    fs::write(signing.file(), "dear diary\n".repeat(200)).unwrap();
+    assert!(matches!(signing.bench.try_open().err(), Some(OpenError::Io { .. })));
+    assert_eq!(fs::read(signing.file()).unwrap(), b"dear diary\n".repeat(200));
 }
 
 #[tokio::test]

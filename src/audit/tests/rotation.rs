@@ -149,7 +149,7 @@ async fn closed_files_are_compressed_and_verified_all_the_same() {
     let names = names(&bench);
     let (live, closed) = names.split_last().unwrap();
     assert_eq!(live, "audit.jsonl");
-    assert!(closed.len() > 2 && closed.iter().all(|name| name.ends_with(".zst")), "{names:?}");
+    assert!(closed.len() > 2 && closed.iter().all(|name| name.contains(".zst")), "{names:?}");
     assert_one_chain(&bench, 20);
     // The chain goes on behind a compressed file, too.
     fs::remove_file(bench.path()).unwrap();
