@@ -5,6 +5,7 @@
 //! the listeners close, calls in flight end or run out of grace, leases go back, the log is drained.
 //! The data plane has Pingora's threads; store, log, admin API and reload have their own.
 
+mod headers;
 mod listener;
 mod node;
 mod reload;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use http::{HeaderName, HeaderValue};
+use arc_swap::ArcSwap;
 use pingora::protocols::tls::CaType;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
@@ -33,10 +34,12 @@ use crate::audit::redact::Redactor;
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
-use crate::credentials::{Secret, expand_header};
 use crate::firewall::checks::drift::UnknownIntent;
 use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::rules::Terms;
+use crate::firewall::session::Status;
+use crate::firewall::time::Now;
+use crate::gate::enrol::Enrolment;
 use crate::gate::injected::Injected;
 use crate::gate::{self, Gate};
 use crate::identity::Identity;
@@ -47,15 +50,15 @@ use crate::proxy::guard::HeadGuard;
 use crate::proxy::intake::Intake;
 use crate::proxy::listen::PreBound;
 use crate::proxy::local::Local;
-use crate::proxy::upstream::Upstream;
+use crate::proxy::upstream::{Headers, Upstream};
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
-use crate::secrets::Secrets;
 use crate::sessions::{self, Sessions};
 use crate::store::Store;
 use listener::AdminService;
 use reload::Reloads;
 
+pub(crate) use headers::Templates;
 pub(crate) use reload::secrets as load_secrets;
 pub use stop::{Stopped, Switch, stop_switch};
 
@@ -151,10 +154,20 @@ struct Parts {
     rulebook: Arc<Rulebook>,
     audit: Arc<Audit>,
     gate: Arc<Gate>,
+    templates: Arc<Templates>,
+    headers: Arc<ArcSwap<Headers>>,
 }
 
 impl Parts {
     async fn build(config: &Config) -> Result<Self> {
+        anyhow::ensure!(
+            config.storage.encryption_key.is_none(),
+            "ARBITER_STORAGE_ENCRYPTION_KEY is set, but this build cannot encrypt its storage: unset it"
+        );
+        anyhow::ensure!(
+            !config.proxy.legacy_streams,
+            "`proxy.legacy_streams` is not available in this build: leave it out"
+        );
         let clock = Clock::system();
         let now = clock.now();
         let metrics = Arc::new(Metrics::new());
@@ -175,17 +188,26 @@ impl Parts {
             .context("loading `policy.file`")?;
         let audit = Arc::new(Audit::open(audit_settings(config)?, clock.clone())?);
         let secrets = Arc::new(reload::secrets(config, &clock).context("loading credentials")?);
+        let templates = Arc::new(Templates::of(config)?);
+        let (headers, in_headers) = templates.expand(&secrets.vault())?;
         let redactor =
             Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
         reload::in_force(&metrics, &rulebook.rules());
         let gate = Arc::new(Gate {
             clock: clock.clone(),
-            identity: Identity::new(config.admin.signing_secret.expose().as_bytes()),
+            identity: Identity::with_issuers(
+                config.admin.signing_secret.expose().as_bytes(),
+                &config.oauth,
+                &clock,
+                &tokio::runtime::Handle::current(),
+            )
+            .context("preparing to ask `oauth.issuers`")?,
+            enrolment: Enrolment::new(&config.oauth.issuers, &registry),
             rulebook: Arc::new(rulebook),
             registry: registry.clone(),
             sessions: sessions.clone(),
             audit: audit.clone(),
-            injected: Injected::new(expanded_headers(config, &secrets)?.1, now.wall),
+            injected: Injected::new(in_headers, now.wall),
             secrets,
             redactor,
             metrics: metrics.clone(),
@@ -199,9 +221,40 @@ impl Parts {
             in_flight: Arc::default(),
         });
         let rulebook = gate.rulebook.clone();
-        let parts = Self { clock, metrics, store, registry, sessions, rulebook, audit, gate };
+        let headers = Arc::new(ArcSwap::from_pointee(headers));
+        let parts = Self {
+            clock,
+            metrics,
+            store,
+            registry,
+            sessions,
+            rulebook,
+            audit,
+            gate,
+            templates,
+            headers,
+        };
+        parts.remember_sessions(now);
         parts.connect_levels();
         Ok(parts)
+    }
+
+    /// Makes known what the sessions of the last run may have been given.
+    fn remember_sessions(&self, now: Now) {
+        /// How many are looked at together.
+        const PAGE: usize = 1_000;
+        let vault = self.gate.secrets.vault();
+        let active = sessions::Filter { agent: None, status: Some(Status::Active) };
+        let mut after = None;
+        loop {
+            let page = self.sessions.list(active, after, PAGE, now);
+            let Some(last) = page.last() else { return };
+            after = Some(last.order.id);
+            for live in &page {
+                // Nothing is under way yet that would have to be scrubbed.
+                let _watch = self.gate.injected.add(&live.order, &[], &vault);
+            }
+        }
     }
 
     /// Lets the metrics read what others count.
@@ -222,11 +275,10 @@ impl Parts {
         let ca = proxy.upstream_ca_file.as_deref().map(authorities).transpose()?;
         let timeout = Duration::from_secs(proxy.upstream_timeout_secs);
         let idle = Duration::from_secs(proxy.stream_idle_timeout_secs).max(timeout);
-        let (headers, _) = expanded_headers(config, &self.gate.secrets)?;
         Ok(Gateway {
             gate: self.gate.clone(),
             intake: Intake::new(proxy),
-            upstream: Upstream::new(proxy.upstream.clone(), ca, idle, headers),
+            upstream: Upstream::new(proxy.upstream.clone(), ca, idle, self.headers.clone()),
             local: Local {
                 metrics: self.metrics.clone(),
                 serve_metrics: config.metrics.enabled && !config.metrics.require_auth,
@@ -253,6 +305,7 @@ impl Parts {
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             limiter: Limiter::new(config.admin.rate_limit_per_minute),
+            wrong_keys: Limiter::new(config.admin.rate_limit_per_minute),
             settings: admin::Settings::of(config),
         }))
     }
@@ -266,7 +319,9 @@ impl Parts {
         let reloads = Reloads {
             clock: self.clock.clone(),
             rulebook: self.rulebook.clone(),
-            secrets: self.gate.secrets.clone(),
+            gate: self.gate.clone(),
+            templates: self.templates.clone(),
+            headers: self.headers.clone(),
             metrics: self.metrics.clone(),
             audit: self.audit.clone(),
         };
@@ -377,27 +432,3 @@ fn authorities(path: &Path) -> Result<Arc<CaType>> {
     );
     Ok(Arc::from(certificates))
 }
-
-/// Puts credentials into the configured headers; gives those credentials too.
-pub(crate) fn expanded_headers(
-    config: &Config,
-    secrets: &Secrets,
-) -> Result<(Headers, Vec<Arc<Secret>>)> {
-    let vault = secrets.vault();
-    let upstream = config.proxy.upstream.to_string();
-    let mut headers = Headers::new();
-    let mut used = Vec::new();
-    for (name, template) in &config.proxy.upstream_headers {
-        let context = || format!("`proxy.upstream_headers.{name}`");
-        let (value, of_it) =
-            expand_header(template.expose(), &vault, &upstream).with_context(context)?;
-        let mut value = HeaderValue::from_str(&value)
-            .with_context(|| format!("{} holds a character no header may hold", context()))?;
-        value.set_sensitive(true);
-        headers.push((name.clone(), value));
-        used.extend(of_it);
-    }
-    Ok((headers, used))
-}
-
-type Headers = Vec<(HeaderName, HeaderValue)>;

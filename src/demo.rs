@@ -8,6 +8,7 @@ mod server;
 mod tour;
 
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -147,7 +148,7 @@ async fn print_invitation(scene: &Scene, out: &mut Out<'_>) -> Result<()> {
     out.line("\nThe gateway stays up. Try it (Ctrl-C ends it):\n")?;
     out.line(&format!("export TOKEN={}", agent.token))?;
     out.line(&format!("export AGENT_ID={}", agent.id))?;
-    out.line(&format!("export SESSION_ID={}", session["session_id"].as_str().unwrap_or_default()))?;
+    out.line(&format!("export SESSION_ID={}", tour::text_at(&session, "/session_id")))?;
     out.line(&format!("export ARBITER_ADMIN_API_KEY={}\n", scene.api_key))?;
     for (tool, arguments) in [("read_file", json!({"path": "a.txt"})), ("wipe_disk", json!({}))] {
         let params = json!({"name": tool, "arguments": arguments});
@@ -179,10 +180,10 @@ fn config(
 ) -> Result<Config> {
     let file = |name: &str| toml::Value::String(folder.join(name).display().to_string());
     std::fs::write(folder.join("policies.toml"), include_str!("demo/policies.toml"))?;
-    std::fs::write(
-        folder.join("credentials.toml"),
-        format!("[credentials]\nreport_key = \"{secret}\"\n"),
-    )?;
+    let credentials = format!("[credentials]\nreport_key = \"{secret}\"\n");
+    let mut for_us_alone = std::fs::OpenOptions::new();
+    for_us_alone.write(true).create_new(true).mode(0o600);
+    for_us_alone.open(folder.join("credentials.toml"))?.write_all(credentials.as_bytes())?;
     let text = format!(
         r#"
 [proxy]
@@ -227,10 +228,9 @@ impl Scene {
             "owner": format!("user:{name}"), "model": "demo", "capabilities": ["read"], "trust_level": "basic",
         });
         let (status, body) = self.admin("/agents", &new).await?;
-        let text = |field: &str| {
-            body[field].as_str().map(str::to_owned).with_context(|| format!("{status}: {body}"))
-        };
-        Ok(Agent { id: text("agent_id")?, token: text("token")? })
+        anyhow::ensure!(status == 201, "{status}: {body}");
+        let text = |pointer: &str| tour::text_at(&body, pointer).to_owned();
+        Ok(Agent { id: text("/agent_id"), token: text("/token") })
     }
 
     async fn admin(&self, path: &str, body: &Value) -> Result<(u16, Value)> {

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -67,7 +67,6 @@ struct InFlight {
     upstream_status: Option<u16>,
     /// Set when the call failed after it was cleared.
     failed: Option<Denial>,
-    finished: bool,
 }
 
 pub struct Ctx {
@@ -91,7 +90,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         session.set_keepalive(Some(intake::KEEP_ALIVE_SECS));
         session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
-        if self.local.answer(session).await? {
+        if self.local.answer(session, &self.gate).await? {
             ctx.state = State::Local;
             return Ok(true);
         }
@@ -112,13 +111,13 @@ impl ProxyHttp for Gateway {
                     tries: 0,
                     upstream_status: None,
                     failed: None,
-                    finished: false,
                 }));
                 Ok(false)
             }
             Err(refused) => {
                 ctx.state = State::Refused;
-                reply::write(session, &refused, self.local.challenge(session, &refused)).await?;
+                let challenge = self.local.challenge(session, &refused, &self.gate);
+                reply::write(session, &refused, challenge).await?;
                 Ok(true)
             }
         }
@@ -186,7 +185,11 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
-        if response.status.is_informational() {
+        // 101 is informational by its number only: no other response follows it.
+        let interim = response.status.is_informational()
+            && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        if interim {
+            response::bare(response);
             return Ok(());
         }
         call.upstream_status = Some(response.status.as_u16());
@@ -220,7 +223,6 @@ impl ProxyHttp for Gateway {
         match call.flow.push(body.take(), end_of_stream) {
             Ok(out) => {
                 *body = out;
-                call.finished |= end_of_stream;
                 Ok(None)
             }
             Err(denial) => {
@@ -238,7 +240,6 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<Option<Bytes>> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
-        call.finished = true;
         match call.flow.trailers(trailers) {
             Ok(held_back) => Ok(held_back),
             Err(denial) => {
@@ -261,6 +262,10 @@ impl ProxyHttp for Gateway {
             return gone;
         }
         let refused = call.cleared.failed(denial.clone());
+        // Pingora closes the connection after a failure; the answer must say so, or the client's
+        // next request is lost on it. Only the real session can be told.
+        replay::uninstall(&mut session.downstream_session, &ctx.slot);
+        session.set_keepalive(None);
         if let Err(e) = reply::write(session, &refused, None).await {
             warn!(error = %e, "could not tell the client that the upstream failed");
         }
@@ -273,14 +278,16 @@ impl ProxyHttp for Gateway {
         true
     }
 
-    async fn logging(&self, session: &mut Session, _e: Option<&Error>, ctx: &mut Ctx) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
         let state = std::mem::replace(&mut ctx.state, State::Refused);
         if let State::Cleared(call) = state {
-            let InFlight { cleared, flow, upstream_status, failed, finished, .. } = *call;
+            let InFlight { cleared, flow, upstream_status, failed, .. } = *call;
             let scrubbed = flow.scrubbed();
-            self.gate
-                .finish(cleared, &Ended { upstream_status, scrubbed, failed, whole: finished });
+            self.gate.finish(
+                cleared,
+                &Ended { upstream_status, scrubbed, failed, whole: error.is_none() },
+            );
         }
     }
 }

@@ -128,18 +128,23 @@ impl Secrets {
         self.warnings.load_full()
     }
 
-    /// Reads the source again; an error leaves the old set in force. Blocks while it reads. Gives
-    /// back how many credentials there are.
-    pub fn reload(&self, now: Mono) -> Result<usize, SecretsError> {
+    /// Reads the source again; an error leaves the old set in force, also one of `accept`, which is
+    /// shown the new set first. Blocks while it reads. Gives back how many credentials there are.
+    pub fn reload<T, E: From<SecretsError>>(
+        &self,
+        now: Mono,
+        accept: impl FnOnce(&Vault) -> Result<T, E>,
+    ) -> Result<(usize, T), E> {
         let mut loaded_at = self.loaded_at.lock().unwrap_or_else(PoisonError::into_inner);
         // Also after an error: the next try comes with the next turn, not at once.
         *loaded_at = now;
         let (vault, warnings) = read(&self.source)?;
+        let accepted = accept(&vault)?;
         let count = vault.len();
         self.patterns.store(Arc::new(patterns(&vault)));
         self.vault.store(Arc::new(vault));
         self.warnings.store(Arc::new(warnings));
-        Ok(count)
+        Ok((count, accepted))
     }
 
     /// Whether the set in force has outlived its time; only what a command said has one.

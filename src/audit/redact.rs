@@ -8,6 +8,7 @@
 //! The values of known credentials are taken out wherever they stand, in any encoding, before
 //! anything is cut: an agent that pastes one must not bring it into the log.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -219,10 +220,13 @@ fn write(max_bytes: usize, known: &Arc<Patterns>, write: impl FnOnce(&mut Output
 }
 
 /// A short text that an agent chose, without the values of `known` credentials.
-pub fn scrubbed(text: &str, known: &Arc<Patterns>) -> String {
+pub fn scrubbed<'t>(text: &'t str, known: &Arc<Patterns>) -> Cow<'t, str> {
+    if known.is_empty() {
+        return Cow::Borrowed(text);
+    }
     match scrub_header_value(known, text.as_bytes()) {
-        Some((scrubbed, _)) => String::from_utf8_lossy(&scrubbed).into_owned(),
-        None => text.to_owned(),
+        Some((scrubbed, _)) => Cow::Owned(String::from_utf8_lossy(&scrubbed).into_owned()),
+        None => Cow::Borrowed(text),
     }
 }
 

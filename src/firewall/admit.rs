@@ -209,7 +209,7 @@ fn granted(terms: &Terms, order: &WorkOrder, call: &Call<'_>) -> Result<(), Deni
                     (&order.authorized_methods, Code::MethodNotAuthorized, "authorized_methods")
                 }
             };
-            if whitelist::lists_data(list, *what, target) {
+            if whitelist::lists_data(list, *what, target, terms.wildcard) {
                 return Ok(());
             }
             Err(Denial::new(
@@ -352,3 +352,6 @@ fn fits_intent(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,9 @@ use crate::gate::ticket::Ticket;
 use crate::gate::{Claims, Cleared, Gate, Refused};
 use crate::mcp::headers::ProtocolHeaders;
 
+const SESSION: HeaderName = HeaderName::from_static("x-arbiter-session");
+const AGENT_ID: HeaderName = HeaderName::from_static("x-agent-id");
+
 /// How long an idle connection is kept for the client's next request.
 pub(super) const KEEP_ALIVE_SECS: u64 = 60;
 
@@ -71,10 +74,10 @@ impl Intake {
                 let head = session.req_header();
                 let cleared = match route {
                     Route::Mcp => match claims(&head.headers) {
-                        Ok(claims) => gate.judge(ticket, caller, &claims, body).await?,
+                        Ok(claims) => gate.judge(ticket, &caller, &claims, body).await?,
                         Err(denial) => return Err(gate.refuse(ticket, denial).await),
                     },
-                    Route::Unchecked => gate.pass_unchecked(ticket, caller, body).await?,
+                    Route::Unchecked => gate.pass_unchecked(ticket, &caller, body).await?,
                 };
                 Ok((cleared, share))
             }
@@ -90,12 +93,12 @@ impl Intake {
     ) -> Result<(Route, crate::firewall::agent::Caller, Bytes, Option<OwnedSemaphorePermit>), Denial>
     {
         if session.as_http1().is_some() {
-            hygiene::line_ends(&session.to_h1_raw())?;
+            hygiene::raw_head(&session.to_h1_raw())?;
         }
         drop_nominated(session)?;
         let route = hygiene::route(session.req_header(), &self.head)?;
         let token = bearer(&session.req_header().headers)?;
-        let caller = gate.identify(ticket, token)?;
+        let caller = gate.identify(ticket, token).await?;
         let (body, share) = self.body(session).await?;
         Ok((route, caller, body, share))
     }
@@ -135,7 +138,8 @@ impl Intake {
             written.map_err(|_gone| broken_body())?;
         }
         let mut share = None;
-        self.reserve(&mut share, declared.unwrap_or(INITIAL_BUFFER.min(max)))?;
+        // No more than what is about to be held: a length is only a claim.
+        self.reserve(&mut share, declared.unwrap_or(max).min(INITIAL_BUFFER))?;
         let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(INITIAL_BUFFER));
         let whole = tokio::time::timeout(BODY_DEADLINE, async {
             while let Some(part) =
@@ -152,11 +156,17 @@ impl Intake {
         });
         match whole.await {
             Ok(Ok(())) => Ok((body.freeze(), share)),
-            Ok(Err(denial)) => Err(denial),
-            Err(_late) => Err(Denial::new(
-                Code::MalformedRequest,
-                format!("the body did not arrive within {} s", BODY_DEADLINE.as_secs()),
-            )),
+            Ok(Err(denial)) => {
+                // Where this body ends is not certain, so neither is where another request begins.
+                session.set_keepalive(None);
+                Err(denial)
+            }
+            Err(_late) => {
+                session.set_keepalive(None);
+                let secs = BODY_DEADLINE.as_secs();
+                let late = format!("the body did not arrive within {secs} s");
+                Err(Denial::new(Code::MalformedRequest, late))
+            }
         }
     }
 
@@ -245,7 +255,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denial> {
 }
 
 fn claims(headers: &HeaderMap) -> Result<Claims<'_>, Denial> {
-    let text = |name: &str| match headers.get(name) {
+    let text = |name: &HeaderName| match headers.get(name) {
         None => Ok(None),
         Some(value) => value.to_str().map(Some).map_err(|_not_text| {
             Denial::new(
@@ -255,8 +265,8 @@ fn claims(headers: &HeaderMap) -> Result<Claims<'_>, Denial> {
         }),
     };
     Ok(Claims {
-        session: text("x-arbiter-session")?,
-        agent: text("x-agent-id")?,
+        session: text(&SESSION)?,
+        agent: text(&AGENT_ID)?,
         protocol: ProtocolHeaders::read(headers)
             .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?,
     })

@@ -12,6 +12,7 @@
 //! the body tests that run against every upgrade.
 
 use std::mem;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
-use tokio::time::Instant;
+use tokio::time::{Sleep, sleep};
 
 /// How much of the body is handed over at a time.
 const SLICE: usize = 64 * 1024;
@@ -43,7 +44,8 @@ struct ReplaySession {
     slot: Slot,
     body: Bytes,
     position: usize,
-    first_byte_by: Option<Instant>,
+    /// Ends when the upstream's first byte has come too late; nothing once it has come.
+    late: Option<Pin<Box<Sleep>>>,
 }
 
 fn placeholder() -> Box<ServerSession> {
@@ -63,7 +65,8 @@ pub(super) fn install(
         slot: slot.clone(),
         body,
         position: 0,
-        first_byte_by: Instant::now().checked_add(first_byte_within),
+        // One timer for the whole wait: Pingora asks again at every step of the exchange.
+        late: Some(Box::pin(sleep(first_byte_within))),
     };
     **current = ServerSession::new_custom(Box::new(replay));
 }
@@ -73,7 +76,8 @@ pub(super) fn uninstall(current: &mut Box<ServerSession>, slot: &Slot) {
     if !current.is_custom() {
         return;
     }
-    drop(mem::replace(current, placeholder()));
+    // In place: the replay is dropped, and parks the real session in the slot.
+    **current = ServerSession::new_custom(Box::new(()));
     if let Some(real) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
         *current = real;
     }
@@ -108,18 +112,19 @@ impl ReplaySession {
 
     fn response_begins(&mut self, header: &ResponseHeader) {
         if !header.status.is_informational() {
-            self.first_byte_by = None;
+            self.late = None;
         }
     }
 
     /// Waits for the client to leave, no longer than the upstream's first byte may take.
     async fn idle(&mut self) -> Result<Option<Bytes>> {
-        let Some(by) = self.first_byte_by else {
-            return self.real_mut().read_body_or_idle(true).await;
+        let Self { inner: Some(real), late, .. } = self else {
+            return Error::e_explain(ErrorType::InternalError, "the session is here until drop");
         };
+        let Some(late) = late else { return real.read_body_or_idle(true).await };
         tokio::select! {
-            gone = self.real_mut().read_body_or_idle(true) => gone,
-            () = tokio::time::sleep_until(by) => {
+            gone = real.read_body_or_idle(true) => gone,
+            () = late.as_mut() => {
                 Error::e_explain(ErrorType::Custom(FIRST_BYTE_LATE), "upstream timed out")
             }
         }

@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use http::header;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use http::{HeaderName, HeaderValue, header};
 use pingora::http::RequestHeader;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType, Result};
+use smallvec::SmallVec;
+use uuid::Uuid;
 
 use super::hygiene;
 use crate::config;
@@ -27,6 +29,13 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a resolved name is believed.
 const NAME_TTL_US: u64 = 10_000_000;
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-arbiter-request-id");
+const AGENT_ID: HeaderName = HeaderName::from_static("x-agent-id");
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+
+/// Headers of `[proxy.upstream_headers]`, credentials already put in; replaced as a whole.
+pub type Headers = Vec<(HeaderName, HeaderValue)>;
+
 struct Resolved {
     addresses: Vec<SocketAddr>,
     at: Mono,
@@ -37,11 +46,12 @@ pub struct Upstream {
     url: config::Upstream,
     /// What `Host` says upstream.
     authority: String,
+    /// Where it is, if the URL says so by number.
+    fixed: Option<SocketAddr>,
     ca: Option<Arc<CaType>>,
     /// Longest silence inside a response.
     read_timeout: Duration,
-    /// Headers of `[proxy.upstream_headers]`, credentials already put in.
-    headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    headers: Arc<ArcSwap<Headers>>,
     resolved: ArcSwapOption<Resolved>,
 }
 
@@ -50,22 +60,22 @@ impl Upstream {
         url: config::Upstream,
         ca: Option<Arc<CaType>>,
         read_timeout: Duration,
-        headers: Vec<(http::HeaderName, http::HeaderValue)>,
+        headers: Arc<ArcSwap<Headers>>,
     ) -> Self {
         let authority = url.authority();
-        Self { url, authority, ca, read_timeout, headers, resolved: ArcSwapOption::empty() }
+        let fixed = url.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, url.port));
+        let resolved = ArcSwapOption::empty();
+        Self { url, authority, fixed, ca, read_timeout, headers, resolved }
     }
 
     /// The server to connect to at this try.
     pub(super) async fn peer(&self, attempt: u32, now: Mono) -> Result<Box<HttpPeer>> {
-        let addresses = self.addresses(now).await?;
-        let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(0);
-        let address =
-            addresses.get(index.checked_rem(addresses.len()).unwrap_or(0)).ok_or_else(|| {
-                Error::explain(ErrorType::ConnectError, "the upstream's name has no address")
-            })?;
+        let address = match self.fixed {
+            Some(fixed) => fixed,
+            None => self.named(attempt, now).await?,
+        };
         let tls = self.url.scheme == config::Scheme::Https;
-        let mut peer = HttpPeer::new(*address, tls, self.url.host.clone());
+        let mut peer = HttpPeer::new(address, tls, self.url.host.clone());
         let options = &mut peer.options;
         options.connection_timeout = Some(CONNECT_TIMEOUT);
         options.total_connection_timeout = Some(CONNECT_TIMEOUT.saturating_add(TLS_TIMEOUT));
@@ -77,18 +87,24 @@ impl Upstream {
         Ok(Box::new(peer))
     }
 
+    /// The address for this try among those that the upstream's name has.
+    async fn named(&self, attempt: u32, now: Mono) -> Result<SocketAddr> {
+        let addresses = self.addresses(now).await?;
+        let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(0);
+        let address = addresses.get(index.checked_rem(addresses.len()).unwrap_or(0)).copied();
+        address.ok_or_else(|| {
+            Error::explain(ErrorType::ConnectError, "the upstream's name has no address")
+        })
+    }
+
     async fn addresses(&self, now: Mono) -> Result<Vec<SocketAddr>> {
-        let bare = self.url.host.as_str();
-        if let Ok(ip) = bare.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, self.url.port)]);
-        }
         let known = self.resolved.load_full();
         if let Some(known) = &known
             && now.since(known.at) < NAME_TTL_US
         {
             return Ok(known.addresses.clone());
         }
-        match tokio::net::lookup_host((bare, self.url.port)).await {
+        match tokio::net::lookup_host((self.url.host.as_str(), self.url.port)).await {
             Ok(found) => {
                 let addresses: Vec<_> = found.collect();
                 self.resolved
@@ -105,7 +121,8 @@ impl Upstream {
 
     /// Turns the client's head into the one the upstream gets.
     pub(super) fn address(&self, request: &mut RequestHeader, cleared: &Cleared) -> Result<()> {
-        let behind: Vec<_> =
+        let mut buffer = [0; 36];
+        let behind: SmallVec<[HeaderName; 4]> =
             request.headers.keys().filter(|name| hygiene::stays_behind(name)).cloned().collect();
         for name in behind {
             request.remove_header(&name);
@@ -113,10 +130,10 @@ impl Upstream {
         request.remove_header(&header::TRANSFER_ENCODING);
         request.insert_header(header::HOST, self.authority.as_str())?;
         request.insert_header(header::CONTENT_LENGTH, cleared.body().len())?;
-        request.insert_header(header::ACCEPT_ENCODING, "identity")?;
-        request.insert_header("x-arbiter-request-id", cleared.request_id().to_string())?;
-        request.insert_header("x-agent-id", cleared.agent().to_string())?;
-        for (name, value) in &self.headers {
+        request.insert_header(header::ACCEPT_ENCODING, IDENTITY)?;
+        request.insert_header(REQUEST_ID, hyphenated(cleared.request_id(), &mut buffer))?;
+        request.insert_header(AGENT_ID, hyphenated(cleared.agent().0, &mut buffer))?;
+        for (name, value) in self.headers.load().iter() {
             request.insert_header(name.clone(), value.clone())?;
         }
         if request.uri.path() == "/"
@@ -130,4 +147,9 @@ impl Upstream {
         }
         Ok(())
     }
+}
+
+/// An id as a header's value, without a text of its own.
+fn hyphenated(id: Uuid, buffer: &mut [u8; 36]) -> &str {
+    id.as_hyphenated().encode_lower(buffer)
 }

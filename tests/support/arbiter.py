@@ -116,7 +116,6 @@ class Arbiter:
             **{k: v for k, v in os.environ.items() if not k.startswith("ARBITER_")},
             "ARBITER_ADMIN_API_KEY": self.api_key,
             "ARBITER_SIGNING_SECRET": secrets.token_hex(32),
-            "ARBITER_STORAGE_ENCRYPTION_KEY": secrets.token_hex(32),
             **self.environment,
         }
         try:

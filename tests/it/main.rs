@@ -1,0 +1,32 @@
+//! What a client, an operator and an upstream see: the real program over real sockets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    clippy::needless_pass_by_value,
+    clippy::unchecked_time_subtraction,
+    reason = "a test that cannot go on should stop where it is, and watches a clock of its own; `json!` gives values"
+)]
+
+mod chain;
+mod golden;
+mod harness;
+mod raw;
+
+mod audit_log;
+mod bad_tokens;
+mod bodies;
+mod house;
+mod identity;
+mod issuer;
+mod late;
+mod limits;
+mod lists;
+mod malformed;
+mod providers;
+mod refusals;
+mod restart;
+mod streams;
