@@ -29,6 +29,7 @@ use serde::Serialize;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin, Limiter};
+use crate::audit::checkpoint::SigningKey;
 use crate::audit::redact::Redactor;
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
@@ -322,6 +323,7 @@ impl Parts {
             templates: self.templates.clone(),
             headers: self.headers.clone(),
             metrics: self.metrics.clone(),
+            audit: self.audit.clone(),
         };
         reloads.start(control, config);
     }
@@ -380,10 +382,14 @@ fn terms(config: &Config) -> Terms {
 
 fn audit_settings(config: &Config) -> Result<audit::Settings> {
     let audit = &config.audit;
-    let node_id = match &audit.node_id {
-        Some(name) => name.clone(),
-        None if audit.enabled => node::id(&audit.file_path)?,
-        None => String::new(),
+    let node_id = match (&audit.node_id, &audit.checkpoint_key_file) {
+        (Some(name), _) => name.clone(),
+        (None, _) if !audit.enabled => String::new(),
+        (None, Some(key)) => SigningKey::load(key)
+            .with_context(|| format!("`audit.checkpoint_key_file` {}", key.display()))?
+            .name()
+            .to_owned(),
+        (None, None) => node::id(&audit.file_path)?,
     };
     Ok(audit::Settings {
         enabled: audit.enabled,
@@ -396,6 +402,17 @@ fn audit_settings(config: &Config) -> Result<audit::Settings> {
         },
         node_id,
         max_argument_bytes: audit.max_argument_bytes,
+        rotation: audit::Rotation {
+            bytes: audit.rotate_bytes,
+            secs: audit.rotate_secs,
+            compress: audit.compress_rotated,
+        },
+        checkpoints: audit.checkpoint_key_file.clone().map(|key_file| audit::CheckpointSettings {
+            key_file,
+            every_records: audit.checkpoint_records,
+            every_secs: audit.checkpoint_secs,
+        }),
+        max_unauthenticated_records_per_sec: audit.max_unauthenticated_records_per_sec,
     })
 }
 

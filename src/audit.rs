@@ -38,6 +38,15 @@
 //! `require_healthy = false` such requests go through and are counted the same way.
 //!
 //! An advisory lock on both files keeps a second process out.
+//!
+//! # What else stands beside the log
+//!
+//! When the log is full or old it is put aside as `<log>.000001`, `<log>.000002` and so on, each
+//! compressed if that is asked for, and the chain goes on in an empty file ([`files`]). With a key,
+//! the node signs every so often how far the chain has got, into `<log>.checkpoints`: who keeps what
+//! was signed can prove a rewrite, a cut or a splice ([`checkpoint`]). Refusals of requests that
+//! nobody has proven to be his are recorded one by one up to a rate and counted beyond it
+//! ([`flood`]).
 
 use std::fs;
 use std::io;
@@ -51,49 +60,36 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 
 pub mod chain;
+pub mod checkpoint;
+mod compress;
+pub mod files;
+mod flood;
 mod inbox;
 mod journal;
 mod log;
 pub mod record;
 mod recover;
 pub mod redact;
+mod settings;
+mod signer;
 pub mod verify;
 mod writer;
 
 use chain::Link;
+use flood::{Flood, Fold};
 use inbox::{Inbox, Job};
 use journal::{Journal, Lease, Place};
 use log::Log;
 pub use record::{Completion, Decision, Detail, Draft, Entry, Event, Outcome};
 pub use redact::{Redacted, Redactor};
-use writer::Writer;
+pub use settings::{CheckpointSettings, Durability, Rotation, Settings};
+use signer::{Latest, Signer};
+use writer::{Begin, Writer};
 
 /// Journal slots of 2 KiB: how many calls can be under way, fewer if their arguments are long.
 const SLOTS: u32 = 8_192;
 /// Refusals that may wait to be written.
 const MAX_WAITING_RECORDS: usize = 8_192;
-
-/// When a record counts as written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// The operating system has it: it outlives this process.
-    Write,
-    /// The disk has it: it outlives a power cut.
-    Sync,
-}
-
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub enabled: bool,
-    pub path: PathBuf,
-    /// Whether requests are refused while they cannot be recorded.
-    pub require_healthy: bool,
-    pub hash_chain: bool,
-    pub durability: Durability,
-    pub node_id: String,
-    /// For [`Redactor::redact`]; the log itself does not cut arguments.
-    pub max_argument_bytes: usize,
-}
 
 /// Why the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +102,8 @@ pub enum OpenError {
     Journal { path: PathBuf },
     #[error("cannot open `{}` for the audit log", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("`audit.checkpoint_key_file` `{}` {problem}", path.display())]
+    CheckpointKey { path: PathBuf, problem: String },
     #[error("cannot start the audit writer")]
     Thread(#[source] io::Error),
 }
@@ -148,11 +146,13 @@ struct Shared {
     /// Requests without a record since the last `audit_gap`.
     unrecorded: AtomicU64,
     written: AtomicU64,
-    log_inode: AtomicU64,
+    log_identity: AtomicU64,
     log_length: AtomicU64,
     link: Mutex<Link>,
     journal: Journal,
     inbox: Inbox,
+    flood: Flood,
+    latest_checkpoint: Latest,
 }
 
 impl Audit {
@@ -209,7 +209,12 @@ impl Audit {
     /// A request that cannot be recorded is counted, and the count is recorded later.
     pub async fn record(&self, entry: Entry, outcome: Outcome) -> Result<(), AuditUnavailable> {
         let Some(shared) = &self.shared else { return Ok(()) };
-        let Err(error) = shared.record(&entry, outcome).await else { return Ok(()) };
+        let recorded = if shared.is_one_too_many(&entry) {
+            shared.count(&entry).await
+        } else {
+            shared.record(&entry, outcome).await
+        };
+        let Err(error) = recorded else { return Ok(()) };
         shared.unrecorded.fetch_add(1, Ordering::SeqCst);
         if shared.require_healthy { Err(error) } else { Ok(()) }
     }
@@ -219,11 +224,32 @@ impl Audit {
     pub fn note(&self, entry: &Entry, outcome: Outcome) {
         let Some(shared) = &self.shared else { return };
         let (written, _nobody_waits) = oneshot::channel();
-        let draft = Draft::new(entry, &shared.node_id, 0);
-        let taken = self.healthy() && shared.inbox.push(Job::Record { draft, outcome, written });
+        let taken = if shared.is_one_too_many(entry) {
+            shared.fold(entry).is_ok()
+        } else {
+            let draft = Draft::new(entry, &shared.node_id, 0);
+            self.healthy() && shared.inbox.push(Job::Record { draft, outcome, written })
+        };
         if !taken {
             shared.unrecorded.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    /// The last checkpoint, as it was signed; none without a key or before the first.
+    pub fn checkpoint(&self) -> Option<String> {
+        let shared = self.shared.as_ref()?;
+        shared.latest_checkpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has the writer look at once which file stands in the log's place, and open it if it is not
+    /// the one it writes to: for whoever has moved the log away.
+    pub async fn reopen(&self) -> Result<(), AuditUnavailable> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        let (looked, wait) = oneshot::channel();
+        if !shared.inbox.push(Job::Reopen { looked }) {
+            return Err(AuditUnavailable::Unhealthy);
+        }
+        wait.await.map_err(|_gone| AuditUnavailable::Unhealthy)
     }
 
     /// Writes what was handed over and stops. Receipts completed later are found in the journal
@@ -253,14 +279,7 @@ impl Shared {
         let line = draft.reserved_and_line();
         let lease = self.journal.take(line.len().saturating_sub(journal::RESERVED));
         let lease = lease.ok_or(AuditUnavailable::NoRoom)?;
-        // INVARIANT: the inode is read first; see `Writer::publish`.
-        let inode = self.log_inode.load(Ordering::Acquire);
-        let place = Place { inode, length: self.log_length.load(Ordering::Acquire) };
-        if let Err(error) = self.journal.write(&lease, line, place) {
-            if !self.journal_failed.swap(true, Ordering::SeqCst) {
-                tracing::error!(%error, "audit journal cannot be written");
-            }
-            self.healthy.store(false, Ordering::SeqCst);
+        if !self.write_to_journal(&lease, line) {
             self.inbox.push(Job::Withdrawn { lease });
             return Err(AuditUnavailable::Unhealthy);
         }
@@ -274,6 +293,66 @@ impl Shared {
             }
         }
         Ok(held)
+    }
+
+    /// Writes a line into its slots; if that fails nothing more is admitted.
+    fn write_to_journal(&self, lease: &Lease, line: &mut [u8]) -> bool {
+        // INVARIANT: which file it is is read first; see `Writer::publish`.
+        let inode = self.log_identity.load(Ordering::Acquire);
+        let place = Place { inode, length: self.log_length.load(Ordering::Acquire) };
+        let Err(error) = self.journal.write(lease, line, place) else { return true };
+        if !self.journal_failed.swap(true, Ordering::SeqCst) {
+            tracing::error!(%error, "audit journal cannot be written");
+        }
+        self.healthy.store(false, Ordering::SeqCst);
+        false
+    }
+
+    /// Whether this is a refusal of a request whose token nobody has verified, and there were
+    /// enough of them in this second.
+    fn is_one_too_many(&self, entry: &Entry) -> bool {
+        let unproven = entry.principal.is_none() && entry.event.is_none();
+        let refused = entry.decision == Decision::Deny;
+        refused && unproven && !self.flood.has_room(self.clock.mono())
+    }
+
+    /// Counts a refusal instead of recording it by itself.
+    async fn count(&self, entry: &Entry) -> Result<(), AuditUnavailable> {
+        self.fold(entry)?;
+        if self.durable {
+            let (synced, wait) = oneshot::channel();
+            if !self.inbox.push(Job::Sync { synced }) || wait.await.is_err() {
+                return Err(AuditUnavailable::Unhealthy);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a refusal to the record that counts its cause, and writes that to the journal.
+    fn fold(&self, entry: &Entry) -> Result<(), AuditUnavailable> {
+        if !self.healthy.load(Ordering::SeqCst) {
+            return Err(AuditUnavailable::Unhealthy);
+        }
+        let cause = flood::cause(entry);
+        let mut state = self.flood.lock();
+        let mut fold = if let Some(fold) = state.folds.remove(cause) {
+            fold
+        } else {
+            let lease = self.journal.take(journal::ONE_SLOT_BYTES);
+            Fold::new(entry, self.clock.mono(), lease.ok_or(AuditUnavailable::NoRoom)?)
+        };
+        let mut line = fold.line_with_one_more(entry.timestamp, &self.node_id);
+        let fits = line.len() <= journal::RESERVED + journal::ONE_SLOT_BYTES;
+        let written = fits && self.write_to_journal(&fold.lease, &mut line);
+        if written {
+            fold.add(entry.timestamp);
+        }
+        if fold.is_empty() {
+            self.inbox.push(Job::Withdrawn { lease: fold.lease });
+        } else {
+            state.folds.insert(cause, fold);
+        }
+        if written { Ok(()) } else { Err(AuditUnavailable::Unhealthy) }
     }
 
     async fn record(&self, entry: &Entry, outcome: Outcome) -> Result<(), AuditUnavailable> {
@@ -356,7 +435,21 @@ fn prepare(
     let (journal, closed, found) = Journal::open(&beside(&path, ".journal"), slots)?;
     let mut log = Log::open(&path)?;
     let mended = recover::mend(&mut log)?;
-    let (link, missing) = recover::resume(&mended, found.link);
+    let closed_link = match mended.link {
+        Some(_) => None,
+        None => files::last_link(&path).map_err(failed)?,
+    };
+    let latest = Latest::default();
+    let durable = settings.durability == Durability::Sync;
+    let now = clock.mono();
+    let signer = settings.checkpoints.as_ref().map(|checkpoints| {
+        let latest = Arc::clone(&latest);
+        Signer::open(&path, checkpoints, &settings.node_id, durable, now, latest)
+    });
+    let signer = signer.transpose()?;
+    let signed = signer.as_ref().and_then(Signer::last);
+    let known = [found.link, signed].into_iter().flatten().max_by_key(|link| link.sequence);
+    let (link, missing) = recover::resume(&mended, closed_link, known);
     let (settled, unfinished) = recover::sort_out(&log, found.open).map_err(failed)?;
 
     let shared = Arc::new(Shared {
@@ -364,16 +457,18 @@ fn prepare(
         node_id: settings.node_id,
         require_healthy: settings.require_healthy,
         hash_chain: settings.hash_chain,
-        durable: settings.durability == Durability::Sync,
+        durable,
         healthy: AtomicBool::new(true),
         journal_failed: AtomicBool::new(false),
         unrecorded: AtomicU64::new(0),
         written: AtomicU64::new(0),
-        log_inode: AtomicU64::new(0),
+        log_identity: AtomicU64::new(0),
         log_length: AtomicU64::new(0),
         link: Mutex::new(link),
         journal,
         inbox: Inbox::new(MAX_WAITING_RECORDS),
+        flood: Flood::new(settings.max_unauthenticated_records_per_sec),
+        latest_checkpoint: latest,
     });
     let events = mended.event.into_iter().chain(missing);
     let mut pending: Vec<Job> = events.map(|event| writer::event_line(&shared, event)).collect();
@@ -381,7 +476,16 @@ fn prepare(
         unfinished.into_iter().map(|call| Job::Line { line: call.line, lease: Some(call.lease) }),
     );
     let settled = settled.into_iter().map(|call| call.lease).collect();
-    let writer = Writer::new(Arc::clone(&shared), log, closed, link, pending, settled);
+    let writer = Writer::new(Begin {
+        shared: Arc::clone(&shared),
+        log,
+        closed,
+        link,
+        pending,
+        settled,
+        rotation: settings.rotation,
+        signer,
+    });
     Ok((shared, writer))
 }
 

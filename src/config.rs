@@ -160,8 +160,19 @@ pub struct Audit {
     pub hash_chain: bool,
     pub durability: Durability,
     pub max_argument_bytes: usize,
-    /// `None`: the host's name and a random part that the start-up keeps.
+    /// `None`: the checkpoint key's name, or the host's name and a random part that the start-up
+    /// keeps.
     pub node_id: Option<String>,
+    /// 0: the file is never put aside for its size.
+    pub rotate_bytes: u64,
+    /// 0: the file is never put aside for its age.
+    pub rotate_secs: u64,
+    pub compress_rotated: bool,
+    /// `None`: no checkpoints are signed.
+    pub checkpoint_key_file: Option<PathBuf>,
+    pub checkpoint_records: u64,
+    pub checkpoint_secs: u64,
+    pub max_unauthenticated_records_per_sec: u32,
 }
 
 /// When a record counts as written.

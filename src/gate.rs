@@ -286,7 +286,8 @@ impl Gate {
             .map_err(|e| Denial::new(Code::NotJson, format!("the body is not strict JSON: {e}")))?;
         let message = message::read(&doc).map_err(|bad| self.malformed(bad, reply))?;
         reply.id = echoed_id(&message);
-        ticket.describe(&message, &self.redactor, self.settings.max_argument_bytes);
+        let known = self.secrets.patterns();
+        ticket.describe(&message, &self.redactor, self.settings.max_argument_bytes, &known);
         self.count_tools(&message);
         let era = headers::agree(&claims.protocol, &message)
             .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::credentials::{Vault, VaultError};
+use crate::credentials::{Patterns, Vault, VaultError};
 use crate::firewall::time::Mono;
 
 mod cache;
@@ -95,6 +95,8 @@ pub struct Secrets {
     source: Source,
     vault: ArcSwap<Vault>,
     warnings: ArcSwap<Vec<String>>,
+    /// Finds every value in force, wherever it stands.
+    patterns: ArcSwap<Patterns>,
     /// When the set in force was read; also lets one reload happen at a time.
     loaded_at: Mutex<Mono>,
 }
@@ -105,6 +107,7 @@ impl Secrets {
         let (vault, warnings) = read(&source)?;
         Ok(Self {
             source,
+            patterns: ArcSwap::from_pointee(patterns(&vault)),
             vault: ArcSwap::from_pointee(vault),
             warnings: ArcSwap::from_pointee(warnings),
             loaded_at: Mutex::new(now),
@@ -114,6 +117,11 @@ impl Secrets {
     /// The credentials in force.
     pub fn vault(&self) -> Arc<Vault> {
         self.vault.load_full()
+    }
+
+    /// What finds the values of all credentials in force.
+    pub fn patterns(&self) -> Arc<Patterns> {
+        self.patterns.load_full()
     }
 
     /// What an operator should know about the set in force.
@@ -134,6 +142,7 @@ impl Secrets {
         let (vault, warnings) = read(&self.source)?;
         let accepted = accept(&vault)?;
         let count = vault.len();
+        self.patterns.store(Arc::new(patterns(&vault)));
         self.vault.store(Arc::new(vault));
         self.warnings.store(Arc::new(warnings));
         Ok((count, accepted))
@@ -146,6 +155,12 @@ impl Secrets {
         let ttl_us = u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX);
         now.0.saturating_sub(loaded_at.0) >= ttl_us
     }
+}
+
+/// Those too short to be used are left out: they are never sent, and they stand everywhere.
+fn patterns(vault: &Vault) -> Patterns {
+    let secrets = vault.iter().filter(|secret| !secret.is_too_short());
+    Patterns::new(secrets.map(|secret| secret.value.expose().as_bytes()))
 }
 
 fn read(source: &Source) -> Result<(Vault, Vec<String>), SecretsError> {

@@ -10,6 +10,7 @@ use arbiter::audit::chain::{Link, seal};
 use arbiter::audit::verify::{Options, Start, verify};
 use arbiter::audit::{Audit, Decision, Draft, Durability, Entry, Outcome, Redactor, Settings};
 use arbiter::clock::Clock;
+use arbiter::credentials::Patterns;
 use arbiter::firewall::agent::AgentId;
 use arbiter::firewall::session::SessionId;
 use arbiter::firewall::time::Timestamp;
@@ -36,7 +37,7 @@ fn entry() -> Entry {
         mcp_method: Some("tools/call".to_owned()),
         tool_called: Some("read_file".to_owned()),
         tools_called: vec!["read_file".to_owned()],
-        arguments: Some(redactor.redact(doc.root(), 8_192)),
+        arguments: Some(redactor.redact(doc.root(), 8_192, &Arc::new(Patterns::new([])))),
         policy_matched: Some("read-basic".into()),
         policy_version: Some("sha256:0123456789abcdef".into()),
         ..Entry::new(Timestamp(1_800_000_000_000_000), Uuid::new_v4(), Decision::Allow)
@@ -48,15 +49,8 @@ fn memory() -> tempfile::TempDir {
 }
 
 fn open(folder: &tempfile::TempDir, durability: Durability) -> Audit {
-    let settings = Settings {
-        enabled: true,
-        path: folder.path().join("audit.jsonl"),
-        require_healthy: true,
-        hash_chain: true,
-        durability,
-        node_id: "node-1".to_owned(),
-        max_argument_bytes: 8_192,
-    };
+    let settings =
+        Settings { durability, ..Settings::at(folder.path().join("audit.jsonl"), "node-1") };
     Audit::open(settings, Clock::system()).expect("the log opens")
 }
 
@@ -64,7 +58,7 @@ fn open(folder: &tempfile::TempDir, durability: Durability) -> Audit {
 fn redact(bencher: Bencher<'_, '_>) {
     let doc = Doc::parse(ARGUMENTS.as_bytes()).expect("the arguments are JSON");
     let redactor = Redactor::new(&[], false).expect("the built-in patterns are good");
-    bencher.bench(|| redactor.redact(black_box(doc.root()), 8_192));
+    bencher.bench(|| redactor.redact(black_box(doc.root()), 8_192, &Arc::new(Patterns::new([]))));
 }
 
 #[divan::bench]
@@ -148,7 +142,7 @@ fn verify_a_log(bencher: Bencher<'_, '_>, threads: usize) {
         link = seal(&mut log, start, &link);
         log.push(b'\n');
     }
-    let options = Options { start: Start::Genesis, expected_head: Some(link), threads };
+    let options = Options { start: Start::Genesis, known: &[link], threads };
     bencher.counter(BytesCount::new(log.len())).bench(|| {
         let report = verify(&log[..], &options).expect("memory is read");
         assert!(report.is_intact());

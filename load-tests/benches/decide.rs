@@ -16,10 +16,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use arbiter::audit::{self, Audit, Durability, Redactor};
+use arbiter::audit::{self, Audit, Redactor};
 use arbiter::clock::Clock;
 use arbiter::config::Secret;
-use arbiter::credentials;
+use arbiter::credentials::{self, Patterns};
 use arbiter::firewall::admit::{self, Decided};
 use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
 use arbiter::firewall::checks::drift::UnknownIntent;
@@ -206,12 +206,7 @@ async fn gate(folder: &Path, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
     let rulebook = Rulebook::load(Some(&file), terms()).expect("the policies are right");
     let audit = audit::Settings {
         enabled: audited,
-        path: folder.join("audit.jsonl"),
-        require_healthy: true,
-        hash_chain: true,
-        durability: Durability::Write,
-        node_id: "bench".to_owned(),
-        max_argument_bytes: 8_192,
+        ..audit::Settings::at(folder.join("audit.jsonl"), "bench")
     };
     let audit = Audit::open(audit, clock.clone()).expect("the log can be opened");
     let metrics = Metrics::new();
@@ -316,7 +311,8 @@ fn e_redact(bencher: Bencher<'_, '_>) {
     let doc = Doc::parse(CALL.as_bytes()).expect("the call is JSON");
     let arguments = doc.root().get("params").and_then(|params| params.get("arguments"));
     let arguments = arguments.expect("the call has arguments");
-    bencher.bench_local(|| redactor.redact(black_box(arguments), 8_192));
+    let none = Arc::new(Patterns::new([]));
+    bencher.bench_local(|| redactor.redact(black_box(arguments), 8_192, &none));
 }
 
 /// A request's record is opened and its token is known.

@@ -1,12 +1,16 @@
-//! How far the audit log has got: what an operator writes down elsewhere to pin it.
+//! How far the audit log has got, as it is and as it was signed: what an operator keeps elsewhere
+//! to pin it; and the hint that the log was moved away.
 
 use std::sync::Arc;
 
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
-use super::error::ApiError;
+use super::error::{ApiError, Code};
+use super::record::Change;
 use super::routes::{Answer, Input};
 
 #[derive(Serialize, JsonSchema)]
@@ -21,4 +25,24 @@ pub struct AuditHead {
 pub(super) async fn head(admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {
     let head = admin.audit.head();
     Answer::of(&AuditHead { sequence: head.sequence, hash: head.hash, healthy: head.healthy })
+}
+
+/// The last checkpoint, byte for byte as it was signed.
+pub(super) async fn checkpoint(admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {
+    let Some(note) = admin.audit.checkpoint() else {
+        return Err(ApiError::not_found("checkpoint"));
+    };
+    let response = ([(CONTENT_TYPE, "text/plain; charset=utf-8")], note).into_response();
+    Ok(Answer::Whole(Box::new(response)))
+}
+
+/// Opens the log anew if it was moved away.
+pub(super) async fn reopen(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let announced = admin.announce(Change::new("audit.reopen")).await?;
+    if let Err(error) = admin.audit.reopen().await {
+        let message = format!("{error}: see the log for the cause");
+        return Err(announced.refused(ApiError::new(Code::AuditUnavailable, message)));
+    }
+    announced.done();
+    head(admin, input).await
 }

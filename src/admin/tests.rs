@@ -74,12 +74,7 @@ impl Bench {
         let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
         let audit = audit::Settings {
             enabled: config.audit.enabled,
-            path: dir.path().join("audit.jsonl"),
-            require_healthy: true,
-            hash_chain: true,
-            durability: audit::Durability::Write,
-            node_id: "test".to_owned(),
-            max_argument_bytes: 8_192,
+            ..audit::Settings::at(dir.path().join("audit.jsonl"), "test")
         };
         let audit = Arc::new(Audit::open(audit, clock.clone()).unwrap());
         let store = Arc::new(Store::memory());

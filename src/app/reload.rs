@@ -1,5 +1,5 @@
 //! What is read again while serving: policies when their files change, credentials when they have
-//! outlived their time, both at SIGHUP. What cannot be read leaves the old set in force.
+//! outlived their time, both at SIGHUP, which also opens an audit log that was moved away anew. What cannot be read leaves the old set in force.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::{self, Config, CredentialProvider};
 use crate::credentials::Vault;
@@ -36,6 +37,7 @@ pub(super) struct Reloads {
     pub(super) templates: Arc<Templates>,
     pub(super) headers: Arc<ArcSwap<Headers>>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) audit: Arc<Audit>,
 }
 
 impl Reloads {
@@ -67,6 +69,10 @@ impl Reloads {
             return;
         };
         while hangup.recv().await.is_some() {
+            match self.audit.reopen().await {
+                Ok(()) => info!("audit log is the one in its place"),
+                Err(error) => warn!(%error, "audit log could not be looked after"),
+            }
             let rulebook = self.rulebook.clone();
             if let Ok(reloaded) = tokio::task::spawn_blocking(move || rulebook.reload()).await {
                 told(&self.metrics, &self.rulebook.rules(), reloaded);

@@ -35,6 +35,19 @@ impl HexHash {
         hex.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')).then_some(Self(hex))
     }
 
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        let mut hex = [b'0'; HEX];
+        hex.copy_from_slice(blake3::Hash::from_bytes(bytes).to_hex().as_bytes());
+        Self(hex)
+    }
+
+    /// The hash itself.
+    pub fn to_bytes(&self) -> [u8; 32] {
+        let hash = blake3::Hash::from_hex(self.0);
+        // INVARIANT: whoever makes a `HexHash` puts 64 hexadecimal digits into it.
+        hash.map_or([0; 32], |hash| *hash.as_bytes())
+    }
+
     pub fn as_bytes(&self) -> &[u8; HEX] {
         &self.0
     }
@@ -133,7 +146,7 @@ pub enum Damage {
     TruncatedTail,
     #[error("the log ends at {found}, but {expected} had been reached")]
     MissingTail { expected: u64, found: u64 },
-    #[error("the log does not hold the expected hash at {expected}")]
+    #[error("the log was written anew: the hash at {expected} is not the one that was known")]
     OtherHead { expected: u64 },
 }
 
@@ -146,7 +159,13 @@ pub struct Finding {
 
 /// A run of lines that was checked, and how it can be joined to the run before it.
 #[derive(Clone, Debug, Default)]
-pub struct Walk {
+pub struct Walk<'k> {
+    /// Links that the chain is known to have had, sorted by their sequence.
+    known: &'k [Link],
+    /// The first of them that lies at or behind the last line.
+    next_known: usize,
+    /// How many of them were met.
+    pub known_met: u64,
     pub lines: u64,
     pub records: u64,
     /// The first seal, not yet tied to anything, and the lines up to it.
@@ -158,10 +177,10 @@ pub struct Walk {
     pub findings_left_out: u64,
 }
 
-impl Walk {
-    /// A walk that goes on after `before`.
-    pub fn after(before: Link) -> Self {
-        Self { last: Some(before), ..Self::default() }
+impl<'k> Walk<'k> {
+    /// A walk that goes on after `before`, if that is given, and must meet what is `known`.
+    pub fn new(before: Option<Link>, known: &'k [Link]) -> Self {
+        Self { last: before, known, ..Self::default() }
     }
 
     /// The last link that was read, if any.
@@ -186,6 +205,7 @@ impl Walk {
             self.note(self.lines, Damage::HashMismatch);
         }
         self.tie(self.lines, self.skipped, &seal);
+        self.compare(&seal.link);
         self.first.get_or_insert((self.lines, seal));
         self.records += 1;
         self.last = Some(seal.link);
@@ -207,6 +227,7 @@ impl Walk {
         self.findings_left_out += next.findings_left_out;
         self.lines += next.lines;
         self.records += next.records;
+        self.known_met += next.known_met;
         self.last = next.last.or(self.last);
     }
 
@@ -216,6 +237,26 @@ impl Walk {
             self.findings.push(Finding { line, damage });
         } else {
             self.findings_left_out += 1;
+        }
+    }
+
+    /// Compares a link with the one that is known to stand there.
+    fn compare(&mut self, found: &Link) {
+        let at_or_behind =
+            |at: usize| self.known.get(at).is_none_or(|k| k.sequence >= found.sequence);
+        let before = |at: usize| at == 0 || !at_or_behind(at - 1);
+        if !(at_or_behind(self.next_known) && before(self.next_known)) {
+            self.next_known = self.known.partition_point(|k| k.sequence < found.sequence);
+        }
+        let rest = self.known.get(self.next_known..).unwrap_or_default();
+        let (mut met, mut other) = (0, false);
+        for known in rest.iter().take_while(|known| known.sequence == found.sequence) {
+            met += u64::from(known.hash == found.hash);
+            other |= known.hash != found.hash;
+        }
+        self.known_met += met;
+        if other {
+            self.note(self.lines, Damage::OtherHead { expected: found.sequence });
         }
     }
 

@@ -34,6 +34,8 @@ pub(super) enum Job {
     Record { draft: Draft, outcome: Outcome, written: oneshot::Sender<()> },
     /// Somebody waits until the journal is on the disk.
     Sync { synced: oneshot::Sender<()> },
+    /// Somebody waits until the writer has looked which file stands in the log's place.
+    Reopen { looked: oneshot::Sender<()> },
 }
 
 /// Whether jobs may come in.
@@ -87,7 +89,7 @@ impl Inbox {
                 state.records += 1;
                 true
             }
-            Job::Sync { .. } => true,
+            Job::Sync { .. } | Job::Reopen { .. } => true,
         };
         state.jobs.push(job);
         let enough = state.jobs.len() == ENOUGH;

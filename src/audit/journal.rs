@@ -25,7 +25,7 @@ use super::chain::Link;
 
 mod layout;
 
-pub(super) use layout::{Place, SLOT_HEAD_BYTES as RESERVED};
+pub(super) use layout::{PART_BYTES as ONE_SLOT_BYTES, Place, SLOT_HEAD_BYTES as RESERVED};
 use layout::{SLOT_BYTES, SlotHead};
 
 /// Slots that one admission holds until its line is in the log.

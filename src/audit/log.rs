@@ -1,12 +1,16 @@
 //! The log's file: whole lines are added to its end, or nothing is.
+//!
+//! Rotation puts an empty file in its place, and the old one aside under the next number. The new
+//! file is made and locked before the old one is moved, so that what cannot be made moves nothing.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::OpenError;
 use super::journal::{lock, sync_folder};
+use super::{OpenError, files, record};
+use crate::firewall::time::Timestamp;
 
 /// What became of the file since it was last written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,12 @@ pub(super) struct Log {
     pub(super) length: u64,
     /// A failed write left bytes behind `length` that are still to be cut off.
     ragged: bool,
+    /// The number that this file gets when it is closed.
+    number: u64,
+    /// When the file's first line was written.
+    started: Option<Timestamp>,
+    /// The folder may not have the file's name on the disk yet.
+    name_unsynced: bool,
     #[cfg(test)]
     pub(super) fault: faults::Fault,
 }
@@ -50,13 +60,18 @@ impl Log {
         if meta.len() == 0 {
             sync_folder(path).map_err(failed)?;
         }
+        let mut first = [0; 64];
+        let read = file.read_at(&mut first, 0).map_err(failed)?;
         Ok(Self {
             path: path.to_owned(),
-            file,
             inode: meta.ino(),
             device: meta.dev(),
             length: meta.len(),
             ragged: false,
+            number: files::next_number(path).map_err(failed)?,
+            started: first.get(..read).and_then(record::timestamp_of),
+            name_unsynced: false,
+            file,
             #[cfg(test)]
             fault: faults::Fault::default(),
         })
@@ -79,6 +94,10 @@ impl Log {
     /// Adds whole lines; if that fails the file is as it was, or will be before the next try.
     pub(super) fn append(&mut self, lines: &[u8], durable: bool) -> io::Result<()> {
         self.trim()?;
+        if durable && self.name_unsynced {
+            sync_folder(&self.path)?;
+            self.name_unsynced = false;
+        }
         let written = self.write(lines).and_then(|()| if durable { self.sync() } else { Ok(()) });
         if let Err(error) = written {
             self.ragged = true;
@@ -86,8 +105,49 @@ impl Log {
             drop(self.trim());
             return Err(error);
         }
+        if self.length == 0 {
+            self.started = record::timestamp_of(lines);
+        }
         self.length += lines.len() as u64;
         Ok(())
+    }
+
+    /// When the file's first line was written, if it has one.
+    pub(super) fn started(&self) -> Option<Timestamp> {
+        self.started.filter(|_| self.length > 0)
+    }
+
+    /// Which file this is: its inode, and its number, because inodes are used again.
+    pub(super) fn identity(&self) -> u64 {
+        self.inode ^ self.number.rotate_right(16)
+    }
+
+    /// Puts the file aside and begins an empty one; on an error all is as it was.
+    pub(super) fn rotate(&mut self) -> io::Result<PathBuf> {
+        self.trim()?;
+        self.file.sync_data()?;
+        let number = files::next_number(&self.path)?;
+        let aside = files::closed_name(&self.path, number);
+        let next = super::beside(&self.path, ".next");
+        match fs::remove_file(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let file =
+            OpenOptions::new().read(true).append(true).create_new(true).mode(0o640).open(&next)?;
+        lock(&file, &self.path).map_err(io::Error::other)?;
+        let meta = file.metadata()?;
+        fs::rename(&self.path, &aside)?;
+        if let Err(error) = fs::rename(&next, &self.path) {
+            fs::rename(&aside, &self.path)?;
+            return Err(error);
+        }
+        self.file = file;
+        (self.inode, self.device, self.length) = (meta.ino(), meta.dev(), 0);
+        (self.number, self.started) = (number.saturating_add(1), None);
+        // If this fails, nothing that must last is written before it has succeeded.
+        self.name_unsynced = sync_folder(&self.path).is_err();
+        Ok(aside)
     }
 
     /// Takes the file as long as somebody else has made it.

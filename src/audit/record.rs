@@ -224,6 +224,12 @@ impl Draft {
     }
 }
 
+/// When a line was written, without parsing it.
+pub fn timestamp_of(line: &[u8]) -> Option<Timestamp> {
+    let text = line.strip_prefix(b"{\"timestamp\":\"")?.get(..27)?;
+    str::from_utf8(text).ok().and_then(Timestamp::parse)
+}
+
 /// The request id of a line, without parsing it.
 pub fn request_id(line: &[u8]) -> Option<Uuid> {
     const MARK: &[u8] = b"\",\"request_id\":\"";

@@ -122,10 +122,16 @@ fn set_aside(log: &Log, torn: &[u8]) -> io::Result<PathBuf> {
     Err(io::Error::other("too many torn pieces lie beside the log"))
 }
 
-/// Decides where the chain goes on: where the log ends, or further if the journal knows better.
-pub(super) fn resume(mended: &Mended, journal: Option<Link>) -> (Link, Option<Event>) {
-    let log = mended.link.unwrap_or(Link::GENESIS);
-    let Some(known) = journal else { return (log, None) };
+/// Decides where the chain goes on: where the log ends, or further if `known` says so, the furthest
+/// of what the journal and the checkpoints remember. An empty log goes on where the newest closed
+/// file ended.
+pub(super) fn resume(
+    mended: &Mended,
+    closed: Option<Link>,
+    known: Option<Link>,
+) -> (Link, Option<Event>) {
+    let log = mended.link.or(closed).unwrap_or(Link::GENESIS);
+    let Some(known) = known else { return (log, None) };
     let altered =
         known.sequence > log.sequence || (known.sequence == log.sequence && known.hash != log.hash);
     if !altered {
@@ -153,7 +159,8 @@ pub(super) fn sort_out(
 ) -> io::Result<(Vec<OpenCall>, Vec<OpenCall>)> {
     let mut wanted: HashSet<Uuid> =
         open.iter().filter_map(|call| record::request_id(&call.line)).collect();
-    let place = |call: &OpenCall| if call.place.inode == log.inode { call.place.length } else { 0 };
+    let place =
+        |call: &OpenCall| if call.place.inode == log.identity() { call.place.length } else { 0 };
     let from = open.iter().map(place).min().unwrap_or(log.length);
     let from = if from <= log.length { from } else { 0 };
     let mut missing = wanted.clone();

@@ -4,10 +4,19 @@
 //! compared as words, so `userPassword`, `Access-Tokens` and `x_api_key` are found and `author` and
 //! `keyboard` are not. Everything else is written as it came, without the space between tokens;
 //! only characters that could break a line or a terminal are escaped, which is the same JSON.
+//!
+//! The values of known credentials are taken out wherever they stand, in any encoding, before
+//! anything is cut: an agent that pastes one must not bring it into the log.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::de::IgnoredAny;
 
 use super::record::{breaks_lines, escaped};
+use crate::credentials::{Content, Patterns, Scrubber, scrub_header_value};
 use crate::mcp::json::{Kind, Value};
 
 /// The patterns that are always looked for, unless the configuration replaces them.
@@ -84,28 +93,36 @@ impl Redactor {
         Ok(Self { patterns, longest })
     }
 
-    /// Writes one call's arguments.
-    pub fn redact(&self, arguments: Value<'_>, max_bytes: usize) -> Redacted {
-        let mut out = Output::new(max_bytes);
-        self.value(arguments, &mut out, &mut Words::default());
-        Redacted(out.finish())
+    /// Writes one call's arguments, without the values of `known` credentials.
+    pub fn redact(
+        &self,
+        arguments: Value<'_>,
+        max_bytes: usize,
+        known: &Arc<Patterns>,
+    ) -> Redacted {
+        write(max_bytes, known, |out| self.value(arguments, out, &mut Words::default()))
     }
 
     /// Writes the arguments of a batch's calls as one list.
-    pub fn redact_batch(&self, calls: &[Option<Value<'_>>], max_bytes: usize) -> Redacted {
-        let mut out = Output::new(max_bytes);
+    pub fn redact_batch(
+        &self,
+        calls: &[Option<Value<'_>>],
+        max_bytes: usize,
+        known: &Arc<Patterns>,
+    ) -> Redacted {
         let mut words = Words::default();
-        let mut separator = "[";
-        for arguments in calls {
-            out.push(separator);
-            separator = ",";
-            match arguments {
-                Some(arguments) => self.value(*arguments, &mut out, &mut words),
-                None => out.push("null"),
+        write(max_bytes, known, |out| {
+            let mut separator = "[";
+            for arguments in calls {
+                out.push(separator);
+                separator = ",";
+                match arguments {
+                    Some(arguments) => self.value(*arguments, out, &mut words),
+                    None => out.push("null"),
+                }
             }
-        }
-        out.push(if separator == "[" { "[]" } else { "]" });
-        Redacted(out.finish())
+            out.push(if separator == "[" { "[]" } else { "]" });
+        })
     }
 
     /// Whether a key names something that must not be written down.
@@ -172,6 +189,44 @@ impl Redactor {
             Kind::String => out.push_string(value.raw()),
             Kind::Number | Kind::True | Kind::False | Kind::Null => out.push(value.raw()),
         }
+    }
+}
+
+/// Has arguments written, and takes out what is known to be secret before anything is cut.
+fn write(max_bytes: usize, known: &Arc<Patterns>, write: impl FnOnce(&mut Output)) -> Redacted {
+    if known.is_empty() {
+        let mut out = Output::new(max_bytes);
+        write(&mut out);
+        return Redacted(out.finish());
+    }
+    // All of it first: a value must be found also where the text is cut, and the hash of what
+    // is cut off must not be a hash of secrets.
+    let mut whole = Output::new(usize::MAX);
+    write(&mut whole);
+    let mut scrubber = Scrubber::new(Arc::clone(known), Content::Json);
+    let mut text = scrubber.push(Bytes::from(whole.finish())).to_vec();
+    text.extend_from_slice(&scrubber.finish());
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    if scrubber.replaced() > 0 && serde_json::from_str::<IgnoredAny>(&text).is_err() {
+        // A secret with quotes in it took a part of the notation with it.
+        let mut quoted = b"\"".to_vec();
+        escaped(&mut quoted, &text);
+        quoted.push(b'"');
+        text = String::from_utf8_lossy(&quoted).into_owned();
+    }
+    let mut out = Output::new(max_bytes);
+    out.push(&text);
+    Redacted(out.finish())
+}
+
+/// A short text that an agent chose, without the values of `known` credentials.
+pub fn scrubbed<'t>(text: &'t str, known: &Arc<Patterns>) -> Cow<'t, str> {
+    if known.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    match scrub_header_value(known, text.as_bytes()) {
+        Some((scrubbed, _)) => Cow::Owned(String::from_utf8_lossy(&scrubbed).into_owned()),
+        None => Cow::Borrowed(text),
     }
 }
 

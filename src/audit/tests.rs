@@ -13,8 +13,11 @@ use super::verify::{Options, Report, Start, verify};
 use super::*;
 use crate::firewall::time::Timestamp;
 
+mod checkpoints;
 mod crashes;
 mod failures;
+mod floods;
+mod rotation;
 
 const SLOTS: u32 = 16;
 
@@ -23,6 +26,7 @@ struct Bench {
     folder: tempfile::TempDir,
     settings: Settings,
     slots: u32,
+    clock: Clock,
 }
 
 impl Bench {
@@ -33,16 +37,12 @@ impl Bench {
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings {
-            enabled: true,
-            path: folder.path().join("logs/audit.jsonl"),
-            require_healthy: true,
-            hash_chain: true,
-            durability: Durability::Write,
-            node_id: "node-1".to_owned(),
-            max_argument_bytes: 8_192,
+            max_unauthenticated_records_per_sec: u32::MAX,
+            ..Settings::at(folder.path().join("logs/audit.jsonl"), "node-1")
         };
         change(&mut settings);
-        Self { folder, settings, slots: SLOTS }
+        let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
+        Self { folder, settings, slots: SLOTS, clock }
     }
 
     fn path(&self) -> PathBuf {
@@ -50,8 +50,7 @@ impl Bench {
     }
 
     fn try_open(&self) -> Result<(Audit, Fault), OpenError> {
-        let clock = Clock::manual(Timestamp::from_secs(1_800_000_000));
-        let (shared, writer) = prepare(self.settings.clone(), clock, self.slots)?;
+        let (shared, writer) = prepare(self.settings.clone(), self.clock.clone(), self.slots)?;
         let fault = writer.fault();
         Ok((Audit::start((shared, writer))?, fault))
     }
@@ -79,7 +78,7 @@ impl Bench {
     }
 
     fn report(&self) -> Report {
-        let options = Options { start: Start::Genesis, expected_head: None, threads: 1 };
+        let options = Options { start: Start::Genesis, known: &[], threads: 1 };
         verify(fs::File::open(self.path()).unwrap(), &options).unwrap()
     }
 

@@ -1,8 +1,10 @@
 //! Checks a whole log: reads it in big pieces, hashes its lines on several threads.
 
 use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use super::chain::{Damage, Finding, HexHash, Link, Walk};
+use super::files;
 
 /// How much is read and shared out at a time.
 const BLOCK_BYTES: usize = 8 * 1_024 * 1_024;
@@ -21,10 +23,11 @@ pub enum Start {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct Options<'k> {
     pub start: Start,
-    /// A link that is known to have been reached: a later end or another hash is damage.
-    pub expected_head: Option<Link>,
+    /// Links that are known to have been reached, sorted by their sequence: an earlier end or
+    /// another hash is damage.
+    pub known: &'k [Link],
     pub threads: usize,
 }
 
@@ -40,6 +43,8 @@ pub struct Report {
     /// Every damage, up to a bound, and how many more there were.
     pub findings: Vec<Finding>,
     pub findings_left_out: u64,
+    /// How many of the known links the log has.
+    pub known_met: u64,
 }
 
 impl Report {
@@ -48,15 +53,58 @@ impl Report {
     }
 }
 
+/// One of a log's files and what was found in it.
+#[derive(Clone, Debug)]
+pub struct FileReport {
+    pub path: PathBuf,
+    pub report: Report,
+}
+
+/// Reads a log's files in their order, as one chain.
+pub fn verify_files(
+    paths: &[impl AsRef<Path>],
+    options: &Options<'_>,
+) -> io::Result<Vec<FileReport>> {
+    let mut start = options.start;
+    let mut reports: Vec<FileReport> = Vec::new();
+    for path in paths {
+        let path = path.as_ref();
+        let report = read(files::open(path)?, &Options { start, ..*options })?;
+        start = report.head.map_or(start, Start::After);
+        reports.push(FileReport { path: path.to_owned(), report });
+    }
+    let reached = reports.iter().rev().find_map(|file| file.report.head);
+    if let Some(last) = reports.last_mut() {
+        check_end(&mut last.report, reached, options.known);
+    }
+    Ok(reports)
+}
+
 /// Reads a log to its end and checks every line and every link.
-pub fn verify(mut log: impl Read, options: &Options) -> io::Result<Report> {
-    let mut walk = match options.start {
-        Start::Genesis | Start::Anywhere => Walk::default(),
-        Start::After(link) => Walk::after(link),
+pub fn verify(log: impl Read, options: &Options<'_>) -> io::Result<Report> {
+    let mut report = read(log, options)?;
+    let reached = report.head;
+    check_end(&mut report, reached, options.known);
+    Ok(report)
+}
+
+/// Whether the log got as far as it is known to have got.
+fn check_end(report: &mut Report, reached: Option<Link>, known: &[Link]) {
+    let found = reached.map_or(0, |link| link.sequence);
+    if let Some(last) = known.last().filter(|last| last.sequence > found) {
+        let damage = Damage::MissingTail { expected: last.sequence, found };
+        report.findings.push(Finding { line: report.lines, damage });
+    }
+}
+
+fn read(mut log: impl Read, options: &Options<'_>) -> io::Result<Report> {
+    let before = match options.start {
+        Start::Genesis | Start::Anywhere => None,
+        Start::After(link) => Some(link),
     };
+    let mut walk = Walk::new(before, options.known);
     let mut block = Vec::with_capacity(BLOCK_BYTES);
     let mut bytes = 0;
-    let mut expected_hash_met = false;
     loop {
         let wanted = BLOCK_BYTES as u64;
         let read = (&mut log).take(wanted).read_to_end(&mut block)?;
@@ -70,10 +118,7 @@ pub fn verify(mut log: impl Read, options: &Options) -> io::Result<Report> {
             None => continue,
         };
         let (lines, _) = block.split_at_checked(end).unwrap_or((&block, &[]));
-        if let Some(expected) = options.expected_head {
-            expected_hash_met |= memchr::memmem::find(lines, &seal_of(&expected)).is_some();
-        }
-        walk.absorb(check(lines, options.threads));
+        walk.absorb(check(lines, options));
         block.drain(..end);
     }
     if !block.is_empty() {
@@ -85,41 +130,31 @@ pub fn verify(mut log: impl Read, options: &Options) -> io::Result<Report> {
     {
         walk.note(1, Damage::MissingStart { found: first.link.sequence });
     }
-    if let Some(expected) = options.expected_head {
-        let found = walk.last().map_or(0, |link| link.sequence);
-        if found < expected.sequence {
-            walk.note(walk.lines, Damage::MissingTail { expected: expected.sequence, found });
-        } else if !expected_hash_met {
-            walk.note(walk.lines, Damage::OtherHead { expected: expected.sequence });
-        }
-    }
+    let head = walk.first().and_then(|_| walk.last());
     Ok(Report {
         bytes,
         lines: walk.lines,
         records: walk.records,
         first_sequence: walk.first().map(|seal| seal.link.sequence),
-        head: walk.last(),
+        head,
         findings: walk.findings,
         findings_left_out: walk.findings_left_out,
+        known_met: walk.known_met,
     })
 }
 
-/// How a line with this link ends.
-fn seal_of(link: &Link) -> Vec<u8> {
-    format!(",\"chain_record_hash\":\"{}\"}}\n", link.hash).into_bytes()
-}
-
 /// Shares whole lines out among the threads and joins what they find.
-fn check(lines: &[u8], threads: usize) -> Walk {
-    let shares = share_out(lines, threads.max(1));
+fn check<'k>(lines: &[u8], options: &Options<'k>) -> Walk<'k> {
+    let known = options.known;
+    let shares = share_out(lines, options.threads.max(1));
     let Some((mine, others)) = shares.split_first() else { return Walk::default() };
     std::thread::scope(|scope| {
         let others: Vec<_> =
-            others.iter().map(|share| (*share, scope.spawn(|| walk(share)))).collect();
-        let mut whole = walk(mine);
+            others.iter().map(|share| (*share, scope.spawn(|| walk(share, known)))).collect();
+        let mut whole = walk(mine, known);
         for (share, other) in others {
             // A thread that failed found nothing; what it had is checked here.
-            whole.absorb(other.join().unwrap_or_else(|_| walk(share)));
+            whole.absorb(other.join().unwrap_or_else(|_| walk(share, known)));
         }
         whole
     })
@@ -139,8 +174,8 @@ fn share_out(mut lines: &[u8], shares: usize) -> Vec<&[u8]> {
     out
 }
 
-fn walk(lines: &[u8]) -> Walk {
-    let mut walk = Walk::default();
+fn walk<'k>(lines: &[u8], known: &'k [Link]) -> Walk<'k> {
+    let mut walk = Walk::new(None, known);
     let mut start = 0;
     for end in memchr::memchr_iter(b'\n', lines) {
         walk.line(lines.get(start..end).unwrap_or_default());

@@ -12,14 +12,19 @@ use std::sync::{Arc, PoisonError};
 use uuid::Uuid;
 
 use super::chain::{self, Link};
+use super::compress::Compressor;
 use super::inbox::Job;
 use super::journal::{Closed, Lease};
 use super::log::{Fate, Log};
 use super::record::{Completion, Decision, Detail, Draft, Entry, Event, Outcome};
-use super::{Shared, recover};
+use super::signer::Signer;
+use super::{Rotation, Shared, recover};
+use crate::firewall::time::Mono;
 
 /// At most this much goes out with one write.
 const BATCH_BYTES: usize = 1_024 * 1_024;
+/// How long to wait after a rotation that failed.
+const ROTATE_AGAIN_SECS: u64 = 60;
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -32,20 +37,47 @@ pub(super) struct Writer {
     settled: Vec<Lease>,
     buffer: Vec<u8>,
     was_healthy: bool,
+    rotation: Rotation,
+    rotate_not_before: Mono,
+    compressor: Compressor,
+    signer: Option<Signer>,
+    /// Nothing more will come.
+    ending: bool,
+}
+
+/// What a writer begins with.
+pub(super) struct Begin {
+    pub(super) shared: Arc<Shared>,
+    pub(super) log: Log,
+    pub(super) closed: Closed,
+    pub(super) link: Link,
+    pub(super) pending: Vec<Job>,
+    pub(super) settled: Vec<Lease>,
+    pub(super) rotation: Rotation,
+    pub(super) signer: Option<Signer>,
 }
 
 impl Writer {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        log: Log,
-        closed: Closed,
-        link: Link,
-        pending: Vec<Job>,
-        settled: Vec<Lease>,
-    ) -> Self {
-        let buffer = Vec::with_capacity(BATCH_BYTES);
-        let writer =
-            Self { shared, log, closed, link, pending, settled, buffer, was_healthy: true };
+    pub(super) fn new(begin: Begin) -> Self {
+        let Begin { shared, log, closed, link, pending, settled, rotation, signer } = begin;
+        let mut writer = Self {
+            shared,
+            log,
+            closed,
+            link,
+            pending,
+            settled,
+            buffer: Vec::with_capacity(BATCH_BYTES),
+            was_healthy: true,
+            rotation,
+            rotate_not_before: Mono(0),
+            compressor: Compressor::default(),
+            signer,
+            ending: false,
+        };
+        if writer.rotation.compress {
+            writer.compressor.start(writer.log.path());
+        }
         writer.publish();
         writer
     }
@@ -63,6 +95,7 @@ impl Writer {
             self.work();
         }
         self.pending.append(&mut shared.inbox.shut());
+        self.ending = true;
         self.work();
     }
 
@@ -89,7 +122,7 @@ impl Writer {
                 // Whoever waits for a record learns by the dropped sender that there is none.
                 self.pending.retain(|job| match job {
                     Job::Line { .. } | Job::Ended { .. } | Job::Withdrawn { .. } => true,
-                    Job::Record { .. } | Job::Sync { .. } => false,
+                    Job::Record { .. } | Job::Sync { .. } | Job::Reopen { .. } => false,
                 });
             }
         }
@@ -105,14 +138,63 @@ impl Writer {
             self.shared.journal_failed.store(false, Ordering::SeqCst);
         }
         self.sync_admissions()?;
-        self.look_after_the_file()?;
+        // Before the file is looked at: lines in one that is gone could not be found again.
         if !self.settled.is_empty() {
             self.settle()?;
         }
+        self.look_after_the_file()?;
+        let asked = |job: &mut Job| matches!(job, Job::Reopen { .. });
+        let waiting: Vec<Job> = self.pending.extract_if(.., asked).collect();
+        self.rotate_if_due(0);
+        let now = self.shared.clock.mono();
+        let folded = self.shared.flood.ripe(now, self.ending, &self.shared.node_id);
+        let folded = folded.into_iter().map(|(line, lease)| Job::Line { line, lease: Some(lease) });
+        self.pending.extend(folded);
         while !self.pending.is_empty() || self.shared.unrecorded.load(Ordering::SeqCst) > 0 {
             self.batch()?;
         }
+        self.sign_if_due(self.ending);
+        for job in waiting {
+            if let Job::Reopen { looked } = job {
+                // Whoever has gone meanwhile does not need to know.
+                looked.send(()).unwrap_or_default();
+            }
+        }
         Ok(())
+    }
+
+    fn sign_if_due(&mut self, at_the_end: bool) {
+        if let Some(signer) = &mut self.signer {
+            signer.look(self.link, self.shared.clock.now(), at_the_end);
+        }
+    }
+
+    /// Puts the file aside if it is full or old. A rotation that fails refuses no call: the lines
+    /// go on into the same file, and it is tried again later.
+    fn rotate_if_due(&mut self, more_bytes: usize) {
+        let now = self.shared.clock.now();
+        let Some(started) = self.log.started() else { return };
+        let Rotation { bytes, secs, compress } = self.rotation;
+        let full = bytes > 0 && self.log.length.saturating_add(more_bytes as u64) > bytes;
+        let old = secs > 0 && now.wall >= started.plus_secs(secs);
+        if !(full || old) || now.mono < self.rotate_not_before {
+            return;
+        }
+        // What the journal notes is on the disk first, so that after a power cut no line has to be
+        // looked for in a file that is closed.
+        match self.shared.journal.sync().and_then(|()| self.log.rotate()) {
+            Ok(aside) => {
+                tracing::info!(file = %aside.display(), "audit log was rotated");
+                self.publish();
+                if compress {
+                    self.compressor.start(self.log.path());
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "audit log was not rotated; it goes on in the same file");
+                self.rotate_not_before = now.mono.plus_secs(ROTATE_AGAIN_SECS);
+            }
+        }
     }
 
     /// Brings the journal to the disk once for all who wait for it.
@@ -188,6 +270,7 @@ impl Writer {
             }
         }
         if lines > 0 {
+            self.rotate_if_due(self.buffer.len());
             self.log.append(&self.buffer, shared.durable)?;
         }
         self.link = link;
@@ -200,10 +283,12 @@ impl Writer {
                 Job::Ended { lease, .. } | Job::Withdrawn { lease } => self.settled.push(lease),
                 // Whoever has gone meanwhile does not need to know.
                 Job::Record { written, .. } => written.send(()).unwrap_or_default(),
-                Job::Sync { .. } => {}
+                Job::Sync { .. } | Job::Reopen { .. } => {}
             }
         }
-        self.settle()
+        self.settle()?;
+        self.sign_if_due(false);
+        Ok(())
     }
 
     /// Notes in the journal what the log now has, and gives the slots back.
@@ -216,7 +301,7 @@ impl Writer {
         let shared = &self.shared;
         // INVARIANT: the length goes first, so nobody pairs a new file with an old file's length.
         shared.log_length.store(self.log.length, Ordering::Release);
-        shared.log_inode.store(self.log.inode, Ordering::Release);
+        shared.log_identity.store(self.log.identity(), Ordering::Release);
         *shared.link.lock().unwrap_or_else(PoisonError::into_inner) = self.link;
     }
 }
@@ -229,7 +314,7 @@ fn put(job: &Job, hash_chain: bool, out: &mut Vec<u8>, link: &mut Link) -> u64 {
         Job::Ended { draft, outcome, .. } | Job::Record { draft, outcome, .. } => {
             draft.finish(outcome, out);
         }
-        Job::Withdrawn { .. } | Job::Sync { .. } => return 0,
+        Job::Withdrawn { .. } | Job::Sync { .. } | Job::Reopen { .. } => return 0,
     }
     if hash_chain {
         *link = chain::seal(out, start, link);

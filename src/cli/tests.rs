@@ -68,12 +68,27 @@ fn the_command_line_is_sound() {
         "serve",
         "demo --once --port 8080",
         "check --config a.toml",
-        "audit tail log.jsonl -n 5 --follow",
+        "audit tail log.jsonl -n 5 --follow --agent a --session s --tool t --decision deny",
+        "audit verify a.jsonl.000001.zst a.jsonl --checkpoints c --public-key \
+         PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
+        "audit stats logs --since 2026-11-22T10:00:00Z --until 2026-11-23T10:00:00Z --top 3",
     ] {
         let words = std::iter::once("arbiter").chain(good.split_whitespace());
         assert!(Cli::try_parse_from(words).is_ok(), "{good}");
     }
-    for bad in ["", "agent", "agent show", "policy explain", "agent trust x god", "--api-key x"] {
+    for bad in [
+        "",
+        "agent",
+        "agent show",
+        "policy explain",
+        "agent trust x god",
+        "--api-key x",
+        "audit verify",
+        "audit verify a --checkpoints c",
+        "audit verify a --checkpoints c --public-key nonsense",
+        "audit tail a --decision maybe",
+        "audit stats a --since yesterday",
+    ] {
         let words = std::iter::once("arbiter").chain(bad.split_whitespace());
         let error = Cli::try_parse_from(words).map(|_| ()).expect_err(bad);
         assert_eq!(error.exit_code(), 2, "{bad}");
@@ -362,4 +377,71 @@ async fn the_doctor_finds_what_is_well_and_what_is_not() {
     let ran = run(&json, &SECRETS).await;
     let told: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(told[0]["result"], "fail", "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_key_is_made_once_and_what_it_signed_is_verified() {
+    use crate::audit::{Audit, CheckpointSettings, Decision, Entry, Outcome, Settings};
+    use crate::clock::Clock;
+
+    let dir = tempfile::tempdir().unwrap();
+    let (key, log) = (dir.path().join("key"), dir.path().join("audit.jsonl"));
+    let made = run(&format!("audit keygen --name gw --out {}", key.display()), &[]).await;
+    assert_eq!(made.exit, Exit::Fine, "{made:?}");
+    let public = made.out.trim().to_owned();
+    assert!(public.starts_with("gw+"), "{public}");
+    let again = run(&format!("audit keygen --name gw --out {}", key.display()), &[]).await;
+    assert_eq!(again.exit, Exit::Usage, "{again:?}");
+
+    let mut settings = Settings::at(&log, "gw");
+    settings.rotation.bytes = 3_000;
+    settings.rotation.compress = true;
+    settings.checkpoints =
+        Some(CheckpointSettings { key_file: key, every_records: 2, every_secs: 60 });
+    let clock = Clock::system();
+    let audit = Audit::open(settings, clock.clone()).unwrap();
+    for n in 0..12 {
+        let mut entry = Entry::new(clock.now().wall, uuid::Uuid::new_v4(), Decision::Deny);
+        entry.tool_called = Some(format!("tool-{}", n % 3));
+        entry.denial_code = Some("PolicyDenied");
+        audit.record(entry, Outcome::refused(5)).await.unwrap();
+    }
+    drop(audit);
+    let (shown, folder) = (log.display(), dir.path().display());
+    let checkpoints = format!("--checkpoints {shown}.checkpoints --public-key {public}");
+    for path in [shown.to_string(), folder.to_string()] {
+        let ran = run(&format!("audit verify {path} {checkpoints}"), &[]).await;
+        assert_eq!(ran.exit, Exit::Fine, "{ran:?}");
+        assert!(ran.out.starts_with("intact: 12 records") && ran.out.contains(" files"), "{ran:?}");
+        assert!(ran.out.contains("known links met: 6 of 6"), "{ran:?}");
+        assert!(ran.out.contains("signed up to record 12 at "), "{ran:?}");
+    }
+    let told = run(&format!("audit verify {folder} {checkpoints} --json"), &[]).await.out;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["intact"], &told["known_met"]), (&true.into(), &6.into()));
+
+    let stats = run(&format!("audit stats {folder} --json --top 2"), &[]).await.out;
+    let stats: Value = serde_json::from_str(&stats).unwrap();
+    assert_eq!(stats["requests"], 12);
+    assert_eq!(stats["decisions"], serde_json::json!({ "deny": 12 }));
+    assert_eq!(stats["codes"], serde_json::json!({ "PolicyDenied": 12 }));
+    assert_eq!(stats["tools"], serde_json::json!({ "tool-0": 4, "tool-1": 4 }));
+    let none = run(&format!("audit stats {shown} --until 2026-01-01T00:00:00Z"), &[]).await.out;
+    assert!(none.starts_with("0 records, 0 requests\n"), "{none}");
+    let ran = run(&format!("audit tail {shown} -n 3 --tool tool-1 --json"), &[]).await.out;
+    assert_eq!(ran.lines().count(), 3, "the closed files are read too: {ran}");
+    assert!(ran.lines().all(|line| line.contains("\"tool_called\":\"tool-1\"")));
+    let ran = run(&format!("audit tail {shown} --decision allow"), &[]).await;
+    assert_eq!(ran.out, "");
+
+    // The chain written anew by somebody who has no key.
+    let other = run(&format!("audit keygen --name gw --out {shown}.other"), &[]).await.out;
+    let with_other = checkpoints.replace(&public, other.trim());
+    let ran = run(&format!("audit verify {shown} {with_other}"), &[]).await;
+    assert_eq!(ran.exit, Exit::No);
+    assert!(ran.out.contains("signed by none of the given keys"), "{ran:?}");
+    fs::remove_file(&log).unwrap();
+    let ran = run(&format!("audit verify {folder} {checkpoints}"), &[]).await;
+    assert_eq!(ran.exit, Exit::No, "{ran:?}");
+    assert!(ran.out.contains("12 had been reached"), "{ran:?}");
 }

@@ -17,6 +17,8 @@ use crate::firewall::session::RefusalStyle;
 const MIB: usize = 1024 * 1024;
 const GIB: usize = 1024 * MIB;
 const DAY_SECS: u64 = 86_400;
+/// Smaller files would be more names than records.
+const MIN_ROTATE_BYTES: u64 = 65_536;
 
 /// The values that the public project compiled in; whoever reads its source knows them.
 const PUBLIC_DEFAULTS: [&str; 2] = ["arbiter-dev-key", "arbiter-dev-secret-change-in-production"];
@@ -287,7 +289,26 @@ fn audit(mut s: Section<'_>) -> Read<Audit> {
         durability: s.one_of("durability", Durability::Write, &durabilities),
         max_argument_bytes: s.number("max_argument_bytes", 8_192, 256..=MIB),
         node_id: s.text("node_id"),
+        rotate_bytes: s.number("rotate_bytes", 0, 0..=1 << 50),
+        rotate_secs: s.number("rotate_secs", 0, 0..=366 * DAY_SECS),
+        compress_rotated: s.flag("compress_rotated", false),
+        checkpoint_key_file: s.text("checkpoint_key_file").map(PathBuf::from),
+        checkpoint_records: s.number("checkpoint_records", 1_000, 1..=1_000_000_000),
+        checkpoint_secs: s.number("checkpoint_secs", 60, 1..=DAY_SECS),
+        max_unauthenticated_records_per_sec: s.number(
+            "max_unauthenticated_records_per_sec",
+            100,
+            0..=1_000_000,
+        ),
     };
+    if audit.rotate_bytes > 0 && audit.rotate_bytes < MIN_ROTATE_BYTES {
+        let problem = "is out of range; use 0 (never) or at least 65536";
+        s.problem("rotate_bytes", None, problem);
+    }
+    if audit.checkpoint_key_file.is_some() && !audit.hash_chain {
+        let problem = "signs the chain, so it needs `audit.hash_chain = true`";
+        s.problem("checkpoint_key_file", None, problem);
+    }
     if audit.redaction_replace && audit.redaction_patterns.is_empty() {
         let problem = "with no `audit.redaction_patterns` would redact nothing; list some";
         s.problem("redaction_replace", None, problem);

@@ -145,6 +145,11 @@ impl Vault {
         self.by_name.is_empty()
     }
 
+    /// Every credential, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Secret>> {
+        self.by_name.values()
+    }
+
     /// Every name, sorted.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<_> = self.by_name.keys().map(String::as_str).collect();

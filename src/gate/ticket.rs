@@ -1,7 +1,7 @@
 //! The record of a request, open from its arrival to its decision.
 //!
 //! A ticket that is dropped undecided, because the client left while its body was read or because
-//! of a bug of ours, still becomes a record.
+//! of a bug of ours, still becomes a record, and the record says which.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,8 +12,9 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::audit::redact::Redactor;
+use crate::audit::redact::{Redactor, scrubbed};
 use crate::audit::{Audit, Completion, Entry as Record, Outcome};
+use crate::credentials::Patterns;
 use crate::firewall::agent::AgentId;
 use crate::firewall::call::CallKind;
 use crate::firewall::session::WorkOrder;
@@ -157,24 +158,25 @@ impl Ticket {
         self.parts.take().expect("a ticket holds its record until it is decided")
     }
 
-    /// Notes what is asked, arguments redacted.
+    /// Notes what is asked, arguments redacted and nothing in it that is `known` to be secret.
     pub(super) fn describe(
         &mut self,
         message: &Message<'_>,
         redactor: &Redactor,
         max_bytes: usize,
+        known: &Arc<Patterns>,
     ) {
         let entry = self.entry_mut();
         let mut arguments = SmallVec::<[_; 1]>::new();
         for call in &message.calls {
             if let Some(method) = call.method.as_deref() {
-                name_method(&mut entry.mcp_method, method);
+                name_method(&mut entry.mcp_method, &scrubbed(method, known));
             }
             match &call.kind {
                 CallKind::Tool { name, arguments: given } => {
-                    entry.tool_called.get_or_insert_with(|| name.as_ref().to_owned());
+                    entry.tool_called.get_or_insert_with(|| scrubbed(name, known).into_owned());
                     if message.batch {
-                        entry.tools_called.push(name.as_ref().to_owned());
+                        entry.tools_called.push(scrubbed(name, known).into_owned());
                     }
                     arguments.push(*given);
                 }
@@ -184,8 +186,8 @@ impl Ticket {
         }
         entry.arguments = match arguments.as_slice() {
             [] => None,
-            [one] => one.map(|given| redactor.redact(given, max_bytes)),
-            several => Some(redactor.redact_batch(several, max_bytes)),
+            [one] => one.map(|given| redactor.redact(given, max_bytes, known)),
+            several => Some(redactor.redact_batch(several, max_bytes, known)),
         };
     }
 
@@ -217,8 +219,75 @@ fn name_method(named: &mut Option<String>, method: &str) {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let Some((mut entry, _open)) = self.parts.take() else { return };
-        entry.anomaly_flags.push("broken_off");
-        self.audit
-            .note(&entry, Outcome { completion: Completion::ClientGone, ..Outcome::default() });
+        let (flag, completion) = if std::thread::panicking() {
+            ("panicked", Completion::Unknown)
+        } else {
+            ("broken_off", Completion::ClientGone)
+        };
+        entry.anomaly_flags.push(flag);
+        self.audit.note(&entry, Outcome { completion, ..Outcome::default() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::audit::{Decision, Settings};
+    use crate::clock::Clock;
+
+    /// Runs something that has a ticket and a call under way, and gives the records it leaves.
+    async fn records(
+        run: impl AsyncFnOnce(&Arc<Audit>, Ticket) + Send + 'static,
+    ) -> (Vec<Value>, usize) {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::system();
+        let settings = Settings::at(folder.path().join("audit.jsonl"), "node-1");
+        let audit = Arc::new(Audit::open(settings, clock.clone()).unwrap());
+        let in_flight = Arc::<InFlight>::default();
+        let entry = Record::new(clock.now().wall, Uuid::new_v4(), Decision::Deny);
+        let ticket = Ticket::open(entry, clock.now(), in_flight.enter(), audit.clone());
+        let local = tokio::task::LocalSet::new();
+        let used = audit.clone();
+        let task = local.spawn_local(async move { run(&used, ticket).await });
+        // A panic is what some of them are for.
+        drop(local.run_until(task).await);
+        audit.close();
+        let text = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
+        let records = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (records, in_flight.count.load(Ordering::SeqCst))
+    }
+
+    fn call(ticket: &Ticket) -> Record {
+        let mut entry = Record::new(ticket.arrived().wall, Uuid::new_v4(), Decision::Allow);
+        entry.tool_called = Some("admitted".to_owned());
+        entry
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_request_leaves_a_record() {
+        let (records, left) = records(async |audit, ticket| {
+            let receipt = audit.admit(&call(&ticket)).await.unwrap();
+            assert!(ticket.request_id().is_nil(), "injected");
+            receipt.complete(Outcome::completed(1, Some(200)));
+        })
+        .await;
+        assert_eq!((records.len(), left), (2, 0), "{records:?}");
+        let of = |decision: &str| {
+            records.iter().find(|r| r["authorization_decision"] == decision).unwrap()
+        };
+        assert_eq!(of("allow")["tool_called"], "admitted");
+        assert_eq!(of("allow")["outcome"], "unknown");
+        assert_eq!(of("deny")["outcome"], "unknown");
+        assert_eq!(of("deny")["anomaly_flags"], serde_json::json!(["panicked"]));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_breaks_off_leaves_a_record() {
+        let (records, left) = records(async |_, ticket| drop(ticket)).await;
+        assert_eq!((records.len(), left), (1, 0));
+        assert_eq!(records[0]["outcome"], "client_gone");
+        assert_eq!(records[0]["anomaly_flags"], serde_json::json!(["broken_off"]));
     }
 }

@@ -8,7 +8,7 @@ use arbiter::audit::verify::{Options, Start, verify};
 
 /// Checks a log by both; gives the number of its records.
 pub fn check(log: &Path) -> u64 {
-    let options = Options { start: Start::Genesis, expected_head: None, threads: 2 };
+    let options = Options { start: Start::Genesis, known: &[], threads: 2 };
     let report = verify(std::fs::File::open(log).unwrap(), &options).unwrap();
     assert!(report.is_intact(), "{report:?}");
     let (by_python, said) = ask_python(log);

@@ -14,7 +14,10 @@ async fn gateway(issuer: &Issuer, policies: Option<&str>) -> Gateway {
 }
 
 async fn gateway_with(issuers: &Value, policies: Option<&str>) -> Gateway {
-    let mut setup = Setup::default().with("oauth.resource", format!("\"{AUDIENCE}\""));
+    // More bad tokens than that come within a second here, and each one's own record is looked for.
+    let mut setup = Setup::default()
+        .with("oauth.resource", format!("\"{AUDIENCE}\""))
+        .with("audit.max_unauthenticated_records_per_sec", "1000".to_owned());
     setup.env.push(("ARBITER_OAUTH__ISSUERS", issuers.to_string()));
     if let Some(policies) = policies {
         setup = setup.policies(policies);

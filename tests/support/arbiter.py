@@ -112,28 +112,35 @@ class Arbiter:
         self.log_path = self.folder / "arbiter.log"
         (self.folder / "policies.toml").write_text(self.policies)
         (self.folder / "arbiter.toml").write_text(self._config())
-        ready = self.folder / "ready.json"
-        environment = {
+        self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("ARBITER_")},
             "ARBITER_ADMIN_API_KEY": self.api_key,
             "ARBITER_SIGNING_SECRET": secrets.token_hex(32),
-            "ARBITER_STORAGE_ENCRYPTION_KEY": secrets.token_hex(32),
             **self.environment,
         }
-        command = [program, "serve", "--config", self.folder / "arbiter.toml", "--ready-file", ready]
         try:
-            with self.log_path.open("wb") as log:
-                self.process = subprocess.Popen(
-                    [str(part) for part in command], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-                )
-            bound = json.loads(wait_for_file(ready, self.process, "arbiter"))
-            self.proxy_url = "http://" + bound["proxy"]
-            self.admin_url = "http://" + bound["admin"]
+            self.start()
         except BaseException as error:
             log = self.log()
             self.__exit__(None, None, None)
             raise RuntimeError(f"{error}; its log:\n{log}") from error
         return self
+
+    def spawn(self):
+        """Starts the process and does not wait for it; a test that killed it starts it again with its old state."""
+        self._ready = self.folder / "ready.json"
+        self._ready.unlink(missing_ok=True)
+        command = [binary(), "serve", "--config", self.folder / "arbiter.toml", "--ready-file", self._ready]
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(part) for part in command], env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def start(self):
+        self.spawn()
+        bound = json.loads(wait_for_file(self._ready, self.process, "arbiter"))
+        self.proxy_url = "http://" + bound["proxy"]
+        self.admin_url = "http://" + bound["admin"]
 
     def __exit__(self, *_):
         stop(self.process)

@@ -279,3 +279,20 @@ async fn every_change_is_on_record_and_nothing_else_is() {
     assert_eq!(records[6]["detail"]["jti"], jti.as_str());
     assert_eq!(records[7]["task_session_id"], session.as_str());
 }
+
+#[tokio::test]
+async fn a_log_that_was_moved_is_opened_anew_and_told() {
+    let bench = Bench::new().await;
+    let missing = bench.get("/audit/checkpoint").await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND, "{missing:?}");
+    let log = bench.dir.path().join("audit.jsonl");
+    bench.post("/audit/reopen", json!({})).await;
+    std::fs::rename(&log, bench.dir.path().join("moved")).unwrap();
+    let told = bench.call("POST", "/audit/reopen", None).await;
+    assert_eq!(told.status, StatusCode::OK, "{told:?}");
+    assert_eq!(told.body["healthy"], true);
+    assert!(log.exists());
+    bench.admin.audit.close();
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("\"event\":\"audit.reopen\""), "{text}");
+}

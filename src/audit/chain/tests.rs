@@ -13,8 +13,8 @@ fn lines(count: u64) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn walk(lines: &[Vec<u8>]) -> Walk {
-    let mut walk = Walk::after(Link::GENESIS);
+fn walk(lines: &[Vec<u8>]) -> Walk<'static> {
+    let mut walk = Walk::new(Some(Link::GENESIS), &[]);
     for line in lines {
         walk.line(line);
     }
@@ -166,7 +166,7 @@ proptest! {
         let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(all.len())).collect();
         cuts.extend([0, all.len()]);
         cuts.sort_unstable();
-        let mut joined = Walk::after(Link::GENESIS);
+        let mut joined = Walk::new(Some(Link::GENESIS), &[]);
         for pair in cuts.windows(2) {
             let mut piece = Walk::default();
             for line in &all[pair[0]..pair[1]] {
@@ -175,7 +175,7 @@ proptest! {
             joined.absorb(piece);
         }
         let whole = walk(&all);
-        let sorted = |walk: &Walk| {
+        let sorted = |walk: &Walk<'_>| {
             let mut findings: Vec<String> =
                 walk.findings.iter().map(|f| format!("{f:?}")).collect();
             findings.sort();

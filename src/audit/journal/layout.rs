@@ -15,7 +15,7 @@ pub(super) const SLOT_BYTES: usize = 2_048;
 /// Bytes of a slot's head: checksum, admission, log length, log inode, part, parts, length.
 pub(in crate::audit) const SLOT_HEAD_BYTES: usize = 8 * 4 + 4 * 4;
 /// Bytes of a line that one slot holds.
-pub(super) const PART_BYTES: usize = SLOT_BYTES - SLOT_HEAD_BYTES;
+pub(in crate::audit) const PART_BYTES: usize = SLOT_BYTES - SLOT_HEAD_BYTES;
 
 const MAGIC: &[u8; 8] = b"ARBJRNL1";
 const LINK_OFFSET: u64 = 512;

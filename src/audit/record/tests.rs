@@ -1,7 +1,12 @@
 use super::*;
 use crate::audit::chain::{Link, seal};
 use crate::audit::redact::Redactor;
+use crate::credentials::Patterns;
 use crate::mcp::json::Doc;
+
+fn none() -> Arc<Patterns> {
+    Arc::new(Patterns::new([]))
+}
 
 fn id(text: &str) -> Uuid {
     Uuid::parse_str(text).unwrap()
@@ -23,7 +28,7 @@ fn full() -> Entry {
         mcp_method: Some("tools/call".to_owned()),
         tool_called: Some("read_file".to_owned()),
         tools_called: vec!["read_file".to_owned()],
-        arguments: Some(Redactor::new(&[], false).unwrap().redact(doc.root(), 8_192)),
+        arguments: Some(Redactor::new(&[], false).unwrap().redact(doc.root(), 8_192, &none())),
         decision: Decision::Allow,
         policy_matched: Some("read-basic".into()),
         policy_version: Some("v1".into()),

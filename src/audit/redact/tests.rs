@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::credentials::Patterns;
 use crate::mcp::json::Doc;
 
 const ALL: usize = usize::MAX;
@@ -10,7 +11,16 @@ fn redactor() -> Redactor {
 }
 
 fn redact(text: &str, max_bytes: usize) -> String {
-    redactor().redact(Doc::parse(text.as_bytes()).unwrap().root(), max_bytes).0
+    redact_knowing(text, max_bytes, &[])
+}
+
+fn redact_knowing(text: &str, max_bytes: usize, secrets: &[&str]) -> String {
+    let doc = Doc::parse(text.as_bytes()).unwrap();
+    redactor().redact(doc.root(), max_bytes, &known(secrets)).0
+}
+
+fn known(secrets: &[&str]) -> Arc<Patterns> {
+    Arc::new(Patterns::new(secrets.iter().map(|secret| secret.as_bytes())))
 }
 
 #[test]
@@ -197,9 +207,10 @@ fn a_cut_through_many_small_values_has_the_same_hash() {
 fn a_batch_is_one_list() {
     let one = Doc::parse(br#"{"token":1}"#).unwrap();
     let two = Doc::parse(br#"{"a":2}"#).unwrap();
-    let batch = redactor().redact_batch(&[Some(one.root()), None, Some(two.root())], ALL);
+    let batch =
+        redactor().redact_batch(&[Some(one.root()), None, Some(two.root())], ALL, &known(&[]));
     assert_eq!(batch.as_str(), r#"[{"token":"[REDACTED]"},null,{"a":2}]"#);
-    assert_eq!(redactor().redact_batch(&[], ALL).as_str(), "[]");
+    assert_eq!(redactor().redact_batch(&[], ALL, &known(&[])).as_str(), "[]");
 }
 
 #[test]
@@ -217,7 +228,61 @@ fn configured_patterns_add_or_replace() {
     assert!(!Redactor::new(&[], true).unwrap().names_a_secret("password"));
 }
 
+#[test]
+fn known_values_are_taken_out_wherever_they_stand() {
+    const SECRET: &str = "s3cr3t/value+1";
+    for (text, expected) in [
+        (r#"{"note":"it is s3cr3t/value+1 !"}"#, r#"{"note":"it is [CREDENTIAL] !"}"#),
+        (r#"{"a":[{"s3cr3t/value+1":1}]}"#, r#"{"a":[{"[CREDENTIAL]":1}]}"#),
+        (r#"{"n":"s3cr3t\/value\u002b1"}"#, r#"{"n":"[CREDENTIAL]"}"#),
+        (r#"{"n":"s3cr3t%2Fvalue%2B1"}"#, r#"{"n":"[CREDENTIAL]"}"#),
+        (r#"{"n":"czNjcjN0L3ZhbHVlKzE="}"#, r#"{"n":"[CREDENTIAL]"}"#),
+        (r#"{"n":"s3cr3t/value"}"#, r#"{"n":"s3cr3t/value"}"#),
+        (r#"{"password":"s3cr3t/value+1"}"#, r#"{"password":"[REDACTED]"}"#),
+    ] {
+        assert_eq!(redact_knowing(text, ALL, &[SECRET]), expected, "{text}");
+    }
+    assert_eq!(
+        redact_knowing(r#"{"pin":48151623}"#, ALL, &["48151623"]),
+        r#"{"pin":"[CREDENTIAL]"}"#
+    );
+    assert_eq!(scrubbed("tool_s3cr3t/value+1", &known(&[SECRET])), "tool_[CREDENTIAL]");
+    assert_eq!(scrubbed("tool", &known(&[SECRET])), "tool");
+    let doc = Doc::parse(br#"{"x":"s3cr3t/value+1"}"#).unwrap();
+    let batch = redactor().redact_batch(&[Some(doc.root()), None], ALL, &known(&[SECRET]));
+    assert_eq!(batch.as_str(), r#"[{"x":"[CREDENTIAL]"},null]"#);
+}
+
+#[test]
+fn a_known_value_is_not_shown_by_the_cut_nor_hashed() {
+    const SECRET: &str = "0123456789-the-secret-9876543210";
+    for before in 0..80 {
+        let fill = "x".repeat(before);
+        let text = format!(r#"{{"a":"{fill}{SECRET}","b":"{}"}}"#, "y".repeat(2_000));
+        let cut = redact_knowing(&text, 256, &[SECRET]);
+        let cut: serde_json::Value = serde_json::from_str(&cut).unwrap();
+        assert_eq!(cut["truncated"], true);
+        assert!(!cut["head"].as_str().unwrap().contains("0123"), "{cut}");
+        let scrubbed = text.replace(SECRET, "[CREDENTIAL]");
+        assert_eq!(cut["bytes"], scrubbed.len());
+        assert_eq!(cut["blake3"], blake3::hash(scrubbed.as_bytes()).to_hex().to_string());
+    }
+}
+
 proptest! {
+    /// Whatever a secret looks like, what is written is JSON and does not hold it.
+    #[test]
+    fn any_secret_anywhere_leaves_json_without_it(
+        secret in "[a-c\"\\\\:,{}\\[\\]]{4,12}", before in "[a-c\"{}]{0,9}", after in "[a-c\"{}]{0,9}",
+    ) {
+        let pasted = format!("{before}{secret}{after}");
+        let text = serde_json::json!({ "k": [pasted, { &pasted: &secret }], "n": 1 });
+        let out = redact_knowing(&text.to_string(), ALL, &[&secret]);
+        let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let plain = secret.bytes().all(|b| b.is_ascii_alphabetic());
+        prop_assert!(!plain || !value.to_string().contains(&secret), "{}", out);
+    }
+
     #[test]
     fn what_is_written_is_json_of_one_line_without_the_secret(
         noise in "\\PC{0,20}",

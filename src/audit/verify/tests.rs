@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::audit::chain::seal;
 
-const OPTIONS: Options = Options { start: Start::Genesis, expected_head: None, threads: 3 };
+const OPTIONS: Options<'static> = Options { start: Start::Genesis, known: &[], threads: 3 };
 
 fn log(count: u64, line_bytes: usize) -> Vec<u8> {
     let mut out = Vec::new();
@@ -19,7 +19,7 @@ fn log(count: u64, line_bytes: usize) -> Vec<u8> {
     out
 }
 
-fn found(log: &[u8], options: &Options) -> Vec<(u64, Damage)> {
+fn found(log: &[u8], options: &Options<'_>) -> Vec<(u64, Damage)> {
     let report = verify(log, options).unwrap();
     assert_eq!(report.bytes, log.len() as u64);
     assert_eq!(report.is_intact(), report.findings.is_empty());
@@ -55,7 +55,7 @@ fn a_cut_off_log_is_noticed() {
     assert_eq!(found(&whole[..whole.len() - 1], &OPTIONS), [(5, Damage::TruncatedTail)]);
     assert_eq!(found(&whole[..whole.len() - 40], &OPTIONS), [(5, Damage::TruncatedTail)]);
     let report = verify(&whole[..], &OPTIONS).unwrap();
-    let expecting = Options { expected_head: report.head, ..OPTIONS };
+    let expecting = Options { known: report.head.as_slice(), ..OPTIONS };
     assert_eq!(found(&whole, &expecting), []);
     let shorter: Vec<u8> =
         whole.split_inclusive(|b| *b == b'\n').take(3).flatten().copied().collect();
@@ -67,8 +67,8 @@ fn a_cut_off_log_is_noticed() {
 #[test]
 fn a_log_written_anew_lacks_the_head_that_is_known() {
     let known = verify(&log(5, 10)[..], &OPTIONS).unwrap().head;
-    let expecting = Options { expected_head: known, ..OPTIONS };
-    assert_eq!(found(&log(9, 11), &expecting), [(9, Damage::OtherHead { expected: 5 })]);
+    let expecting = Options { known: known.as_slice(), ..OPTIONS };
+    assert_eq!(found(&log(9, 11), &expecting), [(5, Damage::OtherHead { expected: 5 })]);
     assert_eq!(found(&log(9, 10), &expecting), []);
 }
 
@@ -117,7 +117,7 @@ proptest! {
         let from = from % whole.len();
         let mut bytes = whole.clone();
         bytes.drain(from..(from + count).min(whole.len()));
-        let options = Options { expected_head: head, ..OPTIONS };
+        let options = Options { known: head.as_slice(), ..OPTIONS };
         prop_assert!(!found(&bytes, &options).is_empty());
     }
 

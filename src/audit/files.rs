@@ -1,0 +1,176 @@
+//! Which files a log consists of, and in which order.
+//!
+//! The file that is written is `<log>`. A closed one is `<log>.000001`, `<log>.000002` and so on:
+//! the number says the order, never the date, because clocks go back. Compressed it is called
+//! `<log>.000001.zst`; it is put there whole before the plain one goes, so where both are found the
+//! plain one is as good.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::chain::{Link, Seal};
+
+/// How much of a plain file's end is searched for its last line.
+const TAIL_BYTES: u64 = 8 * 1_024 * 1_024;
+
+/// A file that is not written any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClosedFile {
+    pub number: u64,
+    pub path: PathBuf,
+    pub compressed: bool,
+}
+
+/// The name of a closed file.
+pub(super) fn closed_name(log: &Path, number: u64) -> PathBuf {
+    super::beside(log, &format!(".{number:06}"))
+}
+
+/// The closed files of a log, oldest first.
+pub fn closed_files(log: &Path) -> io::Result<Vec<ClosedFile>> {
+    let Some(name) = log.file_name() else { return Ok(Vec::new()) };
+    let mut found = BTreeMap::new();
+    for entry in entries(folder_of(log))? {
+        let Some(there) = entry.file_name() else { continue };
+        let Some((base, number, compressed)) = there.to_str().and_then(parts) else { continue };
+        if name.to_str() != Some(base) {
+            continue;
+        }
+        let file = ClosedFile { number, path: entry.clone(), compressed };
+        // Where both are found the plain one is taken.
+        found
+            .entry(number)
+            .and_modify(|known: &mut ClosedFile| {
+                if !compressed {
+                    known.clone_from(&file);
+                }
+            })
+            .or_insert(file);
+    }
+    Ok(found.into_values().collect())
+}
+
+/// The number that the next closed file gets.
+pub(super) fn next_number(log: &Path) -> io::Result<u64> {
+    Ok(closed_files(log)?.last().map_or(1, |file| file.number.saturating_add(1)))
+}
+
+/// A log's files that are there, oldest first, the one being written last.
+pub fn files_of(log: &Path) -> io::Result<Vec<PathBuf>> {
+    let closed = closed_files(log)?;
+    let mut files: Vec<PathBuf> = closed.into_iter().map(|file| file.path).collect();
+    if log.try_exists()? || files.is_empty() {
+        files.push(log.to_owned());
+    }
+    Ok(files)
+}
+
+/// The logs in a folder: whatever ends in `.jsonl` or has closed files.
+pub fn logs_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut logs = Vec::new();
+    for entry in entries(folder)? {
+        let Some(name) = entry.file_name().and_then(|name| name.to_str()) else { continue };
+        if let Some((base, ..)) = parts(name) {
+            logs.push(folder.join(base));
+        } else if entry.extension().is_some_and(|extension| extension == "jsonl") {
+            logs.push(entry);
+        }
+    }
+    logs.sort();
+    logs.dedup();
+    Ok(logs)
+}
+
+/// Opens a log's file for reading from its start, compressed or not.
+pub fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
+    let file = File::open(path)?;
+    if path.extension().is_some_and(|extension| extension == "zst") {
+        return Ok(Box::new(zstd::stream::read::Decoder::new(file)?));
+    }
+    Ok(Box::new(file))
+}
+
+/// Where the chain had got to at the end of the newest closed file.
+pub(super) fn last_link(log: &Path) -> io::Result<Option<Link>> {
+    let Some(newest) = closed_files(log)?.pop() else { return Ok(None) };
+    let reader: Box<dyn Read + Send> = if newest.compressed {
+        open(&newest.path)?
+    } else {
+        let mut file = File::open(&newest.path)?;
+        let from = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+        file.seek(SeekFrom::Start(from))?;
+        Box::new(file)
+    };
+    let mut reader = BufReader::with_capacity(1 << 20, reader);
+    let mut line = Vec::new();
+    let mut last = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        std::mem::swap(&mut line, &mut last);
+        line.clear();
+    }
+    let whole = last.strip_suffix(b"\n").and_then(Seal::read).filter(|seal| seal.intact);
+    Ok(whole.map(|seal| seal.link))
+}
+
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes a closed file's name apart: the log's name, the number, and whether it is compressed.
+fn parts(name: &str) -> Option<(&str, u64, bool)> {
+    let (plain, compressed) = match name.strip_suffix(".zst") {
+        Some(plain) => (plain, true),
+        None => (name, false),
+    };
+    let (base, digits) = plain.rsplit_once('.')?;
+    let number = digits.len() >= 6 && digits.bytes().all(|b| b.is_ascii_digit());
+    if !number || base.is_empty() {
+        return None;
+    }
+    Some((base, digits.parse().ok()?, compressed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_found_in_the_order_of_their_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("a.jsonl");
+        for name in [
+            "a.jsonl",
+            "a.jsonl.000010",
+            "a.jsonl.000002.zst",
+            "a.jsonl.000002",
+            "a.jsonl.1000000",
+            "a.jsonl.journal",
+            "a.jsonl.000003.zst.partial",
+            "a.jsonl.torn-1",
+            "a.jsonl.7",
+            "b.jsonl.000001.zst",
+            "letter.txt",
+        ] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let names: Vec<_> = files_of(&log)
+            .unwrap()
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(names, ["a.jsonl.000002", "a.jsonl.000010", "a.jsonl.1000000", "a.jsonl"]);
+        assert_eq!(next_number(&log).unwrap(), 1_000_001);
+        let logs = logs_in(folder.path()).unwrap();
+        assert_eq!(logs, ["a.jsonl", "b.jsonl"].map(|name| folder.path().join(name)));
+    }
+}

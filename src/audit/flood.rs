@@ -1,0 +1,118 @@
+//! Refusals of requests that nobody has proven to be his: each has its record up to a rate, and
+//! beyond it they are counted in one record a second for each cause, so that nobody fills the disk
+//! for free and yet the counts add up.
+//!
+//! The record that counts stands in the journal while it grows: each refusal writes it anew with a
+//! count one higher, before it is answered. So a crash does not lose a count, and whether the line
+//! is in the log already is known by its request id, as with a call. When it is a second old the
+//! writer puts it into the log and gives its slot back.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use super::journal::{Lease, RESERVED};
+use super::record::{Decision, Detail, Draft, Entry, Event, Outcome};
+use crate::firewall::time::{Mono, Timestamp};
+
+const SECOND_US: u64 = 1_000_000;
+
+/// What is counted at the moment.
+pub(super) struct Flood {
+    max_per_sec: u32,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    second: Option<Mono>,
+    recorded: u32,
+    pub(super) folds: BTreeMap<&'static str, Fold>,
+}
+
+/// The record of one cause that is still growing.
+pub(super) struct Fold {
+    entry: Entry,
+    since: Mono,
+    last: Timestamp,
+    count: u64,
+    pub(super) lease: Lease,
+}
+
+impl Flood {
+    pub(super) fn new(max_per_sec: u32) -> Self {
+        Self { max_per_sec, state: Mutex::default() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a refusal that comes now has its own record.
+    pub(super) fn has_room(&self, now: Mono) -> bool {
+        let mut state = self.lock();
+        if state.second.is_none_or(|second| now.since(second) >= SECOND_US) {
+            state.second = Some(now);
+            state.recorded = 0;
+        }
+        let room = state.recorded < self.max_per_sec;
+        state.recorded += u32::from(room);
+        room
+    }
+
+    /// Takes the records that have grown for a second, or all.
+    pub(super) fn ripe(&self, now: Mono, all: bool, node_id: &str) -> Vec<(Vec<u8>, Lease)> {
+        let mut state = self.lock();
+        let ripe = state.folds.extract_if(.., |_, fold| all || now.since(fold.since) >= SECOND_US);
+        ripe.map(|(_, fold)| {
+            let mut line = fold.line(fold.count, fold.last, node_id);
+            line.drain(..RESERVED);
+            (line, fold.lease)
+        })
+        .collect()
+    }
+}
+
+impl Fold {
+    /// Begins with a count of none.
+    pub(super) fn new(refused: &Entry, since: Mono, lease: Lease) -> Self {
+        let mut entry = Entry::new(refused.timestamp, Uuid::new_v4(), Decision::Deny);
+        entry.denial_code = refused.denial_code;
+        entry.failure_category = refused.failure_category;
+        entry.stage = refused.stage;
+        Self { entry, since, last: refused.timestamp, count: 0, lease }
+    }
+
+    pub(super) fn add(&mut self, at: Timestamp) {
+        self.count = self.count.saturating_add(1);
+        self.last = at;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The line as it will stand after one more, behind room for the journal's head.
+    pub(super) fn line_with_one_more(&self, at: Timestamp, node_id: &str) -> Vec<u8> {
+        self.line(self.count.saturating_add(1), at, node_id)
+    }
+
+    fn line(&self, count: u64, last: Timestamp, node_id: &str) -> Vec<u8> {
+        let detail = vec![
+            ("cause", Detail::Text(cause(&self.entry).to_owned())),
+            ("count", Detail::Count(count)),
+            ("until", Detail::Text(last.to_string())),
+        ];
+        let mut entry = self.entry.clone();
+        entry.event = Some(Event { name: "refusals_folded", detail });
+        let mut line = vec![0; RESERVED];
+        Draft::new(&entry, node_id, 0).finish(&Outcome::refused(0), &mut line);
+        line
+    }
+}
+
+/// What refusals are counted by. The codes are ours, so there are few.
+pub(super) fn cause(entry: &Entry) -> &'static str {
+    entry.denial_code.unwrap_or("broken_off")
+}

@@ -1,0 +1,66 @@
+//! How a log is kept.
+
+use std::path::PathBuf;
+
+/// When a record counts as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The operating system has it: it outlives this process.
+    Write,
+    /// The disk has it: it outlives a power cut.
+    Sync,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub enabled: bool,
+    pub path: PathBuf,
+    /// Whether requests are refused while they cannot be recorded.
+    pub require_healthy: bool,
+    pub hash_chain: bool,
+    pub durability: Durability,
+    pub node_id: String,
+    /// For [`super::Redactor::redact`]; the log itself does not cut arguments.
+    pub max_argument_bytes: usize,
+    pub rotation: Rotation,
+    pub checkpoints: Option<CheckpointSettings>,
+    /// Refusals a second, before a valid token, that have a record each.
+    pub max_unauthenticated_records_per_sec: u32,
+}
+
+/// When the file is put aside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rotation {
+    /// Before it grows larger; 0: never.
+    pub bytes: u64,
+    /// This long after its first line; 0: never.
+    pub secs: u64,
+    /// Whether closed files are compressed.
+    pub compress: bool,
+}
+
+/// With what, and how often, the chain's head is signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointSettings {
+    pub key_file: PathBuf,
+    pub every_records: u64,
+    pub every_secs: u64,
+}
+
+impl Settings {
+    /// The defaults of the configuration.
+    pub fn at(path: impl Into<PathBuf>, node_id: impl Into<String>) -> Self {
+        Self {
+            enabled: true,
+            path: path.into(),
+            require_healthy: true,
+            hash_chain: true,
+            durability: Durability::Write,
+            node_id: node_id.into(),
+            max_argument_bytes: 8_192,
+            rotation: Rotation::default(),
+            checkpoints: None,
+            max_unauthenticated_records_per_sec: 100,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Signs how far the log has got, every so many records or seconds, and keeps what it signed in
+//! `<log>.checkpoints`.
+//!
+//! A node never signs less than it has signed before: where the log ends short of the last
+//! checkpoint in the file, the chain goes on from the checkpoint, and the log says what is missing.
+//! A checkpoint that cannot be written stops no call, because the records are there all the same; it
+//! is tried again within a second.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::chain::Link;
+use super::checkpoint::{self, Checkpoint, SigningKey};
+use super::{CheckpointSettings, OpenError};
+use crate::firewall::time::{Mono, Now};
+
+/// How much of the file's end is read for the last checkpoint.
+const TAIL_BYTES: u64 = 64 * 1_024;
+/// More than this behind the last note is not a note that was cut off.
+const MAX_TORN_BYTES: usize = 1_024;
+
+/// The last checkpoint as it was signed, for whoever asks.
+pub(super) type Latest = Arc<Mutex<Option<String>>>;
+
+pub(super) struct Signer {
+    path: PathBuf,
+    key: SigningKey,
+    every_records: u64,
+    every_us: u64,
+    durable: bool,
+    last: Option<Link>,
+    signed_at: Mono,
+    latest: Latest,
+    was_well: bool,
+}
+
+impl Signer {
+    /// Reads the key and what was signed before.
+    pub(super) fn open(
+        log: &Path,
+        settings: &CheckpointSettings,
+        node_id: &str,
+        durable: bool,
+        now: Mono,
+        latest: Latest,
+    ) -> Result<Self, OpenError> {
+        let key_problem =
+            |problem: String| OpenError::CheckpointKey { path: settings.key_file.clone(), problem };
+        let key = SigningKey::load(&settings.key_file).map_err(|e| key_problem(e.to_string()))?;
+        if key.name() != node_id {
+            let name = key.name();
+            return Err(key_problem(format!(
+                "is the key of `{name}`, but this node is `{node_id}`: set `audit.node_id` to \
+                 `{name}`, or make a key for this name"
+            )));
+        }
+        let path = super::beside(log, ".checkpoints");
+        let failed = |source| OpenError::Io { path: path.clone(), source };
+        let (last, text) = read_last(&path, &key).map_err(failed)?;
+        *latest.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        Ok(Self {
+            path,
+            key,
+            every_records: settings.every_records,
+            every_us: settings.every_secs.saturating_mul(1_000_000),
+            durable,
+            last,
+            signed_at: now,
+            latest,
+            was_well: true,
+        })
+    }
+
+    /// What was signed last.
+    pub(super) fn last(&self) -> Option<Link> {
+        self.last
+    }
+
+    /// Signs `link` if it is time, or if this is the end.
+    pub(super) fn look(&mut self, link: Link, now: Now, at_the_end: bool) {
+        let signed = self.last.map_or(0, |last| last.sequence);
+        let records = link.sequence.saturating_sub(signed);
+        let due = at_the_end
+            || records >= self.every_records
+            || now.mono.since(self.signed_at) >= self.every_us;
+        if records == 0 || !due {
+            return;
+        }
+        let checkpoint = Checkpoint { origin: self.key.name().to_owned(), link, at: now.wall };
+        let note = self.key.sign(&checkpoint);
+        match note.map_err(io::Error::other).and_then(|note| self.keep(&note).map(|()| note)) {
+            Ok(note) => {
+                self.last = Some(link);
+                self.signed_at = now.mono;
+                self.was_well = true;
+                *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
+            }
+            Err(error) => {
+                if self.was_well {
+                    tracing::error!(%error, "audit checkpoint cannot be written");
+                }
+                self.was_well = false;
+            }
+        }
+    }
+
+    /// Adds a note to the file, or leaves the file as it was.
+    fn keep(&self, note: &str) -> io::Result<()> {
+        let mut file = open_file(&self.path)?;
+        let before = file.metadata()?.len();
+        let mut bytes = note.as_bytes().to_vec();
+        bytes.push(b'\n');
+        let written = file
+            .write_all(&bytes)
+            .and_then(|()| if self.durable { file.sync_data() } else { Ok(()) });
+        written.inspect_err(|_| drop(file.set_len(before)))
+    }
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)
+}
+
+/// The last checkpoint of ours in the file, and its note. Half a note at the end is cut off: it was
+/// never signed, so it says nothing.
+fn read_last(path: &Path, key: &SigningKey) -> io::Result<(Option<Link>, Option<String>)> {
+    let mut file = open_file(path)?;
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(TAIL_BYTES);
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    // Behind the first newline, so that no character is cut; before it a note is cut at most.
+    let skipped = if from == 0 { 0 } else { memchr::memchr(b'\n', &bytes).map_or(0, |at| at + 1) };
+    let tail = bytes.get(skipped..).unwrap_or_default();
+    let text = String::from_utf8_lossy(tail);
+    let whole = checkpoint::whole_notes(&text);
+    let torn = text.len() - whole.len();
+    if torn > MAX_TORN_BYTES {
+        return Err(io::Error::other("it does not end with checkpoints"));
+    }
+    if torn > 0 {
+        // Counted from the front, where every byte was text: in the torn rest one may not be.
+        let kept = skipped.saturating_add(whole.len());
+        file.set_len(from.saturating_add(u64::try_from(kept).map_err(io::Error::other)?))?;
+    }
+    let read = checkpoint::read_notes(whole, &[key.verifier()]);
+    let last = read.signed.into_iter().max_by_key(|signed| signed.checkpoint.link.sequence);
+    Ok(last.map_or((None, None), |last| (Some(last.checkpoint.link), Some(last.note))))
+}

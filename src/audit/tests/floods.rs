@@ -1,0 +1,133 @@
+//! Refusals that nobody proved to be his: counted beyond a rate, and the counts add up.
+
+use super::*;
+
+fn limited(max: u32) -> Bench {
+    Bench::with(|s| s.max_unauthenticated_records_per_sec = max)
+}
+
+async fn refuse_for(audit: &Audit, code: &'static str) -> Result<(), AuditUnavailable> {
+    let entry = Entry { denial_code: Some(code), ..refusal("-") };
+    audit.record(entry, Outcome::refused(9)).await
+}
+
+/// How many refusals with this cause are on record, one by one, folded, and lost.
+fn counted(bench: &Bench, code: &str) -> (u64, u64, u64) {
+    let mut counts = (0, 0, 0);
+    for record in bench.records() {
+        let count = record["detail"]["count"].as_u64();
+        match record["event"].as_str() {
+            Some("refusals_folded") if record["detail"]["cause"] == code => {
+                assert_eq!(record["denial_code"], code);
+                assert_eq!(record["outcome"], "refused");
+                counts.1 += count.unwrap();
+            }
+            Some("audit_gap") => counts.2 += count.unwrap(),
+            None if record["denial_code"] == code => counts.0 += 1,
+            _ => {}
+        }
+    }
+    counts
+}
+
+#[tokio::test]
+async fn beyond_the_rate_refusals_are_counted_by_cause() {
+    let bench = limited(10);
+    let audit = bench.open();
+    for _ in 0..200 {
+        refuse_for(&audit, "TokenMissing").await.unwrap();
+        refuse_for(&audit, "TokenInvalid").await.unwrap();
+    }
+    assert_eq!(bench.records().len(), 10);
+    bench.clock.advance_us(1_000_000);
+    refuse_for(&audit, "TokenMissing").await.unwrap();
+    audit.close();
+    assert_eq!(counted(&bench, "TokenMissing"), (6, 195, 0));
+    assert_eq!(counted(&bench, "TokenInvalid"), (5, 195, 0));
+    assert_eq!(bench.records().len(), 10 + 2 + 1);
+    bench.assert_intact();
+}
+
+#[tokio::test]
+async fn each_second_has_its_own_count() {
+    let bench = limited(0);
+    let audit = bench.open();
+    for _ in 0..3 {
+        for _ in 0..50 {
+            refuse_for(&audit, "TokenMissing").await.unwrap();
+        }
+        bench.clock.advance_us(1_000_000);
+        audit.reopen().await.unwrap();
+    }
+    assert_eq!(bench.records().len(), 3);
+    audit.close();
+    assert_eq!(counted(&bench, "TokenMissing"), (0, 150, 0));
+}
+
+#[tokio::test]
+async fn who_has_proven_who_he_is_is_never_folded() {
+    let bench = limited(0);
+    let audit = bench.open();
+    for _ in 0..50 {
+        let entry = Entry { principal: Some("alice".into()), ..refusal("a") };
+        audit.record(entry, Outcome::refused(1)).await.unwrap();
+    }
+    let mut escalated = refusal("a");
+    escalated.decision = Decision::Escalate;
+    audit.record(escalated, Outcome::refused(1)).await.unwrap();
+    audit.note(&Entry { principal: Some("alice".into()), ..refusal("a") }, Outcome::default());
+    audit.close();
+    assert_eq!(bench.records().len(), 52);
+    assert!(bench.records().iter().all(|record| record["event"].is_null()));
+}
+
+#[tokio::test]
+async fn a_count_outlives_a_kill_and_is_not_told_twice() {
+    for durability in [Durability::Write, Durability::Sync] {
+        let bench = limited(5);
+        let bench = Bench { settings: Settings { durability, ..bench.settings.clone() }, ..bench };
+        let audit = bench.open();
+        for _ in 0..40 {
+            refuse_for(&audit, "TokenMissing").await.unwrap();
+        }
+        audit.note(&Entry { denial_code: None, ..refusal("gone") }, Outcome::default());
+        let copy = limited(5);
+        fs::create_dir_all(copy.path().parent().unwrap()).unwrap();
+        for suffix in ["", ".journal"] {
+            fs::copy(beside(&bench.path(), suffix), beside(&copy.path(), suffix)).unwrap();
+        }
+        drop(copy.open());
+        assert_eq!(counted(&copy, "TokenMissing"), (5, 35, 0));
+        let folded = copy.records().into_iter().filter(|r| r["detail"]["cause"] == "broken_off");
+        assert_eq!(folded.map(|r| r["detail"]["count"].as_u64().unwrap()).sum::<u64>(), 1);
+        copy.assert_intact();
+        drop(copy.open());
+        assert_eq!(counted(&copy, "TokenMissing"), (5, 35, 0));
+        // The process that was not killed after all tells the same.
+        audit.close();
+        assert_eq!(counted(&bench, "TokenMissing"), (5, 35, 0));
+    }
+}
+
+#[tokio::test]
+async fn counts_add_up_across_a_failure_too() {
+    let bench = limited(5);
+    let (audit, fault) = bench.try_open().unwrap();
+    let mut told = 0_u64;
+    for n in 0..60 {
+        if n == 20 {
+            fault.full_after(0);
+            bench.clock.advance_us(1_000_000);
+        }
+        if n == 40 {
+            fault.mend();
+            recovered(&audit).await;
+        }
+        told += u64::from(refuse_for(&audit, "TokenMissing").await.is_ok());
+    }
+    audit.close();
+    let (single, folded, lost) = counted(&bench, "TokenMissing");
+    assert_eq!(single + folded + lost, 60);
+    assert!(single + folded >= told && lost > 0 && folded > 0, "{single} {folded} {lost} {told}");
+    bench.assert_intact();
+}

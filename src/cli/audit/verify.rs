@@ -1,0 +1,210 @@
+//! `arbiter audit verify`: the chain through all files, and what was signed of it.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{Exit, Failure, Out, chains, unreadable};
+use crate::audit::chain::{HexHash, Link};
+use crate::audit::checkpoint::{Notes, VerifierKey, read_notes};
+use crate::audit::verify::{FileReport, Options, Start, verify_files};
+
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// A log (with its closed files), a folder of logs, or the files of one log in their order.
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// The log continues an earlier file that is not at hand. One file is then read by itself.
+    #[arg(long, conflicts_with = "after")]
+    partial: bool,
+    /// The log continues an earlier file that ended with this SEQUENCE:HASH.
+    #[arg(long, value_parser = link)]
+    after: Option<Link>,
+    /// The log is known to have reached this SEQUENCE:HASH, from `GET /audit/head`.
+    #[arg(long, value_parser = link)]
+    head: Option<Link>,
+    /// Checkpoints that were kept: `<log>.checkpoints`, or what `GET /audit/checkpoint` gave.
+    #[arg(long, requires = "public_key", value_name = "FILE")]
+    checkpoints: Vec<PathBuf>,
+    /// The public key that `arbiter audit keygen` printed.
+    #[arg(long, requires = "checkpoints", value_name = "KEY", value_parser = key)]
+    public_key: Vec<VerifierKey>,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn link(text: &str) -> Result<Link, String> {
+    let expected = || "expected SEQUENCE:HASH with 64 lower-case hexadecimal digits".to_owned();
+    let (sequence, hash) = text.split_once(':').ok_or_else(expected)?;
+    let sequence = sequence.parse().ok().ok_or_else(expected)?;
+    let hash = HexHash::read(hash.as_bytes()).ok_or_else(expected)?;
+    Ok(Link { sequence, hash })
+}
+
+fn key(text: &str) -> Result<VerifierKey, String> {
+    text.parse().map_err(|_form| "expected NAME+HASH+KEY, as `audit keygen` prints it".to_owned())
+}
+
+/// What one log's files turned out to be.
+struct Verdict {
+    files: Vec<FileReport>,
+    known: usize,
+}
+
+impl Verify {
+    pub(super) fn run(&self, out: &mut Out<'_>) -> Result<Exit, Failure> {
+        let notes = self.notes()?;
+        let signed = notes.iter().flat_map(|(_, notes)| &notes.signed);
+        let mut known: Vec<Link> = signed.map(|signed| signed.checkpoint.link).collect();
+        known.extend(self.head);
+        known.sort_by_key(|link| (link.sequence, *link.hash.as_bytes()));
+        known.dedup();
+        let one_file = self.partial || self.after.is_some();
+        let chains = match self.paths.as_slice() {
+            [file] if one_file && file.is_file() => vec![vec![file.clone()]],
+            paths => chains(paths)?,
+        };
+        if chains.len() > 1 && !known.is_empty() {
+            let problem = "there are several logs: give the one that the checkpoints are of";
+            return Err(Failure::usage(problem));
+        }
+        let start = match (self.partial, self.after) {
+            (_, Some(link)) => Start::After(link),
+            (true, None) => Start::Anywhere,
+            (false, None) => Start::Genesis,
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let options = Options { start, known: &known, threads };
+        let mut verdicts = Vec::new();
+        for files in chains {
+            let first = files.first().cloned().unwrap_or_default();
+            let files = verify_files(&files, &options).map_err(|e| unreadable(&first, &e))?;
+            verdicts.push(Verdict { files, known: known.len() });
+        }
+        let sound = notes.iter().all(|(_, notes)| notes.findings.is_empty());
+        let fine = sound && verdicts.iter().all(Verdict::is_intact);
+        if out.json {
+            let told: Vec<_> = verdicts.iter().map(|verdict| verdict.told(&notes)).collect();
+            match told.as_slice() {
+                [one] => out.thing(one)?,
+                several => out.thing(&Value::from(several))?,
+            }
+        } else {
+            for (file, notes) in &notes {
+                for (line, damage) in &notes.findings {
+                    out.line(&format!("{}:{line}: {damage}", file.display()))?;
+                }
+            }
+            for verdict in &verdicts {
+                verdict.print(out)?;
+            }
+            if let Some(last) = notes
+                .iter()
+                .flat_map(|(_, notes)| &notes.signed)
+                .max_by_key(|signed| signed.checkpoint.link.sequence)
+            {
+                let (sequence, at) = (last.checkpoint.link.sequence, last.checkpoint.at);
+                out.line(&format!("signed up to record {sequence} at {at}"))?;
+            }
+        }
+        Ok(if fine { Exit::Fine } else { Exit::No })
+    }
+
+    fn notes(&self) -> Result<Vec<(PathBuf, Notes)>, Failure> {
+        let read = |file: &PathBuf| {
+            let text = std::fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
+            let notes = read_notes(&text, &self.public_key);
+            if notes.signed.is_empty() && notes.findings.is_empty() {
+                let problem = format!("{} holds no checkpoint", file.display());
+                return Err(Failure::usage(problem));
+            }
+            Ok((file.clone(), notes))
+        };
+        self.checkpoints.iter().map(read).collect()
+    }
+}
+
+impl Verdict {
+    fn is_intact(&self) -> bool {
+        self.files.iter().all(|file| file.report.is_intact())
+    }
+
+    fn sum(&self, of: impl Fn(&FileReport) -> u64) -> u64 {
+        self.files.iter().map(of).sum()
+    }
+
+    fn head(&self) -> Option<Link> {
+        self.files.iter().rev().find_map(|file| file.report.head)
+    }
+
+    fn known_met(&self) -> u64 {
+        self.sum(|file| file.report.known_met)
+    }
+
+    fn told(&self, notes: &[(PathBuf, Notes)]) -> Value {
+        let shown = |path: &Path| path.display().to_string();
+        let findings: Vec<_> = self
+            .files
+            .iter()
+            .flat_map(|file| file.report.findings.iter().map(|found| (shown(&file.path), found)))
+            .map(|(file, found)| {
+                json!({ "file": file, "line": found.line, "damage": found.damage.to_string() })
+            })
+            .collect();
+        let bad_notes: Vec<_> = notes
+            .iter()
+            .flat_map(|(file, notes)| notes.findings.iter().map(|found| (shown(file), found)))
+            .map(|(file, (line, damage))| {
+                json!({ "file": file, "line": line, "damage": damage.to_string() })
+            })
+            .collect();
+        json!({
+            "intact": self.is_intact() && bad_notes.is_empty(),
+            "files": self.files.iter().map(|file| shown(&file.path)).collect::<Vec<_>>(),
+            "records": self.sum(|file| file.report.records),
+            "lines": self.sum(|file| file.report.lines),
+            "bytes": self.sum(|file| file.report.bytes),
+            "first_sequence": self.files.iter().find_map(|file| file.report.first_sequence),
+            "head": self.head().map(|head| json!({
+                "sequence": head.sequence, "hash": head.hash.to_string(),
+            })),
+            "findings": findings,
+            "findings_left_out": self.sum(|file| file.report.findings_left_out),
+            "known": self.known,
+            "known_met": self.known_met(),
+            "checkpoint_findings": bad_notes,
+        })
+    }
+
+    fn print(&self, out: &mut Out<'_>) -> std::io::Result<()> {
+        for FileReport { path, report } in &self.files {
+            for finding in &report.findings {
+                let place = match self.files.len() {
+                    1 => format!("line {}", finding.line),
+                    _ => format!("{}:{}", path.display(), finding.line),
+                };
+                out.line(&format!("{place}: {}", finding.damage))?;
+            }
+            if report.findings_left_out > 0 {
+                out.line(&format!("and {} more", report.findings_left_out))?;
+            }
+        }
+        let verdict = if self.is_intact() { "intact" } else { "DAMAGED" };
+        let records = self.sum(|file| file.report.records);
+        let bytes = self.sum(|file| file.report.bytes);
+        let files = match self.files.len() {
+            1 => String::new(),
+            files => format!(" in {files} files"),
+        };
+        out.line(&format!("{verdict}: {records} records, {bytes} bytes{files}"))?;
+        if self.known > 0 {
+            out.line(&format!("known links met: {} of {}", self.known_met(), self.known))?;
+        }
+        if let Some(head) = self.head() {
+            out.line(&format!("head {}:{}", head.sequence, head.hash))?;
+        }
+        Ok(())
+    }
+}
