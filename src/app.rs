@@ -54,7 +54,7 @@ use crate::proxy::upstream::{Headers, Upstream};
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::sessions::{self, Sessions};
-use crate::store::Store;
+use crate::store::{SealKey, Store};
 use listener::AdminService;
 use reload::Reloads;
 
@@ -161,10 +161,6 @@ struct Parts {
 impl Parts {
     async fn build(config: &Config) -> Result<Self> {
         anyhow::ensure!(
-            config.storage.encryption_key.is_none(),
-            "ARBITER_STORAGE_ENCRYPTION_KEY is set, but this build cannot encrypt its storage: unset it"
-        );
-        anyhow::ensure!(
             !config.proxy.legacy_streams,
             "`proxy.legacy_streams` is not available in this build: leave it out"
         );
@@ -174,7 +170,8 @@ impl Parts {
         let store = Arc::new(match &config.storage.backend {
             Backend::Memory => Store::memory(),
             Backend::Sqlite(path) => {
-                Store::sqlite(path).await.context("opening `storage.sqlite_path`")?
+                let key = seal_key(config)?;
+                Store::sealed_sqlite(path, key).await.context("opening `storage.sqlite_path`")?
             }
         });
         let registry = Arc::new(Registry::open(store.clone()).await.context("loading agents")?);
@@ -414,6 +411,12 @@ fn audit_settings(config: &Config) -> Result<audit::Settings> {
         }),
         max_unauthenticated_records_per_sec: audit.max_unauthenticated_records_per_sec,
     })
+}
+
+fn seal_key(config: &Config) -> Result<Option<SealKey>> {
+    let Some(key) = &config.storage.encryption_key else { return Ok(None) };
+    let key = SealKey::from_hex(key.expose());
+    Ok(Some(key.context("ARBITER_STORAGE_ENCRYPTION_KEY must be 64 hexadecimal characters")?))
 }
 
 fn authorities(path: &Path) -> Result<Arc<CaType>> {

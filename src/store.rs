@@ -14,6 +14,7 @@ use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 use memory::Memory;
+pub use sqlite::SealKey;
 use sqlite::Sqlite;
 
 #[cfg(test)]
@@ -108,6 +109,8 @@ pub enum StoreError {
         "`{path}` was written by a newer Arbiter: its schema is {found}, this one knows {known}"
     )]
     Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("`{path}`: {problem}")]
+    Sealed { path: PathBuf, problem: &'static str },
     #[error("the thread of the store cannot be started")]
     Thread(#[source] std::io::Error),
     #[error("the store could not do it")]
@@ -137,7 +140,12 @@ impl Store {
 
     /// Opens or creates the file, and refuses one that is damaged, in use, newer or not ours.
     pub async fn sqlite(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self::Sqlite(Sqlite::open(path.to_owned()).await?))
+        Self::sealed_sqlite(path, None).await
+    }
+
+    /// The same for a file whose rows are sealed with a key.
+    pub async fn sealed_sqlite(path: &Path, key: Option<SealKey>) -> Result<Self, StoreError> {
+        Ok(Self::Sqlite(Sqlite::open(path.to_owned(), key).await?))
     }
 
     /// Finishes what is queued and lets go of the file. Whatever is asked afterwards fails.

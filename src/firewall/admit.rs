@@ -234,6 +234,10 @@ fn afford(usage: &Usage, order: &WorkOrder, price: u64) -> Result<(), Denial> {
     })
 }
 
+/// How long a counted call may take to reach the MCP server. Calls are counted here and felt there:
+/// without this a slow one and a quick one could lie closer together there than they were counted.
+const ON_THE_WAY_US: u64 = 100_000;
+
 fn within_rate(
     usage: &mut Usage,
     limit: u32,
@@ -241,7 +245,8 @@ fn within_rate(
     price: u64,
     now: Mono,
 ) -> Result<(), Denial> {
-    rate::admit(usage, limit, window_secs, price, now).map_err(|limited| {
+    let window_us = window_secs.saturating_mul(1_000_000).saturating_add(ON_THE_WAY_US);
+    rate::admit(usage, limit, window_us, price, now).map_err(|limited| {
         let message = if limited.never_fits {
             "this batch holds more tool calls than the session's rate limit allows in one window: \
              send fewer at once"

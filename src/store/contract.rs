@@ -9,6 +9,11 @@ use crate::firewall::session::{IntentTier, Sensitivity};
 pub(crate) enum Rig {
     Memory(Arc<Store>),
     Sqlite(TempDir),
+    Sealed(TempDir),
+}
+
+fn key() -> Option<SealKey> {
+    SealKey::from_hex(&"5e".repeat(32))
 }
 
 impl Rig {
@@ -20,6 +25,10 @@ impl Rig {
             Self::Sqlite(folder) => {
                 Arc::new(Store::sqlite(&folder.path().join("store.db")).await.unwrap())
             }
+            Self::Sealed(folder) => {
+                let path = folder.path().join("store.db");
+                Arc::new(Store::sealed_sqlite(&path, key()).await.unwrap())
+            }
         }
     }
 }
@@ -28,6 +37,7 @@ impl Rig {
 pub(crate) async fn on_each_backend(test: impl AsyncFn(Rig)) {
     test(Rig::Memory(Arc::new(Store::memory()))).await;
     test(Rig::Sqlite(tempfile::tempdir().unwrap())).await;
+    test(Rig::Sealed(tempfile::tempdir().unwrap())).await;
 }
 
 pub(crate) fn order(agent: AgentId, call_budget: u64) -> WorkOrder {
@@ -295,6 +305,22 @@ mod sqlite {
     }
 
     /// The files as they lie on the disk while the process lives are what a kill leaves.
+    #[tokio::test]
+    async fn a_sealed_file_says_nothing_of_what_was_agreed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::sealed_sqlite(&folder.path().join("store.db"), key()).await.unwrap();
+        store.insert_agent(&agent(TrustLevel::Basic)).await.unwrap();
+        store.insert_session(&Arc::new(order(AgentId::random(), 100))).await.unwrap();
+        store.close().await.unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            for clear in ["quarterly", "read_file", "ops"] {
+                let found = bytes.windows(clear.len()).any(|part| part == clear.as_bytes());
+                assert!(!found, "{clear}");
+            }
+        }
+    }
+
     #[tokio::test]
     async fn what_was_answered_survives_a_kill() {
         let folder = tempfile::tempdir().unwrap();

@@ -23,6 +23,9 @@ use crate::firewall::time::Timestamp;
 
 mod file;
 mod rows;
+mod seal;
+
+pub use seal::SealKey;
 
 /// Requests that may wait for the thread; whoever comes later waits to be let in.
 const QUEUE: usize = 1024;
@@ -56,12 +59,12 @@ struct Outcome {
 }
 
 impl Sqlite {
-    pub(super) async fn open(path: PathBuf) -> Result<Self, StoreError> {
+    pub(super) async fn open(path: PathBuf, key: Option<SealKey>) -> Result<Self, StoreError> {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (opened, wait) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || match file::open(&path) {
+            .spawn(move || match file::open(&path, key) {
                 Ok(db) => {
                     if opened.send(Ok(())).is_ok() {
                         serve(db, queue);

@@ -21,19 +21,18 @@ pub struct Limited {
 pub fn admit(
     usage: &mut Usage,
     limit: u32,
-    window_secs: u64,
+    window_us: u64,
     price: u64,
     now: Mono,
 ) -> Result<(), Limited> {
     // The clock is read before the session's lock is taken, so `now` may lie a little before the
     // newest call; the call would be remembered at that one's time and is judged by it.
     let now = usage.recent.newest().map_or(now, |newest| newest.max(now));
-    let window_us = window_secs.saturating_mul(1_000_000);
     usage.recent.forget_while(|at| now.since(at) >= window_us);
 
     let limit = u64::from(limit);
     if price > limit {
-        return Err(Limited { retry_after_secs: window_secs, never_fits: true });
+        return Err(Limited { retry_after_secs: window_us.div_ceil(1_000_000), never_fits: true });
     }
     let mut over = usage.recent.total().saturating_add(price).saturating_sub(limit);
     if over == 0 {
@@ -50,7 +49,7 @@ pub fn admit(
         }
     }
     // Only if `total` disagreed with the entries; then the answer is no.
-    Err(Limited { retry_after_secs: window_secs, never_fits: false })
+    Err(Limited { retry_after_secs: window_us.div_ceil(1_000_000), never_fits: false })
 }
 
 #[cfg(test)]
@@ -61,7 +60,7 @@ mod tests {
     use crate::firewall::checks::budget;
 
     fn call(usage: &mut Usage, limit: u32, price: u64, at_us: u64) -> Result<(), Limited> {
-        admit(usage, limit, 60, price, Mono(at_us))?;
+        admit(usage, limit, 60_000_000, price, Mono(at_us))?;
         budget::count(usage, price, true, Mono(at_us)).unwrap();
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::super::StoreError;
+use super::seal::{self, SealKey};
 
 /// `Arbt`, in the file's header: says that the file is ours.
 const APPLICATION_ID: i64 = 0x4172_6274;
@@ -18,7 +19,8 @@ const BUSY: Duration = Duration::from_secs(5);
 ///
 /// What a query needs is a column of its own; all else is one JSON `body`, so that it can be sealed
 /// as a whole.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE agents (
         id BLOB PRIMARY KEY, trust TEXT NOT NULL, active INTEGER NOT NULL,
         created_at INTEGER NOT NULL, expires_at INTEGER, body TEXT NOT NULL
@@ -37,9 +39,16 @@ const MIGRATIONS: &[&str] = &["
         token_id TEXT PRIMARY KEY, until INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX revoked_tokens_by_end ON revoked_tokens (until);
-"];
+",
+    "
+    CREATE TABLE sealed (proof TEXT NOT NULL) STRICT;
+",
+];
 
-pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+/// What is sealed to tell later whether a key is the right one.
+const PROOF: &str = "arbiter";
+
+pub(super) fn open(path: &Path, key: Option<SealKey>) -> Result<Connection, StoreError> {
     // SQLite would create the file for all to read; its journal takes over the file's mode.
     OpenOptions::new()
         .create(true)
@@ -47,10 +56,51 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
         .mode(0o600)
         .open(path)
         .map_err(|source| StoreError::File { path: path.to_owned(), source })?;
-    connect(path, MIGRATIONS).map_err(|error| match error {
+    let opened = connect(path, MIGRATIONS).and_then(|db| {
+        seal(&db, path, key)?;
+        Ok(db)
+    });
+    opened.map_err(|error| match error {
         Failure::Sql(source) => explain(path, source),
         Failure::Ours(error) => error,
     })
+}
+
+/// Brings file and key together: a file is sealed from its first row on, or not at all.
+fn seal(db: &Connection, path: &Path, key: Option<SealKey>) -> Result<(), Failure> {
+    let with_key = key.is_some();
+    seal::install(db, key)?;
+    let refused =
+        |problem| Err(Failure::Ours(StoreError::Sealed { path: path.to_owned(), problem }));
+    let sealed: bool = db.query_row("SELECT count(*) > 0 FROM sealed", (), |row| row.get(0))?;
+    match (sealed, with_key) {
+        (false, false) => Ok(()),
+        (true, false) => refused("it is encrypted: set ARBITER_STORAGE_ENCRYPTION_KEY"),
+        (true, true) => {
+            let proof = db.query_row("SELECT unseal(proof, x'') FROM sealed", (), |row| {
+                row.get::<_, String>(0)
+            });
+            if proof.is_ok_and(|proof| proof == PROOF) {
+                return Ok(());
+            }
+            refused("ARBITER_STORAGE_ENCRYPTION_KEY is not the key it was encrypted with")
+        }
+        (false, true) => {
+            let rows: i64 = db.query_row(
+                "SELECT (SELECT count(*) FROM agents) + (SELECT count(*) FROM sessions)",
+                (),
+                |row| row.get(0),
+            )?;
+            if rows > 0 {
+                return refused(
+                    "it holds data that is not encrypted: unset ARBITER_STORAGE_ENCRYPTION_KEY, \
+                     or begin with a new file",
+                );
+            }
+            db.execute("INSERT INTO sealed VALUES (seal(?1, x''))", [PROOF])?;
+            Ok(())
+        }
+    }
 }
 
 enum Failure {
@@ -122,28 +172,51 @@ mod tests {
     fn a_file_is_migrated_from_the_version_it_has() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
-        drop(open(&path).unwrap());
+        drop(open(&path, None).unwrap());
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
 
-        let [first] = MIGRATIONS else { panic!("write a migration test for the real ones") };
-        let more = [*first, "CREATE TABLE added (id INTEGER PRIMARY KEY) STRICT"];
-        let Ok(db) = connect(&path, &more) else { panic!("the second migration failed") };
+        let mut more = MIGRATIONS.to_vec();
+        more.push("CREATE TABLE added (id INTEGER PRIMARY KEY) STRICT");
+        let Ok(db) = connect(&path, &more) else { panic!("the next migration failed") };
         db.execute("INSERT INTO added VALUES (1)", ()).unwrap();
         drop(db);
-        let newer = open(&path).unwrap_err();
-        assert!(matches!(newer, StoreError::Newer { found: 2, known: 1, .. }), "{newer}");
+        let newer = open(&path, None).unwrap_err();
+        assert!(matches!(newer, StoreError::Newer { found: 3, known: 2, .. }), "{newer}");
     }
 
     #[test]
     fn a_failed_migration_leaves_the_file_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.db");
-        drop(open(&path).unwrap());
-        let [first] = MIGRATIONS else { panic!("write a migration test for the real ones") };
-        let broken = [*first, "CREATE TABLE half (id INTEGER); CREATE TABLE half (id INTEGER)"];
+        drop(open(&path, None).unwrap());
+        let mut broken = MIGRATIONS.to_vec();
+        broken.push("CREATE TABLE half (id INTEGER); CREATE TABLE half (id INTEGER)");
         assert!(connect(&path, &broken).is_err());
-        drop(open(&path).unwrap());
+        drop(open(&path, None).unwrap());
+    }
+
+    #[test]
+    fn a_sealed_file_opens_with_its_own_key_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = |digit: &str| SealKey::from_hex(&digit.repeat(64));
+        let told = |path: &Path, key| match open(path, key) {
+            Ok(_) => String::new(),
+            Err(StoreError::Sealed { problem, .. }) => problem.to_owned(),
+            Err(other) => panic!("{other}"),
+        };
+        let sealed = folder.path().join("sealed.db");
+        assert_eq!(told(&sealed, key("a")), "");
+        assert_eq!(told(&sealed, key("a")), "");
+        assert!(told(&sealed, key("b")).contains("is not the key"));
+        assert!(told(&sealed, None).contains("is encrypted"));
+
+        let plain = folder.path().join("plain.db");
+        let db = open(&plain, None).unwrap();
+        db.execute("INSERT INTO agents VALUES (x'00', 'basic', 1, 0, NULL, '{}')", ()).unwrap();
+        drop(db);
+        assert!(told(&plain, key("a")).contains("not encrypted"));
+        assert_eq!(told(&plain, None), "");
     }
 
     #[test]
@@ -154,14 +227,14 @@ mod tests {
         other.execute_batch("CREATE TABLE notes (text TEXT)").unwrap();
         drop(other);
         let before = std::fs::read(&path).unwrap();
-        assert!(matches!(open(&path), Err(StoreError::Foreign { .. })));
+        assert!(matches!(open(&path, None), Err(StoreError::Foreign { .. })));
         assert_eq!(std::fs::read(&path).unwrap(), before);
 
         let path = folder.path().join("letter.txt");
         std::fs::write(&path, "Dear reader, ".repeat(400)).unwrap();
-        assert!(matches!(open(&path), Err(StoreError::Corrupt { .. })));
+        assert!(matches!(open(&path, None), Err(StoreError::Corrupt { .. })));
 
         let path = folder.path().join("missing/store.db");
-        assert!(matches!(open(&path), Err(StoreError::File { .. })));
+        assert!(matches!(open(&path, None), Err(StoreError::File { .. })));
     }
 }

@@ -28,8 +28,9 @@ struct DelegationBody {
 }
 
 pub(super) fn agents(db: &Connection) -> Result<Vec<Arc<Agent>>> {
-    let mut select =
-        db.prepare_cached("SELECT id, trust, active, created_at, expires_at, body FROM agents")?;
+    let mut select = db.prepare_cached(
+        "SELECT id, trust, active, created_at, expires_at, unseal(body, id) FROM agents",
+    )?;
     let mut rows = select.query(())?;
     let mut agents = Vec::new();
     while let Some(row) = rows.next()? {
@@ -55,14 +56,16 @@ pub(super) fn insert_agent(db: &Connection, agent: &Agent) -> Result<()> {
         model: agent.model.clone(),
         capabilities: agent.capabilities.clone(),
     };
-    db.prepare_cached("INSERT INTO agents VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
-        agent.id.0.as_bytes(),
-        agent.trust.as_str(),
-        agent.active,
-        agent.created_at.0,
-        agent.expires_at.map(|at| at.0),
-        json("agent", &body)?,
-    ])?;
+    db.prepare_cached("INSERT INTO agents VALUES (?1, ?2, ?3, ?4, ?5, seal(?6, ?1))")?.execute(
+        params![
+            agent.id.0.as_bytes(),
+            agent.trust.as_str(),
+            agent.active,
+            agent.created_at.0,
+            agent.expires_at.map(|at| at.0),
+            json("agent", &body)?,
+        ],
+    )?;
     Ok(())
 }
 
@@ -84,7 +87,8 @@ pub(super) fn deactivate(db: &Connection, agents: &[AgentId]) -> Result<()> {
 
 pub(super) fn delegations(db: &Connection) -> Result<Vec<Delegation>> {
     let mut select = db.prepare_cached(
-        "SELECT id, from_agent, to_agent, created_at, expires_at, body FROM delegations",
+        "SELECT id, from_agent, to_agent, created_at, expires_at, unseal(body, id)
+         FROM delegations",
     )?;
     let mut rows = select.query(())?;
     let mut delegations = Vec::new();
@@ -104,22 +108,21 @@ pub(super) fn delegations(db: &Connection) -> Result<Vec<Delegation>> {
 
 pub(super) fn insert_delegation(db: &Connection, delegation: &Delegation) -> Result<()> {
     let body = DelegationBody { scopes: delegation.scopes.clone() };
-    db.prepare_cached("INSERT INTO delegations VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
-        params![
+    db.prepare_cached("INSERT INTO delegations VALUES (?1, ?2, ?3, ?4, ?5, seal(?6, ?1))")?
+        .execute(params![
             delegation.id.as_bytes(),
             delegation.from.0.as_bytes(),
             delegation.to.0.as_bytes(),
             delegation.created_at.0,
             delegation.expires_at.map(|at| at.0),
             json("delegation", &body)?,
-        ],
-    )?;
+        ])?;
     Ok(())
 }
 
 pub(super) fn sessions(db: &Connection, cutoff: Timestamp) -> Result<Vec<StoredSession>> {
     let mut select = db.prepare_cached(
-        "SELECT id, call_budget, booked, closed_at, recent, body FROM sessions
+        "SELECT id, call_budget, booked, closed_at, recent, unseal(body, id) FROM sessions
          WHERE coalesce(closed_at, expires_at) > ?1",
     )?;
     let mut rows = select.query([cutoff.0])?;
@@ -151,7 +154,7 @@ pub(super) fn sessions(db: &Connection, cutoff: Timestamp) -> Result<Vec<StoredS
 pub(super) fn insert_session(db: &Connection, order: &WorkOrder) -> Result<()> {
     db.prepare_cached(
         "INSERT INTO sessions (id, call_budget, booked, expires_at, body)
-         VALUES (?1, ?2, 0, ?3, ?4)",
+         VALUES (?1, ?2, 0, ?3, seal(?4, ?1))",
     )?
     .execute(params![
         order.id.0.as_bytes(),
