@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -186,7 +186,10 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
-        if response.status.is_informational() {
+        // 101 is informational by its number only: no other response follows it.
+        let interim =
+            response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        if interim {
             return Ok(());
         }
         call.upstream_status = Some(response.status.as_u16());
