@@ -10,7 +10,7 @@ mod check;
 mod client;
 mod health;
 mod policy;
-mod print;
+pub(crate) mod print;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -189,6 +189,11 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::new(Exit::No, format!("cannot write the output: {error}"))
     }
+}
+
+/// Says on stderr why the process ends.
+pub fn complain(message: &str) {
+    print::complain(message);
 }
 
 /// Runs a command to its end, printing to the process's own output.

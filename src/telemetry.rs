@@ -1,7 +1,7 @@
 //! Arbiter's own log: lines on stderr, as text for people or JSON for machines.
 //!
 //! Nothing here sees a body, a token or a header value: those are never given to the log. Libraries
-//! that print what goes over the wire at low levels are held at `info` unless they are asked for by
+//! that print what goes over the wire at low levels are held at `warn` unless they are asked for by
 //! name.
 
 use std::io::IsTerminal;
@@ -43,7 +43,7 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
 
 /// The operator's filter behind the quiet ones, so that what it names wins.
 fn parse(filter: &str) -> Result<EnvFilter, ParseError> {
-    let quiet: String = QUIET.iter().flat_map(|name| [*name, "=info,"]).collect();
+    let quiet: String = QUIET.iter().flat_map(|name| [*name, "=warn,"]).collect();
     EnvFilter::try_new(format!("{quiet}{filter}"))
 }
 
@@ -54,9 +54,9 @@ mod tests {
     #[test]
     fn libraries_stay_quiet_unless_named() {
         let shown = |filter: &str| parse(filter).unwrap().to_string();
-        assert!(shown("trace").contains("hyper=info"));
+        assert!(shown("trace").contains("hyper=warn"));
         assert!(shown("trace,hyper=debug").contains("hyper=debug"));
-        assert!(!shown("trace,hyper=debug").contains("hyper=info"));
+        assert!(!shown("trace,hyper=debug").contains("hyper=warn"));
     }
 
     #[test]

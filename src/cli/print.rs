@@ -8,32 +8,32 @@ use std::io::{self, Write};
 use serde_json::{Map, Value};
 
 /// Where and how a command prints.
-pub(super) struct Out<'a> {
-    pub(super) json: bool,
+pub(crate) struct Out<'a> {
+    pub(crate) json: bool,
     sink: &'a mut dyn Write,
 }
 
 impl<'a> Out<'a> {
-    pub(super) fn new(json: bool, sink: &'a mut dyn Write) -> Self {
+    pub(crate) fn new(json: bool, sink: &'a mut dyn Write) -> Self {
         Self { json, sink }
     }
 
-    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.sink, "{}", printable(text))
     }
 
     /// A line for programs, byte for byte.
-    pub(super) fn raw(&mut self, line: &[u8]) -> io::Result<()> {
+    pub(crate) fn raw(&mut self, line: &[u8]) -> io::Result<()> {
         self.sink.write_all(line)?;
         self.sink.write_all(b"\n")
     }
 
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
     }
 
     /// One thing: its members, one a line, or all of it as JSON.
-    pub(super) fn thing(&mut self, value: &Value) -> io::Result<()> {
+    pub(crate) fn thing(&mut self, value: &Value) -> io::Result<()> {
         if self.json {
             return writeln!(self.sink, "{value:#}");
         }
@@ -46,7 +46,7 @@ impl<'a> Out<'a> {
     }
 
     /// Many things: a column for each of `names`, or all of it as a JSON list.
-    pub(super) fn table(&mut self, rows: &[Value], names: &[&str]) -> io::Result<()> {
+    pub(crate) fn table(&mut self, rows: &[Value], names: &[&str]) -> io::Result<()> {
         if self.json {
             return writeln!(self.sink, "{:#}", Value::from(rows));
         }
@@ -104,7 +104,7 @@ fn printable(text: &str) -> String {
 }
 
 /// Says on stderr what went wrong. If nobody reads it, the exit code still tells.
-pub(super) fn complain(message: &str) {
+pub(crate) fn complain(message: &str) {
     let mut stderr = io::stderr().lock();
     for line in message.lines() {
         drop(writeln!(stderr, "arbiter: {}", printable(line)));
