@@ -73,7 +73,11 @@ pub struct Started {
 }
 
 /// Serves until told to stop.
-pub fn run(config: &Config, stopped: Stopped, on_ready: impl FnOnce(&Started) -> Result<()>) -> Result<()> {
+pub fn run(
+    config: &Config,
+    stopped: Stopped,
+    on_ready: impl FnOnce(&Started) -> Result<()>,
+) -> Result<()> {
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
@@ -216,12 +220,12 @@ impl Parts {
         let proxy = &config.proxy;
         let ca = proxy.upstream_ca_file.as_deref().map(authorities).transpose()?;
         let timeout = Duration::from_secs(proxy.upstream_timeout_secs);
-        let idle = Duration::from_secs(proxy.stream_idle_timeout_secs).max(timeout);
+        let idle = Duration::from_secs(proxy.stream_idle_timeout_secs);
         let (headers, _) = expanded_headers(config, &self.gate.secrets)?;
         Ok(Gateway {
             gate: self.gate.clone(),
             intake: Intake::new(proxy),
-            upstream: Upstream::new(proxy.upstream.clone(), ca, idle, headers),
+            upstream: Upstream::new(proxy.upstream.clone(), ca, idle.max(timeout), headers),
             local: Local {
                 metrics: self.metrics.clone(),
                 serve_metrics: config.metrics.enabled && !config.metrics.require_auth,
@@ -235,6 +239,8 @@ impl Parts {
             },
             upstream_timeout: timeout,
             max_response_body_bytes: proxy.max_response_body_bytes,
+            idle_timeout: idle,
+            legacy_streams: proxy.legacy_streams,
         })
     }
 

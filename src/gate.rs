@@ -5,6 +5,7 @@
 //! the decision is on record, or a [`Refused`], which is on record too.
 
 pub mod injected;
+pub mod legacy;
 pub mod ticket;
 pub mod view;
 
@@ -22,7 +23,7 @@ use crate::clock::Clock;
 use crate::credentials::{self, CredentialDenial, Edits, Grant, Patterns, Vault};
 use crate::firewall::admit::{self, Decided, Verdict, admit};
 use crate::firewall::agent::{AgentId, Caller};
-use crate::firewall::call::CallKind;
+use crate::firewall::call::{Call, CallKind};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{RefusalStyle, SessionId};
@@ -102,6 +103,17 @@ pub struct Refused {
     pub warnings: Vec<String>,
 }
 
+/// What the upstream owes for a request that it answers with success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// A JSON-RPC response, as JSON or as events.
+    Rpc,
+    /// An event stream.
+    Events,
+    /// Nothing that could be told from its kind: an acknowledgement.
+    Anything,
+}
+
 /// Proof that a call was admitted and that its decision is on record.
 #[derive(Debug)]
 pub struct Cleared {
@@ -116,6 +128,7 @@ pub struct Cleared {
     /// The JSON-RPC id to echo if the upstream fails, and in which form.
     id: Option<String>,
     form: Form,
+    due: Due,
     lists: Option<ListView>,
     scrub: Option<Arc<Patterns>>,
     _open: Open,
@@ -132,6 +145,7 @@ struct Reply {
 /// What the decision let through.
 struct Admitted {
     body: Bytes,
+    due: Due,
     lists: Option<ListView>,
     scrub: Option<Arc<Patterns>>,
 }
@@ -214,6 +228,7 @@ impl Gate {
         ticket.entry_mut().anomaly_flags.push("unchecked_method");
         let admitted = Admitted {
             body,
+            due: Due::Anything,
             lists: None,
             scrub: self.injected.add(None, &[], &self.secrets.vault()),
         };
@@ -244,21 +259,9 @@ impl Gate {
         let era = headers::agree(&claims.protocol, &message)
             .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;
 
-        let rules = self.rulebook.rules();
-        ticket.entry_mut().policy_version = Some(rules.policies.version().into());
-        let live = self.session(&rules, caller, claims)?;
-        if let Some(live) = &live {
-            ticket.in_session(&live.order);
-            let style = live.order.refusal_style.unwrap_or(self.settings.refusal_style);
-            reply.form = form(style, &message, era);
-        }
-
-        let verdict = self.verdict(&rules, caller, live.as_ref(), &message, ticket).await?;
-        self.remember(ticket, caller, &verdict);
-        reply.warnings = live.as_ref().map_or_else(Vec::new, |live| {
-            warnings(live, rules.terms.warning_threshold_pct, ticket.arrived())
-        });
-        verdict.outcome.map_err(|denial| escalated(denial, ticket))?;
+        let form_for = |style| form(style, &message, era);
+        let (rules, live) =
+            self.by_rules(ticket, caller, claims, &message, reply, form_for).await?;
 
         let vault = self.secrets.vault();
         let edits = self.resolve(&doc, &message, live.as_deref(), &vault)?;
@@ -267,10 +270,38 @@ impl Gate {
         let scrub = self.injected.add(order, edits.secrets(), &vault);
         let edited = (!edits.is_empty()).then(|| edits.apply(&body));
         let lists = ListView::of(&message, rules, caller, live);
+        let due = due(&message);
         drop(message);
         drop(doc);
         let body = edited.map_or(body, |edited| Bytes::from_owner(Edited(edited)));
-        Ok(Admitted { body, lists, scrub })
+        Ok(Admitted { body, due, lists, scrub })
+    }
+
+    /// Judges a message by session, policies and drift; gives by which rules, and which session.
+    async fn by_rules(
+        &self,
+        ticket: &mut Ticket,
+        caller: &Caller,
+        claims: &Claims<'_>,
+        message: &Message<'_>,
+        reply: &mut Reply,
+        form_for: impl Fn(RefusalStyle) -> Form,
+    ) -> Result<(Arc<Rules>, Option<Arc<Live>>), Denial> {
+        let rules = self.rulebook.rules();
+        ticket.entry_mut().policy_version = Some(rules.policies.version().into());
+        let live = self.session(&rules, caller, claims)?;
+        if let Some(live) = &live {
+            ticket.in_session(&live.order);
+            let style = live.order.refusal_style.unwrap_or(self.settings.refusal_style);
+            reply.form = form_for(style);
+        }
+        let verdict = self.verdict(&rules, caller, live.as_ref(), message, ticket).await?;
+        self.remember(ticket, caller, &verdict);
+        reply.warnings = live.as_ref().map_or_else(Vec::new, |live| {
+            warnings(live, rules.terms.warning_threshold_pct, ticket.arrived())
+        });
+        verdict.outcome.map_err(|denial| escalated(denial, ticket))?;
+        Ok((rules, live))
     }
 
     fn count_tools(&self, message: &Message<'_>) {
@@ -428,6 +459,7 @@ impl Gate {
                     warnings: reply.warnings,
                     id: reply.id,
                     form: reply.form,
+                    due: admitted.due,
                     lists: admitted.lists,
                     scrub: admitted.scrub,
                     _open: open,
@@ -563,6 +595,10 @@ impl Cleared {
         &self.warnings
     }
 
+    pub fn due(&self) -> Due {
+        self.due
+    }
+
     pub fn lists(&self) -> Option<&ListView> {
         self.lists.as_ref()
     }
@@ -625,6 +661,11 @@ fn echoed_id(message: &Message<'_>) -> Option<String> {
         [call] if !message.batch && call.is_request() => call.id.map(|id| id.raw().to_owned()),
         _ => None,
     }
+}
+
+/// What a server owes for this message: a response if any of it is a request.
+fn due(message: &Message<'_>) -> Due {
+    if message.calls.iter().any(Call::is_request) { Due::Rpc } else { Due::Anything }
 }
 
 /// In which form this message's refusal reaches its sender.

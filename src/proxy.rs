@@ -25,7 +25,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Cleared, Ended, Gate};
@@ -45,6 +45,10 @@ pub struct Gateway {
     /// Longest wait for the upstream's response header.
     pub upstream_timeout: Duration,
     pub max_response_body_bytes: usize,
+    /// Longest silence inside a response.
+    pub idle_timeout: Duration,
+    /// Whether clients can ask for the rest of a stream that broke off.
+    pub legacy_streams: bool,
 }
 
 /// Where a request stands.
@@ -103,7 +107,10 @@ impl ProxyHttp for Gateway {
                     &mut session.downstream_session,
                     body,
                     &ctx.slot,
-                    self.upstream_timeout,
+                    replay::Patience {
+                        first_byte: self.upstream_timeout,
+                        silence: self.idle_timeout,
+                    },
                 );
                 ctx.state = State::Cleared(Box::new(InFlight {
                     cleared,
@@ -187,8 +194,8 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
         // 101 is informational by its number only: no other response follows it.
-        let interim =
-            response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        let interim = response.status.is_informational()
+            && response.status != StatusCode::SWITCHING_PROTOCOLS;
         if interim {
             return Ok(());
         }
@@ -260,10 +267,20 @@ impl ProxyHttp for Gateway {
         }
         let Some(denial) = &call.failed else { return gone };
         let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
+        let refused = call.cleared.failed(denial.clone());
         if begun {
+            let message = reply::message(&refused);
+            let event = message.and_then(|m| call.flow.last_event(&m, self.legacy_streams));
+            if let Some(event) = event
+                && let Err(e) = reply::end_with(session, event).await
+            {
+                debug!(error = %e, "could not tell the client that the stream broke off");
+            }
             return gone;
         }
-        let refused = call.cleared.failed(denial.clone());
+        // Pingora closes the connection after a failure; the client is to know before it is used again.
+        replay::uninstall(&mut session.downstream_session, &ctx.slot);
+        session.set_keepalive(None);
         if let Err(e) = reply::write(session, &refused, None).await {
             warn!(error = %e, "could not tell the client that the upstream failed");
         }
@@ -297,7 +314,7 @@ fn failure(e: &Error) -> Option<Denial> {
         )
     };
     match (e.etype(), e.esource()) {
-        (ErrorType::Custom(replay::FIRST_BYTE_LATE), _) => Some(late()),
+        (ErrorType::Custom(replay::FIRST_BYTE_LATE | replay::SILENT), _) => Some(late()),
         (_, ErrorSource::Downstream) => None,
         (ErrorType::ReadTimedout | ErrorType::WriteTimedout, _) => Some(late()),
         _ => Some(Denial::new(

@@ -32,6 +32,11 @@ impl ListView {
         (!kinds.is_empty()).then(|| Self { kinds, rules, caller: caller.clone(), live })
     }
 
+    /// Every list, for a stream on which the server may answer any earlier request again.
+    pub(super) fn of_stream(rules: Arc<Rules>, caller: &Caller, live: Option<Arc<Live>>) -> Self {
+        Self { kinds: ListKinds::all(), rules, caller: caller.clone(), live }
+    }
+
     pub fn kinds(&self) -> ListKinds {
         self.kinds
     }

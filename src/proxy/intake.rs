@@ -53,6 +53,7 @@ impl Intake {
                 blocked_paths: settings.blocked_paths.clone(),
                 allowed_origins: settings.allowed_origins.clone(),
                 deny_non_post_methods: settings.deny_non_post_methods,
+                legacy_streams: settings.legacy_streams,
             },
             max_body_bytes: settings.max_request_body_bytes,
             memory,
@@ -69,11 +70,13 @@ impl Intake {
         match self.read(gate, session, &mut ticket).await {
             Ok((route, caller, body, share)) => {
                 let head = session.req_header();
+                let claims = match claims(&head.headers) {
+                    Ok(claims) => claims,
+                    Err(denial) => return Err(gate.refuse(ticket, denial).await),
+                };
                 let cleared = match route {
-                    Route::Mcp => match claims(&head.headers) {
-                        Ok(claims) => gate.judge(ticket, caller, &claims, body).await?,
-                        Err(denial) => return Err(gate.refuse(ticket, denial).await),
-                    },
+                    Route::Mcp => gate.judge(ticket, caller, &claims, body).await?,
+                    Route::Legacy(verb) => gate.judge_legacy(ticket, caller, &claims, verb).await?,
                     Route::Unchecked => gate.pass_unchecked(ticket, caller, body).await?,
                 };
                 Ok((cleared, share))
@@ -97,6 +100,9 @@ impl Intake {
         let token = bearer(&session.req_header().headers)?;
         let caller = gate.identify(ticket, token)?;
         let (body, share) = self.body(session).await?;
+        if matches!(route, Route::Legacy(_)) && !body.is_empty() {
+            return Err(Denial::new(Code::MalformedRequest, "send GET and DELETE without a body"));
+        }
         Ok((route, caller, body, share))
     }
 

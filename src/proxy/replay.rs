@@ -5,8 +5,9 @@
 //! our own that replays exactly the checked bytes, at every attempt from the start, and is taken
 //! out again in `logging`, so that the connection can be kept alive.
 //!
-//! It also holds the deadline for the upstream's first byte: Pingora has one read timeout for
-//! headers and streams alike, and an idle stream must not end because an answer would have.
+//! It also holds the deadlines for the upstream's first byte and for its silences after that: Pingora
+//! has one read timeout for headers and streams alike, and neither may end because the other would
+//! have.
 //!
 //! The trait implemented here is hidden in Pingora's documentation; hence the exact version pin and
 //! the body tests that run against every upgrade.
@@ -33,6 +34,16 @@ const SLICE: usize = 64 * 1024;
 /// Error type that says the upstream's first byte came too late.
 pub(super) const FIRST_BYTE_LATE: &str = "no response header in time";
 
+/// Error type that says that the stream was silent for too long.
+pub(super) const SILENT: &str = "no event in time";
+
+/// How long the upstream may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) first_byte: Duration,
+    pub(super) silence: Duration,
+}
+
 /// Where the real session waits while it is not inside a replay.
 pub(super) type Slot = Arc<Mutex<Option<Box<ServerSession>>>>;
 
@@ -43,7 +54,9 @@ struct ReplaySession {
     slot: Slot,
     body: Bytes,
     position: usize,
-    first_byte_by: Option<Instant>,
+    patience: Patience,
+    /// When the upstream must have sent something more, and what it is called if it has not.
+    due: (Option<Instant>, &'static str),
 }
 
 fn placeholder() -> Box<ServerSession> {
@@ -55,7 +68,7 @@ pub(super) fn install(
     current: &mut Box<ServerSession>,
     body: Bytes,
     slot: &Slot,
-    first_byte_within: Duration,
+    patience: Patience,
 ) {
     let inner = mem::replace(current, placeholder());
     let replay = ReplaySession {
@@ -63,7 +76,8 @@ pub(super) fn install(
         slot: slot.clone(),
         body,
         position: 0,
-        first_byte_by: Instant::now().checked_add(first_byte_within),
+        patience,
+        due: (Instant::now().checked_add(patience.first_byte), FIRST_BYTE_LATE),
     };
     **current = ServerSession::new_custom(Box::new(replay));
 }
@@ -108,19 +122,24 @@ impl ReplaySession {
 
     fn response_begins(&mut self, header: &ResponseHeader) {
         if !header.status.is_informational() {
-            self.first_byte_by = None;
+            self.heard();
         }
     }
 
-    /// Waits for the client to leave, no longer than the upstream's first byte may take.
+    /// The upstream has sent something of its response.
+    fn heard(&mut self) {
+        self.due = (Instant::now().checked_add(self.patience.silence), SILENT);
+    }
+
+    /// Waits for the client to leave, no longer than the upstream's next byte may take.
     async fn idle(&mut self) -> Result<Option<Bytes>> {
-        let Some(by) = self.first_byte_by else {
+        let (Some(by), late) = self.due else {
             return self.real_mut().read_body_or_idle(true).await;
         };
         tokio::select! {
             gone = self.real_mut().read_body_or_idle(true) => gone,
             () = tokio::time::sleep_until(by) => {
-                Error::e_explain(ErrorType::Custom(FIRST_BYTE_LATE), "upstream timed out")
+                Error::e_explain(ErrorType::Custom(late), "upstream timed out")
             }
         }
     }
@@ -165,8 +184,10 @@ impl CustomSession for ReplaySession {
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         for task in &tasks {
-            if let HttpTask::Header(header, _) = task {
-                self.response_begins(header);
+            match task {
+                HttpTask::Header(header, _) => self.response_begins(header),
+                HttpTask::Body(..) => self.heard(),
+                _ => {}
             }
         }
         self.real_mut().response_duplex_vec(tasks).await

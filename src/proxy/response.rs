@@ -12,9 +12,10 @@ use pingora::http::ResponseHeader;
 use crate::credentials::{Content, Patterns, Scrubber, SseScrubber, scrub_header_value};
 use crate::decode::{Bounds, DecodeError, Decoder};
 use crate::firewall::denial::{Code, Denial};
-use crate::gate::Cleared;
 use crate::gate::view::ListView;
+use crate::gate::{Cleared, Due};
 use crate::mcp::filter::{ListKind, filter_list};
+use crate::mcp::sse::EventMeter;
 use crate::mcp::sse_filter::SseFilter;
 
 type Keep = Box<dyn Fn(ListKind, &str) -> bool + Send + Sync>;
@@ -25,6 +26,9 @@ pub(super) struct Flow {
     /// Bytes that came from the upstream; streams have no end and are not counted.
     seen: usize,
     streams: bool,
+    /// What came of a stream, event by event, and what left of it.
+    came: EventMeter,
+    left: EventMeter,
     decoder: Option<Decoder>,
     lists: Lists,
     scrub: Scrub,
@@ -65,6 +69,8 @@ impl Flow {
             max_bytes,
             seen: 0,
             streams: false,
+            came: EventMeter::new(max_bytes),
+            left: EventMeter::new(usize::MAX),
             decoder: None,
             lists: Lists::None,
             scrub: Scrub::Nothing,
@@ -92,6 +98,9 @@ impl Flow {
             return Err(broken("the MCP server tried to switch protocols"));
         }
         self.streams = is_event_stream(&head.headers);
+        if head.status.is_success() {
+            is_due(cleared.due(), self.streams, &head.headers)?;
+        }
         self.decode(head)?;
         if !self.streams && declared_length(&head.headers).is_some_and(|n| n > self.max_bytes) {
             return Err(too_large(self.max_bytes));
@@ -116,7 +125,8 @@ impl Flow {
             };
             self.scrub_headers(head, patterns)?;
         }
-        let unchanged = self.decoder.is_none()
+        let unchanged = !self.streams
+            && self.decoder.is_none()
             && matches!(self.scrub, Scrub::Nothing)
             && matches!(self.lists, Lists::None);
         if !unchanged {
@@ -156,16 +166,58 @@ impl Flow {
     ) -> Result<Option<Bytes>, Denial> {
         let chunk = chunk.unwrap_or_default();
         let chunk = self.decoded(chunk, end)?;
-        if !self.streams {
+        let fits = if self.streams {
+            self.came.push(&chunk).is_ok()
+        } else {
             self.seen = self.seen.saturating_add(chunk.len());
-            if self.seen > self.max_bytes {
-                return Err(too_large(self.max_bytes));
-            }
+            self.seen <= self.max_bytes
+        };
+        if !fits {
+            return Err(too_large(self.max_bytes));
         }
         let chunk = self.filtered(chunk, end)?;
         let chunk = self.scrubbed_chunk(chunk, end)?;
+        if self.streams {
+            // Without a limit nothing is too large.
+            let _unlimited = self.left.push(&chunk);
+        }
         Ok((!chunk.is_empty()).then_some(chunk))
     }
+
+    /// The end of a stream that broke off: `message` as its last event. Nothing if this is no
+    /// stream, or if the client can ask for the rest of it (`resumable`).
+    pub(super) fn last_event(&self, message: &[u8], resumable: bool) -> Option<Bytes> {
+        if !self.streams || (resumable && self.left.has_ids()) {
+            return None;
+        }
+        let mut event = BytesMut::new();
+        if self.left.within_line() {
+            event.extend_from_slice(b"\n");
+        }
+        if self.left.within_event() {
+            // Half an event has left. Of another type than `message` no client reads it.
+            event.extend_from_slice(b"event: broken-off\n\n");
+        }
+        event.extend_from_slice(b"event: message\ndata: ");
+        event.extend_from_slice(message);
+        event.extend_from_slice(b"\n\n");
+        Some(event.freeze())
+    }
+}
+
+/// Whether a success is of the kind that is owed, as far as its head tells.
+fn is_due(due: Due, streams: bool, headers: &HeaderMap) -> Result<(), Denial> {
+    let fits = match due {
+        Due::Rpc => streams || is_json(headers),
+        Due::Events => streams,
+        Due::Anything => true,
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(broken(
+        "the MCP server's answer is no JSON-RPC: ask your operator whether its URL is right",
+    ))
 }
 
 impl Flow {

@@ -112,7 +112,11 @@ impl Upstream {
         }
         request.remove_header(&header::TRANSFER_ENCODING);
         request.insert_header(header::HOST, self.authority.as_str())?;
-        request.insert_header(header::CONTENT_LENGTH, cleared.body().len())?;
+        if request.method == http::Method::POST || !cleared.body().is_empty() {
+            request.insert_header(header::CONTENT_LENGTH, cleared.body().len())?;
+        } else {
+            request.remove_header(&header::CONTENT_LENGTH);
+        }
         request.insert_header(header::ACCEPT_ENCODING, "identity")?;
         request.insert_header("x-arbiter-request-id", cleared.request_id().to_string())?;
         request.insert_header("x-agent-id", cleared.agent().to_string())?;

@@ -25,6 +25,7 @@ pub const SIGNING_SECRET: &str = "test-secret-0123456789abcdef0123456789";
 /// One request as the upstream saw it.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    pub method: String,
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -78,11 +79,35 @@ impl Upstream {
 async fn serve(State(upstream): State<Upstream>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-    let seen = Seen { path: head.uri.to_string(), headers: head.headers, body };
+    let method = head.method.to_string();
+    let seen = Seen { method, path: head.uri.to_string(), headers: head.headers, body };
     let handler = upstream.handler.lock().unwrap().clone();
     upstream.seen.lock().unwrap().push(seen.clone());
     upstream.count.send_modify(|count| *count += 1);
     handler(&seen)
+}
+
+/// A stream whose events a test sends one by one; the stream ends when the sender goes.
+pub fn events() -> (tokio::sync::mpsc::UnboundedSender<String>, Body) {
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let chunks = futures::stream::unfold(receiver, |mut receiver| async {
+        let chunk = receiver.recv().await?;
+        Some((Ok::<_, std::io::Error>(chunk), receiver))
+    });
+    (sender, Body::from_stream(chunks))
+}
+
+/// Reads a response until `mark` has come; gives all that came, or what there was at its end.
+pub async fn read_until(response: &mut reqwest::Response, mark: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(mark) {
+        let chunk = tokio::time::timeout(PATIENCE, response.chunk()).await.unwrap();
+        match chunk.unwrap() {
+            Some(chunk) => text.push_str(std::str::from_utf8(&chunk).unwrap()),
+            None => break,
+        }
+    }
+    text
 }
 
 fn echo_result(seen: &Seen) -> Response {
@@ -112,10 +137,7 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        let keys = [
-            ("admin.rate_limit_per_minute", "100000"),
-            ("storage.backend", "\"sqlite\""),
-        ];
+        let keys = [("admin.rate_limit_per_minute", "100000"), ("storage.backend", "\"sqlite\"")];
         Self {
             keys: keys.into_iter().map(|(k, v)| (k, v.to_owned())).collect(),
             policies: "[[policies]]\nid = \"all\"\neffect = \"allow\"\nallowed_tools = [\"*\"]\nallowed_resources = [\"*\"]\nallowed_prompts = [\"*\"]\nallowed_methods = [\"*\"]\n".to_owned(),
@@ -266,6 +288,15 @@ impl Gateway {
         let response = request.send().await.unwrap();
         let status = response.status().as_u16();
         (status, response.json().await.unwrap_or(Value::Null))
+    }
+
+    /// A request without a body, with the three headers an agent adds.
+    pub fn bare(&self, method: &str, session: &str) -> reqwest::RequestBuilder {
+        self.client
+            .request(method.parse().unwrap(), format!("http://{}/", self.proxy))
+            .bearer_auth(&self.agent.token)
+            .header("x-agent-id", &self.agent.id)
+            .header("x-arbiter-session", session)
     }
 
     /// Sends a message with the three headers an agent adds.

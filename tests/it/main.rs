@@ -7,10 +7,12 @@
     reason = "a test that cannot go on should stop where it is"
 )]
 
-mod harness;
 mod golden;
+mod harness;
 mod raw;
 
 mod bodies;
+mod legacy;
 mod limits;
 mod refusals;
+mod streams;
