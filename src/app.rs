@@ -9,6 +9,7 @@ mod listener;
 mod node;
 mod reload;
 mod stop;
+mod upstreams;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -16,14 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use http::{HeaderName, HeaderValue};
-use pingora::protocols::tls::CaType;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
-use pingora::utils::tls::{WrappedX509, parse_x509};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::Serialize;
 use tracing::{error, info, warn};
 
@@ -32,7 +28,6 @@ use crate::audit::redact::Redactor;
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
-use crate::credentials::{Secret, expand_header};
 use crate::firewall::checks::drift::UnknownIntent;
 use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::rules::Terms;
@@ -46,10 +41,10 @@ use crate::proxy::guard::HeadGuard;
 use crate::proxy::intake::Intake;
 use crate::proxy::listen::PreBound;
 use crate::proxy::local::Local;
-use crate::proxy::upstream::Upstream;
+use crate::proxy::health;
+use crate::proxy::upstreams::Upstreams;
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
-use crate::secrets::Secrets;
 use crate::sessions::{self, Sessions};
 use crate::store::Store;
 use listener::AdminService;
@@ -57,6 +52,7 @@ use reload::Reloads;
 
 pub(crate) use reload::secrets as load_secrets;
 pub use stop::{Stopped, Switch, stop_switch};
+pub(crate) use upstreams::expanded_headers;
 
 /// How long calls in flight may go on after a stop was asked for.
 const GRACE: Duration = Duration::from_secs(10);
@@ -104,7 +100,9 @@ pub fn run(
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    let gateway = parts.gateway(config)?;
+    let upstreams = Arc::new(upstreams::connect(config, &parts.gate.secrets)?);
+    control.spawn(health::watch(upstreams.clone(), parts.clock.clone()));
+    let gateway = parts.gateway(config, upstreams);
     let guard = HeadGuard { inner: Arc::new(http_proxy(&server.configuration, gateway)) };
     server.add_service(PreBound::new("proxy", guard, proxy_listener).with_threads(threads));
     server.add_service(AdminService::new(parts.admin(config), admin_listener));
@@ -184,7 +182,7 @@ impl Parts {
             registry: registry.clone(),
             sessions: sessions.clone(),
             audit: audit.clone(),
-            injected: Injected::new(expanded_headers(config, &secrets)?.1, now.wall),
+            injected: Injected::new(expanded_headers(config, &secrets)?.secrets, now.wall),
             secrets,
             redactor,
             metrics: metrics.clone(),
@@ -193,7 +191,6 @@ impl Parts {
                 require_healthy_audit: config.audit.require_healthy,
                 refusal_style: config.proxy.refusal_style,
                 max_argument_bytes: config.audit.max_argument_bytes,
-                upstream_url: config.proxy.upstream.to_string(),
             },
             in_flight: Arc::default(),
         });
@@ -216,16 +213,14 @@ impl Parts {
         });
     }
 
-    fn gateway(&self, config: &Config) -> Result<Gateway> {
+    fn gateway(&self, config: &Config, upstreams: Arc<Upstreams>) -> Gateway {
         let proxy = &config.proxy;
-        let ca = proxy.upstream_ca_file.as_deref().map(authorities).transpose()?;
         let timeout = Duration::from_secs(proxy.upstream_timeout_secs);
         let idle = Duration::from_secs(proxy.stream_idle_timeout_secs);
-        let (headers, _) = expanded_headers(config, &self.gate.secrets)?;
-        Ok(Gateway {
+        Gateway {
             gate: self.gate.clone(),
             intake: Intake::new(proxy),
-            upstream: Upstream::new(proxy.upstream.clone(), ca, idle.max(timeout), headers),
+            upstreams,
             local: Local {
                 metrics: self.metrics.clone(),
                 serve_metrics: config.metrics.enabled && !config.metrics.require_auth,
@@ -241,7 +236,7 @@ impl Parts {
             max_response_body_bytes: proxy.max_response_body_bytes,
             idle_timeout: idle,
             legacy_streams: proxy.legacy_streams,
-        })
+        }
     }
 
     fn admin(&self, config: &Config) -> axum::Router {
@@ -345,44 +340,3 @@ fn audit_settings(config: &Config) -> Result<audit::Settings> {
         max_argument_bytes: audit.max_argument_bytes,
     })
 }
-
-fn authorities(path: &Path) -> Result<Arc<CaType>> {
-    let pem = std::fs::read(path)
-        .with_context(|| format!("reading `proxy.upstream_ca_file` {}", path.display()))?;
-    let mut certificates = Vec::new();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate
-            .with_context(|| format!("`proxy.upstream_ca_file` {} is not PEM", path.display()))?;
-        certificates.push(WrappedX509::new(certificate.to_vec(), parse_x509));
-    }
-    anyhow::ensure!(
-        !certificates.is_empty(),
-        "`proxy.upstream_ca_file` {} holds no certificate",
-        path.display()
-    );
-    Ok(Arc::from(certificates))
-}
-
-/// Puts credentials into the configured headers; gives those credentials too.
-pub(crate) fn expanded_headers(
-    config: &Config,
-    secrets: &Secrets,
-) -> Result<(Headers, Vec<Arc<Secret>>)> {
-    let vault = secrets.vault();
-    let upstream = config.proxy.upstream.to_string();
-    let mut headers = Headers::new();
-    let mut used = Vec::new();
-    for (name, template) in &config.proxy.upstream_headers {
-        let context = || format!("`proxy.upstream_headers.{name}`");
-        let (value, of_it) =
-            expand_header(template.expose(), &vault, &upstream).with_context(context)?;
-        let mut value = HeaderValue::from_str(&value)
-            .with_context(|| format!("{} holds a character no header may hold", context()))?;
-        value.set_sensitive(true);
-        headers.push((name.clone(), value));
-        used.extend(of_it);
-    }
-    Ok((headers, used))
-}
-
-type Headers = Vec<(HeaderName, HeaderValue)>;

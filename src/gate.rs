@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::credentials::{self, CredentialDenial, Edits, Grant, Patterns, Vault};
 use crate::firewall::admit::{self, Decided, Verdict, admit};
 use crate::firewall::agent::{AgentId, Caller};
-use crate::firewall::call::{Call, CallKind};
+use crate::firewall::call::{Call, CallKind, Place};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{RefusalStyle, SessionId};
@@ -68,7 +68,23 @@ pub struct Settings {
     pub require_healthy_audit: bool,
     pub refusal_style: RefusalStyle,
     pub max_argument_bytes: usize,
-    pub upstream_url: String,
+}
+
+/// The upstream that a request is for.
+#[derive(Clone, Debug, Default)]
+pub struct Destination {
+    /// The name by which policies and sessions know it, if it has one.
+    pub name: Option<Box<str>>,
+    /// The names of all upstreams.
+    pub known: Arc<[Box<str>]>,
+    /// Its servers.
+    pub urls: Vec<String>,
+}
+
+impl Destination {
+    fn place(&self) -> Place<'_> {
+        Place { upstream: self.name.as_deref(), known: &self.known }
+    }
 }
 
 /// What a client claims in its headers, nothing of it believed yet.
@@ -210,9 +226,10 @@ impl Gate {
         caller: Caller,
         claims: &Claims<'_>,
         body: Bytes,
+        to: &Arc<Destination>,
     ) -> Result<Cleared, Refused> {
         let mut reply = Reply { id: None, form: Form::Http, warnings: Vec::new() };
-        match self.decide(&mut ticket, &caller, claims, body, &mut reply).await {
+        match self.decide(&mut ticket, &caller, claims, body, to, &mut reply).await {
             Ok(admitted) => self.clear(ticket, &caller, admitted, reply).await,
             Err(denial) => Err(self.refuse_as(ticket, denial, reply).await),
         }
@@ -248,6 +265,7 @@ impl Gate {
         caller: &Caller,
         claims: &Claims<'_>,
         body: Bytes,
+        to: &Arc<Destination>,
         reply: &mut Reply,
     ) -> Result<Admitted, Denial> {
         let doc = Doc::parse(&body)
@@ -261,15 +279,15 @@ impl Gate {
 
         let form_for = |style| form(style, &message, era);
         let (rules, live) =
-            self.by_rules(ticket, caller, claims, &message, reply, form_for).await?;
+            self.by_rules(ticket, caller, claims, &message, to, reply, form_for).await?;
 
         let vault = self.secrets.vault();
-        let edits = self.resolve(&doc, &message, live.as_deref(), &vault)?;
+        let edits = self.resolve(&doc, &message, live.as_deref(), to, &vault)?;
         ticket.entry_mut().credentials_injected = edits.names();
         let order = live.as_deref().map(|live| &*live.order);
         let scrub = self.injected.add(order, edits.secrets(), &vault);
         let edited = (!edits.is_empty()).then(|| edits.apply(&body));
-        let lists = ListView::of(&message, rules, caller, live);
+        let lists = ListView::of(&message, rules, caller, live, to);
         let due = due(&message);
         drop(message);
         drop(doc);
@@ -284,6 +302,7 @@ impl Gate {
         caller: &Caller,
         claims: &Claims<'_>,
         message: &Message<'_>,
+        to: &Destination,
         reply: &mut Reply,
         form_for: impl Fn(RefusalStyle) -> Form,
     ) -> Result<(Arc<Rules>, Option<Arc<Live>>), Denial> {
@@ -295,7 +314,7 @@ impl Gate {
             let style = live.order.refusal_style.unwrap_or(self.settings.refusal_style);
             reply.form = form_for(style);
         }
-        let verdict = self.verdict(&rules, caller, live.as_ref(), message, ticket).await?;
+        let verdict = self.verdict(&rules, caller, live.as_ref(), message, to, ticket).await?;
         self.remember(ticket, caller, &verdict);
         reply.warnings = live.as_ref().map_or_else(Vec::new, |live| {
             warnings(live, rules.terms.warning_threshold_pct, ticket.arrived())
@@ -363,16 +382,17 @@ impl Gate {
         caller: &Caller,
         live: Option<&Arc<Live>>,
         message: &Message<'_>,
+        to: &Destination,
         ticket: &Ticket,
     ) -> Result<Verdict, Denial> {
         let now = ticket.arrived();
         loop {
             let decided = match live {
-                None => admit(rules, caller, None, &message.calls, now),
+                None => admit(rules, caller, None, &message.calls, to.place(), now),
                 Some(live) => live.with(|usage| {
                     let session =
                         admit::Session { order: &live.order, usage, deadline: live.deadline };
-                    admit(rules, caller, Some(session), &message.calls, now)
+                    admit(rules, caller, Some(session), &message.calls, to.place(), now)
                 }),
             };
             match (decided, live) {
@@ -412,6 +432,7 @@ impl Gate {
         doc: &Doc<'_>,
         message: &Message<'_>,
         live: Option<&Live>,
+        to: &Destination,
         vault: &Vault,
     ) -> Result<Edits, Denial> {
         let mut tools: Vec<&str> = Vec::new();
@@ -427,7 +448,7 @@ impl Gate {
         let grant = Grant {
             credentials: live.map_or(&[], |live| &live.order.authorized_credentials),
             tools: &tools,
-            upstream: &self.settings.upstream_url,
+            upstreams: &to.urls,
         };
         Ok(credentials::resolve(&references, vault, grant)?)
     }

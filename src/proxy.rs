@@ -5,14 +5,19 @@
 //! ones too.
 
 pub mod guard;
+mod affinity;
+pub mod health;
 mod hygiene;
 pub mod intake;
+mod location;
+pub mod pool;
 pub mod listen;
 pub mod local;
 mod replay;
 mod reply;
 mod response;
 pub mod upstream;
+pub mod upstreams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,16 +36,14 @@ use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Cleared, Ended, Gate};
 use intake::Intake;
 use response::Flow;
-use upstream::Upstream;
-
-/// How often connecting is tried before the upstream counts as dead.
-const CONNECT_TRIES: u32 = 2;
+use pool::Way;
+use upstreams::Upstreams;
 
 /// The proxy port's service.
 pub struct Gateway {
     pub gate: Arc<Gate>,
     pub intake: Intake,
-    pub upstream: Upstream,
+    pub upstreams: Arc<Upstreams>,
     pub local: local::Local,
     /// Longest wait for the upstream's response header.
     pub upstream_timeout: Duration,
@@ -67,7 +70,7 @@ struct InFlight {
     flow: Flow,
     /// The request body's share of the memory that all bodies together may take.
     _share: Option<OwnedSemaphorePermit>,
-    tries: u32,
+    way: Way,
     upstream_status: Option<u16>,
     /// Set when the call failed after it was cleared.
     failed: Option<Denial>,
@@ -99,9 +102,10 @@ impl ProxyHttp for Gateway {
             ctx.state = State::Local;
             return Ok(true);
         }
-        match self.intake.admit(&self.gate, session).await {
-            Ok((cleared, share)) => {
+        match self.intake.admit(&self.gate, &self.upstreams, session).await {
+            Ok((cleared, share, pool)) => {
                 let flow = Flow::new(self.max_response_body_bytes);
+                let way = Way::new(pool, session.req_header());
                 let body = cleared.body().clone();
                 replay::install(
                     &mut session.downstream_session,
@@ -116,7 +120,7 @@ impl ProxyHttp for Gateway {
                     cleared,
                     flow,
                     _share: share,
-                    tries: 0,
+                    way,
                     upstream_status: None,
                     failed: None,
                     finished: false,
@@ -135,8 +139,7 @@ impl ProxyHttp for Gateway {
         let State::Cleared(call) = &mut ctx.state else {
             return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
         };
-        call.tries = call.tries.saturating_add(1);
-        self.upstream.peer(call.tries, self.gate.clock.mono()).await
+        call.way.peer(self.gate.clock.mono()).await
     }
 
     async fn upstream_request_filter(
@@ -148,7 +151,7 @@ impl ProxyHttp for Gateway {
         let State::Cleared(call) = &ctx.state else {
             return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
         };
-        self.upstream.address(request, &call.cleared)
+        call.way.address(request, &call.cleared)
     }
 
     fn fail_to_connect(
@@ -159,7 +162,7 @@ impl ProxyHttp for Gateway {
         mut e: Box<Error>,
     ) -> Box<Error> {
         if let State::Cleared(call) = &ctx.state {
-            e.set_retry(call.tries < CONNECT_TRIES);
+            e.set_retry(call.way.failed(self.gate.clock.mono()));
         }
         e
     }
@@ -181,7 +184,7 @@ impl ProxyHttp for Gateway {
         let retry = unanswered
             && incomplete
             && *e.esource() == ErrorSource::Upstream
-            && call.tries < CONNECT_TRIES;
+            && call.way.may_retry();
         e.set_retry(retry);
         e
     }
@@ -201,6 +204,7 @@ impl ProxyHttp for Gateway {
         }
         call.upstream_status = Some(response.status.as_u16());
         self.gate.upstream_answered(&mut call.cleared);
+        call.way.answered(response)?;
         let accepted = call.flow.begin(response, &call.cleared);
         accepted.or_else(|denial| {
             let reason = denial.message.clone();

@@ -4,10 +4,14 @@
 //! sends on the stream is filtered and scrubbed like any answer. A resumed stream may repeat the
 //! answer to any earlier request, so every list on it is filtered.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use smallvec::smallvec;
 
-use super::{Admitted, Claims, Cleared, Due, Form, Gate, ListView, Refused, Reply, Ticket};
+use super::{
+    Admitted, Claims, Cleared, Destination, Due, Form, Gate, ListView, Refused, Reply, Ticket,
+};
 use crate::firewall::agent::Caller;
 use crate::firewall::call::{Call, CallKind};
 use crate::firewall::denial::{Code, Denial};
@@ -49,9 +53,10 @@ impl Gate {
         caller: Caller,
         claims: &Claims<'_>,
         verb: Verb,
+        to: &Arc<Destination>,
     ) -> Result<Cleared, Refused> {
         let mut reply = Reply { id: None, form: Form::Http, warnings: Vec::new() };
-        match self.decide_legacy(&mut ticket, &caller, claims, verb, &mut reply).await {
+        match self.decide_legacy(&mut ticket, &caller, claims, verb, to, &mut reply).await {
             Ok(admitted) => self.clear(ticket, &caller, admitted, reply).await,
             Err(denial) => Err(self.refuse_as(ticket, denial, reply).await),
         }
@@ -63,6 +68,7 @@ impl Gate {
         caller: &Caller,
         claims: &Claims<'_>,
         verb: Verb,
+        to: &Arc<Destination>,
         reply: &mut Reply,
     ) -> Result<Admitted, Denial> {
         ticket.entry_mut().mcp_method = Some(verb.as_str().to_owned());
@@ -75,11 +81,11 @@ impl Gate {
         }
         // There is no id that a result could answer, so the form is always HTTP's.
         let (rules, live) =
-            self.by_rules(ticket, caller, claims, &message, reply, |_style| Form::Http).await?;
+            self.by_rules(ticket, caller, claims, &message, to, reply, |_style| Form::Http).await?;
         let order = live.as_deref().map(|live| &*live.order);
         let scrub = self.injected.add(order, &[], &self.secrets.vault());
         let lists = match verb {
-            Verb::Get => Some(ListView::of_stream(rules, caller, live)),
+            Verb::Get => Some(ListView::of_stream(rules, caller, live, to)),
             Verb::Delete => None,
         };
         Ok(Admitted { body: Bytes::new(), due: verb.due(), lists, scrub })

@@ -272,7 +272,7 @@ mod tests {
         );
         assert_eq!(measure(&["data: 12", "3\n"], 10), (true, true, false));
         assert!(!measure(&["data: 12", "345\n"], 10).0);
-        assert_eq!(measure(&["i", "d", ": 7\n", "data\r", "\n\r", "\n"], 10), (true, false, true));
+        assert_eq!(measure(&["i", "d", ": 7\n", "data\r", "\n\r", "\n"], 20), (true, false, true));
         assert_eq!(measure(&["data: id: 7\n", "identity: 1"], 100), (true, true, false));
         assert_eq!(measure(&[], 1), (true, false, false));
     }

@@ -114,10 +114,13 @@ pub(super) fn line_ends(raw_head: &[u8]) -> Result<(), Denial> {
     }
 }
 
+/// The refusal of a path.
+pub(super) fn not_served() -> Denial {
+    Denial::new(Code::PathBlocked, "this path is not served here: use the MCP endpoint's path")
+}
+
 fn path(head: &RequestHeader, blocked: &[String]) -> Result<(), Denial> {
-    let refused = || {
-        Denial::new(Code::PathBlocked, "this path is not served here: use the MCP endpoint's path")
-    };
+    let refused = not_served;
     let raw = head.raw_path();
     if !raw.starts_with(b"/") {
         return Err(malformed(

@@ -1,4 +1,4 @@
-//! The MCP server behind the gateway: where it is, and how it is addressed.
+//! One MCP server behind the gateway: where it is, and how it is addressed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,10 +7,12 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::header;
 use pingora::http::RequestHeader;
+use pingora::protocols::ALPN;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType, Result};
 
+use super::health::Health;
 use super::hygiene;
 use crate::config;
 use crate::firewall::time::Mono;
@@ -24,6 +26,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// call is rarely sent into a connection that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Calls on one HTTP/2 connection at a time.
+const MAX_H2_STREAMS: usize = 64;
+
 /// How long a resolved name is believed.
 const NAME_TTL_US: u64 = 10_000_000;
 
@@ -32,7 +37,7 @@ struct Resolved {
     at: Mono,
 }
 
-/// One upstream, by URL.
+/// One server, by URL.
 pub struct Upstream {
     url: config::Upstream,
     /// What `Host` says upstream.
@@ -43,6 +48,7 @@ pub struct Upstream {
     /// Headers of `[proxy.upstream_headers]`, credentials already put in.
     headers: Vec<(http::HeaderName, http::HeaderValue)>,
     resolved: ArcSwapOption<Resolved>,
+    pub(super) health: Health,
 }
 
 impl Upstream {
@@ -53,15 +59,19 @@ impl Upstream {
         headers: Vec<(http::HeaderName, http::HeaderValue)>,
     ) -> Self {
         let authority = url.authority();
-        Self { url, authority, ca, read_timeout, headers, resolved: ArcSwapOption::empty() }
+        let (resolved, health) = (ArcSwapOption::empty(), Health::default());
+        Self { url, authority, ca, read_timeout, headers, resolved, health }
     }
 
-    /// The server to connect to at this try.
-    pub(super) async fn peer(&self, attempt: u32, now: Mono) -> Result<Box<HttpPeer>> {
+    pub(super) fn url(&self) -> &config::Upstream {
+        &self.url
+    }
+
+    /// The address to connect to after so many tries.
+    pub(super) async fn peer(&self, tries: usize, now: Mono) -> Result<Box<HttpPeer>> {
         let addresses = self.addresses(now).await?;
-        let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(0);
         let address =
-            addresses.get(index.checked_rem(addresses.len()).unwrap_or(0)).ok_or_else(|| {
+            addresses.get(tries.checked_rem(addresses.len()).unwrap_or(0)).ok_or_else(|| {
                 Error::explain(ErrorType::ConnectError, "the upstream's name has no address")
             })?;
         let tls = self.url.scheme == config::Scheme::Https;
@@ -74,7 +84,22 @@ impl Upstream {
         options.idle_timeout = Some(IDLE_TIMEOUT);
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
         options.ca.clone_from(&self.ca);
+        if tls {
+            options.alpn = ALPN::H2H1;
+            options.max_h2_streams = MAX_H2_STREAMS;
+        }
         Ok(Box::new(peer))
+    }
+
+    /// Between how many addresses of the server there is a choice.
+    pub(super) fn addresses_known(&self) -> usize {
+        self.resolved.load().as_ref().map_or(1, |known| known.addresses.len())
+    }
+
+    /// Whether the server takes connections.
+    pub(super) async fn look(&self, now: Mono) -> bool {
+        let Ok(addresses) = self.addresses(now).await else { return false };
+        tokio::net::TcpStream::connect(addresses.as_slice()).await.is_ok()
     }
 
     async fn addresses(&self, now: Mono) -> Result<Vec<SocketAddr>> {
@@ -104,7 +129,13 @@ impl Upstream {
     }
 
     /// Turns the client's head into the one the upstream gets.
-    pub(super) fn address(&self, request: &mut RequestHeader, cleared: &Cleared) -> Result<()> {
+    /// `path` is what of its path is this server's.
+    pub(super) fn address(
+        &self,
+        request: &mut RequestHeader,
+        path: &str,
+        cleared: &Cleared,
+    ) -> Result<()> {
         let behind: Vec<_> =
             request.headers.keys().filter(|name| hygiene::stays_behind(name)).cloned().collect();
         for name in behind {
@@ -123,12 +154,14 @@ impl Upstream {
         for (name, value) in &self.headers {
             request.insert_header(name.clone(), value.clone())?;
         }
-        if request.uri.path() == "/"
-            && let Some(path) = &self.url.path
-        {
+        let path = match path {
+            "" | "/" => self.url.path.as_deref().unwrap_or("/"),
+            other => other,
+        };
+        if path != request.uri.path() {
             let target = match request.uri.query() {
                 Some(query) => format!("{path}?{query}"),
-                None => path.clone(),
+                None => path.to_owned(),
             };
             request.set_raw_path(target.as_bytes())?;
         }

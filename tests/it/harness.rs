@@ -130,6 +130,8 @@ pub fn stream_response(body: Body) -> Response {
 pub struct Setup {
     pub keys: BTreeMap<&'static str, String>,
     pub policies: String,
+    /// What the configuration file ends with.
+    pub more: String,
     pub env: Vec<(&'static str, String)>,
     /// What the program is started through.
     pub wrapper: Vec<&'static str>,
@@ -141,6 +143,7 @@ impl Default for Setup {
         Self {
             keys: keys.into_iter().map(|(k, v)| (k, v.to_owned())).collect(),
             policies: "[[policies]]\nid = \"all\"\neffect = \"allow\"\nallowed_tools = [\"*\"]\nallowed_resources = [\"*\"]\nallowed_prompts = [\"*\"]\nallowed_methods = [\"*\"]\n".to_owned(),
+            more: String::new(),
             env: Vec::new(),
             wrapper: Vec::new(),
         }
@@ -151,6 +154,18 @@ impl Setup {
     /// Sets a key, given as `section.key`, to a TOML value.
     pub fn with(mut self, key: &'static str, value: impl ToString) -> Self {
         self.keys.insert(key, value.to_string());
+        self
+    }
+
+    /// Lets the gateway have these upstreams, and no other.
+    pub fn upstreams(mut self, upstreams: &[(&str, &[SocketAddr])]) -> Self {
+        self.keys.insert("proxy.upstream_url", "-".to_owned());
+        for (name, servers) in upstreams {
+            let urls: Vec<_> = servers.iter().map(|at| format!("\"http://{at}/mcp\"")).collect();
+            let urls = urls.join(", ");
+            self.more +=
+                &format!("[[upstreams]]\nname = \"{name}\"\npath = \"/{name}\"\nurls = [{urls}]\n");
+        }
         self
     }
 
@@ -305,8 +320,17 @@ impl Gateway {
     }
 
     pub fn request(&self, session: &str, body: impl Into<Vec<u8>>) -> reqwest::RequestBuilder {
+        self.request_to("/", session, body)
+    }
+
+    pub fn request_to(
+        &self,
+        path: &str,
+        session: &str,
+        body: impl Into<Vec<u8>>,
+    ) -> reqwest::RequestBuilder {
         self.client
-            .post(format!("http://{}/", self.proxy))
+            .post(format!("http://{}{path}", self.proxy))
             .bearer_auth(&self.agent.token)
             .header("x-agent-id", &self.agent.id)
             .header("x-arbiter-session", session)
@@ -415,6 +439,7 @@ fn write_config(folder: &Path, upstream: &Upstream, setup: &Setup) {
     ]
     .into();
     keys.extend(setup.keys.iter().map(|(key, value)| (*key, value.clone())));
+    keys.retain(|_, value| value != "-");
     let mut sections: BTreeMap<&str, String> = BTreeMap::new();
     for (key, value) in &keys {
         let (section, key) = key.split_once('.').unwrap();
@@ -425,7 +450,7 @@ fn write_config(folder: &Path, upstream: &Upstream, setup: &Setup) {
         text.push('\n');
     }
     let text: Vec<_> = sections.iter().map(|(name, keys)| format!("[{name}]\n{keys}")).collect();
-    std::fs::write(folder.join("arbiter.toml"), text.concat()).unwrap();
+    std::fs::write(folder.join("arbiter.toml"), text.concat() + &setup.more).unwrap();
     std::fs::write(folder.join("policies.toml"), &setup.policies).unwrap();
 }
 

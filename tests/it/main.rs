@@ -16,3 +16,4 @@ mod legacy;
 mod limits;
 mod refusals;
 mod streams;
+mod upstreams;
