@@ -9,6 +9,7 @@ mod listener;
 mod node;
 mod reload;
 mod stop;
+mod tls;
 mod upstreams;
 
 use std::net::{SocketAddr, TcpListener};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
@@ -60,6 +62,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Connections to upstreams that are kept for reuse, over all threads.
 const UPSTREAM_POOL: usize = 1_024;
 
+/// How long an HTTP/2 connection without a request is kept.
+const H2_IDLE: Duration = Duration::from_mins(5);
+
 /// Where a running gateway listens.
 #[derive(Clone, Debug, Serialize)]
 pub struct Started {
@@ -81,6 +86,7 @@ pub fn run(
         .build()
         .context("starting the control runtime")?;
     let parts = control.block_on(Parts::build(config))?;
+    let tls = config.proxy.tls.as_ref().map(tls::settings).transpose()?;
     let proxy_listener = bind(config.proxy.listen, "proxy.listen_port")?;
     let admin_listener = bind(config.admin.listen, "admin.listen_port")?;
     let started = Started {
@@ -103,8 +109,13 @@ pub fn run(
     let upstreams = Arc::new(upstreams::connect(config, &parts.gate.secrets)?);
     control.spawn(health::watch(upstreams.clone(), parts.clock.clone()));
     let gateway = parts.gateway(config, upstreams);
-    let guard = HeadGuard { inner: Arc::new(http_proxy(&server.configuration, gateway)) };
-    server.add_service(PreBound::new("proxy", guard, proxy_listener).with_threads(threads));
+    let mut proxy = http_proxy(&server.configuration, gateway);
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(H2_IDLE);
+    proxy.server_options = Some(options);
+    let guard = HeadGuard { inner: Arc::new(proxy) };
+    let service = PreBound::new("proxy", guard, proxy_listener, tls);
+    server.add_service(service.with_threads(threads));
     server.add_service(AdminService::new(parts.admin(config), admin_listener));
     parts.start_tasks(&control, config);
     on_ready(&started)?;
@@ -224,6 +235,7 @@ impl Parts {
             local: Local {
                 metrics: self.metrics.clone(),
                 serve_metrics: config.metrics.enabled && !config.metrics.require_auth,
+                scheme: if proxy.tls.is_some() { "https" } else { "http" },
                 resource: config.oauth.resource.clone(),
                 authorization_servers: config
                     .oauth

@@ -253,7 +253,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<Option<Bytes>> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
         call.finished = true;
-        match call.flow.trailers(trailers) {
+        match call.flow.trailers(trailers, call.cleared.scrub()) {
             Ok(held_back) => Ok(held_back),
             Err(denial) => {
                 let reason = denial.message.clone();

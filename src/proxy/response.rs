@@ -292,11 +292,30 @@ impl Flow {
         Ok(joined.freeze())
     }
 
-    /// Ends a body that trailers follow; gives what was held back. The trailers go: they could
-    /// carry what the body must not.
-    pub(super) fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<Option<Bytes>, Denial> {
-        trailers.clear();
-        self.push(None, true)
+    /// Ends a body that trailers follow; gives what was held back, and then the trailers go. Else
+    /// they pass, scrubbed as headers are.
+    pub(super) fn trailers(
+        &mut self,
+        trailers: &mut HeaderMap,
+        patterns: Option<&Arc<Patterns>>,
+    ) -> Result<Option<Bytes>, Denial> {
+        let passed = std::mem::take(trailers);
+        let held_back = self.push(None, true)?;
+        for (name, value) in &passed {
+            if name.as_str().starts_with("x-arbiter-") {
+                continue;
+            }
+            let found = patterns.and_then(|p| scrub_header_value(p, value.as_bytes()));
+            let Some((text, count)) = found else {
+                trailers.append(name, value.clone());
+                continue;
+            };
+            self.scrubbed_headers = self.scrubbed_headers.saturating_add(count);
+            if let Ok(value) = HeaderValue::from_bytes(&text) {
+                trailers.append(name, value);
+            }
+        }
+        Ok(held_back)
     }
 
     fn scrub_headers(

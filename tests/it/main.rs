@@ -16,4 +16,5 @@ mod legacy;
 mod limits;
 mod refusals;
 mod streams;
+mod tls;
 mod upstreams;
