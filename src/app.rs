@@ -10,6 +10,8 @@ mod listener;
 mod node;
 mod reload;
 mod stop;
+mod tls;
+mod upstreams;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -18,13 +20,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
-use pingora::protocols::tls::CaType;
+use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
-use pingora::utils::tls::{WrappedX509, parse_x509};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::Serialize;
 use tracing::{error, info, warn};
 
@@ -47,10 +46,12 @@ use crate::identity::mint::Minter;
 use crate::metrics::{Levels, Metrics};
 use crate::proxy::Gateway;
 use crate::proxy::guard::HeadGuard;
+use crate::proxy::health;
 use crate::proxy::intake::Intake;
 use crate::proxy::listen::PreBound;
 use crate::proxy::local::Local;
-use crate::proxy::upstream::{Headers, Upstream};
+use crate::proxy::upstream::Headers;
+use crate::proxy::upstreams::Upstreams;
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::sessions::{self, Sessions};
@@ -67,6 +68,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Connections to upstreams that are kept for reuse, over all threads.
 const UPSTREAM_POOL: usize = 1_024;
+
+/// How long an HTTP/2 connection without a request is kept.
+const H2_IDLE: Duration = Duration::from_mins(5);
 
 /// Where a running gateway listens.
 #[derive(Clone, Debug, Serialize)]
@@ -89,6 +93,7 @@ pub fn run(
         .build()
         .context("starting the control runtime")?;
     let parts = control.block_on(Parts::build(config))?;
+    let tls = config.proxy.tls.as_ref().map(tls::settings).transpose()?;
     let proxy_listener = bind(config.proxy.listen, "proxy.listen_port")?;
     let admin_listener = bind(config.admin.listen, "admin.listen_port")?;
     let started = Started {
@@ -108,9 +113,16 @@ pub fn run(
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    let gateway = parts.gateway(config)?;
-    let guard = HeadGuard { inner: Arc::new(http_proxy(&server.configuration, gateway)) };
-    server.add_service(PreBound::new("proxy", guard, proxy_listener).with_threads(threads));
+    let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
+    control.spawn(health::watch(upstreams.clone(), parts.clock.clone()));
+    let gateway = parts.gateway(config, upstreams);
+    let mut proxy = http_proxy(&server.configuration, gateway);
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(H2_IDLE);
+    proxy.server_options = Some(options);
+    let guard = HeadGuard { inner: Arc::new(proxy) };
+    let service = PreBound::new("proxy", guard, proxy_listener, tls);
+    server.add_service(service.with_threads(threads));
     server.add_service(AdminService::new(parts.admin(config), admin_listener));
     parts.start_tasks(&control, config);
     on_ready(&started)?;
@@ -155,15 +167,12 @@ struct Parts {
     audit: Arc<Audit>,
     gate: Arc<Gate>,
     templates: Arc<Templates>,
-    headers: Arc<ArcSwap<Headers>>,
+    /// Those of each upstream.
+    headers: Vec<Arc<ArcSwap<Headers>>>,
 }
 
 impl Parts {
     async fn build(config: &Config) -> Result<Self> {
-        anyhow::ensure!(
-            !config.proxy.legacy_streams,
-            "`proxy.legacy_streams` is not available in this build: leave it out"
-        );
         let clock = Clock::system();
         let now = clock.now();
         let metrics = Arc::new(Metrics::new());
@@ -213,12 +222,12 @@ impl Parts {
                 require_healthy_audit: config.audit.require_healthy,
                 refusal_style: config.proxy.refusal_style,
                 max_argument_bytes: config.audit.max_argument_bytes,
-                upstream_url: config.proxy.upstream.to_string(),
             },
             in_flight: Arc::default(),
         });
         let rulebook = gate.rulebook.clone();
-        let headers = Arc::new(ArcSwap::from_pointee(headers));
+        let headers: Vec<_> =
+            headers.into_iter().map(|headers| Arc::new(ArcSwap::from_pointee(headers))).collect();
         let parts = Self {
             clock,
             metrics,
@@ -267,18 +276,18 @@ impl Parts {
         });
     }
 
-    fn gateway(&self, config: &Config) -> Result<Gateway> {
+    fn gateway(&self, config: &Config, upstreams: Arc<Upstreams>) -> Gateway {
         let proxy = &config.proxy;
-        let ca = proxy.upstream_ca_file.as_deref().map(authorities).transpose()?;
         let timeout = Duration::from_secs(proxy.upstream_timeout_secs);
-        let idle = Duration::from_secs(proxy.stream_idle_timeout_secs).max(timeout);
-        Ok(Gateway {
+        let idle = Duration::from_secs(proxy.stream_idle_timeout_secs);
+        Gateway {
             gate: self.gate.clone(),
             intake: Intake::new(proxy),
-            upstream: Upstream::new(proxy.upstream.clone(), ca, idle, self.headers.clone()),
+            upstreams,
             local: Local {
                 metrics: self.metrics.clone(),
                 serve_metrics: config.metrics.enabled && !config.metrics.require_auth,
+                scheme: if proxy.tls.is_some() { "https" } else { "http" },
                 resource: config.oauth.resource.clone(),
                 authorization_servers: config
                     .oauth
@@ -289,7 +298,9 @@ impl Parts {
             },
             upstream_timeout: timeout,
             max_response_body_bytes: proxy.max_response_body_bytes,
-        })
+            idle_timeout: idle,
+            legacy_streams: proxy.legacy_streams,
+        }
     }
 
     fn admin(&self, config: &Config) -> axum::Router {
@@ -417,21 +428,4 @@ fn seal_key(config: &Config) -> Result<Option<SealKey>> {
     let Some(key) = &config.storage.encryption_key else { return Ok(None) };
     let key = SealKey::from_hex(key.expose());
     Ok(Some(key.context("ARBITER_STORAGE_ENCRYPTION_KEY must be 64 hexadecimal characters")?))
-}
-
-fn authorities(path: &Path) -> Result<Arc<CaType>> {
-    let pem = std::fs::read(path)
-        .with_context(|| format!("reading `proxy.upstream_ca_file` {}", path.display()))?;
-    let mut certificates = Vec::new();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate
-            .with_context(|| format!("`proxy.upstream_ca_file` {} is not PEM", path.display()))?;
-        certificates.push(WrappedX509::new(certificate.to_vec(), parse_x509));
-    }
-    anyhow::ensure!(
-        !certificates.is_empty(),
-        "`proxy.upstream_ca_file` {} holds no certificate",
-        path.display()
-    );
-    Ok(Arc::from(certificates))
 }

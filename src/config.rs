@@ -9,6 +9,7 @@ mod env;
 mod file;
 mod secret;
 mod sections;
+mod upstreams;
 mod values;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub const MAX_TOKEN_EXPIRY_SECS: u64 = 86_400;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub proxy: Proxy,
+    /// Where calls go, by path; at least one. `proxy.upstream_url` is among them if it is in use.
+    pub upstreams: Vec<Pool>,
     pub oauth: Oauth,
     pub policy: Policy,
     pub sessions: Sessions,
@@ -54,10 +57,9 @@ pub struct Config {
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct Proxy {
     pub listen: SocketAddr,
-    pub upstream: Upstream,
+    /// Set where no other program ends TLS before this one.
+    pub tls: Option<Tls>,
     pub upstream_ca_file: Option<PathBuf>,
-    /// Lower-case names; values may hold `${CRED:ref}`.
-    pub upstream_headers: Vec<(http::HeaderName, Secret)>,
     pub blocked_paths: Vec<String>,
     pub allowed_origins: Vec<String>,
     pub require_session: bool,
@@ -72,6 +74,32 @@ pub struct Proxy {
     pub stream_idle_timeout_secs: u64,
     /// `None`: one for each core.
     pub threads: Option<usize>,
+}
+
+/// The certificate that agents see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+/// An upstream: one or more servers that do the same.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// None for the one of `proxy.upstream_url`.
+    pub name: Option<String>,
+    /// The paths that it serves begin with this; `/` alone stands for all others.
+    pub path: String,
+    pub urls: Vec<Upstream>,
+    /// Lower-case names; values may hold `${CRED:ref}`.
+    pub headers: Vec<(http::HeaderName, Secret)>,
+}
+
+impl Pool {
+    /// The URLs of its servers, as they are told.
+    pub fn url_texts(&self) -> Vec<String> {
+        self.urls.iter().map(ToString::to_string).collect()
+    }
 }
 
 /// Identity providers beside Arbiter's own tokens.

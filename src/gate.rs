@@ -6,6 +6,7 @@
 
 pub mod enrol;
 pub mod injected;
+pub mod legacy;
 mod reply;
 pub mod ticket;
 pub mod view;
@@ -25,7 +26,7 @@ use crate::clock::Clock;
 use crate::credentials::{self, CredentialDenial, Edits, Grant, Vault};
 use crate::firewall::admit::{self, Decided, Verdict, admit};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
-use crate::firewall::call::CallKind;
+use crate::firewall::call::{Call, CallKind, Place};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{RefusalStyle, SessionId};
@@ -73,7 +74,6 @@ pub struct Settings {
     pub require_healthy_audit: bool,
     pub refusal_style: RefusalStyle,
     pub max_argument_bytes: usize,
-    pub upstream_url: String,
 }
 
 /// What a client claims in its headers, nothing of it believed yet.
@@ -82,6 +82,34 @@ pub struct Claims<'h> {
     pub session: Option<&'h str>,
     pub agent: Option<&'h str>,
     pub protocol: ProtocolHeaders<'h>,
+}
+
+/// The upstream that a request is for.
+#[derive(Clone, Debug, Default)]
+pub struct Destination {
+    /// The name by which policies and sessions know it, if it has one.
+    pub name: Option<Box<str>>,
+    /// The names of all upstreams.
+    pub known: Arc<[Box<str>]>,
+    /// Its servers.
+    pub urls: Vec<String>,
+}
+
+impl Destination {
+    fn place(&self) -> Place<'_> {
+        Place { upstream: self.name.as_deref(), known: &self.known }
+    }
+}
+
+/// What the upstream owes for a request that it answers with success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// A JSON-RPC response, as JSON or as events.
+    Rpc,
+    /// An event stream.
+    Events,
+    /// Nothing that could be told from its kind: an acknowledgement.
+    Anything,
 }
 
 /// Proof that a call was admitted and that its decision is on record.
@@ -99,6 +127,7 @@ pub struct Cleared {
     /// The JSON-RPC id to echo if the upstream fails, and in which form.
     id: Option<String>,
     form: Form,
+    due: Due,
     lists: Option<ListView>,
     scrub: Option<Watch>,
     _open: Open,
@@ -107,6 +136,7 @@ pub struct Cleared {
 /// What the decision let through.
 struct Admitted {
     body: Bytes,
+    due: Due,
     lists: Option<ListView>,
     scrub: Option<Watch>,
 }
@@ -231,12 +261,13 @@ impl Gate {
         caller: &Caller,
         claims: &Claims<'_>,
         body: Bytes,
+        to: &Arc<Destination>,
     ) -> Result<Cleared, Refused> {
         let mut reply = Reply::plain();
         ticket.judged_from(self.clock.mono());
         let decided = match self.still(&mut ticket, caller) {
             Ok(caller) => {
-                let decided = self.decide(&mut ticket, &caller, claims, body, &mut reply).await;
+                let decided = self.decide(&mut ticket, &caller, claims, body, to, &mut reply).await;
                 decided.map(|admitted| (caller, admitted))
             }
             Err(denial) => Err(denial),
@@ -262,6 +293,7 @@ impl Gate {
         ticket.entry_mut().anomaly_flags.push("unchecked_method");
         let admitted = Admitted {
             body,
+            due: Due::Anything,
             lists: None,
             scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),
         };
@@ -280,6 +312,7 @@ impl Gate {
         caller: &Caller,
         claims: &Claims<'_>,
         body: Bytes,
+        to: &Arc<Destination>,
         reply: &mut Reply,
     ) -> Result<Admitted, Denial> {
         let doc = Doc::parse(&body)
@@ -292,6 +325,38 @@ impl Gate {
         let era = headers::agree(&claims.protocol, &message)
             .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;
 
+        let form_for = |style| form(style, &message, era);
+        let (rules, live) =
+            self.by_rules(ticket, caller, claims, &message, to, reply, form_for).await?;
+
+        let vault = self.secrets.vault();
+        let edits = self.resolve(&doc, &message, live.as_deref(), to, &vault)?;
+        ticket.entry_mut().credentials_injected = edits.names();
+        let scrub = match &live {
+            Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
+            None => self.injected.without_session(caller.agent.id, &vault),
+        };
+        let edited = (!edits.is_empty()).then(|| edits.apply(&body));
+        let lists = ListView::of(&message, rules, caller, live, to);
+        let due = due(&message);
+        drop(message);
+        drop(doc);
+        let body = edited.map_or(body, |edited| Bytes::from_owner(Edited(edited)));
+        Ok(Admitted { body, due, lists, scrub })
+    }
+
+    /// Judges a message by session, policies and drift; gives by which rules, and which session.
+    #[expect(clippy::too_many_arguments, reason = "each is a fact of the one request")]
+    async fn by_rules(
+        &self,
+        ticket: &mut Ticket,
+        caller: &Caller,
+        claims: &Claims<'_>,
+        message: &Message<'_>,
+        to: &Destination,
+        reply: &mut Reply,
+        form_for: impl Fn(RefusalStyle) -> Form,
+    ) -> Result<(Arc<Rules>, Option<Arc<Live>>), Denial> {
         let rules = self.rulebook.rules();
         ticket.entry_mut().policy_version = Some(rules.policies.version().into());
         let live = self.session(&rules, caller, claims)?;
@@ -300,28 +365,14 @@ impl Gate {
             ticket.in_session(&live.order);
             style = live.order.refusal_style.unwrap_or(style);
         }
-        reply.form = form(style, &message, era);
-
-        let verdict = self.verdict(&rules, caller, live.as_ref(), &message).await?;
+        reply.form = form_for(style);
+        let verdict = self.verdict(&rules, caller, live.as_ref(), message, to).await?;
         self.remember(ticket, caller, &verdict);
         reply.warnings = live.as_ref().map_or_else(Vec::new, |live| {
             warnings(live, rules.terms.warning_threshold_pct, self.clock.now())
         });
         verdict.outcome.map_err(|denial| escalated(denial, ticket))?;
-
-        let vault = self.secrets.vault();
-        let edits = self.resolve(&doc, &message, live.as_deref(), &vault)?;
-        ticket.entry_mut().credentials_injected = edits.names();
-        let scrub = match &live {
-            Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
-            None => self.injected.without_session(caller.agent.id, &vault),
-        };
-        let edited = (!edits.is_empty()).then(|| edits.apply(&body));
-        let lists = ListView::of(&message, rules, caller, live);
-        drop(message);
-        drop(doc);
-        let body = edited.map_or(body, |edited| Bytes::from_owner(Edited(edited)));
-        Ok(Admitted { body, lists, scrub })
+        Ok((rules, live))
     }
 
     fn count_tools(&self, message: &Message<'_>) {
@@ -384,16 +435,17 @@ impl Gate {
         caller: &Caller,
         live: Option<&Arc<Live>>,
         message: &Message<'_>,
+        to: &Destination,
     ) -> Result<Verdict, Denial> {
         loop {
             // Read anew after every wait: what is counted is counted at the time it is counted.
             let now = self.clock.now();
             let decided = match live {
-                None => admit(rules, caller, None, &message.calls, now),
+                None => admit(rules, caller, None, &message.calls, to.place(), now),
                 Some(live) => live.with(|usage| {
                     let session =
                         admit::Session { order: &live.order, usage, deadline: live.deadline };
-                    admit(rules, caller, Some(session), &message.calls, now)
+                    admit(rules, caller, Some(session), &message.calls, to.place(), now)
                 }),
             };
             match (decided, live) {
@@ -433,6 +485,7 @@ impl Gate {
         doc: &Doc<'_>,
         message: &Message<'_>,
         live: Option<&Live>,
+        to: &Destination,
         vault: &Vault,
     ) -> Result<Edits, Denial> {
         let mut tools = SmallVec::<[&str; 1]>::new();
@@ -448,7 +501,7 @@ impl Gate {
         let grant = Grant {
             credentials: live.map_or(&[], |live| &live.order.authorized_credentials),
             tools: &tools,
-            upstream: &self.settings.upstream_url,
+            upstreams: &to.urls,
         };
         Ok(credentials::resolve(&references, vault, grant)?)
     }
@@ -482,6 +535,7 @@ impl Gate {
                     warnings: reply.warnings,
                     id: reply.id,
                     form: reply.form,
+                    due: admitted.due,
                     lists: admitted.lists,
                     scrub: admitted.scrub,
                     _open: open,
@@ -618,6 +672,10 @@ impl Cleared {
         &self.warnings
     }
 
+    pub fn due(&self) -> Due {
+        self.due
+    }
+
     pub fn lists(&self) -> Option<&ListView> {
         self.lists.as_ref()
     }
@@ -646,6 +704,11 @@ impl AsRef<[u8]> for Edited {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// What a server owes for this message: a response if any of it is a request.
+fn due(message: &Message<'_>) -> Due {
+    if message.calls.iter().any(Call::is_request) { Due::Rpc } else { Due::Anything }
 }
 
 fn store_unavailable() -> Denial {

@@ -4,15 +4,20 @@
 //! only a [`Cleared`] opens the way to the upstream. Every request ends in `logging`, broken-off
 //! ones too.
 
+mod affinity;
 pub mod guard;
+pub mod health;
 mod hygiene;
 pub mod intake;
 pub mod listen;
 pub mod local;
+mod location;
+pub mod pool;
 mod replay;
 mod reply;
 mod response;
 pub mod upstream;
+pub mod upstreams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,26 +30,28 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Cleared, Ended, Gate};
 use intake::Intake;
+use pool::Way;
 use response::Flow;
-use upstream::Upstream;
-
-/// How often connecting is tried before the upstream counts as dead.
-const CONNECT_TRIES: u32 = 2;
+use upstreams::Upstreams;
 
 /// The proxy port's service.
 pub struct Gateway {
     pub gate: Arc<Gate>,
     pub intake: Intake,
-    pub upstream: Upstream,
+    pub upstreams: Arc<Upstreams>,
     pub local: local::Local,
     /// Longest wait for the upstream's response header.
     pub upstream_timeout: Duration,
     pub max_response_body_bytes: usize,
+    /// Longest silence inside a response.
+    pub idle_timeout: Duration,
+    /// Whether clients can ask for the rest of a stream that broke off.
+    pub legacy_streams: bool,
 }
 
 /// Where a request stands.
@@ -63,7 +70,7 @@ struct InFlight {
     flow: Flow,
     /// The request body's share of the memory that all bodies together may take.
     _share: Option<OwnedSemaphorePermit>,
-    tries: u32,
+    way: Way,
     upstream_status: Option<u16>,
     /// Set when the call failed after it was cleared.
     failed: Option<Denial>,
@@ -94,21 +101,25 @@ impl ProxyHttp for Gateway {
             ctx.state = State::Local;
             return Ok(true);
         }
-        match self.intake.admit(&self.gate, session).await {
-            Ok((cleared, share)) => {
+        match self.intake.admit(&self.gate, &self.upstreams, session).await {
+            Ok((cleared, share, pool)) => {
                 let flow = Flow::new(self.max_response_body_bytes);
+                let way = Way::new(pool, session.req_header());
                 let body = cleared.body().clone();
                 replay::install(
                     &mut session.downstream_session,
                     body,
                     &ctx.slot,
-                    self.upstream_timeout,
+                    replay::Patience {
+                        first_byte: self.upstream_timeout,
+                        silence: self.idle_timeout,
+                    },
                 );
                 ctx.state = State::Cleared(Box::new(InFlight {
                     cleared,
                     flow,
                     _share: share,
-                    tries: 0,
+                    way,
                     upstream_status: None,
                     failed: None,
                 }));
@@ -127,8 +138,7 @@ impl ProxyHttp for Gateway {
         let State::Cleared(call) = &mut ctx.state else {
             return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
         };
-        call.tries = call.tries.saturating_add(1);
-        self.upstream.peer(call.tries, self.gate.clock.mono()).await
+        call.way.peer(self.gate.clock.mono()).await
     }
 
     async fn upstream_request_filter(
@@ -140,7 +150,7 @@ impl ProxyHttp for Gateway {
         let State::Cleared(call) = &ctx.state else {
             return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
         };
-        self.upstream.address(request, &call.cleared)
+        call.way.address(request, &call.cleared)
     }
 
     fn fail_to_connect(
@@ -151,7 +161,7 @@ impl ProxyHttp for Gateway {
         mut e: Box<Error>,
     ) -> Box<Error> {
         if let State::Cleared(call) = &ctx.state {
-            e.set_retry(call.tries < CONNECT_TRIES);
+            e.set_retry(call.way.failed(self.gate.clock.mono()));
         }
         e
     }
@@ -173,7 +183,7 @@ impl ProxyHttp for Gateway {
         let retry = unanswered
             && incomplete
             && *e.esource() == ErrorSource::Upstream
-            && call.tries < CONNECT_TRIES;
+            && call.way.may_retry();
         e.set_retry(retry);
         e
     }
@@ -194,6 +204,7 @@ impl ProxyHttp for Gateway {
         }
         call.upstream_status = Some(response.status.as_u16());
         self.gate.upstream_answered(&mut call.cleared);
+        call.way.answered(response)?;
         let accepted = call.flow.begin(response, &call.cleared);
         accepted.or_else(|denial| {
             let reason = denial.message.clone();
@@ -258,10 +269,17 @@ impl ProxyHttp for Gateway {
         }
         let Some(denial) = &call.failed else { return gone };
         let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
+        let refused = call.cleared.failed(denial.clone());
         if begun {
+            let message = reply::message(&refused);
+            let event = message.and_then(|m| call.flow.last_event(&m, self.legacy_streams));
+            if let Some(event) = event
+                && let Err(e) = reply::end_with(session, event).await
+            {
+                debug!(error = %e, "could not tell the client that the stream broke off");
+            }
             return gone;
         }
-        let refused = call.cleared.failed(denial.clone());
         // Pingora closes the connection after a failure; the answer must say so, or the client's
         // next request is lost on it. Only the real session can be told.
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
@@ -301,7 +319,7 @@ fn failure(e: &Error) -> Option<Denial> {
         )
     };
     match (e.etype(), e.esource()) {
-        (ErrorType::Custom(replay::FIRST_BYTE_LATE), _) => Some(late()),
+        (ErrorType::Custom(replay::FIRST_BYTE_LATE | replay::SILENT), _) => Some(late()),
         (_, ErrorSource::Downstream) => None,
         (ErrorType::ReadTimedout | ErrorType::WriteTimedout, _) => Some(late()),
         _ => Some(Denial::new(

@@ -22,6 +22,7 @@ use arbiter::config::Secret;
 use arbiter::credentials::{self, Patterns};
 use arbiter::firewall::admit::{self, Decided};
 use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
+use arbiter::firewall::call::Place;
 use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::whitelist::Wildcard;
 use arbiter::firewall::policy::{PolicySet, Source};
@@ -30,7 +31,7 @@ use arbiter::firewall::session::{IntentTier, RefusalStyle, Sensitivity, SessionI
 use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::ticket::Ticket;
-use arbiter::gate::{Claims, Cleared, Ended, Gate, Settings};
+use arbiter::gate::{Claims, Cleared, Destination, Ended, Gate, Settings};
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
 use arbiter::mcp::headers::{self, ProtocolHeaders};
@@ -113,6 +114,7 @@ struct World {
     agent: String,
     live: Arc<Live>,
     caller: Caller,
+    to: Arc<Destination>,
     _folder: TempDir,
 }
 
@@ -140,6 +142,7 @@ impl World {
             gate,
             live,
             caller,
+            to: Arc::default(),
             _folder: folder,
         }
     }
@@ -155,7 +158,7 @@ impl World {
     /// Judges the call; a refusal would be another path than the one that is measured.
     fn judge(&self, ticket: Ticket, body: Bytes) -> Cleared {
         let claims = self.claims();
-        let mut judged = pin!(self.gate.judge(ticket, &self.caller, &claims, body));
+        let mut judged = pin!(self.gate.judge(ticket, &self.caller, &claims, body, &self.to));
         let judged = match judged.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(judged) => judged,
             // A lease that has run out is the one thing that really waits.
@@ -229,7 +232,6 @@ async fn gate(folder: &Path, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
             require_healthy_audit: true,
             refusal_style: RefusalStyle::Http,
             max_argument_bytes: 8_192,
-            upstream_url: "http://127.0.0.1:8081/mcp".to_owned(),
         },
         in_flight: Arc::default(),
         clock,
@@ -278,7 +280,14 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
             let session =
                 admit::Session { order: &world.live.order, usage, deadline: world.live.deadline };
             let calls = black_box(&message.calls);
-            admit::admit(black_box(&rules), &world.caller, Some(session), calls, now)
+            admit::admit(
+                black_box(&rules),
+                &world.caller,
+                Some(session),
+                calls,
+                Place::default(),
+                now,
+            )
         });
         match decided {
             Decided::Verdict(verdict) => assert!(verdict.outcome.is_ok()),

@@ -15,11 +15,18 @@ use crate::proxy::upstream::Headers;
 /// A shorter word of a header is no secret worth looking for, and could stand in any text.
 const LEAST_LITERAL_BYTES: usize = 8;
 
-/// `[proxy.upstream_headers]` as it is written.
+/// The headers of every upstream as they are written.
 pub(crate) struct Templates {
-    upstream: String,
-    headers: Vec<(HeaderName, config::Secret)>,
+    upstreams: Vec<Table>,
     redactor: Redactor,
+}
+
+/// The headers of one upstream.
+struct Table {
+    /// How the configuration calls it.
+    key: String,
+    urls: Vec<String>,
+    headers: Vec<(HeaderName, config::Secret)>,
 }
 
 /// The value of a header, wiped when it goes.
@@ -35,20 +42,25 @@ impl Templates {
     pub(crate) fn of(config: &Config) -> Result<Self> {
         let audit = &config.audit;
         Ok(Self {
-            upstream: config.proxy.upstream.to_string(),
-            headers: config.proxy.upstream_headers.clone(),
+            upstreams: config.upstreams.iter().map(Table::of).collect(),
             redactor: Redactor::new(&audit.redaction_patterns, audit.redaction_replace)?,
         })
     }
 
-    /// The headers, and the secrets in them.
-    pub(crate) fn expand(&self, vault: &Vault) -> Result<(Headers, Vec<Arc<Secret>>)> {
-        let mut headers = Headers::new();
+    /// The headers of each upstream in the configuration's order, and the secrets in them.
+    pub(crate) fn expand(&self, vault: &Vault) -> Result<(Vec<Headers>, Vec<Arc<Secret>>)> {
         let mut used = Vec::new();
-        for (name, template) in &self.headers {
-            let context = || format!("`proxy.upstream_headers.{name}`");
+        let expanded = self.upstreams.iter().map(|table| self.of_one(table, vault, &mut used));
+        let headers = expanded.collect::<Result<_>>()?;
+        Ok((headers, used))
+    }
+
+    fn of_one(&self, table: &Table, vault: &Vault, used: &mut Vec<Arc<Secret>>) -> Result<Headers> {
+        let mut headers = Headers::new();
+        for (name, template) in &table.headers {
+            let context = || format!("`{}.{name}`", table.key);
             let (value, of_it) =
-                expand_header(template.expose(), vault, &self.upstream).with_context(context)?;
+                expand_header(template.expose(), vault, &table.urls).with_context(context)?;
             if of_it.is_empty() && self.redactor.names_a_secret(name.as_str()) {
                 used.extend(literal(name, &value));
             }
@@ -58,7 +70,17 @@ impl Templates {
             value.set_sensitive(true);
             headers.push((name.clone(), value));
         }
-        Ok((headers, used))
+        Ok(headers)
+    }
+}
+
+impl Table {
+    fn of(pool: &config::Pool) -> Self {
+        let key = match &pool.name {
+            None => "proxy.upstream_headers".to_owned(),
+            Some(name) => format!("upstreams.headers of {name}"),
+        };
+        Self { key, urls: pool.url_texts(), headers: pool.headers.clone() }
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Reloads {
     pub(super) rulebook: Arc<Rulebook>,
     pub(super) gate: Arc<Gate>,
     pub(super) templates: Arc<Templates>,
-    pub(super) headers: Arc<ArcSwap<Headers>>,
+    pub(super) headers: Vec<Arc<ArcSwap<Headers>>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Arc<Audit>,
 }
@@ -105,7 +105,9 @@ impl Reloads {
         let (count, (headers, in_headers)) = self.gate.secrets.reload(now, expand)?;
         // Looked for before it is sent.
         self.gate.injected.in_headers(&in_headers);
-        self.headers.store(Arc::new(headers));
+        for (in_force, headers) in self.headers.iter().zip(headers) {
+            in_force.store(Arc::new(headers));
+        }
         Ok(count)
     }
 }

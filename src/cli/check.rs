@@ -13,7 +13,7 @@ use super::print::Out;
 use super::{Env, Exit, Failure};
 use crate::app::{Templates, load_secrets};
 use crate::clock::Clock;
-use crate::config::{Audit, Backend, Config, Policy, Proxy};
+use crate::config::{Audit, Backend, Config, Policy, Proxy, Upstream};
 use crate::rulebook::policies_at;
 
 const UPSTREAM_DEADLINE: Duration = Duration::from_secs(3);
@@ -94,7 +94,9 @@ async fn examine(path: &Path, config: &Config) -> Vec<Finding> {
         port("admin port", config.admin.listen),
     ];
     findings.extend(upstream_ca(&config.proxy));
-    findings.push(upstream(&config.proxy).await);
+    for url in config.upstreams.iter().flat_map(|pool| &pool.urls) {
+        findings.push(upstream(url).await);
+    }
     if !config.admin.listen.ip().is_loopback() {
         let text = "listens beyond this machine; keep agents off that network";
         findings.push(found(Health::Warn, "admin port", text));
@@ -221,9 +223,8 @@ fn upstream_ca(proxy: &Proxy) -> Option<Finding> {
     })
 }
 
-async fn upstream(proxy: &Proxy) -> Finding {
+async fn upstream(upstream: &Upstream) -> Finding {
     const WHAT: &str = "upstream";
-    let upstream = &proxy.upstream;
     let connect = tokio::net::TcpStream::connect((upstream.host.as_str(), upstream.port));
     match tokio::time::timeout(UPSTREAM_DEADLINE, connect).await {
         Ok(Ok(_stream)) => found(Health::Ok, WHAT, format!("{upstream} can be reached")),

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use super::check::{Section, unknown};
 use super::file::{Origin, Table};
+use super::upstreams;
 use super::values;
 use super::{
     Admin, Audit, Backend, Config, ConfigError, CredentialProvider, Credentials,
     DEFAULT_CREDENTIAL_PREFIX, Durability, Introspection, Issuer, KnownKeys, MAX_CALL_BUDGET,
     MAX_TIME_LIMIT_SECS, MAX_TOKEN_EXPIRY_SECS, Metrics, Oauth, Policy, Proxy, Secret, Sessions,
-    Storage, UnknownIntent, Upstream,
+    Storage, Tls, UnknownIntent, Upstream,
 };
 use crate::firewall::session::RefusalStyle;
 
@@ -40,6 +41,8 @@ pub(super) fn read(
     };
     let (proxy, keys) = proxy(Section::take(root, "proxy", problems));
     section("proxy", keys);
+    let (mut upstreams, keys) = upstreams::read(root, problems);
+    section("upstreams", keys);
     let (oauth, keys) = oauth(Section::take(root, "oauth", problems));
     section("oauth", keys);
     let (policy, keys) = policy(Section::take(root, "policy", problems));
@@ -60,7 +63,8 @@ pub(super) fn read(
     for (name, node) in std::mem::take(root) {
         problems.push(unknown("", &name, node.at, &names));
     }
-    let (proxy, admin) = (proxy?, admin?);
+    let (Front { proxy, default }, admin) = (proxy?, admin?);
+    upstreams.extend(default.in_use(&upstreams, problems));
     if proxy.listen.port() != 0 && proxy.listen == admin.listen {
         let problem = "is the same address and port as the proxy's; choose another port";
         problems.push(ConfigError {
@@ -69,7 +73,18 @@ pub(super) fn read(
             problem: problem.to_owned(),
         });
     }
-    Some(Config { proxy, oauth, policy, sessions, audit, credentials, storage, metrics, admin })
+    Some(Config {
+        proxy,
+        upstreams,
+        oauth,
+        policy,
+        sessions,
+        audit,
+        credentials,
+        storage,
+        metrics,
+        admin,
+    })
 }
 
 type Read<T> = (T, Vec<&'static str>);
@@ -83,9 +98,16 @@ fn address(s: &mut Section<'_>, default: IpAddr) -> IpAddr {
     .unwrap_or(default)
 }
 
-fn proxy(mut s: Section<'_>) -> Read<Option<Proxy>> {
+/// `[proxy]`, and the upstream that is written there.
+struct Front {
+    proxy: Proxy,
+    default: upstreams::Default,
+}
+
+fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
     let ip = address(&mut s, IpAddr::from([0, 0, 0, 0]));
     let port = s.number("listen_port", 8080, 0..=65_535);
+    let (url_at, headers_at) = (s.origin("upstream_url"), s.origin("upstream_headers"));
     let upstream = s.parsed("upstream_url", values::upstream).unwrap_or_else(|| Upstream {
         scheme: values::Scheme::Http,
         host: "127.0.0.1".to_owned(),
@@ -93,7 +115,9 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Proxy>> {
         path: None,
     });
     let upstream_ca_file = s.text("upstream_ca_file").map(PathBuf::from);
-    let upstream_headers = upstream_headers(&mut s);
+    let headers = upstreams::headers(&mut s, "upstream_headers");
+    let default = upstreams::Default { url: upstream, url_at, headers, headers_at };
+    let tls = tls(&mut s);
     let max_request_body_bytes = s.number("max_request_body_bytes", 10 * MIB, 1..=GIB);
     let max_in_flight_body_bytes = s.number("max_in_flight_body_bytes", 256 * MIB, 1..=64 * GIB);
     if max_in_flight_body_bytes < max_request_body_bytes {
@@ -104,9 +128,8 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Proxy>> {
     let styles = [("http", RefusalStyle::Http), ("result", RefusalStyle::Result)];
     let proxy = Proxy {
         listen: SocketAddr::new(ip, port),
-        upstream,
+        tls,
         upstream_ca_file,
-        upstream_headers,
         blocked_paths: s.checked_list("blocked_paths", &[], values::path),
         allowed_origins: s.checked_list("allowed_origins", &[], values::origin),
         require_session: s.flag("require_session", true),
@@ -121,24 +144,27 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Proxy>> {
         stream_idle_timeout_secs: s.number("stream_idle_timeout_secs", 300, 1..=DAY_SECS),
         threads: s.optional_number("threads", 1..=1_024),
     };
-    (Some(proxy), s.finish())
+    (Some(Front { proxy, default }), s.finish())
 }
 
-fn upstream_headers(s: &mut Section<'_>) -> Vec<(http::HeaderName, Secret)> {
-    let mut headers: Vec<(http::HeaderName, Secret)> = Vec::new();
-    for (name, value, at) in s.map("upstream_headers") {
-        let key = format!("upstream_headers.{}", super::check::clip(&name));
-        let checked =
-            values::header_name(&name).and_then(|name| values::header_value(&value).map(|()| name));
-        match checked {
-            Ok(name) if headers.iter().any(|(other, _)| *other == name) => {
-                s.problem(&key, Some(at), "is given twice; header names ignore case");
+fn tls(s: &mut Section<'_>) -> Option<Tls> {
+    let at = s.origin("tls")?;
+    let (mut cert_file, mut key_file) = (None, None);
+    for (name, value, at) in s.map("tls") {
+        match name.as_str() {
+            "cert_file" => cert_file = Some(PathBuf::from(value)),
+            "key_file" => key_file = Some(PathBuf::from(value)),
+            other => {
+                let key = format!("tls.{}", super::check::clip(other));
+                s.problem(&key, Some(at), "is not a known key; known are: cert_file, key_file");
             }
-            Ok(name) => headers.push((name, Secret::new(value))),
-            Err(problem) => s.problem(&key, Some(at), problem),
         }
     }
-    headers
+    let (Some(cert_file), Some(key_file)) = (cert_file, key_file) else {
+        s.problem("tls", Some(at), "needs both `cert_file` and `key_file`, as PEM files");
+        return None;
+    };
+    Some(Tls { cert_file, key_file })
 }
 
 fn oauth(mut s: Section<'_>) -> Read<Oauth> {

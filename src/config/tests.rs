@@ -50,7 +50,7 @@ fn the_shipped_file_has_every_key() {
             shown.entry(section).or_default().push(key);
         }
     }
-    assert_eq!(known.len(), 9);
+    assert_eq!(known.len(), 10);
     for (section, keys) in known {
         for key in keys {
             assert!(shown.get(section).is_some_and(|s| s.contains(&key)), "{section}.{key}");
@@ -122,7 +122,7 @@ fn the_environment_beats_the_file() {
     assert_eq!(config.proxy.blocked_paths, ["/b", "/c"]);
     assert_eq!(config.proxy.allowed_origins, ["https://a.example"]);
     assert!(!config.proxy.require_session);
-    assert_eq!(config.proxy.upstream_headers[0].1.expose(), "${CRED:k}");
+    assert_eq!(config.upstreams[0].headers[0].1.expose(), "${CRED:k}");
     assert!((config.sessions.warning_threshold_pct - 12.5).abs() < f64::EPSILON);
     assert_eq!(config.admin.api_key.expose(), KEY);
     assert_eq!(config.oauth.issuers[0].agent_claim, "agent_id");
@@ -296,8 +296,9 @@ fn all_problems_are_told_at_once() {
 
 #[test]
 fn an_upstream_is_read_into_its_parts() {
-    let upstream =
-        |url: &str| good(&format!("[proxy]\nupstream_url = \"{url}\""), &[]).proxy.upstream;
+    let upstream = |url: &str| {
+        good(&format!("[proxy]\nupstream_url = \"{url}\""), &[]).upstreams.remove(0).urls.remove(0)
+    };
     let parts = upstream("http://mcp:8081/mcp");
     assert_eq!((parts.scheme, parts.host.as_str(), parts.port), (Scheme::Http, "mcp", 8081));
     assert_eq!(parts.path.as_deref(), Some("/mcp"));
@@ -313,4 +314,58 @@ fn a_missing_file_is_told_by_its_path() {
     let path = Path::new("/nonexistent/arbiter.toml");
     let message = Config::load(path, env(&[])).expect_err("no file").to_string();
     assert!(message.contains("/nonexistent/arbiter.toml"), "{message}");
+}
+
+#[test]
+fn several_upstreams_are_told_apart_by_path_and_name() {
+    let two = "[[upstreams]]\nname = \"git\"\npath = \"/git/\"\nurls = [\"http://a:1/mcp\", \"http://b:1/mcp\"]\n\
+               [[upstreams]]\nname = \"files\"\npath = \"/v1/files\"\nurls = [\"https://c\"]\n\
+               [upstreams.headers]\nx = \"y\"\n";
+    let shown = |config: &Config| {
+        let shown = |pool: &Pool| {
+            format!("{:?} {} {} {}", pool.name, pool.path, pool.urls.len(), pool.headers.len())
+        };
+        config.upstreams.iter().map(shown).collect::<Vec<_>>().join(", ")
+    };
+    let named = "Some(\"git\") /git 2 0, Some(\"files\") /v1/files 1 1";
+    assert_eq!(shown(&good(two, &[])), named);
+    let with_default =
+        format!("{two}[proxy]\nupstream_url = \"http://d:1\"\nupstream_headers = {{ a = \"b\" }}");
+    assert_eq!(shown(&good(&with_default, &[])), format!("{named}, None / 1 1"));
+    assert_eq!(shown(&good("", &[])), "None / 1 0");
+
+    let one = |more: &str| format!("[[upstreams]]\n{more}");
+    let git = "name = \"git\"\npath = \"/git\"\nurls = [\"http://a:1\"]\n";
+    says(&one(""), &["upstreams[0].name", "upstreams[0].path", "upstreams[0].urls"]);
+    says(
+        &one("name = \"a:b\"\npath = \"/\"\nurls = [\"http://a\"]"),
+        &["upstreams[0].name", "letters"],
+    );
+    for path in ["git", "//", "/a/../b", "/a//b", "/a%2fb", "/a;b", "/a/./b"] {
+        let text = one(&format!("name = \"a\"\npath = \"{path}\"\nurls = [\"http://a\"]"));
+        says(&text, &["upstreams[0].path"]);
+    }
+    says(
+        &one("name = \"a\"\npath = \"/\"\nurls = [\"ftp://a\"]"),
+        &["upstreams[0].urls", "scheme"],
+    );
+    says(&one("name = \"a\"\npath = \"/\"\nurls = [\"http://a\", \"http://a:80/\"]"), &["twice"]);
+    says(&one(git).repeat(2), &["upstreams[1].name", "upstreams[1].path"]);
+    says(&one(&format!("{git}weight = 1")), &["upstreams[0].weight", "not a known key"]);
+    says(
+        &one(&format!("{git}[proxy.upstream_headers]\na = \"b\"")),
+        &["belongs to `proxy.upstream_url`"],
+    );
+    let root = git.replace("/git", "/");
+    says(&one(&format!("{root}[proxy]\nupstream_url = \"http://d:1\"")), &["the path `/`"]);
+    says("upstreams = 3", &["[[upstreams]]"]);
+}
+
+#[test]
+fn tls_needs_both_files() {
+    assert_eq!(good("", &[]).proxy.tls, None);
+    let tls = good("[proxy.tls]\ncert_file = \"c\"\nkey_file = \"k\"", &[]).proxy.tls.unwrap();
+    assert_eq!((tls.cert_file, tls.key_file), ("c".into(), "k".into()));
+    says("[proxy.tls]\ncert_file = \"c\"", &["proxy.tls", "key_file"]);
+    says("[proxy.tls]\ncert_file = \"c\"\nkey_file = \"k\"\nx = \"\"", &["proxy.tls.x"]);
 }

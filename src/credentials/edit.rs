@@ -53,8 +53,8 @@ pub struct Grant<'g> {
     pub credentials: &'g [String],
     /// The tool of each call, in the order in which [`super::references`] got their arguments.
     pub tools: &'g [&'g str],
-    /// URL of the upstream.
-    pub upstream: &'g str,
+    /// URLs of the servers of the upstream, any of which may get the call.
+    pub upstreams: &'g [String],
 }
 
 /// The values that a message's references stand for.
@@ -76,7 +76,7 @@ pub fn resolve(
         let name = &reference.name;
         let secret = vault.get(name).ok_or_else(|| CredentialDenial::Unknown(name.clone()))?;
         let allowed = grant.credentials.contains(name)
-            && secret.allows_upstream(grant.upstream)
+            && grant.upstreams.iter().all(|url| secret.allows_upstream(url))
             && grant.tools.get(reference.call).is_some_and(|tool| secret.allows_tool(tool));
         if !allowed {
             return Err(CredentialDenial::NotAuthorized(name.clone()));
@@ -133,7 +133,7 @@ impl Edits {
 pub fn expand_header(
     template: &str,
     vault: &Vault,
-    upstream: &str,
+    upstreams: &[String],
 ) -> Result<(Zeroizing<String>, Vec<Arc<Secret>>), CredentialDenial> {
     const OPENING: &str = "${CRED:";
     let mut out = Zeroizing::new(String::with_capacity(template.len()));
@@ -143,7 +143,7 @@ pub fn expand_header(
         let (name, behind) =
             after.split_once('}').filter(|(n, _)| super::is_name(n)).ok_or(Misuse::Malformed)?;
         let secret = vault.get(name).ok_or_else(|| CredentialDenial::Unknown(name.to_owned()))?;
-        if !secret.allows_upstream(upstream) {
+        if !upstreams.iter().all(|url| secret.allows_upstream(url)) {
             return Err(CredentialDenial::NotAuthorized(name.to_owned()));
         }
         if secret.is_too_short() {
@@ -199,7 +199,8 @@ mod tests {
         let found = references(&doc, &[doc.root()])?;
         let credentials: Vec<String> =
             vault().names().into_iter().filter(|n| *n != "nested_not").map(str::to_owned).collect();
-        let grant = Grant { credentials: &credentials, tools: &[tool], upstream };
+        let upstreams = &[upstream.to_owned()];
+        let grant = Grant { credentials: &credentials, tools: &[tool], upstreams };
         let edits = resolve(&found, &vault(), grant)?;
         Ok(String::from_utf8(edits.apply(text.as_bytes()).to_vec()).unwrap())
     }
@@ -247,7 +248,8 @@ mod tests {
             [(vec![], false), (vec!["token"], true), (vec!["*"], false), (vec!["TOKEN"], false)]
         {
             let credentials: Vec<String> = credentials.into_iter().map(str::to_owned).collect();
-            let grant = Grant { credentials: &credentials, tools: &["t"], upstream: "http://u" };
+            let upstreams = &["http://u".to_owned()];
+            let grant = Grant { credentials: &credentials, tools: &["t"], upstreams };
             let resolved = resolve(&found, &vault(), grant);
             assert_eq!(resolved.is_ok(), allowed, "{credentials:?}");
         }
@@ -268,17 +270,24 @@ mod tests {
 
     #[test]
     fn a_header_is_expanded_for_the_operator() {
-        let (value, used) = expand_header("Bearer ${CRED:token}!", &vault(), "http://u").unwrap();
+        let (value, used) =
+            expand_header("Bearer ${CRED:token}!", &vault(), &["http://u".to_owned()]).unwrap();
         assert_eq!(value.as_str(), "Bearer tok-1!");
         assert_eq!(used.len(), 1);
-        assert_eq!(expand_header("plain", &vault(), "http://u").unwrap().0.as_str(), "plain");
+        assert_eq!(
+            expand_header("plain", &vault(), &["http://u".to_owned()]).unwrap().0.as_str(),
+            "plain"
+        );
         for (template, denial) in [
             ("${CRED:nope}", CredentialDenial::Unknown("nope".into())),
             ("${CRED:scoped}", CredentialDenial::NotAuthorized("scoped".into())),
             ("${CRED:tiny}", CredentialDenial::TooShort("tiny".into())),
             ("${CRED:token", CredentialDenial::Misplaced(Misuse::Malformed)),
         ] {
-            assert_eq!(expand_header(template, &vault(), "http://u").unwrap_err(), denial);
+            assert_eq!(
+                expand_header(template, &vault(), &["http://u".to_owned()]).unwrap_err(),
+                denial
+            );
         }
     }
 }

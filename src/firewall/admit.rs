@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::agent::Caller;
-use super::call::{Call, CallKind, Data};
+use super::call::{Call, CallKind, Data, Place};
 use super::checks::{budget, drift, rate, sensitivity, whitelist};
 use super::denial::{Code, Denial};
 use super::policy::{Asked, Decision, Facts, Target};
@@ -58,11 +58,12 @@ pub fn admit(
     caller: &Caller,
     session: Option<Session<'_>>,
     calls: &[Call<'_>],
+    place: Place<'_>,
     now: Now,
 ) -> Decided {
     let mut verdict =
         Verdict { outcome: Ok(()), policy: None, flags: Vec::new(), counted_flags: 0 };
-    match checks(rules, caller, session, calls, now, &mut verdict) {
+    match checks(rules, caller, session, calls, place, now, &mut verdict) {
         Ok(()) => {}
         Err(Stop::Denied(denial)) => verdict.outcome = Err(denial),
         Err(Stop::LeaseFirst) => return Decided::LeaseFirst,
@@ -75,6 +76,7 @@ fn checks(
     caller: &Caller,
     session: Option<Session<'_>>,
     calls: &[Call<'_>],
+    place: Place<'_>,
     now: Now,
     verdict: &mut Verdict,
 ) -> Result<(), Stop> {
@@ -84,13 +86,14 @@ fn checks(
         principal: &caller.principal,
         intent: order.map(|order| order.declared_intent.as_str()),
     };
-    let judged: Judged<'_> = calls.iter().map(|call| (call, decide(rules, &facts, call))).collect();
+    let judged: Judged<'_> =
+        calls.iter().map(|call| (call, decide(rules, &facts, call, place))).collect();
     if let Some(session) = session {
-        within_session(&rules.terms, caller, session, &judged, now)?;
+        within_session(&rules.terms, caller, session, &judged, place, now)?;
     }
     verdict.policy = judged.iter().find_map(|(_, d)| d.policy()).map(|p| p.id.clone());
     for (call, decision) in &judged {
-        allowed(rules, &facts, call, decision).inspect_err(|_denial| {
+        allowed(rules, &facts, call, decision, place).inspect_err(|_denial| {
             verdict.policy = decision.policy().map(|p| p.id.clone());
         })?;
     }
@@ -109,6 +112,7 @@ fn within_session(
     caller: &Caller,
     session: Session<'_>,
     judged: &Judged<'_>,
+    place: Place<'_>,
     now: Now,
 ) -> Result<(), Stop> {
     let Session { order, usage, deadline } = session;
@@ -117,7 +121,7 @@ fn within_session(
         return Err(not_the_agent().into());
     }
     for (call, _) in judged {
-        granted(terms, order, call)?;
+        granted(terms, order, call, place)?;
     }
     for (call, decision) in judged {
         within_ceiling(order, call, decision)?;
@@ -183,10 +187,15 @@ fn active(usage: &Usage, deadline: Mono, now: Now) -> Result<(), Denial> {
 }
 
 /// Whether the session lists what the call touches.
-fn granted(terms: &Terms, order: &WorkOrder, call: &Call<'_>) -> Result<(), Denial> {
+fn granted(
+    terms: &Terms,
+    order: &WorkOrder,
+    call: &Call<'_>,
+    place: Place<'_>,
+) -> Result<(), Denial> {
     match &call.kind {
         CallKind::Tool { name, .. } => {
-            if whitelist::lists(&order.authorized_tools, name, terms.wildcard) {
+            if whitelist::lists(&order.authorized_tools, place, name, terms.wildcard) {
                 return Ok(());
             }
             Err(Denial::new(
@@ -261,8 +270,13 @@ fn within_rate(
     })
 }
 
-fn decide<'r>(rules: &'r Rules, facts: &Facts<'_>, call: &Call<'_>) -> Decision<'r> {
-    match asked(call) {
+fn decide<'r>(
+    rules: &'r Rules,
+    facts: &Facts<'_>,
+    call: &Call<'_>,
+    place: Place<'_>,
+) -> Decision<'r> {
+    match asked(call, place) {
         Some(asked) => rules.policies.evaluate(facts, &asked),
         None => match rules.policies.any_allow(facts) {
             Some(policy) => Decision::Allow(policy),
@@ -272,10 +286,10 @@ fn decide<'r>(rules: &'r Rules, facts: &Facts<'_>, call: &Call<'_>) -> Decision<
 }
 
 /// What a call asks of the policies; nothing for protocol messages.
-fn asked<'c>(call: &'c Call<'c>) -> Option<Asked<'c>> {
+fn asked<'c>(call: &'c Call<'c>, place: Place<'c>) -> Option<Asked<'c>> {
     match &call.kind {
         CallKind::Tool { name, arguments } => {
-            Some(Asked { target: Target::Tool(name), arguments: *arguments })
+            Some(Asked { target: Target::ToolAt(place, name), arguments: *arguments })
         }
         CallKind::Data { what, target } => {
             let target = match what {
@@ -294,6 +308,7 @@ fn allowed(
     facts: &Facts<'_>,
     call: &Call<'_>,
     decision: &Decision<'_>,
+    place: Place<'_>,
 ) -> Result<(), Denial> {
     match decision {
         Decision::Allow(_) => Ok(()),
@@ -307,7 +322,7 @@ fn allowed(
         )),
         Decision::NoMatch => {
             let missing =
-                asked(call).and_then(|asked| rules.policies.missing_scopes(facts, &asked));
+                asked(call, place).and_then(|asked| rules.policies.missing_scopes(facts, &asked));
             Err(match missing {
                 Some(scopes) => Denial::new(
                     Code::InsufficientScope,

@@ -28,6 +28,7 @@ pub use model::{Effect, Policy};
 pub use schema::json_schema;
 
 use super::agent::{Agent, Principal};
+use super::call::Place;
 use crate::mcp::json;
 
 /// One file of policies.
@@ -50,6 +51,8 @@ pub struct Facts<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
     Tool(&'a str),
+    /// A tool of one of several upstreams.
+    ToolAt(Place<'a>, &'a str),
     Resource(&'a str),
     Prompt(&'a str),
     Method(&'a str),
@@ -58,15 +61,17 @@ pub enum Target<'a> {
 impl<'a> Target<'a> {
     pub fn name(self) -> &'a str {
         match self {
-            Self::Tool(name) | Self::Resource(name) | Self::Prompt(name) | Self::Method(name) => {
-                name
-            }
+            Self::Tool(name)
+            | Self::ToolAt(_, name)
+            | Self::Resource(name)
+            | Self::Prompt(name)
+            | Self::Method(name) => name,
         }
     }
 
     fn what(self) -> &'static str {
         match self {
-            Self::Tool(_) => "tool",
+            Self::Tool(_) | Self::ToolAt(..) => "tool",
             Self::Resource(_) => "resource",
             Self::Prompt(_) => "prompt",
             Self::Method(_) => "method",
@@ -197,9 +202,9 @@ impl PolicySet {
     /// The policy that would allow some arguments.
     pub fn would_allow(&self, facts: &Facts<'_>, target: Target<'_>) -> Option<&Policy> {
         let speaks = |policy: &Policy| match (policy.effect, target) {
-            (Effect::Allow, Target::Tool(_)) => true,
+            (Effect::Allow, Target::Tool(_) | Target::ToolAt(..)) => true,
             // Constraints on a refusal may be evaded by the right arguments.
-            (Effect::Deny | Effect::Escalate, Target::Tool(_)) => {
+            (Effect::Deny | Effect::Escalate, Target::Tool(_) | Target::ToolAt(..)) => {
                 policy.parameter_constraints.is_empty()
             }
             (_, Target::Resource(_) | Target::Prompt(_) | Target::Method(_)) => {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Destination;
 use crate::firewall::agent::Caller;
 use crate::firewall::call::Data;
 use crate::firewall::checks::{drift, sensitivity, whitelist};
@@ -19,6 +20,7 @@ pub struct ListView {
     rules: Arc<Rules>,
     caller: Caller,
     live: Option<Arc<Live>>,
+    at: Arc<Destination>,
 }
 
 impl ListView {
@@ -28,9 +30,21 @@ impl ListView {
         rules: Arc<Rules>,
         caller: &Caller,
         live: Option<Arc<Live>>,
+        at: &Arc<Destination>,
     ) -> Option<Self> {
         let kinds = ListKinds::asked_by(message);
-        (!kinds.is_empty()).then(|| Self { kinds, rules, caller: caller.clone(), live })
+        let (caller, at) = (caller.clone(), at.clone());
+        (!kinds.is_empty()).then_some(Self { kinds, rules, caller, live, at })
+    }
+
+    /// Every list, for a stream on which the server may answer any earlier request again.
+    pub(super) fn of_stream(
+        rules: Arc<Rules>,
+        caller: &Caller,
+        live: Option<Arc<Live>>,
+        at: &Arc<Destination>,
+    ) -> Self {
+        Self { kinds: ListKinds::all(), rules, caller: caller.clone(), live, at: at.clone() }
     }
 
     pub fn kinds(&self) -> ListKinds {
@@ -52,7 +66,8 @@ impl ListView {
         let order = &live.order;
         match kind {
             ListKind::Tools => {
-                whitelist::lists(&order.authorized_tools, label, self.rules.terms.wildcard)
+                let (place, wildcard) = (self.at.place(), self.rules.terms.wildcard);
+                whitelist::lists(&order.authorized_tools, place, label, wildcard)
             }
             ListKind::Resources | ListKind::ResourceTemplates => whitelist::lists_data(
                 &order.authorized_resources,
@@ -76,7 +91,7 @@ impl ListView {
             intent: self.live.as_ref().map(|live| live.order.declared_intent.as_str()),
         };
         let target = match kind {
-            ListKind::Tools => Target::Tool(label),
+            ListKind::Tools => Target::ToolAt(self.at.place(), label),
             ListKind::Resources | ListKind::ResourceTemplates => Target::Resource(label),
             ListKind::Prompts => Target::Prompt(label),
         };

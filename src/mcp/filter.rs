@@ -79,6 +79,11 @@ impl ListKinds {
         self.0 & kind.bit() != 0
     }
 
+    /// Every list: for streams on which answers to any request can come.
+    pub fn all() -> Self {
+        ListKind::ALL.into_iter().collect()
+    }
+
     /// Whether there is nothing to filter.
     pub fn is_empty(self) -> bool {
         self.0 == 0

@@ -144,6 +144,69 @@ impl EventSplitter {
     }
 }
 
+/// Follows a stream without holding any of it back: how large the event under way is, and whether
+/// there is one.
+#[derive(Debug)]
+pub struct EventMeter {
+    cutter: Cutter,
+    max_bytes: usize,
+    event_bytes: usize,
+    /// The line under way, as far as its field's name matters.
+    line: [u8; 3],
+    line_bytes: usize,
+    has_ids: bool,
+}
+
+impl EventMeter {
+    /// Lets events of at most `max_bytes` pass.
+    pub fn new(max_bytes: usize) -> Self {
+        let cutter = Cutter::default();
+        Self { cutter, max_bytes, event_bytes: 0, line: [0; 3], line_bytes: 0, has_ids: false }
+    }
+
+    /// Takes note of what passes.
+    pub fn push(&mut self, mut chunk: &[u8]) -> Result<(), EventTooLarge> {
+        while let Some(piece) = self.cutter.next(&mut chunk) {
+            let (text, ends) = match piece {
+                Piece::Part(bytes) => (bytes, false),
+                Piece::End(bytes) => (content(bytes), true),
+                Piece::Tail(_) => continue,
+            };
+            let free = self.line.iter_mut().skip(self.line_bytes);
+            free.zip(text).for_each(|(slot, byte)| *slot = *byte);
+            self.line_bytes = self.line_bytes.saturating_add(text.len());
+            let bytes = text.len().saturating_add(usize::from(ends));
+            self.event_bytes = self.event_bytes.saturating_add(bytes);
+            if self.event_bytes > self.max_bytes {
+                return Err(EventTooLarge { max_bytes: self.max_bytes });
+            }
+            if ends {
+                if self.line_bytes == 0 {
+                    self.event_bytes = 0;
+                }
+                self.has_ids |= self.line_bytes >= 3 && &self.line == b"id:";
+                self.line_bytes = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an event has begun and not ended.
+    pub fn within_event(&self) -> bool {
+        self.event_bytes > 0
+    }
+
+    /// Whether a line has begun and not ended.
+    pub fn within_line(&self) -> bool {
+        self.line_bytes > 0
+    }
+
+    /// Whether an event had an id, so that a client could ask for the rest of the stream.
+    pub fn has_ids(&self) -> bool {
+        self.has_ids
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,7 +259,38 @@ mod tests {
         assert_eq!(splitter.push(b"\n", |_| ()), Err(EventTooLarge { max_bytes: 10 }));
     }
 
+    #[test]
+    fn a_meter_counts_each_event_by_itself() {
+        let measure = |chunks: &[&str], max_bytes| {
+            let mut meter = EventMeter::new(max_bytes);
+            let fits = chunks.iter().all(|chunk| meter.push(chunk.as_bytes()).is_ok());
+            (fits, meter.within_event(), meter.has_ids())
+        };
+        assert_eq!(
+            measure(&["data: 12\n\n", "data: 12\n\n", ": x\r\n\r\n"], 10),
+            (true, false, false)
+        );
+        assert_eq!(measure(&["data: 12", "3\n"], 10), (true, true, false));
+        assert!(!measure(&["data: 12", "345\n"], 10).0);
+        assert_eq!(measure(&["i", "d", ": 7\n", "data\r", "\n\r", "\n"], 20), (true, false, true));
+        assert_eq!(measure(&["data: id: 7\n", "identity: 1"], 100), (true, true, false));
+        assert_eq!(measure(&[], 1), (true, false, false));
+    }
+
     proptest! {
+        #[test]
+        fn a_meter_agrees_with_the_splitter(chunks in proptest::collection::vec("[\r\n:adt]{0,6}", 0..12)) {
+            let (mut meter, mut splitter) = (EventMeter::new(1000), EventSplitter::new(1000));
+            for chunk in &chunks {
+                meter.push(chunk.as_bytes()).unwrap();
+                splitter.push(chunk.as_bytes(), |_| ()).unwrap();
+            }
+            let rest = splitter.finish();
+            // The LF of a CRLF that ended an event is no event.
+            let open = !rest.is_empty() && rest != b"\n";
+            prop_assert_eq!(meter.within_event(), open, "{:?} {:?}", chunks, rest);
+        }
+
         #[test]
         fn nothing_is_lost(chunks in proptest::collection::vec("[\r\n:adt]{0,6}", 0..12)) {
             let mut out = Vec::new();

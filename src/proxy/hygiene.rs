@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, Method, Version, header};
 use pingora::http::RequestHeader;
 
 use crate::firewall::denial::{Code, Denial};
+use crate::gate::legacy::Verb;
 
 /// Headers that must not occur twice, since their meaning would depend on who reads them.
 const SINGLE: &[&str] = &[
@@ -30,6 +31,8 @@ pub(super) struct HeadRules {
     pub(super) blocked_paths: Vec<String>,
     pub(super) allowed_origins: Vec<String>,
     pub(super) deny_non_post_methods: bool,
+    /// Whether GET and DELETE of the 2025 era are served (`legacy_streams`).
+    pub(super) legacy_streams: bool,
 }
 
 /// What a request to this port wants.
@@ -37,6 +40,8 @@ pub(super) struct HeadRules {
 pub(super) enum Route {
     /// An MCP message, judged by everything.
     Mcp,
+    /// GET or DELETE of the 2025 era, judged as a protocol call.
+    Legacy(Verb),
     /// Another method, let through by `deny_non_post_methods = false` with a token only.
     Unchecked,
 }
@@ -127,10 +132,13 @@ fn framed_twice() -> Denial {
     malformed("Content-Length and Transfer-Encoding together are refused (RFC 9112 section 6.1)")
 }
 
+/// The refusal of a path.
+pub(super) fn not_served() -> Denial {
+    Denial::new(Code::PathBlocked, "this path is not served here: use the MCP endpoint's path")
+}
+
 fn path(head: &RequestHeader, blocked: &[String]) -> Result<(), Denial> {
-    let refused = || {
-        Denial::new(Code::PathBlocked, "this path is not served here: use the MCP endpoint's path")
-    };
+    let refused = not_served;
     let raw = head.raw_path();
     if !raw.starts_with(b"/") {
         return Err(malformed(
@@ -200,12 +208,16 @@ fn percent_decode(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn method(head: &RequestHeader, rules: &HeadRules) -> Result<Route, Denial> {
-    let refused = || Denial::new(Code::MethodNotAllowed, "only POST is served here");
+    let refused = || not_allowed(rules.legacy_streams);
     if head.headers.contains_key(header::UPGRADE) {
         return Err(Denial::new(Code::MethodNotAllowed, "protocol upgrades are not served here"));
     }
     match head.method {
         Method::POST => Ok(Route::Mcp),
+        Method::GET if rules.legacy_streams && accepts_events(&head.headers) => {
+            Ok(Route::Legacy(Verb::Get))
+        }
+        Method::DELETE if rules.legacy_streams => Ok(Route::Legacy(Verb::Delete)),
         Method::GET
         | Method::HEAD
         | Method::OPTIONS
@@ -219,6 +231,29 @@ fn method(head: &RequestHeader, rules: &HeadRules) -> Result<Route, Denial> {
         // CONNECT and TRACE never; nor what only looks like a method: `post` is POST to some.
         _ => Err(refused()),
     }
+}
+
+/// The refusal of a method, with those that are served.
+fn not_allowed(legacy_streams: bool) -> Denial {
+    if !legacy_streams {
+        return Denial::new(Code::MethodNotAllowed, "only POST is served here");
+    }
+    let message = "only POST, GET with `Accept: text/event-stream`, and DELETE are served here";
+    Denial::new(Code::MethodNotAllowed, message).with("allow", "GET, POST, DELETE")
+}
+
+/// Whether the client asks for an event stream by name.
+fn accepts_events(headers: &HeaderMap) -> bool {
+    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    ranges.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|r| r.eq_ignore_ascii_case("text/event-stream"));
+        let unwanted = |p: &str| {
+            let zero = p.strip_prefix("q=").or_else(|| p.strip_prefix("Q="));
+            zero.is_some_and(|q| q.bytes().all(|b| matches!(b, b'0' | b'.')))
+        };
+        named && !parts.any(unwanted)
+    })
 }
 
 fn origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Denial> {
@@ -300,6 +335,7 @@ mod tests {
             blocked_paths: vec!["/admin".to_owned(), "/internal/debug".to_owned()],
             allowed_origins: vec!["https://app.example".to_owned()],
             deny_non_post_methods: true,
+            legacy_streams: false,
         }
     }
 
@@ -363,6 +399,31 @@ mod tests {
         );
         check("POST", "/", &[("Content-Encoding", "gzip")], Err(Code::UnsupportedMediaType));
         check("POST", "/", &[("Content-Encoding", "identity")], Ok(Route::Mcp));
+    }
+
+    #[test]
+    fn streams_of_the_2025_era_pass_only_where_they_are_served() {
+        let rules = HeadRules { legacy_streams: true, ..rules() };
+        let served = |method: &str, accept: &[&str]| {
+            let mut headers = vec![("Host", "localhost")];
+            headers.extend(accept.iter().map(|value| ("Accept", *value)));
+            route(&head(method, "/", &headers), &rules).map_err(|denial| denial.code)
+        };
+        let refused = Err(Code::MethodNotAllowed);
+        for accept in [
+            &["text/event-stream"][..],
+            &["application/json, Text/Event-Stream;q=0.5"],
+            &["application/json", "text/event-stream"],
+        ] {
+            assert_eq!(served("GET", accept), Ok(Route::Legacy(Verb::Get)), "{accept:?}");
+        }
+        for accept in [&[][..], &["*/*"], &["text/*"], &["text/event-stream;q=0"], &["x/text"]] {
+            assert_eq!(served("GET", accept), refused, "{accept:?}");
+        }
+        assert_eq!(served("DELETE", &[]), Ok(Route::Legacy(Verb::Delete)));
+        for method in ["PUT", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "get"] {
+            assert_eq!(served(method, &["text/event-stream"]), refused, "{method}");
+        }
     }
 
     #[test]

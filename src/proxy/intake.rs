@@ -10,7 +10,10 @@ use pingora::proxy::Session;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::hygiene::{self, HeadRules, Route};
+use super::pool::Pool;
+use super::upstreams::Upstreams;
 use crate::config;
+use crate::firewall::agent::Caller;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::ticket::Ticket;
 use crate::gate::{Claims, Cleared, Gate, Refused};
@@ -41,24 +44,37 @@ const INITIAL_BUFFER: usize = 64 * 1024;
 pub struct Intake {
     head: HeadRules,
     max_body_bytes: usize,
-    /// Memory that all request bodies together may take, in KiB.
-    memory: Arc<Semaphore>,
 }
 
-type Passed = (Cleared, Option<OwnedSemaphorePermit>);
+type Passed = (Cleared, Option<OwnedSemaphorePermit>, Arc<Pool>);
+
+/// A request whose sender is known and whose body has come.
+struct Arrived {
+    route: Route,
+    caller: Caller,
+    body: Bytes,
+    share: Option<OwnedSemaphorePermit>,
+    pool: Arc<Pool>,
+}
+
+/// Memory for request bodies, divided evenly: an upstream that does not answer holds up no more
+/// than its own part. Each part lets the largest body through.
+pub fn memory_for_each(settings: &config::Proxy, upstreams: usize) -> Arc<Semaphore> {
+    let share = settings.max_in_flight_body_bytes.checked_div(upstreams).unwrap_or(0);
+    let permits = share.max(settings.max_request_body_bytes).div_ceil(PERMIT_BYTES);
+    Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
+}
 
 impl Intake {
     pub fn new(settings: &config::Proxy) -> Self {
-        let permits = settings.max_in_flight_body_bytes.div_ceil(PERMIT_BYTES);
-        let memory = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
             head: HeadRules {
                 blocked_paths: settings.blocked_paths.clone(),
                 allowed_origins: settings.allowed_origins.clone(),
                 deny_non_post_methods: settings.deny_non_post_methods,
+                legacy_streams: settings.legacy_streams,
             },
             max_body_bytes: settings.max_request_body_bytes,
-            memory,
         }
     }
 
@@ -66,20 +82,26 @@ impl Intake {
     pub(super) async fn admit(
         &self,
         gate: &Arc<Gate>,
+        upstreams: &Upstreams,
         session: &mut Session,
     ) -> Result<Passed, Refused> {
         let mut ticket = gate.open().await?;
-        match self.read(gate, session, &mut ticket).await {
-            Ok((route, caller, body, share)) => {
+        match self.read(gate, upstreams, session, &mut ticket).await {
+            Ok(Arrived { route, caller, body, share, pool }) => {
+                let to = &pool.destination;
                 let head = session.req_header();
+                let claims = match claims(&head.headers) {
+                    Ok(claims) => claims,
+                    Err(denial) => return Err(gate.refuse(ticket, denial).await),
+                };
                 let cleared = match route {
-                    Route::Mcp => match claims(&head.headers) {
-                        Ok(claims) => gate.judge(ticket, &caller, &claims, body).await?,
-                        Err(denial) => return Err(gate.refuse(ticket, denial).await),
-                    },
+                    Route::Mcp => gate.judge(ticket, &caller, &claims, body, to).await?,
+                    Route::Legacy(verb) => {
+                        gate.judge_legacy(ticket, &caller, &claims, verb, to).await?
+                    }
                     Route::Unchecked => gate.pass_unchecked(ticket, &caller, body).await?,
                 };
-                Ok((cleared, share))
+                Ok((cleared, share, pool))
             }
             Err(denial) => Err(gate.refuse(ticket, denial).await),
         }
@@ -88,25 +110,31 @@ impl Intake {
     async fn read(
         &self,
         gate: &Gate,
+        upstreams: &Upstreams,
         session: &mut Session,
         ticket: &mut Ticket,
-    ) -> Result<(Route, crate::firewall::agent::Caller, Bytes, Option<OwnedSemaphorePermit>), Denial>
-    {
+    ) -> Result<Arrived, Denial> {
         if session.as_http1().is_some() {
             hygiene::raw_head(&session.to_h1_raw())?;
         }
         drop_nominated(session)?;
         let route = hygiene::route(session.req_header(), &self.head)?;
+        let path = session.req_header().uri.path();
+        let pool = upstreams.find(path).cloned().ok_or_else(hygiene::not_served)?;
         let token = bearer(&session.req_header().headers)?;
         let caller = gate.identify(ticket, token).await?;
-        let (body, share) = self.body(session).await?;
-        Ok((route, caller, body, share))
+        let (body, share) = self.body(session, &pool.memory).await?;
+        if matches!(route, Route::Legacy(_)) && !body.is_empty() {
+            return Err(Denial::new(Code::MalformedRequest, "send GET and DELETE without a body"));
+        }
+        Ok(Arrived { route, caller, body, share, pool })
     }
 
     /// Reads the whole body, within the limits of size, time and memory.
     async fn body(
         &self,
         session: &mut Session,
+        memory: &Arc<Semaphore>,
     ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Denial> {
         let max = self.max_body_bytes;
         let too_large = || {
@@ -139,7 +167,7 @@ impl Intake {
         }
         let mut share = None;
         // No more than what is about to be held: a length is only a claim.
-        self.reserve(&mut share, declared.unwrap_or(max).min(INITIAL_BUFFER))?;
+        reserve(memory, &mut share, declared.unwrap_or(max).min(INITIAL_BUFFER))?;
         let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(INITIAL_BUFFER));
         let whole = tokio::time::timeout(BODY_DEADLINE, async {
             while let Some(part) =
@@ -149,7 +177,7 @@ impl Intake {
                 if length > max {
                     return Err(too_large());
                 }
-                self.reserve(&mut share, length)?;
+                reserve(memory, &mut share, length)?;
                 body.extend_from_slice(&part);
             }
             Ok(())
@@ -169,29 +197,28 @@ impl Intake {
             }
         }
     }
+}
 
-    /// Makes `share` cover `bytes`, or refuses when too much is in flight already.
-    fn reserve(
-        &self,
-        share: &mut Option<OwnedSemaphorePermit>,
-        bytes: usize,
-    ) -> Result<(), Denial> {
-        let wanted = bytes.div_ceil(PERMIT_BYTES);
-        let held = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let Some(more) = wanted.checked_sub(held).filter(|n| *n > 0) else { return Ok(()) };
-        let overloaded = || {
-            Denial::new(Code::Overloaded, "too many request bodies are in flight: try again")
-                .retry_after(1)
-        };
-        let more = u32::try_from(more).map_err(|_too_many| overloaded())?;
-        let permit =
-            self.memory.clone().try_acquire_many_owned(more).map_err(|_none| overloaded())?;
-        match share {
-            Some(held) => held.merge(permit),
-            None => *share = Some(permit),
-        }
-        Ok(())
+/// Makes `share` cover `bytes`, or refuses when too much is in flight already.
+fn reserve(
+    memory: &Arc<Semaphore>,
+    share: &mut Option<OwnedSemaphorePermit>,
+    bytes: usize,
+) -> Result<(), Denial> {
+    let wanted = bytes.div_ceil(PERMIT_BYTES);
+    let held = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    let Some(more) = wanted.checked_sub(held).filter(|n| *n > 0) else { return Ok(()) };
+    let overloaded = || {
+        Denial::new(Code::Overloaded, "too many request bodies are in flight: try again")
+            .retry_after(1)
+    };
+    let more = u32::try_from(more).map_err(|_too_many| overloaded())?;
+    let permit = memory.clone().try_acquire_many_owned(more).map_err(|_none| overloaded())?;
+    match share {
+        Some(held) => held.merge(permit),
+        None => *share = Some(permit),
     }
+    Ok(())
 }
 
 fn broken_body() -> Denial {

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use pingora::apps::ServerApp;
+use pingora::listeners::tls::TlsSettings;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use pingora::services::listening;
@@ -23,9 +24,12 @@ pub struct PreBound<A> {
 
 impl<A: ServerApp + Send + Sync + 'static> PreBound<A> {
     /// `listener` must be non-blocking.
-    pub fn new(name: &str, app: A, listener: TcpListener) -> Self {
+    pub fn new(name: &str, app: A, listener: TcpListener, tls: Option<TlsSettings>) -> Self {
         let mut inner = listening::Service::new(name.to_owned(), app);
-        inner.add_tcp(name);
+        match tls {
+            None => inner.add_tcp(name),
+            Some(tls) => inner.add_tls_with_settings(name, None, tls),
+        }
         Self { inner, key: name.to_owned(), listener: Mutex::new(Some(listener)) }
     }
 

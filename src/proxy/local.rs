@@ -19,6 +19,8 @@ pub struct Local {
     pub metrics: Arc<Metrics>,
     /// Whether metrics are served on this port at all.
     pub serve_metrics: bool,
+    /// How agents reach this port.
+    pub scheme: &'static str,
     /// The canonical URI of this resource, where configured.
     pub resource: Option<String>,
     pub authorization_servers: Vec<String>,
@@ -99,19 +101,28 @@ impl Local {
     /// The resource whose metadata lies at the path that was asked for (RFC 9728 section 3.3).
     fn resource(&self, session: &Session, rest: &str) -> Option<String> {
         let path = if rest.is_empty() { "/" } else { rest };
-        self.resource.clone().or_else(|| Some(format!("{}{path}", origin(session)?)))
+        self.resource.clone().or_else(|| Some(format!("{}{path}", self.origin(session)?)))
     }
 
     /// Where the metadata of the configured resource lies (RFC 9728 section 3.1).
     fn metadata_url(&self, session: &Session) -> Option<String> {
         let Some(resource) = &self.resource else {
-            return Some(format!("{}{METADATA_PATH}", origin(session)?));
+            return Some(format!("{}{METADATA_PATH}", self.origin(session)?));
         };
         let (scheme, rest) = resource.split_once("://")?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let path = path.trim_end_matches('/');
         let separator = if path.is_empty() { "" } else { "/" };
         Some(format!("{scheme}://{authority}{METADATA_PATH}{separator}{path}"))
+    }
+
+    /// The origin the client used, if its `Host` or `:authority` is fit to be quoted.
+    fn origin(&self, session: &Session) -> Option<String> {
+        let head = session.req_header();
+        let named = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let host = named.or_else(|| head.uri.authority().map(http::uri::Authority::as_str))?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+        (!host.is_empty() && host.chars().all(plain)).then(|| format!("{}://{host}", self.scheme))
     }
 }
 
@@ -125,11 +136,4 @@ fn quotable(scopes: &[impl AsRef<str>]) -> String {
     let scopes = scopes.iter().map(AsRef::as_ref);
     let scopes: Vec<&str> = scopes.filter(|s| !s.is_empty() && s.chars().all(fits)).collect();
     scopes.join(" ")
-}
-
-/// The origin the client used, if its `Host` is fit to be quoted.
-fn origin(session: &Session) -> Option<String> {
-    let host = session.req_header().headers.get(header::HOST)?.to_str().ok()?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
-    (!host.is_empty() && host.chars().all(plain)).then(|| format!("http://{host}"))
 }

@@ -5,8 +5,9 @@
 //! our own that replays exactly the checked bytes, at every attempt from the start, and is taken
 //! out again in `logging`, so that the connection can be kept alive.
 //!
-//! It also holds the deadline for the upstream's first byte: Pingora has one read timeout for
-//! headers and streams alike, and an idle stream must not end because an answer would have.
+//! It also holds the deadlines for the upstream's first byte and for its silences after that: Pingora
+//! has one read timeout for headers and streams alike, and neither may end because the other would
+//! have.
 //!
 //! The trait implemented here is hidden in Pingora's documentation; hence the exact version pin and
 //! the body tests that run against every upgrade.
@@ -26,13 +27,23 @@ use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// How much of the body is handed over at a time.
 const SLICE: usize = 64 * 1024;
 
 /// Error type that says the upstream's first byte came too late.
 pub(super) const FIRST_BYTE_LATE: &str = "no response header in time";
+
+/// Error type that says that the stream was silent for too long.
+pub(super) const SILENT: &str = "no event in time";
+
+/// How long the upstream may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) first_byte: Duration,
+    pub(super) silence: Duration,
+}
 
 /// Where the real session waits while it is not inside a replay.
 pub(super) type Slot = Arc<Mutex<Option<Box<ServerSession>>>>;
@@ -44,8 +55,11 @@ struct ReplaySession {
     slot: Slot,
     body: Bytes,
     position: usize,
-    /// Ends when the upstream's first byte has come too late; nothing once it has come.
-    late: Option<Pin<Box<Sleep>>>,
+    silence: Duration,
+    /// Ends when the upstream's next byte has come too late.
+    late: Pin<Box<Sleep>>,
+    /// What it is called then.
+    late_is: &'static str,
 }
 
 fn placeholder() -> Box<ServerSession> {
@@ -57,7 +71,7 @@ pub(super) fn install(
     current: &mut Box<ServerSession>,
     body: Bytes,
     slot: &Slot,
-    first_byte_within: Duration,
+    patience: Patience,
 ) {
     let inner = mem::replace(current, placeholder());
     let replay = ReplaySession {
@@ -66,7 +80,9 @@ pub(super) fn install(
         body,
         position: 0,
         // One timer for the whole wait: Pingora asks again at every step of the exchange.
-        late: Some(Box::pin(sleep(first_byte_within))),
+        late: Box::pin(sleep(patience.first_byte)),
+        late_is: FIRST_BYTE_LATE,
+        silence: patience.silence,
     };
     **current = ServerSession::new_custom(Box::new(replay));
 }
@@ -112,20 +128,27 @@ impl ReplaySession {
 
     fn response_begins(&mut self, header: &ResponseHeader) {
         if !header.status.is_informational() {
-            self.late = None;
+            self.heard();
         }
     }
 
-    /// Waits for the client to leave, no longer than the upstream's first byte may take.
+    /// The upstream has sent something of its response.
+    fn heard(&mut self) {
+        self.late_is = SILENT;
+        if let Some(by) = Instant::now().checked_add(self.silence) {
+            self.late.as_mut().reset(by);
+        }
+    }
+
+    /// Waits for the client to leave, no longer than the upstream's next byte may take.
     async fn idle(&mut self) -> Result<Option<Bytes>> {
-        let Self { inner: Some(real), late, .. } = self else {
+        let Self { inner: Some(real), late, late_is, .. } = self else {
             return Error::e_explain(ErrorType::InternalError, "the session is here until drop");
         };
-        let Some(late) = late else { return real.read_body_or_idle(true).await };
         tokio::select! {
             gone = real.read_body_or_idle(true) => gone,
             () = late.as_mut() => {
-                Error::e_explain(ErrorType::Custom(FIRST_BYTE_LATE), "upstream timed out")
+                Error::e_explain(ErrorType::Custom(late_is), "upstream timed out")
             }
         }
     }
@@ -170,8 +193,10 @@ impl CustomSession for ReplaySession {
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         for task in &tasks {
-            if let HttpTask::Header(header, _) = task {
-                self.response_begins(header);
+            match task {
+                HttpTask::Header(header, _) => self.response_begins(header),
+                HttpTask::Body(..) => self.heard(),
+                _ => {}
             }
         }
         self.real_mut().response_duplex_vec(tasks).await

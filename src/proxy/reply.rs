@@ -29,7 +29,8 @@ pub(super) async fn write(
             header.insert_header(header::RETRY_AFTER, secs)?;
         }
         if denial.code == Code::MethodNotAllowed {
-            header.insert_header(header::ALLOW, "POST")?;
+            let allow = denial.details.get("allow").and_then(Value::as_str).unwrap_or("POST");
+            header.insert_header(header::ALLOW, allow)?;
         }
         if let Some(challenge) = challenge {
             header.insert_header(header::WWW_AUTHENTICATE, challenge)?;
@@ -100,6 +101,18 @@ fn render(refused: &Refused) -> (StatusCode, Bytes) {
         }
         Form::Accepted => (StatusCode::ACCEPTED, Bytes::new()),
     }
+}
+
+/// The JSON-RPC message that tells of a refusal to a request whose id is known.
+pub(super) fn message(refused: &Refused) -> Option<Bytes> {
+    refused.id.as_ref()?;
+    Some(render(refused).1)
+}
+
+/// Ends a response that has begun with this as its last bytes.
+pub(super) async fn end_with(session: &mut Session, last: Bytes) -> Result<()> {
+    session.downstream_session.write_response_body(last, true).await?;
+    session.downstream_session.finish_body().await
 }
 
 /// Writes a whole JSON or text answer of the gateway's own.

@@ -12,10 +12,11 @@ use pingora::http::ResponseHeader;
 use crate::credentials::{Content, Patterns, Scrubber, SseScrubber, scrub_header_value};
 use crate::decode::{Bounds, DecodeError, Decoder};
 use crate::firewall::denial::{Code, Denial};
-use crate::gate::Cleared;
 use crate::gate::injected::Watch;
 use crate::gate::view::ListView;
+use crate::gate::{Cleared, Due};
 use crate::mcp::filter::{ListKind, filter_list};
+use crate::mcp::sse::EventMeter;
 use crate::mcp::sse_filter::SseFilter;
 
 type Keep = Box<dyn Fn(ListKind, &str) -> bool + Send + Sync>;
@@ -26,6 +27,9 @@ pub(super) struct Flow {
     /// Bytes that came from the upstream; streams have no end and are not counted.
     seen: usize,
     streams: bool,
+    /// What came of a stream, event by event, and what left of it.
+    came: EventMeter,
+    left: EventMeter,
     decoder: Option<Decoder>,
     lists: Lists,
     scrub: Scrub,
@@ -67,6 +71,8 @@ impl Flow {
             max_bytes,
             seen: 0,
             streams: false,
+            came: EventMeter::new(max_bytes),
+            left: EventMeter::new(usize::MAX),
             decoder: None,
             lists: Lists::None,
             scrub: Scrub::Nothing,
@@ -98,6 +104,9 @@ impl Flow {
         let _never_fails = head.set_reason_phrase(None);
         self.streams = is_event_stream(&head.headers);
         framing(&head.headers)?;
+        if head.status.is_success() {
+            is_due(cleared.due(), self.streams, &head.headers)?;
+        }
         self.decode(head)?;
         if !self.streams && declared_length(&head.headers).is_some_and(|n| n > self.max_bytes) {
             return Err(too_large(self.max_bytes));
@@ -124,7 +133,8 @@ impl Flow {
             };
             self.scrub_headers(head, &patterns)?;
         }
-        let unchanged = self.decoder.is_none()
+        let unchanged = !self.streams
+            && self.decoder.is_none()
             && matches!(self.scrub, Scrub::Nothing)
             && matches!(self.lists, Lists::None);
         if !unchanged {
@@ -164,16 +174,58 @@ impl Flow {
     ) -> Result<Option<Bytes>, Denial> {
         let chunk = chunk.unwrap_or_default();
         let chunk = self.decoded(chunk, end)?;
-        if !self.streams {
+        let fits = if self.streams {
+            self.came.push(&chunk).is_ok()
+        } else {
             self.seen = self.seen.saturating_add(chunk.len());
-            if self.seen > self.max_bytes {
-                return Err(too_large(self.max_bytes));
-            }
+            self.seen <= self.max_bytes
+        };
+        if !fits {
+            return Err(too_large(self.max_bytes));
         }
         let chunk = self.filtered(chunk, end)?;
         let chunk = self.scrubbed_chunk(chunk, end)?;
+        if self.streams {
+            // Without a limit nothing is too large.
+            let _unlimited = self.left.push(&chunk);
+        }
         Ok((!chunk.is_empty()).then_some(chunk))
     }
+
+    /// The end of a stream that broke off: `message` as its last event. Nothing if this is no
+    /// stream, or if the client can ask for the rest of it (`resumable`).
+    pub(super) fn last_event(&self, message: &[u8], resumable: bool) -> Option<Bytes> {
+        if !self.streams || (resumable && self.left.has_ids()) {
+            return None;
+        }
+        let mut event = BytesMut::new();
+        if self.left.within_line() {
+            event.extend_from_slice(b"\n");
+        }
+        if self.left.within_event() {
+            // Half an event has left. Of another type than `message` no client reads it.
+            event.extend_from_slice(b"event: broken-off\n\n");
+        }
+        event.extend_from_slice(b"event: message\ndata: ");
+        event.extend_from_slice(message);
+        event.extend_from_slice(b"\n\n");
+        Some(event.freeze())
+    }
+}
+
+/// Whether a success is of the kind that is owed, as far as its head tells.
+fn is_due(due: Due, streams: bool, headers: &HeaderMap) -> Result<(), Denial> {
+    let fits = match due {
+        Due::Rpc => streams || is_json(headers),
+        Due::Events => streams,
+        Due::Anything => true,
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(broken(
+        "the MCP server's answer is no JSON-RPC: ask your operator whether its URL is right",
+    ))
 }
 
 impl Flow {
@@ -267,11 +319,33 @@ impl Flow {
         Ok(joined.freeze())
     }
 
-    /// Ends a body that trailers follow; gives what was held back. The trailers go: they could
-    /// carry what the body must not.
+    /// Ends a body that trailers follow; gives what was held back, and then the trailers go. Else
+    /// they pass, scrubbed as headers are.
     pub(super) fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<Option<Bytes>, Denial> {
-        trailers.clear();
-        self.push(None, true)
+        let passed = std::mem::take(trailers);
+        let held_back = self.push(None, true)?;
+        let patterns = self.watch.as_ref().map(Watch::patterns);
+        let scrubbed = |text: &[u8]| scrub_header_value(patterns.as_ref()?, text);
+        for (name, value) in &passed {
+            if name.as_str().starts_with("x-arbiter-") {
+                continue;
+            }
+            let in_name = scrubbed(name.as_str().as_bytes());
+            let in_value = scrubbed(value.as_bytes());
+            let found = [&in_name, &in_value].into_iter().flatten().map(|(_, count)| *count);
+            self.scrubbed_headers = found.fold(self.scrubbed_headers, u64::saturating_add);
+            match (in_name, in_value) {
+                (None, None) => _ = trailers.append(name, value.clone()),
+                (None, Some((text, _))) => {
+                    if let Ok(value) = HeaderValue::from_bytes(&text) {
+                        trailers.append(name, value);
+                    }
+                }
+                // A name is no place for text of ours, so such a trailer goes as a whole.
+                (Some(_), _) => {}
+            }
+        }
+        Ok(held_back)
     }
 
     fn scrub_headers(

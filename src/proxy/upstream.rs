@@ -1,4 +1,4 @@
-//! The MCP server behind the gateway: where it is, and how it is addressed.
+//! One MCP server behind the gateway: where it is, and how it is addressed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,12 +7,14 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::RequestHeader;
+use pingora::protocols::ALPN;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType, Result};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+use super::health::Health;
 use super::hygiene;
 use crate::config;
 use crate::firewall::time::Mono;
@@ -26,6 +28,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// call is rarely sent into a connection that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Calls on one HTTP/2 connection at a time.
+const MAX_H2_STREAMS: usize = 64;
+
 /// How long a resolved name is believed.
 const NAME_TTL_US: u64 = 10_000_000;
 
@@ -33,7 +38,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-arbiter-request-id");
 const AGENT_ID: HeaderName = HeaderName::from_static("x-agent-id");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
-/// Headers of `[proxy.upstream_headers]`, credentials already put in; replaced as a whole.
+/// The headers configured for an upstream, credentials already put in; replaced as a whole.
 pub type Headers = Vec<(HeaderName, HeaderValue)>;
 
 struct Resolved {
@@ -41,7 +46,7 @@ struct Resolved {
     at: Mono,
 }
 
-/// One upstream, by URL.
+/// One server, by URL.
 pub struct Upstream {
     url: config::Upstream,
     /// What `Host` says upstream.
@@ -53,6 +58,7 @@ pub struct Upstream {
     read_timeout: Duration,
     headers: Arc<ArcSwap<Headers>>,
     resolved: ArcSwapOption<Resolved>,
+    pub(super) health: Health,
 }
 
 impl Upstream {
@@ -64,15 +70,19 @@ impl Upstream {
     ) -> Self {
         let authority = url.authority();
         let fixed = url.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, url.port));
-        let resolved = ArcSwapOption::empty();
-        Self { url, authority, fixed, ca, read_timeout, headers, resolved }
+        let (resolved, health) = (ArcSwapOption::empty(), Health::default());
+        Self { url, authority, fixed, ca, read_timeout, headers, resolved, health }
     }
 
-    /// The server to connect to at this try.
-    pub(super) async fn peer(&self, attempt: u32, now: Mono) -> Result<Box<HttpPeer>> {
+    pub(super) fn url(&self) -> &config::Upstream {
+        &self.url
+    }
+
+    /// The address to connect to after so many tries.
+    pub(super) async fn peer(&self, tries: usize, now: Mono) -> Result<Box<HttpPeer>> {
         let address = match self.fixed {
             Some(fixed) => fixed,
-            None => self.named(attempt, now).await?,
+            None => self.named(tries, now).await?,
         };
         let tls = self.url.scheme == config::Scheme::Https;
         let mut peer = HttpPeer::new(address, tls, self.url.host.clone());
@@ -84,17 +94,34 @@ impl Upstream {
         options.idle_timeout = Some(IDLE_TIMEOUT);
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
         options.ca.clone_from(&self.ca);
+        if tls {
+            options.alpn = ALPN::H2H1;
+            options.max_h2_streams = MAX_H2_STREAMS;
+        }
         Ok(Box::new(peer))
     }
 
     /// The address for this try among those that the upstream's name has.
-    async fn named(&self, attempt: u32, now: Mono) -> Result<SocketAddr> {
+    async fn named(&self, tries: usize, now: Mono) -> Result<SocketAddr> {
         let addresses = self.addresses(now).await?;
-        let index = usize::try_from(attempt.saturating_sub(1)).unwrap_or(0);
-        let address = addresses.get(index.checked_rem(addresses.len()).unwrap_or(0)).copied();
+        let address = addresses.get(tries.checked_rem(addresses.len()).unwrap_or(0)).copied();
         address.ok_or_else(|| {
             Error::explain(ErrorType::ConnectError, "the upstream's name has no address")
         })
+    }
+
+    /// Between how many addresses of the server there is a choice.
+    pub(super) fn addresses_known(&self) -> usize {
+        self.resolved.load().as_ref().map_or(1, |known| known.addresses.len())
+    }
+
+    /// Whether the server takes connections.
+    pub(super) async fn look(&self, now: Mono) -> bool {
+        let addresses = match self.fixed {
+            Some(fixed) => vec![fixed],
+            None => self.addresses(now).await.unwrap_or_default(),
+        };
+        tokio::net::TcpStream::connect(addresses.as_slice()).await.is_ok()
     }
 
     async fn addresses(&self, now: Mono) -> Result<Vec<SocketAddr>> {
@@ -120,7 +147,13 @@ impl Upstream {
     }
 
     /// Turns the client's head into the one the upstream gets.
-    pub(super) fn address(&self, request: &mut RequestHeader, cleared: &Cleared) -> Result<()> {
+    /// `path` is what of its path is this server's.
+    pub(super) fn address(
+        &self,
+        request: &mut RequestHeader,
+        path: &str,
+        cleared: &Cleared,
+    ) -> Result<()> {
         let mut buffer = [0; 36];
         let behind: SmallVec<[HeaderName; 4]> =
             request.headers.keys().filter(|name| hygiene::stays_behind(name)).cloned().collect();
@@ -129,19 +162,25 @@ impl Upstream {
         }
         request.remove_header(&header::TRANSFER_ENCODING);
         request.insert_header(header::HOST, self.authority.as_str())?;
-        request.insert_header(header::CONTENT_LENGTH, cleared.body().len())?;
+        if request.method == http::Method::POST || !cleared.body().is_empty() {
+            request.insert_header(header::CONTENT_LENGTH, cleared.body().len())?;
+        } else {
+            request.remove_header(&header::CONTENT_LENGTH);
+        }
         request.insert_header(header::ACCEPT_ENCODING, IDENTITY)?;
         request.insert_header(REQUEST_ID, hyphenated(cleared.request_id(), &mut buffer))?;
         request.insert_header(AGENT_ID, hyphenated(cleared.agent().0, &mut buffer))?;
         for (name, value) in self.headers.load().iter() {
             request.insert_header(name.clone(), value.clone())?;
         }
-        if request.uri.path() == "/"
-            && let Some(path) = &self.url.path
-        {
+        let path = match path {
+            "" | "/" => self.url.path.as_deref().unwrap_or("/"),
+            other => other,
+        };
+        if path != request.uri.path() {
             let target = match request.uri.query() {
                 Some(query) => format!("{path}?{query}"),
-                None => path.clone(),
+                None => path.to_owned(),
             };
             request.set_raw_path(target.as_bytes())?;
         }

@@ -127,6 +127,8 @@ def server(kind, packages, folder):
     if kind == "everything":
         main = packages["node"] / "node_modules/@modelcontextprotocol/server-everything/dist/index.js"
         command = ["node", "--import", HERE / "loopback.mjs", main, "streamableHttp"]
+    elif kind == "conformance":
+        command = [packages["py2"], HERE / "conformance_server.py", "--ready-file", ready]
     else:
         command = [packages["py2"], HERE / "py_server.py", "--ready-file", ready, "--seen", folder / "seen.jsonl"]
     with (folder / f"{kind}.log").open("wb") as log:

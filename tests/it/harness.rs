@@ -25,6 +25,7 @@ pub const SIGNING_SECRET: &str = "test-secret-0123456789abcdef0123456789";
 /// One request as the upstream saw it.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    pub method: String,
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -78,11 +79,35 @@ impl Upstream {
 async fn serve(State(upstream): State<Upstream>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-    let seen = Seen { path: head.uri.to_string(), headers: head.headers, body };
+    let method = head.method.to_string();
+    let seen = Seen { method, path: head.uri.to_string(), headers: head.headers, body };
     let handler = upstream.handler.lock().unwrap().clone();
     upstream.seen.lock().unwrap().push(seen.clone());
     upstream.count.send_modify(|count| *count += 1);
     handler(&seen)
+}
+
+/// A stream whose events a test sends one by one; the stream ends when the sender goes.
+pub fn events() -> (tokio::sync::mpsc::UnboundedSender<String>, Body) {
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let chunks = futures::stream::unfold(receiver, |mut receiver| async {
+        let chunk = receiver.recv().await?;
+        Some((Ok::<_, std::io::Error>(chunk), receiver))
+    });
+    (sender, Body::from_stream(chunks))
+}
+
+/// Reads a response until `mark` has come; gives all that came, or what there was at its end.
+pub async fn read_until(response: &mut reqwest::Response, mark: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(mark) {
+        let chunk = tokio::time::timeout(PATIENCE, response.chunk()).await.unwrap();
+        match chunk.unwrap() {
+            Some(chunk) => text.push_str(std::str::from_utf8(&chunk).unwrap()),
+            None => break,
+        }
+    }
+    text
 }
 
 fn echo_result(seen: &Seen) -> Response {
@@ -105,6 +130,8 @@ pub fn stream_response(body: Body) -> Response {
 pub struct Setup {
     pub keys: BTreeMap<&'static str, String>,
     pub policies: String,
+    /// What the configuration file ends with.
+    pub more: String,
     pub env: Vec<(&'static str, String)>,
     /// What the program is started through.
     pub wrapper: Vec<&'static str>,
@@ -116,6 +143,7 @@ impl Default for Setup {
         Self {
             keys: keys.into_iter().map(|(k, v)| (k, v.to_owned())).collect(),
             policies: "[[policies]]\nid = \"all\"\neffect = \"allow\"\nallowed_tools = [\"*\"]\nallowed_resources = [\"*\"]\nallowed_prompts = [\"*\"]\nallowed_methods = [\"*\"]\n".to_owned(),
+            more: String::new(),
             env: Vec::new(),
             wrapper: Vec::new(),
         }
@@ -126,6 +154,18 @@ impl Setup {
     /// Sets a key, given as `section.key`, to a TOML value.
     pub fn with(mut self, key: &'static str, value: impl std::fmt::Display) -> Self {
         self.keys.insert(key, value.to_string());
+        self
+    }
+
+    /// Lets the gateway have these upstreams, and no other.
+    pub fn upstreams(mut self, upstreams: &[(&str, &[SocketAddr])]) -> Self {
+        self.keys.insert("proxy.upstream_url", "-".to_owned());
+        for (name, servers) in upstreams {
+            let urls: Vec<_> = servers.iter().map(|at| format!("\"http://{at}/mcp\"")).collect();
+            let urls = urls.join(", ");
+            self.more +=
+                &format!("[[upstreams]]\nname = \"{name}\"\npath = \"/{name}\"\nurls = [{urls}]\n");
+        }
         self
     }
 
@@ -271,8 +311,26 @@ impl Gateway {
     }
 
     pub fn request(&self, session: &str, body: impl Into<Vec<u8>>) -> reqwest::RequestBuilder {
+        self.request_to("/", session, body)
+    }
+
+    /// A request without a body, with the three headers an agent adds.
+    pub fn bare(&self, method: &str, session: &str) -> reqwest::RequestBuilder {
         self.client
-            .post(format!("http://{}/", self.proxy))
+            .request(method.parse().unwrap(), format!("http://{}/", self.proxy))
+            .bearer_auth(&self.agent.token)
+            .header("x-agent-id", &self.agent.id)
+            .header("x-arbiter-session", session)
+    }
+
+    pub fn request_to(
+        &self,
+        path: &str,
+        session: &str,
+        body: impl Into<Vec<u8>>,
+    ) -> reqwest::RequestBuilder {
+        self.client
+            .post(format!("http://{}{path}", self.proxy))
             .bearer_auth(&self.agent.token)
             .header("x-agent-id", &self.agent.id)
             .header("x-arbiter-session", session)
@@ -381,6 +439,7 @@ fn write_config(folder: &Path, upstream: &Upstream, setup: &Setup) {
     ]
     .into();
     keys.extend(setup.keys.iter().map(|(key, value)| (*key, value.clone())));
+    keys.retain(|_, value| value != "-");
     let mut sections: BTreeMap<&str, String> = BTreeMap::new();
     for (key, value) in &keys {
         let (section, key) = key.split_once('.').unwrap();
@@ -391,7 +450,7 @@ fn write_config(folder: &Path, upstream: &Upstream, setup: &Setup) {
         text.push('\n');
     }
     let text: Vec<_> = sections.iter().map(|(name, keys)| format!("[{name}]\n{keys}")).collect();
-    std::fs::write(folder.join("arbiter.toml"), text.concat()).unwrap();
+    std::fs::write(folder.join("arbiter.toml"), text.concat() + &setup.more).unwrap();
     std::fs::write(folder.join("policies.toml"), &setup.policies).unwrap();
 }
 

@@ -107,7 +107,7 @@ impl Case {
         let message = message::read(&doc).unwrap();
         let session =
             Session { order: &self.order, usage: &mut self.usage, deadline: self.deadline };
-        admit(&self.rules, &self.caller, Some(session), &message.calls, NOW)
+        admit(&self.rules, &self.caller, Some(session), &message.calls, Place::default(), NOW)
     }
 
     fn verdict(&mut self, body: &str) -> Verdict {
@@ -222,7 +222,7 @@ fn a_call_without_a_session_is_judged_by_policy_alone() {
     let code = |body: &str| {
         let doc = Doc::parse(body.as_bytes()).unwrap();
         let message = message::read(&doc).unwrap();
-        match admit(&case.rules, &case.caller, None, &message.calls, NOW) {
+        match admit(&case.rules, &case.caller, None, &message.calls, Place::default(), NOW) {
             Decided::Verdict(verdict) => verdict.outcome.err().map(|denial| denial.code),
             Decided::LeaseFirst => panic!("there is nothing to lease from"),
         }

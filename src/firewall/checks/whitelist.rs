@@ -1,6 +1,6 @@
 //! The whitelist: the names that a session was opened for.
 
-use crate::firewall::call::Data;
+use crate::firewall::call::{Data, Place};
 use crate::firewall::policy::uri::climbs;
 
 /// Whether an entry that is `*` alone stands for every name (`sessions.allow_wildcard_tools`).
@@ -10,9 +10,10 @@ pub enum Wildcard {
     Literal,
 }
 
-/// Whether `name` is on the list, byte for byte.
-pub fn lists(list: &[String], name: &str, wildcard: Wildcard) -> bool {
-    list.iter().any(|entry| entry == name || (wildcard == Wildcard::Honoured && entry == "*"))
+/// Whether the tool `name` of this upstream is on the list, byte for byte.
+pub fn lists(list: &[String], place: Place<'_>, name: &str, wildcard: Wildcard) -> bool {
+    let entries = list.iter().filter_map(|entry| place.entry(entry));
+    { entries }.any(|entry| entry == name || (wildcard == Wildcard::Honoured && entry == "*"))
 }
 
 /// Whether a resource, prompt or method is on the list: byte for byte, a resource also by an entry
@@ -24,7 +25,7 @@ pub fn lists_data(list: &[String], what: Data, name: &str, wildcard: Wildcard) -
         let prefix = entry.strip_suffix('*').filter(|prefix| !prefix.is_empty());
         what == Data::Resource && prefix.is_some_and(|p| name.starts_with(p)) && !climbs(name)
     };
-    lists(list, name, wildcard) || list.iter().any(by_prefix)
+    lists(list, Place::default(), name, wildcard) || list.iter().any(by_prefix)
 }
 
 #[cfg(test)]
@@ -59,7 +60,26 @@ mod tests {
 
     fn check(list: &[&str], name: &str, wildcard: Wildcard, expected: bool) {
         let list: Vec<String> = list.iter().map(|&entry| entry.to_owned()).collect();
-        assert_eq!(lists(&list, name, wildcard), expected, "{list:?} {name:?}");
+        assert_eq!(lists(&list, Place::default(), name, wildcard), expected, "{list:?} {name:?}");
+    }
+
+    #[test]
+    fn an_entry_that_names_an_upstream_lists_its_tools_only() {
+        let known = ["a".into(), "b".into()];
+        let list = ["read", "a:write", "b:*"].map(str::to_owned);
+        let check = |upstream: &str, name: &str, wildcard: Wildcard, expected: bool| {
+            let place = Place { upstream: Some(upstream), known: &known };
+            assert_eq!(lists(&list, place, name, wildcard), expected, "{upstream} {name}");
+        };
+        check("a", "read", Wildcard::Literal, true);
+        check("b", "read", Wildcard::Literal, true);
+        check("a", "write", Wildcard::Literal, true);
+        check("b", "write", Wildcard::Literal, false);
+        check("b", "write", Wildcard::Honoured, true);
+        check("a", "other", Wildcard::Honoured, false);
+        // A tool whose own name looks like an entry for another upstream.
+        check("b", "a:write", Wildcard::Literal, false);
+        check("a", "a:write", Wildcard::Literal, false);
     }
 
     #[test]

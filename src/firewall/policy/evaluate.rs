@@ -81,7 +81,7 @@ impl Policy {
     /// The names that this policy has for what is asked.
     pub(super) fn names(&self, target: Target<'_>) -> &[Name] {
         match target {
-            Target::Tool(_) => &self.allowed_tools,
+            Target::Tool(_) | Target::ToolAt(..) => &self.allowed_tools,
             Target::Resource(_) => &self.allowed_resources,
             Target::Prompt(_) => &self.allowed_prompts,
             Target::Method(_) => &self.allowed_methods,
@@ -90,7 +90,14 @@ impl Policy {
 
     /// Whether this policy speaks of what is asked.
     pub(super) fn covers(&self, target: Target<'_>) -> bool {
-        self.names(target).iter().any(|name| name.covers(target.name()))
+        let names = self.names(target);
+        match target {
+            Target::ToolAt(place, tool) => names.iter().any(|name| name.covers_at(place, tool)),
+            Target::Tool(name)
+            | Target::Resource(name)
+            | Target::Prompt(name)
+            | Target::Method(name) => names.iter().any(|entry| entry.covers(name)),
+        }
     }
 
     /// The highest score this policy can reach: the one of a principal that is in all its groups.
@@ -203,11 +210,13 @@ impl Policy {
             return Ok(());
         }
         match (self.effect, asked.target) {
-            (Effect::Allow, Target::Tool(_)) => met_for_allow(constraints, asked),
+            (Effect::Allow, Target::Tool(_) | Target::ToolAt(..)) => {
+                met_for_allow(constraints, asked)
+            }
             (Effect::Allow, Target::Resource(_) | Target::Prompt(_) | Target::Method(_)) => {
                 Err(Mismatch::NotATool)
             }
-            (Effect::Escalate | Effect::Deny, Target::Tool(_)) => {
+            (Effect::Escalate | Effect::Deny, Target::Tool(_) | Target::ToolAt(..)) => {
                 met_for_refusal(constraints, asked)
             }
             (

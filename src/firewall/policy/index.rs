@@ -8,12 +8,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::RangeInclusive;
 
 use super::evaluate::Rank;
 use super::model::{AgentMatch, Effect, IntentMatch, Name, Policy, PrincipalMatch};
 use super::words::{push_lower, words};
 use super::{Facts, Target};
 use crate::firewall::agent::AgentId;
+use crate::firewall::call::Place;
 
 /// Lists up to this length are searched from end to end.
 const SHORT_LIST: usize = 16;
@@ -53,12 +55,19 @@ impl Index {
         visit: &mut dyn FnMut(&[usize]),
     ) {
         let by_name = match target {
-            Target::Tool(_) => &self.tools,
+            Target::Tool(_) | Target::ToolAt(..) => &self.tools,
             Target::Resource(_) => &self.resources,
             Target::Prompt(_) => &self.prompts,
             Target::Method(_) => &self.methods,
         };
-        by_name.candidates(target.name(), |candidates| candidates.lists(facts, visit));
+        let mut show = |candidates: &Candidates| candidates.lists(facts, visit);
+        match target {
+            Target::ToolAt(place, name) => by_name.candidates_at(place, name, show),
+            Target::Tool(name)
+            | Target::Resource(name)
+            | Target::Prompt(name)
+            | Target::Method(name) => by_name.candidates(name, 0..=name.len(), &mut show),
+        }
     }
 
     /// The same for the allow policies, whatever they allow.
@@ -113,11 +122,40 @@ impl ByName {
         }
     }
 
-    fn candidates(&self, name: &str, mut visit: impl FnMut(&Candidates)) {
+    /// Those that name the tool alone, and those that name it for this upstream. Entries that name
+    /// an upstream are told from others by their beginning, so it must not be taken for a name.
+    fn candidates_at(&self, place: Place<'_>, tool: &str, mut visit: impl FnMut(&Candidates)) {
+        match place.qualified(tool) {
+            None => self.candidates(tool, 0..=tool.len(), &mut visit),
+            // Only entries that end before the colon speak of this tool by its own name.
+            Some((looks_like, _)) => self.prefixed(tool, 0..=looks_like.len(), &mut visit),
+        }
+        if let Some(upstream) = place.upstream {
+            let qualified = format!("{upstream}:{tool}");
+            self.candidates(&qualified, upstream.len() + 1..=qualified.len(), &mut visit);
+        }
+    }
+
+    fn candidates(
+        &self,
+        name: &str,
+        prefixes: RangeInclusive<usize>,
+        visit: &mut impl FnMut(&Candidates),
+    ) {
         if let Some(candidates) = self.exact.get(name) {
             visit(candidates);
         }
-        for length in self.prefix_lengths.iter().take_while(|length| **length <= name.len()) {
+        self.prefixed(name, prefixes, visit);
+    }
+
+    /// Those that name a beginning of `name` whose length is among `lengths`.
+    fn prefixed(
+        &self,
+        name: &str,
+        lengths: RangeInclusive<usize>,
+        visit: &mut impl FnMut(&Candidates),
+    ) {
+        for length in self.prefix_lengths.iter().filter(|length| lengths.contains(length)) {
             // A length that cuts a character in two is no beginning of this name.
             let start = name.get(..*length);
             if let Some(candidates) = start.and_then(|start| self.prefixes.get(start)) {

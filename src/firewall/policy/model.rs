@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::number::Number;
 use super::words::Phrase;
 use crate::firewall::agent::{AgentId, TrustLevel};
+use crate::firewall::call::Place;
 use crate::firewall::session::Sensitivity;
 
 /// Largest size of a compiled regex. Enough for `^\w{1,64}$`, too little to fill a node's memory.
@@ -181,6 +182,16 @@ impl Name {
         match self {
             Self::Exact(exact) => **exact == *name,
             Self::Prefix(start) => name.starts_with(&**start),
+        }
+    }
+}
+
+impl Name {
+    /// Whether this names the tool of this upstream.
+    pub(super) fn covers_at(&self, place: Place<'_>, tool: &str) -> bool {
+        match self {
+            Self::Exact(exact) => place.entry(exact) == Some(tool),
+            Self::Prefix(start) => place.entry(start).is_some_and(|start| tool.starts_with(start)),
         }
     }
 }

@@ -32,10 +32,10 @@ async fn every_spelling_is_scrubbed_whatever_the_type_and_status() {
         }
     }
     for (status, kind) in [
-        (200, Some("text/plain")),
-        (200, Some("application/octet-stream")),
-        (200, Some("text/html; charset=utf-8")),
-        (200, None),
+        (401, Some("text/plain")),
+        (403, Some("application/octet-stream")),
+        (405, Some("text/html; charset=utf-8")),
+        (409, None),
         (400, Some("application/json")),
         (404, Some("text/plain")),
         (500, Some("application/json")),
@@ -62,7 +62,7 @@ async fn an_answer_without_a_secret_passes_byte_for_byte() {
     let mut body: Vec<u8> = (0..=255).cycle().take(300_000).collect();
     body.extend_from_slice(&TOKEN.as_bytes()[..TOKEN.len() - 1]);
     let answer =
-        answered(&gateway, &session, 200, &[("content-type", "image/png")], body.clone()).await;
+        answered(&gateway, &session, 404, &[("content-type", "image/png")], body.clone()).await;
     assert!(answer.body == body);
     let text = " {\"a\" : 1.0e2, \"tok_\":\"tok_live\\u0041é\"}\n";
     assert_eq!(answered(&gateway, &session, 200, JSON, text).await.body, text.as_bytes());
@@ -265,7 +265,8 @@ async fn a_secret_of_the_upstreams_headers_is_sent_and_never_comes_back() {
     let said = json!({"got": HEADER, "also": literal, "env": "production"}).to_string();
     let shown = json!({"got": MARK, "also": MARK, "env": "production"});
     for session in [&bare, &trusted] {
-        let answer = answered(&gateway, session, 200, &[("x-echo", HEADER)], said.clone()).await;
+        let headers = [JSON[0], ("x-echo", HEADER)];
+        let answer = answered(&gateway, session, 200, &headers, said.clone()).await;
         assert_eq!(answer.json(), shown);
         assert_eq!(answer.headers["x-echo"], MARK);
         let seen = gateway.upstream.seen().pop().unwrap();

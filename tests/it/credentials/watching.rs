@@ -110,7 +110,9 @@ async fn a_stream_that_was_open_before_is_scrubbed_of_what_is_injected_meanwhile
         gateway.upstream.answer_with(move |_| {
             let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(0);
             senders.unbounded_send(sender).unwrap();
-            with_headers(200, &[("content-type", kind)], Body::from_stream(receiver))
+            // Only a refusal may be no JSON-RPC.
+            let status = if kind == "text/plain" { 404 } else { 200 };
+            with_headers(status, &[("content-type", kind)], Body::from_stream(receiver))
         });
         // A session of its own for each, or the first would have made it known.
         let session =

@@ -27,7 +27,7 @@ async fn all_of(upstream_says: &str) -> String {
 #[tokio::test]
 async fn trailers_stay_behind() {
     let got = all_of(&format!(
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-key\r\n\r\n\
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nTrailer: x-key\r\n\r\n\
          5\r\nhello\r\n8\r\ntok_live\r\n0\r\nx-key: {TOKEN}\r\n{TOKEN}: 1\r\n\r\n"
     ))
     .await;
@@ -44,7 +44,7 @@ async fn a_reason_phrase_says_nothing() {
 #[tokio::test]
 async fn a_header_whose_name_tells_goes_as_a_whole() {
     let got = all_of(&format!(
-        "HTTP/1.1 200 OK\r\n{TOKEN}: 1\r\nX-{TOKEN}-y: 2\r\nX-Kept: 3\r\nContent-Length: 2\r\n\r\n{{}}"
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{TOKEN}: 1\r\nX-{TOKEN}-y: 2\r\nX-Kept: 3\r\nContent-Length: 2\r\n\r\n{{}}"
     ))
     .await;
     assert!(got.to_lowercase().contains("x-kept: 3\r\n") && got.contains("{}"), "{got}");
@@ -55,7 +55,7 @@ async fn interim_responses_say_nothing() {
     for interim in ["100 Continue", "102 Processing", "103 Early Hints"] {
         let got = all_of(&format!(
             "HTTP/1.1 {interim}\r\nLink: <https://x/{TOKEN}>\r\n{TOKEN}: 1\r\n\r\n\
-             HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{{}}"
+             HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
         ))
         .await;
         assert!(got.contains("HTTP/1.1 200 OK\r\n") && got.contains("{}"), "{got}");
@@ -66,7 +66,7 @@ async fn interim_responses_say_nothing() {
 async fn a_transfer_coding_that_is_not_understood_is_refused() {
     for coding in ["gzip, chunked", "identity", "chunked\r\nTransfer-Encoding: chunked"] {
         let got = all_of(&format!(
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n19\r\n{TOKEN}\r\n0\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: {coding}\r\n\r\n19\r\n{TOKEN}\r\n0\r\n\r\n"
         ))
         .await;
         assert!(got.starts_with("HTTP/1.1 502 "), "{coding}: {got}");
@@ -76,7 +76,10 @@ async fn a_transfer_coding_that_is_not_understood_is_refused() {
 
 #[tokio::test]
 async fn a_body_up_to_the_end_of_the_connection_is_scrubbed() {
-    let got = all_of(&format!("HTTP/1.1 200 OK\r\n\r\nthe key is {TOKEN}")).await;
+    let got = all_of(&format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\nthe key is {TOKEN}"
+    ))
+    .await;
     assert!(got.contains("the key is [CREDENTIAL]"), "{got}");
 }
 

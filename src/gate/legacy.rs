@@ -1,0 +1,107 @@
+//! GET and DELETE of the 2025 era, judged as a protocol call without a body.
+//!
+//! They carry no message, so what can be checked is who calls and in which session; what the server
+//! sends on the stream is filtered and scrubbed like any answer. A resumed stream may repeat the
+//! answer to any earlier request, so every list on it is filtered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::smallvec;
+
+use super::{
+    Admitted, Claims, Cleared, Destination, Due, Form, Gate, ListView, Refused, Reply, Ticket,
+};
+use crate::firewall::agent::Caller;
+use crate::firewall::call::{Call, CallKind};
+use crate::firewall::denial::{Code, Denial};
+use crate::mcp::headers;
+use crate::mcp::message::Message;
+use crate::mcp::version::Era;
+
+/// What is wanted without a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// The server's own stream, or the rest of one that broke off.
+    Get,
+    /// The end of the upstream's session.
+    Delete,
+}
+
+impl Verb {
+    /// As it stands in the record, where other requests have their method.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    fn due(self) -> Due {
+        match self {
+            Self::Get => Due::Events,
+            Self::Delete => Due::Anything,
+        }
+    }
+}
+
+impl Gate {
+    /// Judges a GET or DELETE and puts the decision on record.
+    pub async fn judge_legacy(
+        &self,
+        mut ticket: Ticket,
+        caller: &Caller,
+        claims: &Claims<'_>,
+        verb: Verb,
+        to: &Arc<Destination>,
+    ) -> Result<Cleared, Refused> {
+        let mut reply = Reply::plain();
+        ticket.judged_from(self.clock.mono());
+        let caller = match self.still(&mut ticket, caller) {
+            Ok(caller) => caller,
+            Err(denial) => return Err(self.refuse_as(ticket, denial, reply).await),
+        };
+        match self.decide_legacy(&mut ticket, &caller, claims, verb, to, &mut reply).await {
+            Ok(admitted) => self.clear(ticket, &caller, admitted, reply).await,
+            Err(denial) => Err(self.refuse_as(ticket, denial, reply).await),
+        }
+    }
+
+    async fn decide_legacy(
+        &self,
+        ticket: &mut Ticket,
+        caller: &Caller,
+        claims: &Claims<'_>,
+        verb: Verb,
+        to: &Arc<Destination>,
+        reply: &mut Reply,
+    ) -> Result<Admitted, Denial> {
+        ticket.entry_mut().mcp_method = Some(verb.as_str().to_owned());
+        let message = without_body();
+        let era = headers::agree(&claims.protocol, &message)
+            .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;
+        if era == Era::Modern {
+            let message = "from protocol version 2026-07-28 on only POST is served";
+            return Err(Denial::new(Code::MethodNotAllowed, message));
+        }
+        // There is no id that a result could answer, so the form is always HTTP's.
+        let (rules, live) =
+            self.by_rules(ticket, caller, claims, &message, to, reply, |_style| Form::Http).await?;
+        let vault = self.secrets.vault();
+        let scrub = match &live {
+            Some(live) => self.injected.add(&live.order, &[], &vault),
+            None => self.injected.without_session(caller.agent.id, &vault),
+        };
+        let lists = match verb {
+            Verb::Get => Some(ListView::of_stream(rules, caller, live, to)),
+            Verb::Delete => None,
+        };
+        Ok(Admitted { body: Bytes::new(), due: verb.due(), lists, scrub })
+    }
+}
+
+/// A message that asks nothing by itself: what a protocol call is judged by.
+fn without_body<'d>() -> Message<'d> {
+    let call = Call { method: None, id: None, params: None, meta: None, kind: CallKind::Protocol };
+    Message { calls: smallvec![call], batch: false }
+}

@@ -1,0 +1,166 @@
+//! The servers of one upstream: which of them gets a call.
+//!
+//! A call that belongs to a session goes to the session's server and to no other: a second one would
+//! not know the session. Any other goes to the next server in turn that is worth trying; if none
+//! is, to the next in turn all the same. Another try is made only while nothing was sent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{HeaderName, HeaderValue};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::upstreams::peer::HttpPeer;
+use smallvec::SmallVec;
+use tokio::sync::Semaphore;
+
+use super::affinity::{self, Tag};
+use super::location;
+use super::upstream::Upstream;
+use crate::firewall::time::Mono;
+use crate::gate::{Cleared, Destination};
+
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// How often connecting is tried before a call has failed.
+const MAX_TRIES: usize = 3;
+
+/// One upstream.
+pub struct Pool {
+    pub destination: Arc<Destination>,
+    /// What its paths begin with; `/` for all.
+    pub path: String,
+    /// Memory that bodies on their way to it may take together, in permits.
+    pub memory: Arc<Semaphore>,
+    servers: Vec<Upstream>,
+    /// One for each server. None where the server's ids pass as they are.
+    tags: Vec<Tag>,
+    next: AtomicUsize,
+}
+
+/// The way of one call through a pool.
+pub(super) struct Way {
+    pub(super) pool: Arc<Pool>,
+    /// The server that the call's session belongs to.
+    owner: Option<usize>,
+    tried: SmallVec<[usize; MAX_TRIES]>,
+}
+
+impl Pool {
+    /// An upstream with a name tags its session ids, even with one server: it can get more.
+    pub fn new(
+        destination: Arc<Destination>,
+        path: String,
+        memory: Arc<Semaphore>,
+        servers: Vec<Upstream>,
+    ) -> Self {
+        let named = destination.name.is_some();
+        let tags = if named {
+            destination.urls.iter().map(|url| Tag::of(url)).collect()
+        } else {
+            Vec::new()
+        };
+        Self { destination, path, memory, servers, tags, next: AtomicUsize::new(0) }
+    }
+
+    pub fn servers(&self) -> &[Upstream] {
+        &self.servers
+    }
+
+    /// What of a path is behind this pool's own; none if it is another's.
+    pub(super) fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
+        if self.path == "/" {
+            return Some(path);
+        }
+        path.strip_prefix(&self.path).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    fn pick(&self, tried: &[usize], now: Mono) -> usize {
+        let count = self.servers.len();
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let turn = |n: usize| first.wrapping_add(n).checked_rem(count).unwrap_or(0);
+        let new = |server: &usize| !tried.contains(server);
+        let well = |server: &usize| self.servers.get(*server).is_some_and(|s| s.health.is_in(now));
+        let in_turn = || (0..count).map(turn);
+        in_turn()
+            .find(|server| new(server) && well(server))
+            .or_else(|| in_turn().find(new))
+            .or_else(|| in_turn().find(well))
+            .unwrap_or_else(|| turn(0))
+    }
+}
+
+impl Way {
+    /// `request` tells to which session the call belongs.
+    pub(super) fn new(pool: Arc<Pool>, request: &RequestHeader) -> Self {
+        let id = request.headers.get(SESSION_ID).and_then(|id| id.to_str().ok());
+        let owner =
+            id.filter(|_| !pool.tags.is_empty()).map(|id| affinity::owner(&pool.tags, id).0);
+        Self { pool, owner, tried: SmallVec::new() }
+    }
+
+    fn server(&self) -> Option<&Upstream> {
+        self.pool.servers.get(*self.tried.last()?)
+    }
+
+    /// The server for the next try.
+    pub(super) async fn peer(&mut self, now: Mono) -> Result<Box<HttpPeer>> {
+        let server = self.owner.unwrap_or_else(|| self.pool.pick(&self.tried, now));
+        let earlier = self.tries_at(server);
+        self.tried.push(server);
+        let Some(server) = self.server() else {
+            return pingora::Error::e_explain(pingora::ErrorType::ConnectError, "no such server");
+        };
+        server.peer(earlier, now).await
+    }
+
+    fn tries_at(&self, server: usize) -> usize {
+        self.tried.iter().filter(|tried| **tried == server).count()
+    }
+
+    /// The server could not be reached; whether there is another, or another address of it.
+    pub(super) fn failed(&self, now: Mono) -> bool {
+        let (Some(&last), Some(server)) = (self.tried.last(), self.server()) else { return false };
+        server.health.failed(now);
+        let another = self.owner.is_none() && self.pool.servers.len() > 1;
+        self.may_retry() && (another || server.addresses_known() > self.tries_at(last))
+    }
+
+    /// Whether another try may be made, if what went wrong allows it.
+    pub(super) fn may_retry(&self) -> bool {
+        self.tried.len() < MAX_TRIES
+    }
+
+    /// Turns the client's head into the one the server gets.
+    pub(super) fn address(&self, request: &mut RequestHeader, cleared: &Cleared) -> Result<()> {
+        let Some(server) = self.server() else { return Ok(()) };
+        let path = request.uri.path().to_owned();
+        server.address(request, self.pool.rest(&path).unwrap_or(&path), cleared)?;
+        if let Some(id) = request.headers.get(SESSION_ID).and_then(|id| id.to_str().ok())
+            && !self.pool.tags.is_empty()
+        {
+            let own = affinity::owner(&self.pool.tags, id).1.to_owned();
+            request.insert_header(SESSION_ID, own)?;
+        }
+        Ok(())
+    }
+
+    /// Turns what the server says of itself into what the client can use.
+    pub(super) fn answered(&self, response: &mut ResponseHeader) -> Result<()> {
+        let Some(server) = self.server() else { return Ok(()) };
+        server.health.answered();
+        location::localize(response, server.url(), &self.pool.path)?;
+        let Some(tag) = self.tried.last().and_then(|server| self.pool.tags.get(*server)) else {
+            return Ok(());
+        };
+        let ids: Vec<_> = response.headers.get_all(SESSION_ID).iter().cloned().collect();
+        response.remove_header(&SESSION_ID);
+        for id in ids {
+            // A tag is made of visible characters only.
+            if let Ok(tagged) = HeaderValue::from_bytes(&tag.put_on(id.as_bytes())) {
+                response.append_header(SESSION_ID, tagged)?;
+            }
+        }
+        Ok(())
+    }
+}

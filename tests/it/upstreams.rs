@@ -1,0 +1,308 @@
+//! Several upstreams, several servers of one: who gets what, and what a dead one does to the others.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::harness::{Answer, Gateway, Setup, Upstream, json_response, tool_call};
+
+/// An upstream that can die with all its connections.
+struct Mortal {
+    upstream: Upstream,
+    life: Option<Runtime>,
+}
+
+impl Mortal {
+    async fn start() -> Self {
+        let life = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let upstream = life.spawn(Upstream::start()).await.unwrap();
+        Self { upstream, life: Some(life) }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.upstream.address
+    }
+
+    fn die(&mut self) {
+        if let Some(life) = self.life.take() {
+            life.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        self.die();
+    }
+}
+
+/// Where nobody listens.
+fn nowhere() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn call() -> String {
+    tool_call("read_file", json!({}))
+}
+
+async fn send(gateway: &Gateway, path: &str, session: &str, body: &str) -> Answer {
+    gateway.send(gateway.request_to(path, session, body)).await
+}
+
+#[tokio::test]
+async fn the_path_chooses_the_upstream_and_what_is_behind_it_is_the_servers() {
+    let (git, files) = (Upstream::start().await, Upstream::start().await);
+    let setup = Setup::default().upstreams(&[("git", &[git.address]), ("files", &[files.address])]);
+    let gateway = Gateway::start(setup).await;
+    let session = gateway.session(json!({})).await;
+    for (path, upstream, arrives_at) in [
+        ("/git", &git, "/mcp"),
+        ("/git/", &git, "/mcp"),
+        ("/git?a=b", &git, "/mcp?a=b"),
+        ("/git/other/path?x=%20", &git, "/other/path?x=%20"),
+        ("/files/mcp", &files, "/mcp"),
+    ] {
+        assert_eq!(send(&gateway, path, &session, &call()).await.status, 200, "{path}");
+        assert_eq!(upstream.seen().last().unwrap().path, arrives_at, "{path}");
+    }
+    let calls = git.calls() + files.calls();
+    assert_eq!(calls, 5);
+    for path in ["/", "/gitx", "/Git", "/files/..%2fgit", "/git//files", "/%67it", "/git;x"] {
+        let refused = send(&gateway, path, &session, &call()).await;
+        assert_eq!((refused.status, refused.code().as_str()), (403, "PathBlocked"), "{path}");
+    }
+    assert_eq!(git.calls() + files.calls(), calls);
+    assert_eq!(gateway.upstream.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_name_before_a_tool_means_one_upstream() {
+    let (git, files) = (Upstream::start().await, Upstream::start().await);
+    let list = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"read"},{"name":"write"},{"name":"list"},{"name":"git:write"}]}}"#;
+    let policies = "[[policies]]\nid = \"p\"\neffect = \"allow\"\nallowed_tools = [\"read\", \"git:w*\", \"list\"]\n\
+        [[policies]]\nid = \"d\"\neffect = \"deny\"\nallowed_tools = [\"files:list\"]\n";
+    let setup = Setup::default()
+        .upstreams(&[("git", &[git.address]), ("files", &[files.address])])
+        .policies(policies);
+    let gateway = Gateway::start(setup).await;
+    let tools = json!({"authorized_tools": ["files:read", "write", "list"]});
+    let session = gateway.session(tools).await;
+    for (path, tool, expected) in [
+        ("/files", "read", ""),
+        ("/git", "read", "ToolNotAuthorized"),
+        ("/git", "write", ""),
+        ("/files", "write", "PolicyDenied"),
+        ("/git", "list", ""),
+        ("/files", "list", "PolicyDenied"),
+        // The whole entry is no tool's name.
+        ("/files", "files:read", "ToolNotAuthorized"),
+        ("/files", "git:write", "ToolNotAuthorized"),
+    ] {
+        let answer = send(&gateway, path, &session, &tool_call(tool, json!({}))).await;
+        assert_eq!(answer.code(), expected, "{path} {tool}");
+    }
+    git.answer_with(move |_| json_response(list));
+    files.answer_with(move |_| json_response(list));
+    for (path, expected) in [("/git", json!(["write", "list"])), ("/files", json!(["read"]))] {
+        let ask = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+        let answer = send(&gateway, path, &session, ask).await.json();
+        let names: Vec<Value> = answer["result"]["tools"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|tool| tool["name"].clone())
+            .collect();
+        assert_eq!(json!(names), expected, "{path}");
+    }
+}
+
+/// Answers `initialize` with a new session, and everything else with the session that it is for.
+fn with_sessions(upstream: &Upstream) {
+    let (address, count) = (upstream.address, AtomicUsize::new(0));
+    upstream.answer_with(move |seen| {
+        let id = match seen.headers.get("mcp-session-id") {
+            Some(id) => id.clone(),
+            None => {
+                let n = count.fetch_add(1, Ordering::Relaxed);
+                format!("{}.{n}", address.port()).parse().unwrap()
+            }
+        };
+        let mut response = json_response(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+        response.headers_mut().insert("mcp-session-id", id);
+        response
+    });
+}
+
+#[tokio::test]
+async fn a_session_stays_with_the_server_that_issued_it_at_every_gateway() {
+    let servers = [Upstream::start().await, Upstream::start().await, Upstream::start().await];
+    servers.iter().for_each(with_sessions);
+    let [a, b, c] = [0, 1, 2].map(|n: usize| servers[n].address);
+    let setup = |servers: &[SocketAddr]| {
+        Setup::default().with("proxy.legacy_streams", true).upstreams(&[("pool", servers)])
+    };
+    let gateways =
+        [Gateway::start(setup(&[a, b, c])).await, Gateway::start(setup(&[c, b, a])).await];
+    let sessions = [gateways[0].session(json!({})).await, gateways[1].session(json!({})).await];
+    let mut issuers = Vec::new();
+    for _ in 0..6 {
+        let before: Vec<_> = servers.iter().map(Upstream::calls).collect();
+        let opened = send(&gateways[0], "/pool", &sessions[0], &call()).await;
+        let issuer = (0..3).find(|n| servers[*n].calls() > before[*n]).unwrap();
+        let id = opened.header("mcp-session-id").unwrap().to_owned();
+        let own = servers[issuer].seen().last().unwrap().clone();
+        assert!(!own.headers.contains_key("mcp-session-id"));
+        assert!(id.starts_with(&servers[issuer].address.port().to_string()), "{id}");
+        let calls = servers[issuer].calls();
+        for (gateway, session) in gateways.iter().zip(&sessions) {
+            let request = || gateway.request_to("/pool", session, call());
+            for _ in 0..3 {
+                let answer = gateway.send(request().header("mcp-session-id", &id)).await;
+                assert_eq!(answer.header("mcp-session-id"), Some(id.as_str()));
+                let seen = servers[issuer].seen().last().unwrap().headers["mcp-session-id"].clone();
+                assert!(id.starts_with(&format!("{}.", seen.to_str().unwrap())), "{id} {seen:?}");
+            }
+        }
+        assert_eq!(servers[issuer].calls(), calls + 6);
+        issuers.push(issuer);
+    }
+    issuers.sort_unstable();
+    assert_eq!(issuers, [0, 0, 1, 1, 2, 2], "new sessions go to each server in turn");
+    // An id that no gateway has tagged: the same server at both, as it came.
+    for id in ["foreign", "foreign.0123456789ab"] {
+        for (gateway, session) in gateways.iter().zip(&sessions) {
+            let request = gateway.request_to("/pool", session, call());
+            assert_eq!(gateway.send(request.header("mcp-session-id", id)).await.status, 200);
+        }
+        let knows = |server: &&Upstream| {
+            server
+                .seen()
+                .iter()
+                .filter(|s| s.headers.get("mcp-session-id").is_some_and(|i| i == id))
+                .count()
+                == 2
+        };
+        assert_eq!(servers.iter().filter(knows).count(), 1, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn calls_go_round_a_dead_server_but_not_those_of_its_sessions() {
+    let (mut first, second) = (Mortal::start().await, Upstream::start().await);
+    with_sessions(&first.upstream);
+    with_sessions(&second);
+    let setup =
+        Setup::default().upstreams(&[("pool", &[first.address(), second.address, nowhere()])]);
+    let gateway = Gateway::start(setup).await;
+    let session = gateway.session(json!({})).await;
+    let mut of_first = None;
+    for _ in 0..6 {
+        let answer = send(&gateway, "/pool", &session, &call()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let id = answer.header("mcp-session-id").unwrap().to_owned();
+        if id.starts_with(&first.address().port().to_string()) {
+            of_first = Some(id);
+        }
+    }
+    let of_first = of_first.expect("it had its turn");
+    first.die();
+    for _ in 0..20 {
+        assert_eq!(send(&gateway, "/pool", &session, &call()).await.status, 200);
+    }
+    let asked = Instant::now();
+    let request = gateway.request_to("/pool", &session, call()).header("mcp-session-id", of_first);
+    let answer = gateway.send(request).await;
+    assert_eq!((answer.status, answer.code().as_str()), (502, "UpstreamFailed"));
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+}
+
+/// Calls until told to stop; the statuses that came.
+fn press(
+    gateway: &Arc<Gateway>,
+    path: &'static str,
+    session: &str,
+    until: Instant,
+) -> Vec<tokio::task::JoinHandle<Vec<u16>>> {
+    let caller = |_| {
+        let (gateway, session) = (gateway.clone(), session.to_owned());
+        tokio::spawn(async move {
+            let mut statuses = Vec::new();
+            while Instant::now() < until {
+                statuses.push(send(&gateway, path, &session, &call()).await.status);
+            }
+            statuses
+        })
+    };
+    (0..CALLERS).map(caller).collect()
+}
+
+const CALLERS: usize = 4;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_killed_under_load_harms_only_the_calls_it_had() {
+    let (mut first, second) = (Mortal::start().await, Upstream::start().await);
+    let other = Upstream::start().await;
+    let setup = Setup::default()
+        .upstreams(&[("pool", &[first.address(), second.address]), ("other", &[other.address])]);
+    let gateway = Arc::new(Gateway::start(setup).await);
+    let session = gateway.session(json!({"call_budget": 1_000_000})).await;
+    let until = Instant::now() + Duration::from_secs(3);
+    let pool = press(&gateway, "/pool", &session, until);
+    let beside = press(&gateway, "/other", &session, until);
+    first.upstream.wait_for_calls(50).await;
+    first.die();
+    let statuses = async |tasks: Vec<tokio::task::JoinHandle<Vec<u16>>>| {
+        let mut all = Vec::new();
+        for task in tasks {
+            all.extend(task.await.unwrap());
+        }
+        all
+    };
+    let beside = statuses(beside).await;
+    assert!(beside.len() > 100 && beside.iter().all(|status| *status == 200));
+    assert_eq!(beside.len(), other.calls());
+    let pool = statuses(pool).await;
+    let failed = pool.iter().filter(|status| **status != 200).count();
+    // What had been sent to the dead server cannot be sent again; nothing else is lost.
+    assert!(failed <= CALLERS, "{failed} of {} failed", pool.len());
+    assert!(pool.iter().all(|status| matches!(status, 200 | 502)));
+    assert!(second.calls() > 100, "{}", second.calls());
+}
+
+#[tokio::test]
+async fn a_redirect_to_the_upstream_is_one_to_the_gateway() {
+    let git = Upstream::start().await;
+    let setup = Setup::default().upstreams(&[("git", &[git.address])]);
+    let gateway = Gateway::start(setup).await;
+    let session = gateway.session(json!({})).await;
+    let address = git.address;
+    git.answer_with(move |seen| {
+        let location = match seen.path.as_str() {
+            "/mcp" => format!("http://{address}/mcp/"),
+            "/a" => "/b".to_owned(),
+            _ => "https://elsewhere.example/x".to_owned(),
+        };
+        crate::harness::with_headers(307, &[("location", &location)], axum::body::Body::empty())
+    });
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
+    for (path, location) in
+        [("/git", "/git/mcp/"), ("/git/a", "/git/b"), ("/git/x", "https://elsewhere.example/x")]
+    {
+        let request = gateway.request_to(path, &session, call()).build().unwrap();
+        let answer = client.execute(request).await.unwrap();
+        assert_eq!(answer.status(), 307);
+        assert_eq!(answer.headers()["location"], location, "{path}");
+    }
+}
