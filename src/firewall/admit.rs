@@ -262,9 +262,11 @@ fn within_rate(
         } else {
             "too many tool calls in this window: wait as long as Retry-After says"
         };
+        // What is on the way is nobody's concern: after a whole window there is room.
+        let retry_after_secs = limited.retry_after_secs.min(window_secs);
         Denial::new(Code::RateLimited, message)
-            .retry_after(limited.retry_after_secs)
-            .with("retry_after_secs", limited.retry_after_secs)
+            .retry_after(retry_after_secs)
+            .with("retry_after_secs", retry_after_secs)
             .with("rate_limit", limit)
             .with("rate_limit_window_secs", window_secs)
     })
