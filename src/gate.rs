@@ -4,6 +4,7 @@
 //! things for a request: a [`Cleared`], which is the only key to the upstream and exists only after
 //! the decision is on record, or a [`Refused`], which is on record too.
 
+mod destination;
 pub mod enrol;
 pub mod injected;
 pub mod legacy;
@@ -26,7 +27,7 @@ use crate::clock::Clock;
 use crate::credentials::{self, CredentialDenial, Edits, Grant, Vault};
 use crate::firewall::admit::{self, Decided, Verdict, admit};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
-use crate::firewall::call::{Call, CallKind, Place};
+use crate::firewall::call::CallKind;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{RefusalStyle, SessionId};
@@ -40,6 +41,7 @@ use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::secrets::Secrets;
 use crate::sessions::{Live, Sessions};
+pub use destination::{Destination, Due};
 use enrol::Enrolment;
 use injected::{Injected, Watch};
 pub use reply::{Form, Refused};
@@ -82,34 +84,6 @@ pub struct Claims<'h> {
     pub session: Option<&'h str>,
     pub agent: Option<&'h str>,
     pub protocol: ProtocolHeaders<'h>,
-}
-
-/// The upstream that a request is for.
-#[derive(Clone, Debug, Default)]
-pub struct Destination {
-    /// The name by which policies and sessions know it, if it has one.
-    pub name: Option<Box<str>>,
-    /// The names of all upstreams.
-    pub known: Arc<[Box<str>]>,
-    /// Its servers.
-    pub urls: Vec<String>,
-}
-
-impl Destination {
-    fn place(&self) -> Place<'_> {
-        Place { upstream: self.name.as_deref(), known: &self.known }
-    }
-}
-
-/// What the upstream owes for a request that it answers with success.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// A JSON-RPC response, as JSON or as events.
-    Rpc,
-    /// An event stream.
-    Events,
-    /// Nothing that could be told from its kind: an acknowledgement.
-    Anything,
 }
 
 /// Proof that a call was admitted and that its decision is on record.
@@ -330,7 +304,7 @@ impl Gate {
             self.by_rules(ticket, caller, claims, &message, to, reply, form_for).await?;
 
         let vault = self.secrets.vault();
-        let edits = self.resolve(&doc, &message, live.as_deref(), to, &vault)?;
+        let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
         ticket.entry_mut().credentials_injected = edits.names();
         let scrub = match &live {
             Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
@@ -338,7 +312,7 @@ impl Gate {
         };
         let edited = (!edits.is_empty()).then(|| edits.apply(&body));
         let lists = ListView::of(&message, rules, caller, live, to);
-        let due = due(&message);
+        let due = Due::to(&message);
         drop(message);
         drop(doc);
         let body = edited.map_or(body, |edited| Bytes::from_owner(Edited(edited)));
@@ -481,7 +455,6 @@ impl Gate {
 
     /// Finds the credentials that the message refers to; refuses what may not be replaced.
     fn resolve(
-        &self,
         doc: &Doc<'_>,
         message: &Message<'_>,
         live: Option<&Live>,
@@ -704,11 +677,6 @@ impl AsRef<[u8]> for Edited {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
-}
-
-/// What a server owes for this message: a response if any of it is a request.
-fn due(message: &Message<'_>) -> Due {
-    if message.calls.iter().any(Call::is_request) { Due::Rpc } else { Due::Anything }
 }
 
 fn store_unavailable() -> Denial {

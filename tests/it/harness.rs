@@ -163,8 +163,9 @@ impl Setup {
         for (name, servers) in upstreams {
             let urls: Vec<_> = servers.iter().map(|at| format!("\"http://{at}/mcp\"")).collect();
             let urls = urls.join(", ");
-            self.more +=
-                &format!("[[upstreams]]\nname = \"{name}\"\npath = \"/{name}\"\nurls = [{urls}]\n");
+            let table =
+                format!("[[upstreams]]\nname = \"{name}\"\npath = \"/{name}\"\nurls = [{urls}]\n");
+            self.more.push_str(&table);
         }
         self
     }

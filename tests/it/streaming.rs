@@ -27,7 +27,7 @@ fn messages(stream: &str) -> Vec<Value> {
     });
     read.filter_map(|event| {
         let data: Vec<_> = event.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
-        (!data.is_empty()).then(|| serde_json::from_str(&data.concat()).expect(&event.to_string()))
+        (!data.is_empty()).then(|| serde_json::from_str(&data.concat()).expect(event))
     })
     .collect()
 }
