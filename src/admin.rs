@@ -60,6 +60,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub limiter: Limiter,
+    /// Counts requests without the right key apart, so that they lock nobody out.
+    pub wrong_keys: Limiter,
     pub settings: Settings,
 }
 

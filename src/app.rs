@@ -5,6 +5,7 @@
 //! the listeners close, calls in flight end or run out of grace, leases go back, the log is drained.
 //! The data plane has Pingora's threads; store, log, admin API and reload have their own.
 
+mod headers;
 mod listener;
 mod node;
 mod reload;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
@@ -33,6 +35,9 @@ use crate::config::{self, Backend, Config};
 use crate::firewall::checks::drift::UnknownIntent;
 use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::rules::Terms;
+use crate::firewall::session::Status;
+use crate::firewall::time::Now;
+use crate::gate::enrol::Enrolment;
 use crate::gate::injected::Injected;
 use crate::gate::{self, Gate};
 use crate::identity::Identity;
@@ -40,10 +45,11 @@ use crate::identity::mint::Minter;
 use crate::metrics::{Levels, Metrics};
 use crate::proxy::Gateway;
 use crate::proxy::guard::HeadGuard;
+use crate::proxy::health;
 use crate::proxy::intake::Intake;
 use crate::proxy::listen::PreBound;
 use crate::proxy::local::Local;
-use crate::proxy::health;
+use crate::proxy::upstream::Headers;
 use crate::proxy::upstreams::Upstreams;
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
@@ -52,9 +58,9 @@ use crate::store::Store;
 use listener::AdminService;
 use reload::Reloads;
 
+pub(crate) use headers::Templates;
 pub(crate) use reload::secrets as load_secrets;
 pub use stop::{Stopped, Switch, stop_switch};
-pub(crate) use upstreams::expanded_headers;
 
 /// How long calls in flight may go on after a stop was asked for.
 const GRACE: Duration = Duration::from_secs(10);
@@ -106,7 +112,7 @@ pub fn run(
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    let upstreams = Arc::new(upstreams::connect(config, &parts.gate.secrets)?);
+    let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
     control.spawn(health::watch(upstreams.clone(), parts.clock.clone()));
     let gateway = parts.gateway(config, upstreams);
     let mut proxy = http_proxy(&server.configuration, gateway);
@@ -159,10 +165,17 @@ struct Parts {
     rulebook: Arc<Rulebook>,
     audit: Arc<Audit>,
     gate: Arc<Gate>,
+    templates: Arc<Templates>,
+    /// Those of each upstream.
+    headers: Vec<Arc<ArcSwap<Headers>>>,
 }
 
 impl Parts {
     async fn build(config: &Config) -> Result<Self> {
+        anyhow::ensure!(
+            config.storage.encryption_key.is_none(),
+            "ARBITER_STORAGE_ENCRYPTION_KEY is set, but this build cannot encrypt its storage: unset it"
+        );
         let clock = Clock::system();
         let now = clock.now();
         let metrics = Arc::new(Metrics::new());
@@ -183,17 +196,26 @@ impl Parts {
             .context("loading `policy.file`")?;
         let audit = Arc::new(Audit::open(audit_settings(config)?, clock.clone())?);
         let secrets = Arc::new(reload::secrets(config, &clock).context("loading credentials")?);
+        let templates = Arc::new(Templates::of(config)?);
+        let (headers, in_headers) = templates.expand(&secrets.vault())?;
         let redactor =
             Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
         reload::in_force(&metrics, &rulebook.rules());
         let gate = Arc::new(Gate {
             clock: clock.clone(),
-            identity: Identity::new(config.admin.signing_secret.expose().as_bytes()),
+            identity: Identity::with_issuers(
+                config.admin.signing_secret.expose().as_bytes(),
+                &config.oauth,
+                &clock,
+                &tokio::runtime::Handle::current(),
+            )
+            .context("preparing to ask `oauth.issuers`")?,
+            enrolment: Enrolment::new(&config.oauth.issuers, &registry),
             rulebook: Arc::new(rulebook),
             registry: registry.clone(),
             sessions: sessions.clone(),
             audit: audit.clone(),
-            injected: Injected::new(expanded_headers(config, &secrets)?.secrets, now.wall),
+            injected: Injected::new(in_headers, now.wall),
             secrets,
             redactor,
             metrics: metrics.clone(),
@@ -206,9 +228,41 @@ impl Parts {
             in_flight: Arc::default(),
         });
         let rulebook = gate.rulebook.clone();
-        let parts = Self { clock, metrics, store, registry, sessions, rulebook, audit, gate };
+        let headers: Vec<_> =
+            headers.into_iter().map(|headers| Arc::new(ArcSwap::from_pointee(headers))).collect();
+        let parts = Self {
+            clock,
+            metrics,
+            store,
+            registry,
+            sessions,
+            rulebook,
+            audit,
+            gate,
+            templates,
+            headers,
+        };
+        parts.remember_sessions(now);
         parts.connect_levels();
         Ok(parts)
+    }
+
+    /// Makes known what the sessions of the last run may have been given.
+    fn remember_sessions(&self, now: Now) {
+        /// How many are looked at together.
+        const PAGE: usize = 1_000;
+        let vault = self.gate.secrets.vault();
+        let active = sessions::Filter { agent: None, status: Some(Status::Active) };
+        let mut after = None;
+        loop {
+            let page = self.sessions.list(active, after, PAGE, now);
+            let Some(last) = page.last() else { return };
+            after = Some(last.order.id);
+            for live in &page {
+                // Nothing is under way yet that would have to be scrubbed.
+                let _watch = self.gate.injected.add(&live.order, &[], &vault);
+            }
+        }
     }
 
     /// Lets the metrics read what others count.
@@ -261,6 +315,7 @@ impl Parts {
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             limiter: Limiter::new(config.admin.rate_limit_per_minute),
+            wrong_keys: Limiter::new(config.admin.rate_limit_per_minute),
             settings: admin::Settings::of(config),
         }))
     }
@@ -274,7 +329,9 @@ impl Parts {
         let reloads = Reloads {
             clock: self.clock.clone(),
             rulebook: self.rulebook.clone(),
-            secrets: self.gate.secrets.clone(),
+            gate: self.gate.clone(),
+            templates: self.templates.clone(),
+            headers: self.headers.clone(),
             metrics: self.metrics.clone(),
         };
         reloads.start(control, config);

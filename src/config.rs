@@ -22,7 +22,7 @@ use crate::firewall::session::RefusalStyle;
 pub use env::environment;
 pub use file::Origin;
 pub use secret::Secret;
-pub use values::{Scheme, Upstream};
+pub use values::{Scheme, Upstream, provider_url};
 
 /// Where credential values are looked for in the environment unless told otherwise.
 pub const DEFAULT_CREDENTIAL_PREFIX: &str = "ARBITER_CRED_";
@@ -95,6 +95,13 @@ pub struct Pool {
     pub headers: Vec<(http::HeaderName, Secret)>,
 }
 
+impl Pool {
+    /// The URLs of its servers, as they are told.
+    pub fn url_texts(&self) -> Vec<String> {
+        self.urls.iter().map(ToString::to_string).collect()
+    }
+}
+
 /// Identity providers beside Arbiter's own tokens.
 #[derive(Clone, Debug)]
 pub struct Oauth {
@@ -109,11 +116,17 @@ pub struct Oauth {
 pub struct Issuer {
     pub name: String,
     pub issuer_url: String,
+    /// `None`: told by the issuer's own metadata, or not needed for introspection alone.
     pub jwks_uri: Option<String>,
+    /// Never empty: `oauth.resource` stands in where none are listed.
     pub audiences: Vec<String>,
+    /// Whether plain http to another machine is allowed.
+    pub allow_http: bool,
     pub agent_claim: String,
     pub groups_claim: String,
     pub introspection: Option<Introspection>,
+    /// How many agents may be registered on first sight of a token; `None`: not at all.
+    pub auto_register: Option<usize>,
 }
 
 /// RFC 7662 token introspection at an issuer.

@@ -1,6 +1,6 @@
 //! Secrets the agent never sees: put into a call on its way out, taken out of whatever comes back.
 //!
-//! Pure: what a reference is and how it is replaced ([`reference`], [`edit`]), in which forms a
+//! Pure: what a reference is and how it is replaced ([`mod@reference`], [`edit`]), in which forms a
 //! secret may return ([`encodings`]), and the state machines that remove it from a body or an event
 //! stream ([`scrubber`], [`sse`]). Where values come from is the business of [`crate::secrets`].
 

@@ -4,10 +4,12 @@
 //! and its session; then a guided tour that really sends the calls, the allowed ones and the ten
 //! attacks, and says of each what caught it. Afterwards it stays up for the reader's own calls.
 
+mod echoes;
 mod server;
 mod tour;
 
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -63,7 +65,8 @@ fn run_in(options: Options, folder: &Path, out: &mut Out<'_>) -> Result<bool> {
         .build()?;
     let upstream = runtime.block_on(server::start()).context("starting the MCP server")?;
     let api_key = random_text();
-    let secret = format!("rk-{}", random_text());
+    // With what the encodings treat differently.
+    let secret = format!("rk/{}+\"?&=\\-0", random_text());
     let config = config(options, folder, upstream.port(), &api_key, &secret)?;
 
     let (ready, started) = mpsc::sync_channel(1);
@@ -120,11 +123,17 @@ async fn visit(
 }
 
 fn print_table(stops: &[tour::Stop], out: &mut Out<'_>) -> Result<()> {
-    out.line(&format!("{:<32} {:<64} {:<26} {:<10} {}", "ATTEMPT", "REQUEST", "ANSWER", "STAGE", "AS IT SHOULD"))?;
+    out.line(&format!(
+        "{:<32} {:<64} {:<26} {:<10} {}",
+        "ATTEMPT", "REQUEST", "ANSWER", "STAGE", "AS IT SHOULD"
+    ))?;
     for stop in stops {
         let request: String = stop.request.chars().take(62).collect();
         let verdict = if stop.as_expected { "yes" } else { "NO" };
-        out.line(&format!("{:<32} {:<64} {:<26} {:<10} {verdict}", stop.name, request, stop.answer, stop.stage))?;
+        out.line(&format!(
+            "{:<32} {:<64} {:<26} {:<10} {verdict}",
+            stop.name, request, stop.answer, stop.stage
+        ))?;
     }
     Ok(())
 }
@@ -141,7 +150,7 @@ async fn print_invitation(scene: &Scene, out: &mut Out<'_>) -> Result<()> {
     out.line("\nThe gateway stays up. Try it (Ctrl-C ends it):\n")?;
     out.line(&format!("export TOKEN={}", agent.token))?;
     out.line(&format!("export AGENT_ID={}", agent.id))?;
-    out.line(&format!("export SESSION_ID={}", session["session_id"].as_str().unwrap_or_default()))?;
+    out.line(&format!("export SESSION_ID={}", tour::text_at(&session, "/session_id")))?;
     out.line(&format!("export ARBITER_ADMIN_API_KEY={}\n", scene.api_key))?;
     for (tool, arguments) in [("read_file", json!({"path": "a.txt"})), ("wipe_disk", json!({}))] {
         let params = json!({"name": tool, "arguments": arguments});
@@ -164,10 +173,20 @@ fn random_text() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
 
-fn config(options: Options, folder: &Path, upstream: u16, api_key: &str, secret: &str) -> Result<Config> {
+fn config(
+    options: Options,
+    folder: &Path,
+    upstream: u16,
+    api_key: &str,
+    secret: &str,
+) -> Result<Config> {
     let file = |name: &str| toml::Value::String(folder.join(name).display().to_string());
     std::fs::write(folder.join("policies.toml"), include_str!("demo/policies.toml"))?;
-    std::fs::write(folder.join("credentials.toml"), format!("[credentials]\nreport_key = \"{secret}\"\n"))?;
+    let value = toml::Value::String(secret.to_owned());
+    let credentials = format!("[credentials]\nreport_key = {value}\n");
+    let mut for_us_alone = std::fs::OpenOptions::new();
+    for_us_alone.write(true).create_new(true).mode(0o600);
+    for_us_alone.open(folder.join("credentials.toml"))?.write_all(credentials.as_bytes())?;
     let text = format!(
         r#"
 [proxy]
@@ -212,10 +231,9 @@ impl Scene {
             "owner": format!("user:{name}"), "model": "demo", "capabilities": ["read"], "trust_level": "basic",
         });
         let (status, body) = self.admin("/agents", &new).await?;
-        let text = |field: &str| {
-            body[field].as_str().map(str::to_owned).with_context(|| format!("{status}: {body}"))
-        };
-        Ok(Agent { id: text("agent_id")?, token: text("token")? })
+        anyhow::ensure!(status == 201, "{status}: {body}");
+        let text = |pointer: &str| tour::text_at(&body, pointer).to_owned();
+        Ok(Agent { id: text("/agent_id"), token: text("/token") })
     }
 
     async fn admin(&self, path: &str, body: &Value) -> Result<(u16, Value)> {
@@ -230,7 +248,12 @@ impl Scene {
         Ok((status, response.json().await?))
     }
 
-    async fn post(&self, agent: &Agent, session: Option<&tour::Session>, body: &str) -> Result<(u16, String)> {
+    async fn post(
+        &self,
+        agent: &Agent,
+        session: Option<&tour::Session>,
+        body: &str,
+    ) -> Result<(u16, String)> {
         let mut request = self
             .client
             .post(format!("http://{}/", self.started.proxy))
@@ -247,11 +270,9 @@ impl Scene {
         Ok((status, response.text().await?))
     }
 
-    /// Whether `text` holds the credential's value, in the clear or encoded.
-    fn leaks(&self, text: &str) -> bool {
-        use base64::Engine;
-        use base64::engine::general_purpose::STANDARD;
-        let hex: Vec<String> = self.secret.bytes().map(|b| format!("{b:02x}")).collect();
-        [self.secret.clone(), STANDARD.encode(&self.secret), hex.concat()].iter().any(|s| text.contains(s))
+    /// The way in which `text` gives the credential's value away, if it does in any.
+    fn leaks(&self, text: &str) -> Option<&'static str> {
+        let traces = echoes::traces(&self.secret);
+        traces.into_iter().find(|(_, trace)| text.contains(trace)).map(|(way, _)| way)
     }
 }

@@ -4,8 +4,11 @@
 //! things for a request: a [`Cleared`], which is the only key to the upstream and exists only after
 //! the decision is on record, or a [`Refused`], which is on record too.
 
+mod destination;
+pub mod enrol;
 pub mod injected;
 pub mod legacy;
+mod reply;
 pub mod ticket;
 pub mod view;
 
@@ -13,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tracing::{info, warn};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -20,10 +24,10 @@ use zeroize::Zeroizing;
 use crate::audit::redact::Redactor;
 use crate::audit::{Audit, Completion, Decision, Entry, Outcome, Receipt};
 use crate::clock::Clock;
-use crate::credentials::{self, CredentialDenial, Edits, Grant, Patterns, Vault};
+use crate::credentials::{self, CredentialDenial, Edits, Grant, Vault};
 use crate::firewall::admit::{self, Decided, Verdict, admit};
-use crate::firewall::agent::{AgentId, Caller};
-use crate::firewall::call::{Call, CallKind, Place};
+use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
+use crate::firewall::call::CallKind;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{RefusalStyle, SessionId};
@@ -32,13 +36,16 @@ use crate::identity::{Identity, TokenError};
 use crate::mcp::headers::{self, ProtocolHeaders};
 use crate::mcp::json::Doc;
 use crate::mcp::message::{self, Message};
-use crate::mcp::version::Era;
 use crate::metrics::{self, Metrics};
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::secrets::Secrets;
 use crate::sessions::{Live, Sessions};
-use injected::Injected;
+pub use destination::{Destination, Due};
+use enrol::Enrolment;
+use injected::{Injected, Watch};
+pub use reply::{Form, Refused};
+use reply::{Reply, echoed_id, form, warnings};
 use ticket::{InFlight, Open, Ticket};
 use view::ListView;
 
@@ -49,6 +56,7 @@ const RETRY_SECS: u64 = 1;
 pub struct Gate {
     pub clock: Clock,
     pub identity: Identity,
+    pub enrolment: Enrolment,
     pub rulebook: Arc<Rulebook>,
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
@@ -70,23 +78,6 @@ pub struct Settings {
     pub max_argument_bytes: usize,
 }
 
-/// The upstream that a request is for.
-#[derive(Clone, Debug, Default)]
-pub struct Destination {
-    /// The name by which policies and sessions know it, if it has one.
-    pub name: Option<Box<str>>,
-    /// The names of all upstreams.
-    pub known: Arc<[Box<str>]>,
-    /// Its servers.
-    pub urls: Vec<String>,
-}
-
-impl Destination {
-    fn place(&self) -> Place<'_> {
-        Place { upstream: self.name.as_deref(), known: &self.known }
-    }
-}
-
 /// What a client claims in its headers, nothing of it believed yet.
 #[derive(Clone, Debug, Default)]
 pub struct Claims<'h> {
@@ -95,47 +86,13 @@ pub struct Claims<'h> {
     pub protocol: ProtocolHeaders<'h>,
 }
 
-/// The form in which a refusal reaches the agent (contract 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// The status of the refusal table, with a JSON-RPC error.
-    Http,
-    /// HTTP 200 with a tool result that says `isError`.
-    ToolResult { modern: bool },
-    /// HTTP 200 with a JSON-RPC error.
-    RpcError,
-    /// HTTP 202 without a body, for notifications.
-    Accepted,
-}
-
-/// A refusal that is on record.
-#[derive(Debug)]
-pub struct Refused {
-    pub denial: Denial,
-    pub request_id: Uuid,
-    /// The JSON-RPC id to echo, as it was written.
-    pub id: Option<String>,
-    pub form: Form,
-    pub warnings: Vec<String>,
-}
-
-/// What the upstream owes for a request that it answers with success.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// A JSON-RPC response, as JSON or as events.
-    Rpc,
-    /// An event stream.
-    Events,
-    /// Nothing that could be told from its kind: an acknowledgement.
-    Anything,
-}
-
 /// Proof that a call was admitted and that its decision is on record.
 #[derive(Debug)]
 pub struct Cleared {
     receipt: Receipt,
     request_id: Uuid,
     arrived: Now,
+    judged_from: Mono,
     decided_at: Mono,
     answered_at: Option<Mono>,
     body: Bytes,
@@ -146,16 +103,8 @@ pub struct Cleared {
     form: Form,
     due: Due,
     lists: Option<ListView>,
-    scrub: Option<Arc<Patterns>>,
+    scrub: Option<Watch>,
     _open: Open,
-}
-
-/// What a request turned out to be, as far as it was read: how to answer it.
-#[derive(Debug)]
-struct Reply {
-    id: Option<String>,
-    form: Form,
-    warnings: Vec<String>,
 }
 
 /// What the decision let through.
@@ -163,18 +112,19 @@ struct Admitted {
     body: Bytes,
     due: Due,
     lists: Option<ListView>,
-    scrub: Option<Arc<Patterns>>,
+    scrub: Option<Watch>,
 }
 
 impl Gate {
     /// Opens the record of a request; refused while the log cannot be written.
     pub async fn open(&self) -> Result<Ticket, Refused> {
-        let entry = Entry::new(self.clock.now().wall, Uuid::new_v4(), Decision::Deny);
+        let arrived = self.clock.now();
+        let entry = Entry::new(arrived.wall, Uuid::new_v4(), Decision::Deny);
         if !self.audit.healthy() && self.settings.require_healthy_audit {
-            return Err(self.refuse_unrecorded(entry, self.clock.now()).await);
+            return Err(self.refuse_unrecorded(entry, arrived).await);
         }
         let open = self.in_flight.enter();
-        let ticket = Ticket::open(entry, self.clock.now(), open, self.audit.clone());
+        let ticket = Ticket::open(entry, arrived, open, self.audit.clone());
         if self.in_flight.is_draining() {
             let denial = Denial::new(Code::Overloaded, "this gateway is shutting down: try again")
                 .retry_after(RETRY_SECS);
@@ -194,43 +144,110 @@ impl Gate {
     }
 
     /// Proves who calls.
-    pub fn identify(&self, ticket: &mut Ticket, token: Option<&str>) -> Result<Caller, Denial> {
+    pub async fn identify(
+        &self,
+        ticket: &mut Ticket,
+        token: Option<&str>,
+    ) -> Result<Caller, Denial> {
         let token = token.ok_or_else(|| {
             Denial::new(Code::TokenMissing, "send one Authorization header with a Bearer token")
         })?;
-        let principal = self.identity.verify(token, ticket.arrived().wall).map_err(token_denial)?;
+        let verified = match self.identity.remembered(token, ticket.arrived()) {
+            Some(known) => known,
+            // Boxed, because few requests come this way and all would carry its room.
+            None => Box::pin(self.identity.verify(token, ticket.arrived())).await,
+        };
+        let principal = verified.map_err(token_denial)?;
         ticket.entry_mut().principal = Some(principal.subject.clone());
         ticket.entry_mut().agent_id = principal.agent;
+        if let Some(caller) = self.standing(&principal, ticket.arrived())? {
+            return Ok(caller);
+        }
+        let agent = Box::pin(self.enrol(ticket, &principal)).await?;
+        Ok(Caller { agent, principal })
+    }
+
+    /// Looks up who a principal is right now; `None` if its agent is not known.
+    fn standing(&self, principal: &Arc<Principal>, now: Now) -> Result<Option<Caller>, Denial> {
+        if now.wall >= principal.expires_at {
+            return Err(token_denial(TokenError::Expired));
+        }
         if principal.token_id.as_deref().is_some_and(|jti| self.registry.is_revoked(jti)) {
             return Err(Denial::new(
                 Code::TokenInvalid,
                 "this token was revoked: ask your operator for a new one",
             ));
         }
-        let agent = principal.agent.and_then(|id| self.registry.agent(id)).ok_or_else(|| {
-            Denial::new(Code::AgentUnknown, "the token's agent is not registered here")
-        })?;
-        if !agent.may_act(ticket.arrived().wall) {
+        let Some(agent) = principal.agent.and_then(|id| self.registry.agent(id)) else {
+            return Ok(None);
+        };
+        if !agent.may_act(now.wall) {
             return Err(Denial::new(
                 Code::AgentInactive,
                 "this agent was deactivated or has expired: ask your operator",
             ));
         }
-        Ok(Caller { agent, principal })
+        Ok(Some(Caller { agent, principal: principal.clone() }))
+    }
+
+    /// Looks again, now that the whole request is here: a body may take its time to arrive, and
+    /// what was revoked meanwhile is revoked. Takes the agent's place among the calls in flight.
+    fn still(&self, ticket: &mut Ticket, caller: &Caller) -> Result<Caller, Denial> {
+        let caller =
+            self.standing(&caller.principal, self.clock.now())?.ok_or_else(unknown_agent)?;
+        if !ticket.take_place(caller.agent.id) {
+            return Err(Denial::new(
+                Code::Overloaded,
+                "this agent has too many calls in flight: wait for some of them to end",
+            )
+            .retry_after(RETRY_SECS));
+        }
+        Ok(caller)
+    }
+
+    /// The scopes that policies ask tokens for.
+    pub fn scopes_asked(&self) -> Vec<String> {
+        self.rulebook.rules().policies.scopes_asked().map(str::to_owned).collect()
+    }
+
+    /// Registers an agent that is not known, where its issuer may bring agents in.
+    async fn enrol(
+        &self,
+        ticket: &mut Ticket,
+        principal: &Principal,
+    ) -> Result<Arc<Agent>, Denial> {
+        let id = principal.agent.ok_or_else(unknown_agent)?;
+        let now = ticket.arrived().wall;
+        let enrolled = self.enrolment.enrol(&self.registry, id, principal, now).await;
+        let agent = enrolled.map_err(|error| {
+            warn!(agent = %id, %error, "store did not answer; agent not registered, call refused");
+            store_unavailable()
+        })?;
+        let agent = agent.ok_or_else(unknown_agent)?;
+        ticket.entry_mut().anomaly_flags.push("auto_registered");
+        Ok(agent)
     }
 
     /// Judges a message and puts the decision on record.
     pub async fn judge(
         &self,
         mut ticket: Ticket,
-        caller: Caller,
+        caller: &Caller,
         claims: &Claims<'_>,
         body: Bytes,
         to: &Arc<Destination>,
     ) -> Result<Cleared, Refused> {
-        let mut reply = Reply { id: None, form: Form::Http, warnings: Vec::new() };
-        match self.decide(&mut ticket, &caller, claims, body, to, &mut reply).await {
-            Ok(admitted) => self.clear(ticket, &caller, admitted, reply).await,
+        let mut reply = Reply::plain();
+        ticket.judged_from(self.clock.mono());
+        let decided = match self.still(&mut ticket, caller) {
+            Ok(caller) => {
+                let decided = self.decide(&mut ticket, &caller, claims, body, to, &mut reply).await;
+                decided.map(|admitted| (caller, admitted))
+            }
+            Err(denial) => Err(denial),
+        };
+        match decided {
+            Ok((caller, admitted)) => self.clear(ticket, &caller, admitted, reply).await,
             Err(denial) => Err(self.refuse_as(ticket, denial, reply).await),
         }
     }
@@ -239,23 +256,27 @@ impl Gate {
     pub async fn pass_unchecked(
         &self,
         mut ticket: Ticket,
-        caller: Caller,
+        caller: &Caller,
         body: Bytes,
     ) -> Result<Cleared, Refused> {
+        ticket.judged_from(self.clock.mono());
+        let caller = match self.still(&mut ticket, caller) {
+            Ok(caller) => caller,
+            Err(denial) => return Err(self.refuse(ticket, denial).await),
+        };
         ticket.entry_mut().anomaly_flags.push("unchecked_method");
         let admitted = Admitted {
             body,
             due: Due::Anything,
             lists: None,
-            scrub: self.injected.add(None, &[], &self.secrets.vault()),
+            scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),
         };
-        let reply = Reply { id: None, form: Form::Http, warnings: Vec::new() };
-        self.clear(ticket, &caller, admitted, reply).await
+        self.clear(ticket, &caller, admitted, Reply::plain()).await
     }
 
     /// Puts a refusal from before the message was read on record.
     pub async fn refuse(&self, ticket: Ticket, denial: Denial) -> Refused {
-        let reply = Reply { id: None, form: Form::Http, warnings: Vec::new() };
+        let reply = Reply::plain();
         self.refuse_as(ticket, denial, reply).await
     }
 
@@ -282,13 +303,15 @@ impl Gate {
             self.by_rules(ticket, caller, claims, &message, to, reply, form_for).await?;
 
         let vault = self.secrets.vault();
-        let edits = self.resolve(&doc, &message, live.as_deref(), to, &vault)?;
+        let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
         ticket.entry_mut().credentials_injected = edits.names();
-        let order = live.as_deref().map(|live| &*live.order);
-        let scrub = self.injected.add(order, edits.secrets(), &vault);
+        let scrub = match &live {
+            Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
+            None => self.injected.without_session(caller.agent.id, &vault),
+        };
         let edited = (!edits.is_empty()).then(|| edits.apply(&body));
         let lists = ListView::of(&message, rules, caller, live, to);
-        let due = due(&message);
+        let due = Due::to(&message);
         drop(message);
         drop(doc);
         let body = edited.map_or(body, |edited| Bytes::from_owner(Edited(edited)));
@@ -296,6 +319,7 @@ impl Gate {
     }
 
     /// Judges a message by session, policies and drift; gives by which rules, and which session.
+    #[expect(clippy::too_many_arguments, reason = "each is a fact of the one request")]
     async fn by_rules(
         &self,
         ticket: &mut Ticket,
@@ -309,15 +333,16 @@ impl Gate {
         let rules = self.rulebook.rules();
         ticket.entry_mut().policy_version = Some(rules.policies.version().into());
         let live = self.session(&rules, caller, claims)?;
+        let mut style = self.settings.refusal_style;
         if let Some(live) = &live {
             ticket.in_session(&live.order);
-            let style = live.order.refusal_style.unwrap_or(self.settings.refusal_style);
-            reply.form = form_for(style);
+            style = live.order.refusal_style.unwrap_or(style);
         }
-        let verdict = self.verdict(&rules, caller, live.as_ref(), message, to, ticket).await?;
+        reply.form = form_for(style);
+        let verdict = self.verdict(&rules, caller, live.as_ref(), message, to).await?;
         self.remember(ticket, caller, &verdict);
         reply.warnings = live.as_ref().map_or_else(Vec::new, |live| {
-            warnings(live, rules.terms.warning_threshold_pct, ticket.arrived())
+            warnings(live, rules.terms.warning_threshold_pct, self.clock.now())
         });
         verdict.outcome.map_err(|denial| escalated(denial, ticket))?;
         Ok((rules, live))
@@ -369,7 +394,8 @@ impl Gate {
         let live = SessionId::parse(session)
             .and_then(|id| self.sessions.get(id))
             .ok_or_else(|| Denial::new(Code::SessionUnknown, "there is no such session"))?;
-        if AgentId::parse(agent) != Some(caller.agent.id) {
+        // Before anything of it is used: another agent's session is nobody else's business.
+        if AgentId::parse(agent) != Some(caller.agent.id) || live.order.agent != caller.agent.id {
             return Err(not_yours());
         }
         Ok(Some(live))
@@ -383,10 +409,10 @@ impl Gate {
         live: Option<&Arc<Live>>,
         message: &Message<'_>,
         to: &Destination,
-        ticket: &Ticket,
     ) -> Result<Verdict, Denial> {
-        let now = ticket.arrived();
         loop {
+            // Read anew after every wait: what is counted is counted at the time it is counted.
+            let now = self.clock.now();
             let decided = match live {
                 None => admit(rules, caller, None, &message.calls, to.place(), now),
                 Some(live) => live.with(|usage| {
@@ -420,7 +446,7 @@ impl Gate {
         }
         if verdict.counted_flags > 0
             && let Some(level) =
-                self.registry.flag(caller.agent.id, verdict.counted_flags, ticket.arrived())
+                self.registry.flag(caller.agent.id, verdict.counted_flags, self.clock.now())
         {
             info!(agent = %caller.agent.id, %level, "drifted too often; agent demoted");
         }
@@ -428,15 +454,14 @@ impl Gate {
 
     /// Finds the credentials that the message refers to; refuses what may not be replaced.
     fn resolve(
-        &self,
         doc: &Doc<'_>,
         message: &Message<'_>,
         live: Option<&Live>,
         to: &Destination,
         vault: &Vault,
     ) -> Result<Edits, Denial> {
-        let mut tools: Vec<&str> = Vec::new();
-        let mut arguments = Vec::new();
+        let mut tools = SmallVec::<[&str; 1]>::new();
+        let mut arguments = SmallVec::<[_; 1]>::new();
         for call in &message.calls {
             if let CallKind::Tool { name, arguments: Some(given) } = &call.kind {
                 tools.push(name);
@@ -462,6 +487,7 @@ impl Gate {
         reply: Reply,
     ) -> Result<Cleared, Refused> {
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
+        let judged_from = ticket.judging_since();
         let (mut entry, open) = ticket.into_parts();
         entry.decision = Decision::Allow;
         let injected = entry.credentials_injected.len();
@@ -473,6 +499,7 @@ impl Gate {
                     receipt,
                     request_id,
                     arrived,
+                    judged_from,
                     decided_at: self.clock.mono(),
                     answered_at: None,
                     body: admitted.body,
@@ -495,6 +522,7 @@ impl Gate {
 
     async fn refuse_as(&self, ticket: Ticket, denial: Denial, reply: Reply) -> Refused {
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
+        let judged_from = ticket.judging_since();
         let (mut entry, _open) = ticket.into_parts();
         let row = denial.code.row();
         entry.decision = if denial.code == Code::EscalationRequired {
@@ -512,7 +540,7 @@ impl Gate {
         let took = Duration::from_micros(outcome.latency_us);
         self.count_denial(denial.code);
         self.metrics.request_took(took);
-        self.metrics.arbiter_took(took);
+        self.metrics.arbiter_took(Duration::from_micros(self.clock.mono().since(judged_from)));
         Refused { denial, request_id, id: reply.id, form: reply.form, warnings: reply.warnings }
     }
 
@@ -565,7 +593,7 @@ impl Gate {
             (None, true) => Completion::Completed,
             (None, false) => Completion::ClientGone,
         };
-        let deciding_us = cleared.decided_at.since(cleared.arrived.mono);
+        let deciding_us = cleared.decided_at.since(cleared.judged_from);
         let upstream_us = cleared.answered_at.map(|at| at.since(cleared.decided_at));
         self.metrics.request_took(Duration::from_micros(latency_us));
         self.metrics.arbiter_took(Duration::from_micros(deciding_us));
@@ -625,7 +653,7 @@ impl Cleared {
     }
 
     /// What the answer must not show.
-    pub fn scrub(&self) -> Option<&Arc<Patterns>> {
+    pub fn scrub(&self) -> Option<&Watch> {
         self.scrub.as_ref()
     }
 
@@ -655,6 +683,10 @@ fn store_unavailable() -> Denial {
         .retry_after(RETRY_SECS)
 }
 
+fn unknown_agent() -> Denial {
+    Denial::new(Code::AgentUnknown, "the token's agent is not registered here")
+}
+
 fn not_yours() -> Denial {
     Denial::new(
         Code::AgentMismatch,
@@ -664,7 +696,8 @@ fn not_yours() -> Denial {
 
 fn token_denial(error: TokenError) -> Denial {
     let code = if error == TokenError::Expired { Code::TokenExpired } else { Code::TokenInvalid };
-    Denial::new(code, format!("{error}: get a new token"))
+    let advice = if error.is_passing() { "try again later" } else { "get a new token" };
+    Denial::new(code, format!("{error}: {advice}"))
 }
 
 /// Gives a refusal that waits for a person the id under which it is on record.
@@ -674,58 +707,4 @@ fn escalated(denial: Denial, ticket: &Ticket) -> Denial {
     } else {
         denial
     }
-}
-
-/// The id to echo: of the one request in the message.
-fn echoed_id(message: &Message<'_>) -> Option<String> {
-    match message.calls.as_slice() {
-        [call] if !message.batch && call.is_request() => call.id.map(|id| id.raw().to_owned()),
-        _ => None,
-    }
-}
-
-/// What a server owes for this message: a response if any of it is a request.
-fn due(message: &Message<'_>) -> Due {
-    if message.calls.iter().any(Call::is_request) { Due::Rpc } else { Due::Anything }
-}
-
-/// In which form this message's refusal reaches its sender.
-fn form(style: RefusalStyle, message: &Message<'_>, era: Era) -> Form {
-    match (style, message.calls.as_slice()) {
-        (RefusalStyle::Result, [call]) if !message.batch => {
-            if call.is_notification() || call.is_response() {
-                Form::Accepted
-            } else if matches!(call.kind, CallKind::Tool { .. }) {
-                Form::ToolResult { modern: era == Era::Modern }
-            } else {
-                Form::RpcError
-            }
-        }
-        (RefusalStyle::Http | RefusalStyle::Result, _) => Form::Http,
-    }
-}
-
-/// What the agent is told of a budget or a time that runs out.
-fn warnings(live: &Live, threshold_pct: f64, now: Now) -> Vec<String> {
-    let order = &live.order;
-    let mut warnings = Vec::new();
-    let remaining = order.call_budget.saturating_sub(live.with(|usage| usage.calls_made));
-    if is_low(remaining, order.call_budget, threshold_pct) {
-        warnings.push(format!("budget_remaining={remaining}, budget_total={}", order.call_budget));
-    }
-    let limit_secs = u64::try_from(order.expires_at.0.saturating_sub(order.created_at.0))
-        .unwrap_or(0)
-        / 1_000_000;
-    let remaining_secs = live.deadline.since(now.mono) / 1_000_000;
-    if is_low(remaining_secs, limit_secs, threshold_pct) {
-        warnings
-            .push(format!("time_remaining_secs={remaining_secs}, time_limit_secs={limit_secs}"));
-    }
-    warnings
-}
-
-/// Whether `remaining` is at or below the given percentage of `total`.
-#[expect(clippy::cast_precision_loss, reason = "a warning's threshold may be off by one in 2^53")]
-fn is_low(remaining: u64, total: u64, threshold_pct: f64) -> bool {
-    remaining as f64 * 100.0 <= total as f64 * threshold_pct
 }

@@ -1,29 +1,46 @@
 //! Who is calling: from a bearer token to a principal that is proved.
 //!
 //! A token is looked at in this order: its size, its form (three strict base64url parts, strict JSON
-//! in the first two, RFC 7515 and RFC 7519), the issuer it names, the one algorithm that this
-//! issuer's key allows (never the token's own choice, RFC 8725 section 3.1), the signature, the
-//! claims. No URL from a token is ever fetched. A token that passed is remembered by its hash until
-//! it expires, so that its signature is checked once.
+//! in the first two, RFC 7515 and RFC 7519), the issuer it names, the one key of that issuer that it
+//! means, and whether that key allows the algorithm (never the token's own choice, RFC 8725 section
+//! 3.1), the signature, the claims. No URL from a token is ever fetched. A token that passed is
+//! remembered by its hash until it ends, or the key that proved it is withdrawn, or its issuer must
+//! be asked again; so a signature is checked once.
 
-pub mod jwt;
+mod claims;
+mod discovery;
+mod fetch;
+mod introspect;
+mod issuer;
+mod jwks;
+mod jwt;
+mod keys;
 pub mod mint;
-pub mod remembered;
+mod remembered;
 
 use std::sync::Arc;
 
+use blake3::Hash;
 use jsonwebtoken::{Algorithm, DecodingKey};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
-use crate::firewall::agent::{AgentId, Principal};
-use crate::firewall::time::Timestamp;
-use jwt::{Claims, Compact};
+use crate::clock::Clock;
+use crate::config;
+use crate::firewall::agent::Principal;
+use crate::firewall::time::{Mono, Now};
+use crate::mcp::json::Doc;
+use claims::{Terms, required};
+use fetch::Fetcher;
+use issuer::{Issuer, Proof};
+use jwt::{Compact, malformed};
 use remembered::Remembered;
 
 /// Tokens longer than this are refused unread.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-/// How far clocks may be apart, for `iat` and `nbf`.
-const LEEWAY_SECS: i64 = 60;
+/// Tokens remembered, in each of two generations.
+const REMEMBERED: usize = 65_536;
 
 /// The issuer named in tokens that Arbiter mints.
 pub const OWN_ISSUER: &str = "arbiter";
@@ -43,92 +60,203 @@ pub enum TokenError {
     Type,
     #[error("the token's issuer is not trusted here")]
     Issuer,
+    #[error("the token's key is not one that its issuer publishes")]
+    Key,
+    #[error("the token does not say which of its issuer's keys signed it")]
+    WhichKey,
+    #[error("the keys of the token's issuer are not known yet")]
+    NoKeys,
     #[error("the token's signature does not match")]
     Signature,
     #[error("a claim is missing or of the wrong type")]
     Claims,
+    #[error("the token is for another audience")]
+    Audience,
+    #[error("the token is bound to a proof that is not supported here")]
+    Bound,
     #[error("the token is not valid yet")]
     NotYet,
     #[error("the token has expired")]
     Expired,
+    #[error("the token's issuer says that it is not active")]
+    Inactive,
+    #[error("the token's issuer does not answer")]
+    Unanswered,
+}
+
+impl TokenError {
+    /// Whether the same token may be good later: the fault is not the token's.
+    pub fn is_passing(self) -> bool {
+        matches!(self, Self::NoKeys | Self::Unanswered)
+    }
+}
+
+/// A proof and who must keep it true.
+#[derive(Clone)]
+struct Known {
+    proof: Proof,
+    issuer: Option<Arc<Issuer>>,
 }
 
 /// Verifies tokens and remembers those that passed.
 pub struct Identity {
     own_key: DecodingKey,
-    remembered: Remembered,
+    own_terms: Terms,
+    issuers: Vec<Arc<Issuer>>,
+    remembered: Remembered<Arc<Known>>,
+    /// Ends with this value.
+    upkeep: JoinSet<()>,
 }
 
 impl Identity {
+    /// Knows Arbiter's own tokens only.
     pub fn new(signing_secret: &[u8]) -> Self {
-        Self { own_key: DecodingKey::from_secret(signing_secret), remembered: Remembered::new() }
+        Self {
+            own_key: DecodingKey::from_secret(signing_secret),
+            own_terms: Terms {
+                issuer: OWN_ISSUER.to_owned(),
+                audiences: None,
+                agent_claim: "agent_id".to_owned(),
+                groups_claim: "groups".to_owned(),
+            },
+            issuers: Vec::new(),
+            remembered: Remembered::new(REMEMBERED),
+            upkeep: JoinSet::new(),
+        }
     }
 
-    /// Proves who stands behind `token`.
-    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Principal>, TokenError> {
+    /// Knows the tokens of identity providers, too; fetches their keys on `runtime` and waits for
+    /// none of them.
+    pub fn with_issuers(
+        signing_secret: &[u8],
+        settings: &config::Oauth,
+        clock: &Clock,
+        runtime: &Handle,
+    ) -> Result<Self, reqwest::Error> {
+        let mut identity = Self::new(signing_secret);
+        if settings.issuers.is_empty() {
+            return Ok(identity);
+        }
+        let fetcher = Fetcher::new()?;
+        for issuer in &settings.issuers {
+            let ttl_secs = settings.jwks_cache_ttl_secs;
+            let issuer = Arc::new(Issuer::new(issuer, ttl_secs, &fetcher, clock, runtime));
+            if let Some(keys) = issuer.keys() {
+                identity.upkeep.spawn_on(Arc::clone(keys).keep_fresh(), runtime);
+            }
+            identity.issuers.push(issuer);
+        }
+        Ok(identity)
+    }
+
+    /// What is known of a token without any work: `None` if it must be verified.
+    pub fn remembered(&self, token: &str, now: Now) -> Option<Result<Arc<Principal>, TokenError>> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Some(Err(TokenError::TooLong));
+        }
+        self.recall(&blake3::hash(token.as_bytes()), now)
+    }
+
+    fn recall(&self, hash: &Hash, now: Now) -> Option<Result<Arc<Principal>, TokenError>> {
+        let known = self.remembered.get(hash)?;
+        if let Some(issuer) = &known.issuer {
+            issuer.touch(now.mono);
+        }
+        let proof = &known.proof;
+        let withdrawn = proof.key.as_ref().is_some_and(|key| key.is_withdrawn());
+        if withdrawn || now.mono >= proof.holds_until {
+            self.remembered.forget(hash);
+            return None;
+        }
+        Some(if now.wall < proof.principal.expires_at {
+            Ok(Arc::clone(&proof.principal))
+        } else {
+            Err(TokenError::Expired)
+        })
+    }
+
+    /// Proves who stands behind `token`. Waits only for an issuer, and for none whose key is known.
+    pub async fn verify(&self, token: &str, now: Now) -> Result<Arc<Principal>, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong);
         }
-        let key = blake3::hash(token.as_bytes());
-        if let Some(principal) = self.remembered.get(&key) {
-            return if now < principal.expires_at {
-                Ok(principal)
-            } else {
-                Err(TokenError::Expired)
-            };
+        let hash = blake3::hash(token.as_bytes());
+        if let Some(known) = self.recall(&hash, now) {
+            return known;
         }
-        let principal = Arc::new(self.verify_anew(token, now)?);
-        self.remembered.insert(key, principal.clone());
+        let known = match Compact::split(token) {
+            Ok(compact) => self.prove(token, &hash, &compact, now).await?,
+            // It may be a token that only its issuer can read.
+            Err(TokenError::Malformed) => self.ask_all(token, &hash, now).await?,
+            Err(error) => return Err(error),
+        };
+        let principal = Arc::clone(&known.proof.principal);
+        self.remembered.insert(hash, Arc::new(known));
         Ok(principal)
     }
 
-    fn verify_anew(&self, token: &str, now: Timestamp) -> Result<Principal, TokenError> {
-        let compact = Compact::split(token)?;
-        compact.check_header()?;
-        let claims = compact.claims()?;
-        if claims.issuer != OWN_ISSUER {
-            return Err(TokenError::Issuer);
+    async fn prove(
+        &self,
+        token: &str,
+        hash: &Hash,
+        compact: &Compact<'_>,
+        now: Now,
+    ) -> Result<Known, TokenError> {
+        let payload = compact.payload()?;
+        let doc = Doc::parse(&payload).map_err(malformed)?;
+        let named = claims::issuer(doc.root())?;
+        if named == OWN_ISSUER {
+            let principal = Arc::new(self.prove_own(compact, &doc, now)?);
+            let proof = Proof { principal, key: None, holds_until: Mono(u64::MAX) };
+            return Ok(Known { proof, issuer: None });
         }
+        let issuer = self.issuers.iter().find(|issuer| issuer.is(&named));
+        let issuer = issuer.ok_or(TokenError::Issuer)?;
+        let proof = issuer.verify((token, hash), compact, doc.root(), now).await?;
+        Ok(Known { proof, issuer: Some(Arc::clone(issuer)) })
+    }
+
+    fn prove_own(
+        &self,
+        compact: &Compact<'_>,
+        doc: &Doc<'_>,
+        now: Now,
+    ) -> Result<Principal, TokenError> {
         if compact.algorithm != Algorithm::HS256 {
             return Err(TokenError::Algorithm);
         }
         compact.verify(&self.own_key)?;
-        principal(claims, now)
+        let expires_at = required(claims::expiry(doc.root())?)?;
+        let principal = claims::principal(doc.root(), &self.own_terms, expires_at, now.wall)?;
+        required(principal.agent)?;
+        Ok(principal)
     }
-}
 
-/// Judges the claims of a token whose signature has been checked.
-fn principal(claims: Claims, now: Timestamp) -> Result<Principal, TokenError> {
-    let now_secs = now.as_secs();
-    let ahead = now_secs.saturating_add(LEEWAY_SECS);
-    if claims.not_before.is_some_and(|t| t > ahead) || claims.issued_at.is_some_and(|t| t > ahead) {
-        return Err(TokenError::NotYet);
+    /// Asks every issuer that may know an opaque token; the first yes counts.
+    async fn ask_all(&self, token: &str, hash: &Hash, now: Now) -> Result<Known, TokenError> {
+        let mut failed = TokenError::Malformed;
+        for issuer in self.issuers.iter().filter(|issuer| issuer.knows_opaque_tokens()) {
+            match issuer.introspect((token, hash), now).await {
+                Ok(proof) => return Ok(Known { proof, issuer: Some(Arc::clone(issuer)) }),
+                // One that does not answer may be the one that knows.
+                Err(error) if !failed.is_passing() => failed = error,
+                Err(_) => {}
+            }
+        }
+        Err(failed)
     }
-    if claims.expires_at <= now_secs {
-        return Err(TokenError::Expired);
-    }
-    let agent = match claims.agent {
-        Some(text) => Some(AgentId::parse(&text).ok_or(TokenError::Claims)?),
-        None => return Err(TokenError::Claims),
-    };
-    Ok(Principal {
-        subject: claims.subject.into(),
-        groups: Vec::new(),
-        scopes: Vec::new(),
-        issuer: claims.issuer,
-        agent,
-        token_id: claims.token_id,
-        expires_at: Timestamp::from_secs(claims.expires_at),
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use futures::FutureExt as _;
     use jsonwebtoken::{EncodingKey, crypto};
 
     use super::*;
+    use crate::firewall::agent::AgentId;
+    use crate::firewall::time::Timestamp;
 
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
     const NOW: i64 = 1_800_000_000;
@@ -145,11 +273,22 @@ mod tests {
         format!(r#"{{"iss":"arbiter","sub":"u","agent_id":"{AGENT}","jti":"j"{tail}}}"#)
     }
 
+    fn at(secs: i64) -> Now {
+        Now { wall: Timestamp::from_secs(secs), mono: Mono(0) }
+    }
+
+    /// Nothing here has an issuer to wait for.
+    fn verify(identity: &Identity, token: &str, now: Now) -> Result<Arc<Principal>, TokenError> {
+        identity.verify(token, now).now_or_never().expect("no waiting")
+    }
+
     fn check(token: &str, expected: Result<(), TokenError>) {
         let identity = Identity::new(SECRET);
-        let now = Timestamp::from_secs(NOW);
-        assert_eq!(identity.verify(token, now).map(|_| ()), expected, "{token}");
-        assert_eq!(identity.verify(token, now).map(|_| ()), expected, "second time: {token}");
+        assert_eq!(verify(&identity, token, at(NOW)).map(|_| ()), expected, "{token}");
+        assert_eq!(verify(&identity, token, at(NOW)).map(|_| ()), expected, "again: {token}");
+        let remembered = identity.remembered(token, at(NOW));
+        let known = expected.is_ok() || expected == Err(TokenError::TooLong);
+        assert_eq!(remembered.is_some(), known, "only what passed is remembered: {token}");
     }
 
     const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
@@ -159,11 +298,13 @@ mod tests {
         let good = token(HEADER, &claims(&format!(r#","exp":{}"#, NOW + 5)), SECRET);
         check(&good, Ok(()));
         let identity = Identity::new(SECRET);
-        let who = identity.verify(&good, Timestamp::from_secs(NOW)).unwrap();
+        let who = verify(&identity, &good, at(NOW)).unwrap();
         assert_eq!(who.agent, AgentId::parse(AGENT));
         assert_eq!(&*who.subject, "u");
-        let later = Timestamp::from_secs(NOW + 5);
-        assert_eq!(identity.verify(&good, later), Err(TokenError::Expired), "remembered or not");
+        let later = at(NOW + 5);
+        assert_eq!(verify(&identity, &good, later), Err(TokenError::Expired), "though remembered");
+        let fresh = Identity::new(SECRET);
+        assert_eq!(verify(&fresh, &good, later), Err(TokenError::Expired), "and if not");
     }
 
     #[test]

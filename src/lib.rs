@@ -49,6 +49,7 @@ pub mod decode;
 pub mod demo;
 pub mod firewall;
 pub mod gate;
+pub mod http_client;
 pub mod identity;
 pub mod mcp;
 pub mod metrics;

@@ -39,11 +39,8 @@ fn serve_calls(serve: &cli::Serve) -> anyhow::Result<Exit> {
 
 fn show(shown: &cli::Demo) -> anyhow::Result<Exit> {
     telemetry::init(&shown.log.log_level, shown.log.log_format.into())?;
-    let options = demo::Options {
-        once: shown.once,
-        proxy_port: shown.port,
-        admin_port: shown.admin_port,
-    };
+    let options =
+        demo::Options { once: shown.once, proxy_port: shown.port, admin_port: shown.admin_port };
     let fine = demo::run(options, &mut std::io::stdout())?;
     Ok(if fine { Exit::Fine } else { Exit::No })
 }

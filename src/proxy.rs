@@ -4,15 +4,15 @@
 //! only a [`Cleared`] opens the way to the upstream. Every request ends in `logging`, broken-off
 //! ones too.
 
-pub mod guard;
 mod affinity;
+pub mod guard;
 pub mod health;
 mod hygiene;
 pub mod intake;
-mod location;
-pub mod pool;
 pub mod listen;
 pub mod local;
+mod location;
+pub mod pool;
 mod replay;
 mod reply;
 mod response;
@@ -35,8 +35,8 @@ use tracing::{debug, warn};
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Cleared, Ended, Gate};
 use intake::Intake;
-use response::Flow;
 use pool::Way;
+use response::Flow;
 use upstreams::Upstreams;
 
 /// The proxy port's service.
@@ -74,7 +74,6 @@ struct InFlight {
     upstream_status: Option<u16>,
     /// Set when the call failed after it was cleared.
     failed: Option<Denial>,
-    finished: bool,
 }
 
 pub struct Ctx {
@@ -98,7 +97,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         session.set_keepalive(Some(intake::KEEP_ALIVE_SECS));
         session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
-        if self.local.answer(session).await? {
+        if self.local.answer(session, &self.gate).await? {
             ctx.state = State::Local;
             return Ok(true);
         }
@@ -123,13 +122,13 @@ impl ProxyHttp for Gateway {
                     way,
                     upstream_status: None,
                     failed: None,
-                    finished: false,
                 }));
                 Ok(false)
             }
             Err(refused) => {
                 ctx.state = State::Refused;
-                reply::write(session, &refused, self.local.challenge(session, &refused)).await?;
+                let challenge = self.local.challenge(session, &refused, &self.gate);
+                reply::write(session, &refused, challenge).await?;
                 Ok(true)
             }
         }
@@ -200,6 +199,7 @@ impl ProxyHttp for Gateway {
         let interim = response.status.is_informational()
             && response.status != StatusCode::SWITCHING_PROTOCOLS;
         if interim {
+            response::bare(response);
             return Ok(());
         }
         call.upstream_status = Some(response.status.as_u16());
@@ -234,7 +234,6 @@ impl ProxyHttp for Gateway {
         match call.flow.push(body.take(), end_of_stream) {
             Ok(out) => {
                 *body = out;
-                call.finished |= end_of_stream;
                 Ok(None)
             }
             Err(denial) => {
@@ -252,8 +251,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<Option<Bytes>> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
-        call.finished = true;
-        match call.flow.trailers(trailers, call.cleared.scrub()) {
+        match call.flow.trailers(trailers) {
             Ok(held_back) => Ok(held_back),
             Err(denial) => {
                 let reason = denial.message.clone();
@@ -282,7 +280,8 @@ impl ProxyHttp for Gateway {
             }
             return gone;
         }
-        // Pingora closes the connection after a failure; the client is to know before it is used again.
+        // Pingora closes the connection after a failure; the answer must say so, or the client's
+        // next request is lost on it. Only the real session can be told.
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
         session.set_keepalive(None);
         if let Err(e) = reply::write(session, &refused, None).await {
@@ -297,14 +296,16 @@ impl ProxyHttp for Gateway {
         true
     }
 
-    async fn logging(&self, session: &mut Session, _e: Option<&Error>, ctx: &mut Ctx) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
         let state = std::mem::replace(&mut ctx.state, State::Refused);
         if let State::Cleared(call) = state {
-            let InFlight { cleared, flow, upstream_status, failed, finished, .. } = *call;
+            let InFlight { cleared, flow, upstream_status, failed, .. } = *call;
             let scrubbed = flow.scrubbed();
-            self.gate
-                .finish(cleared, &Ended { upstream_status, scrubbed, failed, whole: finished });
+            self.gate.finish(
+                cleared,
+                &Ended { upstream_status, scrubbed, failed, whole: error.is_none() },
+            );
         }
     }
 }

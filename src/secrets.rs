@@ -64,7 +64,8 @@ impl std::fmt::Debug for Environment {
     }
 }
 
-/// Why credentials could not be loaded. Never quotes a value.
+/// Why credentials could not be loaded; the source of the error says what is wrong there. Never
+/// quotes a value.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
     #[error("credentials file `{}` cannot be read", path.display())]
@@ -76,16 +77,16 @@ pub enum SecretsError {
          set `strict_file_mode = false`", path.display()
     )]
     OpenToOthers { path: PathBuf, mode: u32 },
-    #[error("credentials file `{}`: {source}", path.display())]
+    #[error("credentials file `{}`", path.display())]
     File { path: PathBuf, source: ParseError },
     #[error("credentials from the environment: variable `{variable}` {problem}")]
     Variable { variable: String, problem: &'static str },
     #[error("credentials command `{}`: {problem}", program.display())]
     Command { program: PathBuf, problem: String },
-    #[error("credentials command `{}`: {source}", program.display())]
+    #[error("credentials command `{}`", program.display())]
     CommandOutput { program: PathBuf, source: ParseError },
-    #[error(transparent)]
-    Vault(#[from] VaultError),
+    #[error("{place}")]
+    Vault { place: String, source: VaultError },
 }
 
 /// The credentials in force, and how to read them again.
@@ -120,17 +121,22 @@ impl Secrets {
         self.warnings.load_full()
     }
 
-    /// Reads the source again; an error leaves the old set in force. Blocks while it reads. Gives
-    /// back how many credentials there are.
-    pub fn reload(&self, now: Mono) -> Result<usize, SecretsError> {
+    /// Reads the source again; an error leaves the old set in force, also one of `accept`, which is
+    /// shown the new set first. Blocks while it reads. Gives back how many credentials there are.
+    pub fn reload<T, E: From<SecretsError>>(
+        &self,
+        now: Mono,
+        accept: impl FnOnce(&Vault) -> Result<T, E>,
+    ) -> Result<(usize, T), E> {
         let mut loaded_at = self.loaded_at.lock().unwrap_or_else(PoisonError::into_inner);
         // Also after an error: the next try comes with the next turn, not at once.
         *loaded_at = now;
         let (vault, warnings) = read(&self.source)?;
+        let accepted = accept(&vault)?;
         let count = vault.len();
         self.vault.store(Arc::new(vault));
         self.warnings.store(Arc::new(warnings));
-        Ok(count)
+        Ok((count, accepted))
     }
 
     /// Whether the set in force has outlived its time; only what a command said has one.
@@ -171,7 +177,14 @@ fn read(source: &Source) -> Result<(Vault, Vec<String>), SecretsError> {
             })?
         }
     };
-    let vault = Vault::new(secrets)?;
+    let place = || match source {
+        Source::None => "no credentials".to_owned(),
+        Source::File { path, .. } => format!("credentials file `{}`", path.display()),
+        Source::Env { .. } => "credentials from the environment".to_owned(),
+        Source::Command { program, .. } => format!("credentials command `{}`", program.display()),
+    };
+    let vault =
+        Vault::new(secrets).map_err(|source| SecretsError::Vault { place: place(), source })?;
     let short = vault.short_names();
     if !short.is_empty() {
         warnings.push(format!(

@@ -40,11 +40,13 @@ fn check(admin: &Admin, request: &Request) -> Result<(), ApiError> {
     if !needs_key(admin, request.uri().path()) {
         return Ok(());
     }
-    admin.limiter.admit(admin.clock.mono()).map_err(|secs| {
+    let trusted = holds_key(request.headers(), &admin.settings.api_key);
+    let limiter = if trusted { &admin.limiter } else { &admin.wrong_keys };
+    limiter.admit(admin.clock.mono()).map_err(|secs| {
         let message = format!("too many admin requests; try again in {secs} s");
         ApiError::new(Code::RateLimited, message).retry_after(secs)
     })?;
-    if holds_key(request.headers(), &admin.settings.api_key) {
+    if trusted {
         return Ok(());
     }
     tracing::warn!(path = route_of(request.uri().path()), "admin request without the right key");

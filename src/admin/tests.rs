@@ -98,6 +98,7 @@ impl Bench {
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),
             metrics: Arc::new(Metrics::new()),
             limiter: Limiter::new(config.admin.rate_limit_per_minute),
+            wrong_keys: Limiter::new(config.admin.rate_limit_per_minute),
             settings: Settings::of(&config),
             clock,
         });

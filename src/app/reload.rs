@@ -5,15 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::{self, Config, CredentialProvider};
+use crate::credentials::Vault;
 use crate::firewall::rules::Rules;
+use crate::gate::Gate;
 use crate::metrics::Metrics;
+use crate::proxy::upstream::Headers;
 use crate::rulebook::{ReloadError, Rulebook};
 use crate::secrets::{Environment, Secrets, Source};
+
+use super::Templates;
 
 /// How often it is looked whether credentials have outlived their time.
 const LOOK: Duration = Duration::from_secs(1);
@@ -26,7 +32,9 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Reloads {
     pub(super) clock: Clock,
     pub(super) rulebook: Arc<Rulebook>,
-    pub(super) secrets: Arc<Secrets>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) templates: Arc<Templates>,
+    pub(super) headers: Vec<Arc<ArcSwap<Headers>>>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -47,7 +55,7 @@ impl Reloads {
         let mut ticks = tokio::time::interval(LOOK);
         loop {
             ticks.tick().await;
-            if self.secrets.is_due(self.clock.mono()) {
+            if self.gate.secrets.is_due(self.clock.mono()) {
                 self.reload_credentials().await;
             }
         }
@@ -68,12 +76,33 @@ impl Reloads {
     }
 
     async fn reload_credentials(&self) {
-        let (secrets, now) = (self.secrets.clone(), self.clock.mono());
-        match tokio::task::spawn_blocking(move || secrets.reload(now)).await {
-            Ok(Ok(count)) => info!(count, "credentials reloaded"),
-            Ok(Err(error)) => warn!(%error, "credentials not reloaded; the old ones stay in force"),
+        let reloads = self.clone();
+        match tokio::task::spawn_blocking(move || reloads.read_credentials()).await {
+            Ok(Ok(count)) => {
+                for warning in self.gate.secrets.warnings().iter() {
+                    warn!("{warning}");
+                }
+                info!(count, "credentials reloaded");
+            }
+            Ok(Err(error)) => {
+                let error = format!("{error:#}");
+                warn!(%error, "credentials not reloaded; the old ones stay in force");
+            }
             Err(error) => warn!(%error, "credentials not reloaded"),
         }
+    }
+
+    /// Reads credentials again and puts them into the upstream's headers, all or nothing.
+    fn read_credentials(&self) -> Result<usize> {
+        let now = self.clock.mono();
+        let expand = |vault: &Vault| self.templates.expand(vault);
+        let (count, (headers, in_headers)) = self.gate.secrets.reload(now, expand)?;
+        // Looked for before it is sent.
+        self.gate.injected.in_headers(&in_headers);
+        for (in_force, headers) in self.headers.iter().zip(headers) {
+            in_force.store(Arc::new(headers));
+        }
+        Ok(count)
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::print::Out;
 use super::{Env, Exit, Failure};
-use crate::app::{expanded_headers, load_secrets};
+use crate::app::{Templates, load_secrets};
 use crate::clock::Clock;
 use crate::config::{Audit, Backend, Config, Policy, Proxy, Upstream};
 use crate::rulebook::policies_at;
@@ -162,7 +162,8 @@ fn credentials(config: &Config) -> Finding {
         Ok(secrets) => secrets,
         Err(error) => return found(Health::Fail, WHAT, format!("{error:#}")),
     };
-    if let Err(error) = expanded_headers(config, &secrets) {
+    let templates = Templates::of(config);
+    if let Err(error) = templates.and_then(|templates| templates.expand(&secrets.vault())) {
         return found(Health::Fail, WHAT, format!("{error:#}"));
     }
     let count = secrets.vault().len();

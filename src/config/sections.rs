@@ -171,7 +171,8 @@ fn oauth(mut s: Section<'_>) -> Read<Oauth> {
     let mut issuers: Vec<Issuer> = Vec::new();
     for (n, table) in s.tables("issuers").into_iter().enumerate() {
         let path = format!("oauth.issuers[{n}]");
-        let Some(issuer) = issuer(Section::new(path, table, s.problems())) else { continue };
+        let section = Section::new(path, table, s.problems());
+        let Some(issuer) = issuer(section, resource.as_deref()) else { continue };
         let twin =
             |other: &Issuer| other.name == issuer.name || other.issuer_url == issuer.issuer_url;
         if issuers.iter().any(twin) {
@@ -182,16 +183,18 @@ fn oauth(mut s: Section<'_>) -> Read<Oauth> {
     (Oauth { jwks_cache_ttl_secs, resource, issuers }, s.finish())
 }
 
-fn issuer(mut s: Section<'_>) -> Option<Issuer> {
+fn issuer(mut s: Section<'_>, resource: Option<&str>) -> Option<Issuer> {
     let name = s.text("name");
     let allow_http = s.flag("allow_http", false);
     let fetched = |text: &str| values::provider_url(text, allow_http);
-    // Only compared with a token's `iss`, never fetched.
     let issuer_url = s.parsed("issuer_url", |text| values::url(text).map(|_| text.to_owned()));
     let jwks_uri = s.parsed("jwks_uri", fetched);
-    let audiences = s.list("audiences").unwrap_or_default();
+    let audiences =
+        s.list("audiences").unwrap_or_else(|| resource.map(str::to_owned).into_iter().collect());
     let agent_claim = s.text_or("agent_claim", "agent_id");
     let groups_claim = s.text_or("groups_claim", "groups");
+    let auto_register = s.flag("auto_register", false);
+    let auto_register_max = s.number("auto_register_max", 1_000, 1..=100_000);
     let url = s.parsed("introspection_url", fetched);
     let client_id = s.text("client_id");
     let client_secret = s.secret("client_secret");
@@ -201,11 +204,19 @@ fn issuer(mut s: Section<'_>) -> Option<Issuer> {
     if issuer_url.is_none() {
         s.problem("issuer_url", None, "is missing; give the exact `iss` of its tokens");
     }
-    if jwks_uri.is_none() && url.is_none() {
-        s.problem("jwks_uri", None, "is missing; give `jwks_uri` or `introspection_url`");
+    if let (None, None, Some(issuer_url)) = (&jwks_uri, &url, &issuer_url)
+        && let Err(problem) = discoverable(issuer_url, allow_http)
+    {
+        let advice = "give `jwks_uri` or `introspection_url`";
+        s.problem(
+            "issuer_url",
+            None,
+            format!("cannot tell where its keys are: {problem}; {advice}"),
+        );
     }
     if audiences.is_empty() {
-        let problem = "is empty; name at least one audience, or any token of this issuer would do";
+        let problem = "is empty; name at least one audience or set `oauth.resource`, or any token \
+                       of this issuer would do";
         s.problem("audiences", None, problem);
     }
     let introspection = match (url, client_id, client_secret) {
@@ -229,10 +240,18 @@ fn issuer(mut s: Section<'_>) -> Option<Issuer> {
         issuer_url: issuer_url?,
         jwks_uri,
         audiences,
+        allow_http,
         agent_claim,
         groups_claim,
         introspection,
+        auto_register: auto_register.then_some(auto_register_max),
     })
+}
+
+/// Whether metadata can be fetched from below an issuer's URL (RFC 8414 section 2).
+fn discoverable(issuer_url: &str, allow_http: bool) -> Result<(), String> {
+    values::provider_url(issuer_url, allow_http)?;
+    if issuer_url.contains('?') { Err("it holds a query (`?`)".to_owned()) } else { Ok(()) }
 }
 
 fn policy(mut s: Section<'_>) -> Read<Policy> {

@@ -252,13 +252,26 @@ fn an_issuer_must_be_complete() {
     good(&issuer("jwks_uri = \"https://i.example/k\""), &[]);
     good(&issuer("jwks_uri = \"http://127.0.0.1:9/k\""), &[]);
     good(&issuer("allow_http = true\njwks_uri = \"http://keycloak:8080/k\""), &[]);
-    says(&issuer(""), &["oauth.issuers[0].jwks_uri", "introspection_url"]);
+    good(&issuer(""), &[]);
+    let plain = issuer("").replace("https://i.example", "http://keycloak:8080");
+    says(&plain, &["oauth.issuers[0].issuer_url", "plain http", "jwks_uri", "introspection_url"]);
+    says(&issuer("").replace("i.example", "i.example/?a"), &["issuer_url", "query"]);
+    good(&(plain + "allow_http = true"), &[]);
+    says(&issuer("audiences = []").replacen("audiences = [\"a\"]\n", "", 1), &["audiences"]);
     says(&issuer("jwks_uri = \"http://keycloak:8080/k\""), &["plain http", "allow_http"]);
+    let enrols = |more: &str| good(&issuer(more), &[]).oauth.issuers[0].auto_register;
+    assert_eq!((enrols(""), enrols("auto_register = true")), (None, Some(1_000)));
+    assert_eq!(enrols("auto_register = true\nauto_register_max = 2"), Some(2));
+    says(&issuer("auto_register_max = 0"), &["1 to 100000"]);
     says(&issuer("jwks_url = \"https://i.example/k\""), &["`oauth.issuers[0].jwks_uri`"]);
     says(&issuer("introspection_url = \"https://i.example/i\""), &["client_secret"]);
     let two = issuer("jwks_uri = \"https://i.example/k\"\n").repeat(2);
     says(&two, &["two issuers"]);
-    says("[[oauth.issuers]]\nname = \"i\"", &["issuer_url", "audiences", "jwks_uri"]);
+    says("[[oauth.issuers]]\nname = \"i\"", &["issuer_url", "audiences"]);
+    let borrowed = issuer("").replace("audiences = [\"a\"]", "");
+    says(&borrowed, &["audiences", "oauth.resource"]);
+    let config = good(&format!("[oauth]\nresource = \"https://r.example/mcp\"\n{borrowed}"), &[]);
+    assert_eq!(config.oauth.issuers[0].audiences, ["https://r.example/mcp"]);
     says("[oauth]\nissuers = 3", &["[[oauth.issuers]]"]);
 }
 

@@ -87,7 +87,7 @@ pub(super) fn url(text: &str) -> Result<Uri, String> {
 }
 
 /// A URL over which keys or tokens are fetched: https, or plain http within this machine.
-pub(super) fn provider_url(text: &str, allow_http: bool) -> Result<String, String> {
+pub fn provider_url(text: &str, allow_http: bool) -> Result<String, String> {
     let uri = url(text)?;
     let local = uri.host().is_some_and(is_loopback);
     if uri.scheme_str() == Some("http") && !local && !allow_http {

@@ -102,9 +102,14 @@ pub(super) fn forms(secret: &[u8]) -> Vec<Form> {
 
 /// `text` as the inside of a JSON string, as most writers put it.
 pub(super) fn json_escaped(text: &str) -> Zeroizing<String> {
-    let quoted = Zeroizing::new(serde_json::Value::from(text).to_string());
-    let inner = quoted.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or_default();
-    Zeroizing::new(inner.to_owned())
+    /// What a byte takes at most, as `\\u0000`.
+    const LONGEST_ESCAPE: usize = 6;
+    // Sized beforehand, so that no copy of a secret is left behind by growing.
+    let mut quoted = Zeroizing::new(Vec::with_capacity(text.len() * LONGEST_ESCAPE + 2));
+    // Writing into memory does not fail.
+    let _written = serde_json::to_writer(&mut *quoted, text);
+    let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+    Zeroizing::new(std::str::from_utf8(inner).unwrap_or_default().to_owned())
 }
 
 /// The characters of an encoding that `secret` determines when `lead` bytes stand before it, then

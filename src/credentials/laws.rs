@@ -196,7 +196,9 @@ proptest! {
     ) {
         let Some(encoded) = encoding.of(&secret) else { return Ok(()) };
         // The first bytes of a secret may leave; the replacement must not complete it by chance.
-        prop_assume!(!encoded.contains('['));
+        if encoded.contains('[') {
+            return Ok(());
+        }
         // Inside a JSON string, so what JSON would not let stand there is escaped.
         let inner = |text: &str| json_inner(text);
         let (first, second) = match split {

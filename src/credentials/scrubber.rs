@@ -66,6 +66,17 @@ impl Scrubber {
         self.replaced
     }
 
+    /// What is looked for.
+    pub fn patterns(&self) -> &Arc<Patterns> {
+        &self.patterns
+    }
+
+    /// Looks for more from here on: `patterns` must find all that those before it did. A number that
+    /// only the new ones find is replaced without quotes.
+    pub fn look_for(&mut self, patterns: Arc<Patterns>) {
+        self.patterns = patterns;
+    }
+
     /// Takes a chunk; gives back all that can go.
     pub fn push(&mut self, chunk: Bytes) -> Bytes {
         if chunk.is_empty() || (self.patterns.is_empty() && self.held.0.is_empty()) {

@@ -115,6 +115,16 @@ impl SseScrubber {
         self.replaced
     }
 
+    /// What is looked for.
+    pub fn patterns(&self) -> &Arc<Patterns> {
+        &self.patterns
+    }
+
+    /// Looks for more from here on: `patterns` must find all that those before it did.
+    pub fn look_for(&mut self, patterns: Arc<Patterns>) {
+        self.patterns = patterns;
+    }
+
     /// Takes a chunk; gives back all events that can go.
     pub fn push(&mut self, chunk: Bytes) -> Result<Bytes, EventTooLarge> {
         if self.patterns.is_empty() {

@@ -4,11 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rmcp::handler::server::wrapper::Parameters;
+use rmcp::model::{CallToolResult, ContentBlock};
 use rmcp::schemars::{self, JsonSchema};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ServerHandler, tool, tool_handler, tool_router};
 use serde::Deserialize;
+
+use super::echoes::echoes;
 
 #[derive(Deserialize, JsonSchema)]
 struct Path {
@@ -64,14 +67,13 @@ impl Tools {
         format!("sending {amount} euros to {to} costs 1 euro")
     }
 
-    /// Echoes what it must keep to itself, as a careless server would.
+    /// Echoes what it must keep to itself, in the twelve ways in which careless servers have done
+    /// it, each in a content item of its own.
     #[tool(description = "Gets a report from a service that needs a key")]
-    async fn get_report(&self, Parameters(Login { token }): Parameters<Login>) -> String {
-        use base64::Engine;
-        use base64::engine::general_purpose::STANDARD;
-        let encoded = STANDARD.encode(&token);
-        let reversed: Vec<String> = token.bytes().map(|b| format!("{b:02x}")).collect();
-        format!("report (debug: key={token} base64={encoded} hex={})", reversed.concat())
+    async fn get_report(&self, Parameters(Login { token }): Parameters<Login>) -> CallToolResult {
+        let report = std::iter::once("report: all is well".to_owned());
+        let debug = echoes(&token).into_iter().map(|(way, echo)| format!("debug {way}: {echo}"));
+        CallToolResult::success(report.chain(debug).map(ContentBlock::text).collect())
     }
 }
 

@@ -218,7 +218,7 @@ fn granted(
                     (&order.authorized_methods, Code::MethodNotAuthorized, "authorized_methods")
                 }
             };
-            if whitelist::lists_data(list, *what, target) {
+            if whitelist::lists_data(list, *what, target, terms.wildcard) {
                 return Ok(());
             }
             Err(Denial::new(
@@ -367,3 +367,6 @@ fn fits_intent(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,6 +122,7 @@ pub struct PolicySet {
     policies: Vec<Policy>,
     index: Index,
     version: String,
+    scopes_asked: BTreeSet<String>,
 }
 
 impl PolicySet {
@@ -143,7 +144,10 @@ impl PolicySet {
         }
         let mut version = hasher.finalize().to_hex().to_string();
         version.truncate(16);
-        Self { index: Index::of(&policies), policies, version }
+        let allows = policies.iter().filter(|policy| policy.effect == Effect::Allow);
+        let scopes_asked = allows.flat_map(|policy| &policy.principal_match.scopes).cloned();
+        let scopes_asked = scopes_asked.collect();
+        Self { index: Index::of(&policies), policies, version, scopes_asked }
     }
 
     pub fn len(&self) -> usize {
@@ -192,6 +196,11 @@ impl PolicySet {
 
     /// Whether some arguments would be allowed: whether a list shows this tool to this caller.
     pub fn could_allow(&self, facts: &Facts<'_>, target: Target<'_>) -> bool {
+        self.would_allow(facts, target).is_some()
+    }
+
+    /// The policy that would allow some arguments.
+    pub fn would_allow(&self, facts: &Facts<'_>, target: Target<'_>) -> Option<&Policy> {
         let speaks = |policy: &Policy| match (policy.effect, target) {
             (Effect::Allow, Target::Tool(_) | Target::ToolAt(..)) => true,
             // Constraints on a refusal may be evaded by the right arguments.
@@ -205,7 +214,7 @@ impl PolicySet {
         let best = self.best(target, facts, |policy| {
             speaks(policy) && policy.is_about(facts, Scopes::Needed).is_ok()
         });
-        best.is_some_and(|policy| policy.effect == Effect::Allow)
+        best.filter(|policy| policy.effect == Effect::Allow)
     }
 
     /// The scopes of the allow policy that would decide a refused call if only the token had them.
@@ -231,10 +240,7 @@ impl PolicySet {
 
     /// The scopes that allow policies ask for: what a client may need to request.
     pub fn scopes_asked(&self) -> impl Iterator<Item = &str> {
-        let allows = self.policies.iter().filter(|policy| policy.effect == Effect::Allow);
-        let scopes: BTreeSet<&str> =
-            allows.flat_map(|policy| &policy.principal_match.scopes).map(String::as_str).collect();
-        scopes.into_iter()
+        self.scopes_asked.iter().map(String::as_str)
     }
 
     /// The policy of the highest rank that `fits`, among those that name the target.

@@ -1,105 +1,196 @@
-//! Which secrets a session's responses are scrubbed of: all that were put into its calls so far.
+//! Which secrets responses are scrubbed of: all that were put into a session's calls so far.
 //!
-//! A server may give back in one response what it was sent in an earlier request, so the set only
-//! grows while the session lives. What was injected before a restart is not known; a session from
-//! before counts as having been given all that it is authorised for.
+//! A server may give back in one response what it was sent in another request, so a session's set
+//! only grows while it lives; a response that is still under way is scrubbed of what was added since
+//! it began. Responses to requests without a session are scrubbed of what any session of their agent
+//! was given, or leaving the session out would be a way around. What was injected before a restart
+//! is not known; a session from before counts as having been given all that it is authorised for.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 
 use crate::credentials::{Patterns, Secret, Vault};
+use crate::firewall::agent::AgentId;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 use crate::secrets::PatternCache;
 
-/// The secrets of one session and the patterns that find them.
-#[derive(Clone)]
+/// How many values of the configured headers are remembered; a rotated one is soon worth nothing.
+const MOST_IN_HEADERS: usize = 64;
+
+/// A set of secrets and the patterns that find them.
+#[derive(Debug)]
 struct Known {
-    secrets: Vec<Arc<Secret>>,
-    patterns: Arc<Patterns>,
+    secrets: Mutex<Vec<Arc<Secret>>>,
+    patterns: ArcSwap<Patterns>,
+}
+
+/// What a response must not show. It may grow while the response passes.
+#[derive(Clone, Debug)]
+pub struct Watch(Arc<Known>);
+
+struct OfSession {
+    agent: AgentId,
+    known: Arc<Known>,
 }
 
 /// The secrets of every session that was given any.
 pub struct Injected {
     started: Timestamp,
-    /// Those that every upstream request carries.
-    always: Known,
-    by_session: DashMap<SessionId, Known>,
+    /// Those of the headers that every upstream request carries.
+    always: Arc<Known>,
+    by_session: DashMap<SessionId, OfSession>,
+    by_agent: DashMap<AgentId, Arc<Known>>,
     cache: PatternCache,
 }
 
 impl Known {
     fn of(secrets: Vec<Arc<Secret>>, cache: &PatternCache) -> Self {
-        let patterns = cache.get(&secrets);
-        Self { secrets, patterns }
+        let patterns = ArcSwap::new(cache.get(&secrets));
+        Self { secrets: Mutex::new(secrets), patterns }
     }
 
-    fn holds(&self, secret: &Arc<Secret>) -> bool {
-        self.secrets.iter().any(|known| {
-            Arc::ptr_eq(known, secret) || known.value.expose() == secret.value.expose()
-        })
+    fn secrets(&self) -> Vec<Arc<Secret>> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn with(&self, more: &[Arc<Secret>], cache: &PatternCache) -> Option<Self> {
-        let new: Vec<_> = more.iter().filter(|secret| !self.holds(secret)).cloned().collect();
-        if new.is_empty() {
-            return None;
+    /// Adds what is not there yet, and forgets the oldest beyond `most`.
+    fn grow(&self, more: &[Arc<Secret>], most: usize, cache: &PatternCache) {
+        if more.is_empty() {
+            return;
         }
-        Some(Self::of(self.secrets.iter().cloned().chain(new).collect(), cache))
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        if merge(&mut secrets, more) {
+            let surplus = secrets.len().saturating_sub(most);
+            secrets.drain(..surplus);
+            self.patterns.store(cache.get(&secrets));
+        }
+    }
+}
+
+/// Appends those of `more` that are not in `secrets` by their value; says whether there were any.
+fn merge(secrets: &mut Vec<Arc<Secret>>, more: &[Arc<Secret>]) -> bool {
+    let before = secrets.len();
+    for secret in more {
+        let same = |known: &Arc<Secret>| {
+            Arc::ptr_eq(known, secret) || known.value.expose() == secret.value.expose()
+        };
+        if !secrets.iter().any(same) {
+            secrets.push(Arc::clone(secret));
+        }
+    }
+    secrets.len() > before
+}
+
+impl Watch {
+    /// What is looked for now.
+    pub fn patterns(&self) -> Arc<Patterns> {
+        self.0.patterns.load_full()
+    }
+
+    /// What is looked for now, if that is something else than `before`.
+    pub fn newer(&self, before: &Arc<Patterns>) -> Option<Arc<Patterns>> {
+        let now = self.0.patterns.load();
+        (!Arc::ptr_eq(&now, before)).then(|| Arc::clone(&now))
     }
 }
 
 impl Injected {
-    pub fn new(always: Vec<Arc<Secret>>, started: Timestamp) -> Self {
+    /// `headers`: what every upstream request carries.
+    pub fn new(headers: Vec<Arc<Secret>>, started: Timestamp) -> Self {
         let cache = PatternCache::default();
-        let always = Known::of(always, &cache);
-        Self { started, always, by_session: DashMap::new(), cache }
+        let always = Arc::new(Known::of(headers, &cache));
+        Self { started, always, by_session: DashMap::new(), by_agent: DashMap::new(), cache }
     }
 
-    /// Adds what a call injects and gives what its response is scrubbed of; nothing if there is
-    /// nothing to look for.
-    pub(super) fn add(
-        &self,
-        order: Option<&WorkOrder>,
-        secrets: &[Arc<Secret>],
-        vault: &Vault,
-    ) -> Option<Arc<Patterns>> {
-        let patterns = match order {
-            Some(order) => self.of_session(order, secrets, vault),
-            None => self.always.patterns.clone(),
-        };
-        (!patterns.is_empty()).then_some(patterns)
-    }
-
-    fn of_session(
-        &self,
-        order: &WorkOrder,
-        secrets: &[Arc<Secret>],
-        vault: &Vault,
-    ) -> Arc<Patterns> {
+    /// Adds what a call of a session injects and gives what its response is scrubbed of; nothing if
+    /// there is nothing to look for, and never will be.
+    pub fn add(&self, order: &WorkOrder, secrets: &[Arc<Secret>], vault: &Vault) -> Option<Watch> {
         if order.authorized_credentials.is_empty() {
-            return self.always.patterns.clone();
+            let nothing = self.always.patterns.load().is_empty();
+            return (!nothing).then(|| Watch(Arc::clone(&self.always)));
         }
-        if let Some(known) = self.by_session.get(&order.id)
-            && secrets.iter().all(|secret| known.holds(secret))
-        {
-            return known.patterns.clone();
+        let found = self.by_session.get(&order.id).map(|of| Arc::clone(&of.known));
+        let known = found.unwrap_or_else(|| self.first_seen(order, vault));
+        // First the session's, then the agent's: see `retain`.
+        known.grow(secrets, usize::MAX, &self.cache);
+        if !secrets.is_empty() {
+            self.of_agent(order.agent).grow(secrets, usize::MAX, &self.cache);
         }
+        Some(Watch(known))
+    }
+
+    /// What the response to a request without a session is scrubbed of.
+    pub fn without_session(&self, agent: AgentId, vault: &Vault) -> Option<Watch> {
+        let nothing = vault.is_empty()
+            && self.always.patterns.load().is_empty()
+            && !self.by_agent.contains_key(&agent);
+        (!nothing).then(|| Watch(self.of_agent(agent)))
+    }
+
+    /// From now on the configured headers carry these.
+    pub fn in_headers(&self, secrets: &[Arc<Secret>]) {
+        // What is made from now on starts with them; what there is gets them.
+        self.always.grow(secrets, MOST_IN_HEADERS, &self.cache);
+        for of in &self.by_session {
+            of.known.grow(secrets, usize::MAX, &self.cache);
+        }
+        for known in &self.by_agent {
+            known.grow(secrets, usize::MAX, &self.cache);
+        }
+    }
+
+    fn first_seen(&self, order: &WorkOrder, vault: &Vault) -> Arc<Known> {
         let from_before = order.created_at < self.started;
         let earlier = order.authorized_credentials.iter().filter(|_| from_before);
-        let mut all: Vec<_> = earlier.filter_map(|name| vault.get(name)).cloned().collect();
-        all.extend_from_slice(secrets);
-        let mut known = self.by_session.entry(order.id).or_insert_with(|| self.always.clone());
-        if let Some(grown) = known.with(&all, &self.cache) {
-            *known = grown;
+        let earlier: Vec<_> = earlier.filter_map(|name| vault.get(name)).cloned().collect();
+        let known = {
+            let of = self.by_session.entry(order.id).or_insert_with(|| OfSession {
+                agent: order.agent,
+                known: Arc::new(Known::of(self.always.secrets(), &self.cache)),
+            });
+            Arc::clone(&of.known)
+        };
+        known.grow(&earlier, usize::MAX, &self.cache);
+        if !earlier.is_empty() {
+            self.of_agent(order.agent).grow(&earlier, usize::MAX, &self.cache);
         }
-        known.patterns.clone()
+        known
     }
 
-    /// Forgets the sessions that are gone.
+    fn of_agent(&self, agent: AgentId) -> Arc<Known> {
+        let known = self
+            .by_agent
+            .entry(agent)
+            .or_insert_with(|| Arc::new(Known::of(self.always.secrets(), &self.cache)));
+        Arc::clone(&known)
+    }
+
+    /// Forgets the sessions that are gone, and what only they were given.
     pub fn retain(&self, lives: impl Fn(SessionId) -> bool) {
         self.by_session.retain(|id, _| lives(*id));
+        let agents: HashSet<_> = self.by_session.iter().map(|of| of.agent).collect();
+        // While a response under way watches a set, the set must stay the one that grows.
+        self.by_agent.retain(|agent, known| agents.contains(agent) || Arc::strong_count(known) > 1);
+        let agents: Vec<_> =
+            self.by_agent.iter().map(|of| (*of.key(), Arc::clone(of.value()))).collect();
+        for (agent, known) in agents {
+            // A call that adds to its session while these are gathered waits here to add to the
+            // agent, so what it adds is kept either way.
+            let mut secrets = known.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut left = self.always.secrets();
+            for of in self.by_session.iter().filter(|of| of.agent == agent) {
+                merge(&mut left, &of.known.secrets());
+            }
+            if left.len() < secrets.len() {
+                *secrets = left;
+                known.patterns.store(self.cache.get(&secrets));
+            }
+        }
+        self.cache.forget_unused();
     }
 }
 
@@ -131,30 +222,79 @@ mod tests {
         }
     }
 
-    fn scrubs(patterns: Option<&Arc<Patterns>>, text: &'static str) -> bool {
-        let Some(patterns) = patterns else { return false };
-        let mut scrubber = Scrubber::new(patterns.clone(), Content::Other);
+    fn scrubs(watch: Option<&Watch>, text: &'static str) -> bool {
+        let Some(watch) = watch else { return false };
+        let mut scrubber = Scrubber::new(watch.patterns(), Content::Other);
         let mut out = scrubber.push(text.as_bytes().into()).to_vec();
         out.extend_from_slice(&scrubber.finish());
         out != text.as_bytes()
     }
 
+    fn vault() -> Vault {
+        let secret = |name, value| Secret::plain(name, value);
+        Vault::new([secret("a", "alpha-secret"), secret("b", "beta-secret")]).unwrap()
+    }
+
+    fn injected() -> Injected {
+        Injected::new(vec![Arc::new(Secret::plain("h", "header-secret"))], Timestamp(5))
+    }
+
     #[test]
     fn what_was_injected_once_is_scrubbed_from_then_on() {
-        let secret = |name, value| Secret::plain(name, value);
-        let vault = Vault::new([secret("a", "alpha-secret"), secret("b", "beta-secret")]).unwrap();
+        let (vault, injected) = (vault(), injected());
         let a = vault.get("a").unwrap().clone();
-        let injected = Injected::new(vec![Arc::new(secret("h", "header-secret"))], Timestamp(5));
         let new = order(Timestamp(6));
-        let before = injected.add(Some(&new), &[], &vault);
+        let before = injected.add(&new, &[], &vault);
         assert!(!scrubs(before.as_ref(), "alpha-secret"));
         assert!(scrubs(before.as_ref(), "header-secret"));
-        assert!(scrubs(injected.add(Some(&new), &[a], &vault).as_ref(), "alpha-secret"));
-        let later = injected.add(Some(&new), &[], &vault);
+        assert!(scrubs(injected.add(&new, &[a], &vault).as_ref(), "alpha-secret"));
+        let later = injected.add(&new, &[], &vault);
         assert!(scrubs(later.as_ref(), "alpha-secret") && !scrubs(later.as_ref(), "beta-secret"));
-        let from_before = injected.add(Some(&order(Timestamp(4))), &[], &vault);
+        assert!(scrubs(before.as_ref(), "alpha-secret"), "a response under way is scrubbed of it");
+        let from_before = injected.add(&order(Timestamp(4)), &[], &vault);
         assert!(scrubs(from_before.as_ref(), "beta-secret"));
         injected.retain(|_| false);
-        assert!(!scrubs(injected.add(Some(&new), &[], &vault).as_ref(), "alpha-secret"));
+        assert!(!scrubs(injected.add(&new, &[], &vault).as_ref(), "alpha-secret"));
+    }
+
+    #[test]
+    fn leaving_the_session_out_is_no_way_around() {
+        let (vault, injected) = (vault(), injected());
+        let a = vault.get("a").unwrap().clone();
+        let (ours, theirs) = (order(Timestamp(6)), order(Timestamp(6)));
+        let under_way = injected.without_session(ours.agent, &vault);
+        injected.add(&ours, &[a], &vault);
+        assert!(scrubs(under_way.as_ref(), "alpha-secret"));
+        injected.retain(|id| id == ours.id);
+        let without = |agent| injected.without_session(agent, &vault);
+        assert!(scrubs(without(ours.agent).as_ref(), "alpha-secret"));
+        assert!(!scrubs(without(theirs.agent).as_ref(), "alpha-secret"));
+        assert!(scrubs(without(theirs.agent).as_ref(), "header-secret"));
+        injected.retain(|_| false);
+        assert!(!scrubs(without(ours.agent).as_ref(), "alpha-secret"));
+    }
+
+    #[test]
+    fn a_header_that_changes_is_scrubbed_in_both_values() {
+        let (vault, injected) = (vault(), injected());
+        let mut none_authorised = order(Timestamp(6));
+        none_authorised.authorized_credentials = [].into();
+        let watches = [
+            injected.add(&order(Timestamp(6)), &[], &vault),
+            injected.add(&none_authorised, &[], &vault),
+            injected.without_session(none_authorised.agent, &vault),
+        ];
+        injected.in_headers(&[Arc::new(Secret::plain("h", "header-rotated"))]);
+        for watch in &watches {
+            assert!(scrubs(watch.as_ref(), "header-rotated"));
+            assert!(scrubs(watch.as_ref(), "header-secret"));
+        }
+        for n in 0..2 * MOST_IN_HEADERS {
+            injected.in_headers(&[Arc::new(Secret::plain("h", format!("header-{n}-value")))]);
+        }
+        assert_eq!(injected.always.secrets().len(), MOST_IN_HEADERS);
+        let silent = Injected::new(Vec::new(), Timestamp(5));
+        assert!(silent.add(&none_authorised, &[], &vault).is_none());
+        assert!(silent.without_session(AgentId::random(), &Vault::default()).is_none());
     }
 }

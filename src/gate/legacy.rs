@@ -50,12 +50,17 @@ impl Gate {
     pub async fn judge_legacy(
         &self,
         mut ticket: Ticket,
-        caller: Caller,
+        caller: &Caller,
         claims: &Claims<'_>,
         verb: Verb,
         to: &Arc<Destination>,
     ) -> Result<Cleared, Refused> {
-        let mut reply = Reply { id: None, form: Form::Http, warnings: Vec::new() };
+        let mut reply = Reply::plain();
+        ticket.judged_from(self.clock.mono());
+        let caller = match self.still(&mut ticket, caller) {
+            Ok(caller) => caller,
+            Err(denial) => return Err(self.refuse_as(ticket, denial, reply).await),
+        };
         match self.decide_legacy(&mut ticket, &caller, claims, verb, to, &mut reply).await {
             Ok(admitted) => self.clear(ticket, &caller, admitted, reply).await,
             Err(denial) => Err(self.refuse_as(ticket, denial, reply).await),
@@ -82,8 +87,11 @@ impl Gate {
         // There is no id that a result could answer, so the form is always HTTP's.
         let (rules, live) =
             self.by_rules(ticket, caller, claims, &message, to, reply, |_style| Form::Http).await?;
-        let order = live.as_deref().map(|live| &*live.order);
-        let scrub = self.injected.add(order, &[], &self.secrets.vault());
+        let vault = self.secrets.vault();
+        let scrub = match &live {
+            Some(live) => self.injected.add(&live.order, &[], &vault),
+            None => self.injected.without_session(caller.agent.id, &vault),
+        };
         let lists = match verb {
             Verb::Get => Some(ListView::of_stream(rules, caller, live, to)),
             Verb::Delete => None,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::Destination;
 use crate::firewall::agent::Caller;
 use crate::firewall::call::Data;
-use crate::firewall::checks::whitelist;
+use crate::firewall::checks::{drift, sensitivity, whitelist};
 use crate::firewall::policy::{Facts, Target};
 use crate::firewall::rules::Rules;
+use crate::firewall::session::WorkOrder;
 use crate::mcp::filter::{ListKind, ListKinds};
 use crate::mcp::message::Message;
 use crate::sessions::Live;
@@ -68,12 +69,18 @@ impl ListView {
                 let (place, wildcard) = (self.at.place(), self.rules.terms.wildcard);
                 whitelist::lists(&order.authorized_tools, place, label, wildcard)
             }
-            ListKind::Resources | ListKind::ResourceTemplates => {
-                whitelist::lists_data(&order.authorized_resources, Data::Resource, label)
-            }
-            ListKind::Prompts => {
-                whitelist::lists_data(&order.authorized_prompts, Data::Prompt, label)
-            }
+            ListKind::Resources | ListKind::ResourceTemplates => whitelist::lists_data(
+                &order.authorized_resources,
+                Data::Resource,
+                label,
+                self.rules.terms.wildcard,
+            ),
+            ListKind::Prompts => whitelist::lists_data(
+                &order.authorized_prompts,
+                Data::Prompt,
+                label,
+                self.rules.terms.wildcard,
+            ),
         }
     }
 
@@ -88,7 +95,18 @@ impl ListView {
             ListKind::Resources | ListKind::ResourceTemplates => Target::Resource(label),
             ListKind::Prompts => Target::Prompt(label),
         };
-        self.rules.policies.could_allow(&facts, target)
+        let Some(policy) = self.rules.policies.would_allow(&facts, target) else { return false };
+        let Some(live) = &self.live else { return true };
+        sensitivity::reaches(live.order.ceiling, policy.data_sensitivity)
+            && (kind != ListKind::Tools || self.fits_intent(&live.order, label))
+    }
+
+    /// Whether drift would let the tool pass.
+    fn fits_intent(&self, order: &WorkOrder, tool: &str) -> bool {
+        let terms = &self.rules.terms;
+        let operation = drift::operation(tool);
+        let escalate = terms.escalate_anomalies;
+        !drift::judge(order.intent_tier, operation, terms.unknown_intent, escalate).refuse
     }
 }
 

@@ -7,29 +7,23 @@ use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use super::TokenError;
 use crate::mcp::json::{Doc, Value};
 
-/// A token in its parts, header already decoded.
+/// A token in its parts, header already judged.
+///
+/// Of the header only the algorithm and the key's id are kept: what else it may offer (`jku`,
+/// `x5u`, `jwk`, `x5c`) is a key of the sender's choice and never looked at.
 pub struct Compact<'t> {
     /// What the signature covers: header and claims with the dot between.
     signed: &'t str,
     claims: &'t str,
     signature: &'t str,
-    header: Vec<u8>,
+    /// What the token says; the key decides.
     pub algorithm: Algorithm,
-}
-
-/// The claims that identity looks at, typed.
-pub struct Claims {
-    pub issuer: String,
-    pub subject: String,
-    pub agent: Option<String>,
-    pub token_id: Option<String>,
-    pub expires_at: i64,
-    pub not_before: Option<i64>,
-    pub issued_at: Option<i64>,
+    pub key_id: Option<String>,
 }
 
 impl<'t> Compact<'t> {
-    /// Takes a token apart; the algorithm it names is read but not yet believed.
+    /// Takes a token apart and refuses what RFC 7515 section 4.1.11 and RFC 8725 section 3.11 say
+    /// to refuse.
     pub fn split(token: &'t str) -> Result<Self, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
@@ -37,30 +31,22 @@ impl<'t> Compact<'t> {
             return Err(TokenError::Malformed);
         }
         let header = decode(header)?;
-        let algorithm = {
-            let doc = Doc::parse(&header).map_err(malformed)?;
-            let name =
-                doc.root().get("alg").and_then(|v| v.as_str()).ok_or(TokenError::Algorithm)?;
-            name.parse().map_err(|_unknown| TokenError::Algorithm)?
-        };
-        Ok(Self { signed, claims, signature, header, algorithm })
+        let doc = Doc::parse(&header).map_err(malformed)?;
+        let header = doc.root();
+        Ok(Self {
+            signed,
+            claims,
+            signature,
+            algorithm: algorithm(header)?,
+            key_id: {
+                refuse_extensions(header)?;
+                refuse_other_types(header)?;
+                key_id(header)?
+            },
+        })
     }
 
-    /// Refuses what RFC 7515 section 4.1.11 and RFC 8725 section 3.11 say to refuse.
-    pub fn check_header(&self) -> Result<(), TokenError> {
-        let doc = Doc::parse(&self.header).map_err(malformed)?;
-        if doc.root().get("crit").is_some() {
-            return Err(TokenError::Critical);
-        }
-        let Some(kind) = doc.root().get("typ") else { return Ok(()) };
-        let kind = kind.as_str().ok_or(TokenError::Type)?.to_ascii_lowercase();
-        match kind.strip_prefix("application/").unwrap_or(&kind) {
-            "jwt" | "at+jwt" => Ok(()),
-            _ => Err(TokenError::Type),
-        }
-    }
-
-    /// Checks the signature with `key` and the algorithm that was agreed beforehand.
+    /// Checks the signature with a key that allows the token's algorithm.
     pub fn verify(&self, key: &DecodingKey) -> Result<(), TokenError> {
         match crypto::verify(self.signature, self.signed.as_bytes(), key, self.algorithm) {
             Ok(true) => Ok(()),
@@ -68,45 +54,44 @@ impl<'t> Compact<'t> {
         }
     }
 
-    /// Reads the claims.
-    pub fn claims(&self) -> Result<Claims, TokenError> {
-        let bytes = decode(self.claims)?;
-        let doc = Doc::parse(&bytes).map_err(malformed)?;
-        let root = doc.root();
-        Ok(Claims {
-            issuer: required(text(root, "iss")?)?,
-            subject: required(text(root, "sub")?)?,
-            agent: text(root, "agent_id")?,
-            token_id: text(root, "jti")?,
-            expires_at: required(seconds(root, "exp")?)?,
-            not_before: seconds(root, "nbf")?,
-            issued_at: seconds(root, "iat")?,
-        })
+    /// The bytes of the claims; nothing in them is proved before [`Compact::verify`].
+    pub fn payload(&self) -> Result<Vec<u8>, TokenError> {
+        decode(self.claims)
     }
+}
+
+fn algorithm(header: Value<'_>) -> Result<Algorithm, TokenError> {
+    let name = header.get("alg").and_then(|name| name.as_str()).ok_or(TokenError::Algorithm)?;
+    algorithm_named(&name).ok_or(TokenError::Algorithm)
+}
+
+/// An algorithm by its registered name; RFC 9864 gave Ed25519 a second one.
+pub(super) fn algorithm_named(name: &str) -> Option<Algorithm> {
+    if name == "Ed25519" { Some(Algorithm::EdDSA) } else { name.parse().ok() }
+}
+
+fn refuse_extensions(header: Value<'_>) -> Result<(), TokenError> {
+    if header.get("crit").is_some() { Err(TokenError::Critical) } else { Ok(()) }
+}
+
+fn refuse_other_types(header: Value<'_>) -> Result<(), TokenError> {
+    let Some(kind) = header.get("typ") else { return Ok(()) };
+    let kind = kind.as_str().ok_or(TokenError::Type)?.to_ascii_lowercase();
+    match kind.strip_prefix("application/").unwrap_or(&kind) {
+        "jwt" | "at+jwt" => Ok(()),
+        _ => Err(TokenError::Type),
+    }
+}
+
+fn key_id(header: Value<'_>) -> Result<Option<String>, TokenError> {
+    let Some(id) = header.get("kid") else { return Ok(None) };
+    Ok(Some(id.as_str().ok_or(TokenError::Malformed)?.into_owned()))
 }
 
 fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_not_base64url| TokenError::Malformed)
 }
 
-fn malformed(_error: crate::mcp::json::JsonError) -> TokenError {
+pub(super) fn malformed(_error: crate::mcp::json::JsonError) -> TokenError {
     TokenError::Malformed
-}
-
-fn required<T>(claim: Option<T>) -> Result<T, TokenError> {
-    claim.ok_or(TokenError::Claims)
-}
-
-fn text(claims: Value<'_>, name: &str) -> Result<Option<String>, TokenError> {
-    let Some(value) = claims.get(name) else { return Ok(None) };
-    let text = value.as_str().ok_or(TokenError::Claims)?;
-    if text.is_empty() { Err(TokenError::Claims) } else { Ok(Some(text.into_owned())) }
-}
-
-/// A `NumericDate` (RFC 7519 section 2): seconds, fractions cut off.
-fn seconds(claims: Value<'_>, name: &str) -> Result<Option<i64>, TokenError> {
-    let Some(value) = claims.get(name) else { return Ok(None) };
-    let digits = value.as_number().ok_or(TokenError::Claims)?;
-    let whole = digits.split_once('.').map_or(digits, |(whole, _)| whole);
-    whole.parse().map(Some).map_err(|_not_seconds| TokenError::Claims)
 }

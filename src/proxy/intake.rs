@@ -19,6 +19,9 @@ use crate::gate::ticket::Ticket;
 use crate::gate::{Claims, Cleared, Gate, Refused};
 use crate::mcp::headers::ProtocolHeaders;
 
+const SESSION: HeaderName = HeaderName::from_static("x-arbiter-session");
+const AGENT_ID: HeaderName = HeaderName::from_static("x-agent-id");
+
 /// How long an idle connection is kept for the client's next request.
 pub(super) const KEEP_ALIVE_SECS: u64 = 60;
 
@@ -92,11 +95,11 @@ impl Intake {
                     Err(denial) => return Err(gate.refuse(ticket, denial).await),
                 };
                 let cleared = match route {
-                    Route::Mcp => gate.judge(ticket, caller, &claims, body, to).await?,
+                    Route::Mcp => gate.judge(ticket, &caller, &claims, body, to).await?,
                     Route::Legacy(verb) => {
-                        gate.judge_legacy(ticket, caller, &claims, verb, to).await?
+                        gate.judge_legacy(ticket, &caller, &claims, verb, to).await?
                     }
-                    Route::Unchecked => gate.pass_unchecked(ticket, caller, body).await?,
+                    Route::Unchecked => gate.pass_unchecked(ticket, &caller, body).await?,
                 };
                 Ok((cleared, share, pool))
             }
@@ -112,14 +115,14 @@ impl Intake {
         ticket: &mut Ticket,
     ) -> Result<Arrived, Denial> {
         if session.as_http1().is_some() {
-            hygiene::line_ends(&session.to_h1_raw())?;
+            hygiene::raw_head(&session.to_h1_raw())?;
         }
         drop_nominated(session)?;
         let route = hygiene::route(session.req_header(), &self.head)?;
         let path = session.req_header().uri.path();
         let pool = upstreams.find(path).cloned().ok_or_else(hygiene::not_served)?;
         let token = bearer(&session.req_header().headers)?;
-        let caller = gate.identify(ticket, token)?;
+        let caller = gate.identify(ticket, token).await?;
         let (body, share) = self.body(session, &pool.memory).await?;
         if matches!(route, Route::Legacy(_)) && !body.is_empty() {
             return Err(Denial::new(Code::MalformedRequest, "send GET and DELETE without a body"));
@@ -163,7 +166,8 @@ impl Intake {
             written.map_err(|_gone| broken_body())?;
         }
         let mut share = None;
-        reserve(memory, &mut share, declared.unwrap_or(INITIAL_BUFFER.min(max)))?;
+        // No more than what is about to be held: a length is only a claim.
+        reserve(memory, &mut share, declared.unwrap_or(max).min(INITIAL_BUFFER))?;
         let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(INITIAL_BUFFER));
         let whole = tokio::time::timeout(BODY_DEADLINE, async {
             while let Some(part) =
@@ -180,11 +184,17 @@ impl Intake {
         });
         match whole.await {
             Ok(Ok(())) => Ok((body.freeze(), share)),
-            Ok(Err(denial)) => Err(denial),
-            Err(_late) => Err(Denial::new(
-                Code::MalformedRequest,
-                format!("the body did not arrive within {} s", BODY_DEADLINE.as_secs()),
-            )),
+            Ok(Err(denial)) => {
+                // Where this body ends is not certain, so neither is where another request begins.
+                session.set_keepalive(None);
+                Err(denial)
+            }
+            Err(_late) => {
+                session.set_keepalive(None);
+                let secs = BODY_DEADLINE.as_secs();
+                let late = format!("the body did not arrive within {secs} s");
+                Err(Denial::new(Code::MalformedRequest, late))
+            }
         }
     }
 }
@@ -272,7 +282,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denial> {
 }
 
 fn claims(headers: &HeaderMap) -> Result<Claims<'_>, Denial> {
-    let text = |name: &str| match headers.get(name) {
+    let text = |name: &HeaderName| match headers.get(name) {
         None => Ok(None),
         Some(value) => value.to_str().map(Some).map_err(|_not_text| {
             Denial::new(
@@ -282,8 +292,8 @@ fn claims(headers: &HeaderMap) -> Result<Claims<'_>, Denial> {
         }),
     };
     Ok(Claims {
-        session: text("x-arbiter-session")?,
-        agent: text("x-agent-id")?,
+        session: text(&SESSION)?,
+        agent: text(&AGENT_ID)?,
         protocol: ProtocolHeaders::read(headers)
             .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?,
     })

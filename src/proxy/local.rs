@@ -5,11 +5,11 @@ use std::sync::Arc;
 use http::{Method, StatusCode, header};
 use pingora::Result;
 use pingora::proxy::Session;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::reply;
 use crate::firewall::denial::Code;
-use crate::gate::Refused;
+use crate::gate::{Gate, Refused};
 use crate::metrics::Metrics;
 
 const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
@@ -28,7 +28,7 @@ pub struct Local {
 
 impl Local {
     /// Answers if the request is one of the gateway's own.
-    pub(super) async fn answer(&self, session: &mut Session) -> Result<bool> {
+    pub(super) async fn answer(&self, session: &mut Session, gate: &Gate) -> Result<bool> {
         let head = session.req_header();
         if head.method != Method::GET && head.method != Method::HEAD {
             return Ok(false);
@@ -42,33 +42,52 @@ impl Local {
                 let body = self.metrics.render();
                 reply::plain(session, StatusCode::OK, "text/plain; version=0.0.4", body).await?;
             }
-            path if is_metadata(path) => {
-                let Some(resource) = self.resource(session) else { return Ok(false) };
-                let body = json!({
-                    "resource": resource,
-                    "authorization_servers": self.authorization_servers,
-                    "bearer_methods_supported": ["header"],
-                });
-                let body = body.to_string();
+            path => {
+                let Some(rest) = behind_metadata_path(path) else { return Ok(false) };
+                let Some(resource) = self.resource(session, rest) else { return Ok(false) };
+                let body = self.metadata(&resource, &gate.scopes_asked()).to_string();
                 reply::plain(session, StatusCode::OK, "application/json", body).await?;
             }
-            _ => return Ok(false),
         }
         Ok(true)
     }
 
+    /// What clients need to know to get a token (RFC 9728 section 2).
+    fn metadata(&self, resource: &str, scopes: &[String]) -> Value {
+        let mut metadata = serde_json::Map::new();
+        metadata.insert("resource".to_owned(), json!(resource));
+        metadata.insert("resource_name".to_owned(), json!("Arbiter"));
+        metadata.insert("bearer_methods_supported".to_owned(), json!(["header"]));
+        let lists =
+            [("authorization_servers", &*self.authorization_servers), ("scopes_supported", scopes)];
+        // A list that would be empty is left out (section 3.2).
+        for (name, values) in lists.into_iter().filter(|(_, values)| !values.is_empty()) {
+            metadata.insert(name.to_owned(), json!(values));
+        }
+        Value::Object(metadata)
+    }
+
     /// The `WWW-Authenticate` of a refusal that asks for a (better) token.
-    pub(super) fn challenge(&self, session: &Session, refused: &Refused) -> Option<String> {
+    pub(super) fn challenge(
+        &self,
+        session: &Session,
+        refused: &Refused,
+        gate: &Gate,
+    ) -> Option<String> {
         let error = match refused.denial.code {
             Code::TokenMissing => None,
             Code::TokenInvalid | Code::TokenExpired => Some("invalid_token"),
             Code::InsufficientScope => Some("insufficient_scope"),
             _ => return None,
         };
-        let scope = refused.denial.details.get("scope").and_then(|scope| scope.as_str());
+        let missing = refused.denial.details.get("scope").and_then(|scope| scope.as_str());
+        let scope = match missing {
+            Some(missing) => quotable(&missing.split(' ').collect::<Vec<_>>()),
+            None => quotable(&gate.scopes_asked()),
+        };
         let members = [
             self.metadata_url(session).map(|url| format!("resource_metadata=\"{url}\"")),
-            scope.map(|scope| format!("scope=\"{scope}\"")),
+            (!scope.is_empty()).then(|| format!("scope=\"{scope}\"")),
             error.map(|error| format!("error=\"{error}\"")),
         ];
         let members: Vec<_> = members.into_iter().flatten().collect();
@@ -79,8 +98,10 @@ impl Local {
         })
     }
 
-    fn resource(&self, session: &Session) -> Option<String> {
-        self.resource.clone().or_else(|| Some(format!("{}/", self.origin(session)?)))
+    /// The resource whose metadata lies at the path that was asked for (RFC 9728 section 3.3).
+    fn resource(&self, session: &Session, rest: &str) -> Option<String> {
+        let path = if rest.is_empty() { "/" } else { rest };
+        self.resource.clone().or_else(|| Some(format!("{}{path}", self.origin(session)?)))
     }
 
     /// Where the metadata of the configured resource lies (RFC 9728 section 3.1).
@@ -105,6 +126,14 @@ impl Local {
     }
 }
 
-fn is_metadata(path: &str) -> bool {
-    path.strip_prefix(METADATA_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+fn behind_metadata_path(path: &str) -> Option<&str> {
+    path.strip_prefix(METADATA_PATH).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Scopes as a challenge may hold them (RFC 6750 section 3); others no server can grant.
+fn quotable(scopes: &[impl AsRef<str>]) -> String {
+    let fits = |c: char| matches!(c, '!' | '#'..='[' | ']'..='~');
+    let scopes = scopes.iter().map(AsRef::as_ref);
+    let scopes: Vec<&str> = scopes.filter(|s| !s.is_empty() && s.chars().all(fits)).collect();
+    scopes.join(" ")
 }

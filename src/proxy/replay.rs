@@ -13,6 +13,7 @@
 //! the body tests that run against every upgrade.
 
 use std::mem;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 /// How much of the body is handed over at a time.
 const SLICE: usize = 64 * 1024;
@@ -54,9 +55,11 @@ struct ReplaySession {
     slot: Slot,
     body: Bytes,
     position: usize,
-    patience: Patience,
-    /// When the upstream must have sent something more, and what it is called if it has not.
-    due: (Option<Instant>, &'static str),
+    silence: Duration,
+    /// Ends when the upstream's next byte has come too late.
+    late: Pin<Box<Sleep>>,
+    /// What it is called then.
+    late_is: &'static str,
 }
 
 fn placeholder() -> Box<ServerSession> {
@@ -76,8 +79,10 @@ pub(super) fn install(
         slot: slot.clone(),
         body,
         position: 0,
-        patience,
-        due: (Instant::now().checked_add(patience.first_byte), FIRST_BYTE_LATE),
+        // One timer for the whole wait: Pingora asks again at every step of the exchange.
+        late: Box::pin(sleep(patience.first_byte)),
+        late_is: FIRST_BYTE_LATE,
+        silence: patience.silence,
     };
     **current = ServerSession::new_custom(Box::new(replay));
 }
@@ -87,7 +92,8 @@ pub(super) fn uninstall(current: &mut Box<ServerSession>, slot: &Slot) {
     if !current.is_custom() {
         return;
     }
-    drop(mem::replace(current, placeholder()));
+    // In place: the replay is dropped, and parks the real session in the slot.
+    **current = ServerSession::new_custom(Box::new(()));
     if let Some(real) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
         *current = real;
     }
@@ -128,18 +134,21 @@ impl ReplaySession {
 
     /// The upstream has sent something of its response.
     fn heard(&mut self) {
-        self.due = (Instant::now().checked_add(self.patience.silence), SILENT);
+        self.late_is = SILENT;
+        if let Some(by) = Instant::now().checked_add(self.silence) {
+            self.late.as_mut().reset(by);
+        }
     }
 
     /// Waits for the client to leave, no longer than the upstream's next byte may take.
     async fn idle(&mut self) -> Result<Option<Bytes>> {
-        let (Some(by), late) = self.due else {
-            return self.real_mut().read_body_or_idle(true).await;
+        let Self { inner: Some(real), late, late_is, .. } = self else {
+            return Error::e_explain(ErrorType::InternalError, "the session is here until drop");
         };
         tokio::select! {
-            gone = self.real_mut().read_body_or_idle(true) => gone,
-            () = tokio::time::sleep_until(by) => {
-                Error::e_explain(ErrorType::Custom(late), "upstream timed out")
+            gone = real.read_body_or_idle(true) => gone,
+            () = late.as_mut() => {
+                Error::e_explain(ErrorType::Custom(late_is), "upstream timed out")
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A refusal on the wire, and what every response of the proxy port carries.
 
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{HeaderName, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{ErrorType, OrErr, Result};
@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Form, Refused};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-arbiter-request-id");
 
 /// Writes a refusal as the whole response.
 pub(super) async fn write(
@@ -54,7 +56,7 @@ pub(super) fn decorate(
 ) -> Result<()> {
     let mut buffer = Uuid::encode_buffer();
     let id: &str = request_id.as_hyphenated().encode_lower(&mut buffer);
-    header.insert_header("x-arbiter-request-id", id)?;
+    header.insert_header(REQUEST_ID, id)?;
     for warning in warnings {
         header.append_header("X-Arbiter-Warning", warning.as_str())?;
     }

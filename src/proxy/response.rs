@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::http::ResponseHeader;
 
 use crate::credentials::{Content, Patterns, Scrubber, SseScrubber, scrub_header_value};
 use crate::decode::{Bounds, DecodeError, Decoder};
 use crate::firewall::denial::{Code, Denial};
+use crate::gate::injected::Watch;
 use crate::gate::view::ListView;
 use crate::gate::{Cleared, Due};
 use crate::mcp::filter::{ListKind, filter_list};
@@ -32,6 +33,7 @@ pub(super) struct Flow {
     decoder: Option<Decoder>,
     lists: Lists,
     scrub: Scrub,
+    watch: Option<Watch>,
     scrubbed_headers: u64,
 }
 
@@ -74,6 +76,7 @@ impl Flow {
             decoder: None,
             lists: Lists::None,
             scrub: Scrub::Nothing,
+            watch: None,
             scrubbed_headers: 0,
         }
     }
@@ -97,7 +100,10 @@ impl Flow {
         if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
             return Err(broken("the MCP server tried to switch protocols"));
         }
+        // What it says is free text, and nobody reads it.
+        let _never_fails = head.set_reason_phrase(None);
         self.streams = is_event_stream(&head.headers);
+        framing(&head.headers)?;
         if head.status.is_success() {
             is_due(cleared.due(), self.streams, &head.headers)?;
         }
@@ -116,14 +122,16 @@ impl Flow {
                 Lists::Whole { view: view.clone(), held: Vec::new() }
             };
         }
-        if let Some(patterns) = cleared.scrub() {
+        if let Some(watch) = cleared.scrub() {
+            let patterns = watch.patterns();
+            self.watch = Some(watch.clone());
             self.scrub = if self.streams {
                 Scrub::Stream(Box::new(SseScrubber::new(patterns.clone(), self.max_bytes)))
             } else {
                 let content = if is_json(&head.headers) { Content::Json } else { Content::Other };
                 Scrub::Body(Scrubber::new(patterns.clone(), content))
             };
-            self.scrub_headers(head, patterns)?;
+            self.scrub_headers(head, &patterns)?;
         }
         let unchanged = !self.streams
             && self.decoder.is_none()
@@ -271,7 +279,26 @@ impl Flow {
         }
     }
 
+    /// Another call of the session may have injected more since the response began.
+    fn keep_up(&mut self) {
+        let Some(watch) = &self.watch else { return };
+        match &mut self.scrub {
+            Scrub::Nothing => {}
+            Scrub::Body(scrubber) => {
+                if let Some(newer) = watch.newer(scrubber.patterns()) {
+                    scrubber.look_for(newer);
+                }
+            }
+            Scrub::Stream(scrubber) => {
+                if let Some(newer) = watch.newer(scrubber.patterns()) {
+                    scrubber.look_for(newer);
+                }
+            }
+        }
+    }
+
     fn scrubbed_chunk(&mut self, chunk: Bytes, end: bool) -> Result<Bytes, Denial> {
+        self.keep_up();
         let (out, last) = match &mut self.scrub {
             Scrub::Nothing => return Ok(chunk),
             Scrub::Body(scrubber) => {
@@ -294,25 +321,28 @@ impl Flow {
 
     /// Ends a body that trailers follow; gives what was held back, and then the trailers go. Else
     /// they pass, scrubbed as headers are.
-    pub(super) fn trailers(
-        &mut self,
-        trailers: &mut HeaderMap,
-        patterns: Option<&Arc<Patterns>>,
-    ) -> Result<Option<Bytes>, Denial> {
+    pub(super) fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<Option<Bytes>, Denial> {
         let passed = std::mem::take(trailers);
         let held_back = self.push(None, true)?;
+        let patterns = self.watch.as_ref().map(Watch::patterns);
+        let scrubbed = |text: &[u8]| scrub_header_value(patterns.as_ref()?, text);
         for (name, value) in &passed {
             if name.as_str().starts_with("x-arbiter-") {
                 continue;
             }
-            let found = patterns.and_then(|p| scrub_header_value(p, value.as_bytes()));
-            let Some((text, count)) = found else {
-                trailers.append(name, value.clone());
-                continue;
-            };
-            self.scrubbed_headers = self.scrubbed_headers.saturating_add(count);
-            if let Ok(value) = HeaderValue::from_bytes(&text) {
-                trailers.append(name, value);
+            let in_name = scrubbed(name.as_str().as_bytes());
+            let in_value = scrubbed(value.as_bytes());
+            let found = [&in_name, &in_value].into_iter().flatten().map(|(_, count)| *count);
+            self.scrubbed_headers = found.fold(self.scrubbed_headers, u64::saturating_add);
+            match (in_name, in_value) {
+                (None, None) => _ = trailers.append(name, value.clone()),
+                (None, Some((text, _))) => {
+                    if let Ok(value) = HeaderValue::from_bytes(&text) {
+                        trailers.append(name, value);
+                    }
+                }
+                // A name is no place for text of ours, so such a trailer goes as a whole.
+                (Some(_), _) => {}
             }
         }
         Ok(held_back)
@@ -323,6 +353,20 @@ impl Flow {
         head: &mut ResponseHeader,
         patterns: &Arc<Patterns>,
     ) -> Result<(), Denial> {
+        // A name is no place for text of ours, so such a header goes as a whole.
+        let as_written = head.case_header_iter().map(|(name, _)| name.as_slice());
+        let telling: Vec<_> = as_written
+            .chain(head.headers.keys().map(|name| name.as_str().as_bytes()))
+            .filter_map(|name| {
+                let (_, count) = scrub_header_value(patterns, name)?;
+                Some((HeaderName::from_bytes(name).ok()?, count))
+            })
+            .collect();
+        for (name, count) in telling {
+            if head.remove_header(&name).is_some() {
+                self.scrubbed_headers = self.scrubbed_headers.saturating_add(count);
+            }
+        }
         let mut clean = Vec::new();
         for name in head.headers.keys() {
             let values = head.headers.get_all(name).iter();
@@ -354,6 +398,26 @@ impl Flow {
     }
 }
 
+/// Refuses a body in a transfer coding that is not undone here: it would pass unread.
+fn framing(headers: &HeaderMap) -> Result<(), Denial> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let plain = codings.next().is_none_or(|c| c.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if plain && codings.next().is_none() {
+        return Ok(());
+    }
+    Err(broken("the MCP server's answer has a transfer coding that is not understood"))
+}
+
+/// Leaves of an interim response its status: its headers are advice that nobody needs, and could
+/// say what the final ones must not.
+pub(super) fn bare(head: &mut ResponseHeader) {
+    let names: Vec<_> = head.headers.keys().cloned().collect();
+    for name in names {
+        head.remove_header(&name);
+    }
+    let _never_fails = head.set_reason_phrase(None);
+}
+
 /// Removes what only the gateway may say.
 fn drop_ours(head: &mut ResponseHeader) {
     let ours: Vec<_> = head
@@ -367,17 +431,23 @@ fn drop_ours(head: &mut ResponseHeader) {
     }
 }
 
-fn essence(headers: &HeaderMap) -> Option<String> {
+fn essence(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    Some(value.split(';').next()?.trim().to_ascii_lowercase())
+    Some(value.split(';').next()?.trim())
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
-    essence(headers).is_some_and(|kind| kind == "text/event-stream")
+    essence(headers).is_some_and(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    essence(headers).is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"))
+    let ends_with = |kind: &str, tail: &str| {
+        let from = kind.len().checked_sub(tail.len());
+        from.and_then(|from| kind.get(from..)).is_some_and(|end| end.eq_ignore_ascii_case(tail))
+    };
+    essence(headers).is_some_and(|kind| {
+        kind.eq_ignore_ascii_case("application/json") || ends_with(kind, "+json")
+    })
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {

@@ -4,13 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use http::header;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use http::{HeaderName, HeaderValue, header};
 use pingora::http::RequestHeader;
 use pingora::protocols::ALPN;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType, Result};
+use smallvec::SmallVec;
+use uuid::Uuid;
 
 use super::health::Health;
 use super::hygiene;
@@ -32,6 +34,13 @@ const MAX_H2_STREAMS: usize = 64;
 /// How long a resolved name is believed.
 const NAME_TTL_US: u64 = 10_000_000;
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-arbiter-request-id");
+const AGENT_ID: HeaderName = HeaderName::from_static("x-agent-id");
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+
+/// The headers configured for an upstream, credentials already put in; replaced as a whole.
+pub type Headers = Vec<(HeaderName, HeaderValue)>;
+
 struct Resolved {
     addresses: Vec<SocketAddr>,
     at: Mono,
@@ -42,11 +51,12 @@ pub struct Upstream {
     url: config::Upstream,
     /// What `Host` says upstream.
     authority: String,
+    /// Where it is, if the URL says so by number.
+    fixed: Option<SocketAddr>,
     ca: Option<Arc<CaType>>,
     /// Longest silence inside a response.
     read_timeout: Duration,
-    /// Headers of `[proxy.upstream_headers]`, credentials already put in.
-    headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    headers: Arc<ArcSwap<Headers>>,
     resolved: ArcSwapOption<Resolved>,
     pub(super) health: Health,
 }
@@ -56,11 +66,12 @@ impl Upstream {
         url: config::Upstream,
         ca: Option<Arc<CaType>>,
         read_timeout: Duration,
-        headers: Vec<(http::HeaderName, http::HeaderValue)>,
+        headers: Arc<ArcSwap<Headers>>,
     ) -> Self {
         let authority = url.authority();
+        let fixed = url.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, url.port));
         let (resolved, health) = (ArcSwapOption::empty(), Health::default());
-        Self { url, authority, ca, read_timeout, headers, resolved, health }
+        Self { url, authority, fixed, ca, read_timeout, headers, resolved, health }
     }
 
     pub(super) fn url(&self) -> &config::Upstream {
@@ -69,13 +80,12 @@ impl Upstream {
 
     /// The address to connect to after so many tries.
     pub(super) async fn peer(&self, tries: usize, now: Mono) -> Result<Box<HttpPeer>> {
-        let addresses = self.addresses(now).await?;
-        let address =
-            addresses.get(tries.checked_rem(addresses.len()).unwrap_or(0)).ok_or_else(|| {
-                Error::explain(ErrorType::ConnectError, "the upstream's name has no address")
-            })?;
+        let address = match self.fixed {
+            Some(fixed) => fixed,
+            None => self.named(tries, now).await?,
+        };
         let tls = self.url.scheme == config::Scheme::Https;
-        let mut peer = HttpPeer::new(*address, tls, self.url.host.clone());
+        let mut peer = HttpPeer::new(address, tls, self.url.host.clone());
         let options = &mut peer.options;
         options.connection_timeout = Some(CONNECT_TIMEOUT);
         options.total_connection_timeout = Some(CONNECT_TIMEOUT.saturating_add(TLS_TIMEOUT));
@@ -91,6 +101,15 @@ impl Upstream {
         Ok(Box::new(peer))
     }
 
+    /// The address for this try among those that the upstream's name has.
+    async fn named(&self, tries: usize, now: Mono) -> Result<SocketAddr> {
+        let addresses = self.addresses(now).await?;
+        let address = addresses.get(tries.checked_rem(addresses.len()).unwrap_or(0)).copied();
+        address.ok_or_else(|| {
+            Error::explain(ErrorType::ConnectError, "the upstream's name has no address")
+        })
+    }
+
     /// Between how many addresses of the server there is a choice.
     pub(super) fn addresses_known(&self) -> usize {
         self.resolved.load().as_ref().map_or(1, |known| known.addresses.len())
@@ -98,22 +117,21 @@ impl Upstream {
 
     /// Whether the server takes connections.
     pub(super) async fn look(&self, now: Mono) -> bool {
-        let Ok(addresses) = self.addresses(now).await else { return false };
+        let addresses = match self.fixed {
+            Some(fixed) => vec![fixed],
+            None => self.addresses(now).await.unwrap_or_default(),
+        };
         tokio::net::TcpStream::connect(addresses.as_slice()).await.is_ok()
     }
 
     async fn addresses(&self, now: Mono) -> Result<Vec<SocketAddr>> {
-        let bare = self.url.host.as_str();
-        if let Ok(ip) = bare.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, self.url.port)]);
-        }
         let known = self.resolved.load_full();
         if let Some(known) = &known
             && now.since(known.at) < NAME_TTL_US
         {
             return Ok(known.addresses.clone());
         }
-        match tokio::net::lookup_host((bare, self.url.port)).await {
+        match tokio::net::lookup_host((self.url.host.as_str(), self.url.port)).await {
             Ok(found) => {
                 let addresses: Vec<_> = found.collect();
                 self.resolved
@@ -136,7 +154,8 @@ impl Upstream {
         path: &str,
         cleared: &Cleared,
     ) -> Result<()> {
-        let behind: Vec<_> =
+        let mut buffer = [0; 36];
+        let behind: SmallVec<[HeaderName; 4]> =
             request.headers.keys().filter(|name| hygiene::stays_behind(name)).cloned().collect();
         for name in behind {
             request.remove_header(&name);
@@ -148,10 +167,10 @@ impl Upstream {
         } else {
             request.remove_header(&header::CONTENT_LENGTH);
         }
-        request.insert_header(header::ACCEPT_ENCODING, "identity")?;
-        request.insert_header("x-arbiter-request-id", cleared.request_id().to_string())?;
-        request.insert_header("x-agent-id", cleared.agent().to_string())?;
-        for (name, value) in &self.headers {
+        request.insert_header(header::ACCEPT_ENCODING, IDENTITY)?;
+        request.insert_header(REQUEST_ID, hyphenated(cleared.request_id(), &mut buffer))?;
+        request.insert_header(AGENT_ID, hyphenated(cleared.agent().0, &mut buffer))?;
+        for (name, value) in self.headers.load().iter() {
             request.insert_header(name.clone(), value.clone())?;
         }
         let path = match path {
@@ -167,4 +186,9 @@ impl Upstream {
         }
         Ok(())
     }
+}
+
+/// An id as a header's value, without a text of its own.
+fn hyphenated(id: Uuid, buffer: &mut [u8; 36]) -> &str {
+    id.as_hyphenated().encode_lower(buffer)
 }

@@ -44,6 +44,13 @@ impl PatternCache {
         sets.insert(key, known);
         patterns
     }
+
+    /// Wipes the sets that nobody holds any more.
+    pub fn forget_unused(&self) {
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody can take one meanwhile: that needs the lock.
+        sets.retain(|_, known| Arc::strong_count(&known.patterns) > 1);
+    }
 }
 
 #[cfg(test)]
@@ -81,5 +88,16 @@ mod tests {
             cache.get(std::slice::from_ref(secret));
         }
         assert!(cache.sets.lock().unwrap().len() <= MOST_SETS);
+    }
+
+    #[test]
+    fn a_set_that_nobody_holds_is_forgotten() {
+        let cache = PatternCache::default();
+        let (held, left) = (secrets(1), secrets(1));
+        let patterns = cache.get(&held);
+        cache.get(&left);
+        cache.forget_unused();
+        assert_eq!(Arc::strong_count(&left[0]), 1);
+        assert!(Arc::ptr_eq(&patterns, &cache.get(&held)));
     }
 }

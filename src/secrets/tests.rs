@@ -32,7 +32,8 @@ fn value_of(secrets: &Secrets, name: &str) -> String {
 fn told(error: &SecretsError) -> String {
     let text = format!("{error} {error:?}");
     assert!(!text.contains("hunter2"), "{text}");
-    error.to_string()
+    let source = std::error::Error::source(error);
+    format!("{error}: {}", source.map(ToString::to_string).unwrap_or_default())
 }
 
 #[test]
@@ -95,13 +96,24 @@ fn a_reload_swaps_the_set_and_an_error_keeps_it() {
     let secrets = Secrets::load(source, Mono(0)).unwrap();
     let in_use = secrets.vault();
     fs::write(&path, "[credentials]\na = \"second-value\"\nb = \"other-value\"\n").unwrap();
-    assert_eq!(secrets.reload(Mono(1)).unwrap(), 2);
+    assert_eq!(reload(&secrets, Mono(1)).unwrap(), 2);
     assert_eq!(value_of(&secrets, "a"), "second-value");
     assert_eq!(in_use.get("a").unwrap().value.expose(), "first-value");
     fs::write(&path, "[credentials]\na = ").unwrap();
-    assert!(secrets.reload(Mono(2)).is_err());
+    assert!(reload(&secrets, Mono(2)).is_err());
+    assert_eq!(value_of(&secrets, "a"), "second-value");
+    fs::write(&path, "[credentials]\na = \"third-value\"\n").unwrap();
+    let refuse = |vault: &Vault| -> Result<(), SecretsError> {
+        let place = vault.names().concat();
+        Err(SecretsError::Vault { place, source: VaultError::Empty(String::new()) })
+    };
+    assert!(secrets.reload(Mono(3), refuse).is_err());
     assert_eq!(value_of(&secrets, "a"), "second-value");
     assert!(!secrets.is_due(Mono(u64::MAX)));
+}
+
+fn reload(secrets: &Secrets, now: Mono) -> Result<usize, SecretsError> {
+    secrets.reload(now, |_| Ok(())).map(|(count, ())| count)
 }
 
 fn from_env(variables: &[(&str, &str)]) -> Result<Secrets, SecretsError> {
@@ -158,7 +170,7 @@ fn a_command_prints_credentials() {
         assert_eq!(secrets.vault().names(), ["a", "b"]);
         assert!(!secrets.is_due(Mono(299_999_999)));
         assert!(secrets.is_due(Mono(300_000_000)));
-        secrets.reload(Mono(300_000_000)).unwrap();
+        reload(&secrets, Mono(300_000_000)).unwrap();
         assert!(!secrets.is_due(Mono(300_000_001)));
     }
 }

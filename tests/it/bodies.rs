@@ -37,7 +37,8 @@ async fn bodies_up_to_the_limit_arrive_unchanged_with_and_without_length() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_and_nothing_is_forwarded() {
-    let gateway = Gateway::start(Setup::default().with("proxy.max_request_body_bytes", 10_000)).await;
+    let gateway =
+        Gateway::start(Setup::default().with("proxy.max_request_body_bytes", 10_000)).await;
     let session = gateway.session(json!({})).await;
     let refused = gateway.call(&session, call_of(10_001)).await;
     assert_eq!((refused.status, refused.code().as_str()), (413, "BodyTooLarge"));

@@ -30,7 +30,9 @@ pub fn compare_rows(file: &str, produced: &[String]) {
         return;
     }
     let differences = differences.join("\n");
-    panic!("tests/golden/{file} differs; accept with UPDATE_GOLDEN=1 if this is meant\n{differences}");
+    panic!(
+        "tests/golden/{file} differs; accept with UPDATE_GOLDEN=1 if this is meant\n{differences}"
+    );
 }
 
 /// The lines of a golden file.

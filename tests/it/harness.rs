@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -152,7 +152,7 @@ impl Default for Setup {
 
 impl Setup {
     /// Sets a key, given as `section.key`, to a TOML value.
-    pub fn with(mut self, key: &'static str, value: impl ToString) -> Self {
+    pub fn with(mut self, key: &'static str, value: impl std::fmt::Display) -> Self {
         self.keys.insert(key, value.to_string());
         self
     }
@@ -163,14 +163,15 @@ impl Setup {
         for (name, servers) in upstreams {
             let urls: Vec<_> = servers.iter().map(|at| format!("\"http://{at}/mcp\"")).collect();
             let urls = urls.join(", ");
-            self.more +=
-                &format!("[[upstreams]]\nname = \"{name}\"\npath = \"/{name}\"\nurls = [{urls}]\n");
+            let table =
+                format!("[[upstreams]]\nname = \"{name}\"\npath = \"/{name}\"\nurls = [{urls}]\n");
+            self.more.push_str(&table);
         }
         self
     }
 
     pub fn policies(mut self, policies: &str) -> Self {
-        self.policies = policies.to_owned();
+        policies.clone_into(&mut self.policies);
         self
     }
 }
@@ -305,15 +306,6 @@ impl Gateway {
         (status, response.json().await.unwrap_or(Value::Null))
     }
 
-    /// A request without a body, with the three headers an agent adds.
-    pub fn bare(&self, method: &str, session: &str) -> reqwest::RequestBuilder {
-        self.client
-            .request(method.parse().unwrap(), format!("http://{}/", self.proxy))
-            .bearer_auth(&self.agent.token)
-            .header("x-agent-id", &self.agent.id)
-            .header("x-arbiter-session", session)
-    }
-
     /// Sends a message with the three headers an agent adds.
     pub async fn call(&self, session: &str, body: impl Into<Vec<u8>>) -> Answer {
         self.send(self.request(session, body)).await
@@ -321,6 +313,15 @@ impl Gateway {
 
     pub fn request(&self, session: &str, body: impl Into<Vec<u8>>) -> reqwest::RequestBuilder {
         self.request_to("/", session, body)
+    }
+
+    /// A request without a body, with the three headers an agent adds.
+    pub fn bare(&self, method: &str, session: &str) -> reqwest::RequestBuilder {
+        self.client
+            .request(method.parse().unwrap(), format!("http://{}/", self.proxy))
+            .bearer_auth(&self.agent.token)
+            .header("x-agent-id", &self.agent.id)
+            .header("x-arbiter-session", session)
     }
 
     pub fn request_to(
@@ -393,7 +394,7 @@ impl Answer {
 }
 
 /// Asks again and again until there is an answer or patience has an end.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(ask: impl Fn() -> F) -> Option<T> {
+pub async fn eventually<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() -> F) -> Option<T> {
     let end = Instant::now() + PATIENCE;
     loop {
         let answer = ask().await;
@@ -454,28 +455,49 @@ fn write_config(folder: &Path, upstream: &Upstream, setup: &Setup) {
     std::fs::write(folder.join("policies.toml"), &setup.policies).unwrap();
 }
 
+/// Starts the program with what it must refuse; gives its exit code and all that it said.
+pub async fn refuses_to_start(setup: &Setup) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    write_config(folder.path(), &Upstream::start().await, setup);
+    let mut child = command(folder.path(), setup).spawn().unwrap();
+    let code = eventually(|| {
+        let ended = child.try_wait().unwrap();
+        async move { ended }
+    });
+    let code = code.await;
+    // Nothing to end if it has ended, as it should.
+    let _gone = child.kill();
+    let said = std::fs::read_to_string(folder.path().join("log.txt")).unwrap();
+    (code.expect("it did not start, nor end").code(), said)
+}
+
+fn command(folder: &Path, setup: &Setup) -> Command {
+    let log = folder.join("log.txt");
+    let mut line: Vec<OsString> = setup.wrapper.iter().map(OsString::from).collect();
+    line.push(env!("CARGO_BIN_EXE_arbiter").into());
+    let mut command = Command::new(&line[0]);
+    command
+        .args(&line[1..])
+        .args(["serve", "--config"])
+        .arg(folder.join("arbiter.toml"))
+        .arg("--ready-file")
+        .arg(folder.join("ready.json"))
+        .env("ARBITER_ADMIN_API_KEY", API_KEY)
+        .env("ARBITER_SIGNING_SECRET", SIGNING_SECRET)
+        .env("RUST_LOG", "info")
+        .envs(setup.env.iter().map(|(name, value)| (name, value)))
+        .stderr(File::options().create(true).append(true).open(&log).unwrap())
+        .stdout(File::options().create(true).append(true).open(&log).unwrap());
+    command
+}
+
 /// Starts the program and waits until it has said where it listens.
 fn spawn(folder: &Path, setup: &Setup) -> (Child, String, String) {
     let ready = folder.join("ready.json");
     // One of an earlier run would name ports that nobody serves.
     let _none_yet = std::fs::remove_file(&ready);
     let log = folder.join("log.txt");
-    let mut line: Vec<OsString> = setup.wrapper.iter().map(OsString::from).collect();
-    line.push(env!("CARGO_BIN_EXE_arbiter").into());
-    let mut child = Command::new(&line[0])
-        .args(&line[1..])
-        .args(["serve", "--config"])
-        .arg(folder.join("arbiter.toml"))
-        .arg("--ready-file")
-        .arg(&ready)
-        .env("ARBITER_ADMIN_API_KEY", API_KEY)
-        .env("ARBITER_SIGNING_SECRET", SIGNING_SECRET)
-        .env("RUST_LOG", "info")
-        .envs(setup.env.iter().map(|(name, value)| (name, value)))
-        .stderr(File::options().create(true).append(true).open(&log).unwrap())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = command(folder, setup).spawn().unwrap();
     let end = Instant::now() + PATIENCE;
     let ready = loop {
         if let Ok(ready) = std::fs::read(&ready) {

@@ -62,7 +62,8 @@ async fn no_window_at_the_upstream_holds_more_than_the_limit() {
         log.lock().unwrap().push(Instant::now());
         json_response(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)
     });
-    let session = gateway.session(json!({"rate_limit_per_minute": LIMIT, "call_budget": 100_000})).await;
+    let session =
+        gateway.session(json!({"rate_limit_per_minute": LIMIT, "call_budget": 100_000})).await;
     let until = Instant::now() + WINDOW * 4;
     let mut tasks = Vec::new();
     for _ in 0..4 {
@@ -124,14 +125,16 @@ async fn warnings_come_when_little_remains() {
     let session = gateway.session(json!({"call_budget": 10})).await;
     for remaining in (0..10).rev() {
         let answer = gateway.call(&session, tool_call("read_file", json!({}))).await;
-        let expected = (remaining <= 2).then(|| format!("budget_remaining={remaining}, budget_total=10"));
+        let expected =
+            (remaining <= 2).then(|| format!("budget_remaining={remaining}, budget_total=10"));
         assert_eq!(answer.header("x-arbiter-warning"), expected.as_deref(), "{remaining}");
     }
 }
 
 #[tokio::test]
 async fn a_refused_call_is_not_a_free_probe() {
-    let policies = "[[policies]]\nid = \"r\"\neffect = \"allow\"\nallowed_tools = [\"read_file\"]\n";
+    let policies =
+        "[[policies]]\nid = \"r\"\neffect = \"allow\"\nallowed_tools = [\"read_file\"]\n";
     let gateway = Gateway::start(Setup::default().policies(policies)).await;
     let session = gateway.session(json!({"call_budget": 2})).await;
     for _ in 0..2 {

@@ -4,17 +4,34 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test that cannot go on should stop where it is"
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    clippy::needless_pass_by_value,
+    clippy::unchecked_time_subtraction,
+    reason = "a test that cannot go on should stop where it is, and watches a clock of its own; `json!` gives values"
 )]
 
+mod chain;
 mod golden;
 mod harness;
 mod raw;
 
+mod audit_log;
+mod bad_tokens;
 mod bodies;
+mod credentials;
+mod house;
+mod identity;
+mod issuer;
+mod late;
 mod legacy;
 mod limits;
+mod lists;
+mod malformed;
+mod providers;
 mod refusals;
+mod restart;
+mod streaming;
 mod streams;
 mod tls;
 mod upstreams;

@@ -37,8 +37,8 @@ impl Raw {
 
     /// Waits for more; false at the end of the connection.
     async fn more(&mut self) -> bool {
-        let mut some = [0; 16 * 1024];
-        let got = tokio::time::timeout(PATIENCE, self.stream.read(&mut some)).await;
+        let mut some = vec![0; 16 * 1024];
+        let got = tokio::time::timeout(PATIENCE, self.stream.read(some.as_mut_slice())).await;
         // A connection that is reset has ended too.
         let got = got.expect("the other side neither writes nor closes").unwrap_or(0);
         self.read.extend_from_slice(&some[..got]);

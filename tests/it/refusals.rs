@@ -62,9 +62,8 @@ impl<'g> Table<'g> {
 
         let (decision, category) = self.record(code, &answer).await;
         // The metric of a call that failed upstream follows its answer.
-        let counted = eventually(|| async {
-            (gateway.metric(&counter).await > denied).then_some(())
-        });
+        let counted =
+            eventually(|| async { (gateway.metric(&counter).await > denied).then_some(()) });
         counted.await.unwrap_or_else(|| panic!("{name} is not counted"));
         let now = gateway.metric(&counter).await;
         assert!((now - denied - 1.0).abs() < 0.1, "{name}: {now} after {denied}");
@@ -119,9 +118,14 @@ fn the_golden_table_has_every_row_with_what_the_code_says() {
             expected.stage.as_str()
         );
         assert!(row.starts_with(&start), "{row}\n{start}");
-        let category = if *code == Code::AuditUnavailable { "-" } else { expected.category.as_str() };
+        let category =
+            if *code == Code::AuditUnavailable { "-" } else { expected.category.as_str() };
         assert_eq!(row.split(' ').nth(4), Some(category), "{row}");
-        assert_eq!(row.contains("retry-after="), expected.status == 503 || *code == Code::RateLimited, "{row}");
+        assert_eq!(
+            row.contains("retry-after="),
+            expected.status == 503 || *code == Code::RateLimited,
+            "{row}"
+        );
         assert_eq!(row.contains("allow="), expected.status == 405, "{row}");
         let asks = expected.status == 401 || *code == Code::InsufficientScope;
         assert_eq!(row.contains("www-authenticate=Bearer"), asks, "{row}");

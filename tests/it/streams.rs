@@ -1,253 +1,283 @@
-//! Streams leave as they come, have limits of their own, and end so that a client can tell how.
+//! Answers on their way: events leave when they come, and what breaks is not passed off as whole.
 
-use std::sync::{Arc, Mutex};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
-use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use axum::body::{Body, Bytes};
+use axum::response::Response;
+use futures::channel::{mpsc, oneshot};
+use futures::{SinkExt, StreamExt};
+use serde_json::json;
 
-use crate::harness::{
-    Gateway, PATIENCE, Setup, events, json_response, read_until, stream_response, tool_call,
-    with_headers,
-};
+use crate::harness::{Gateway, PATIENCE, Setup, Upstream, tool_call, with_headers};
+use crate::raw::{Raw, request, request_with, upstream_that_says};
 
-fn call() -> String {
-    tool_call("read_file", json!({}))
-}
+type Sender = mpsc::Sender<Result<Bytes, std::io::Error>>;
 
-/// What a client reads from a stream: the data of each event that it looks at.
-fn messages(stream: &str) -> Vec<Value> {
-    let events = stream.split("\n\n").filter(|event| !event.is_empty());
-    let read = events.filter(|event| {
-        let kind = event.lines().rfind(|line| line.starts_with("event: "));
-        kind.is_none_or(|kind| kind == "event: message")
+/// Has the upstream answer with a body that the test writes.
+fn written_by_test(
+    gateway: &Gateway,
+    headers: &'static [(&'static str, &'static str)],
+) -> mpsc::UnboundedReceiver<Sender> {
+    let (senders, asked) = mpsc::unbounded();
+    gateway.upstream.answer_with(move |_| -> Response {
+        let (sender, receiver) = mpsc::channel(0);
+        senders.unbounded_send(sender).unwrap();
+        with_headers(200, headers, Body::from_stream(receiver))
     });
-    read.filter_map(|event| {
-        let data: Vec<_> = event.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
-        (!data.is_empty()).then(|| serde_json::from_str(&data.concat()).expect(&event.to_string()))
-    })
-    .collect()
+    asked
 }
 
-fn code_of(message: &Value) -> &str {
-    assert_eq!(message["id"], 1);
-    message["error"]["data"]["code"].as_str().unwrap()
+const SSE: &[(&str, &str)] = &[("content-type", "text/event-stream")];
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("it does not come")
 }
 
 #[tokio::test]
-async fn every_event_leaves_when_it_arrives() {
+async fn an_event_leaves_before_the_next_one_comes() {
     let gateway = Gateway::start(Setup::default()).await;
     let session = gateway.session(json!({})).await;
-    let (sender, body) = events();
-    let body = Mutex::new(Some(body));
-    gateway
-        .upstream
-        .answer_with(move |_| stream_response(body.lock().unwrap().take().unwrap_or_default()));
-    let mut response = gateway.request(&session, call()).send().await.unwrap();
-    for n in 0..20 {
-        let event = format!(": {n}\ndata: {{\"n\":{n}}}\n\n");
-        sender.send(event.clone()).unwrap();
-        assert_eq!(read_until(&mut response, "\n\n").await, event);
-    }
-    drop(sender);
-    assert_eq!(read_until(&mut response, "never").await, "");
-}
-
-#[tokio::test]
-async fn the_limit_on_responses_holds_for_each_event() {
-    let gateway =
-        Gateway::start(Setup::default().with("proxy.max_response_body_bytes", 10_000)).await;
-    let session = gateway.session(json!({})).await;
-    let event = |bytes: usize| format!("data: {{\"x\":\"{}\"}}\n\n", "x".repeat(bytes - 16));
-    let fitting = event(9_000).repeat(5);
-    let all = fitting.clone();
-    gateway.upstream.answer_with(move |_| stream_response(Body::from(all.clone())));
-    let answer = gateway.call(&session, call()).await;
-    assert_eq!(answer.body, fitting.as_bytes());
-
-    let (sender, body) = events();
-    let body = Mutex::new(Some(body));
-    gateway
-        .upstream
-        .answer_with(move |_| stream_response(body.lock().unwrap().take().unwrap_or_default()));
-    sender.send(event(9_000)).unwrap();
-    let mut response = gateway.request(&session, call()).send().await.unwrap();
-    let request_id = response.headers()["x-arbiter-request-id"].to_str().unwrap().to_owned();
-    read_until(&mut response, "\n\n").await;
-    sender.send(event(10_001)).unwrap();
-    let rest = messages(&read_until(&mut response, "never").await);
-    assert_eq!(rest.len(), 1);
-    assert_eq!(code_of(&rest[0]), "UpstreamResponseTooLarge");
-    let record = gateway.record_of(&request_id).await;
-    assert_eq!(record["denial_code"], "UpstreamResponseTooLarge");
-}
-
-#[tokio::test]
-async fn a_silent_stream_outlives_the_upstreams_timeout_but_not_its_own() {
-    let setup = Setup::default()
-        .with("proxy.upstream_timeout_secs", 1)
-        .with("proxy.stream_idle_timeout_secs", 2);
-    let gateway = Gateway::start(setup).await;
-    let session = gateway.session(json!({})).await;
-    let (sender, body) = events();
-    let body = Mutex::new(Some(body));
-    gateway
-        .upstream
-        .answer_with(move |_| stream_response(body.lock().unwrap().take().unwrap_or_default()));
-    let mut response = gateway.request(&session, call()).send().await.unwrap();
-    let request_id = response.headers()["x-arbiter-request-id"].to_str().unwrap().to_owned();
-    // Twice a silence between the two timeouts: time itself is what is tested here.
-    for _ in 0..2 {
-        tokio::time::sleep(Duration::from_millis(1_300)).await;
-        sender.send(": still here\n\n".to_owned()).unwrap();
-        assert_eq!(read_until(&mut response, "\n\n").await, ": still here\n\n");
-    }
-    let silent_since = Instant::now();
-    let rest = read_until(&mut response, "never").await;
-    let silence = silent_since.elapsed();
-    assert!((1_500..6_000).contains(&silence.as_millis()), "{silence:?}");
-    assert_eq!(code_of(messages(&rest).last().unwrap()), "UpstreamTimeout");
-    assert_eq!(gateway.record_of(&request_id).await["denial_code"], "UpstreamTimeout");
-}
-
-/// An upstream whose connection breaks after these bytes of a chunked stream.
-async fn breaking_after(stream: &'static str) -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let Ok((mut socket, _)) = listener.accept().await else { return };
-            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-            let bytes = format!("{head}{:x}\r\n{stream}\r\n", stream.len());
-            let mut request = [0; 4096];
-            let _some = tokio::io::AsyncReadExt::read(&mut socket, &mut request).await;
-            let _gone = socket.write_all(bytes.as_bytes()).await;
-            let _gone = socket.flush().await;
-            // The bytes are to arrive before the end does.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    });
-    address
-}
-
-async fn read_broken(stream: &'static str, setup: Setup) -> Result<String, reqwest::Error> {
-    let url = format!("\"http://{}/mcp\"", breaking_after(stream).await);
-    let gateway = Gateway::start(setup.with("proxy.upstream_url", url)).await;
-    let session = gateway.session(json!({})).await;
-    let response = gateway.request(&session, call()).send().await.unwrap();
-    let request_id = response.headers()["x-arbiter-request-id"].to_str().unwrap().to_owned();
-    let text = response.text().await;
-    assert_eq!(gateway.record_of(&request_id).await["denial_code"], "UpstreamFailed");
-    text
-}
-
-#[tokio::test]
-async fn a_stream_that_breaks_off_ends_with_an_error_for_the_request() {
-    for (stream, whole) in [
-        ("data: {\"n\":1}\n\n", 1),
-        ("data: {\"n\":1}\n\ndata: {\"n\":", 1),
-        ("data: {\"n\":1}\n\nevent: message\ndata: {\"n\":2}\n", 1),
-        ("event: mess", 0),
-        (": \n", 0),
+    let mut asked = written_by_test(&gateway, SSE);
+    // A call, and a list, whose stream is looked into.
+    for body in [
+        tool_call("read_file", json!({})),
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).to_string(),
     ] {
-        let text = read_broken(stream, Setup::default()).await.unwrap();
-        let messages = messages(&text);
-        assert_eq!(messages.len(), whole + 1, "{text}");
-        assert_eq!(code_of(&messages[whole]), "UpstreamFailed");
+        let call = gateway.request(&session, body).send();
+        let write = async {
+            let mut sender = asked.next().await.unwrap();
+            sender.send(Ok(Bytes::from("event: message\ndata: 0\n\n"))).await.unwrap();
+            sender
+        };
+        let (answer, mut sender) = soon(async { tokio::join!(call, write) }).await;
+        let mut answer = answer.unwrap();
+        assert_eq!(answer.headers()["x-accel-buffering"], "no");
+        assert_eq!(soon(answer.chunk()).await.unwrap().unwrap(), "event: message\ndata: 0\n\n");
+        for n in 1..5 {
+            let event = format!("id: {n}\ndata: {{\"n\":{n}}}\n\n");
+            sender.send(Ok(Bytes::from(event.clone()))).await.unwrap();
+            assert_eq!(soon(answer.chunk()).await.unwrap().unwrap(), event);
+        }
+        drop(sender);
+        assert_eq!(soon(answer.chunk()).await.unwrap(), None);
     }
 }
 
 #[tokio::test]
-async fn a_stream_that_can_be_resumed_is_left_to_the_client() {
-    let stream = "id: 7\ndata: {\"n\":1}\n\n";
-    let resumable = Setup::default().with("proxy.legacy_streams", true);
-    assert!(read_broken(stream, resumable).await.is_err());
-    let text = read_broken(stream, Setup::default()).await.unwrap();
-    assert_eq!(messages(&text).len(), 2);
+async fn compressed_events_leave_before_the_next_one_comes() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let session = gateway.session(json!({})).await;
+    let mut asked = written_by_test(
+        &gateway,
+        &[("content-type", "text/event-stream"), ("content-encoding", "gzip")],
+    );
+    let call = gateway.request(&session, tool_call("read_file", json!({}))).send();
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let mut event = |n: usize| {
+        packer.write_all(format!("data: {n}\n\n").as_bytes()).unwrap();
+        packer.flush().unwrap();
+        Bytes::from(std::mem::take(packer.get_mut()))
+    };
+    let write = async {
+        let mut sender = asked.next().await.unwrap();
+        sender.send(Ok(event(0))).await.unwrap();
+        sender
+    };
+    let (answer, mut sender) = soon(async { tokio::join!(call, write) }).await;
+    let mut answer = answer.unwrap();
+    assert!(!answer.headers().contains_key("content-encoding"));
+    assert_eq!(soon(answer.chunk()).await.unwrap().unwrap(), "data: 0\n\n");
+    sender.send(Ok(event(1))).await.unwrap();
+    assert_eq!(soon(answer.chunk()).await.unwrap().unwrap(), "data: 1\n\n");
 }
 
 #[tokio::test]
-async fn what_is_no_json_rpc_is_not_passed_on_as_an_answer() {
+async fn compressed_answers_arrive_plain() {
     let gateway = Gateway::start(Setup::default()).await;
     let session = gateway.session(json!({})).await;
-    for (status, kind) in [(200, "text/html"), (200, ""), (202, "text/plain"), (204, "")] {
+    let plain =
+        json!({"jsonrpc": "2.0", "id": 1, "result": {"text": "x".repeat(50_000)}}).to_string();
+    let gzip = {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packer.write_all(plain.as_bytes()).unwrap();
+        packer.finish().unwrap()
+    };
+    let deflate = {
+        let mut packer =
+            flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        packer.write_all(plain.as_bytes()).unwrap();
+        packer.finish().unwrap()
+    };
+    let br = {
+        let mut packer = brotli::CompressorWriter::new(Vec::new(), 4_096, 5, 20);
+        packer.write_all(plain.as_bytes()).unwrap();
+        packer.into_inner()
+    };
+    let zstd = zstd::encode_all(plain.as_bytes(), 3).unwrap();
+    for (coding, packed) in [("gzip", gzip), ("deflate", deflate), ("br", br), ("zstd", zstd)] {
+        let whole = packed.clone();
         gateway.upstream.answer_with(move |_| {
-            let headers: &[_] = if kind.is_empty() { &[] } else { &[("content-type", kind)] };
-            with_headers(
-                status,
-                headers,
-                if status == 204 { Body::empty() } else { Body::from("x") },
-            )
+            let headers = [("content-type", "application/json"), ("content-encoding", coding)];
+            with_headers(200, &headers, Body::from(whole.clone()))
         });
-        let answer = gateway.call(&session, call()).await;
-        assert_eq!(
-            (answer.status, answer.code().as_str()),
-            (502, "UpstreamFailed"),
-            "{status} {kind}"
-        );
-        assert_eq!(answer.json()["id"], 1);
+        let answer = gateway.call(&session, tool_call("read_file", json!({}))).await;
+        assert_eq!(answer.status, 200, "{coding}: {answer:?}");
+        assert_eq!(answer.header("content-encoding"), None);
+        assert!(answer.body == plain.as_bytes(), "{coding}");
+        // Cut off: never passed off as a whole answer.
+        let half = packed[..packed.len() / 2].to_vec();
+        gateway.upstream.answer_with(move |_| {
+            let headers = [("content-type", "application/json"), ("content-encoding", coding)];
+            with_headers(200, &headers, Body::from(half.clone()))
+        });
+        let sent =
+            gateway.request(&session, tool_call("read_file", json!({}))).send().await.unwrap();
+        let refused = sent.status() == 502;
+        assert!(refused || sent.bytes().await.is_err(), "{coding}: half an answer counts as whole");
     }
-    gateway.upstream.answer_with(|_| with_headers(202, &[], Body::empty()));
-    let note = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-    assert_eq!(gateway.call(&session, note).await.status, 202);
-    // What the server refuses, it may refuse in its own words.
-    gateway.upstream.answer_with(|_| {
-        with_headers(404, &[("content-type", "text/plain")], Body::from("no session"))
-    });
-    let answer = gateway.call(&session, call()).await;
-    assert_eq!((answer.status, &answer.body[..]), (404, &b"no session"[..]));
 }
 
-#[tokio::test]
-async fn a_client_that_leaves_is_gone_for_the_upstream_too() {
-    let gateway = Gateway::start(Setup::default()).await;
-    let session = gateway.session(json!({})).await;
-    let gone = Arc::new(Notify::new());
-    let tell = gone.clone();
-    gateway.upstream.answer_with(move |_| {
-        let guard = OnDrop(tell.clone());
-        let first = futures::stream::once(async { Ok::<_, std::io::Error>(": hello\n\n") });
-        let for_ever = futures::stream::once(async move {
-            std::future::pending::<()>().await;
-            drop(guard);
-            Ok("")
-        });
-        stream_response(Body::from_stream(futures::StreamExt::chain(first, for_ever)))
-    });
-    let mut slowest = Duration::ZERO;
-    for _ in 0..10 {
-        let mut response = gateway.request(&session, call()).send().await.unwrap();
-        read_until(&mut response, "\n\n").await;
-        let left = Instant::now();
-        drop(response);
-        tokio::time::timeout(PATIENCE, gone.notified()).await.unwrap();
-        slowest = slowest.max(left.elapsed());
-    }
-    assert!(slowest < Duration::from_millis(100), "{slowest:?}");
-}
+/// Tells when it goes.
+struct Goes(Option<oneshot::Sender<()>>);
 
-struct OnDrop(Arc<Notify>);
-
-impl Drop for OnDrop {
+impl Drop for Goes {
     fn drop(&mut self) {
-        self.0.notify_one();
+        // The test may have ended.
+        let _nobody_waits = self.0.take().unwrap().send(());
     }
 }
 
 #[tokio::test]
-async fn an_upstream_that_comes_back_is_used_again() {
+async fn when_the_client_goes_the_upstream_is_let_go() {
     let gateway = Gateway::start(Setup::default()).await;
     let session = gateway.session(json!({})).await;
-    // It closes each connection after its answer, as a server that restarts does.
-    gateway.upstream.answer_with(|_| {
-        let mut response = json_response(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
-        response.headers_mut().insert("connection", "close".parse().unwrap());
-        response
+    let (gone, wait) = oneshot::channel();
+    let guard = std::sync::Mutex::new(Some(Goes(Some(gone))));
+    gateway.upstream.answer_with(move |_| {
+        let guard = guard.lock().unwrap().take().unwrap();
+        let first = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from("data: 0\n\n"))]);
+        let silence = futures::stream::pending().map(move |n| {
+            let _held = &guard;
+            n
+        });
+        with_headers(200, SSE, Body::from_stream(first.chain(silence)))
     });
-    for _ in 0..20 {
-        assert_eq!(gateway.call(&session, call()).await.status, 200);
+    let mut answer =
+        gateway.request(&session, tool_call("read_file", json!({}))).send().await.unwrap();
+    let request_id = answer.headers()["x-arbiter-request-id"].to_str().unwrap().to_owned();
+    assert_eq!(soon(answer.chunk()).await.unwrap().unwrap(), "data: 0\n\n");
+    drop(answer);
+    let left = Instant::now();
+    soon(wait).await.unwrap();
+    assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
+    let record = gateway.record_of(&request_id).await;
+    assert_eq!(
+        (&record["outcome"], &record["upstream_status"]),
+        (&json!("client_gone"), &json!(200))
+    );
+}
+
+async fn before_an_upstream_that_says(bytes: &str) -> (Gateway, String) {
+    let mut upstream = Upstream::start().await;
+    upstream.address = upstream_that_says(bytes).await;
+    let gateway = Gateway::start_before(upstream, Setup::default()).await;
+    let session = gateway.session(json!({})).await;
+    (gateway, session)
+}
+
+#[tokio::test]
+async fn trailers_stay_behind() {
+    let (gateway, session) = before_an_upstream_that_says(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nTrailer: X-Late\r\n\r\n2\r\n{}\r\n0\r\nX-Late: secret\r\n\r\n",
+    )
+    .await;
+    let mut raw = Raw::connect(&gateway.proxy).await;
+    let body = tool_call("read_file", json!({}));
+    raw.send(request_with(
+        &gateway,
+        &session,
+        &[("Connection", "close"), ("TE", "trailers")],
+        &body,
+    ))
+    .await;
+    let answer = String::from_utf8(raw.rest().await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("{}"), "{answer}");
+    assert!(!answer.contains("secret"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_no_whole_answer() {
+    for head in
+        ["Transfer-Encoding: chunked\r\n\r\n5\r\n{\"a\":\r\n", "Content-Length: 50\r\n\r\n{\"a\":"]
+    {
+        let says = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{head}");
+        let (gateway, session) = before_an_upstream_that_says(&says).await;
+        let mut raw = Raw::connect(&gateway.proxy).await;
+        raw.send(request(&gateway, &session, &tool_call("read_file", json!({})))).await;
+        let (_, headers) = raw.head().await.unwrap();
+        assert_eq!(raw.body(&headers).await, None, "{head}");
+        let request_id = headers["x-arbiter-request-id"].to_str().unwrap();
+        let record = gateway.record_of(request_id).await;
+        assert_eq!(record["denial_code"], "UpstreamFailed", "{record}");
+        assert_eq!(record["outcome"], "upstream_failed");
     }
+}
+
+#[tokio::test]
+async fn calls_share_a_connection_a_refused_one_included() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let session = gateway.session(json!({})).await;
+    let mut raw = Raw::connect(&gateway.proxy).await;
+    for (tool, status) in
+        [("read_file", 200), ("unlisted", 403), ("write_file", 200), ("unlisted", 403)]
+    {
+        raw.send(request(&gateway, &session, &tool_call(tool, json!({"x": "y".repeat(70_000)}))))
+            .await;
+        let answer = raw.answer().await.unwrap();
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+    raw.send(request(&gateway, &session, "{")).await;
+    assert_eq!(raw.answer().await.unwrap().status, 400);
+    raw.send(request(&gateway, &session, &tool_call("read_file", json!({})))).await;
+    assert_eq!(raw.answer().await.unwrap().status, 200);
+    assert_eq!(gateway.upstream.calls(), 3);
+}
+
+#[tokio::test]
+async fn an_answer_for_a_failed_upstream_says_that_it_is_the_connections_last() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let session = gateway.session(json!({})).await;
+    gateway.upstream.answer_with(|_| {
+        let headers = [("content-type", "application/json"), ("content-encoding", "rot13")];
+        with_headers(200, &headers, Body::from("{}"))
+    });
+    for length in [10, 70_000] {
+        let mut raw = Raw::connect(&gateway.proxy).await;
+        let call = tool_call("read_file", json!({"x": "y".repeat(length)}));
+        raw.send(request(&gateway, &session, &call)).await;
+        let answer = raw.answer().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (502, Some("close")));
+        assert_eq!(raw.rest().await, b"");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_expects_to_be_asked_is_asked() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let session = gateway.session(json!({})).await;
+    let body = tool_call("read_file", json!({}));
+    let mut raw = Raw::connect(&gateway.proxy).await;
+    for _ in 0..2 {
+        let whole = request_with(&gateway, &session, &[("Expect", "100-continue")], &body);
+        let head = whole.strip_suffix(&body).unwrap();
+        raw.send(head).await;
+        let (interim, _) = raw.head().await.unwrap();
+        assert!(interim.starts_with("HTTP/1.1 100 "), "{interim}");
+        raw.send(&body).await;
+        assert_eq!(raw.answer().await.unwrap().status, 200);
+    }
+    let seen = &gateway.upstream.seen()[0];
+    assert_eq!(seen.body, body.as_bytes());
+    assert!(!seen.headers.contains_key("expect"));
 }

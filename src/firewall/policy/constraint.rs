@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::model::{Constraint, Path, Scalar};
 use crate::mcp::json::{Kind, Value};
+use crate::mcp::keys::disguises;
 
 /// What a constraint says of a call's arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,8 @@ const OTHER_TYPE: Verdict = Verdict::Unclear("is of another type");
 enum Found<'d> {
     Value(Value<'d>),
     Nothing,
-    /// A list, a null or a plain value stands where an object should.
+    /// A list, a null or a plain value stands where an object should, or a key that is the wanted
+    /// one but for its case.
     Obstacle,
 }
 
@@ -41,6 +43,11 @@ fn find<'d>(path: &Path, arguments: Option<Value<'d>>) -> Found<'d> {
     let Some(mut value) = arguments else { return Found::Nothing };
     for segment in &path.segments {
         if value.kind() != Kind::Object {
+            return Found::Obstacle;
+        }
+        // A reader that ignores case might take another key for this one: who is right cannot be
+        // known here, so the constraint cannot be judged.
+        if value.entries().any(|entry| disguises(&entry.key(), segment)) {
             return Found::Obstacle;
         }
         match value.get(segment) {

@@ -1,20 +1,59 @@
 //! Addresses that climb: `file:///projects/../etc/passwd` begins like one thing and is another.
 
-/// Whether a `..` stands between slashes of a URI, however either is written.
+/// How often a URI is percent-decoded before it is given up: servers decode once, some twice.
+const ROUNDS: usize = 4;
+
+/// Whether a server could take a URI to another place than the one it begins with: a `..` however it
+/// is written, an empty segment, which some path libraries take for the root, or an encoding that
+/// does not settle.
 pub fn climbs(uri: &str) -> bool {
-    let mut rest = uri.as_bytes();
-    let mut dots = Some(0_usize);
-    while let Some((byte, left)) = first(rest) {
-        rest = left;
-        dots = match (byte, dots) {
-            // The query and the fragment are looked at too: a server may not tell them apart.
-            (b'/' | b'\\' | b'?' | b'#', Some(2)) => return true,
-            (b'/' | b'\\' | b'?' | b'#' | b'=', _) => Some(0),
-            (b'.', Some(dots)) => Some(dots + 1),
-            (_, _) => None,
-        };
+    let mut text = uri.as_bytes().to_vec();
+    for round in 0.. {
+        let decoded = decoded_once(&text);
+        if decoded == text {
+            break;
+        }
+        if round == ROUNDS {
+            return true;
+        }
+        text = decoded;
     }
-    dots == Some(2)
+    let Ok(text) = String::from_utf8(text) else { return true };
+    if text.chars().any(char::is_control) {
+        return true;
+    }
+    // Behind the scheme's own `//`, or `///` without an authority.
+    let rest = text.split_once("://").map_or(text.as_str(), |(_, rest)| rest);
+    let rest = rest.strip_prefix('/').unwrap_or(rest);
+    let mut segments = rest.split(['/', '\\', '?', '#', '=', '&']).peekable();
+    let mut in_path = true;
+    let mut at = 0_usize;
+    while let Some(segment) = segments.next() {
+        at = at.saturating_add(segment.len());
+        let name = segment.split(';').next().unwrap_or_default().trim_matches(' ');
+        if name == ".." {
+            return true;
+        }
+        let follows = rest.as_bytes().get(at).copied();
+        let ends = segments.peek().is_none() || !matches!(follows, Some(b'/' | b'\\'));
+        if in_path && segment.is_empty() && !ends {
+            return true;
+        }
+        in_path &= matches!(follows, Some(b'/' | b'\\'));
+        at = at.saturating_add(1);
+    }
+    false
+}
+
+/// Undoes percent-encoding; what is no valid escape stays.
+fn decoded_once(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((byte, left)) = first(rest) {
+        out.push(byte);
+        rest = left;
+    }
+    out
 }
 
 /// The first character's byte, percent-decoded, and what follows it.
@@ -45,6 +84,12 @@ mod tests {
             "file:///a/..?x",
             "https://host/get?path=../x",
             "../x",
+            "file:///projects/%252e%252e/etc/passwd",
+            "file:///projects//etc/passwd",
+            "file:///projects/..;/etc/passwd",
+            "file:///projects/..%20/etc/passwd",
+            "file:///projects/%c0%ae%c0%ae/etc/passwd",
+            "file:///projects/%25252525252e/x",
             "..",
         ] {
             assert!(climbs(uri), "{uri}");
@@ -52,6 +97,10 @@ mod tests {
         for uri in [
             "",
             "file:///a/b",
+            "file:///a/b/",
+            "file:///a/b?x=//y",
+            "https://host/a/b#c",
+            "test://static/resource/1",
             "file:///a/...",
             "file:///a/..b/c",
             "a..b",

@@ -73,7 +73,8 @@ async fn heads_and_bodies() {
     };
     table.add(Code::HttpVersionNotSupported, Value::Null, answer).await;
 
-    let blocked = gateway.client.post(format!("{base}/blocked/x")).bearer_auth(&gateway.agent.token);
+    let blocked =
+        gateway.client.post(format!("{base}/blocked/x")).bearer_auth(&gateway.agent.token);
     table.add(Code::PathBlocked, Value::Null, gateway.send(blocked)).await;
 
     let foreign = post(&good).header("origin", "https://evil.example");
@@ -216,8 +217,9 @@ async fn sessions() {
 async fn policies_and_drift() {
     let gateway = Gateway::start(setup()).await;
     let tools = ["read_file", "write_file", "read_unheard_of", "read_payroll"];
-    let session =
-        gateway.session(json!({"declared_intent": "read reports", "authorized_tools": tools})).await;
+    let session = gateway
+        .session(json!({"declared_intent": "read reports", "authorized_tools": tools}))
+        .await;
     let mut table = Table::of(&gateway);
     let ask = |tool: &str| gateway.call(&session, call("p", tool));
     let p = json!("p");

@@ -112,7 +112,8 @@ async fn a_store_that_cannot_be_written() {
     };
     let gateway = Gateway::start(setup).await;
     let session = gateway.session(json!({"call_budget": 10})).await;
-    let length = |name: &str| std::fs::metadata(gateway.folder.path().join(name)).map_or(0, |m| m.len());
+    let length =
+        |name: &str| std::fs::metadata(gateway.folder.path().join(name)).map_or(0, |m| m.len());
     // The limit counts for the log as well, and for the first places of its journal.
     let limit = 512 * 1024;
     while length("arbiter.db-wal") < limit + 64 * 1024 {
@@ -152,7 +153,8 @@ async fn memory_for_bodies_that_is_taken() {
     slow.send(request_with(&gateway, &session, &headers, "")).await;
     let (interim, _) = slow.head().await.unwrap();
     assert!(interim.starts_with("HTTP/1.1 100 "), "{interim}");
-    let call = || gateway.call(&session, tool_call("read_file", json!({"path": "x".repeat(5_000)})));
+    let call =
+        || gateway.call(&session, tool_call("read_file", json!({"path": "x".repeat(5_000)})));
     // The memory is taken right behind the interim answer.
     let taken = eventually(|| async { (call().await.status == 503).then_some(()) });
     taken.await.unwrap();

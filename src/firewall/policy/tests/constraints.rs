@@ -167,3 +167,12 @@ fn constraints_are_for_tools() {
     assert_eq!(decide_for(&rule("deny"), None, target, "{}"), "deny p");
     assert_eq!(decide_for(&rule("escalate"), None, target, "{}"), "escalate p");
 }
+
+#[test]
+fn a_key_that_is_the_wanted_one_but_for_its_case_leaves_doubt() {
+    let bounded = "key = 'amount', max_value = 10";
+    unclear(bounded, r#"{"amount": 5, "Amount": 99999}"#);
+    unclear("key = 'amount', max_value = 10, required = false", r#"{"AMOUNT": 99999}"#);
+    unclear("key = 'a.n', max_value = 10", r#"{"a": {"n": 5}, "A": {"n": 99}}"#);
+    judged(bounded, r#"{"amount": 5, "amounts": 99999}"#, true);
+}

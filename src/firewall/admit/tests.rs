@@ -1,0 +1,262 @@
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
+use crate::firewall::policy::{PolicySet, Source};
+use crate::firewall::session::{IntentTier, Sensitivity, SessionId};
+use crate::firewall::time::Timestamp;
+use crate::mcp::json::Doc;
+use crate::mcp::message;
+
+const NOW: Now = Now { wall: Timestamp(1_000_000), mono: Mono(1_000_000) };
+
+const POLICIES: &str = r#"
+[[policies]]
+id = "reads"
+effect = "allow"
+allowed_tools = ["read_file", "write_file", "secret_file", "delete_file"]
+allowed_resources = ["file:///a/*"]
+[[policies]]
+id = "restricted"
+effect = "allow"
+priority = 1000
+allowed_tools = ["secret_file"]
+data_sensitivity = "restricted"
+[[policies]]
+id = "never"
+effect = "deny"
+allowed_tools = ["delete_file"]
+priority = 1000
+[[policies]]
+id = "ask"
+effect = "escalate"
+allowed_tools = ["pay"]
+"#;
+
+/// A case to decide, everything in order unless a test spoils it.
+struct Case {
+    rules: Rules,
+    caller: Caller,
+    order: WorkOrder,
+    usage: Usage,
+    deadline: Mono,
+}
+
+impl Case {
+    fn new() -> Self {
+        let source = Source { name: "test", text: POLICIES };
+        let rules = Rules {
+            policies: PolicySet::parse(&[source]).unwrap(),
+            terms: Terms { escalate_anomalies: true, ..Terms::default() },
+        };
+        let agent = Agent {
+            id: AgentId::random(),
+            owner: "u".into(),
+            model: "m".into(),
+            capabilities: Vec::new(),
+            trust: TrustLevel::Basic,
+            active: true,
+            created_at: Timestamp(0),
+            expires_at: None,
+        };
+        let principal = Principal {
+            subject: "u".into(),
+            groups: Vec::new(),
+            scopes: Vec::new(),
+            issuer: "arbiter".into(),
+            agent: Some(agent.id),
+            token_id: None,
+            expires_at: Timestamp(i64::MAX),
+        };
+        let names = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect();
+        let order = WorkOrder {
+            id: SessionId::random(),
+            agent: agent.id,
+            declared_intent: "write the report".into(),
+            intent_tier: IntentTier::Write,
+            authorized_tools: names(&[
+                "read_file",
+                "write_file",
+                "secret_file",
+                "delete_file",
+                "pay",
+                "other",
+            ]),
+            authorized_resources: names(&["file:///a/*"]),
+            authorized_prompts: names(&[]),
+            authorized_methods: names(&[]),
+            authorized_credentials: names(&[]),
+            call_budget: 10,
+            rate_limit: Some(5),
+            ceiling: Sensitivity::Internal,
+            refusal_style: None,
+            delegation_chain: [agent.id].into(),
+            created_at: Timestamp(0),
+            expires_at: Timestamp(i64::MAX),
+        };
+        let caller = Caller { agent: Arc::new(agent), principal: Arc::new(principal) };
+        let usage = Usage { booked: 10, ..Usage::default() };
+        Self { rules, caller, order, usage, deadline: Mono(u64::MAX) }
+    }
+
+    fn decide(&mut self, body: &str) -> Decided {
+        let doc = Doc::parse(body.as_bytes()).unwrap();
+        let message = message::read(&doc).unwrap();
+        let session =
+            Session { order: &self.order, usage: &mut self.usage, deadline: self.deadline };
+        admit(&self.rules, &self.caller, Some(session), &message.calls, Place::default(), NOW)
+    }
+
+    fn verdict(&mut self, body: &str) -> Verdict {
+        match self.decide(body) {
+            Decided::Verdict(verdict) => verdict,
+            Decided::LeaseFirst => panic!("a lease was asked for"),
+        }
+    }
+
+    fn code(&mut self, body: &str) -> Option<Code> {
+        self.verdict(body).outcome.err().map(|denial| denial.code)
+    }
+}
+
+fn call(tool: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}"}}}}"#)
+}
+
+fn method(method: &str, params: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#)
+}
+
+fn batch(tools: &[&str]) -> String {
+    let calls: Vec<_> = tools
+        .iter()
+        .enumerate()
+        .map(|(id, tool)| call(tool).replace("\"id\":1", &format!("\"id\":{id}")))
+        .collect();
+    format!("[{}]", calls.join(","))
+}
+
+#[test]
+fn an_allowed_call_is_counted_once_and_names_its_policy() {
+    let mut case = Case::new();
+    let verdict = case.verdict(&call("read_file"));
+    assert_eq!(verdict.outcome, Ok(()));
+    assert_eq!(verdict.policy.as_deref(), Some("reads"));
+    assert_eq!((case.usage.calls_made, case.usage.recent.total()), (1, 1));
+}
+
+#[test]
+fn what_fails_before_the_counter_spends_nothing_and_what_fails_behind_it_does() {
+    for (tool, code, spent) in [
+        ("unlisted", Code::ToolNotAuthorized, 0),
+        ("secret_file", Code::SensitivityExceeded, 0),
+        ("other", Code::PolicyDenied, 1),
+        ("delete_file", Code::PolicyDenied, 1),
+        ("pay", Code::EscalationRequired, 1),
+    ] {
+        let mut case = Case::new();
+        assert_eq!(case.code(&call(tool)), Some(code), "{tool}");
+        assert_eq!(case.usage.calls_made, spent, "{tool}");
+    }
+}
+
+#[test]
+fn a_batch_passes_whole_or_not_at_all() {
+    let mut case = Case::new();
+    assert_eq!(case.code(&batch(&["read_file", "unlisted"])), Some(Code::ToolNotAuthorized));
+    assert_eq!(case.code(&batch(&["read_file"; 6])), Some(Code::RateLimited));
+    assert_eq!(case.usage.calls_made, 0);
+    assert_eq!(case.code(&batch(&["read_file", "delete_file"])), Some(Code::PolicyDenied));
+    assert_eq!(case.usage.calls_made, 2);
+    assert_eq!(case.code(&batch(&["read_file"; 3])), None);
+    assert_eq!(case.usage.calls_made, 5);
+}
+
+#[test]
+fn data_and_protocol_messages_cost_nothing_and_need_their_own_grant() {
+    let mut case = Case::new();
+    let read = |uri: &str| method("resources/read", &format!(r#"{{"uri":"{uri}"}}"#));
+    assert_eq!(case.code(&read("file:///a/b")), None);
+    assert_eq!(case.code(&read("file:///a/../b")), Some(Code::ResourceNotAuthorized));
+    assert_eq!(case.code(&read("file:///b")), Some(Code::ResourceNotAuthorized));
+    assert_eq!(
+        case.code(&method("prompts/get", r#"{"name":"p"}"#)),
+        Some(Code::PromptNotAuthorized)
+    );
+    assert_eq!(case.code(&method("tasks/get", "{}")), Some(Code::MethodNotAuthorized));
+    assert_eq!(case.code(&method("tools/list", "{}")), None);
+    assert_eq!(case.usage.calls_made, 0);
+    case.rules.policies = PolicySet::empty();
+    assert_eq!(case.code(&method("tools/list", "{}")), Some(Code::PolicyDenied));
+}
+
+#[test]
+fn what_is_not_leased_is_leased_before_it_is_counted() {
+    let mut case = Case::new();
+    case.usage.booked = 0;
+    assert!(matches!(case.decide(&call("read_file")), Decided::LeaseFirst));
+    assert_eq!(case.usage.calls_made, 0);
+    case.usage = Usage { booked: 10, calls_made: 10, ..Usage::default() };
+    assert_eq!(case.code(&call("read_file")), Some(Code::BudgetExhausted));
+}
+
+#[test]
+fn drift_is_refused_or_flagged_and_counts() {
+    let mut case = Case::new();
+    case.order.intent_tier = IntentTier::Read;
+    let verdict = case.verdict(&batch(&["write_file", "write_file"]));
+    assert_eq!(verdict.outcome.unwrap_err().code, Code::DriftDetected);
+    assert_eq!((verdict.flags.len(), verdict.counted_flags), (1, 2));
+    case.rules.terms.escalate_anomalies = false;
+    let verdict = case.verdict(&call("write_file"));
+    assert_eq!(verdict.outcome, Ok(()));
+    assert_eq!(verdict.counted_flags, 1);
+}
+
+#[test]
+fn a_call_without_a_session_is_judged_by_policy_alone() {
+    let case = Case::new();
+    let code = |body: &str| {
+        let doc = Doc::parse(body.as_bytes()).unwrap();
+        let message = message::read(&doc).unwrap();
+        match admit(&case.rules, &case.caller, None, &message.calls, Place::default(), NOW) {
+            Decided::Verdict(verdict) => verdict.outcome.err().map(|denial| denial.code),
+            Decided::LeaseFirst => panic!("there is nothing to lease from"),
+        }
+    };
+    assert_eq!(code(&call("read_file")), None);
+    assert_eq!(code(&call("other")), Some(Code::PolicyDenied));
+    assert_eq!(code(&call("delete_file")), Some(Code::PolicyDenied));
+}
+
+/// What can be wrong with a call, in the order in which the checks speak (contract 5).
+type Spoiler = (Code, fn(&mut Case));
+
+const SPOILERS: [Spoiler; 7] = [
+    (Code::SessionClosed, |case| case.usage.closed = true),
+    (Code::SessionExpired, |case| case.deadline = NOW.mono),
+    (Code::AgentMismatch, |case| case.order.agent = AgentId::random()),
+    (Code::ToolNotAuthorized, |case| case.order.authorized_tools = [].into()),
+    (Code::BudgetExhausted, |case| case.order.call_budget = 0),
+    (Code::RateLimited, |case| case.order.rate_limit = Some(0)),
+    (Code::PolicyDenied, |case| case.rules.policies = PolicySet::empty()),
+];
+
+proptest! {
+    /// Whatever is wrong together, the first check in order answers.
+    #[test]
+    fn the_first_check_that_fails_answers(wrong in proptest::collection::hash_set(0..SPOILERS.len(), 0..SPOILERS.len())) {
+        let wrong: HashSet<usize> = wrong;
+        let mut case = Case::new();
+        for &n in &wrong {
+            SPOILERS[n].1(&mut case);
+        }
+        let first = wrong.iter().min().map(|&n| SPOILERS[n].0);
+        prop_assert_eq!(case.code(&call("read_file")), first);
+        let counted = first.is_none() || first == Some(Code::PolicyDenied);
+        prop_assert_eq!(case.usage.calls_made, u64::from(counted));
+    }
+}

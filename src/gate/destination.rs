@@ -1,0 +1,41 @@
+//! Where a request goes, and what is owed for it.
+
+use std::sync::Arc;
+
+use crate::firewall::call::{Call, Place};
+use crate::mcp::message::Message;
+
+/// The upstream that a request is for.
+#[derive(Clone, Debug, Default)]
+pub struct Destination {
+    /// The name by which policies and sessions know it, if it has one.
+    pub name: Option<Box<str>>,
+    /// The names of all upstreams.
+    pub known: Arc<[Box<str>]>,
+    /// Its servers.
+    pub urls: Vec<String>,
+}
+
+impl Destination {
+    pub(super) fn place(&self) -> Place<'_> {
+        Place { upstream: self.name.as_deref(), known: &self.known }
+    }
+}
+
+/// What the upstream owes for a request that it answers with success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// A JSON-RPC response, as JSON or as events.
+    Rpc,
+    /// An event stream.
+    Events,
+    /// Nothing that could be told from its kind: an acknowledgement.
+    Anything,
+}
+
+impl Due {
+    /// What a server owes for a message: a response if any of it is a request.
+    pub(super) fn to(message: &Message<'_>) -> Self {
+        if message.calls.iter().any(Call::is_request) { Self::Rpc } else { Self::Anything }
+    }
+}

@@ -1,0 +1,212 @@
+//! What an issuer says about a token, in its claims or when it is asked: judged here.
+
+use std::borrow::Cow;
+
+use crate::firewall::agent::{AgentId, Principal};
+use crate::firewall::time::Timestamp;
+use crate::mcp::json::{Kind, Value};
+
+use super::TokenError;
+
+/// How far clocks may be apart, for `iat` and `nbf`. A token's end is never stretched.
+const LEEWAY_SECS: i64 = 60;
+
+/// Whose tokens count, for whom they must be, and what their claims are called.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub issuer: String,
+    /// `None` only for Arbiter's own tokens, which are for nobody else.
+    pub audiences: Option<Vec<String>>,
+    pub agent_claim: String,
+    pub groups_claim: String,
+}
+
+/// Who a token speaks for, if its claims are in order at `now`.
+pub fn principal(
+    claims: Value<'_>,
+    terms: &Terms,
+    expires_at_secs: i64,
+    now: Timestamp,
+) -> Result<Principal, TokenError> {
+    let now_secs = now.as_secs();
+    let ahead = now_secs.saturating_add(LEEWAY_SECS);
+    for name in ["nbf", "iat"] {
+        if seconds(claims, name)?.is_some_and(|at| at > ahead) {
+            return Err(TokenError::NotYet);
+        }
+    }
+    if expires_at_secs <= now_secs {
+        return Err(TokenError::Expired);
+    }
+    if let Some(audiences) = &terms.audiences {
+        for_us(claims, audiences)?;
+        // Such a token counts only together with a proof that is not asked for here (RFC 7800).
+        if claims.get("cnf").is_some() {
+            return Err(TokenError::Bound);
+        }
+    }
+    let agent = match text(claims, &terms.agent_claim)? {
+        Some(id) => Some(AgentId::parse(&id).ok_or(TokenError::Claims)?),
+        None => None,
+    };
+    Ok(Principal {
+        subject: required(text(claims, "sub")?)?.into(),
+        groups: list(claims, &terms.groups_claim, |group| vec![group.to_owned()])?,
+        scopes: scopes(claims)?,
+        issuer: terms.issuer.clone(),
+        agent,
+        token_id: text(claims, "jti")?,
+        expires_at: Timestamp::from_secs(expires_at_secs),
+    })
+}
+
+/// The issuer that the claims name.
+pub fn issuer(claims: Value<'_>) -> Result<String, TokenError> {
+    required(text(claims, "iss")?)
+}
+
+/// When the token ends, in seconds since 1970.
+pub fn expiry(claims: Value<'_>) -> Result<Option<i64>, TokenError> {
+    seconds(claims, "exp")
+}
+
+/// One of the audiences must be ours (RFC 7519 section 4.1.3, RFC 8707).
+fn for_us(claims: Value<'_>, ours: &[String]) -> Result<(), TokenError> {
+    let named = list(claims, "aud", |audience| vec![audience.to_owned()])?;
+    if named.iter().any(|audience| ours.contains(audience)) {
+        Ok(())
+    } else {
+        Err(TokenError::Audience)
+    }
+}
+
+/// `scope` as RFC 9068 has it, else `scp` as other providers do.
+fn scopes(claims: Value<'_>) -> Result<Vec<String>, TokenError> {
+    let words = |text: &str| text.split_ascii_whitespace().map(str::to_owned).collect();
+    let name = if claims.get("scope").is_some() { "scope" } else { "scp" };
+    list(claims, name, words)
+}
+
+/// A claim that is one text or a list of texts; nothing if it is not there.
+fn list(
+    claims: Value<'_>,
+    name: &str,
+    one: impl Fn(&str) -> Vec<String>,
+) -> Result<Vec<String>, TokenError> {
+    let Some(value) = claims.get(name) else { return Ok(Vec::new()) };
+    match value.kind() {
+        Kind::String => Ok(value.as_str().map_or_else(Vec::new, |text| one(&text))),
+        Kind::Array => value
+            .items()
+            .map(|item| item.as_str().map(Cow::into_owned).ok_or(TokenError::Claims))
+            .collect(),
+        Kind::Object | Kind::Number | Kind::True | Kind::False | Kind::Null => {
+            Err(TokenError::Claims)
+        }
+    }
+}
+
+pub(super) fn required<T>(claim: Option<T>) -> Result<T, TokenError> {
+    claim.ok_or(TokenError::Claims)
+}
+
+pub(super) fn text(claims: Value<'_>, name: &str) -> Result<Option<String>, TokenError> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let text = value.as_str().ok_or(TokenError::Claims)?;
+    if text.is_empty() { Err(TokenError::Claims) } else { Ok(Some(text.into_owned())) }
+}
+
+/// A `NumericDate` (RFC 7519 section 2): seconds, a fraction cut off, no exponent.
+fn seconds(claims: Value<'_>, name: &str) -> Result<Option<i64>, TokenError> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let digits = value.as_number().ok_or(TokenError::Claims)?;
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(TokenError::Claims);
+    }
+    whole.parse().map(Some).map_err(|_not_seconds| TokenError::Claims)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::json::Doc;
+
+    const NOW: i64 = 1_800_000_000;
+    const AGENT: &str = "7f3c2a10-1111-4222-8333-444455556666";
+
+    fn read(members: &str) -> Result<Principal, TokenError> {
+        let terms = Terms {
+            issuer: "https://i.example".to_owned(),
+            audiences: Some(vec!["https://us.example".to_owned(), "us".to_owned()]),
+            agent_claim: "agent".to_owned(),
+            groups_claim: "roles".to_owned(),
+        };
+        let text = format!("{{{members}}}");
+        let doc = Doc::parse(text.as_bytes()).unwrap();
+        let expires_at = required(expiry(doc.root())?)?;
+        principal(doc.root(), &terms, expires_at, Timestamp::from_secs(NOW))
+    }
+
+    #[test]
+    fn claims_are_read_under_the_names_that_the_issuer_uses() {
+        let who = read(&format!(
+            r#""sub":"u","exp":{}.75,"aud":["x","us"],"agent":"{AGENT}","roles":["a","b"],
+               "scope":"read  write","scp":["ignored"],"jti":"j""#,
+            NOW + 1
+        ))
+        .unwrap();
+        assert_eq!((&*who.subject, who.token_id.as_deref()), ("u", Some("j")));
+        assert_eq!(who.agent, AgentId::parse(AGENT));
+        assert_eq!(
+            (who.groups, who.scopes),
+            (vec!["a".into(), "b".into()], vec!["read".into(), "write".into()])
+        );
+        assert_eq!(who.expires_at, Timestamp::from_secs(NOW + 1));
+        let who =
+            read(&format!(r#""sub":"u","exp":{},"aud":"us","roles":"a b","scp":"r w""#, NOW + 1));
+        let who = who.unwrap();
+        assert_eq!((who.groups, who.agent), (vec!["a b".to_owned()], None));
+        assert_eq!(who.scopes, ["r", "w"]);
+    }
+
+    #[test]
+    fn claims_out_of_order_prove_nothing() {
+        let good = format!(r#""sub":"u","exp":{},"aud":"us""#, NOW + 600);
+        assert!(read(&good).is_ok());
+        let with = |more: &str| read(&format!("{good},{more}")).map(drop);
+        for (more, error) in [
+            (format!(r#""nbf":{}"#, NOW + 61), TokenError::NotYet),
+            (format!(r#""iat":{}"#, NOW + 61), TokenError::NotYet),
+            (r#""nbf":1.9e9"#.to_owned(), TokenError::Claims),
+            (r#""nbf":"0""#.to_owned(), TokenError::Claims),
+            (r#""cnf":{"jkt":"x"}"#.to_owned(), TokenError::Bound),
+            (r#""agent":"nobody""#.to_owned(), TokenError::Claims),
+            (r#""agent":7"#.to_owned(), TokenError::Claims),
+            (r#""roles":["a",7]"#.to_owned(), TokenError::Claims),
+            (r#""roles":{}"#.to_owned(), TokenError::Claims),
+            (r#""scope":7"#.to_owned(), TokenError::Claims),
+            (r#""jti":7"#.to_owned(), TokenError::Claims),
+        ] {
+            assert_eq!(with(&more), Err(error), "{more}");
+        }
+        assert_eq!(with(&format!(r#""nbf":{},"iat":{}"#, NOW + 60, NOW + 60)), Ok(()));
+        for (members, error) in [
+            (format!(r#""exp":{},"aud":"us""#, NOW + 1), TokenError::Claims),
+            (format!(r#""sub":"","exp":{},"aud":"us""#, NOW + 1), TokenError::Claims),
+            (r#""sub":"u","aud":"us""#.to_owned(), TokenError::Claims),
+            (r#""sub":"u","exp":null,"aud":"us""#.to_owned(), TokenError::Claims),
+            (r#""sub":"u","exp":1e99,"aud":"us""#.to_owned(), TokenError::Claims),
+            (r#""sub":"u","exp":99999999999999999999,"aud":"us""#.to_owned(), TokenError::Claims),
+            (format!(r#""sub":"u","exp":{NOW},"aud":"us""#), TokenError::Expired),
+            (format!(r#""sub":"u","exp":{}"#, NOW + 1), TokenError::Audience),
+            (format!(r#""sub":"u","exp":{},"aud":[]"#, NOW + 1), TokenError::Audience),
+            (format!(r#""sub":"u","exp":{},"aud":"US""#, NOW + 1), TokenError::Audience),
+            (format!(r#""sub":"u","exp":{},"aud":"us us""#, NOW + 1), TokenError::Audience),
+            (format!(r#""sub":"u","exp":{},"aud":{{"us":1}}"#, NOW + 1), TokenError::Claims),
+            (format!(r#""sub":"u","exp":{},"aud":["us",1]"#, NOW + 1), TokenError::Claims),
+        ] {
+            assert_eq!(read(&members).map(drop), Err(error), "{members}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! One identity provider: its terms, its keys, and whether it wants to be asked.
+
+use std::sync::Arc;
+
+use blake3::Hash;
+use tokio::runtime::Handle;
+
+use super::TokenError;
+use super::claims::{self, Terms, required};
+use super::fetch::Fetcher;
+use super::introspect::{Introspector, YES_SECS};
+use super::jwks::{Found, Key};
+use super::jwt::Compact;
+use super::keys::{Keys, Source};
+use crate::clock::Clock;
+use crate::config;
+use crate::firewall::agent::Principal;
+use crate::firewall::time::{Mono, Now};
+use crate::mcp::json::Value;
+
+/// How often keys are fetched for one token: a fetch that was under way may have been too early.
+const FETCHES: usize = 2;
+
+/// One identity provider.
+pub struct Issuer {
+    terms: Terms,
+    /// `None`: its tokens are opaque, and it is asked about each.
+    keys: Option<Arc<Keys>>,
+    introspector: Option<Introspector>,
+}
+
+/// What proved a token: when one of it falls, the proof does.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    pub principal: Arc<Principal>,
+    pub key: Option<Arc<Key>>,
+    /// When the issuer must be asked again.
+    pub holds_until: Mono,
+}
+
+impl Issuer {
+    pub fn new(
+        settings: &config::Issuer,
+        jwks_cache_ttl_secs: u64,
+        fetcher: &Fetcher,
+        clock: &Clock,
+        runtime: &Handle,
+    ) -> Self {
+        let source = match (&settings.jwks_uri, &settings.introspection) {
+            (Some(uri), _) => Some(Source::Uri(uri.clone())),
+            (None, Some(_)) => None,
+            (None, None) => Some(Source::Discovered {
+                issuer_url: settings.issuer_url.clone(),
+                allow_http: settings.allow_http,
+            }),
+        };
+        let keys = |source| {
+            Arc::new(Keys::new(
+                settings.name.clone(),
+                source,
+                jwks_cache_ttl_secs,
+                fetcher.clone(),
+                clock.clone(),
+                runtime.clone(),
+            ))
+        };
+        let introspector = |asked| {
+            Introspector::new(settings.name.clone(), asked, fetcher.clone(), runtime.clone())
+        };
+        Self {
+            terms: Terms {
+                issuer: settings.issuer_url.clone(),
+                audiences: Some(settings.audiences.clone()),
+                agent_claim: settings.agent_claim.clone(),
+                groups_claim: settings.groups_claim.clone(),
+            },
+            keys: source.map(keys),
+            introspector: settings.introspection.as_ref().map(introspector),
+        }
+    }
+
+    /// Whether a token that names `issuer` is this one's.
+    pub fn is(&self, issuer: &str) -> bool {
+        self.terms.issuer == issuer
+    }
+
+    /// Whether tokens that say nothing by themselves may be this one's.
+    pub fn knows_opaque_tokens(&self) -> bool {
+        self.introspector.is_some()
+    }
+
+    pub fn keys(&self) -> Option<&Arc<Keys>> {
+        self.keys.as_ref()
+    }
+
+    /// Lets keys that have aged be fetched; never waits.
+    pub fn touch(&self, now: Mono) {
+        if let Some(keys) = &self.keys {
+            keys.touch(now);
+        }
+    }
+
+    /// Proves a JWT whose claims name this issuer.
+    pub async fn verify(
+        &self,
+        token: (&str, &Hash),
+        compact: &Compact<'_>,
+        unproved: Value<'_>,
+        now: Now,
+    ) -> Result<Proof, TokenError> {
+        let Some(keys) = &self.keys else { return self.introspect(token, now).await };
+        let key = proving_key(keys, compact, now.mono).await?;
+        let proved = unproved;
+        let expires_at = required(claims::expiry(proved)?)?;
+        let principal = claims::principal(proved, &self.terms, expires_at, now.wall)?;
+        let key = Some(key);
+        if self.introspector.is_none() {
+            let principal = Arc::new(principal);
+            return Ok(Proof { principal, key, holds_until: Mono(u64::MAX) });
+        }
+        let asked = self.introspect(token, now).await?;
+        if asked.principal.subject != principal.subject {
+            return Err(TokenError::Claims);
+        }
+        Ok(Proof { principal: Arc::new(principal), key, holds_until: asked.holds_until })
+    }
+
+    /// Proves a token by asking the issuer about it.
+    pub async fn introspect(&self, token: (&str, &Hash), now: Now) -> Result<Proof, TokenError> {
+        let introspector = self.introspector.as_ref().ok_or(TokenError::Malformed)?;
+        let (token, hash) = token;
+        let principal = Arc::new(introspector.ask(token, hash, &self.terms, now).await?);
+        Ok(Proof { principal, key: None, holds_until: now.mono.plus_secs(YES_SECS) })
+    }
+}
+
+/// The key that proves the signature. The issuer is asked again for one that is not known, or that
+/// may have been replaced without a name of its own.
+async fn proving_key(
+    keys: &Arc<Keys>,
+    compact: &Compact<'_>,
+    now: Mono,
+) -> Result<Arc<Key>, TokenError> {
+    keys.touch(now);
+    let mut fetches = 0;
+    loop {
+        let failed = match keys.find(compact.key_id.as_deref(), compact.algorithm) {
+            Found::Key(key) => match compact.verify(key.verifying()) {
+                Ok(()) => return Ok(key),
+                Err(error) if compact.key_id.is_some() => return Err(error),
+                Err(error) => error,
+            },
+            Found::OtherAlgorithm => return Err(TokenError::Algorithm),
+            Found::Ambiguous => return Err(TokenError::WhichKey),
+            Found::Nothing if keys.is_empty() => TokenError::NoKeys,
+            Found::Nothing => TokenError::Key,
+        };
+        if fetches == FETCHES || !keys.refreshed(now).await {
+            return Err(failed);
+        }
+        fetches += 1;
+    }
+}

@@ -1,0 +1,239 @@
+//! An issuer's keys, kept ready: no call with a known key ever waits for the issuer.
+//!
+//! Keys are fetched at the start, again whenever they have aged, and once for a key that is not
+//! known, at most every [`UNKNOWN_KEY_PAUSE_SECS`]. One fetch runs at a time and others wait for
+//! it. A fetch that fails leaves the keys as they are, for as long as it takes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::discovery::{self, DiscoveryError};
+use super::fetch::{FetchError, Fetcher};
+use super::jwks::{Found, JwksError, KeySet};
+use crate::clock::Clock;
+use crate::firewall::time::Mono;
+use jsonwebtoken::Algorithm;
+
+/// How long an issuer is left in peace after it was asked for a key that nobody knew.
+pub const UNKNOWN_KEY_PAUSE_SECS: u64 = 30;
+
+/// The longest pause after a fetch that failed.
+const RETRY_PAUSE_SECS: u64 = 30;
+
+/// How long one fetch may take, metadata included.
+const FETCH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where the keys come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    Uri(String),
+    /// The issuer's metadata tells.
+    Discovered {
+        issuer_url: String,
+        allow_http: bool,
+    },
+}
+
+/// Why no keys came.
+#[derive(Debug, thiserror::Error)]
+enum RefreshError {
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
+    #[error("its keys could not be fetched: {0}")]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Jwks(#[from] JwksError),
+    #[error("its keys did not come within {} s", FETCH_DEADLINE.as_secs())]
+    Late,
+}
+
+/// The keys of one issuer.
+#[derive(Debug)]
+pub struct Keys {
+    name: String,
+    source: Source,
+    fetcher: Fetcher,
+    ttl_secs: u64,
+    clock: Clock,
+    runtime: Handle,
+    set: ArcSwap<KeySet>,
+    /// When the set has aged, in microseconds of the monotonic clock.
+    due_at_us: AtomicU64,
+    state: Mutex<State>,
+    /// Counts the fetches that ended.
+    ended: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: bool,
+    /// When the issuer was last asked for a key that was not known.
+    asked_at: Option<Mono>,
+    failures: u32,
+}
+
+impl Keys {
+    pub fn new(
+        name: String,
+        source: Source,
+        ttl_secs: u64,
+        fetcher: Fetcher,
+        clock: Clock,
+        runtime: Handle,
+    ) -> Self {
+        Self {
+            name,
+            source,
+            fetcher,
+            ttl_secs,
+            clock,
+            runtime,
+            set: ArcSwap::default(),
+            due_at_us: AtomicU64::new(0),
+            state: Mutex::default(),
+            ended: watch::Sender::new(0),
+        }
+    }
+
+    /// The key for a token's header, among those known now.
+    pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found {
+        self.set.load().find(id, algorithm)
+    }
+
+    /// Whether there is any key at all.
+    pub fn is_empty(&self) -> bool {
+        self.set.load().is_empty()
+    }
+
+    /// Starts a fetch if the keys have aged; never waits.
+    pub fn touch(self: &Arc<Self>, now: Mono) {
+        if now.0 < self.due_at_us.load(Ordering::Relaxed) {
+            return;
+        }
+        if !std::mem::replace(&mut self.state().running, true) {
+            self.start();
+        }
+    }
+
+    /// Waits for keys newer than those known, unless the issuer was asked just now.
+    pub async fn refreshed(self: &Arc<Self>, now: Mono) -> bool {
+        let (mut ended, first) = {
+            let mut state = self.state();
+            let first = !state.running;
+            if first {
+                let pause_us = UNKNOWN_KEY_PAUSE_SECS * 1_000_000;
+                if state.asked_at.is_some_and(|asked| now.since(asked) < pause_us) {
+                    return false;
+                }
+                state.asked_at = Some(now);
+                state.running = true;
+            }
+            (self.ended.subscribe(), first)
+        };
+        if first {
+            self.start();
+        }
+        ended.changed().await.is_ok()
+    }
+
+    /// Keeps the keys fresh without a call that asks for it, for ever.
+    pub async fn keep_fresh(self: Arc<Self>) {
+        loop {
+            let now = self.clock.mono();
+            self.touch(now);
+            let rest_us = self.due_at_us.load(Ordering::Relaxed).saturating_sub(now.0);
+            // Looked at now and then at least: a clock that a test holds still wakes nobody.
+            let rest_us = rest_us.clamp(1_000_000, RETRY_PAUSE_SECS * 1_000_000);
+            tokio::time::sleep(Duration::from_micros(rest_us)).await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a fetch of its own: it goes on when the call that asked for it is broken off.
+    ///
+    /// The state must not be locked: a runtime that is shutting down ends the fetch right here.
+    fn start(self: &Arc<Self>) {
+        let running = Running(Arc::clone(self));
+        self.runtime.spawn(async move {
+            let running = running;
+            running.0.fetch().await;
+        });
+    }
+
+    async fn fetch(&self) {
+        let loaded = tokio::time::timeout(FETCH_DEADLINE, self.load()).await;
+        let now = self.clock.mono();
+        let due_at = match loaded.unwrap_or(Err(RefreshError::Late)) {
+            Ok(set) => {
+                self.replace(set);
+                self.state().failures = 0;
+                now.plus_secs(self.ttl_secs)
+            }
+            Err(error) => {
+                let keys = self.set.load().len();
+                warn!(issuer = self.name, keys, %error, "keys not refreshed; those known stay valid");
+                self.due_after_failure(now)
+            }
+        };
+        self.due_at_us.store(due_at.0, Ordering::Relaxed);
+    }
+
+    /// While no key is known, one second, two, four, up to half a minute: an issuer that starts
+    /// late is found soon. Keys that are known can wait.
+    fn due_after_failure(&self, now: Mono) -> Mono {
+        let mut state = self.state();
+        let pause_secs = 1_u64.checked_shl(state.failures).unwrap_or(u64::MAX);
+        state.failures = state.failures.saturating_add(1);
+        if self.is_empty() {
+            now.plus_secs(pause_secs.min(RETRY_PAUSE_SECS))
+        } else {
+            Mono(self.due_at_us.load(Ordering::Relaxed)).max(now.plus_secs(RETRY_PAUSE_SECS))
+        }
+    }
+
+    async fn load(&self) -> Result<KeySet, RefreshError> {
+        let discovered;
+        let uri = match &self.source {
+            Source::Uri(uri) => uri,
+            Source::Discovered { issuer_url, allow_http } => {
+                discovered = discovery::jwks_uri(&self.fetcher, issuer_url, *allow_http).await?;
+                &discovered
+            }
+        };
+        let document = self.fetcher.get(uri).await?;
+        Ok(KeySet::read(&document, &self.set.load())?)
+    }
+
+    fn replace(&self, set: KeySet) {
+        let (set, before) = (Arc::new(set), self.set.load_full());
+        self.set.store(Arc::clone(&set));
+        // INVARIANT: after the store, so that a key is never found again once it is withdrawn.
+        let withdrawn = before.withdraw_all_but(&set);
+        if set.is_empty() {
+            warn!(issuer = self.name, "the issuer publishes no usable key; its tokens are refused");
+        } else if withdrawn > 0 || set.len() != before.len() {
+            info!(issuer = self.name, keys = set.len(), withdrawn, "keys replaced");
+        }
+    }
+}
+
+/// A fetch that is under way; tells those who wait when it ends, however it ends.
+struct Running(Arc<Keys>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // INVARIANT: told under the lock, so that whoever waits hears of no earlier fetch.
+        let mut state = self.0.state();
+        state.running = false;
+        self.0.ended.send_modify(|ended| *ended = ended.wrapping_add(1));
+    }
+}

@@ -1,0 +1,156 @@
+//! The house's order, read from its sources: who may enter which room, and that the rooms that
+//! decide do nothing else.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+mod source;
+
+use source::{Source, sources};
+
+/// Rooms that decide: each may use the others.
+const PURE: &[&str] =
+    &["firewall", "mcp", "credentials", "decode", "audit::record", "audit::chain", "audit::redact"];
+const GROUND: &[&str] = &["clock", "config", "http_client", "metrics", "telemetry"];
+/// Rooms with state: not each other, but for the store.
+const KEEPING: &[&str] =
+    &["identity", "rulebook", "store", "sessions", "registry", "audit", "secrets"];
+
+/// What a room may import, besides itself; none for rooms that may enter all.
+fn may_enter(room: &str) -> Option<Vec<&'static str>> {
+    let all = |lists: &[&[&'static str]]| Some(lists.concat());
+    match room {
+        _ if PURE.contains(&room) => all(&[PURE]),
+        _ if GROUND.contains(&room) => all(&[PURE, GROUND]),
+        "sessions" | "registry" => all(&[PURE, GROUND, &["store"]]),
+        _ if KEEPING.contains(&room) => all(&[PURE, GROUND]),
+        "gate" => all(&[PURE, GROUND, KEEPING]),
+        "proxy" => all(&[
+            &["gate", "firewall", "mcp", "credentials", "decode"],
+            &["config", "metrics", "clock"],
+        ]),
+        "admin" => all(&[PURE, GROUND, KEEPING, &["gate"]]),
+        "app" | "cli" | "demo" | "main" | "lib" => None,
+        unknown => panic!("`{unknown}` has no place in the table of layers: give it one"),
+    }
+}
+
+/// The room that a module path belongs to.
+fn room(path: &[String]) -> String {
+    let two = path.iter().take(2).cloned().collect::<Vec<_>>().join("::");
+    if PURE.contains(&two.as_str()) { two } else { path.first().cloned().unwrap_or_default() }
+}
+
+/// Every import that the table forbids, as `file:line: from -> to`.
+fn forbidden(sources: &[Source]) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    for source in sources {
+        let from = room(&source.module);
+        let Some(allowed) = may_enter(&from) else { continue };
+        for (line, path) in source.imports() {
+            let to = room(&path);
+            // `crate::X` in a macro or a doc link may name no module at all.
+            let known = sources.iter().any(|source| room(&source.module) == to);
+            if known && to != from && to != "lib" && !allowed.contains(&to.as_str()) {
+                found.insert(format!("{}:{line}: {from} -> {}", source.file, path.join("::")));
+            }
+        }
+    }
+    found.into_iter().collect()
+}
+
+const IMPURE: &[&str] = &[
+    "async",
+    "await",
+    "tokio",
+    "Instant",
+    "SystemTime",
+    "Mutex",
+    "RwLock",
+    "tracing",
+    "println",
+    "eprintln",
+];
+const IMPURE_PATHS: &[&str] = &["std::fs", "std::net", "std::env", "std::process", "std::thread"];
+
+/// Every word of doing in the rooms that decide.
+fn impure(sources: &[Source]) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources.iter().filter(|source| PURE.contains(&room(&source.module).as_str())) {
+        for (at, line) in source.code.lines().enumerate() {
+            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let word = words.find(|word| IMPURE.contains(word));
+            let path = IMPURE_PATHS.iter().copied().find(|path| line.contains(path));
+            for hit in word.into_iter().chain(path) {
+                found.push(format!("{}:{}: `{hit}`", source.file, at + 1));
+            }
+        }
+    }
+    found
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+#[test]
+fn nobody_enters_a_room_that_is_closed_to_them() {
+    let sources = sources(&root());
+    assert!(sources.len() > 100, "{}", sources.len());
+    let found = forbidden(&sources);
+    assert!(found.is_empty(), "{} forbidden imports:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn what_decides_does_nothing_else() {
+    let found = impure(&sources(&root()));
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn the_reader_of_sources_finds_what_it_looks_for() {
+    let check = |file: &str, text: &str, expected: &[&str]| {
+        let others = [
+            "gate.rs",
+            "store.rs",
+            "proxy.rs",
+            "firewall.rs",
+            "mcp.rs",
+            "audit.rs",
+            "audit/chain.rs",
+        ];
+        let mut all: Vec<_> = others.iter().map(|other| Source::read(other, "")).collect();
+        all.push(Source::read(file, text));
+        let found: Vec<_> = forbidden(&all)
+            .into_iter()
+            .map(|hit| hit.split_once(": ").unwrap().1.to_owned())
+            .collect();
+        assert_eq!(found, expected, "{file}: {text}");
+    };
+    check("proxy/reply.rs", "use crate::store::Store;", &["proxy -> store::Store"]);
+    check(
+        "proxy/reply.rs",
+        "use crate::{gate::Gate, audit::{self, Audit}};",
+        &["proxy -> audit", "proxy -> audit::Audit"],
+    );
+    check("proxy/reply.rs", "use super::super::audit::Audit;", &["proxy -> audit::Audit"]);
+    check("proxy/reply.rs", "fn f() -> crate::audit::Audit {}", &["proxy -> audit::Audit"]);
+    check("proxy/reply.rs", "use super::intake; use crate::gate::Gate;", &[]);
+    check(
+        "proxy/reply.rs",
+        "// crate::store\nconst A: &str = \"crate::store\"; /* crate::store */",
+        &[],
+    );
+    check("proxy/reply.rs", "#[cfg(test)]\nmod tests {\n use crate::store::Store; { }\n}", &[]);
+    check("proxy/reply.rs", "#[cfg(test)]\nuse crate::store::Store;\nuse crate::gate::Gate;", &[]);
+    check("proxy/reply/tests.rs", "use crate::store::Store;", &[]);
+    check("firewall/admit.rs", "use crate::mcp::json; use crate::audit::chain::Link;", &[]);
+    check("firewall/admit.rs", "use crate::audit::Audit;", &["firewall -> audit::Audit"]);
+    check("audit/chain.rs", "use super::Audit;", &["audit::chain -> audit::Audit"]);
+    check("store.rs", "use crate::gate;", &["store -> gate"]);
+    let impure_words = |text: &str| impure(&[Source::read("firewall/x.rs", text)]).len();
+    assert_eq!(impure_words("async fn f() {}"), 1);
+    assert_eq!(impure_words("use std::sync::Mutex; use std::fs::File;"), 2);
+    assert_eq!(impure_words("// async\nlet c = '\"'; let s = r#\"Mutex\"#; // tokio"), 0);
+    assert_eq!(impure_words("#[cfg(test)]\nmod tests { async fn f() {} }"), 0);
+}
