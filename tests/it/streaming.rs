@@ -238,6 +238,33 @@ impl Drop for OnDrop {
 }
 
 #[tokio::test]
+async fn five_mebibytes_down_and_nine_up_are_the_same_at_both_ends() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let session = gateway.session(json!({})).await;
+    let noise = |bytes: usize, seed: u8| -> String {
+        let mut noise = vec![0; bytes / 2];
+        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut noise);
+        noise.iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let up = tool_call("read_file", json!({"path": noise(9 << 20, 1)}));
+    let text = noise(5 << 20, 2);
+    let result = json!({"content": [{"type": "text", "text": text}]});
+    let down = json!({"jsonrpc": "2.0", "id": 1, "result": result}).to_string();
+    let hash = |bytes: &[u8]| blake3::hash(bytes);
+    for stream in [false, true] {
+        let body = if stream { format!("data: {down}\n\n") } else { down.clone() };
+        let expected = hash(body.as_bytes());
+        gateway.upstream.answer_with(move |_| {
+            if stream { stream_response(Body::from(body.clone())) } else { json_response(&body) }
+        });
+        let answer = gateway.call(&session, up.clone()).await;
+        assert_eq!((answer.status, hash(&answer.body)), (200, expected));
+        let seen = gateway.upstream.seen().pop().unwrap();
+        assert_eq!(hash(&seen.body), hash(up.as_bytes()));
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_comes_back_is_used_again() {
     let gateway = Gateway::start(Setup::default()).await;
     let session = gateway.session(json!({})).await;
