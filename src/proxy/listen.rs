@@ -10,10 +10,16 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use pingora::apps::ServerApp;
+use pingora::listeners::ListenerConfig;
 use pingora::listeners::tls::TlsSettings;
+use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use pingora::services::listening;
+
+/// Bytes read ahead on each connection. Pingora's default of 64 KiB is most of what an idle stream
+/// holds; larger reads, as those of bodies, go past this buffer.
+const READ_BUFFER: usize = 8 * 1024;
 
 /// A listening service whose socket was bound beforehand, under a key of its own.
 pub struct PreBound<A> {
@@ -26,10 +32,12 @@ impl<A: ServerApp + Send + Sync + 'static> PreBound<A> {
     /// `listener` must be non-blocking.
     pub fn new(name: &str, app: A, listener: TcpListener, tls: Option<TlsSettings>) -> Self {
         let mut inner = listening::Service::new(name.to_owned(), app);
-        match tls {
-            None => inner.add_tcp(name),
-            Some(tls) => inner.add_tls_with_settings(name, None, tls),
-        }
+        let endpoint =
+            ListenerConfig::tcp(name).l4_buffer(L4BufferSettings::default().read(READ_BUFFER));
+        inner.add_listener(match tls {
+            None => endpoint,
+            Some(tls) => endpoint.tls(tls),
+        });
         Self { inner, key: name.to_owned(), listener: Mutex::new(Some(listener)) }
     }
 
