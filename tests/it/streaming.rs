@@ -244,7 +244,7 @@ async fn five_mebibytes_down_and_nine_up_are_the_same_at_both_ends() {
     let noise = |bytes: usize, seed: u8| -> String {
         let mut noise = vec![0; bytes / 2];
         blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut noise);
-        noise.iter().map(|byte| format!("{byte:02x}")).collect()
+        noise.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
     };
     let up = tool_call("read_file", json!({"path": noise(9 << 20, 1)}));
     let text = noise(5 << 20, 2);
