@@ -267,8 +267,12 @@ impl Registry {
         let inner = Arc::clone(&self.inner);
         to_the_end(async move {
             let _writing = inner.writing.lock().await;
-            read(&inner.graph).check(&delegation, now, |id| inner.agent(id))?;
-            inner.store.insert_delegation(&delegation).await?;
+            let known = {
+                let graph = read(&inner.graph);
+                graph.check(&delegation, now, |id| inner.agent(id))?;
+                graph.len()
+            };
+            inner.store.insert_delegation(&delegation, known).await?;
             write(&inner.graph).insert(delegation.clone());
             Ok(delegation)
         })

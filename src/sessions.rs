@@ -124,7 +124,7 @@ impl Sessions {
         let mut place = Place { inner: Arc::clone(&self.inner), agent, held: true };
         to_the_end(async move {
             let live = Arc::new(Live::new(order, now));
-            place.inner.store.insert_session(&live.order).await?;
+            place.inner.store.insert_session(&live.order, cap).await?;
             place.fill(&live);
             Ok(live)
         })
@@ -216,7 +216,7 @@ impl Sessions {
         let inner = Arc::clone(&self.inner);
         let live = Arc::clone(live);
         to_the_end(async move {
-            let booked = inner.store.book(live.order.id, block).await?;
+            let booked = inner.store.book(block).await?;
             live.receive(booked);
             drop(lane);
             Ok(())

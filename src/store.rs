@@ -7,18 +7,29 @@
 //! Backends are an enum, and `store/contract.rs` holds one suite of tests that runs over all of
 //! them. Every write is one transaction: it is done whole, or it failed and changed nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
+pub use booking::{Booked, Booking, NodeName, RateBooked, RateBooking, RateUse};
+pub use change::{Change, Changes, Position};
+pub use error::StoreError;
+#[cfg(test)]
+use fleet::Fleet;
 use memory::Memory;
 pub use sqlite::SealKey;
 use sqlite::Sqlite;
 
+mod booking;
+mod change;
 #[cfg(test)]
 pub(crate) mod contract;
+mod error;
+#[cfg(test)]
+pub(crate) mod fleet;
+pub(crate) mod ledger;
 mod memory;
 mod sqlite;
 
@@ -29,6 +40,9 @@ pub enum Store {
     Memory(Memory),
     /// In one SQLite file.
     Sqlite(Sqlite),
+    /// Shared by nodes of one process: the model of a shared ledger, for tests.
+    #[cfg(test)]
+    Fleet(Fleet),
 }
 
 /// A session as the store knows it.
@@ -49,13 +63,14 @@ pub struct RecentCalls {
     pub count: u32,
 }
 
-/// The answer to a booking.
+/// Whether a session was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Booked {
-    /// So many calls may be counted by whoever asked: fewer than asked for where the budget ends.
-    pub granted: u64,
-    /// All calls of this session that are booked now, by anyone.
-    pub total: u64,
+pub enum Opened {
+    Yes,
+    /// Its agent has as many active sessions as it may have.
+    TooMany,
+    /// Its agent was deactivated, or is not known.
+    NoAgent,
 }
 
 /// A session that ends before its time.
@@ -74,62 +89,8 @@ pub struct Settlement {
     pub unused: u64,
     /// The calls of the last rate window; none leaves what is stored as it is.
     pub recent: Option<Vec<RecentCalls>>,
-}
-
-/// The store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("the store `{path}` cannot be opened")]
-    File {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("the store `{path}` cannot be opened")]
-    Open {
-        path: PathBuf,
-        #[source]
-        source: rusqlite::Error,
-    },
-    #[error("`{path}` is in use by another process")]
-    InUse {
-        path: PathBuf,
-        #[source]
-        source: rusqlite::Error,
-    },
-    #[error("`{path}` is not a database, or is damaged")]
-    Corrupt {
-        path: PathBuf,
-        #[source]
-        source: rusqlite::Error,
-    },
-    #[error("`{path}` is a database, but not one of Arbiter's")]
-    Foreign { path: PathBuf },
-    #[error(
-        "`{path}` was written by a newer Arbiter: its schema is {found}, this one knows {known}"
-    )]
-    Newer { path: PathBuf, found: i64, known: i64 },
-    #[error("`{path}`: {problem}")]
-    Sealed { path: PathBuf, problem: &'static str },
-    #[error("the thread of the store cannot be started")]
-    Thread(#[source] std::io::Error),
-    #[error("the store could not do it")]
-    Sql(#[from] rusqlite::Error),
-    /// Shared by every write of the transaction.
-    #[error("the store could not commit")]
-    Commit(#[source] Arc<rusqlite::Error>),
-    #[error("the store holds a damaged {what}")]
-    Damaged {
-        what: &'static str,
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    #[error("`{0}` is not in the store")]
-    Missing(uuid::Uuid),
-    #[error("{what} is too large to be stored")]
-    TooLarge { what: &'static str },
-    #[error("the store has stopped")]
-    Stopped,
+    /// What became of the permits of a shared rate limit, if there were any.
+    pub rate: Option<RateUse>,
 }
 
 impl Store {
@@ -152,6 +113,8 @@ impl Store {
     pub async fn close(&self) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.close(),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.close(),
             Self::Sqlite(sqlite) => return sqlite.close().await,
         }
         Ok(())
@@ -160,6 +123,8 @@ impl Store {
     pub async fn agents(&self) -> Result<Vec<Arc<Agent>>, StoreError> {
         match self {
             Self::Memory(memory) => memory.agents(),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.agents(),
             Self::Sqlite(sqlite) => sqlite.agents().await,
         }
     }
@@ -167,6 +132,8 @@ impl Store {
     pub async fn insert_agent(&self, agent: &Arc<Agent>) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.insert_agent(agent),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.insert_agent(agent),
             Self::Sqlite(sqlite) => sqlite.insert_agent(agent).await,
         }
     }
@@ -175,6 +142,8 @@ impl Store {
     pub async fn set_trust(&self, levels: Vec<(AgentId, TrustLevel)>) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.set_trust(&levels),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.set_trust(&levels),
             Self::Sqlite(sqlite) => sqlite.set_trust(levels).await,
         }
     }
@@ -183,6 +152,8 @@ impl Store {
     pub async fn deactivate(&self, agents: Vec<AgentId>) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.deactivate(&agents),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.deactivate(&agents),
             Self::Sqlite(sqlite) => sqlite.deactivate(agents).await,
         }
     }
@@ -190,13 +161,22 @@ impl Store {
     pub async fn delegations(&self) -> Result<Vec<Delegation>, StoreError> {
         match self {
             Self::Memory(memory) => memory.delegations(),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.delegations(),
             Self::Sqlite(sqlite) => sqlite.delegations().await,
         }
     }
 
-    pub async fn insert_delegation(&self, delegation: &Delegation) -> Result<(), StoreError> {
+    /// Adds a delegation to the `known` ones that it was checked against.
+    pub async fn insert_delegation(
+        &self,
+        delegation: &Delegation,
+        known: usize,
+    ) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.insert_delegation(delegation),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.insert_delegation(delegation, known),
             Self::Sqlite(sqlite) => sqlite.insert_delegation(delegation.clone()).await,
         }
     }
@@ -205,25 +185,36 @@ impl Store {
     pub async fn sessions(&self, cutoff: Timestamp) -> Result<Vec<StoredSession>, StoreError> {
         match self {
             Self::Memory(memory) => memory.sessions(cutoff),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.sessions(cutoff),
             Self::Sqlite(sqlite) => sqlite.sessions(cutoff).await,
         }
     }
 
-    pub async fn insert_session(&self, order: &Arc<WorkOrder>) -> Result<(), StoreError> {
+    /// Opens a session. A shared store sees to the agent's cap itself; else the one node does.
+    pub async fn insert_session(
+        &self,
+        order: &Arc<WorkOrder>,
+        cap: usize,
+    ) -> Result<Opened, StoreError> {
         i64::try_from(order.call_budget)
             .map_err(|_over| StoreError::TooLarge { what: "the call budget" })?;
         match self {
             Self::Memory(memory) => memory.insert_session(order),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.insert_session(order, cap),
             Self::Sqlite(sqlite) => sqlite.insert_session(order).await,
         }
     }
 
-    /// Books `calls` as spent, or as many as the budget still has. Call times that a clean stop left
-    /// are forgotten: they are no longer all.
-    pub async fn book(&self, id: SessionId, calls: u64) -> Result<Booked, StoreError> {
+    /// Books calls as spent: as many as are needed, and some more while much of the budget remains.
+    /// Call times that a clean stop left are forgotten: they are no longer all.
+    pub async fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
         match self {
-            Self::Memory(memory) => memory.book(id, calls),
-            Self::Sqlite(sqlite) => sqlite.book(id, calls).await,
+            Self::Memory(memory) => memory.book(booking),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.book(booking),
+            Self::Sqlite(sqlite) => sqlite.book(booking).await,
         }
     }
 
@@ -235,6 +226,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.close_sessions(&closings, at),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.close_sessions(&closings, at),
             Self::Sqlite(sqlite) => sqlite.close_sessions(closings, at).await,
         }
     }
@@ -243,6 +236,8 @@ impl Store {
     pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.settle(settlements),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.settle(settlements),
             Self::Sqlite(sqlite) => sqlite.settle(settlements).await,
         }
     }
@@ -250,6 +245,8 @@ impl Store {
     pub async fn forget_sessions(&self, ids: Vec<SessionId>) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.forget_sessions(&ids),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.forget_sessions(&ids),
             Self::Sqlite(sqlite) => sqlite.forget_sessions(ids).await,
         }
     }
@@ -258,6 +255,8 @@ impl Store {
     pub async fn forget_ended(&self, cutoff: Timestamp, limit: u32) -> Result<usize, StoreError> {
         match self {
             Self::Memory(memory) => memory.forget_ended(cutoff, limit),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.forget_ended(cutoff, limit),
             Self::Sqlite(sqlite) => sqlite.forget_ended(cutoff, limit).await,
         }
     }
@@ -266,6 +265,8 @@ impl Store {
     pub async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
         match self {
             Self::Memory(memory) => memory.revoked_tokens(),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.revoked_tokens(),
             Self::Sqlite(sqlite) => sqlite.revoked_tokens().await,
         }
     }
@@ -279,7 +280,55 @@ impl Store {
     ) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.revoke_token(token_id, until, now),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.revoke_token(token_id, until, now),
             Self::Sqlite(sqlite) => sqlite.revoke_token(token_id.to_owned(), until, now).await,
+        }
+    }
+
+    /// Whether other nodes write to this store as well.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::Memory(_) | Self::Sqlite(_) => false,
+            #[cfg(test)]
+            Self::Fleet(_) => true,
+        }
+    }
+
+    /// One session of a shared store, as it is now.
+    pub async fn session(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+        match self {
+            Self::Memory(_) | Self::Sqlite(_) => Ok(None),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.session(id),
+        }
+    }
+
+    /// From where a node that loads everything now has to follow the changes.
+    pub async fn position(&self) -> Result<Position, StoreError> {
+        match self {
+            Self::Memory(_) | Self::Sqlite(_) => Ok(Position(0)),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.position(),
+        }
+    }
+
+    /// What other nodes changed after `after`; waits a short while if that is nothing. Asking is also
+    /// how a node shows that it is running.
+    pub async fn changes(&self, after: Position) -> Result<Changes, StoreError> {
+        match self {
+            Self::Memory(_) | Self::Sqlite(_) => std::future::pending().await,
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.changes(after).await,
+        }
+    }
+
+    /// Tells the other nodes that drift flags were counted against an agent.
+    pub async fn tell_flags(&self, agent: AgentId, flags: u32) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(_) | Self::Sqlite(_) => Ok(()),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.tell_flags(agent, flags),
         }
     }
 
@@ -288,6 +337,8 @@ impl Store {
     pub(crate) async fn refuse_writes(&self, refuse: bool) {
         match self {
             Self::Memory(memory) => memory.refuse_writes(refuse),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.refuse_writes(refuse),
             Self::Sqlite(sqlite) => sqlite.refuse_writes(refuse).await,
         }
     }

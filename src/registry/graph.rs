@@ -70,6 +70,11 @@ impl Graph {
         }
     }
 
+    /// How many delegations there are.
+    pub(super) fn len(&self) -> usize {
+        self.incoming.values().map(Vec::len).sum()
+    }
+
     pub(super) fn incoming(&self, id: AgentId) -> &[Arc<Delegation>] {
         self.incoming.get(&id).map_or(&[], Vec::as_slice)
     }

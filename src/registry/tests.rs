@@ -266,7 +266,7 @@ async fn a_circle_in_the_store_is_found_at_the_start() {
         drop(registry);
         let back = Delegation { id: Uuid::new_v4(), from: two, to: one, ..made };
         let store = rig.open().await;
-        store.insert_delegation(&back).await.unwrap();
+        store.insert_delegation(&back, 1).await.unwrap();
         let found = Registry::open(store).await.unwrap_err();
         assert!(matches!(found, StoreError::Damaged { what: "delegation", .. }));
     })

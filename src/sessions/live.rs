@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::firewall::recent::Recent;
 use crate::firewall::session::{Status, Usage, WorkOrder};
 use crate::firewall::time::{Mono, Now, Timestamp};
-use crate::store::{Booked, RecentCalls, Settlement, StoredSession};
+use crate::store::{Booked, Booking, RecentCalls, Settlement, StoredSession};
 
 /// What a lease is at most, in parts of the budget: a crash loses no more than this.
 const BLOCKS_IN_A_BUDGET: u64 = 50;
@@ -68,29 +68,30 @@ impl Live {
         }
     }
 
-    /// How many calls to book so that `price` can be counted; none if enough is booked, if the budget
-    /// cannot cover the price any more, or if the session is closed.
-    pub(super) fn block_for(&self, price: u64) -> Option<u64> {
+    /// What to book so that `price` can be counted; none if enough is booked, if the budget cannot
+    /// cover the price any more, or if the session is closed.
+    pub(super) fn block_for(&self, price: u64) -> Option<Booking> {
         let budget = self.order.call_budget;
         self.with(|usage| {
             let wanted = usage.calls_made.checked_add(price)?;
             if usage.closed || wanted <= usage.booked || wanted > budget {
                 return None;
             }
-            let block = price.max(budget / BLOCKS_IN_A_BUDGET);
-            let target = usage.calls_made.saturating_add(block).min(budget);
-            Some(target.saturating_sub(usage.booked))
+            let unused = usage.booked.saturating_sub(usage.calls_made);
+            let least = price.saturating_sub(unused);
+            let most = (budget / BLOCKS_IN_A_BUDGET).saturating_sub(unused).max(least);
+            Some(Booking { id: self.order.id, least, most, unused, rate: None })
         })
     }
 
-    /// Takes over what the store granted. If the store knows of more bookings than this node has
-    /// made, others hold them, or an answer was lost: here they count as spent.
+    /// Takes over what the store granted. What it knows to be booked and this node does not hold
+    /// unused was made: here, elsewhere, or lost with an answer.
     pub(super) fn receive(&self, booked: Booked) {
         self.with(|usage| {
-            let ours = usage.booked.saturating_add(booked.granted);
-            let elsewhere = booked.total.saturating_sub(ours);
-            usage.calls_made = usage.calls_made.saturating_add(elsewhere);
-            usage.booked = ours.max(booked.total);
+            let unused = usage.booked.saturating_sub(usage.calls_made);
+            let unused = unused.saturating_add(booked.granted);
+            usage.booked = booked.total;
+            usage.calls_made = booked.total.saturating_sub(unused);
         });
     }
 
@@ -112,7 +113,7 @@ impl Live {
             used.then(|| wall_times(&usage.recent, window_secs, now))
         });
         let nothing_to_say = unused == 0 && recent.is_none();
-        (!nothing_to_say).then(|| Settlement { id: self.order.id, unused, recent })
+        (!nothing_to_say).then(|| Settlement { id: self.order.id, unused, recent, rate: None })
     }
 }
 

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::Clock;
 use crate::firewall::checks::{budget, rate};
+use crate::store::Booking;
 use crate::store::contract::{Rig, on_each_backend, order};
 
 const SETTINGS: Settings = Settings { max_per_agent: 10, rate_window_secs: 60 };
@@ -271,7 +272,8 @@ async fn what_others_booked_counts_as_spent_here() {
         let sessions = Sessions::open(Arc::clone(&store), SETTINGS, now).await.unwrap();
         let live = sessions.create(unlimited(AgentId::random(), 10), now).await.unwrap();
         assert!(call(&sessions, &live, 1, now).await);
-        store.book(live.order.id, 7).await.unwrap();
+        let elsewhere = Booking { id: live.order.id, least: 7, most: 7, unused: 0, rate: None };
+        store.book(elsewhere).await.unwrap();
         assert!(call(&sessions, &live, 1, now).await);
         assert_eq!(made(&live), 9);
         assert!(!call(&sessions, &live, 2, now).await);

@@ -74,6 +74,14 @@ fn agent(trust: TrustLevel) -> Arc<Agent> {
     })
 }
 
+/// A cap that no test reaches.
+const CAP: usize = 1000;
+
+/// Exactly so many calls, or none.
+fn calls(id: SessionId, count: u64) -> Booking {
+    Booking { id, least: count, most: count, unused: 0, rate: None }
+}
+
 const LONG_AGO: Timestamp = Timestamp(0);
 
 #[tokio::test]
@@ -91,7 +99,7 @@ async fn agents_and_delegations_survive() {
             created_at: Timestamp(6),
             expires_at: None,
         };
-        store.insert_delegation(&delegation).await.unwrap();
+        store.insert_delegation(&delegation, 0).await.unwrap();
         store.set_trust(vec![(first.id, TrustLevel::Verified)]).await.unwrap();
         store.deactivate(vec![second.id]).await.unwrap();
         drop(store);
@@ -111,8 +119,8 @@ async fn sessions_survive_as_they_are() {
     on_each_backend(async |rig| {
         let store = rig.open().await;
         let order = Arc::new(order(AgentId::random(), 100));
-        store.insert_session(&order).await.unwrap();
-        store.book(order.id, 30).await.unwrap();
+        store.insert_session(&order, CAP).await.unwrap();
+        store.book(calls(order.id, 30)).await.unwrap();
         drop(store);
 
         let store = rig.open().await;
@@ -129,13 +137,31 @@ async fn a_booking_ends_where_the_budget_ends() {
     on_each_backend(async |rig| {
         let store = rig.open().await;
         let order = Arc::new(order(AgentId::random(), 10));
-        store.insert_session(&order).await.unwrap();
-        let book = async |calls| store.book(order.id, calls).await.unwrap();
-        assert_eq!(book(4).await, Booked { granted: 4, total: 4 });
-        assert_eq!(book(u64::MAX).await, Booked { granted: 6, total: 10 });
-        assert_eq!(book(1).await, Booked { granted: 0, total: 10 });
-        let unknown = store.book(SessionId::random(), 1).await.unwrap_err();
+        store.insert_session(&order, CAP).await.unwrap();
+        let book = async |count| store.book(calls(order.id, count)).await.unwrap();
+        assert_eq!(book(4).await, Booked::alone(4, 4));
+        assert_eq!(book(7).await, Booked::alone(0, 4));
+        assert_eq!(book(6).await, Booked::alone(6, 10));
+        assert_eq!(book(1).await, Booked::alone(0, 10));
+        let unknown = store.book(calls(SessionId::random(), 1)).await.unwrap_err();
         assert!(matches!(unknown, StoreError::Missing(_)), "{unknown}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_granted_beyond_the_need_shrinks_with_what_remains() {
+    on_each_backend(async |rig| {
+        let store = rig.open().await;
+        let order = Arc::new(order(AgentId::random(), 100));
+        store.insert_session(&order, CAP).await.unwrap();
+        let mut granted = Vec::new();
+        while granted.iter().sum::<u64>() < 100 {
+            let booking = Booking { most: 10, ..calls(order.id, 1) };
+            granted.push(store.book(booking).await.unwrap().granted);
+        }
+        let after = [10, 10, 10, 9, 8, 7, 6, 5, 5, 4, 4, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1];
+        assert_eq!(granted, after);
     })
     .await;
 }
@@ -145,11 +171,11 @@ async fn bookings_at_the_same_time_add_up_to_the_budget() {
     on_each_backend(async |rig| {
         let store = rig.open().await;
         let order = Arc::new(order(AgentId::random(), 250));
-        store.insert_session(&order).await.unwrap();
+        store.insert_session(&order, CAP).await.unwrap();
         let bookings: Vec<_> = (0..100)
             .map(|_| {
                 let (store, id) = (Arc::clone(&store), order.id);
-                tokio::spawn(async move { store.book(id, 3).await.unwrap().granted })
+                tokio::spawn(async move { store.book(calls(id, 3)).await.unwrap().granted })
             })
             .collect();
         let mut granted = 0;
@@ -166,21 +192,25 @@ async fn settling_keeps_the_calls_until_the_next_booking() {
     on_each_backend(async |rig| {
         let store = rig.open().await;
         let order = Arc::new(order(AgentId::random(), 100));
-        store.insert_session(&order).await.unwrap();
-        store.book(order.id, 20).await.unwrap();
+        store.insert_session(&order, CAP).await.unwrap();
+        store.book(calls(order.id, 20)).await.unwrap();
         let recent = vec![
             RecentCalls { at: Timestamp(-3), count: 2 },
             RecentCalls { at: Timestamp(i64::MAX), count: u32::MAX },
         ];
-        let settlement = Settlement { id: order.id, unused: 15, recent: Some(recent.clone()) };
+        let settlement =
+            Settlement { id: order.id, unused: 15, recent: Some(recent.clone()), rate: None };
         store.settle(vec![settlement]).await.unwrap();
-        store.settle(vec![Settlement { id: order.id, unused: 0, recent: None }]).await.unwrap();
+        store
+            .settle(vec![Settlement { id: order.id, unused: 0, recent: None, rate: None }])
+            .await
+            .unwrap();
         drop(store);
 
         let store = rig.open().await;
         let stored = async || store.sessions(LONG_AGO).await.unwrap().pop().unwrap();
         assert_eq!((stored().await.booked, stored().await.recent), (5, Some(recent)));
-        store.book(order.id, 1).await.unwrap();
+        store.book(calls(order.id, 1)).await.unwrap();
         assert_eq!((stored().await.booked, stored().await.recent), (6, None));
     })
     .await;
@@ -191,8 +221,8 @@ async fn closing_takes_back_once() {
     on_each_backend(async |rig| {
         let store = rig.open().await;
         let order = Arc::new(order(AgentId::random(), 100));
-        store.insert_session(&order).await.unwrap();
-        store.book(order.id, 20).await.unwrap();
+        store.insert_session(&order, CAP).await.unwrap();
+        store.book(calls(order.id, 20)).await.unwrap();
         let closing = Closing { id: order.id, unused: 15 };
         store.close_sessions(vec![closing], Timestamp(2_000_000_000)).await.unwrap();
         store.close_sessions(vec![closing], Timestamp(3_000_000_000)).await.unwrap();
@@ -209,7 +239,7 @@ async fn ended_sessions_are_forgotten_a_few_at_a_time() {
         let store = rig.open().await;
         let orders: Vec<_> = (0..10).map(|_| Arc::new(order(AgentId::random(), 1))).collect();
         for order in &orders {
-            store.insert_session(order).await.unwrap();
+            store.insert_session(order, CAP).await.unwrap();
         }
         let end = orders[0].expires_at;
         let early = Timestamp(end.0 - 10);
@@ -247,7 +277,7 @@ async fn a_budget_that_no_store_can_hold_is_refused() {
     on_each_backend(async |rig| {
         let store = rig.open().await;
         let order = Arc::new(order(AgentId::random(), u64::MAX));
-        let refused = store.insert_session(&order).await.unwrap_err();
+        let refused = store.insert_session(&order, CAP).await.unwrap_err();
         assert!(matches!(refused, StoreError::TooLarge { .. }), "{refused}");
     })
     .await;
@@ -271,13 +301,13 @@ async fn a_write_that_fails_changes_nothing_and_the_next_one_works() {
     on_each_backend(async |rig| {
         let store = rig.open().await;
         let order = Arc::new(order(AgentId::random(), 10));
-        store.insert_session(&order).await.unwrap();
+        store.insert_session(&order, CAP).await.unwrap();
         store.refuse_writes(true).await;
-        assert!(store.book(order.id, 5).await.is_err());
+        assert!(store.book(calls(order.id, 5)).await.is_err());
         assert!(store.insert_agent(&agent(TrustLevel::Basic)).await.is_err());
         store.refuse_writes(false).await;
         assert_eq!(store.agents().await.unwrap(), []);
-        assert_eq!(store.book(order.id, 5).await.unwrap().total, 5);
+        assert_eq!(store.book(calls(order.id, 5)).await.unwrap().total, 5);
     })
     .await;
 }
@@ -293,7 +323,7 @@ mod sqlite {
         let inserts: Vec<_> = (orders.iter().chain(&orders[20..30]))
             .map(|order| {
                 let (store, order) = (Arc::clone(&store), Arc::clone(order));
-                tokio::spawn(async move { store.insert_session(&order).await.is_ok() })
+                tokio::spawn(async move { store.insert_session(&order, CAP).await.is_ok() })
             })
             .collect();
         let mut done = 0;
@@ -310,7 +340,7 @@ mod sqlite {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::sealed_sqlite(&folder.path().join("store.db"), key()).await.unwrap();
         store.insert_agent(&agent(TrustLevel::Basic)).await.unwrap();
-        store.insert_session(&Arc::new(order(AgentId::random(), 100))).await.unwrap();
+        store.insert_session(&Arc::new(order(AgentId::random(), 100)), CAP).await.unwrap();
         store.close().await.unwrap();
         for file in std::fs::read_dir(folder.path()).unwrap() {
             let bytes = std::fs::read(file.unwrap().path()).unwrap();
@@ -326,8 +356,8 @@ mod sqlite {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::sqlite(&folder.path().join("store.db")).await.unwrap();
         let order = Arc::new(order(AgentId::random(), 100));
-        store.insert_session(&order).await.unwrap();
-        store.book(order.id, 42).await.unwrap();
+        store.insert_session(&order, CAP).await.unwrap();
+        store.book(calls(order.id, 42)).await.unwrap();
         let after = tempfile::tempdir().unwrap();
         for file in ["store.db", "store.db-wal"] {
             std::fs::copy(folder.path().join(file), after.path().join(file)).unwrap();

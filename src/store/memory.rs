@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Booked, Closing, RecentCalls, Settlement, StoreError, StoredSession};
+use super::ledger::share;
+use super::{Booked, Booking, Closing, Opened, RecentCalls, Settlement, StoreError, StoredSession};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -94,19 +95,21 @@ impl Memory {
             .collect())
     }
 
-    pub(super) fn insert_session(&self, order: &Arc<WorkOrder>) -> Result<(), StoreError> {
+    pub(super) fn insert_session(&self, order: &Arc<WorkOrder>) -> Result<Opened, StoreError> {
         let row = Row { order: Arc::clone(order), booked: 0, closed_at: None, recent: None };
         self.write()?.sessions.insert(order.id, row);
-        Ok(())
+        Ok(Opened::Yes)
     }
 
-    pub(super) fn book(&self, id: SessionId, calls: u64) -> Result<Booked, StoreError> {
+    pub(super) fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
         let mut tables = self.write()?;
+        let id = booking.id;
         let row = tables.sessions.get_mut(&id).ok_or(StoreError::Missing(id.0))?;
-        let granted = calls.min(row.order.call_budget.saturating_sub(row.booked));
+        let remaining = row.order.call_budget.saturating_sub(row.booked);
+        let granted = share(booking.least, booking.most, remaining);
         row.booked = row.booked.saturating_add(granted);
         row.recent = None;
-        Ok(Booked { granted, total: row.booked })
+        Ok(Booked::alone(granted, row.booked))
     }
 
     pub(super) fn close_sessions(

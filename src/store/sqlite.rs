@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Booked, Closing, Settlement, StoreError, StoredSession};
+use super::{Booked, Booking, Closing, Opened, Settlement, StoreError, StoredSession};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -129,13 +129,17 @@ impl Sqlite {
         self.run(move |db| rows::sessions(db, cutoff)).await
     }
 
-    pub(super) async fn insert_session(&self, order: &Arc<WorkOrder>) -> Result<(), StoreError> {
+    pub(super) async fn insert_session(
+        &self,
+        order: &Arc<WorkOrder>,
+    ) -> Result<Opened, StoreError> {
         let order = Arc::clone(order);
-        self.run(move |db| rows::insert_session(db, &order)).await
+        self.run(move |db| rows::insert_session(db, &order)).await?;
+        Ok(Opened::Yes)
     }
 
-    pub(super) async fn book(&self, id: SessionId, calls: u64) -> Result<Booked, StoreError> {
-        self.run(move |db| rows::book(db, id, calls)).await
+    pub(super) async fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
+        self.run(move |db| rows::book(db, booking)).await
     }
 
     pub(super) async fn close_sessions(

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::super::{Booked, Closing, RecentCalls, Settlement, StoreError, StoredSession};
+use super::super::ledger::share;
+use super::super::{Booked, Booking, Closing, RecentCalls, Settlement, StoreError, StoredSession};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -165,21 +166,20 @@ pub(super) fn insert_session(db: &Connection, order: &WorkOrder) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn book(db: &Connection, id: SessionId, calls: u64) -> Result<Booked> {
+pub(super) fn book(db: &Connection, booking: Booking) -> Result<Booked> {
+    let id = booking.id;
     // Both statements are in one write transaction: nobody books in between.
-    let before = db
-        .prepare_cached("SELECT booked FROM sessions WHERE id = ?1")?
-        .query_row([id.0.as_bytes()], |row| row.get(0))
+    let (budget, before) = db
+        .prepare_cached("SELECT call_budget, booked FROM sessions WHERE id = ?1")?
+        .query_row([id.0.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?
         .ok_or(StoreError::Missing(id.0))?;
-    let total = db
-        .prepare_cached(
-            "UPDATE sessions SET booked = booked + min(?2, call_budget - booked), recent = NULL
-             WHERE id = ?1 RETURNING booked",
-        )?
-        .query_row(params![id.0.as_bytes(), stored(calls)], |row| row.get(0))?;
-    let (before, total) = (count(before)?, count(total)?);
-    Ok(Booked { granted: total.saturating_sub(before), total })
+    let (budget, before) = (count(budget)?, count(before)?);
+    let granted = share(booking.least, booking.most, budget.saturating_sub(before));
+    let total = before.saturating_add(granted);
+    db.prepare_cached("UPDATE sessions SET booked = ?2, recent = NULL WHERE id = ?1")?
+        .execute(params![id.0.as_bytes(), stored(total)])?;
+    Ok(Booked::alone(granted, total))
 }
 
 pub(super) fn close_sessions(db: &Connection, closings: &[Closing], at: Timestamp) -> Result<()> {

@@ -1,0 +1,66 @@
+//! What a store says when it did not do what it was asked.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the store `{path}` cannot be opened")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the store `{path}` cannot be opened")]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
+    #[error("`{path}` is in use by another process")]
+    InUse {
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
+    #[error("`{path}` is not a database, or is damaged")]
+    Corrupt {
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
+    #[error("`{path}` is a database, but not one of Arbiter's")]
+    Foreign { path: PathBuf },
+    #[error(
+        "`{path}` was written by a newer Arbiter: its schema is {found}, this one knows {known}"
+    )]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("`{path}`: {problem}")]
+    Sealed { path: PathBuf, problem: &'static str },
+    #[error("the thread of the store cannot be started")]
+    Thread(#[source] std::io::Error),
+    #[error("the store could not do it")]
+    Sql(#[from] rusqlite::Error),
+    /// Shared by every write of the transaction.
+    #[error("the store could not commit")]
+    Commit(#[source] Arc<rusqlite::Error>),
+    #[error("the store holds a damaged {what}")]
+    Damaged {
+        what: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("`{0}` is not in the store")]
+    Missing(uuid::Uuid),
+    #[error("{what} is too large to be stored")]
+    TooLarge { what: &'static str },
+    #[error("the store has stopped")]
+    Stopped,
+    /// Where several nodes write: what this one decided by is not what is stored.
+    #[error("another node has changed this meanwhile")]
+    Overtaken,
+    /// Changes were missed: only loading everything anew shows what is.
+    #[error("changes of other nodes were missed")]
+    Missed,
+}

@@ -1,0 +1,28 @@
+//! The arithmetic of the ledger: what one session's account grants to whom. Pure. SQLite and the
+//! memory, which serve one node, need little of it; the script that Redis runs says all of it in its
+//! own words, and is held against [`account`].
+//!
+//! **Calls.** A booking is spent from the moment it is granted. What a node did not use it gives
+//! back; what it cannot give back, because it crashed, stays spent. So the sum of all calls made
+//! never passes the budget.
+//!
+//! **Rate.** A permit may be used until `good_for_us` after it was granted, so it is counted as if
+//! it were used at that last instant until its node says when it was really used. A permit is granted
+//! only if all that are still counted in the window leave room for it. Any two calls in one window
+//! are therefore counted together when the later one's permit is granted, and no window holds more
+//! than the limit, whatever the nodes' clocks say: only the ledger's own clock is read, and the node
+//! counts `good_for_us` from before it asked.
+
+#[cfg(test)]
+pub(crate) mod account;
+
+/// Leases shrink with what remains: at most this part of it.
+const SHARES: u64 = 8;
+
+/// How many calls of what remains a node gets that needs `least` and would take `most`.
+pub(super) fn share(least: u64, most: u64, remaining: u64) -> u64 {
+    if least > remaining {
+        return 0;
+    }
+    remaining.div_ceil(SHARES).min(most).max(least)
+}
