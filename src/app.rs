@@ -5,6 +5,7 @@
 //! the listeners close, calls in flight end or run out of grace, leases go back, the log is drained.
 //! The data plane has Pingora's threads; store, log, admin API and reload have their own.
 
+mod follow;
 mod headers;
 mod listener;
 mod node;
@@ -37,7 +38,7 @@ use crate::firewall::checks::drift::UnknownIntent;
 use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::rules::Terms;
 use crate::firewall::session::Status;
-use crate::firewall::time::Now;
+use crate::firewall::time::{Now, Timestamp};
 use crate::gate::enrol::Enrolment;
 use crate::gate::injected::Injected;
 use crate::gate::{self, Gate};
@@ -55,7 +56,8 @@ use crate::proxy::upstreams::Upstreams;
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::sessions::{self, Sessions};
-use crate::store::{SealKey, Store};
+use crate::store::{Followed, Position, SealKey, Store};
+use follow::Follower;
 use listener::AdminService;
 use reload::Reloads;
 
@@ -156,6 +158,8 @@ fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
     Ok(listener)
 }
 
+const MAX_STALE_SECS: u64 = 30;
+
 /// Everything that lives as long as the process.
 struct Parts {
     clock: Clock,
@@ -169,6 +173,8 @@ struct Parts {
     templates: Arc<Templates>,
     /// Those of each upstream.
     headers: Vec<Arc<ArcSwap<Headers>>>,
+    /// From where the changes of other nodes are followed.
+    position: Position,
 }
 
 impl Parts {
@@ -182,6 +188,13 @@ impl Parts {
                 let key = seal_key(config)?;
                 Store::sealed_sqlite(path, key).await.context("opening `storage.sqlite_path`")?
             }
+        });
+        // From here on nothing that other nodes change is missed.
+        let position = store.position().await.context("asking the store")?;
+        let followed = Arc::new(if store.is_shared() {
+            Followed::shared(MAX_STALE_SECS, now.mono)
+        } else {
+            Followed::alone()
         });
         let registry = Arc::new(Registry::open(store.clone()).await.context("loading agents")?);
         let limits = sessions::Settings {
@@ -212,8 +225,13 @@ impl Parts {
             rulebook: Arc::new(rulebook),
             registry: registry.clone(),
             sessions: sessions.clone(),
+            followed,
             audit: audit.clone(),
-            injected: Injected::new(in_headers, now.wall),
+            // In a fleet any node may have injected what a session is authorised for.
+            injected: Injected::new(
+                in_headers,
+                if store.is_shared() { Timestamp(i64::MAX) } else { now.wall },
+            ),
             secrets,
             redactor,
             metrics: metrics.clone(),
@@ -239,6 +257,7 @@ impl Parts {
             gate,
             templates,
             headers,
+            position,
         };
         parts.remember_sessions(now);
         parts.connect_levels();
@@ -324,6 +343,19 @@ impl Parts {
             self.gate.clone(),
             Duration::from_secs(config.sessions.cleanup_interval_secs),
         ));
+        if self.store.outlives_the_process() {
+            control.spawn(follow::return_idle(self.gate.clone()));
+        }
+        if self.store.is_shared() {
+            let follower = Follower {
+                store: self.store.clone(),
+                gate: self.gate.clone(),
+                metrics: self.metrics.clone(),
+                clock: self.clock.clone(),
+                position: self.position,
+            };
+            control.spawn(follower.run());
+        }
         let reloads = Reloads {
             clock: self.clock.clone(),
             rulebook: self.rulebook.clone(),

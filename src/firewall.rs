@@ -13,4 +13,5 @@ pub mod policy;
 pub mod recent;
 pub mod rules;
 pub mod session;
+pub mod shared;
 pub mod time;

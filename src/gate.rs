@@ -34,6 +34,7 @@ use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::secrets::Secrets;
 use crate::sessions::Sessions;
+use crate::store::Followed;
 pub use destination::{Destination, Due};
 use enrol::Enrolment;
 use injected::{Injected, Watch};
@@ -54,6 +55,7 @@ pub struct Gate {
     pub rulebook: Arc<Rulebook>,
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
+    pub followed: Arc<Followed>,
     pub audit: Arc<Audit>,
     pub secrets: Arc<Secrets>,
     pub injected: Injected,

@@ -354,6 +354,18 @@ impl Registry {
     }
 }
 
+impl Registry {
+    pub fn registered_elsewhere(&self, _agent: Arc<Agent>) {}
+    pub fn trust_elsewhere(&self, _id: AgentId, _trust: TrustLevel) {}
+    pub fn deactivated_elsewhere(&self, _id: AgentId) {}
+    pub fn delegated_elsewhere(&self, _delegation: Delegation) {}
+    pub fn revoked_elsewhere(&self, _token_id: String, _until: Timestamp) {}
+    pub fn flagged_elsewhere(&self, _id: AgentId, _flags: u32, _now: Now) {}
+    pub async fn reload(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
 impl Inner {
     fn agent(&self, id: AgentId) -> Option<Arc<Agent>> {
         self.agents.get(&id).map(|entry| Arc::clone(&entry.agent))

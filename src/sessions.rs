@@ -12,19 +12,28 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::clock::Clock;
+use crate::firewall::admit::rate_window_us;
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::{SessionId, Status, WorkOrder};
 use crate::firewall::time::{Mono, Now, Timestamp};
-use crate::store::{Closing, Settlement, Store, StoreError, to_the_end};
+use crate::store::{Booked, Booking, Closing, Opened, Settlement, Store, StoreError, to_the_end};
+use idle::Leased;
 use index::Index;
 pub use live::Live;
 
+#[cfg(test)]
+mod fleet_tests;
+mod follow;
+mod idle;
 mod index;
 mod live;
+mod permits;
 #[cfg(test)]
 mod tests;
 
@@ -37,8 +46,16 @@ const FORGET_AT_ONCE: usize = 500;
 const SETTLE_AT_ONCE: usize = 1000;
 /// Bookings of different sessions that can wait for the store at the same time, at least.
 const BOOKING_LANES: usize = 64;
+/// Sessions looked up in a shared store at the same time, at most.
+const FINDING: usize = 32;
 /// Sessions looked at under one hold of the index's lock while listing.
 const LIST_STEP: usize = 256;
+/// For how long a call waits for what other nodes hold of a budget, and how often it looks.
+const REGAIN_US: u64 = 400_000;
+const REGAIN_EVERY: Duration = Duration::from_millis(25);
+/// For how long a budget is believed to be spent: while others hold something of it, and else.
+const SPENT_NOW_US: u64 = 250_000;
+const SPENT_US: u64 = 2_000_000;
 
 /// The part of the configuration that matters here.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +76,8 @@ pub struct Filter {
 pub enum CreateError {
     #[error("the agent has {cap} active sessions, and may not have more")]
     TooManySessions { cap: usize },
+    #[error("the agent was deactivated")]
+    NoAgent,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -80,6 +99,10 @@ struct Inner {
     lane_of: RandomState,
     /// Closed here, but not (yet) in the store: tried again until the store takes it.
     unsaved: Mutex<BTreeMap<SessionId, Closing>>,
+    /// Sessions of which this node holds something that it may not need.
+    leased: Leased,
+    /// Sessions of other nodes that are being looked up.
+    finding: Semaphore,
     /// Sessions that had ended by then were not loaded, and are still to be forgotten by the store.
     leftover: Mutex<Option<Timestamp>>,
 }
@@ -89,11 +112,12 @@ impl Sessions {
     pub async fn open(store: Arc<Store>, settings: Settings, now: Now) -> Result<Self, StoreError> {
         let cutoff = before(now.wall, RETENTION_SECS);
         let stored = store.sessions(cutoff).await?;
+        let shared = store.is_shared();
         let live = DashMap::with_capacity(stored.len());
         let mut index = Index::default();
         for session in stored {
             let closed_at = session.closed_at.map(|at| now.mono_at(at));
-            let session = Arc::new(Live::load(session, settings.rate_window_secs, now));
+            let session = Arc::new(Live::load(session, shared, settings.rate_window_secs, now));
             index.insert(&session.order, session.deadline);
             if let Some(closed_at) = closed_at {
                 index.end(&session.order, session.deadline, closed_at);
@@ -109,6 +133,8 @@ impl Sessions {
             lanes,
             lane_of: RandomState::new(),
             unsaved: Mutex::default(),
+            leased: Leased::default(),
+            finding: Semaphore::new(FINDING),
             leftover: Mutex::new(Some(cutoff)),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -118,15 +144,20 @@ impl Sessions {
     pub async fn create(&self, order: WorkOrder, now: Now) -> Result<Arc<Live>, CreateError> {
         let cap = self.inner.settings.max_per_agent;
         let agent = order.agent;
-        if !self.inner.index().reserve(agent, cap, now.mono) {
+        let shared = self.inner.store.is_shared();
+        // A shared store counts for all nodes; what this one knows may be a moment old.
+        let here = if shared { usize::MAX } else { cap };
+        if !self.inner.index().reserve(agent, here, now.mono) {
             return Err(CreateError::TooManySessions { cap });
         }
         let mut place = Place { inner: Arc::clone(&self.inner), agent, held: true };
         to_the_end(async move {
-            let live = Arc::new(Live::new(order, now));
-            place.inner.store.insert_session(&live.order, cap).await?;
-            place.fill(&live);
-            Ok(live)
+            let live = Live::new(order, shared, now);
+            match place.inner.store.insert_session(&live.order, cap).await? {
+                Opened::Yes => Ok(place.fill(live)),
+                Opened::TooMany => Err(CreateError::TooManySessions { cap }),
+                Opened::NoAgent => Err(CreateError::NoAgent),
+            }
         })
         .await
     }
@@ -198,30 +229,38 @@ impl Sessions {
         Ok(closed)
     }
 
-    /// Whether [`Sessions::lease`] has something to do before `price` calls can be counted.
-    pub fn needs_lease(&self, live: &Live, price: u64) -> bool {
-        live.block_for(price).is_some()
-    }
-
-    /// Sees to it that `price` calls are booked and not yet counted, unless the budget cannot cover
-    /// them any more or the session is closed. Others may count them first: ask, then count, then
-    /// ask again.
-    pub async fn lease(&self, live: &Arc<Live>, price: u64) -> Result<(), StoreError> {
-        if !self.needs_lease(live, price) {
-            return Ok(());
-        }
+    /// Sees to it that `price` calls are booked and not yet counted, and have permits where a rate
+    /// limit is shared, unless the budget or the limit cannot cover them or the session is closed.
+    /// Others may count them first: ask, then count, then ask again.
+    pub async fn lease(
+        &self,
+        live: &Arc<Live>,
+        price: u64,
+        clock: &Clock,
+    ) -> Result<(), StoreError> {
         let lane = self.inner.lane(live.order.id).await?;
-        // Whoever held the lane before may have booked enough for all who waited.
-        let Some(block) = live.block_for(price) else { return Ok(()) };
         let inner = Arc::clone(&self.inner);
         let live = Arc::clone(live);
+        let clock = clock.clone();
         to_the_end(async move {
-            let booked = inner.store.book(block).await?;
-            live.receive(booked);
+            // Whoever held the lane before may have booked enough for all who waited.
+            let done = inner.lease(&live, price, &clock).await;
             drop(lane);
-            Ok(())
+            done
         })
         .await
+    }
+
+    /// Asks a shared store how much of a budget is booked by all, so that what is shown is true.
+    pub async fn refresh(&self, live: &Arc<Live>, clock: &Clock) -> Result<(), StoreError> {
+        if !self.inner.store.is_shared() {
+            return Ok(());
+        }
+        let _lane = self.inner.lane(live.order.id).await?;
+        let asked_at = clock.mono();
+        let booked = self.inner.store.book(live.look()).await?;
+        self.inner.receive(live, booked, asked_at, clock.mono());
+        Ok(())
     }
 
     /// How many sessions are neither closed nor expired.
@@ -286,6 +325,53 @@ impl Sessions {
 }
 
 impl Inner {
+    /// Books until `price` is covered or nothing more is to be had. The caller holds the session's
+    /// lane.
+    async fn lease(&self, live: &Arc<Live>, price: u64, clock: &Clock) -> Result<(), StoreError> {
+        let window_us = rate_window_us(self.settings.rate_window_secs);
+        let mut give_up_at = None;
+        loop {
+            let asked_at = clock.mono();
+            let Some(booking) = live.booking(price, window_us, asked_at) else { return Ok(()) };
+            let booked = self.store.book(booking).await?;
+            let now = clock.mono();
+            self.receive(live, booked, asked_at, now);
+            if !fell_short(&booking, &booked) {
+                return Ok(());
+            }
+            let give_up_at = *give_up_at.get_or_insert(Mono(now.0.saturating_add(REGAIN_US)));
+            let believed_us = match booked.elsewhere {
+                0 => SPENT_US,
+                _ if now >= give_up_at => SPENT_NOW_US,
+                _ => {
+                    self.regain(live, now).await?;
+                    continue;
+                }
+            };
+            live.believe_spent(Mono(now.0.saturating_add(believed_us)));
+            return Ok(());
+        }
+    }
+
+    /// Waits a moment for what other nodes were asked to give back. What this one holds and cannot
+    /// use alone goes back too: two who wait for each other would both get nothing.
+    async fn regain(&self, live: &Arc<Live>, now: Mono) -> Result<(), StoreError> {
+        if let Some(settlement) = live.let_go(now) {
+            self.store.settle(vec![settlement]).await?;
+        }
+        tokio::time::sleep(REGAIN_EVERY).await;
+        Ok(())
+    }
+
+    fn receive(&self, live: &Arc<Live>, booked: Booked, asked_at: Mono, now: Mono) {
+        live.receive(booked, asked_at, now);
+        if booked.closed {
+            self.end(live, now);
+        } else if booked.granted > 0 || booked.rate.is_some_and(|rate| rate.granted > 0) {
+            self.leased.note(live, now);
+        }
+    }
+
     /// Closes the session in memory: no call is counted after this.
     fn end(&self, live: &Live, now: Mono) {
         live.with(|usage| usage.closed = true);
@@ -315,12 +401,27 @@ impl Inner {
         Ok(())
     }
 
+    /// Takes in a session, unless it is here already; gives the one that is here.
+    fn insert(&self, live: Live, index: &mut Index) -> Arc<Live> {
+        match self.live.entry(live.order.id) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(free) => {
+                index.insert(&live.order, live.deadline);
+                Arc::clone(&free.insert(Arc::new(live)))
+            }
+        }
+    }
+
     async fn lane(&self, id: SessionId) -> Result<OwnedSemaphorePermit, StoreError> {
-        let lanes = u64::try_from(self.lanes.len()).unwrap_or(u64::MAX);
-        let lane = self.lane_of.hash_one(id).checked_rem(lanes);
-        let lane = lane.and_then(|lane| self.lanes.get(usize::try_from(lane).ok()?));
+        let lane = self.lane_number(id).and_then(|number| self.lanes.get(number));
         let lane = lane.ok_or(StoreError::Stopped)?;
         Arc::clone(lane).acquire_owned().await.map_err(|_closed| StoreError::Stopped)
+    }
+
+    /// Which lane is the session's.
+    fn lane_number(&self, id: SessionId) -> Option<usize> {
+        let lanes = u64::try_from(self.lanes.len()).ok()?;
+        usize::try_from(self.lane_of.hash_one(id).checked_rem(lanes)?).ok()
     }
 
     /// Waits until nothing is being booked, and keeps it so. Always in the same order, so that two
@@ -356,12 +457,11 @@ struct Place {
 
 impl Place {
     /// Gives the place to the session: in one step, as it is one place and not two or none.
-    fn fill(&mut self, live: &Arc<Live>) {
-        self.inner.live.insert(live.order.id, Arc::clone(live));
+    fn fill(&mut self, live: Live) -> Arc<Live> {
         let mut index = self.inner.index();
         index.release(self.agent);
-        index.insert(&live.order, live.deadline);
         self.held = false;
+        self.inner.insert(live, &mut index)
     }
 }
 
@@ -371,6 +471,11 @@ impl Drop for Place {
             self.inner.index().release(self.agent);
         }
     }
+}
+
+/// Whether the budget had less than was needed.
+fn fell_short(booking: &Booking, booked: &Booked) -> bool {
+    booking.least > 0 && booked.granted == 0 && booked.rate.is_none() && !booked.closed
 }
 
 fn before(at: Timestamp, secs: u64) -> Timestamp {

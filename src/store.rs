@@ -18,6 +18,7 @@ pub use change::{Change, Changes, Position};
 pub use error::StoreError;
 #[cfg(test)]
 use fleet::Fleet;
+pub use followed::Followed;
 use memory::Memory;
 pub use sqlite::SealKey;
 use sqlite::Sqlite;
@@ -29,6 +30,7 @@ pub(crate) mod contract;
 mod error;
 #[cfg(test)]
 pub(crate) mod fleet;
+mod followed;
 pub(crate) mod ledger;
 mod memory;
 mod sqlite;
@@ -290,6 +292,16 @@ impl Store {
     pub fn is_shared(&self) -> bool {
         match self {
             Self::Memory(_) | Self::Sqlite(_) => false,
+            #[cfg(test)]
+            Self::Fleet(_) => true,
+        }
+    }
+
+    /// Whether a lease that is not given back is lost to more than this process.
+    pub fn outlives_the_process(&self) -> bool {
+        match self {
+            Self::Memory(_) => false,
+            Self::Sqlite(_) => true,
             #[cfg(test)]
             Self::Fleet(_) => true,
         }

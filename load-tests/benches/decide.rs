@@ -218,6 +218,7 @@ async fn gate(folder: &Path, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
         identity: Identity::new(SIGNING_SECRET.as_bytes()),
         rulebook: Arc::new(rulebook),
         registry: registry.clone(),
+        followed: Arc::new(Followed::alone()),
         sessions: Arc::new(sessions),
         audit: Arc::new(audit),
         secrets: Arc::new(

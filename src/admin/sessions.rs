@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::agents::{unknown_cursor, uuid_parameter};
 use super::check::{self, MAX_CAPABILITIES, MAX_NAMES};
@@ -251,6 +252,10 @@ pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
                 format!("the agent has {cap} active sessions already; close one of them first");
             return Err(announced.refused(ApiError::new(Code::TooManySessions, message)));
         }
+        Err(CreateError::NoAgent) => {
+            let message = "the agent is deactivated or expired";
+            return Err(announced.refused(ApiError::new(Code::AgentInactive, message)));
+        }
         Err(CreateError::Store(error)) => return Err(announced.refused(store_failed(&error))),
     }
     // The agent may have been deactivated meanwhile, and its sessions closed before this one was.
@@ -262,6 +267,14 @@ pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     announced.done();
     admin.metrics.name_tools(tools.iter());
     Answer::of(&Opened { session_id: id, expires_at })
+}
+
+impl Admin {
+    /// A session, wherever it was opened.
+    async fn session(&self, id: SessionId) -> Result<Arc<Live>, ApiError> {
+        let found = self.sessions.find(id, self.clock.now()).await;
+        found.map_err(|error| store_failed(&error))?.ok_or_else(|| ApiError::not_found("session"))
+    }
 }
 
 pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
@@ -294,14 +307,16 @@ fn status(text: &str) -> Option<Status> {
 }
 
 pub(super) async fn show(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
-    let live = admin.sessions.get(input.session_id()?);
-    let live = live.ok_or_else(|| ApiError::not_found("session"))?;
+    let live = admin.session(input.session_id()?).await?;
+    if let Err(error) = admin.sessions.refresh(&live, &admin.clock).await {
+        warn!(session = %live.order.id, %error, "shown as last known: the store did not answer");
+    }
     Answer::of(&SessionView::of(&live, admin.clock.now()))
 }
 
 pub(super) async fn close(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let id = input.session_id()?;
-    let live = admin.sessions.get(id).ok_or_else(|| ApiError::not_found("session"))?;
+    let live = admin.session(id).await?;
     let change = Change::new("session.close").agent(live.order.agent).session(id);
     let announced = admin.announce(change).await?;
     match admin.sessions.close(id, admin.clock.now()).await {

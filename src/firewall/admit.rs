@@ -11,6 +11,7 @@ use super::denial::{Code, Denial};
 use super::policy::{Asked, Decision, Facts, Target};
 use super::rules::{Rules, Terms};
 use super::session::{Usage, WorkOrder};
+use super::shared::RateShort;
 use super::time::{Mono, Now};
 
 /// A session as the decision sees it.
@@ -130,7 +131,10 @@ fn within_session(
     if price == 0 {
         return Ok(());
     }
-    afford(usage, order, price)?;
+    if let Err(spent) = afford(usage, order, price) {
+        let regain = usage.may_regain(now.mono);
+        return Err(if regain { Stop::LeaseFirst } else { spent.into() });
+    }
     if let Some(limit) = order.rate_limit {
         within_rate(usage, limit, terms.rate_window_secs, price, now.mono)?;
     }
@@ -247,29 +251,47 @@ fn afford(usage: &Usage, order: &WorkOrder, price: u64) -> Result<(), Denial> {
 /// without this a slow one and a quick one could lie closer together there than they were counted.
 const ON_THE_WAY_US: u64 = 100_000;
 
+/// How long a call counts against a rate limit of so many seconds.
+pub fn rate_window_us(window_secs: u64) -> u64 {
+    window_secs.saturating_mul(1_000_000).saturating_add(ON_THE_WAY_US)
+}
+
 fn within_rate(
     usage: &mut Usage,
     limit: u32,
     window_secs: u64,
     price: u64,
     now: Mono,
-) -> Result<(), Denial> {
-    let window_us = window_secs.saturating_mul(1_000_000).saturating_add(ON_THE_WAY_US);
-    rate::admit(usage, limit, window_us, price, now).map_err(|limited| {
-        let message = if limited.never_fits {
-            "this batch holds more tool calls than the session's rate limit allows in one window: \
-             send fewer at once"
-        } else {
-            "too many tool calls in this window: wait as long as Retry-After says"
-        };
-        // What is on the way is nobody's concern: after a whole window there is room.
-        let retry_after_secs = limited.retry_after_secs.min(window_secs);
-        Denial::new(Code::RateLimited, message)
-            .retry_after(retry_after_secs)
-            .with("retry_after_secs", retry_after_secs)
-            .with("rate_limit", limit)
-            .with("rate_limit_window_secs", window_secs)
-    })
+) -> Result<(), Stop> {
+    let limited = match &usage.shared {
+        Some(shared) if price <= u64::from(limit) => match shared.permit(price, now) {
+            Ok(()) => return Ok(()),
+            Err(RateShort::NotLeased) => return Err(Stop::LeaseFirst),
+            Err(RateShort::Limited { retry_after_secs }) => {
+                rate::Limited { retry_after_secs, never_fits: false }
+            }
+        },
+        Some(_) | None => {
+            match rate::admit(usage, limit, rate_window_us(window_secs), price, now) {
+                Ok(()) => return Ok(()),
+                Err(limited) => limited,
+            }
+        }
+    };
+    let message = if limited.never_fits {
+        "this batch holds more tool calls than the session's rate limit allows in one window: send \
+         fewer at once"
+    } else {
+        "too many tool calls in this window: wait as long as Retry-After says"
+    };
+    // What is on the way is nobody's concern: after a whole window there is room.
+    let retry_after_secs = limited.retry_after_secs.min(window_secs);
+    let denial = Denial::new(Code::RateLimited, message)
+        .retry_after(retry_after_secs)
+        .with("retry_after_secs", retry_after_secs)
+        .with("rate_limit", limit)
+        .with("rate_limit_window_secs", window_secs);
+    Err(denial.into())
 }
 
 fn decide<'r>(

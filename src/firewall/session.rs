@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::agent::{AgentId, id};
 use super::recent::Recent;
-use super::time::Timestamp;
+use super::shared::Shared;
+use super::time::{Mono, Timestamp};
 
 id! {
     /// One task session.
@@ -147,4 +148,14 @@ pub struct Usage {
     /// When the calls of the last window were counted; empty without a rate limit.
     pub recent: Recent,
     pub closed: bool,
+    /// Only where other nodes serve the session as well.
+    pub shared: Option<Box<Shared>>,
+}
+
+impl Usage {
+    /// Whether the ledger may have more of a budget that seems to be used up: other nodes may have
+    /// given something back.
+    pub fn may_regain(&self, now: Mono) -> bool {
+        self.shared.as_ref().is_some_and(|shared| now >= shared.calls_refused_until)
+    }
 }

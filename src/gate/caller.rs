@@ -41,6 +41,9 @@ impl Gate {
         if now.wall >= principal.expires_at {
             return Err(token_denial(TokenError::Expired));
         }
+        if self.followed.is_stale(now.mono) {
+            return Err(store_unavailable());
+        }
         if principal.token_id.as_deref().is_some_and(|jti| self.registry.is_revoked(jti)) {
             return Err(Denial::new(
                 Code::TokenInvalid,

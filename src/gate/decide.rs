@@ -78,7 +78,7 @@ impl Gate {
     ) -> Result<(Arc<Rules>, Option<Arc<Live>>), Denial> {
         let rules = self.rulebook.rules();
         ticket.entry_mut().policy_version = Some(rules.policies.version().into());
-        let live = self.session(&rules, caller, claims)?;
+        let live = self.session(&rules, caller, claims).await?;
         let mut style = self.settings.refusal_style;
         if let Some(live) = &live {
             ticket.in_session(&live.order);
@@ -113,7 +113,7 @@ impl Gate {
     }
 
     /// Finds the session that the headers claim.
-    fn session(
+    async fn session(
         &self,
         rules: &Rules,
         caller: &Caller,
@@ -137,14 +137,29 @@ impl Gate {
                 "send the header x-agent-id with your agent's id",
             ));
         };
-        let live = SessionId::parse(session)
-            .and_then(|id| self.sessions.get(id))
-            .ok_or_else(|| Denial::new(Code::SessionUnknown, "there is no such session"))?;
+        let live = match SessionId::parse(session) {
+            // Boxed, because few requests wait for it and all would carry its room.
+            Some(id) => match self.sessions.get(id) {
+                Some(live) => Some(live),
+                None => Box::pin(self.elsewhere(id)).await?,
+            },
+            None => None,
+        };
+        let live =
+            live.ok_or_else(|| Denial::new(Code::SessionUnknown, "there is no such session"))?;
         // Before anything of it is used: another agent's session is nobody else's business.
         if AgentId::parse(agent) != Some(caller.agent.id) || live.order.agent != caller.agent.id {
             return Err(not_yours());
         }
         Ok(Some(live))
+    }
+
+    /// Looks for a session that another node may have opened a moment ago.
+    async fn elsewhere(&self, id: SessionId) -> Result<Option<Arc<Live>>, Denial> {
+        self.sessions.find(id, self.clock.now()).await.map_err(|error| {
+            warn!(session = %id, %error, "store did not answer; call refused");
+            store_unavailable()
+        })
     }
 
     /// Decides; what a session may count is leased first if it has to be.
@@ -171,7 +186,7 @@ impl Gate {
                 (Decided::Verdict(verdict), _) => return Ok(verdict),
                 (Decided::LeaseFirst, Some(live)) => {
                     let price = admit::price(message.calls.iter());
-                    self.sessions.lease(live, price).await.map_err(|error| {
+                    self.sessions.lease(live, price, &self.clock).await.map_err(|error| {
                         warn!(session = %live.order.id, %error, "store did not answer; call refused");
                         store_unavailable()
                     })?;

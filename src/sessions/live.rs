@@ -20,21 +20,32 @@ pub struct Live {
 }
 
 impl Live {
-    pub(super) fn new(mut order: WorkOrder, now: Now) -> Self {
+    pub(super) fn new(mut order: WorkOrder, shared: bool, now: Now) -> Self {
         share_empty_lists(&mut order);
+        Self::of(Arc::new(order), shared, now)
+    }
+
+    /// A session that was opened just now, here or on another node.
+    pub(super) fn of(order: Arc<WorkOrder>, shared: bool, now: Now) -> Self {
         let deadline = now.mono_at(order.expires_at);
-        Self { order: Arc::new(order), deadline, usage: Mutex::default() }
+        let usage = Usage { shared: shared.then(Box::default), ..Usage::default() };
+        Self { order, deadline, usage: Mutex::new(usage) }
     }
 
     /// A session of an earlier run. What was booked counts as made. When its last calls were is known
     /// after a clean stop; else a rate limit counts as spent just now, so that no window that
     /// reaches back into the earlier run holds too many.
-    pub(super) fn load(mut stored: StoredSession, window_secs: u64, now: Now) -> Self {
+    pub(super) fn load(
+        mut stored: StoredSession,
+        shared: bool,
+        window_secs: u64,
+        now: Now,
+    ) -> Self {
         if let Some(order) = Arc::get_mut(&mut stored.order) {
             share_empty_lists(order);
         }
         let mut recent = Recent::default();
-        if let Some(limit) = stored.order.rate_limit {
+        if let Some(limit) = stored.order.rate_limit.filter(|_| !shared) {
             if let Some(calls) = stored.recent {
                 recall(&mut recent, calls, window_secs, now);
             } else {
@@ -47,6 +58,7 @@ impl Live {
             booked: stored.booked,
             recent,
             closed: stored.closed_at.is_some(),
+            shared: shared.then(Box::default),
         };
         let deadline = now.mono_at(stored.order.expires_at);
         Self { order: stored.order, deadline, usage: Mutex::new(usage) }
@@ -68,30 +80,63 @@ impl Live {
         }
     }
 
-    /// What to book so that `price` can be counted; none if enough is booked, if the budget cannot
+    /// What to book so that `price` can be counted; none if enough is in hand, if the budget cannot
     /// cover the price any more, or if the session is closed.
-    pub(super) fn block_for(&self, price: u64) -> Option<Booking> {
+    pub(super) fn booking(&self, price: u64, window_us: u64, now: Mono) -> Option<Booking> {
         let budget = self.order.call_budget;
         self.with(|usage| {
             let wanted = usage.calls_made.checked_add(price)?;
-            if usage.closed || wanted <= usage.booked || wanted > budget {
+            if usage.closed || (wanted > budget && !usage.may_regain(now)) {
                 return None;
             }
             let unused = usage.booked.saturating_sub(usage.calls_made);
             let least = price.saturating_sub(unused);
-            let most = (budget / BLOCKS_IN_A_BUDGET).saturating_sub(unused).max(least);
-            Some(Booking { id: self.order.id, least, most, unused, rate: None })
+            let block = (budget / BLOCKS_IN_A_BUDGET).saturating_sub(unused).max(least);
+            let most = if least == 0 { 0 } else { block };
+            let limit = self.order.rate_limit;
+            let rate = limit.and_then(|limit| {
+                usage.shared.as_deref_mut()?.rate_booking(limit, window_us, price, now)
+            });
+            (least > 0 || rate.is_some()).then_some(Booking {
+                id: self.order.id,
+                least,
+                most,
+                unused,
+                rate,
+            })
         })
     }
 
-    /// Takes over what the store granted. What it knows to be booked and this node does not hold
-    /// unused was made: here, elsewhere, or lost with an answer.
-    pub(super) fn receive(&self, booked: Booked) {
+    /// What asks for nothing, and is answered with how much is booked by all.
+    pub(super) fn look(&self) -> Booking {
+        let unused = self.with(|usage| usage.booked.saturating_sub(usage.calls_made));
+        Booking { id: self.order.id, least: 0, most: 0, unused, rate: None }
+    }
+
+    /// Takes over what the store granted to a booking of `asked_at`. What it knows to be booked and
+    /// this node does not hold unused was made: here, elsewhere, or lost with an answer.
+    pub(super) fn receive(&self, booked: Booked, asked_at: Mono, now: Mono) {
         self.with(|usage| {
+            if booked.closed {
+                usage.closed = true;
+                return;
+            }
             let unused = usage.booked.saturating_sub(usage.calls_made);
             let unused = unused.saturating_add(booked.granted);
             usage.booked = booked.total;
             usage.calls_made = booked.total.saturating_sub(unused);
+            if let Some((shared, rate)) = usage.shared.as_deref_mut().zip(booked.rate) {
+                shared.receive(rate, asked_at, now);
+            }
+        });
+    }
+
+    /// Does not ask the ledger for more of a budget that is used up until then.
+    pub(super) fn believe_spent(&self, until: Mono) {
+        self.with(|usage| {
+            if let Some(shared) = &mut usage.shared {
+                shared.calls_refused_until = until;
+            }
         });
     }
 
@@ -104,8 +149,19 @@ impl Live {
         })
     }
 
+    /// Lets go of all that is in hand, calls and permits, if that is anything.
+    pub(super) fn let_go(&self, now: Mono) -> Option<Settlement> {
+        let unused = self.give_back();
+        let rate = self.with(|usage| usage.shared.as_deref_mut()?.report(now));
+        let nothing = unused == 0 && rate.is_none();
+        (!nothing).then(|| Settlement { id: self.order.id, unused, recent: None, rate })
+    }
+
     /// What a clean stop has to store for this session, if anything.
     pub(super) fn settle(&self, window_secs: u64, now: Now) -> Option<Settlement> {
+        if self.with(|usage| usage.shared.is_some()) {
+            return self.let_go(now.mono);
+        }
         let unused = self.give_back();
         let rate_limited = self.order.rate_limit.is_some() && self.deadline > now.mono;
         let recent = self.with(|usage| {

@@ -170,7 +170,7 @@ async fn what_is_granted_beyond_the_need_shrinks_with_what_remains() {
 async fn bookings_at_the_same_time_add_up_to_the_budget() {
     on_each_backend(async |rig| {
         let store = rig.open().await;
-        let order = Arc::new(order(AgentId::random(), 250));
+        let order = Arc::new(order(AgentId::random(), 240));
         store.insert_session(&order, CAP).await.unwrap();
         let bookings: Vec<_> = (0..100)
             .map(|_| {
@@ -182,7 +182,7 @@ async fn bookings_at_the_same_time_add_up_to_the_budget() {
         for booking in bookings {
             granted += booking.await.unwrap();
         }
-        assert_eq!(granted, 250);
+        assert_eq!(granted, 240);
     })
     .await;
 }

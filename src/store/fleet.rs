@@ -67,6 +67,21 @@ impl Fleet {
         Self::at(node, Arc::clone(&self.shared))
     }
 
+    /// Makes an agent known, so that sessions can be opened for it.
+    pub(crate) fn register(&self, id: AgentId) {
+        let agent = Agent {
+            id,
+            owner: "ops".to_owned(),
+            model: "m".to_owned(),
+            capabilities: Vec::new(),
+            trust: TrustLevel::Basic,
+            active: true,
+            created_at: Timestamp(0),
+            expires_at: None,
+        };
+        self.insert_agent(&Arc::new(agent)).unwrap();
+    }
+
     /// The node is gone, as far as the others can tell.
     pub(crate) fn kill(&self) {
         self.ledger().dead.insert(self.node.clone());

@@ -35,7 +35,9 @@ pub fn count(
 ) -> Result<(), NotBooked> {
     let made = usage.calls_made.checked_add(price).filter(|&made| made <= usage.booked);
     usage.calls_made = made.ok_or(NotBooked)?;
-    if rate_limited {
+    if let Some(shared) = &mut usage.shared {
+        shared.count(price, now);
+    } else if rate_limited {
         // `rate::admit` let through no more than a 32-bit limit.
         usage.recent.push(now, u32::try_from(price).unwrap_or(u32::MAX));
     }

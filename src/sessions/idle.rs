@@ -1,0 +1,110 @@
+//! What this node holds of sessions that nobody uses here: given back after a second, so that a crash
+//! loses less, and other nodes need not ask for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::warn;
+
+use super::{Inner, Live, SETTLE_AT_ONCE, Sessions};
+use crate::clock::Clock;
+use crate::firewall::session::SessionId;
+use crate::firewall::time::Mono;
+use crate::store::StoreError;
+
+/// A session without calls for this long is idle.
+const IDLE_US: u64 = 1_000_000;
+
+/// The sessions of which something is in hand.
+#[derive(Debug, Default)]
+pub(super) struct Leased {
+    sessions: Mutex<HashMap<SessionId, Seen>>,
+}
+
+/// What was seen of a session when it was last looked at.
+#[derive(Debug)]
+struct Seen {
+    live: Arc<Live>,
+    calls_made: u64,
+    since: Mono,
+}
+
+impl Leased {
+    pub(super) fn note(&self, live: &Arc<Live>, now: Mono) {
+        let calls_made = live.with(|usage| usage.calls_made);
+        let seen = Seen { live: Arc::clone(live), calls_made, since: now };
+        self.lock().insert(live.order.id, seen);
+    }
+
+    /// Takes out those that have been idle.
+    fn idle(&self, now: Mono) -> Vec<Arc<Live>> {
+        let mut idle = Vec::new();
+        self.lock().retain(|_, seen| {
+            let calls_made = seen.live.with(|usage| usage.calls_made);
+            if calls_made != seen.calls_made {
+                (seen.calls_made, seen.since) = (calls_made, now);
+            }
+            let stays = now.since(seen.since) < IDLE_US;
+            if !stays {
+                idle.push(Arc::clone(&seen.live));
+            }
+            stays
+        });
+        idle
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Seen>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sessions {
+    /// Gives back what idle sessions hold. What the store does not take counts as made.
+    pub async fn return_idle(&self, clock: &Clock) -> Result<usize, StoreError> {
+        let now = clock.mono();
+        let idle = self.inner.leased.idle(now);
+        let mut returned = 0;
+        for some in idle.chunks(SETTLE_AT_ONCE) {
+            let mut lanes = HashMap::new();
+            let mut settlements = Vec::new();
+            for live in some {
+                if self.inner.hold_if_free(live.order.id, &mut lanes) {
+                    settlements.extend(live.let_go(now));
+                } else {
+                    // Something is booked just now: perhaps for this session.
+                    self.inner.leased.note(live, now);
+                }
+            }
+            returned += settlements.len();
+            if !settlements.is_empty() {
+                self.inner.store.settle(settlements).await?;
+            }
+        }
+        Ok(returned)
+    }
+
+    /// Gives back what this node holds of a session, because another one needs it.
+    pub(super) async fn give_back(&self, id: SessionId, clock: &Clock) {
+        let Some(live) = self.get(id) else { return };
+        let Ok(_lane) = self.inner.lane(id).await else { return };
+        let Some(settlement) = live.let_go(clock.mono()) else { return };
+        if let Err(error) = self.inner.store.settle(vec![settlement]).await {
+            warn!(session = %id, %error, "a lease was not given back; its calls count as made");
+        }
+    }
+}
+
+impl Inner {
+    /// Adds the session's lane to those that are held, unless someone else has it.
+    fn hold_if_free(&self, id: SessionId, held: &mut HashMap<usize, OwnedSemaphorePermit>) -> bool {
+        let Some(number) = self.lane_number(id) else { return false };
+        if held.contains_key(&number) {
+            return true;
+        }
+        let lane = self.lanes.get(number).map(|lane| Arc::clone(lane).try_acquire_owned());
+        let Some(Ok(lane)) = lane else { return false };
+        held.insert(number, lane);
+        true
+    }
+}
