@@ -199,7 +199,7 @@ async fn gate(folder: &Path, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
         rate_limit: None,
         ceiling: Sensitivity::Internal,
         refusal_style: None,
-        delegation_chain: Arc::default(),
+        delegation_chain: [agent.id].into(),
         created_at: now.wall,
         expires_at: now.wall.plus_secs(86_400),
     };

@@ -1,6 +1,7 @@
 //! The admin API from outside: every endpoint through the router, without a socket.
 
 mod bodies;
+mod delegation;
 mod guard;
 mod lifecycle;
 mod policies;

@@ -6,10 +6,11 @@ use tracing::warn;
 
 use super::ticket::Ticket;
 use super::{Gate, RETRY_SECS, store_unavailable};
-use crate::firewall::agent::{Agent, Caller, Principal};
+use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::time::Now;
 use crate::identity::TokenError;
+use crate::registry::Acting;
 
 impl Gate {
     /// Proves who calls.
@@ -29,15 +30,24 @@ impl Gate {
         let principal = verified.map_err(token_denial)?;
         ticket.entry_mut().principal = Some(principal.subject.clone());
         ticket.entry_mut().agent_id = principal.agent;
-        if let Some(caller) = self.standing(&principal, ticket.arrived())? {
+        let now = ticket.arrived();
+        if let Some(caller) = self.standing(ticket, &principal, now)? {
             return Ok(caller);
         }
         let agent = Box::pin(self.enrol(ticket, &principal)).await?;
-        Ok(Caller { agent, principal })
+        let chain: Arc<[AgentId]> = [agent.id].into();
+        ticket.entry_mut().delegation_chain = Arc::clone(&chain);
+        Ok(Caller { agent, principal, chain })
     }
 
-    /// Looks up who a principal is right now; `None` if its agent is not known.
-    fn standing(&self, principal: &Arc<Principal>, now: Now) -> Result<Option<Caller>, Denial> {
+    /// Looks up who a principal is right now, and who stands behind its agent; `None` if its agent
+    /// is not known.
+    fn standing(
+        &self,
+        ticket: &mut Ticket,
+        principal: &Arc<Principal>,
+        now: Now,
+    ) -> Result<Option<Caller>, Denial> {
         if now.wall >= principal.expires_at {
             return Err(token_denial(TokenError::Expired));
         }
@@ -47,23 +57,19 @@ impl Gate {
                 "this token was revoked: ask your operator for a new one",
             ));
         }
-        let Some(agent) = principal.agent.and_then(|id| self.registry.agent(id)) else {
+        let Some(acting) = principal.agent.and_then(|id| self.registry.acting(id, now.wall)) else {
             return Ok(None);
         };
-        if !agent.may_act(now.wall) {
-            return Err(Denial::new(
-                Code::AgentInactive,
-                "this agent was deactivated or has expired: ask your operator",
-            ));
-        }
-        Ok(Some(Caller { agent, principal: principal.clone() }))
+        let Acting { agent, chain } = acting;
+        ticket.entry_mut().delegation_chain = Arc::clone(&chain);
+        Ok(Some(Caller { agent: agent?, principal: principal.clone(), chain }))
     }
 
     /// Looks again, now that the whole request is here: a body may take its time to arrive, and
     /// what was revoked meanwhile is revoked. Takes the agent's place among the calls in flight.
     pub(super) fn still(&self, ticket: &mut Ticket, caller: &Caller) -> Result<Caller, Denial> {
-        let caller =
-            self.standing(&caller.principal, self.clock.now())?.ok_or_else(unknown_agent)?;
+        let now = self.clock.now();
+        let caller = self.standing(ticket, &caller.principal, now)?.ok_or_else(unknown_agent)?;
         if !ticket.take_place(caller.agent.id) {
             return Err(Denial::new(
                 Code::Overloaded,
