@@ -41,6 +41,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::sessions::Sessions;
+use crate::store::Followed;
 
 pub use body::MAX_BODY_BYTES;
 pub use error::{ApiError, Code};
@@ -54,6 +55,8 @@ use routes::{Input, ROUTES, Route};
 pub struct Admin {
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
+    /// How far this node is with what others changed.
+    pub followed: Arc<Followed>,
     pub rulebook: Arc<Rulebook>,
     pub audit: Arc<Audit>,
     pub minter: Arc<Minter>,
@@ -149,6 +152,11 @@ async fn answer(
         };
         Ok::<_, ApiError>(Input { id, query, body })
     };
+    // What other nodes did before this was asked is known when it is answered; without the store
+    // what this node knows has to do.
+    if let Err(error) = admin.followed.catch_up().await {
+        tracing::warn!(%error, "answered from what is known: the store did not answer");
+    }
     let answered = match input.await {
         Ok(input) => (route.handler)(admin, input).await,
         Err(error) => Err(error),

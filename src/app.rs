@@ -191,11 +191,7 @@ impl Parts {
         });
         // From here on nothing that other nodes change is missed.
         let position = store.position().await.context("asking the store")?;
-        let followed = Arc::new(if store.is_shared() {
-            Followed::shared(MAX_STALE_SECS, now.mono)
-        } else {
-            Followed::alone()
-        });
+        let followed = Arc::new(Followed::of(&store, MAX_STALE_SECS, now.mono));
         let registry = Arc::new(Registry::open(store.clone()).await.context("loading agents")?);
         let limits = sessions::Settings {
             max_per_agent: usize::try_from(config.sessions.max_concurrent_sessions_per_agent)?,
@@ -326,6 +322,7 @@ impl Parts {
         admin::router(Arc::new(Admin {
             registry: self.registry.clone(),
             sessions: self.sessions.clone(),
+            followed: self.gate.followed.clone(),
             rulebook: self.rulebook.clone(),
             audit: self.audit.clone(),
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),

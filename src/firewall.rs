@@ -8,6 +8,7 @@ pub mod admit;
 pub mod agent;
 pub mod call;
 pub mod checks;
+pub mod delegation;
 pub mod denial;
 pub mod policy;
 pub mod recent;

@@ -1,12 +1,11 @@
-//! The agents and delegations of this node: read from memory on every call, written to the store
-//! first.
+//! The agents and delegations of this node: read from memory on every call.
 //!
-//! A write that the store does not take changes nothing. Two things cannot wait for the store: a
-//! demotion, which counts at once and is stored behind the call's back by a task of the registry's
-//! own, and reading.
+//! What gives (an agent, a delegation, a promotion) is stored first: what the store does not take
+//! changes nothing. What takes away (a demotion, a deactivation, a revoked token) waits for nobody:
+//! it counts in memory at once, and a task of the registry's own brings it to the store until that
+//! takes it.
 
 use std::collections::BTreeSet;
-use std::mem;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -19,11 +18,15 @@ use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::checks::drift::FlagHistory;
 use crate::firewall::time::{Now, Timestamp};
 use crate::store::{Store, StoreError, to_the_end};
-use demotions::Demotions;
 use graph::Graph;
+use pending::{Pending, Retries, Revoked};
+pub use standing::Acting;
+use standing::Standings;
 
-mod demotions;
+mod follow;
 mod graph;
+mod pending;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -67,15 +70,42 @@ pub enum DelegateError {
 pub enum RevokeError {
     #[error("{cap} tokens are revoked and not yet expired, and no more can be")]
     Full { cap: usize },
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    /// It is in force on this node, and will be stored when the store takes it.
+    #[error("the revocation is not stored yet")]
+    NotStored(#[from] StoreError),
+}
+
+/// The store did not take a new trust level.
+#[derive(Debug, thiserror::Error)]
+#[error("the trust level was not stored")]
+pub struct TrustError {
+    /// A demotion counts on this node, and will be stored when the store takes it.
+    pub in_force: bool,
+    pub source: StoreError,
+}
+
+impl From<StoreError> for TrustError {
+    fn from(source: StoreError) -> Self {
+        Self { in_force: false, source }
+    }
+}
+
+/// Agents that were deactivated on this node, whatever the store says.
+#[derive(Debug)]
+pub struct Deactivated {
+    /// Those that were still active.
+    pub ids: Vec<AgentId>,
+    /// The agent, and everyone below it.
+    pub all: Vec<AgentId>,
+    /// What the store did not take it will be told again.
+    pub stored: Result<(), StoreError>,
 }
 
 /// The agents and delegations of this node.
 #[derive(Debug)]
 pub struct Registry {
     inner: Arc<Inner>,
-    demotions: Demotions,
+    retries: Retries,
 }
 
 /// Held over a look at memory, the write to the store and the change of memory that follows, so that
@@ -93,9 +123,10 @@ struct Inner {
     revoked: DashMap<String, Timestamp>,
     /// How many are in `revoked`: nearly always none, which is cheaper to ask than the map.
     revoked_count: AtomicUsize,
-    /// Demoted in memory and not yet in the store.
-    dirty: Mutex<BTreeSet<AgentId>>,
-    demoted: Notify,
+    standings: Standings,
+    /// In force and not yet in the store.
+    pending: Mutex<Pending>,
+    unsaved: Notify,
     /// Held over a look at memory, the write to the store and the change of memory that follows, so
     /// that two writers cannot both be right and together wrong (a cycle, a lost trust level).
     #[expect(
@@ -110,10 +141,21 @@ struct Entry {
     agent: Arc<Agent>,
     /// Most agents never drift.
     flags: Option<Box<FlagHistory>>,
+    /// Whether anything was ever delegated to it.
+    delegate: bool,
+    /// The chain of an agent to whom nothing was delegated: the agent itself.
+    alone: Arc<[AgentId]>,
+}
+
+impl Entry {
+    fn new(agent: Arc<Agent>) -> Self {
+        let alone = [agent.id].into();
+        Self { agent, flags: None, delegate: false, alone }
+    }
 }
 
 impl Registry {
-    /// Loads everything, and starts the task that stores demotions on the current runtime.
+    /// Loads everything, and starts the task that stores what is pending on the current runtime.
     pub async fn open(store: Arc<Store>) -> Result<Self, StoreError> {
         let agents = DashMap::new();
         let mut by_age = BTreeSet::new();
@@ -121,10 +163,13 @@ impl Registry {
         for agent in store.agents().await? {
             by_age.insert((agent.created_at, agent.id));
             active += usize::from(agent.active);
-            agents.insert(agent.id, Entry { agent, flags: None });
+            agents.insert(agent.id, Entry::new(agent));
         }
         let graph = Graph::load(store.delegations().await?)
             .map_err(|source| StoreError::Damaged { what: "delegation", source: source.into() })?;
+        for mut entry in agents.iter_mut() {
+            entry.delegate = !graph.incoming(*entry.key()).is_empty();
+        }
         let revoked: DashMap<String, Timestamp> =
             store.revoked_tokens().await?.into_iter().collect();
         let inner = Arc::new(Inner {
@@ -135,18 +180,19 @@ impl Registry {
             graph: RwLock::new(graph),
             revoked_count: AtomicUsize::new(revoked.len()),
             revoked,
-            dirty: Mutex::default(),
-            demoted: Notify::new(),
+            standings: Standings::default(),
+            pending: Mutex::default(),
+            unsaved: Notify::new(),
             writing: WriteLock::default(),
         });
-        let demotions = Demotions::start(Arc::clone(&inner));
-        Ok(Self { inner, demotions })
+        let retries = Retries::start(Arc::clone(&inner));
+        Ok(Self { inner, retries })
     }
 
-    /// Stores the demotions that are still to be stored, and ends the registry's task.
+    /// Stores what is still to be stored, and ends the registry's task.
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.demotions.stop().await;
-        self.inner.store_demotions().await
+        self.retries.stop().await;
+        self.inner.store_pending().await
     }
 
     pub fn agent(&self, id: AgentId) -> Option<Arc<Agent>> {
@@ -177,8 +223,7 @@ impl Registry {
         let inner = Arc::clone(&self.inner);
         to_the_end(async move {
             inner.store.insert_agent(&agent).await?;
-            let entry = Entry { agent: Arc::clone(&agent), flags: None };
-            inner.agents.insert(agent.id, entry);
+            inner.agents.insert(agent.id, Entry::new(Arc::clone(&agent)));
             inner.active.fetch_add(1, Ordering::Relaxed);
             write(&inner.by_age).insert((agent.created_at, agent.id));
             Ok(agent)
@@ -206,51 +251,47 @@ impl Registry {
         self.inner.active.load(Ordering::Relaxed)
     }
 
-    /// Sets an agent's trust, and forgets its drift flags. None if it is not known.
+    /// Sets an agent's trust, and forgets its drift flags. None if it is not known. Less trust counts
+    /// from the first poll on, more of it when it is stored.
     pub async fn set_trust(
         &self,
         id: AgentId,
         trust: TrustLevel,
-    ) -> Result<Option<Arc<Agent>>, StoreError> {
+    ) -> Result<Option<Arc<Agent>>, TrustError> {
         if self.agent(id).is_none() {
             return Ok(None);
         }
+        let demoted = self.inner.demote(id, trust);
         let inner = Arc::clone(&self.inner);
         to_the_end(async move {
             let _writing = inner.writing.lock().await;
-            inner.store.set_trust(vec![(id, trust)]).await?;
+            if let Err(source) = inner.store.set_trust(vec![(id, trust)]).await {
+                // A promotion that was before us may have been stored meanwhile.
+                let in_force = inner.demote(id, trust) || demoted;
+                inner.unsaved.notify_one();
+                return Err(TrustError { in_force, source });
+            }
             // A demotion of the meantime is overruled, in memory as in the store.
             let Some(mut entry) = inner.agents.get_mut(&id) else { return Ok(None) };
             Arc::make_mut(&mut entry.agent).trust = trust;
             entry.flags = None;
-            inner.dirty().remove(&id);
-            Ok(Some(Arc::clone(&entry.agent)))
+            inner.pending().demoted.remove(&id);
+            let agent = Arc::clone(&entry.agent);
+            drop(entry);
+            inner.standings.changed();
+            Ok(Some(agent))
         })
         .await
     }
 
-    /// Deactivates an agent and every delegate below it; says which ones were still active. None if
-    /// it is not known.
-    pub async fn deactivate(&self, id: AgentId) -> Result<Option<Vec<AgentId>>, StoreError> {
-        if self.agent(id).is_none() {
-            return Ok(None);
-        }
+    /// Deactivates an agent and every delegate below it, from the first poll on. None if it is not
+    /// known.
+    pub async fn deactivate(&self, id: AgentId) -> Option<Deactivated> {
+        self.agent(id)?;
+        let (ids, all) = self.inner.deactivate(id);
         let inner = Arc::clone(&self.inner);
-        to_the_end(async move {
-            let _writing = inner.writing.lock().await;
-            let mut ids = read(&inner.graph).with_all_below(id);
-            ids.retain(|&id| inner.agent(id).is_some_and(|agent| agent.active));
-            inner.store.deactivate(ids.clone()).await?;
-            for id in &ids {
-                if let Some(mut entry) = inner.agents.get_mut(id) {
-                    Arc::make_mut(&mut entry.agent).active = false;
-                    entry.flags = None;
-                }
-            }
-            inner.active.fetch_sub(ids.len(), Ordering::Relaxed);
-            Ok(Some(ids))
-        })
-        .await
+        let stored = to_the_end(async move { inner.store_pending().await }).await;
+        Some(Deactivated { ids, all, stored })
     }
 
     /// Lets `to` act for `from` within `scopes`, which `from` must have itself at this time.
@@ -273,7 +314,12 @@ impl Registry {
                 graph.len()
             };
             inner.store.insert_delegation(&delegation, known).await?;
-            write(&inner.graph).insert(delegation.clone());
+            inner.take_in(delegation.clone());
+            // Deactivated while this was stored, it did not find this delegate below it.
+            if !inner.agent(from).is_some_and(|agent| agent.active) {
+                inner.deactivate(to);
+                inner.unsaved.notify_one();
+            }
             Ok(delegation)
         })
         .await
@@ -287,39 +333,21 @@ impl Registry {
         Some((copy(graph.incoming(id)), copy(graph.outgoing(id))))
     }
 
-    /// Whom an agent acts for: from the one at the top, by each one's oldest delegation, down to the
-    /// agent itself.
-    pub fn chain(&self, id: AgentId) -> Arc<[AgentId]> {
-        read(&self.inner.graph).chain(id)
-    }
-
-    /// The capabilities an agent has when what was delegated to it, and to those above it, is taken
-    /// into account; sorted. None if it is not known, or nobody stands behind it any more.
-    pub fn effective_capabilities(&self, id: AgentId, now: Timestamp) -> Option<Vec<String>> {
-        let standing = read(&self.inner.graph).standing(id, now, |id| self.agent(id)).ok()?;
-        Some(standing.capabilities.into_iter().collect())
-    }
-
     /// Counts drift flags against an agent. Too many demote it: at once on this node, and soon in the
     /// store. Returns the new level if they did.
     pub fn flag(&self, id: AgentId, flags: u32, now: Now) -> Option<TrustLevel> {
-        let mut entry = self.inner.agents.get_mut(&id)?;
-        let demoted = entry.agent.trust.demoted();
-        if flags == 0 || !entry.agent.active || demoted == entry.agent.trust {
-            return None;
+        if flags > 0 && self.inner.store.is_shared() {
+            let mut pending = self.inner.pending();
+            let told = pending.flags.entry(id).or_default();
+            *told = told.saturating_add(flags);
+            drop(pending);
+            self.inner.unsaved.notify_one();
         }
-        if !entry.flags.get_or_insert_default().add(flags, now.mono) {
-            return None;
-        }
-        Arc::make_mut(&mut entry.agent).trust = demoted;
-        entry.flags = None;
-        self.inner.dirty().insert(id);
-        drop(entry);
-        self.inner.demoted.notify_one();
-        Some(demoted)
+        self.inner.flag(id, flags, now)
     }
 
-    /// Refuses a token from now on; it need not be remembered after `until`, when it expires.
+    /// Refuses a token from the first poll on; it need not be remembered after `until`, when it
+    /// expires.
     pub async fn revoke_token(
         &self,
         token_id: &str,
@@ -329,23 +357,9 @@ impl Registry {
         if until <= now {
             return Ok(());
         }
-        let token_id = token_id.to_owned();
+        self.inner.revoke(token_id, until, now)?;
         let inner = Arc::clone(&self.inner);
-        to_the_end(async move {
-            let _writing = inner.writing.lock().await;
-            inner.revoked.retain(|_, until| *until > now);
-            inner.revoked_count.store(inner.revoked.len(), Ordering::Release);
-            if inner.revoked.len() >= MAX_REVOKED && !inner.revoked.contains_key(&token_id) {
-                return Err(RevokeError::Full { cap: MAX_REVOKED });
-            }
-            inner.store.revoke_token(&token_id, until, now).await?;
-            let mut kept = inner.revoked.entry(token_id).or_insert(until);
-            *kept = until.max(*kept);
-            drop(kept);
-            inner.revoked_count.store(inner.revoked.len(), Ordering::Release);
-            Ok(())
-        })
-        .await
+        to_the_end(async move { inner.store_pending().await }).await.map_err(RevokeError::NotStored)
     }
 
     pub fn is_revoked(&self, token_id: &str) -> bool {
@@ -354,41 +368,95 @@ impl Registry {
     }
 }
 
-impl Registry {
-    pub fn registered_elsewhere(&self, _agent: Arc<Agent>) {}
-    pub fn trust_elsewhere(&self, _id: AgentId, _trust: TrustLevel) {}
-    pub fn deactivated_elsewhere(&self, _id: AgentId) {}
-    pub fn delegated_elsewhere(&self, _delegation: Delegation) {}
-    pub fn revoked_elsewhere(&self, _token_id: String, _until: Timestamp) {}
-    pub fn flagged_elsewhere(&self, _id: AgentId, _flags: u32, _now: Now) {}
-    pub async fn reload(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
 impl Inner {
     fn agent(&self, id: AgentId) -> Option<Arc<Agent>> {
         self.agents.get(&id).map(|entry| Arc::clone(&entry.agent))
     }
 
-    fn dirty(&self) -> MutexGuard<'_, BTreeSet<AgentId>> {
-        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores the trust that demoted agents have now. What the store does not take stays to be done.
-    async fn store_demotions(&self) -> Result<(), StoreError> {
-        let _writing = self.writing.lock().await;
-        // Taken out before they are looked at: one that is demoted again meanwhile is put in again.
-        let ids = mem::take(&mut *self.dirty());
-        if ids.is_empty() {
-            return Ok(());
+    /// Lowers an agent's trust in memory; says whether it was higher.
+    fn demote(&self, id: AgentId, trust: TrustLevel) -> bool {
+        let Some(mut entry) = self.agents.get_mut(&id) else { return false };
+        if entry.agent.trust <= trust {
+            return false;
         }
-        let levels = ids.iter().filter_map(|&id| Some((id, self.agent(id)?.trust))).collect();
-        let stored = self.store.set_trust(levels).await;
-        if stored.is_err() {
-            self.dirty().extend(ids);
+        Arc::make_mut(&mut entry.agent).trust = trust;
+        entry.flags = None;
+        self.pending().demoted.insert(id);
+        drop(entry);
+        self.standings.changed();
+        true
+    }
+
+    /// Deactivates an agent and everyone below it in memory; gives those that were still active, and
+    /// all of them.
+    fn deactivate(&self, id: AgentId) -> (Vec<AgentId>, Vec<AgentId>) {
+        // Held until all are marked: a delegation that is taken in meanwhile finds its giver marked.
+        let graph = read(&self.graph);
+        let all = graph.with_all_below(id);
+        let mut ids = Vec::new();
+        for &id in &all {
+            if let Some(mut entry) = self.agents.get_mut(&id)
+                && entry.agent.active
+            {
+                Arc::make_mut(&mut entry.agent).active = false;
+                entry.flags = None;
+                ids.push(id);
+            }
         }
-        stored
+        drop(graph);
+        self.standings.changed();
+        self.active.fetch_sub(ids.len(), Ordering::Relaxed);
+        self.pending().deactivated.extend(&ids);
+        (ids, all)
+    }
+
+    fn take_in(&self, delegation: Delegation) {
+        let to = delegation.to;
+        write(&self.graph).insert(delegation);
+        self.is_delegate(to);
+        self.standings.changed();
+    }
+
+    fn is_delegate(&self, id: AgentId) {
+        if let Some(mut entry) = self.agents.get_mut(&id) {
+            entry.delegate = true;
+        }
+    }
+
+    fn flag(&self, id: AgentId, flags: u32, now: Now) -> Option<TrustLevel> {
+        let mut entry = self.agents.get_mut(&id)?;
+        let demoted = entry.agent.trust.demoted();
+        if flags == 0 || !entry.agent.active || demoted == entry.agent.trust {
+            return None;
+        }
+        if !entry.flags.get_or_insert_default().add(flags, now.mono) {
+            return None;
+        }
+        Arc::make_mut(&mut entry.agent).trust = demoted;
+        entry.flags = None;
+        self.pending().demoted.insert(id);
+        drop(entry);
+        self.standings.changed();
+        self.unsaved.notify_one();
+        Some(demoted)
+    }
+
+    fn revoke(&self, token_id: &str, until: Timestamp, at: Timestamp) -> Result<(), RevokeError> {
+        // Held so that the cap is exact.
+        let mut pending = self.pending();
+        self.revoked.retain(|_, until| *until > at);
+        let full = self.revoked.len() >= MAX_REVOKED && !self.revoked.contains_key(token_id);
+        if !full {
+            let mut kept = self.revoked.entry(token_id.to_owned()).or_insert(until);
+            *kept = until.max(*kept);
+            pending.revoked.insert(token_id.to_owned(), Revoked { until: *kept, at });
+        }
+        self.revoked_count.store(self.revoked.len(), Ordering::Release);
+        if full { Err(RevokeError::Full { cap: MAX_REVOKED }) } else { Ok(()) }
     }
 }
 

@@ -42,7 +42,7 @@ use arbiter::registry::{NewAgent, Registry};
 use arbiter::rulebook::Rulebook;
 use arbiter::secrets::{self, Secrets};
 use arbiter::sessions::{self, Live, Sessions};
-use arbiter::store::Store;
+use arbiter::store::{Followed, Store};
 use bytes::Bytes;
 use divan::{AllocProfiler, Bencher, black_box};
 use tempfile::TempDir;
@@ -133,7 +133,7 @@ impl World {
         let caller =
             ready(gate.identify(&mut ticket, Some(&minted.token))).expect("the token is good");
         drop(ticket);
-        runtime.block_on(gate.sessions.lease(&live, 1)).expect("the store books");
+        runtime.block_on(gate.sessions.lease(&live, 1, &gate.clock)).expect("the store books");
         Self {
             runtime,
             token: minted.token,
@@ -199,7 +199,7 @@ async fn gate(folder: &Path, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
         rate_limit: None,
         ceiling: Sensitivity::Internal,
         refusal_style: None,
-        delegation_chain: Arc::default(),
+        delegation_chain: [agent.id].into(),
         created_at: now.wall,
         expires_at: now.wall.plus_secs(86_400),
     };

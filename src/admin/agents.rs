@@ -8,12 +8,14 @@ use uuid::Uuid;
 
 use super::error::{ApiError, Code};
 use super::query::Parameters;
-use super::record::{Change, store_failed};
+use super::record::{Change, not_stored, store_failed};
 use super::routes::{Answer, Input, Parameter, not_a_uuid};
 use super::{Admin, check};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::delegation::Lapse;
 use crate::firewall::time::Timestamp;
-use crate::registry::{DelegateError, NewAgent};
+use crate::registry::{Acting, Deactivated as Gone, DelegateError, NewAgent, TrustError};
+use crate::store::{StoreError, to_the_end};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -134,6 +136,36 @@ pub struct Delegated {
 pub struct Delegations {
     incoming: Vec<DelegationView>,
     outgoing: Vec<DelegationView>,
+    /// From the one at the top down to the agent: what a session that is opened now would record.
+    #[schemars(with = "Vec<String>")]
+    delegation_chain: Arc<[AgentId]>,
+    /// What the delegations in force leave to the agent now; absent when it may not act.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effective: Option<Effective>,
+    /// Why it may not act.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inactive: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "EffectiveRights")]
+struct Effective {
+    capabilities: Vec<String>,
+    trust_level: TrustLevel,
+    /// When the first of the agents and delegations that it rests on ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    expires_at: Option<Timestamp>,
+}
+
+impl From<&Agent> for Effective {
+    fn from(narrowed: &Agent) -> Self {
+        Self {
+            capabilities: narrowed.capabilities.clone(),
+            trust_level: narrowed.trust,
+            expires_at: narrowed.expires_at,
+        }
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -237,20 +269,33 @@ pub(super) async fn deactivate(admin: Arc<Admin>, input: Input) -> Result<Answer
     let id = input.agent_id()?;
     admin.agent(id)?;
     let announced = admin.announce(Change::new("agent.deactivate").agent(id)).await?;
-    let deactivated = match admin.registry.deactivate(id).await {
-        Ok(Some(ids)) => ids,
-        Ok(None) => return Err(announced.refused(ApiError::not_found("agent"))),
-        Err(error) => return Err(announced.refused(store_failed(&error))),
+    let Some((gone, closed)) = deactivate_and_close(&admin, id).await? else {
+        return Err(announced.refused(ApiError::not_found("agent")));
     };
-    // From here on no call of theirs passes. Sessions end with the agents, and with those that an
-    // earlier, interrupted call left open: the agent itself is always asked for.
-    let mut owners = deactivated.clone();
-    owners.push(id);
-    let closed = admin.sessions.close_agents(&owners, admin.clock.now()).await;
-    // Half done is neither done nor refused: on record the outcome stays unknown.
-    let sessions_closed = closed.map_err(|error| store_failed(&error))?;
+    let sessions_closed = match gone.stored.and(closed) {
+        Ok(sessions_closed) => sessions_closed,
+        Err(error) => return Err(announced.in_force(not_stored(&error))),
+    };
     announced.done();
-    Answer::of(&Deactivated { deactivated, sessions_closed })
+    Answer::of(&Deactivated { deactivated: gone.ids, sessions_closed })
+}
+
+type Closed = Result<usize, StoreError>;
+
+/// Deactivates and closes, in memory before the store is asked, even if whoever asked goes away.
+/// Sessions end with the agents, and with those that an earlier, interrupted call left open.
+async fn deactivate_and_close(
+    admin: &Admin,
+    id: AgentId,
+) -> Result<Option<(Gone, Closed)>, ApiError> {
+    let (registry, sessions) = (Arc::clone(&admin.registry), Arc::clone(&admin.sessions));
+    let clock = admin.clock.clone();
+    let done = to_the_end::<_, StoreError>(async move {
+        let Some(gone) = registry.deactivate(id).await else { return Ok(None) };
+        let closed = sessions.close_agents(&gone.all, clock.now()).await;
+        Ok(Some((gone, closed)))
+    });
+    done.await.map_err(|error| store_failed(&error))
 }
 
 pub(super) async fn set_trust(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
@@ -266,7 +311,10 @@ pub(super) async fn set_trust(admin: Arc<Admin>, input: Input) -> Result<Answer,
             Answer::of(&AgentView::from(&*agent))
         }
         Ok(None) => Err(announced.refused(ApiError::not_found("agent"))),
-        Err(error) => Err(announced.refused(store_failed(&error))),
+        Err(TrustError { in_force: true, source }) => Err(announced.in_force(not_stored(&source))),
+        Err(TrustError { in_force: false, source }) => {
+            Err(announced.refused(store_failed(&source)))
+        }
     }
 }
 
@@ -287,13 +335,33 @@ pub(super) async fn delegate(admin: Arc<Admin>, input: Input) -> Result<Answer, 
         .with("to", to)
         .with("scopes", body.scopes.join(" "));
     let announced = admin.announce(change).await?;
-    match admin.registry.delegate(from, to, body.scopes, body.expires_at, now).await {
+    match delegate_from_now(&admin, from, to, body, now).await {
         Ok(delegation) => {
             announced.done();
             Answer::of(&Delegated { delegation_id: ShownUuid(delegation.id) })
         }
         Err(error) => Err(announced.refused(not_delegated(&error))),
     }
+}
+
+/// Delegates by what is known now; if another node was quicker, by what is known then.
+async fn delegate_from_now(
+    admin: &Admin,
+    from: AgentId,
+    to: AgentId,
+    body: Delegate,
+    now: Timestamp,
+) -> Result<Delegation, DelegateError> {
+    /// More than one other node at the same time is rare.
+    const TRIES: usize = 5;
+    for _ in 1..TRIES {
+        let scopes = body.scopes.clone();
+        match admin.registry.delegate(from, to, scopes, body.expires_at, now).await {
+            Err(DelegateError::Store(StoreError::Overtaken)) => admin.followed.catch_up().await?,
+            done => return done,
+        }
+    }
+    admin.registry.delegate(from, to, body.scopes, body.expires_at, now).await
 }
 
 fn not_delegated(error: &DelegateError) -> ApiError {
@@ -314,10 +382,18 @@ fn not_delegated(error: &DelegateError) -> ApiError {
 }
 
 pub(super) async fn delegations(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
-    let found = admin.registry.delegations(input.agent_id()?);
-    let (incoming, outgoing) = found.ok_or_else(|| ApiError::not_found("agent"))?;
+    let id = input.agent_id()?;
+    let unknown = || ApiError::not_found("agent");
+    let (incoming, outgoing) = admin.registry.delegations(id).ok_or_else(unknown)?;
+    let acting = admin.registry.acting(id, admin.clock.now().wall).ok_or_else(unknown)?;
     let views = |list: Vec<Delegation>| list.into_iter().map(DelegationView::from).collect();
-    Answer::of(&Delegations { incoming: views(incoming), outgoing: views(outgoing) })
+    Answer::of(&Delegations {
+        incoming: views(incoming),
+        outgoing: views(outgoing),
+        delegation_chain: acting.chain,
+        effective: acting.agent.as_ref().ok().map(|agent| Effective::from(&**agent)),
+        inactive: acting.agent.err().map(|lapse| lapse.to_string()),
+    })
 }
 
 impl Admin {
@@ -325,12 +401,15 @@ impl Admin {
         self.registry.agent(id).ok_or_else(|| ApiError::not_found("agent"))
     }
 
-    /// An agent that may still act.
-    pub(super) fn acting_agent(&self, id: AgentId) -> Result<Arc<Agent>, ApiError> {
-        let agent = self.agent(id)?;
-        if agent.may_act(self.clock.now().wall) {
-            return Ok(agent);
-        }
-        Err(ApiError::new(Code::AgentInactive, "the agent is deactivated or expired"))
+    /// An agent that may act now, as what stands above it leaves it, and the chain down to it.
+    pub(super) fn acting(&self, id: AgentId) -> Result<(Arc<Agent>, Arc<[AgentId]>), ApiError> {
+        let acting = self.registry.acting(id, self.clock.now().wall);
+        let Acting { agent, chain } = acting.ok_or_else(|| ApiError::not_found("agent"))?;
+        Ok((agent.map_err(inactive)?, chain))
     }
+}
+
+/// An agent that may not act.
+pub(super) fn inactive(lapse: Lapse) -> ApiError {
+    ApiError::new(Code::AgentInactive, lapse.to_string())
 }

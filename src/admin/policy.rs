@@ -13,6 +13,7 @@ use super::error::{ApiError, Code, Mistake};
 use super::record::Change;
 use super::routes::{Answer, Input, not_a_uuid};
 use crate::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
+use crate::firewall::delegation::Lapse;
 use crate::firewall::policy::{
     Asked, Effect, Facts, PolicySet, Source, Target, TraceEntry, json_schema,
 };
@@ -26,7 +27,7 @@ const MAX_TARGET_BYTES: usize = 4_096;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ExplainPolicy")]
 pub struct Explain {
-    /// A registered agent; or describe one as `agent`.
+    /// A registered agent, as the delegations above it leave it now; or describe one as `agent`.
     #[schemars(extend("format" = "uuid"))]
     agent_id: Option<String>,
     agent: Option<AgentDescription>,
@@ -82,6 +83,24 @@ pub struct Explained {
     /// How many of the latter were left out.
     left_out: usize,
     policy_version: String,
+    /// Why the agent may not act at all, if so; then no policy is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_inactive: Option<String>,
+}
+
+impl Explained {
+    /// Whatever the policies say, an agent that may not act is refused before they are asked.
+    fn of_lapsed(admin: &Admin, body: &Explain, lapse: Lapse) -> Result<Self, ApiError> {
+        body.target()?;
+        Ok(Self {
+            decision: Effect::Deny,
+            matched_policy: None,
+            trace: Vec::new(),
+            left_out: 0,
+            policy_version: admin.rulebook.rules().policies.version().to_owned(),
+            agent_inactive: Some(lapse.to_string()),
+        })
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -117,8 +136,12 @@ pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, A
         }
         Some(id) => {
             let id = AgentId::parse(id).ok_or_else(|| not_a_uuid("agent_id"))?;
-            let known = admin.agent(id).map_err(|error| error.of_field("agent_id"))?;
-            Agent::clone(&known)
+            let acting = admin.registry.acting(id, admin.clock.now().wall);
+            let unknown = || ApiError::not_found("agent").of_field("agent_id");
+            match acting.ok_or_else(unknown)?.agent {
+                Ok(agent) => Agent::clone(&agent),
+                Err(lapse) => return Answer::of(&Explained::of_lapsed(&admin, &body, lapse)?),
+            }
         }
     };
     Answer::of(&explained(&admin.rulebook.rules().policies, &body, &agent, &input.body)?)
@@ -159,6 +182,7 @@ fn explained(
             trace: told.trace,
             left_out: told.left_out,
             policy_version,
+            agent_inactive: None,
         }
     } else {
         // Protocol methods need some allow policy for this caller, whatever it allows.
@@ -169,6 +193,7 @@ fn explained(
             trace: Vec::new(),
             left_out: 0,
             policy_version,
+            agent_inactive: None,
         }
     })
 }

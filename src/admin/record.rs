@@ -88,6 +88,14 @@ impl Announced {
         self.receipt.complete(Outcome::completed(latency_us, None));
     }
 
+    /// The change was made, though not all of it is as it should be.
+    pub(super) fn in_force(self, error: ApiError) -> ApiError {
+        let latency_us = self.latency_us();
+        let denial_code = Some(error.code.name());
+        self.receipt.complete(Outcome { denial_code, ..Outcome::completed(latency_us, None) });
+        error
+    }
+
     /// The change was not made after all.
     pub(super) fn refused(self, error: ApiError) -> ApiError {
         let latency_us = self.latency_us();
@@ -95,6 +103,14 @@ impl Announced {
         self.receipt.complete(Outcome { denial_code, ..Outcome::refused(latency_us) });
         error
     }
+}
+
+/// The store did not take a change that counts all the same, on this node.
+pub(super) fn not_stored(error: &StoreError) -> ApiError {
+    tracing::error!(%error, "store did not take a revocation; it is in force here and tried again");
+    let message = "this is in force on this gateway from now on, but the store did not take it yet: \
+                   it is tried again until it does, and a restart before that would undo it";
+    ApiError::new(Code::StoreUnavailable, message).retry_after(1)
 }
 
 /// The store did not take a change.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::agents::{unknown_cursor, uuid_parameter};
+use super::agents::{inactive, unknown_cursor, uuid_parameter};
 use super::check::{self, MAX_CAPABILITIES, MAX_NAMES};
 use super::error::{ApiError, Code};
 use super::record::{Change, store_failed};
@@ -15,11 +15,13 @@ use super::{Admin, Settings};
 use crate::config::{MAX_CALL_BUDGET, MAX_TIME_LIMIT_SECS};
 use crate::firewall::agent::{Agent, AgentId};
 use crate::firewall::checks::drift;
+use crate::firewall::delegation::Lapse;
 use crate::firewall::session::{
     IntentTier, RefusalStyle, Sensitivity, SessionId, Status, WorkOrder,
 };
 use crate::firewall::time::{Now, Timestamp};
 use crate::sessions::{CreateError, Filter, Live};
+use crate::store::{StoreError, to_the_end};
 
 const MAX_RATE_PER_MINUTE: u32 = 1_000_000;
 
@@ -220,7 +222,7 @@ impl Open {
             refusal_style: self.refusal_style,
             delegation_chain: chain,
             created_at: now.wall,
-            // A session does not outlive its agent.
+            // A session outlives neither its agent nor what that acts under.
             expires_at: agent.expires_at.map_or(end, |last| last.min(end)),
         }
     }
@@ -230,9 +232,9 @@ pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     let body: Open = input.json()?;
     let agent_id = AgentId::parse(&body.agent_id).ok_or_else(|| not_a_uuid("agent_id"))?;
     body.check(&admin.settings)?;
-    let agent = admin.acting_agent(agent_id).map_err(|error| error.of_field("agent_id"))?;
     let now = admin.clock.now();
-    let order = body.into_order(&agent, admin.registry.chain(agent_id), &admin, now);
+    let (agent, chain) = admin.acting(agent_id).map_err(|error| error.of_field("agent_id"))?;
+    let order = body.into_order(&agent, chain, &admin, now);
     let (id, expires_at) = (order.id, order.expires_at);
     let tools = Arc::clone(&order.authorized_tools);
     let change = Change::new("session.open")
@@ -245,24 +247,8 @@ pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
         .with("data_sensitivity", order.ceiling)
         .with("expires_at", expires_at);
     let announced = admin.announce(change).await?;
-    match admin.sessions.create(order, now).await {
-        Ok(_live) => {}
-        Err(CreateError::TooManySessions { cap }) => {
-            let message =
-                format!("the agent has {cap} active sessions already; close one of them first");
-            return Err(announced.refused(ApiError::new(Code::TooManySessions, message)));
-        }
-        Err(CreateError::NoAgent) => {
-            let message = "the agent is deactivated or expired";
-            return Err(announced.refused(ApiError::new(Code::AgentInactive, message)));
-        }
-        Err(CreateError::Store(error)) => return Err(announced.refused(store_failed(&error))),
-    }
-    // The agent may have been deactivated meanwhile, and its sessions closed before this one was.
-    if let Err(error) = admin.acting_agent(agent_id) {
-        let closed = admin.sessions.close(id, admin.clock.now()).await;
-        closed.map_err(|error| store_failed(&error))?;
-        return Err(announced.refused(error));
+    if let Err(failed) = create(&admin, order, now).await {
+        return Err(announced.refused(failed.into()));
     }
     announced.done();
     admin.metrics.name_tools(tools.iter());
@@ -275,6 +261,54 @@ impl Admin {
         let found = self.sessions.find(id, self.clock.now()).await;
         found.map_err(|error| store_failed(&error))?.ok_or_else(|| ApiError::not_found("session"))
     }
+}
+
+/// Why a session was not opened, or is closed again.
+enum NotOpened {
+    Refused(CreateError),
+    Lapsed(Lapse),
+}
+
+impl From<StoreError> for NotOpened {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<NotOpened> for ApiError {
+    fn from(failed: NotOpened) -> Self {
+        match failed {
+            NotOpened::Refused(CreateError::TooManySessions { cap }) => {
+                let message =
+                    format!("the agent has {cap} active sessions already; close one of them first");
+                Self::new(Code::TooManySessions, message)
+            }
+            NotOpened::Refused(CreateError::NoAgent) => inactive(Lapse::Agent),
+            NotOpened::Refused(CreateError::Store(error)) => store_failed(&error),
+            NotOpened::Lapsed(lapse) => inactive(lapse),
+        }
+    }
+}
+
+/// Creates a session that outlives neither its agent nor a link of its chain. They may end while it
+/// is being stored, and their sessions be closed before this one is there: so they are looked at
+/// again afterwards, even if whoever asked has gone.
+async fn create(admin: &Admin, order: WorkOrder, now: Now) -> Result<(), NotOpened> {
+    let (sessions, registry) = (Arc::clone(&admin.sessions), Arc::clone(&admin.registry));
+    let clock = admin.clock.clone();
+    to_the_end(async move {
+        let (id, agent, chain) = (order.id, order.agent, Arc::clone(&order.delegation_chain));
+        sessions.create(order, now).await.map_err(NotOpened::Refused)?;
+        let now = clock.now();
+        let acting = registry.acting(agent, now.wall).map_or(Err(Lapse::Agent), |a| a.agent);
+        let stands = acting.and_then(|_agent| registry.holds(&chain, now.wall));
+        if let Err(lapse) = stands {
+            sessions.close(id, now).await?;
+            return Err(NotOpened::Lapsed(lapse));
+        }
+        Ok(())
+    })
+    .await
 }
 
 pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {

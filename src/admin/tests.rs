@@ -1,6 +1,7 @@
 //! The admin API from outside: every endpoint through the router, without a socket.
 
 mod bodies;
+mod delegation;
 mod guard;
 mod lifecycle;
 mod policies;
@@ -27,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::sessions::{self, Sessions};
-use crate::store::Store;
+use crate::store::{Followed, Store};
 
 pub(crate) const KEY: &str = "0123456789abcdef";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -88,6 +89,7 @@ impl Bench {
         let admin = Arc::new(Admin {
             registry: Arc::new(Registry::open(Arc::clone(&store)).await.unwrap()),
             sessions: Arc::new(sessions),
+            followed: Arc::new(Followed::alone()),
             rulebook: Arc::new(Rulebook::load(Some(&policies), Terms::default()).unwrap()),
             audit,
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agents::ShownUuid;
 use super::error::{ApiError, Code};
-use super::record::{Change, store_failed};
+use super::record::{Change, not_stored};
 use super::routes::{Answer, Input};
 use super::{Admin, check};
 use crate::config::MAX_TOKEN_EXPIRY_SECS;
@@ -51,7 +51,7 @@ pub(super) async fn issue(admin: Arc<Admin>, input: Input) -> Result<Answer, Api
     let body: Issue = if input.body.is_empty() { Issue::default() } else { input.json()? };
     let expiry_secs = body.expiry_seconds.unwrap_or(admin.settings.token_expiry_secs);
     check::within("expiry_seconds", expiry_secs, 1, MAX_TOKEN_EXPIRY_SECS)?;
-    let agent = admin.acting_agent(id)?;
+    let (agent, _chain) = admin.acting(id)?;
     let minted = admin.mint(&agent, expiry_secs)?;
     let change = Change::new("token.issue")
         .agent(id)
@@ -80,7 +80,7 @@ pub(super) async fn revoke(admin: Arc<Admin>, input: Input) -> Result<Answer, Ap
             let message = format!("{cap} tokens are revoked already; deactivate the agent instead");
             Err(announced.refused(ApiError::new(Code::TooManyRevoked, message)))
         }
-        Err(RevokeError::Store(error)) => Err(announced.refused(store_failed(&error))),
+        Err(RevokeError::NotStored(error)) => Err(announced.in_force(not_stored(&error))),
     }
 }
 

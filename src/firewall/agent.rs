@@ -141,8 +141,11 @@ pub struct Principal {
 /// The agent that calls and the principal it calls for: both proved.
 #[derive(Clone, Debug)]
 pub struct Caller {
+    /// Narrowed to what the agents above it have as well.
     pub agent: Arc<Agent>,
     pub principal: Arc<Principal>,
+    /// From the agent at the top down to the one that calls, as of now.
+    pub chain: Arc<[AgentId]>,
 }
 
 /// One agent's leave for another to act for it, within some scopes and for some time.

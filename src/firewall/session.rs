@@ -123,7 +123,7 @@ pub struct WorkOrder {
     pub rate_limit: Option<u32>,
     pub ceiling: Sensitivity,
     pub refusal_style: Option<RefusalStyle>,
-    /// From the agent up to the human at the top, as it was at creation.
+    /// From the agent at the top down to the one whose session this is, as it was at creation.
     pub delegation_chain: Arc<[AgentId]>,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,

@@ -6,10 +6,11 @@ use tracing::warn;
 
 use super::ticket::Ticket;
 use super::{Gate, RETRY_SECS, store_unavailable};
-use crate::firewall::agent::{Agent, Caller, Principal};
+use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::time::Now;
 use crate::identity::TokenError;
+use crate::registry::Acting;
 
 impl Gate {
     /// Proves who calls.
@@ -29,15 +30,38 @@ impl Gate {
         let principal = verified.map_err(token_denial)?;
         ticket.entry_mut().principal = Some(principal.subject.clone());
         ticket.entry_mut().agent_id = principal.agent;
-        if let Some(caller) = self.standing(&principal, ticket.arrived())? {
+        let now = ticket.arrived();
+        if let Some(caller) = self.standing(ticket, &principal, now)? {
             return Ok(caller);
         }
+        if self.followed.has_others() {
+            // Another node may have registered it a moment ago.
+            Box::pin(self.catch_up()).await?;
+            if let Some(caller) = self.standing(ticket, &principal, now)? {
+                return Ok(caller);
+            }
+        }
         let agent = Box::pin(self.enrol(ticket, &principal)).await?;
-        Ok(Caller { agent, principal })
+        let chain: Arc<[AgentId]> = [agent.id].into();
+        ticket.entry_mut().delegation_chain = Arc::clone(&chain);
+        Ok(Caller { agent, principal, chain })
     }
 
-    /// Looks up who a principal is right now; `None` if its agent is not known.
-    fn standing(&self, principal: &Arc<Principal>, now: Now) -> Result<Option<Caller>, Denial> {
+    async fn catch_up(&self) -> Result<(), Denial> {
+        self.followed.catch_up().await.map_err(|error| {
+            warn!(%error, "store did not answer; call refused");
+            store_unavailable()
+        })
+    }
+
+    /// Looks up who a principal is right now, and who stands behind its agent; `None` if its agent
+    /// is not known.
+    fn standing(
+        &self,
+        ticket: &mut Ticket,
+        principal: &Arc<Principal>,
+        now: Now,
+    ) -> Result<Option<Caller>, Denial> {
         if now.wall >= principal.expires_at {
             return Err(token_denial(TokenError::Expired));
         }
@@ -50,23 +74,19 @@ impl Gate {
                 "this token was revoked: ask your operator for a new one",
             ));
         }
-        let Some(agent) = principal.agent.and_then(|id| self.registry.agent(id)) else {
+        let Some(acting) = principal.agent.and_then(|id| self.registry.acting(id, now.wall)) else {
             return Ok(None);
         };
-        if !agent.may_act(now.wall) {
-            return Err(Denial::new(
-                Code::AgentInactive,
-                "this agent was deactivated or has expired: ask your operator",
-            ));
-        }
-        Ok(Some(Caller { agent, principal: principal.clone() }))
+        let Acting { agent, chain } = acting;
+        ticket.entry_mut().delegation_chain = Arc::clone(&chain);
+        Ok(Some(Caller { agent: agent?, principal: principal.clone(), chain }))
     }
 
     /// Looks again, now that the whole request is here: a body may take its time to arrive, and
     /// what was revoked meanwhile is revoked. Takes the agent's place among the calls in flight.
     pub(super) fn still(&self, ticket: &mut Ticket, caller: &Caller) -> Result<Caller, Denial> {
-        let caller =
-            self.standing(&caller.principal, self.clock.now())?.ok_or_else(unknown_agent)?;
+        let now = self.clock.now();
+        let caller = self.standing(ticket, &caller.principal, now)?.ok_or_else(unknown_agent)?;
         if !ticket.take_place(caller.agent.id) {
             return Err(Denial::new(
                 Code::Overloaded,

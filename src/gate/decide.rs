@@ -85,6 +85,9 @@ impl Gate {
             style = live.order.refusal_style.unwrap_or(style);
         }
         reply.form = form_for(style);
+        if let Some(live) = &live {
+            self.still_delegated(caller, live)?;
+        }
         let verdict = self.verdict(&rules, caller, live.as_ref(), message, to).await?;
         self.remember(ticket, caller, &verdict);
         reply.warnings = live.as_ref().map_or_else(Vec::new, |live| {
@@ -160,6 +163,16 @@ impl Gate {
             warn!(session = %id, %error, "store did not answer; call refused");
             store_unavailable()
         })
+    }
+
+    /// Whether those for whom the session was opened still stand behind the caller: its rights are
+    /// no more than theirs already, by the delegations of now.
+    fn still_delegated(&self, caller: &Caller, live: &Live) -> Result<(), Denial> {
+        let opened_for = &live.order.delegation_chain;
+        if *opened_for == caller.chain {
+            return Ok(());
+        }
+        Ok(self.registry.holds(opened_for, self.clock.now().wall)?)
     }
 
     /// Decides; what a session may count is leased first if it has to be.

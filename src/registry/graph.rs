@@ -1,14 +1,16 @@
 //! Who delegated what to whom: narrowing, expiry, depth and cycles, judged without waiting.
 //!
 //! The narrowest reading holds: with several delegations to it, an agent has only what all of them
-//! give. A delegation counts while it has not expired and whoever gave it may still act. An agent
-//! that once was delegated to, and to whom nothing counts any more, may not delegate.
+//! give (`firewall::delegation`). A delegation counts while it has not expired and whoever gave it
+//! may still act. An agent that once was delegated to, and to whom nothing counts any more, may
+//! neither act nor delegate.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::DelegateError;
 use crate::firewall::agent::{Agent, AgentId, Delegation};
+use crate::firewall::delegation::{Lapse, Standing};
 use crate::firewall::time::Timestamp;
 
 /// Delegations from the top to the bottom of a chain, at most.
@@ -19,13 +21,6 @@ const MAX_DEPTH: usize = 8;
 pub(super) struct Graph {
     incoming: HashMap<AgentId, Vec<Arc<Delegation>>>,
     outgoing: HashMap<AgentId, Vec<Arc<Delegation>>>,
-}
-
-/// What an agent may hand on.
-#[derive(Clone, Debug)]
-pub(super) struct Standing {
-    pub(super) capabilities: BTreeSet<String>,
-    pub(super) ends_at: Option<Timestamp>,
 }
 
 impl Graph {
@@ -91,7 +86,9 @@ impl Graph {
         agent: impl Fn(AgentId) -> Option<Arc<Agent>>,
     ) -> Result<(), DelegateError> {
         let to = agent(new.to).ok_or(DelegateError::Unknown(new.to))?;
-        let standing = self.standing(new.from, now, agent)?;
+        let from = agent(new.from).ok_or(DelegateError::Unknown(new.from))?;
+        let standing = View::new(self, now, agent).standing(&from);
+        let standing = standing.map_err(|_lapse| DelegateError::Inactive(new.from))?;
         if !to.may_act(now) {
             return Err(DelegateError::Inactive(new.to));
         }
@@ -119,52 +116,6 @@ impl Graph {
         Ok(())
     }
 
-    /// What an agent may hand on at `now`, and until when.
-    pub(super) fn standing(
-        &self,
-        id: AgentId,
-        now: Timestamp,
-        agent: impl Fn(AgentId) -> Option<Arc<Agent>>,
-    ) -> Result<Standing, DelegateError> {
-        self.standing_of(id, now, &agent, &mut HashMap::new())
-    }
-
-    fn standing_of(
-        &self,
-        id: AgentId,
-        now: Timestamp,
-        agent: &impl Fn(AgentId) -> Option<Arc<Agent>>,
-        known: &mut HashMap<AgentId, Option<Standing>>,
-    ) -> Result<Standing, DelegateError> {
-        let own = agent(id).ok_or(DelegateError::Unknown(id))?;
-        if !own.may_act(now) {
-            return Err(DelegateError::Inactive(id));
-        }
-        let mut standing = Standing {
-            capabilities: own.capabilities.iter().cloned().collect(),
-            ends_at: own.expires_at,
-        };
-        let incoming = self.incoming(id);
-        let mut counts = incoming.is_empty();
-        for delegation in incoming {
-            if delegation.expires_at.is_some_and(|end| end <= now) {
-                continue;
-            }
-            if !known.contains_key(&delegation.from) {
-                let from = self.standing_of(delegation.from, now, agent, known).ok();
-                known.insert(delegation.from, from);
-            }
-            let Some(Some(from)) = known.get(&delegation.from) else { continue };
-            counts = true;
-            standing.capabilities.retain(|scope| {
-                delegation.scopes.contains(scope) && from.capabilities.contains(scope)
-            });
-            standing.ends_at =
-                [standing.ends_at, delegation.expires_at, from.ends_at].into_iter().flatten().min();
-        }
-        if counts { Ok(standing) } else { Err(DelegateError::Inactive(id)) }
-    }
-
     /// The agent, then everyone below it, each once.
     pub(super) fn with_all_below(&self, id: AgentId) -> Vec<AgentId> {
         let mut seen = HashSet::from([id]);
@@ -177,27 +128,98 @@ impl Graph {
         all
     }
 
-    /// From the top, by each one's oldest delegation, down to the agent itself.
-    pub(super) fn chain(&self, id: AgentId) -> Arc<[AgentId]> {
-        let mut chain = vec![id];
-        let mut above = self.above(id).next();
-        // No path is longer, so this ends; a damaged store is no reason to run in circles.
-        while let Some(id) = above
-            && chain.len() <= MAX_DEPTH
-        {
-            chain.push(id);
-            above = self.above(id).next();
-        }
-        chain.reverse();
-        chain.into()
-    }
-
     fn above(&self, id: AgentId) -> impl Iterator<Item = AgentId> + '_ {
         self.incoming(id).iter().map(|delegation| delegation.from)
     }
 
     fn below(&self, id: AgentId) -> impl Iterator<Item = AgentId> + '_ {
         self.outgoing(id).iter().map(|delegation| delegation.to)
+    }
+}
+
+/// The graph at one instant: each agent's standing is worked out once.
+pub(super) struct View<'g, A> {
+    graph: &'g Graph,
+    now: Timestamp,
+    agent: A,
+    known: HashMap<AgentId, Result<Standing, Lapse>>,
+}
+
+impl<'g, A: Fn(AgentId) -> Option<Arc<Agent>>> View<'g, A> {
+    pub(super) fn new(graph: &'g Graph, now: Timestamp, agent: A) -> Self {
+        Self { graph, now, agent, known: HashMap::new() }
+    }
+
+    /// What an agent may do and hand on.
+    pub(super) fn standing(&mut self, agent: &Agent) -> Result<Standing, Lapse> {
+        if !agent.may_act(self.now) {
+            return Err(Lapse::Agent);
+        }
+        // As deep as a chain may be.
+        for from in self.graph.above(agent.id) {
+            self.know(from);
+        }
+        let incoming = self.graph.incoming(agent.id);
+        let counting: Vec<(&Delegation, &Standing)> =
+            incoming.iter().filter_map(|delegation| self.counts(delegation)).collect();
+        if counting.is_empty() && !incoming.is_empty() {
+            let some_in_force = incoming.iter().any(|delegation| delegation.in_force(self.now));
+            return Err(if some_in_force { Lapse::Above } else { Lapse::Delegation });
+        }
+        Ok(Standing::narrow(agent, counting))
+    }
+
+    /// From the top, by each one's oldest delegation that counts, down to the agent itself. Where
+    /// none counts any more it is the oldest: who stood behind the agent once.
+    pub(super) fn chain(&mut self, id: AgentId) -> Arc<[AgentId]> {
+        let mut chain = vec![id];
+        // No path is longer, so this ends; a damaged store is no reason to run in circles.
+        while let Some(&id) = chain.last()
+            && chain.len() <= MAX_DEPTH
+        {
+            for from in self.graph.above(id) {
+                self.know(from);
+            }
+            let incoming = self.graph.incoming(id);
+            let counts = incoming.iter().find(|delegation| self.counts(delegation).is_some());
+            let Some(link) = counts.or(incoming.first()) else { break };
+            chain.push(link.from);
+        }
+        chain.reverse();
+        chain.into()
+    }
+
+    /// Whether every agent of a chain may act and every link of it is in force.
+    pub(super) fn holds(&self, chain: &[AgentId]) -> Result<(), Lapse> {
+        let links = chain.iter().zip(chain.iter().skip(1));
+        for (&from, &to) in links {
+            if !(self.agent)(from).is_some_and(|agent| agent.may_act(self.now)) {
+                return Err(Lapse::Above);
+            }
+            let incoming = self.graph.incoming(to);
+            let mut given = incoming.iter().filter(|delegation| delegation.from == from);
+            if !given.any(|delegation| delegation.in_force(self.now)) {
+                let own = chain.last() == Some(&to);
+                return Err(if own { Lapse::Delegation } else { Lapse::Above });
+            }
+        }
+        Ok(())
+    }
+
+    fn know(&mut self, id: AgentId) {
+        if !self.known.contains_key(&id) {
+            let standing = match (self.agent)(id) {
+                Some(agent) => self.standing(&agent),
+                None => Err(Lapse::Agent),
+            };
+            self.known.insert(id, standing);
+        }
+    }
+
+    /// A delegation that counts, with the standing of who gave it.
+    fn counts<'d>(&self, delegation: &'d Delegation) -> Option<(&'d Delegation, &Standing)> {
+        let from = self.known.get(&delegation.from)?.as_ref().ok()?;
+        delegation.in_force(self.now).then_some((delegation, from))
     }
 }
 

@@ -3,6 +3,7 @@
 //! What other nodes revoke and close reaches this one through the store. Without it a node goes on
 //! with what it knows for a while and then refuses: what it knows may be wrong by then.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -16,13 +17,20 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 /// How many may ask at once how far the store is.
 const ASKING: usize = 32;
 
+/// What a node knows of a store that others write to.
 #[derive(Debug)]
 pub struct Followed {
     heard_us: AtomicU64,
     /// None if no other node writes to the store.
-    max_stale_us: Option<u64>,
+    shared: Option<Shared>,
     taken_in: watch::Sender<Position>,
     asking: Semaphore,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Arc<Store>,
+    max_stale_us: u64,
 }
 
 impl Followed {
@@ -31,14 +39,18 @@ impl Followed {
         Self::new(None, Mono(0))
     }
 
-    pub fn shared(max_stale_secs: u64, now: Mono) -> Self {
-        Self::new(Some(max_stale_secs.saturating_mul(1_000_000)), now)
+    pub fn of(store: &Arc<Store>, max_stale_secs: u64, now: Mono) -> Self {
+        let shared = store.is_shared().then(|| Shared {
+            store: Arc::clone(store),
+            max_stale_us: max_stale_secs.saturating_mul(1_000_000),
+        });
+        Self::new(shared, now)
     }
 
-    fn new(max_stale_us: Option<u64>, now: Mono) -> Self {
+    fn new(shared: Option<Shared>, now: Mono) -> Self {
         Self {
             heard_us: AtomicU64::new(now.0),
-            max_stale_us,
+            shared,
             taken_in: watch::Sender::new(Position(0)),
             asking: Semaphore::new(ASKING),
         }
@@ -52,10 +64,8 @@ impl Followed {
 
     /// Waits until all is taken in that the store holds now. Whoever misses something that another
     /// node may just have made asks for this and looks again.
-    pub async fn catch_up(&self, store: &Store) -> Result<(), StoreError> {
-        if self.max_stale_us.is_none() {
-            return Ok(());
-        }
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        let Some(Shared { store, .. }) = &self.shared else { return Ok(()) };
         let _turn = self.asking.acquire().await.map_err(|_closed| StoreError::Stopped)?;
         let there = store.position().await?;
         let mut taken_in = self.taken_in.subscribe();
@@ -66,10 +76,17 @@ impl Followed {
         }
     }
 
+    /// Whether other nodes write to the store.
+    pub fn has_others(&self) -> bool {
+        self.shared.is_some()
+    }
+
     /// Whether what this node knows is too old to go on with.
     pub fn is_stale(&self, now: Mono) -> bool {
-        self.max_stale_us
-            .is_some_and(|max| now.since(Mono(self.heard_us.load(Ordering::Acquire))) > max)
+        self.shared.as_ref().is_some_and(|shared| {
+            let heard = Mono(self.heard_us.load(Ordering::Acquire));
+            now.since(heard) > shared.max_stale_us
+        })
     }
 }
 
@@ -81,9 +98,13 @@ mod tests {
     use crate::firewall::agent::AgentId;
     use crate::firewall::time::Timestamp;
 
+    fn fleet() -> Arc<Store> {
+        Arc::new(Store::Fleet(Fleet::new("one", Clock::manual(Timestamp(0)))))
+    }
+
     #[test]
     fn knowledge_is_good_until_it_is_too_old() {
-        let followed = Followed::shared(30, Mono(5_000_000));
+        let followed = Followed::of(&fleet(), 30, Mono(5_000_000));
         assert!(!followed.is_stale(Mono(35_000_000)));
         assert!(followed.is_stale(Mono(35_000_001)));
         followed.heard(Mono(6_000_000), Position(1));
@@ -95,14 +116,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_catches_up_waits_for_what_the_store_holds() {
-        let fleet = Fleet::new("one", Clock::manual(Timestamp(0)));
-        fleet.tell_flags(AgentId::random(), 1).unwrap();
-        let store = Store::Fleet(fleet);
-        let followed = Followed::shared(30, Mono(0));
-        let early = followed.catch_up(&store).await;
+        let store = fleet();
+        store.tell_flags(AgentId::random(), 1).await.unwrap();
+        let followed = Followed::of(&store, 30, Mono(0));
+        let early = followed.catch_up().await;
         assert!(matches!(early, Err(StoreError::Missed)));
         followed.heard(Mono(0), Position(1));
-        followed.catch_up(&store).await.unwrap();
-        Followed::alone().catch_up(&Store::memory()).await.unwrap();
+        followed.catch_up().await.unwrap();
+        Followed::alone().catch_up().await.unwrap();
     }
 }

@@ -20,6 +20,7 @@ mod audit_log;
 mod bad_tokens;
 mod bodies;
 mod credentials;
+mod delegation;
 mod house;
 mod identity;
 mod issuer;

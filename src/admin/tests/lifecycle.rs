@@ -1,10 +1,7 @@
 //! What an operator does in a day: agents, delegations, tokens, sessions, and their records.
 
+use super::delegation::delegate;
 use super::*;
-
-async fn delegate(bench: &Bench, from: &str, to: &str, scopes: &[&str]) -> Told {
-    bench.post(&format!("/agents/{from}/delegate"), json!({"to": to, "scopes": scopes})).await
-}
 
 #[tokio::test]
 async fn an_agent_is_registered_shown_and_listed() {
@@ -66,28 +63,6 @@ async fn deactivating_takes_delegates_and_sessions_along() {
     token.is(409, "AgentInactive");
     let again = bench.call("DELETE", &format!("/agents/{alice}"), None).await;
     assert_eq!((again.status.as_u16(), &again.body["deactivated"]), (200, &json!([])));
-}
-
-#[tokio::test]
-async fn delegation_narrows_and_has_no_cycles() {
-    let bench = Bench::new().await;
-    let (alice, bob) = (bench.agent(&["read"]).await, bench.agent(&["read"]).await);
-    delegate(&bench, &alice, &bob, &["admin"]).await.is(400, "ScopeNarrowingViolation");
-    delegate(&bench, &alice, &alice, &["read"]).await.is(400, "DelegationCycle");
-    let unknown = "11111111-2222-4333-8444-555555555555";
-    let told = delegate(&bench, &alice, unknown, &["read"]).await;
-    told.is(404, "NotFound");
-    assert_eq!(told.body["field"], "to");
-    let made = delegate(&bench, &alice, &bob, &["read"]).await;
-    delegate(&bench, &bob, &alice, &["read"]).await.is(400, "DelegationCycle");
-    let told = bench.get(&format!("/agents/{bob}/delegations")).await;
-    assert_eq!(told.body["outgoing"], json!([]));
-    let incoming = &told.body["incoming"][0];
-    assert_eq!(incoming["from"], alice.as_str());
-    assert_eq!(incoming["delegation_id"], made.body["delegation_id"]);
-    let chain = bench.session(&bob).await.body["session_id"].as_str().unwrap().to_owned();
-    let told = bench.get(&format!("/sessions/{chain}")).await;
-    assert_eq!(told.body["delegation_chain"], json!([alice, bob]));
 }
 
 #[tokio::test]
@@ -218,18 +193,59 @@ async fn a_session_does_not_outlive_its_agent() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_is_told_and_nothing_seems_done() {
+async fn a_store_that_fails_is_told_and_nothing_seems_given() {
     let bench = Bench::new().await;
     let agent = bench.agent(&["read"]).await;
     bench.store.refuse_writes(true).await;
     bench.session(&agent).await.is(503, "StoreUnavailable");
     let body = json!({"owner": "o", "model": "m"});
     bench.post("/agents", body).await.is(503, "StoreUnavailable");
-    let path = format!("/agents/{agent}");
-    bench.call("DELETE", &path, None).await.is(503, "StoreUnavailable");
+    let raise = Some(json!({"trust_level": "trusted"}));
+    let told = bench.call("PUT", &format!("/agents/{agent}/trust"), raise).await;
+    told.is(503, "StoreUnavailable");
     bench.store.refuse_writes(false).await;
-    assert_eq!(bench.get(&path).await.body["active"], true);
+    assert_eq!(bench.get(&format!("/agents/{agent}")).await.body["trust_level"], "basic");
     assert_eq!(bench.session(&agent).await.status, 201);
+}
+
+#[tokio::test]
+async fn what_is_taken_away_is_gone_whatever_the_store_says() {
+    let bench = Bench::new().await;
+    let (alice, bob) = (bench.agent(&["read"]).await, bench.agent(&["read"]).await);
+    let carol = bench.agent(&[]).await;
+    assert_eq!(delegate(&bench, &alice, &bob, &["read"]).await.status, 201);
+    let session = bench.session(&bob).await.body["session_id"].as_str().unwrap().to_owned();
+    let in_force = |told: Told| {
+        told.is(503, "StoreUnavailable");
+        assert!(told.body["message"].as_str().unwrap().starts_with("this is in force"), "{told:?}");
+        assert_eq!(told.retry_after.as_deref(), Some("1"));
+    };
+    bench.store.refuse_writes(true).await;
+    in_force(bench.call("DELETE", &format!("/agents/{alice}"), None).await);
+    for agent in [&alice, &bob] {
+        assert_eq!(bench.get(&format!("/agents/{agent}")).await.body["active"], false);
+        bench.session(agent).await.is(409, "AgentInactive");
+    }
+    assert_eq!(bench.get(&format!("/sessions/{session}")).await.body["status"], "closed");
+    let lower = Some(json!({"trust_level": "untrusted"}));
+    in_force(bench.call("PUT", &format!("/agents/{carol}/trust"), lower).await);
+    assert_eq!(bench.get(&format!("/agents/{carol}")).await.body["trust_level"], "untrusted");
+    in_force(bench.call("DELETE", "/tokens/some-token", None).await);
+    assert!(bench.admin.registry.is_revoked("some-token"));
+    bench.store.refuse_writes(false).await;
+    let again = bench.call("DELETE", &format!("/agents/{alice}"), None).await;
+    assert_eq!((again.status.as_u16(), &again.body["deactivated"]), (200, &json!([])));
+    let stored = bench.store.agents().await.unwrap();
+    assert_eq!(stored.iter().filter(|agent| agent.active).count(), 1);
+
+    let records = bench.records();
+    let told: Vec<_> = records
+        .iter()
+        .filter(|record| record["denial_code"] == "StoreUnavailable")
+        .map(|record| (record["event"].as_str().unwrap(), record["outcome"].as_str().unwrap()))
+        .collect();
+    let events = ["agent.deactivate", "agent.trust", "token.revoke"];
+    assert_eq!(told, events.map(|event| (event, "completed")));
 }
 
 #[tokio::test]

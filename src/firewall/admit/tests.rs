@@ -97,7 +97,8 @@ impl Case {
             created_at: Timestamp(0),
             expires_at: Timestamp(i64::MAX),
         };
-        let caller = Caller { agent: Arc::new(agent), principal: Arc::new(principal) };
+        let chain = [agent.id].into();
+        let caller = Caller { agent: Arc::new(agent), principal: Arc::new(principal), chain };
         let usage = Usage { booked: 10, ..Usage::default() };
         Self { rules, caller, order, usage, deadline: Mono(u64::MAX) }
     }

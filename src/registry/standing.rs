@@ -1,0 +1,108 @@
+//! What agents may do right now, the delegations above them included.
+//!
+//! An agent to whom nothing was delegated is judged as it is registered, for the price of a look at
+//! its entry. What is left to a delegate is worked out when it calls and remembered until anything
+//! of the graph changes (an agent's trust, its end, a delegation) or until time alone ends something
+//! that it rests on. One is remembered for each delegate at most.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+
+use super::graph::View;
+use super::{Inner, Registry, read};
+use crate::firewall::agent::{Agent, AgentId};
+use crate::firewall::delegation::Lapse;
+use crate::firewall::time::Timestamp;
+
+/// An agent as it may act at an instant.
+#[derive(Clone, Debug)]
+pub struct Acting {
+    /// Narrowed to what those above it have as well; or why it may not act.
+    pub agent: Result<Arc<Agent>, Lapse>,
+    /// From the one at the top down to the agent itself.
+    pub chain: Arc<[AgentId]>,
+}
+
+/// What was worked out for delegates.
+#[derive(Debug, Default)]
+pub(super) struct Standings {
+    /// Counts the changes that may change a standing.
+    version: AtomicU64,
+    known: DashMap<AgentId, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    version: u64,
+    /// Worked out for this instant; before it, should the clock be set back, others may count.
+    from: Timestamp,
+    until: Option<Timestamp>,
+    acting: Acting,
+}
+
+impl Standings {
+    /// To be told after every change of trust, of who may act, and of delegations: from then on
+    /// nothing that was worked out before is used.
+    pub(super) fn changed(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    fn get(&self, id: AgentId, version: u64, now: Timestamp) -> Option<Acting> {
+        let known = self.known.get(&id)?;
+        let fresh = known.version == version
+            && known.from <= now
+            && known.until.is_none_or(|until| now < until);
+        fresh.then(|| known.acting.clone())
+    }
+}
+
+impl Registry {
+    /// An agent as it may act at `now`, all that stands above it included. None if it is not known.
+    pub fn acting(&self, id: AgentId, now: Timestamp) -> Option<Acting> {
+        let (agent, chain, delegate) = {
+            let entry = self.inner.agents.get(&id)?;
+            (Arc::clone(&entry.agent), Arc::clone(&entry.alone), entry.delegate)
+        };
+        if delegate {
+            return Some(self.inner.under_others(&agent, now));
+        }
+        let agent = if agent.may_act(now) { Ok(agent) } else { Err(Lapse::Agent) };
+        Some(Acting { agent, chain })
+    }
+
+    /// Whether every agent of a chain may act at `now`, but for the last, and every link between them
+    /// is in force.
+    pub fn holds(&self, chain: &[AgentId], now: Timestamp) -> Result<(), Lapse> {
+        if chain.len() < 2 {
+            return Ok(());
+        }
+        View::new(&read(&self.inner.graph), now, |id| self.inner.agent(id)).holds(chain)
+    }
+}
+
+impl Inner {
+    fn under_others(&self, agent: &Agent, now: Timestamp) -> Acting {
+        // Read before anything is looked at: what changes meanwhile makes the result a thing of the
+        // past at once.
+        let version = self.standings.version.load(Ordering::Acquire);
+        if let Some(acting) = self.standings.get(agent.id, version, now) {
+            return acting;
+        }
+        let acting = {
+            let graph = read(&self.graph);
+            let mut view = View::new(&graph, now, |id| self.agent(id));
+            let standing = view.standing(agent);
+            Acting {
+                agent: standing.map(|standing| Arc::new(standing.apply(agent))),
+                chain: view.chain(agent.id),
+            }
+        };
+        // Everything that counts has its end in this one; what does not count will not again.
+        let until = acting.agent.as_ref().ok().and_then(|agent| agent.expires_at);
+        let known = Known { version, from: now, until, acting: acting.clone() };
+        self.standings.known.insert(agent.id, known);
+        acting
+    }
+}
