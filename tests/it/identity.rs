@@ -187,7 +187,7 @@ async fn a_key_without_an_id_can_be_replaced() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_down_changes_nothing_for_known_keys() {
+async fn an_issuer_that_is_down_for_ten_minutes_changes_nothing_for_known_keys() {
     let bench = Bench::start(|_| {}).await;
     let (key, unknown) = (SigningKey::rsa("k"), SigningKey::rsa("x"));
     bench.issuer.publish(&[&key]);

@@ -251,3 +251,45 @@ async fn a_token_can_be_revoked_whatever_its_id_looks_like() {
         assert_eq!((answer.status, &*answer.code()), (401, "TokenInvalid"), "{jti}");
     }
 }
+
+#[tokio::test]
+async fn metadata_lies_at_the_root_and_under_the_path_of_the_resource() {
+    let issuer = Issuer::start().await;
+    let trusted = json!([{
+        "name": "test", "issuer_url": issuer.origin, "jwks_uri": issuer.jwks_uri(),
+        "audiences": [AUDIENCE],
+    }]);
+    let root = "/.well-known/oauth-protected-resource";
+    for (named, at_root, under_git) in
+        [(true, AUDIENCE, AUDIENCE), (false, "http://HOST/", "http://HOST/git/mcp")]
+    {
+        let mut setup = trusting(&trusted);
+        if !named {
+            setup = setup.with("oauth.resource", "-");
+        }
+        let gateway = Gateway::start(setup).await;
+        let get = async |path: &str| {
+            let url = format!("http://{}{path}", gateway.proxy);
+            gateway.send(gateway.client.get(url)).await
+        };
+        for (path, resource) in [("", at_root), ("/", at_root), ("/git/mcp", under_git)] {
+            let metadata = get(&format!("{root}{path}")).await;
+            assert_eq!(metadata.header("content-type"), Some("application/json"));
+            let metadata = metadata.json();
+            let resource = resource.replace("HOST", &gateway.proxy);
+            assert_eq!(metadata["resource"], json!(resource), "{path}");
+            assert_eq!(metadata["authorization_servers"], json!([issuer.origin]), "{path}");
+        }
+        assert_eq!(
+            get(&format!("{root}-of-others")).await.status,
+            405,
+            "not a name that begins so"
+        );
+        let bare = gateway.client.post(format!("http://{}/git/mcp", gateway.proxy));
+        let answer = gateway.send(bare.header("content-type", "application/json").body("{}")).await;
+        let place =
+            if named { METADATA_URL.to_owned() } else { format!("http://{}{root}", gateway.proxy) };
+        assert_eq!(challenge(&answer), format!("Bearer resource_metadata=\"{place}\""));
+        assert_eq!(gateway.upstream.calls(), 0);
+    }
+}
