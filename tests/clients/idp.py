@@ -212,11 +212,12 @@ def revoked_here(place, provider, **_):
     place.works("ec", other)
 
 
-def client_finds_all(place, provider, packages, sdk, folder):
+def client_finds_all(place, provider, packages, folder, sdk, mode="legacy"):
     """The official client gets from Arbiter's 401 to a tool's answer, and is told neither issuer nor resource."""
     client = {"1": "rsa", "2": "ec"}[sdk]
     command = [node(packages), HERE / "oauth_client.mjs", "--sdk", sdk, "--modules", packages["node"]]
     command += ["--url", place.url, "--client", f"{client}={provider.secret(client)}", "--scope", SCOPE]
+    command += ["--mode", mode]
     command += ["--tool", "add", "--arguments", json.dumps({"a": 20, "b": 22})]
     command += [f"--header={name}={value}" for name, value in place.headers(client).items()]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=run.CLIENT_SECONDS)
@@ -268,6 +269,7 @@ CASES = [
     ("a token that is revoked here", DISCOVERED, revoked_here, {}),
     ("ts-1 finds the provider by itself", DISCOVERED, client_finds_all, {"sdk": "1"}),
     ("ts-2 finds the provider by itself", DISCOVERED, client_finds_all, {"sdk": "2"}),
+    ("ts-2 2026-07-28 finds the provider", DISCOVERED, client_finds_all, {"sdk": "2", "mode": "2026-07-28"}),
     ("the provider stops: known keys", DISCOVERED, provider_stops, {}),
     ("opaque tokens", "asked", opaque_tokens, {}),
     ("the provider stops: opaque tokens", "asked", opaque_without_provider, {}),

@@ -2,10 +2,11 @@
 // issuer nor resource: it must find both from the gateway's 401.
 //
 //   node oauth_client.mjs --sdk 1|2 --modules DIR --url URL --client ID=SECRET --scope SCOPE --tool NAME
-//       --arguments JSON [--header name=value]...
+//       --arguments JSON [--mode legacy|auto|2026-07-28] [--header name=value]...
 //
-// First by the SDK's single functions, step by step; then by its transport, which is left to do it all. The headers go
-// to the gateway alone. stdout: what was found, what the tool said and where requests went, as JSON.
+// Modes are those of ts_client.mjs; version 1 knows only `legacy`. First by the SDK's single functions, step by step;
+// then by its transport, which is left to do it all. The headers go to the gateway alone. stdout: what was found, what
+// the tool said and where requests went, as JSON.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
@@ -19,6 +20,7 @@ const { values: options } = parseArgs({
     scope: { type: "string" },
     tool: { type: "string" },
     arguments: { type: "string" },
+    mode: { type: "string", default: "legacy" },
     header: { type: "string", multiple: true, default: [] },
   },
 });
@@ -65,7 +67,8 @@ async function stepByStep() {
 async function leftToTheTransport() {
   const [clientId, clientSecret] = pair(options.client);
   const authProvider = new sdk.ClientCredentialsProvider({ clientId, clientSecret, scope: options.scope });
-  const client = new sdk.Client({ name: "arbiter-tests", version: "1" }, {});
+  const mode = ["legacy", "auto"].includes(options.mode) ? options.mode : { pin: options.mode };
+  const client = new sdk.Client({ name: "arbiter-tests", version: "1" }, { versionNegotiation: { mode } });
   await client.connect(new sdk.StreamableHTTPClientTransport(gateway, { authProvider, fetch: agentFetch }));
   const result = await client.callTool({ name: options.tool, arguments: JSON.parse(options.arguments) });
   await client.close();

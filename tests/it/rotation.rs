@@ -159,7 +159,7 @@ async fn a_remembered_token_ends_with_its_key_and_with_its_time() {
     issuer.publish(&[&kept]);
     assert_eq!(ended(&orphan).await, Some((401, "TokenInvalid".to_owned())));
 
-    claims["exp"] = json!(now_secs() + 2);
+    claims["exp"] = json!(now_secs() + 6);
     let short = kept.sign("ES256", &claims);
     assert_eq!(call(&gateway, &session, &short).await.status, 200);
     assert_eq!(ended(&short).await, Some((401, "TokenExpired".to_owned())));
