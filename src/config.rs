@@ -122,6 +122,8 @@ pub struct Issuer {
     pub audiences: Vec<String>,
     /// Whether plain http to another machine is allowed.
     pub allow_http: bool,
+    /// PEM file of the authorities that vouch for it; `None`: the system's.
+    pub ca_file: Option<PathBuf>,
     pub agent_claim: String,
     pub groups_claim: String,
     pub introspection: Option<Introspection>,

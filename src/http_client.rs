@@ -6,6 +6,7 @@
 use std::sync::Once;
 use std::time::Duration;
 
+use reqwest::Certificate;
 use reqwest::redirect::{Attempt, Policy};
 
 /// Redirects followed within one origin.
@@ -16,13 +17,21 @@ const IDLE_PER_HOST: usize = 4;
 
 static PROVIDER: Once = Once::new();
 
-/// Makes a client whose requests end after `timeout`, their answers included.
-pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+/// Makes a client whose requests end after `timeout`, their answers included. It believes these
+/// certificate authorities and no others; `None`: those of the system.
+pub fn client(
+    timeout: Duration,
+    authorities: Option<Vec<Certificate>>,
+) -> Result<reqwest::Client, reqwest::Error> {
     PROVIDER.call_once(|| {
         // An error means that another part of the program was first, with the same provider.
         drop(rustls::crypto::ring::default_provider().install_default());
     });
-    reqwest::Client::builder()
+    let builder = match authorities {
+        Some(authorities) => reqwest::Client::builder().tls_certs_only(authorities),
+        None => reqwest::Client::builder(),
+    };
+    builder
         .timeout(timeout)
         .connect_timeout(timeout)
         .redirect(Policy::custom(same_origin))

@@ -16,6 +16,7 @@ mod jwks;
 mod jwt;
 mod keys;
 pub mod mint;
+mod questions;
 mod remembered;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::firewall::time::{Mono, Now};
 use crate::mcp::json::Doc;
 use claims::{Terms, required};
 use fetch::Fetcher;
+pub use fetch::SetupError;
 use issuer::{Issuer, Proof};
 use jwt::{Compact, malformed};
 use remembered::Remembered;
@@ -132,13 +134,10 @@ impl Identity {
         settings: &config::Oauth,
         clock: &Clock,
         runtime: &Handle,
-    ) -> Result<Self, reqwest::Error> {
+    ) -> Result<Self, SetupError> {
         let mut identity = Self::new(signing_secret);
-        if settings.issuers.is_empty() {
-            return Ok(identity);
-        }
-        let fetcher = Fetcher::new()?;
         for issuer in &settings.issuers {
+            let fetcher = Fetcher::new(&issuer.name, issuer.ca_file.as_deref())?;
             let ttl_secs = settings.jwks_cache_ttl_secs;
             let issuer = Arc::new(Issuer::new(issuer, ttl_secs, &fetcher, clock, runtime));
             if let Some(keys) = issuer.keys() {
@@ -227,7 +226,8 @@ impl Identity {
         }
         compact.verify(&self.own_key)?;
         let expires_at = required(claims::expiry(doc.root())?)?;
-        let principal = claims::principal(doc.root(), &self.own_terms, expires_at, now.wall)?;
+        let principal =
+            claims::principal(doc.root(), &self.own_terms, claims::SUBJECT, expires_at, now.wall)?;
         required(principal.agent)?;
         Ok(principal)
     }

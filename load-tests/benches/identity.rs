@@ -53,6 +53,7 @@ impl Bench {
             jwks_uri: Some(format!("{issuer_url}/jwks")),
             audiences: vec!["us".to_owned()],
             allow_http: false,
+            ca_file: None,
             agent_claim: "agent_id".to_owned(),
             groups_claim: "groups".to_owned(),
             introspection: None,

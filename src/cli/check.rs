@@ -13,7 +13,7 @@ use super::print::Out;
 use super::{Env, Exit, Failure};
 use crate::app::{Templates, load_secrets};
 use crate::clock::Clock;
-use crate::config::{Audit, Backend, Config, Policy, Proxy, Upstream};
+use crate::config::{Audit, Backend, Config, Policy, Upstream};
 use crate::rulebook::policies_at;
 
 const UPSTREAM_DEADLINE: Duration = Duration::from_secs(3);
@@ -93,7 +93,10 @@ async fn examine(path: &Path, config: &Config) -> Vec<Finding> {
         port("proxy port", config.proxy.listen),
         port("admin port", config.admin.listen),
     ];
-    findings.extend(upstream_ca(&config.proxy));
+    let upstream_ca = config.proxy.upstream_ca_file.as_deref();
+    findings.extend(upstream_ca.map(|path| authorities("upstream CA", path)));
+    let issuers = config.oauth.issuers.iter().filter_map(|issuer| issuer.ca_file.as_deref());
+    findings.extend(issuers.map(|path| authorities("issuer CA", path)));
     for url in config.upstreams.iter().flat_map(|pool| &pool.urls) {
         findings.push(upstream(url).await);
     }
@@ -210,17 +213,15 @@ fn port(what: &'static str, address: std::net::SocketAddr) -> Finding {
     }
 }
 
-fn upstream_ca(proxy: &Proxy) -> Option<Finding> {
-    const WHAT: &str = "upstream CA";
-    let path = proxy.upstream_ca_file.as_ref()?;
+fn authorities(what: &'static str, path: &Path) -> Finding {
     let shown = path.display();
-    Some(match std::fs::read_to_string(path) {
+    match std::fs::read_to_string(path) {
         Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => {
-            found(Health::Ok, WHAT, format!("{shown} holds certificates"))
+            found(Health::Ok, what, format!("{shown} holds certificates"))
         }
-        Ok(_) => found(Health::Fail, WHAT, format!("{shown} holds no PEM certificate")),
-        Err(error) => found(Health::Fail, WHAT, format!("cannot read {shown}: {error}")),
-    })
+        Ok(_) => found(Health::Fail, what, format!("{shown} holds no PEM certificate")),
+        Err(error) => found(Health::Fail, what, format!("cannot read {shown}: {error}")),
+    }
 }
 
 async fn upstream(upstream: &Upstream) -> Finding {

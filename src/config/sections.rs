@@ -188,6 +188,7 @@ fn oauth(mut s: Section<'_>) -> Read<Oauth> {
 fn issuer(mut s: Section<'_>, resource: Option<&str>) -> Option<Issuer> {
     let name = s.text("name");
     let allow_http = s.flag("allow_http", false);
+    let ca_file = s.text("ca_file").map(PathBuf::from);
     let fetched = |text: &str| values::provider_url(text, allow_http);
     let issuer_url = s.parsed("issuer_url", |text| values::url(text).map(|_| text.to_owned()));
     let jwks_uri = s.parsed("jwks_uri", fetched);
@@ -243,6 +244,7 @@ fn issuer(mut s: Section<'_>, resource: Option<&str>) -> Option<Issuer> {
         jwks_uri,
         audiences,
         allow_http,
+        ca_file,
         agent_claim,
         groups_claim,
         introspection,

@@ -11,6 +11,13 @@ use super::TokenError;
 /// How far clocks may be apart, for `iat` and `nbf`. A token's end is never stretched.
 const LEEWAY_SECS: i64 = 60;
 
+/// Where a signed token names its subject.
+pub const SUBJECT: &[&str] = &["sub"];
+
+/// Where an issuer's answer does. One about a token that a program got for itself (RFC 6749 section
+/// 4.4) often has no `sub`; the program is then its subject, as RFC 9068 section 2.2 has it.
+pub const ASKED_SUBJECT: &[&str] = &["sub", "client_id"];
+
 /// Whose tokens count, for whom they must be, and what their claims are called.
 #[derive(Clone, Debug)]
 pub struct Terms {
@@ -25,6 +32,7 @@ pub struct Terms {
 pub fn principal(
     claims: Value<'_>,
     terms: &Terms,
+    subject: &[&str],
     expires_at_secs: i64,
     now: Timestamp,
 ) -> Result<Principal, TokenError> {
@@ -50,7 +58,7 @@ pub fn principal(
         None => None,
     };
     Ok(Principal {
-        subject: required(text(claims, "sub")?)?.into(),
+        subject: first_text(claims, subject)?.into(),
         groups: list(claims, &terms.groups_claim, |group| vec![group.to_owned()])?,
         scopes: scopes(claims)?,
         issuer: terms.issuer.clone(),
@@ -116,6 +124,12 @@ pub(super) fn text(claims: Value<'_>, name: &str) -> Result<Option<String>, Toke
     if text.is_empty() { Err(TokenError::Claims) } else { Ok(Some(text.into_owned())) }
 }
 
+/// The first of these claims that is there.
+fn first_text(claims: Value<'_>, names: &[&str]) -> Result<String, TokenError> {
+    let named = names.iter().find(|name| claims.get(name).is_some());
+    required(text(claims, required(named)?)?)
+}
+
 /// A `NumericDate` (RFC 7519 section 2): seconds, a fraction cut off, no exponent.
 fn seconds(claims: Value<'_>, name: &str) -> Result<Option<i64>, TokenError> {
     let Some(value) = claims.get(name) else { return Ok(None) };
@@ -145,7 +159,7 @@ mod tests {
         let text = format!("{{{members}}}");
         let doc = Doc::parse(text.as_bytes()).unwrap();
         let expires_at = required(expiry(doc.root())?)?;
-        principal(doc.root(), &terms, expires_at, Timestamp::from_secs(NOW))
+        principal(doc.root(), &terms, SUBJECT, expires_at, Timestamp::from_secs(NOW))
     }
 
     #[test]
@@ -193,6 +207,7 @@ mod tests {
         assert_eq!(with(&format!(r#""nbf":{},"iat":{}"#, NOW + 60, NOW + 60)), Ok(()));
         for (members, error) in [
             (format!(r#""exp":{},"aud":"us""#, NOW + 1), TokenError::Claims),
+            (format!(r#""client_id":"c","exp":{},"aud":"us""#, NOW + 1), TokenError::Claims),
             (format!(r#""sub":"","exp":{},"aud":"us""#, NOW + 1), TokenError::Claims),
             (r#""sub":"u","aud":"us""#.to_owned(), TokenError::Claims),
             (r#""sub":"u","exp":null,"aud":"us""#.to_owned(), TokenError::Claims),

@@ -26,7 +26,7 @@ pub async fn jwks_uri(
     let mut failed = None;
     for url in metadata_urls(issuer_url) {
         let found = match fetcher.get(&url).await {
-            Ok(document) => read(&document, issuer_url, allow_http),
+            Ok(document) => read(&document.bytes, issuer_url, allow_http),
             // The other URLs are on the same host.
             Err(unreachable @ (FetchError::Late | FetchError::Connection(_))) => {
                 return Err(unreachable.into());

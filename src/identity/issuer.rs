@@ -112,7 +112,8 @@ impl Issuer {
         let key = proving_key(keys, compact, now.mono).await?;
         let proved = unproved;
         let expires_at = required(claims::expiry(proved)?)?;
-        let principal = claims::principal(proved, &self.terms, expires_at, now.wall)?;
+        let principal =
+            claims::principal(proved, &self.terms, claims::SUBJECT, expires_at, now.wall)?;
         let key = Some(key);
         if self.introspector.is_none() {
             let principal = Arc::new(principal);
@@ -144,6 +145,7 @@ async fn proving_key(
     keys.touch(now);
     let mut fetches = 0;
     loop {
+        let seen = keys.fetches_ended();
         let failed = match keys.find(compact.key_id.as_deref(), compact.algorithm) {
             Found::Key(key) => match compact.verify(key.verifying()) {
                 Ok(()) => return Ok(key),
@@ -155,7 +157,7 @@ async fn proving_key(
             Found::Nothing if keys.is_empty() => TokenError::NoKeys,
             Found::Nothing => TokenError::Key,
         };
-        if fetches == FETCHES || !keys.refreshed(now).await {
+        if fetches == FETCHES || !keys.refreshed(seen, now).await {
             return Err(failed);
         }
         fetches += 1;

@@ -1,6 +1,7 @@
 //! An issuer's keys, kept ready: no call with a known key ever waits for the issuer.
 //!
-//! Keys are fetched at the start, again whenever they have aged, and once for a key that is not
+//! Keys are fetched at the start, again whenever they have aged (by the configuration or by what
+//! the issuer's `Cache-Control` says, whichever is sooner), and once for a key that is not
 //! known, at most every [`UNKNOWN_KEY_PAUSE_SECS`]. One fetch runs at a time and others wait for
 //! it. A fetch that fails leaves the keys as they are, for as long as it takes.
 
@@ -25,6 +26,9 @@ pub const UNKNOWN_KEY_PAUSE_SECS: u64 = 30;
 
 /// The longest pause after a fetch that failed.
 const RETRY_PAUSE_SECS: u64 = 30;
+
+/// Keys whose issuer lets them age faster are not fetched more often than this.
+const LEAST_FRESH_SECS: u64 = 30;
 
 /// How long one fetch may take, metadata included.
 const FETCH_DEADLINE: Duration = Duration::from_secs(10);
@@ -121,10 +125,20 @@ impl Keys {
         }
     }
 
-    /// Waits for keys newer than those known, unless the issuer was asked just now.
-    pub async fn refreshed(self: &Arc<Self>, now: Mono) -> bool {
+    /// How many fetches have ended; for [`Keys::refreshed`].
+    pub fn fetches_ended(&self) -> u64 {
+        *self.ended.borrow()
+    }
+
+    /// Waits for keys newer than those that `seen` fetches had brought, unless the issuer was asked
+    /// just now.
+    pub async fn refreshed(self: &Arc<Self>, seen: u64, now: Mono) -> bool {
         let (mut ended, first) = {
             let mut state = self.state();
+            // One that ended since the caller looked may have brought the key.
+            if self.fetches_ended() != seen {
+                return true;
+            }
             let first = !state.running;
             if first {
                 let pause_us = UNKNOWN_KEY_PAUSE_SECS * 1_000_000;
@@ -173,18 +187,29 @@ impl Keys {
         let loaded = tokio::time::timeout(FETCH_DEADLINE, self.load()).await;
         let now = self.clock.mono();
         let due_at = match loaded.unwrap_or(Err(RefreshError::Late)) {
-            Ok(set) => {
+            Ok((set, fresh_secs)) => {
                 self.replace(set);
                 self.state().failures = 0;
-                now.plus_secs(self.ttl_secs)
+                now.plus_secs(self.lasting_secs(fresh_secs))
             }
             Err(error) => {
-                let keys = self.set.load().len();
-                warn!(issuer = self.name, keys, %error, "keys not refreshed; those known stay valid");
+                match self.set.load().len() {
+                    0 => warn!(issuer = self.name, %error, "no keys yet; its tokens are refused"),
+                    keys => {
+                        warn!(issuer = self.name, keys, %error, "keys not refreshed; those known count");
+                    }
+                }
                 self.due_after_failure(now)
             }
         };
         self.due_at_us.store(due_at.0, Ordering::Relaxed);
+    }
+
+    /// For how long keys count as fresh: what the issuer says of its document, within bounds, so that
+    /// a new key that it publishes ahead of time is known before it is used.
+    fn lasting_secs(&self, said_secs: Option<u64>) -> u64 {
+        let said_secs = said_secs.unwrap_or(u64::MAX).max(LEAST_FRESH_SECS);
+        self.ttl_secs.min(said_secs)
     }
 
     /// While no key is known, one second, two, four, up to half a minute: an issuer that starts
@@ -200,7 +225,7 @@ impl Keys {
         }
     }
 
-    async fn load(&self) -> Result<KeySet, RefreshError> {
+    async fn load(&self) -> Result<(KeySet, Option<u64>), RefreshError> {
         let discovered;
         let uri = match &self.source {
             Source::Uri(uri) => uri,
@@ -210,7 +235,8 @@ impl Keys {
             }
         };
         let document = self.fetcher.get(uri).await?;
-        Ok(KeySet::read(&document, &self.set.load())?)
+        let set = KeySet::read(&document.bytes, &self.set.load())?;
+        Ok((set, document.fresh_secs))
     }
 
     fn replace(&self, set: KeySet) {
@@ -235,5 +261,29 @@ impl Drop for Running {
         let mut state = self.0.state();
         state.running = false;
         self.0.ended.send_modify(|ended| *ended = ended.wrapping_add(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::firewall::time::Timestamp;
+
+    #[tokio::test]
+    async fn what_came_between_looking_and_asking_is_looked_at_first() {
+        let clock = Clock::manual(Timestamp::from_secs(0));
+        let fetcher = Fetcher::new("test", None).unwrap();
+        // Nobody listens there, so every fetch ends at once.
+        let source = Source::Uri("http://127.0.0.1:1/".to_owned());
+        let runtime = Handle::current();
+        let keys = Keys::new("test".to_owned(), source, 60, fetcher, clock.clone(), runtime);
+        let keys = Arc::new(keys);
+        let before = keys.fetches_ended();
+        assert!(keys.refreshed(before, clock.mono()).await, "asked");
+        assert_ne!(keys.fetches_ended(), before);
+        assert!(keys.refreshed(before, clock.mono()).await, "another call asked meanwhile");
+        let now = keys.fetches_ended();
+        assert!(!keys.refreshed(now, clock.mono()).await, "asked just now");
+        assert_eq!(keys.fetches_ended(), now);
     }
 }

@@ -1,9 +1,11 @@
 //! Identity providers: good tokens of every kind, bad ones, rotation, outages, introspection.
 
+mod introspection;
+
 use std::sync::Arc;
 
 use arbiter::clock::Clock;
-use arbiter::config::{self, Introspection, Oauth, Secret};
+use arbiter::config::{self, Oauth, Secret};
 use arbiter::firewall::agent::{AgentId, Principal};
 use arbiter::firewall::time::Timestamp;
 use arbiter::identity::{Identity, TokenError};
@@ -32,18 +34,11 @@ fn settings(issuer: &Issuer) -> config::Issuer {
         jwks_uri: Some(issuer.jwks_uri()),
         audiences: vec!["https://first.example".to_owned(), AUDIENCE.to_owned()],
         allow_http: false,
+        ca_file: None,
         agent_claim: "agent_id".to_owned(),
         groups_claim: "groups".to_owned(),
         introspection: None,
         auto_register: None,
-    }
-}
-
-fn introspection(issuer: &Issuer) -> Introspection {
-    Introspection {
-        url: format!("{}/introspect", issuer.origin),
-        client_id: "arbiter".to_owned(),
-        client_secret: Secret::new("s:cret".to_owned()),
     }
 }
 
@@ -192,7 +187,7 @@ async fn a_key_without_an_id_can_be_replaced() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_down_changes_nothing_for_known_keys() {
+async fn an_issuer_that_is_down_for_ten_minutes_changes_nothing_for_known_keys() {
     let bench = Bench::start(|_| {}).await;
     let (key, unknown) = (SigningKey::rsa("k"), SigningKey::rsa("x"));
     bench.issuer.publish(&[&key]);
@@ -211,6 +206,29 @@ async fn an_issuer_that_is_down_changes_nothing_for_known_keys() {
     bench.pass_secs(30);
     assert!(bench.verify(&bench.fresh(&unknown)).await.is_ok(), "back, with another key");
     assert_eq!(bench.verify(&used).await, Err(TokenError::Key));
+}
+
+#[tokio::test]
+async fn an_issuer_says_for_how_long_its_keys_are_fresh() {
+    for (said_secs, kept_secs) in [(120, 120), (5, 30), (86_400, TTL_SECS), (0, TTL_SECS)] {
+        let issuer = Issuer::start().await;
+        issuer.set_max_age(said_secs);
+        let (key, next) = (SigningKey::ed25519("k"), SigningKey::ed25519("next"));
+        issuer.publish(&[&key]);
+        let bench = Bench::at(issuer, |_| {});
+        let call = async |key: &SigningKey| bench.verify(&key.sign("EdDSA", &bench.claims())).await;
+        call(&key).await.unwrap();
+        bench.issuer.publish(&[&key, &next]);
+        bench.pass_secs(kept_secs - 1);
+        call(&key).await.unwrap();
+        assert_eq!(bench.key_fetches(), 1, "{said_secs} s: still fresh");
+        bench.pass_secs(1);
+        // Known keys never wait: this one only starts the fetch, which the next one may wait for.
+        bench.identity.remembered(&key.sign("EdDSA", &bench.claims()), bench.clock.now());
+        call(&key).await.unwrap();
+        call(&next).await.unwrap();
+        assert_eq!(bench.key_fetches(), 2, "{said_secs} s: fetched because it has aged");
+    }
 }
 
 #[tokio::test]
@@ -376,97 +394,6 @@ async fn metadata_of_another_issuer_is_not_believed() {
     let bench = Bench::at(issuer, |settings| settings.jwks_uri = None);
     assert_eq!(bench.verify(&bench.fresh(&key)).await, Err(TokenError::NoKeys));
     assert_eq!(bench.key_fetches(), 0);
-}
-
-fn active(bench: &Bench) -> Value {
-    let mut answer = bench.claims();
-    answer["active"] = json!(true);
-    answer
-}
-
-#[tokio::test]
-async fn opaque_tokens_are_asked_about_and_answers_kept_briefly() {
-    let issuer = Issuer::start().await;
-    let asked = introspection(&issuer);
-    let bench = Bench::at(issuer, |settings| {
-        settings.jwks_uri = None;
-        settings.introspection = Some(asked);
-    });
-    assert_eq!(bench.verify("opaque-1").await, Err(TokenError::Inactive));
-    bench.issuer.set_active("opaque-1", Some(active(&bench)));
-    bench.pass_secs(4);
-    assert_eq!(bench.verify("opaque-1").await, Err(TokenError::Inactive), "a no is kept");
-    assert_eq!(bench.issuer.questions(), 1);
-    bench.pass_secs(1);
-    let who = bench.verify("opaque-1").await.unwrap();
-    assert_eq!((&*who.subject, who.agent), ("user:alice", AgentId::parse(AGENT)));
-    let credentials =
-        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "arbiter:s%3Acret");
-    assert_eq!(bench.issuer.credentials()[0], format!("Basic {credentials}"));
-
-    bench.issuer.set_active("opaque-1", None);
-    bench.pass_secs(59);
-    assert!(bench.verify("opaque-1").await.is_ok(), "a yes is kept");
-    assert_eq!(bench.issuer.questions(), 2);
-    bench.pass_secs(1);
-    assert_eq!(bench.verify("opaque-1").await, Err(TokenError::Inactive), "revoked at the issuer");
-    assert_eq!(bench.fetches_of_keys_or_metadata(), 0);
-}
-
-impl Bench {
-    fn fetches_of_keys_or_metadata(&self) -> usize {
-        let paths = ["oauth-authorization-server", "openid-configuration"];
-        let metadata = paths.map(|name| self.issuer.fetches(&format!("/.well-known/{name}")));
-        self.key_fetches() + metadata.iter().sum::<usize>()
-    }
-}
-
-#[tokio::test]
-async fn an_opaque_token_counts_only_while_its_issuer_answers() {
-    let issuer = Issuer::start().await;
-    let asked = introspection(&issuer);
-    let bench = Bench::at(issuer, |settings| {
-        settings.jwks_uri = None;
-        settings.introspection = Some(asked);
-    });
-    bench.issuer.set_active("opaque-1", Some(active(&bench)));
-    bench.verify("opaque-1").await.unwrap();
-    bench.issuer.set_down(true);
-    assert_eq!(bench.verify("opaque-2").await, Err(TokenError::Unanswered));
-    assert!(bench.verify("opaque-1").await.is_ok(), "remembered");
-    bench.pass_secs(60);
-    assert_eq!(bench.verify("opaque-1").await, Err(TokenError::Unanswered));
-    bench.issuer.set_down(false);
-    assert!(bench.verify("opaque-1").await.is_ok(), "an outage is not kept as a no");
-    let mut short = active(&bench);
-    short["exp"] = json!(bench.clock.now().wall.as_secs() + 10);
-    bench.issuer.set_active("opaque-3", Some(short));
-    bench.verify("opaque-3").await.unwrap();
-    bench.pass_secs(10);
-    assert_eq!(bench.verify("opaque-3").await, Err(TokenError::Expired));
-}
-
-#[tokio::test]
-async fn an_issuer_with_keys_and_introspection_must_say_yes_twice() {
-    let issuer = Issuer::start().await;
-    let asked = introspection(&issuer);
-    let bench = Bench::at(issuer, |settings| settings.introspection = Some(asked));
-    let key = SigningKey::rsa("k");
-    bench.issuer.publish(&[&key]);
-    let (good, revoked, other) = (bench.fresh(&key), bench.fresh(&key), bench.fresh(&key));
-    let forged = bench.fresh(&SigningKey::rsa("k"));
-    bench.issuer.set_active(&good, Some(active(&bench)));
-    bench.issuer.set_active(&forged, Some(active(&bench)));
-    let mut someone_else = active(&bench);
-    someone_else["sub"] = json!("user:mallory");
-    bench.issuer.set_active(&other, Some(someone_else));
-    assert!(bench.verify(&good).await.is_ok());
-    assert_eq!(bench.verify(&revoked).await, Err(TokenError::Inactive));
-    assert_eq!(bench.verify(&other).await, Err(TokenError::Claims));
-    assert_eq!(bench.verify(&forged).await, Err(TokenError::Signature));
-    bench.issuer.set_active(&good, None);
-    bench.pass_secs(60);
-    assert_eq!(bench.verify(&good).await, Err(TokenError::Inactive));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A small identity provider for one test: keys of every kind, rotation, and moods.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +19,10 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 pub fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
@@ -124,6 +128,7 @@ struct Moods {
     fetches: Mutex<HashMap<String, usize>>,
     credentials: Mutex<Vec<String>>,
     questions: AtomicUsize,
+    max_age_secs: AtomicUsize,
     down: AtomicBool,
     /// A permit for each answer, while answers are held back.
     held: Mutex<Option<Arc<Semaphore>>>,
@@ -136,23 +141,70 @@ enum Document {
     Redirect(String),
 }
 
+/// A listener behind TLS; a handshake that fails is no connection.
+struct TlsListener {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (connection, peer) = self.tcp.accept().await.unwrap();
+            if let Ok(connection) = self.acceptor.accept(connection).await {
+                return (connection, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+}
+
 impl Issuer {
     pub async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let issuer = Self::at(format!("http://{}", listener.local_addr().unwrap()));
+        let router = issuer.router();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        issuer
+    }
+
+    /// One that is reached by https, at `localhost`.
+    pub async fn start_tls(acceptor: TlsAcceptor) -> Self {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        let issuer = Self::at(format!("https://localhost:{port}"));
+        let router = issuer.router();
+        tokio::spawn(async move { axum::serve(TlsListener { tcp, acceptor }, router).await });
+        issuer
+    }
+
+    fn router(&self) -> axum::Router {
+        axum::Router::new().fallback(serve).with_state(self.clone())
+    }
+
+    fn at(origin: String) -> Self {
         let state = Arc::new(Moods {
             documents: Mutex::default(),
             active: Mutex::default(),
             fetches: Mutex::default(),
             credentials: Mutex::default(),
             questions: AtomicUsize::new(0),
+            max_age_secs: AtomicUsize::new(0),
             down: AtomicBool::new(false),
             held: Mutex::default(),
         });
-        let issuer = Self { origin, state };
-        let router = axum::Router::new().fallback(serve).with_state(issuer.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        issuer
+        Self { origin, state }
+    }
+
+    /// Says for how long documents stay true; 0: says nothing.
+    pub fn set_max_age(&self, secs: usize) {
+        self.state.max_age_secs.store(secs, Ordering::SeqCst);
     }
 
     pub fn jwks_uri(&self) -> String {
@@ -238,7 +290,15 @@ async fn serve(State(issuer): State<Issuer>, request: Request) -> Response {
     }
     let document = issuer.state.documents.lock().unwrap().get(&path).cloned();
     match document {
-        Some(Document::Json(document)) => axum::Json(document).into_response(),
+        Some(Document::Json(document)) => {
+            let mut answer = axum::Json(document).into_response();
+            let secs = issuer.state.max_age_secs.load(Ordering::SeqCst);
+            if secs > 0 {
+                let value = format!("public, max-age={secs}").parse().unwrap();
+                answer.headers_mut().insert("cache-control", value);
+            }
+            answer
+        }
         Some(Document::Large(bytes)) => Body::from(vec![b' '; bytes]).into_response(),
         Some(Document::Redirect(to)) => (StatusCode::FOUND, [("location", to)]).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),

@@ -13,24 +13,30 @@ async fn gateway(issuer: &Issuer, policies: Option<&str>) -> Gateway {
     gateway_with(&issuers, policies).await
 }
 
-async fn gateway_with(issuers: &Value, policies: Option<&str>) -> Gateway {
+/// A gateway's settings that trust these issuers.
+pub fn trusting(issuers: &Value) -> Setup {
     // More bad tokens than that come within a second here, and each one's own record is looked for.
     let mut setup = Setup::default()
         .with("oauth.resource", format!("\"{AUDIENCE}\""))
         .with("audit.max_unauthenticated_records_per_sec", "1000".to_owned());
     setup.env.push(("ARBITER_OAUTH__ISSUERS", issuers.to_string()));
+    setup
+}
+
+async fn gateway_with(issuers: &Value, policies: Option<&str>) -> Gateway {
+    let mut setup = trusting(issuers);
     if let Some(policies) = policies {
         setup = setup.policies(policies);
     }
     Gateway::start(setup).await
 }
 
-fn now_secs() -> i64 {
+pub fn now_secs() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
 /// Calls a tool as the gateway's agent, with a token of the test's own.
-async fn call(gateway: &Gateway, session: &str, token: &str) -> Answer {
+pub async fn call(gateway: &Gateway, session: &str, token: &str) -> Answer {
     let request = gateway
         .client
         .post(format!("http://{}/", gateway.proxy))
@@ -42,11 +48,11 @@ async fn call(gateway: &Gateway, session: &str, token: &str) -> Answer {
     gateway.send(request).await
 }
 
-fn challenge(answer: &Answer) -> &str {
+pub fn challenge(answer: &Answer) -> &str {
     answer.header("www-authenticate").expect("a challenge")
 }
 
-const METADATA_URL: &str = "https://mcp.example/.well-known/oauth-protected-resource/mcp";
+pub const METADATA_URL: &str = "https://mcp.example/.well-known/oauth-protected-resource/mcp";
 
 #[tokio::test]
 async fn a_provider_token_calls_a_tool_and_a_bad_one_is_refused_and_recorded() {
@@ -181,4 +187,109 @@ async fn a_revoked_provider_token_ends_with_the_next_call() {
     assert_eq!((answer.status, &*answer.code()), (401, "TokenInvalid"));
     claims["jti"] = json!(uuid::Uuid::new_v4().to_string());
     assert_eq!(call(&gateway, &session, &keys.p256.sign("ES256", &claims)).await.status, 200);
+}
+
+#[tokio::test]
+async fn no_url_that_a_token_names_is_ever_fetched() {
+    let (issuer, attacker) = (Issuer::start().await, Issuer::start().await);
+    let keys = Keys::generate();
+    issuer.publish_jwks(&keys.published());
+    attacker.publish(&[&keys.attacker]);
+    let metadata = json!({"issuer": attacker.origin, "jwks_uri": attacker.jwks_uri()});
+    let places = [
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration",
+        "/jwks",
+        "/certificate",
+    ];
+    for place in &places[..2] {
+        attacker.serve_at(place, metadata.clone());
+    }
+    let gateway = gateway(&issuer, None).await;
+    let session = gateway.session(json!({})).await;
+    let good = bad_tokens::claims(&issuer.origin, &gateway.agent.id, now_secs());
+    let mut foreign = good.clone();
+    foreign["iss"] = json!(attacker.origin);
+    let certificate = format!("{}/certificate", attacker.origin);
+    for (header, claims) in [
+        (json!({"alg": "RS256", "kid": "a", "jku": attacker.jwks_uri()}), &good),
+        (json!({"alg": "RS256", "kid": "r", "jku": attacker.jwks_uri()}), &good),
+        (json!({"alg": "RS256", "kid": "a", "x5u": certificate}), &good),
+        (json!({"alg": "RS256", "kid": "a"}), &foreign),
+        (json!({"alg": "RS256", "kid": attacker.jwks_uri()}), &good),
+    ] {
+        let token = keys.attacker.sign_raw("RS256", &header.to_string(), &claims.to_string());
+        let answer = call(&gateway, &session, &token).await;
+        assert_eq!((answer.status, &*answer.code()), (401, "TokenInvalid"), "{header}");
+    }
+    for place in places {
+        assert_eq!(attacker.fetches(place), 0, "{place}");
+    }
+    let token = keys.rsa.sign("RS256", &good);
+    assert_eq!(call(&gateway, &session, &token).await.status, 200, "the control is good");
+}
+
+#[tokio::test]
+async fn a_token_can_be_revoked_whatever_its_id_looks_like() {
+    let issuer = Issuer::start().await;
+    let keys = Keys::generate();
+    issuer.publish(&[&keys.ed]);
+    let gateway = gateway(&issuer, None).await;
+    let session = gateway.session(json!({})).await;
+    for (jti, in_path) in [
+        ("trrtcc:0b7e", "trrtcc:0b7e"),
+        ("https://idp.example/t/1?a=b#c", "https%3A%2F%2Fidp.example%2Ft%2F1%3Fa%3Db%23c"),
+        ("a+b %41 \u{e9}", "a+b%20%2541%20%C3%A9"),
+    ] {
+        let mut claims = bad_tokens::claims(&issuer.origin, &gateway.agent.id, now_secs());
+        claims["jti"] = json!(jti);
+        let token = keys.ed.sign("EdDSA", &claims);
+        assert_eq!(call(&gateway, &session, &token).await.status, 200, "{jti}");
+        let (status, body) = gateway.admin("DELETE", &format!("/tokens/{in_path}"), None).await;
+        assert_eq!((status, &body["jti"]), (200, &json!(jti)), "{body}");
+        let answer = call(&gateway, &session, &token).await;
+        assert_eq!((answer.status, &*answer.code()), (401, "TokenInvalid"), "{jti}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_lies_at_the_root_and_under_the_path_of_the_resource() {
+    let issuer = Issuer::start().await;
+    let trusted = json!([{
+        "name": "test", "issuer_url": issuer.origin, "jwks_uri": issuer.jwks_uri(),
+        "audiences": [AUDIENCE],
+    }]);
+    let root = "/.well-known/oauth-protected-resource";
+    for (named, at_root, under_git) in
+        [(true, AUDIENCE, AUDIENCE), (false, "http://HOST/", "http://HOST/git/mcp")]
+    {
+        let mut setup = trusting(&trusted);
+        if !named {
+            setup = setup.with("oauth.resource", "-");
+        }
+        let gateway = Gateway::start(setup).await;
+        let get = async |path: &str| {
+            let url = format!("http://{}{path}", gateway.proxy);
+            gateway.send(gateway.client.get(url)).await
+        };
+        for (path, resource) in [("", at_root), ("/", at_root), ("/git/mcp", under_git)] {
+            let metadata = get(&format!("{root}{path}")).await;
+            assert_eq!(metadata.header("content-type"), Some("application/json"));
+            let metadata = metadata.json();
+            let resource = resource.replace("HOST", &gateway.proxy);
+            assert_eq!(metadata["resource"], json!(resource), "{path}");
+            assert_eq!(metadata["authorization_servers"], json!([issuer.origin]), "{path}");
+        }
+        assert_eq!(
+            get(&format!("{root}-of-others")).await.status,
+            405,
+            "not a name that begins so"
+        );
+        let bare = gateway.client.post(format!("http://{}/git/mcp", gateway.proxy));
+        let answer = gateway.send(bare.header("content-type", "application/json").body("{}")).await;
+        let place =
+            if named { METADATA_URL.to_owned() } else { format!("http://{}{root}", gateway.proxy) };
+        assert_eq!(challenge(&answer), format!("Bearer resource_metadata=\"{place}\""));
+        assert_eq!(gateway.upstream.calls(), 0);
+    }
 }

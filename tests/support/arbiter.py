@@ -52,7 +52,7 @@ def request(url, *, method="GET", headers=None, body=None, timeout=30):
     """Sends one HTTP request; returns (status, headers, text). A refusal is an answer, not an exception."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     message = urllib.request.Request(url, data=data, method=method, headers=headers or {})
-    if data is not None:
+    if data is not None and not message.has_header("Content-type"):
         message.add_header("Content-Type", "application/json")
     try:
         with _opener.open(message, timeout=timeout) as answer:

@@ -1,0 +1,189 @@
+//! Questions to an issuer about tokens: one at a time for each token, few at once, each with an end.
+//!
+//! Anybody can send a token that causes a question, so how many are open is bounded, trouble is
+//! logged now and then only, and calls with the same token share one question.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use blake3::Hash;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
+use http::HeaderValue;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use super::TokenError;
+use super::fetch::Fetcher;
+use crate::config;
+use crate::firewall::time::Mono;
+
+/// Questions to one issuer at a time.
+const AT_ONCE: usize = 32;
+
+/// Questions that wait for their turn or their answer; more are not asked.
+const OPEN: usize = 1_024;
+
+/// How long a call waits, its turn included.
+const DEADLINE: Duration = Duration::from_secs(6);
+
+/// Pause between two log lines about the same trouble.
+const WARN_PAUSE_SECS: u64 = 30;
+
+/// What an issuer answers, as it came.
+type Answer = Result<Arc<[u8]>, TokenError>;
+
+type Question = Shared<BoxFuture<'static, Answer>>;
+
+/// Asks one issuer.
+pub struct Questions {
+    desk: Arc<Desk>,
+    runtime: Handle,
+}
+
+struct Desk {
+    name: String,
+    url: String,
+    authorization: HeaderValue,
+    fetcher: Fetcher,
+    turns: Semaphore,
+    open: Mutex<HashMap<[u8; 32], Question>>,
+    warned: Mutex<Option<Mono>>,
+}
+
+impl Questions {
+    pub fn new(
+        name: String,
+        settings: &config::Introspection,
+        fetcher: Fetcher,
+        runtime: Handle,
+    ) -> Self {
+        let desk = Desk {
+            name,
+            url: settings.url.clone(),
+            authorization: basic(&settings.client_id, settings.client_secret.expose()),
+            fetcher,
+            turns: Semaphore::new(AT_ONCE),
+            open: Mutex::default(),
+            warned: Mutex::default(),
+        };
+        Self { desk: Arc::new(desk), runtime }
+    }
+
+    /// What the issuer says of a token now; whoever asks the same meanwhile gets the same answer.
+    pub async fn ask(&self, token: &str, hash: &Hash, now: Mono) -> Answer {
+        let question = {
+            let mut open = self.desk.open();
+            match open.get(hash.as_bytes()) {
+                Some(question) => question.clone(),
+                None if open.len() >= OPEN => return Err(TokenError::Unanswered),
+                None => {
+                    let question = self.put(token, hash, now);
+                    open.insert(*hash.as_bytes(), question.clone());
+                    question
+                }
+            }
+        };
+        question.await
+    }
+
+    /// A question that is asked when it is first waited for, and then goes on whoever leaves.
+    fn put(&self, token: &str, hash: &Hash, now: Mono) -> Question {
+        let form = format!("token={}&token_type_hint=access_token", encoded(token));
+        let (asking, runtime) =
+            (Asking { desk: Arc::clone(&self.desk), hash: *hash }, self.runtime.clone());
+        // On the control runtime: connections must not depend on the thread that serves a call.
+        let asked = async move {
+            let task = runtime.spawn(async move {
+                let asking = asking;
+                asking.desk.answer(form, now).await
+            });
+            task.await.unwrap_or(Err(TokenError::Unanswered))
+        };
+        asked.boxed().shared()
+    }
+}
+
+impl Desk {
+    fn open(&self) -> MutexGuard<'_, HashMap<[u8; 32], Question>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn answer(&self, form: String, now: Mono) -> Answer {
+        let whole = tokio::time::timeout(DEADLINE, async {
+            let _turn = self.turns.acquire().await;
+            self.fetcher.post_form(&self.url, self.authorization.clone(), form).await
+        });
+        let reason = match whole.await {
+            Ok(Ok(answer)) => return Ok(answer.bytes.into()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_late) => format!("no answer within {} s", DEADLINE.as_secs()),
+        };
+        if self.may_warn(now) {
+            warn!(issuer = self.name, reason, "introspection failed; its tokens are refused");
+        }
+        Err(TokenError::Unanswered)
+    }
+
+    fn may_warn(&self, now: Mono) -> bool {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = warned.is_none_or(|at| now.since(at) >= WARN_PAUSE_SECS * 1_000_000);
+        if due {
+            *warned = Some(now);
+        }
+        due
+    }
+}
+
+/// A question that is under way; no longer open when it ends, however it ends.
+struct Asking {
+    desk: Arc<Desk>,
+    hash: Hash,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.desk.open().remove(self.hash.as_bytes());
+    }
+}
+
+/// Client credentials as RFC 6749 section 2.3.1 writes them: each part encoded, then joined.
+fn basic(client_id: &str, client_secret: &str) -> HeaderValue {
+    let pair = format!("{}:{}", encoded(client_id), encoded(client_secret));
+    let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair)))
+        .unwrap_or_else(|_never| HeaderValue::from_static("Basic"));
+    value.set_sensitive(true);
+    value
+}
+
+/// Percent-encoded for a form; a space becomes `%20`, which every reader takes.
+fn encoded(text: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _written = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_with_odd_characters_reach_the_issuer_whole() {
+        let value = basic("my client", "a:b&c+d");
+        assert!(value.is_sensitive());
+        let expected = format!("Basic {}", STANDARD.encode("my%20client:a%3Ab%26c%2Bd"));
+        assert_eq!(value.to_str().unwrap(), expected);
+    }
+}
