@@ -121,12 +121,17 @@ struct World {
 impl World {
     /// The log lies in memory where the system has such a place, so that no disk is measured.
     fn new(audited: bool) -> Self {
+        Self::below(0, audited)
+    }
+
+    /// The agent stands below `above` others.
+    fn below(above: usize, audited: bool) -> Self {
         let shared = Path::new("/dev/shm");
         let folder = if shared.is_dir() { TempDir::new_in(shared) } else { TempDir::new() };
         let folder = folder.expect("a folder can be made");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime can be built");
-        let (gate, live, agent) = runtime.block_on(gate(folder.path(), audited));
+        let (gate, live, agent) = runtime.block_on(gate(folder.path(), above, audited));
         let minter = Minter::new(&Secret::new(SIGNING_SECRET.to_owned()));
         let minted = minter.mint(&agent, 3_600, gate.clock.now().wall).expect("a token is minted");
         let mut ticket = ready(gate.open()).expect("the gate is open");
@@ -168,7 +173,7 @@ impl World {
     }
 }
 
-async fn gate(folder: &Path, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
+async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
     let clock = Clock::system();
     let now = clock.now();
     let store = Arc::new(Store::memory());
@@ -180,7 +185,14 @@ async fn gate(folder: &Path, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
         trust: TrustLevel::Verified,
         expires_at: None,
     };
-    let agent = registry.register(new, now.wall).await.expect("the store answers");
+    let mut agent = registry.register(new.clone(), now.wall).await.expect("the store answers");
+    for _ in 0..above {
+        let next = registry.register(new.clone(), now.wall).await.expect("the store answers");
+        let made = registry.delegate(agent.id, next.id, new.capabilities.clone(), None, now.wall);
+        made.await.expect("the delegation narrows");
+        agent = next;
+    }
+    let acting = registry.acting(agent.id, now.wall).expect("the agent is registered");
     let limits = sessions::Settings { max_per_agent: 10, rate_window_secs: 60 };
     let sessions = Sessions::open(store, limits, now).await.expect("the store answers");
     let order = WorkOrder {
@@ -199,7 +211,7 @@ async fn gate(folder: &Path, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
         rate_limit: None,
         ceiling: Sensitivity::Internal,
         refusal_style: None,
-        delegation_chain: [agent.id].into(),
+        delegation_chain: acting.chain,
         created_at: now.wall,
         expires_at: now.wall.plus_secs(86_400),
     };
@@ -369,4 +381,40 @@ fn whole_call(bencher: Bencher<'_, '_>, world: &World) {
         let cleared = world.judge(ticket, black_box(body.clone()));
         world.gate.finish(cleared, &done());
     });
+}
+
+/// Who calls, right now: of an agent alone, and of a delegate at the end of the longest chain.
+#[divan::bench(args = [0, 8])]
+fn j_standing(bencher: Bencher<'_, '_>, above: usize) {
+    let world = World::below(above, false);
+    let (id, now) = (world.caller.agent.id, world.gate.clock.now().wall);
+    bencher.bench_local(|| {
+        let acting = world.gate.registry.acting(black_box(id), now);
+        assert!(acting.is_some_and(|acting| acting.agent.is_ok()));
+    });
+}
+
+/// The same when something in the graph has changed just before.
+#[divan::bench(args = [1, 8])]
+fn k_standing_worked_out_anew(bencher: Bencher<'_, '_>, above: usize) {
+    let world = World::below(above, false);
+    let (id, now) = (world.caller.agent.id, world.gate.clock.now().wall);
+    let levels = [TrustLevel::Basic, TrustLevel::Verified];
+    let mut changes = levels.into_iter().cycle();
+    bencher
+        .with_inputs(|| {
+            let level = changes.next().expect("a cycle has no end");
+            let changed = world.runtime.block_on(world.gate.registry.set_trust(id, level));
+            changed.expect("the store answers").expect("the agent is known")
+        })
+        .bench_local_values(|agent| {
+            let acting = world.gate.registry.acting(black_box(agent.id), now);
+            assert!(acting.is_some_and(|acting| acting.agent.is_ok()));
+        });
+}
+
+/// A whole call of a delegate, to be held against `h_whole_call`.
+#[divan::bench(args = [1, 8])]
+fn l_whole_call_of_a_delegate(bencher: Bencher<'_, '_>, above: usize) {
+    whole_call(bencher, &World::below(above, false));
 }

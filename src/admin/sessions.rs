@@ -9,7 +9,7 @@ use tracing::warn;
 use super::agents::{inactive, unknown_cursor, uuid_parameter};
 use super::check::{self, MAX_CAPABILITIES, MAX_NAMES};
 use super::error::{ApiError, Code};
-use super::record::{Change, store_failed};
+use super::record::{Change, not_stored, store_failed};
 use super::routes::{Answer, Input, Parameter, not_a_uuid};
 use super::{Admin, Settings};
 use crate::config::{MAX_CALL_BUDGET, MAX_TIME_LIMIT_SECS};
@@ -359,6 +359,6 @@ pub(super) async fn close(admin: Arc<Admin>, input: Input) -> Result<Answer, Api
             announced.done();
             Answer::of(&Closed { status: Status::Closed })
         }
-        Err(error) => Err(announced.refused(store_failed(&error))),
+        Err(error) => Err(announced.in_force(not_stored(&error))),
     }
 }

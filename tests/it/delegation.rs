@@ -131,6 +131,30 @@ async fn a_delegate_may_do_what_all_above_it_may_and_no_more() {
     chain.calls("read_report", 403, "PolicyDenied").await;
 }
 
+/// Without a session it is the chain of now that counts and is on record.
+#[tokio::test]
+async fn where_no_session_is_asked_for_a_delegate_is_one_all_the_same() {
+    let chain = Chain::start(Setup::default().with("proxy.require_session", false)).await;
+    for (tool, status, code) in [("read_file", 200, ""), ("write_file", 403, "PolicyDenied")] {
+        let request = chain
+            .gateway
+            .client
+            .post(format!("http://{}/", chain.gateway.proxy))
+            .bearer_auth(&chain.agents[2].token)
+            .header("content-type", "application/json")
+            .body(tool_call(tool, json!({})));
+        let answer = chain.gateway.send(request).await;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{tool}");
+        let record = chain.gateway.record_of(answer.request_id()).await;
+        assert_eq!(record["delegation_chain"], json!(chain.ids()));
+    }
+    // Refused before any session is looked for, the chain is known all the same.
+    let answer = chain.gateway.call(&chain.session, "{").await;
+    assert_eq!((answer.status, answer.code().as_str()), (400, "MalformedRequest"));
+    let record = chain.gateway.record_of(answer.request_id()).await;
+    assert_eq!(record["delegation_chain"], json!(chain.ids()));
+}
+
 #[tokio::test]
 async fn a_middle_link_that_is_deactivated_ends_it_on_the_next_request() {
     let mut chain = Chain::start(Setup::default()).await;

@@ -215,6 +215,7 @@ async fn what_is_taken_away_is_gone_whatever_the_store_says() {
     let carol = bench.agent(&[]).await;
     assert_eq!(delegate(&bench, &alice, &bob, &["read"]).await.status, 201);
     let session = bench.session(&bob).await.body["session_id"].as_str().unwrap().to_owned();
+    let carols = bench.session(&carol).await.body["session_id"].as_str().unwrap().to_owned();
     let in_force = |told: Told| {
         told.is(503, "StoreUnavailable");
         assert!(told.body["message"].as_str().unwrap().starts_with("this is in force"), "{told:?}");
@@ -232,6 +233,8 @@ async fn what_is_taken_away_is_gone_whatever_the_store_says() {
     assert_eq!(bench.get(&format!("/agents/{carol}")).await.body["trust_level"], "untrusted");
     in_force(bench.call("DELETE", "/tokens/some-token", None).await);
     assert!(bench.admin.registry.is_revoked("some-token"));
+    in_force(bench.call("DELETE", &format!("/sessions/{carols}"), None).await);
+    assert_eq!(bench.get(&format!("/sessions/{carols}")).await.body["status"], "closed");
     bench.store.refuse_writes(false).await;
     let again = bench.call("DELETE", &format!("/agents/{alice}"), None).await;
     assert_eq!((again.status.as_u16(), &again.body["deactivated"]), (200, &json!([])));
@@ -244,7 +247,7 @@ async fn what_is_taken_away_is_gone_whatever_the_store_says() {
         .filter(|record| record["denial_code"] == "StoreUnavailable")
         .map(|record| (record["event"].as_str().unwrap(), record["outcome"].as_str().unwrap()))
         .collect();
-    let events = ["agent.deactivate", "agent.trust", "token.revoke"];
+    let events = ["agent.deactivate", "agent.trust", "token.revoke", "session.close"];
     assert_eq!(told, events.map(|event| (event, "completed")));
 }
 

@@ -155,19 +155,26 @@ async fn with_two_delegators_both_narrow_and_the_chain_is_of_one() {
     assert_eq!(registry.acting(low, at(3_000)).unwrap().agent, Err(Lapse::Agent));
 }
 
+/// The giver is deactivated while the store takes the delegation in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_delegate_escapes_a_deactivation_at_the_same_time() {
-    let registry = Arc::new(open(&Rig::Memory(Arc::new(Store::memory()))).await);
-    for _ in 0..200 {
-        let (top, low) = (register(&registry, &["a"]).await, register(&registry, &["a"]).await);
-        let made = tokio::spawn({
-            let registry = Arc::clone(&registry);
-            async move { delegate(&registry, top, low, &["a"]).await.is_ok() }
-        });
-        registry.deactivate(top).await.unwrap();
-        let made = made.await.unwrap();
-        assert_eq!(registry.agent(low).unwrap().active, !made);
-    }
+    on_each_backend(async |rig| {
+        let registry = Arc::new(open(&rig).await);
+        for _ in 0..30 {
+            let (top, low) = (register(&registry, &["a"]).await, register(&registry, &["a"]).await);
+            let made = tokio::spawn({
+                let registry = Arc::clone(&registry);
+                async move { delegate(&registry, top, low, &["a"]).await.is_ok() }
+            });
+            while registry.inner.writing.try_lock().is_ok() && !made.is_finished() {
+                tokio::task::yield_now().await;
+            }
+            registry.deactivate(top).await.unwrap();
+            let made = made.await.unwrap();
+            assert_eq!(registry.agent(low).unwrap().active, !made);
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
