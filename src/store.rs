@@ -14,8 +14,8 @@ use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 use memory::Memory;
-pub use sqlite::SealKey;
 use sqlite::Sqlite;
+pub use sqlite::{SealKey, at_rest};
 
 #[cfg(test)]
 pub(crate) mod contract;

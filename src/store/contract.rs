@@ -61,7 +61,7 @@ pub(crate) fn order(agent: AgentId, call_budget: u64) -> WorkOrder {
     }
 }
 
-fn agent(trust: TrustLevel) -> Arc<Agent> {
+pub(crate) fn agent(trust: TrustLevel) -> Arc<Agent> {
     Arc::new(Agent {
         id: AgentId::random(),
         owner: "Zoë \"ops\"".to_owned(),
@@ -344,7 +344,7 @@ mod sqlite {
         store.insert_agent(&agent(TrustLevel::Basic)).await.unwrap();
         store.close().await.unwrap();
         let db = rusqlite::Connection::open(&path).unwrap();
-        db.execute("UPDATE agents SET trust = 'total'", ()).unwrap();
+        db.execute("UPDATE agents SET state = json_set(state, '$.trust', 'total')", ()).unwrap();
         drop(db);
         let store = Store::sqlite(&path).await.unwrap();
         let found = store.agents().await.unwrap_err();

@@ -21,6 +21,7 @@ use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
+pub mod at_rest;
 mod file;
 mod rows;
 mod seal;
@@ -64,7 +65,7 @@ impl Sqlite {
         let (opened, wait) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || match file::open(&path, key) {
+            .spawn(move || match file::open(&path, key.as_ref()) {
                 Ok(db) => {
                     if opened.send(Ok(())).is_ok() {
                         serve(db, queue);
