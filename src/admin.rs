@@ -49,7 +49,7 @@ pub use limit::Limiter;
 pub use openapi::document as openapi;
 pub use policy::explain_offline;
 
-use routes::{Input, ROUTES, Route};
+use routes::{Access, Input, ROUTES, Route};
 
 /// What the endpoints work on.
 pub struct Admin {
@@ -154,7 +154,9 @@ async fn answer(
     };
     // What other nodes did before this was asked is known when it is answered; without the store
     // what this node knows has to do.
-    if let Err(error) = admin.followed.catch_up().await {
+    if route.access == Access::Key
+        && let Err(error) = admin.followed.catch_up().await
+    {
         tracing::warn!(%error, "answered from what is known: the store did not answer");
     }
     let answered = match input.await {

@@ -12,6 +12,7 @@ mod health;
 mod policy;
 pub(crate) mod print;
 mod session;
+mod storage;
 #[cfg(test)]
 mod tests;
 
@@ -112,6 +113,9 @@ pub enum Tool {
     /// Verify and read the audit log.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Encrypt, rekey or check the SQLite file while Arbiter does not run.
+    #[command(subcommand)]
+    Storage(storage::Storage),
     /// Ask a running Arbiter whether it serves calls.
     Health(health::Health),
 }
@@ -224,6 +228,7 @@ async fn run_with(tool: &Tool, env: &Env, sink: &mut dyn std::io::Write) -> Resu
         Tool::Session(session) => session.run(env, sink).await,
         Tool::Policy(policy) => policy.run(env, sink).await,
         Tool::Audit(audit) => audit.run(sink).await,
+        Tool::Storage(storage) => storage.run(env, sink),
         Tool::Health(health) => health.run(env, sink).await,
     }
 }

@@ -20,8 +20,8 @@ pub use error::StoreError;
 use fleet::Fleet;
 pub use followed::Followed;
 use memory::Memory;
-pub use sqlite::SealKey;
 use sqlite::Sqlite;
+pub use sqlite::{SealKey, at_rest};
 
 mod booking;
 mod change;

@@ -28,6 +28,10 @@ pub(super) async fn health(_admin: Arc<Admin>, _input: Input) -> Result<Answer, 
 }
 
 pub(super) async fn ready(admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {
+    if admin.followed.is_stale(admin.clock.mono()) {
+        let message = "the store has not answered for too long, so calls are refused";
+        return Err(ApiError::new(Code::StoreUnavailable, message).retry_after(1));
+    }
     if admin.audit.healthy() || !admin.settings.require_healthy {
         return Answer::of(&Ready { status: "ready" });
     }

@@ -37,13 +37,13 @@ impl Running {
 }
 
 #[derive(Debug)]
-struct Ran {
-    exit: Exit,
-    out: String,
-    complaint: String,
+pub(super) struct Ran {
+    pub(super) exit: Exit,
+    pub(super) out: String,
+    pub(super) complaint: String,
 }
 
-async fn run(line: &str, env: &[(&str, &str)]) -> Ran {
+pub(super) async fn run(line: &str, env: &[(&str, &str)]) -> Ran {
     let words = std::iter::once("arbiter").chain(line.split_whitespace());
     run_words(words.map(str::to_owned).collect(), env).await
 }
@@ -72,6 +72,8 @@ fn the_command_line_is_sound() {
         "audit verify a.jsonl.000001.zst a.jsonl --checkpoints c --public-key \
          PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
         "audit stats logs --since 2026-11-22T10:00:00Z --until 2026-11-23T10:00:00Z --top 3",
+        "storage encrypt --config a.toml --json",
+        "storage rekey --path arbiter.db",
     ] {
         let words = std::iter::once("arbiter").chain(good.split_whitespace());
         assert!(Cli::try_parse_from(words).is_ok(), "{good}");
@@ -88,6 +90,8 @@ fn the_command_line_is_sound() {
         "audit verify a --checkpoints c --public-key nonsense",
         "audit tail a --decision maybe",
         "audit stats a --since yesterday",
+        "storage",
+        "storage encrypt --key x",
     ] {
         let words = std::iter::once("arbiter").chain(bad.split_whitespace());
         let error = Cli::try_parse_from(words).map(|_| ()).expect_err(bad);

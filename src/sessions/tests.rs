@@ -8,6 +8,8 @@ use crate::firewall::checks::{budget, rate};
 use crate::store::Booking;
 use crate::store::contract::{Rig, on_each_backend, order};
 
+mod store_calls;
+
 pub(super) const SETTINGS: Settings = Settings { max_per_agent: 10, rate_window_secs: 60 };
 
 /// Orders of the rig begin at 1000 s and end at 9000 s.

@@ -61,7 +61,7 @@ pub(crate) fn order(agent: AgentId, call_budget: u64) -> WorkOrder {
     }
 }
 
-fn agent(trust: TrustLevel) -> Arc<Agent> {
+pub(crate) fn agent(trust: TrustLevel) -> Arc<Agent> {
     Arc::new(Agent {
         id: AgentId::random(),
         owner: "Zoë \"ops\"".to_owned(),
@@ -75,10 +75,10 @@ fn agent(trust: TrustLevel) -> Arc<Agent> {
 }
 
 /// A cap that no test reaches.
-const CAP: usize = 1000;
+pub(crate) const CAP: usize = 1000;
 
 /// Exactly so many calls, or none.
-fn calls(id: SessionId, count: u64) -> Booking {
+pub(crate) fn calls(id: SessionId, count: u64) -> Booking {
     Booking { id, least: count, most: count, unused: 0, rate: None }
 }
 
@@ -374,7 +374,7 @@ mod sqlite {
         store.insert_agent(&agent(TrustLevel::Basic)).await.unwrap();
         store.close().await.unwrap();
         let db = rusqlite::Connection::open(&path).unwrap();
-        db.execute("UPDATE agents SET trust = 'total'", ()).unwrap();
+        db.execute("UPDATE agents SET state = json_set(state, '$.trust', 'total')", ()).unwrap();
         drop(db);
         let store = Store::sqlite(&path).await.unwrap();
         let found = store.agents().await.unwrap_err();

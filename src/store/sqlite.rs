@@ -21,6 +21,7 @@ use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
+pub mod at_rest;
 mod file;
 mod rows;
 mod seal;
@@ -35,6 +36,9 @@ const BATCH: usize = 256;
 #[derive(Debug)]
 pub struct Sqlite {
     requests: mpsc::Sender<Request>,
+    /// How often it was asked for something.
+    #[cfg(test)]
+    asked: std::sync::atomic::AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -64,7 +68,7 @@ impl Sqlite {
         let (opened, wait) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || match file::open(&path, key) {
+            .spawn(move || match file::open(&path, key.as_ref()) {
                 Ok(db) => {
                     if opened.send(Ok(())).is_ok() {
                         serve(db, queue);
@@ -77,7 +81,12 @@ impl Sqlite {
             })
             .map_err(StoreError::Thread)?;
         wait.await.unwrap_or(Err(StoreError::Stopped))?;
-        Ok(Self { requests, thread: Mutex::new(Some(thread)) })
+        Ok(Self {
+            requests,
+            #[cfg(test)]
+            asked: std::sync::atomic::AtomicU64::new(0),
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     pub(super) async fn close(&self) -> Result<(), StoreError> {
@@ -186,11 +195,18 @@ impl Sqlite {
         wait.await.unwrap();
     }
 
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
     /// Has the thread do one step and waits until it is committed.
     async fn run<T: Send + 'static>(
         &self,
         step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        #[cfg(test)]
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let (done, wait) = oneshot::channel();
         let step: Step = Box::new(move |db| {
             let result = match db {

@@ -18,13 +18,15 @@ from arbiter import binary
 class Upstream:
     """An MCP server in this process, so that it outlives the gateway: it notes the id of every call that reaches it.
 
-    The tool `cut` has it close the connection instead of answering, the tool `slow` waits for `go_on`.
+    The tool `cut` has it close the connection instead of answering, the tool `slow` waits for `go_on`. A `note` is
+    given each message that arrived whole, before it is answered.
     """
 
-    def __init__(self):
+    def __init__(self, note=None):
         self.seen = collections.Counter()
         self.arrived = threading.Semaphore(0)
         self.go_on = threading.Event()
+        self.connections, self.quiet = 0, threading.Condition()
         upstream, lock = self, threading.Lock()
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -42,6 +44,8 @@ class Upstream:
                     self.close_connection = True  # the gateway was killed before it had sent all
                     return
                 message = json.loads(body)
+                if note:
+                    note(message)
                 tool = message["params"]["name"]
                 if tool == "cut":
                     self.close_connection = True
@@ -60,10 +64,16 @@ class Upstream:
                     self.close_connection = True  # the gateway was killed meanwhile
 
             def handle(self):
+                with upstream.quiet:
+                    upstream.connections += 1
                 try:
                     super().handle()
                 except OSError:
                     pass
+                finally:
+                    with upstream.quiet:
+                        upstream.connections -= 1
+                        upstream.quiet.notify_all()
 
             def log_message(self, *_):
                 """Silent."""
@@ -75,6 +85,12 @@ class Upstream:
         self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/mcp"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def wait_until_quiet(self, seconds=30):
+        """Waits until all that a gateway that is gone had sent is noted."""
+        with self.quiet:
+            if not self.quiet.wait_for(lambda: self.connections == 0, seconds):
+                raise RuntimeError("connections to the upstream outlive the gateway")
 
 
 class Client:

@@ -1,10 +1,11 @@
 //! The file: opened, checked and brought to this version's schema before anything is read from it.
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::super::StoreError;
@@ -17,8 +18,8 @@ const BUSY: Duration = Duration::from_secs(5);
 
 /// Each brings the schema one version further. Only ever append.
 ///
-/// What a query needs is a column of its own; all else is one JSON `body`, so that it can be sealed
-/// as a whole.
+/// What a query needs is a column of its own; all else is JSON, so that it can be sealed as a whole.
+/// Migrations from [`KEYED`] on may use `seal` and `unseal`.
 const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE agents (
@@ -43,31 +44,115 @@ const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE sealed (proof TEXT NOT NULL) STRICT;
 ",
+    // Only ids and the times until which rows are kept stay in columns of their own.
+    "
+    ALTER TABLE agents RENAME TO agents_2;
+    CREATE TABLE agents (
+        id BLOB PRIMARY KEY, body TEXT NOT NULL, state TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO agents SELECT id,
+        seal(json_set(unseal(body, id), '$.created_at', created_at, '$.expires_at', expires_at),
+             'agents.body', id),
+        seal(json_object('trust', trust, 'active', json(iif(active, 'true', 'false'))),
+             'agents.state', id)
+    FROM agents_2;
+    DROP TABLE agents_2;
+
+    ALTER TABLE delegations RENAME TO delegations_2;
+    CREATE TABLE delegations (id BLOB PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO delegations SELECT id,
+        seal(json_set(unseal(body, id), '$.from', lower(hex(from_agent)), '$.to', lower(hex(to_agent)),
+                      '$.created_at', created_at, '$.expires_at', expires_at),
+             'delegations.body', id)
+    FROM delegations_2;
+    DROP TABLE delegations_2;
+
+    ALTER TABLE sessions RENAME TO sessions_2;
+    DROP INDEX sessions_by_end;
+    CREATE TABLE sessions (
+        id BLOB PRIMARY KEY, ends_at INTEGER NOT NULL, body TEXT NOT NULL, state TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX sessions_by_end ON sessions (ends_at);
+    INSERT INTO sessions SELECT id, coalesce(closed_at, expires_at),
+        seal(unseal(body, id), 'sessions.body', id),
+        seal(json_object('budget', call_budget, 'booked', booked, 'closed_at', closed_at,
+                         'recent', json(recent)),
+             'sessions.state', id)
+    FROM sessions_2;
+    DROP TABLE sessions_2;
+
+    ALTER TABLE revoked_tokens RENAME TO revoked_tokens_2;
+    DROP INDEX revoked_tokens_by_end;
+    CREATE TABLE revoked_tokens (
+        token_id TEXT PRIMARY KEY, until INTEGER NOT NULL, body TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX revoked_tokens_by_end ON revoked_tokens (until);
+    INSERT INTO revoked_tokens SELECT token_id, until,
+        seal(CAST(until AS TEXT), 'revoked_tokens.body', token_id)
+    FROM revoked_tokens_2;
+    DROP TABLE revoked_tokens_2;
+",
 ];
+
+/// The version that has a place for the proof of a key. The key is tried there, before a row is
+/// touched.
+const KEYED: usize = 2;
+
+/// What is said when file and key do not belong together.
+pub(super) const NEEDS_KEY: &str = "it is encrypted: set ARBITER_STORAGE_ENCRYPTION_KEY";
+pub(super) const WRONG_KEY: &str =
+    "ARBITER_STORAGE_ENCRYPTION_KEY is not the key it was encrypted with";
+pub(super) const NO_KEY_YET: &str =
+    "it is not encrypted, so it has no key to change: run `arbiter storage encrypt`";
+pub(super) const NOT_SEALED: &str = "it holds data that is not encrypted: run \
+    `arbiter storage encrypt`, or unset ARBITER_STORAGE_ENCRYPTION_KEY";
 
 /// What is sealed to tell later whether a key is the right one.
 const PROOF: &str = "arbiter";
 
-pub(super) fn open(path: &Path, key: Option<SealKey>) -> Result<Connection, StoreError> {
+/// How often the file may be replaced while it is being opened.
+const ATTEMPTS: usize = 3;
+
+pub(super) fn open(path: &Path, key: Option<&SealKey>) -> Result<Connection, StoreError> {
+    open_with(path, key, MIGRATIONS)
+}
+
+fn open_with(
+    path: &Path,
+    key: Option<&SealKey>,
+    migrations: &[&str],
+) -> Result<Connection, StoreError> {
+    let failed = |source| StoreError::File { path: path.to_owned(), source };
     // SQLite would create the file for all to read; its journal takes over the file's mode.
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|source| StoreError::File { path: path.to_owned(), source })?;
-    let opened = connect(path, MIGRATIONS).and_then(|db| {
-        seal(&db, path, key)?;
-        Ok(db)
-    });
-    opened.map_err(|error| match error {
-        Failure::Sql(source) => explain(path, source),
-        Failure::Ours(error) => error,
-    })
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(failed)?;
+    for _ in 0..ATTEMPTS {
+        let before = inode(path).map_err(failed)?;
+        let connected = connect(path, migrations.len());
+        // Encrypting puts another file in the place of this one. Whoever waited for the lock
+        // meanwhile has it on a file that has no name any more.
+        if inode(path).map_err(failed)? != before {
+            continue;
+        }
+        let opened = connected.and_then(|(mut db, found)| {
+            migrate(&mut db, found, migrations.get(..KEYED).unwrap_or(migrations))?;
+            unlock(&db, path, key)?;
+            migrate(&mut db, found.max(KEYED), migrations)?;
+            db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+            Ok(db)
+        });
+        return opened.map_err(|failure| failure.at(path));
+    }
+    let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+    let source = rusqlite::Error::SqliteFailure(busy, None);
+    Err(StoreError::InUse { path: path.to_owned(), source })
+}
+
+fn inode(path: &Path) -> std::io::Result<(u64, u64)> {
+    std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 /// Brings file and key together: a file is sealed from its first row on, or not at all.
-fn seal(db: &Connection, path: &Path, key: Option<SealKey>) -> Result<(), Failure> {
+fn unlock(db: &Connection, path: &Path, key: Option<&SealKey>) -> Result<(), Failure> {
     let with_key = key.is_some();
     seal::install(db, key)?;
     let refused =
@@ -75,37 +160,52 @@ fn seal(db: &Connection, path: &Path, key: Option<SealKey>) -> Result<(), Failur
     let sealed: bool = db.query_row("SELECT count(*) > 0 FROM sealed", (), |row| row.get(0))?;
     match (sealed, with_key) {
         (false, false) => Ok(()),
-        (true, false) => refused("it is encrypted: set ARBITER_STORAGE_ENCRYPTION_KEY"),
+        (true, false) => refused(NEEDS_KEY),
         (true, true) => {
             let proof = db.query_row("SELECT unseal(proof, x'') FROM sealed", (), |row| {
                 row.get::<_, String>(0)
             });
-            if proof.is_ok_and(|proof| proof == PROOF) {
-                return Ok(());
-            }
-            refused("ARBITER_STORAGE_ENCRYPTION_KEY is not the key it was encrypted with")
+            if proof.is_ok_and(|proof| proof == PROOF) { Ok(()) } else { refused(WRONG_KEY) }
         }
         (false, true) => {
-            let rows: i64 = db.query_row(
-                "SELECT (SELECT count(*) FROM agents) + (SELECT count(*) FROM sessions)",
+            let empty: bool = db.query_row(
+                "SELECT NOT EXISTS (SELECT 1 FROM agents) AND NOT EXISTS (SELECT 1 FROM sessions)
+                    AND NOT EXISTS (SELECT 1 FROM delegations)
+                    AND NOT EXISTS (SELECT 1 FROM revoked_tokens)",
                 (),
                 |row| row.get(0),
             )?;
-            if rows > 0 {
-                return refused(
-                    "it holds data that is not encrypted: unset ARBITER_STORAGE_ENCRYPTION_KEY, \
-                     or begin with a new file",
-                );
+            if !empty {
+                return refused(NOT_SEALED);
             }
-            db.execute("INSERT INTO sealed VALUES (seal(?1, x''))", [PROOF])?;
+            prove(db)?;
+            // What was deleted from it before must not stay where it was.
+            let free: i64 = db.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+            if free > 0 {
+                db.execute_batch("VACUUM")?;
+            }
             Ok(())
         }
     }
 }
 
+/// Leaves in the file what tells its key from others.
+pub(super) fn prove(db: &Connection) -> rusqlite::Result<()> {
+    db.execute("INSERT INTO sealed VALUES (seal(?1, x''))", [PROOF]).map(drop)
+}
+
 enum Failure {
     Sql(rusqlite::Error),
     Ours(StoreError),
+}
+
+impl Failure {
+    fn at(self, path: &Path) -> StoreError {
+        match self {
+            Self::Sql(source) => explain(path, source),
+            Self::Ours(error) => error,
+        }
+    }
 }
 
 impl From<rusqlite::Error> for Failure {
@@ -114,9 +214,12 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-fn connect(path: &Path, migrations: &[&str]) -> Result<Connection, Failure> {
+/// Takes the file for this process alone, if it is ours; says which version of the schema it has.
+fn connect(path: &Path, known: usize) -> Result<(Connection, usize), Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut db = Connection::open_with_flags(path, flags)?;
+    let db = Connection::open_with_flags(path, flags)?;
+    // Until it is certain that this is the file of that name: its journal is found by the name.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     db.busy_timeout(BUSY)?;
     db.set_prepared_statement_cache_capacity(64);
     db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
@@ -129,22 +232,52 @@ fn connect(path: &Path, migrations: &[&str]) -> Result<Connection, Failure> {
     if !empty && owner != APPLICATION_ID {
         return Err(Failure::Ours(StoreError::Foreign { path: path.to_owned() }));
     }
-    let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
-    if found > known {
-        let newer = StoreError::Newer { path: path.to_owned(), found, known };
-        return Err(Failure::Ours(newer));
-    }
-
+    let version = usize::try_from(found).ok().filter(|version| *version <= known);
+    let Some(version) = version else {
+        let known = i64::try_from(known).unwrap_or(i64::MAX);
+        return Err(Failure::Ours(StoreError::Newer { path: path.to_owned(), found, known }));
+    };
     db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     db.pragma_update(None, "synchronous", "NORMAL")?;
     db.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    let done = usize::try_from(found).unwrap_or(usize::MAX);
-    for (version, migration) in (1_i64..).zip(migrations).skip(done) {
+    Ok((db, version))
+}
+
+fn migrate(db: &mut Connection, found: usize, migrations: &[&str]) -> rusqlite::Result<()> {
+    for (version, migration) in (1_i64..).zip(migrations).skip(found) {
         let step = db.transaction()?;
         step.execute_batch(migration)?;
         step.pragma_update(None, "application_id", APPLICATION_ID)?;
         step.pragma_update(None, "user_version", version)?;
         step.commit()?;
+    }
+    Ok(())
+}
+
+/// A file that [`create`] made, to be read only.
+pub(super) fn reopen(path: &Path, key: Option<&SealKey>) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = Connection::open_with_flags(path, flags).map_err(Failure::Sql).and_then(|db| {
+        unlock(&db, path, key)?;
+        Ok(db)
+    });
+    opened.map_err(|failure| failure.at(path))
+}
+
+/// A new file at a path where there is none, with this version's schema and the functions of a key.
+/// It is written without a journal: whoever makes it throws it away if anything fails.
+pub(super) fn create(path: &Path, key: Option<&SealKey>) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = Connection::open_with_flags(path, flags)?;
+    db.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
+    db.pragma_update(None, "synchronous", "OFF")?;
+    db.pragma_update(None, "temp_store", "MEMORY")?;
+    db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    let with_key = key.is_some();
+    seal::install(&db, key)?;
+    migrate(&mut db, 0, MIGRATIONS)?;
+    if with_key {
+        prove(&db)?;
     }
     Ok(db)
 }
@@ -166,7 +299,14 @@ fn explain(path: &Path, source: rusqlite::Error) -> StoreError {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use rusqlite::params;
+
     use super::*;
+    use crate::firewall::agent::AgentId;
+    use crate::firewall::time::Timestamp;
+    use crate::store::contract::order;
+    use crate::store::sqlite::rows;
+    use crate::store::{RecentCalls, StoredSession};
 
     #[test]
     fn a_file_is_migrated_from_the_version_it_has() {
@@ -178,12 +318,61 @@ mod tests {
 
         let mut more = MIGRATIONS.to_vec();
         more.push("CREATE TABLE added (id INTEGER PRIMARY KEY) STRICT");
-        let Ok(db) = connect(&path, &more) else { panic!("the next migration failed") };
+        let db = open_with(&path, None, &more).unwrap();
         db.execute("INSERT INTO added VALUES (1)", ()).unwrap();
         drop(db);
         let newer = open(&path, None).unwrap_err();
-        assert!(matches!(newer, StoreError::Newer { found: 3, known: 2, .. }), "{newer}");
+        assert!(matches!(newer, StoreError::Newer { found: 4, known: 3, .. }), "{newer}");
     }
+
+    /// Rows as version 2 wrote them, plain and sealed.
+    #[test]
+    fn what_version_two_wrote_is_kept() {
+        for key in [None, SealKey::from_hex(&"5e".repeat(32)).as_ref()] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("store.db");
+            let db = open_with(&path, key, &MIGRATIONS[..2]).unwrap();
+            db.execute_batch(VERSION_TWO).unwrap();
+            let order = order(AgentId::random(), 100);
+            db.execute(
+                "INSERT INTO sessions VALUES (?1, 100, 30, ?2, 8000, '[[7,2]]', seal(?3, ?1))",
+                params![
+                    order.id.0.as_bytes(),
+                    order.expires_at.0,
+                    serde_json::to_string(&order).unwrap()
+                ],
+            )
+            .unwrap();
+            drop(db);
+
+            let db = open(&path, key).unwrap();
+            let agents = rows::agents(&db).unwrap();
+            let [agent] = agents.as_slice() else { panic!("{agents:?}") };
+            assert_eq!((agent.owner.as_str(), agent.trust.as_str()), ("o", "basic"));
+            assert_eq!((agent.active, agent.created_at.0, agent.expires_at), (false, 5, None));
+            let delegations = rows::delegations(&db).unwrap();
+            assert_eq!((delegations.len(), delegations[0].from), (1, agent.id));
+            assert_eq!(delegations[0].expires_at.map(|at| at.0), Some(9));
+            let sessions = rows::sessions(&db, Timestamp(0)).unwrap();
+            let recent = vec![RecentCalls { at: Timestamp(7), count: 2 }];
+            let closed_at = Some(Timestamp(8000));
+            let expected =
+                StoredSession { order: order.into(), booked: 30, closed_at, recent: Some(recent) };
+            assert_eq!(sessions, [expected]);
+            let tokens = rows::revoked_tokens(&db).unwrap();
+            assert_eq!((tokens[0].0.as_str(), tokens[0].1.0), ("jti", 77));
+        }
+    }
+
+    const VERSION_TWO: &str = r#"
+        INSERT INTO agents VALUES (x'000102030405060708090a0b0c0d0e0f', 'basic', 0, 5, NULL,
+            seal('{"owner":"o","model":"m","capabilities":["c"]}',
+                 x'000102030405060708090a0b0c0d0e0f'));
+        INSERT INTO delegations VALUES (x'100102030405060708090a0b0c0d0e0f',
+            x'000102030405060708090a0b0c0d0e0f', x'200102030405060708090a0b0c0d0e0f', 6, 9,
+            seal('{"scopes":["c"]}', x'100102030405060708090a0b0c0d0e0f'));
+        INSERT INTO revoked_tokens VALUES ('jti', 77);
+    "#;
 
     #[test]
     fn a_failed_migration_leaves_the_file_as_it_was() {
@@ -192,30 +381,31 @@ mod tests {
         drop(open(&path, None).unwrap());
         let mut broken = MIGRATIONS.to_vec();
         broken.push("CREATE TABLE half (id INTEGER); CREATE TABLE half (id INTEGER)");
-        assert!(connect(&path, &broken).is_err());
+        assert!(open_with(&path, None, &broken).is_err());
         drop(open(&path, None).unwrap());
     }
 
     #[test]
     fn a_sealed_file_opens_with_its_own_key_only() {
         let folder = tempfile::tempdir().unwrap();
-        let key = |digit: &str| SealKey::from_hex(&digit.repeat(64));
-        let told = |path: &Path, key| match open(path, key) {
+        let keys = ["a", "b"].map(|digit| SealKey::from_hex(&digit.repeat(64)).unwrap());
+        let [a, b] = &keys;
+        let told = |path: &Path, key: Option<&SealKey>| match open(path, key) {
             Ok(_) => String::new(),
             Err(StoreError::Sealed { problem, .. }) => problem.to_owned(),
             Err(other) => panic!("{other}"),
         };
         let sealed = folder.path().join("sealed.db");
-        assert_eq!(told(&sealed, key("a")), "");
-        assert_eq!(told(&sealed, key("a")), "");
-        assert!(told(&sealed, key("b")).contains("is not the key"));
+        assert_eq!(told(&sealed, Some(a)), "");
+        assert_eq!(told(&sealed, Some(a)), "");
+        assert!(told(&sealed, Some(b)).contains("is not the key"));
         assert!(told(&sealed, None).contains("is encrypted"));
 
         let plain = folder.path().join("plain.db");
         let db = open(&plain, None).unwrap();
-        db.execute("INSERT INTO agents VALUES (x'00', 'basic', 1, 0, NULL, '{}')", ()).unwrap();
+        db.execute("INSERT INTO agents VALUES (x'00', '{}', '{}')", ()).unwrap();
         drop(db);
-        assert!(told(&plain, key("a")).contains("not encrypted"));
+        assert!(told(&plain, Some(a)).contains("run `arbiter storage encrypt`"));
         assert_eq!(told(&plain, None), "");
     }
 

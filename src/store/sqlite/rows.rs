@@ -1,9 +1,14 @@
 //! What is in the rows, and the statements that read and change them. Each function is one step of
 //! a transaction.
+//!
+//! A row is its id, the time it is kept until where queries need that, and what it says as JSON, in
+//! values that are sealed as a whole: `body` for what never changes, `state` for what does. A value
+//! is tied to its column and row, so that it opens nowhere else; the clear time is compared with the
+//! sealed one when the row is loaded.
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -16,36 +21,60 @@ use crate::firewall::time::Timestamp;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
+/// What is agreed of an agent for good.
 #[derive(Serialize, Deserialize)]
 struct AgentBody {
     owner: String,
     model: String,
     capabilities: Vec<String>,
+    created_at: i64,
+    expires_at: Option<i64>,
+}
+
+/// What changes of it.
+#[derive(Serialize, Deserialize)]
+struct AgentState {
+    trust: String,
+    active: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 struct DelegationBody {
+    from: Uuid,
+    to: Uuid,
     scopes: Vec<String>,
+    created_at: i64,
+    expires_at: Option<i64>,
+}
+
+/// What changes of a session, and the budget that bounds it. The work order is the row's body.
+#[derive(Serialize, Deserialize)]
+struct SessionState {
+    budget: u64,
+    booked: u64,
+    closed_at: Option<i64>,
+    recent: Option<Vec<(i64, u32)>>,
 }
 
 pub(super) fn agents(db: &Connection) -> Result<Vec<Arc<Agent>>> {
     let mut select = db.prepare_cached(
-        "SELECT id, trust, active, created_at, expires_at, unseal(body, id) FROM agents",
+        "SELECT id, unseal(body, 'agents.body', id), unseal(state, 'agents.state', id)
+         FROM agents",
     )?;
     let mut rows = select.query(())?;
     let mut agents = Vec::new();
     while let Some(row) = rows.next()? {
-        let trust: String = row.get(1)?;
-        let body: AgentBody = body("agent", row, 5)?;
+        let body: AgentBody = read("agent", row, 1)?;
+        let state: AgentState = read("agent", row, 2)?;
         agents.push(Arc::new(Agent {
             id: AgentId(id(row, 0)?),
             owner: body.owner,
             model: body.model,
             capabilities: body.capabilities,
-            trust: trust.parse().map_err(|e: &str| damaged("agent", e))?,
-            active: row.get(2)?,
-            created_at: Timestamp(row.get(3)?),
-            expires_at: row.get::<_, Option<i64>>(4)?.map(Timestamp),
+            trust: state.trust.parse().map_err(|e: &str| damaged("agent", e))?,
+            active: state.active,
+            created_at: Timestamp(body.created_at),
+            expires_at: body.expires_at.map(Timestamp),
         }));
     }
     Ok(agents)
@@ -56,160 +85,191 @@ pub(super) fn insert_agent(db: &Connection, agent: &Agent) -> Result<()> {
         owner: agent.owner.clone(),
         model: agent.model.clone(),
         capabilities: agent.capabilities.clone(),
+        created_at: agent.created_at.0,
+        expires_at: agent.expires_at.map(|at| at.0),
     };
-    db.prepare_cached("INSERT INTO agents VALUES (?1, ?2, ?3, ?4, ?5, seal(?6, ?1))")?.execute(
-        params![
-            agent.id.0.as_bytes(),
-            agent.trust.as_str(),
-            agent.active,
-            agent.created_at.0,
-            agent.expires_at.map(|at| at.0),
-            json("agent", &body)?,
-        ],
-    )?;
+    let state = AgentState { trust: agent.trust.as_str().to_owned(), active: agent.active };
+    db.prepare_cached(
+        "INSERT INTO agents VALUES (?1, seal(?2, 'agents.body', ?1), seal(?3, 'agents.state', ?1))",
+    )?
+    .execute(params![agent.id.0.as_bytes(), json("agent", &body)?, json("agent", &state)?])?;
     Ok(())
 }
 
 pub(super) fn set_trust(db: &Connection, levels: &[(AgentId, TrustLevel)]) -> Result<()> {
-    let mut update = db.prepare_cached("UPDATE agents SET trust = ?2 WHERE id = ?1")?;
     for (id, trust) in levels {
-        update.execute(params![id.0.as_bytes(), trust.as_str()])?;
+        change_agent(db, *id, |state| trust.as_str().clone_into(&mut state.trust))?;
     }
     Ok(())
 }
 
 pub(super) fn deactivate(db: &Connection, agents: &[AgentId]) -> Result<()> {
-    let mut update = db.prepare_cached("UPDATE agents SET active = 0 WHERE id = ?1")?;
     for id in agents {
-        update.execute([id.0.as_bytes()])?;
+        change_agent(db, *id, |state| state.active = false)?;
     }
     Ok(())
 }
 
+/// Changes an agent that is there; one that is not stays away.
+fn change_agent(db: &Connection, id: AgentId, change: impl FnOnce(&mut AgentState)) -> Result<()> {
+    // As everywhere here, both statements are in one write transaction: nobody writes in between.
+    let mut select =
+        db.prepare_cached("SELECT unseal(state, 'agents.state', id) FROM agents WHERE id = ?1")?;
+    let mut rows = select.query([id.0.as_bytes()])?;
+    let Some(row) = rows.next()? else { return Ok(()) };
+    let mut state: AgentState = read("agent", row, 0)?;
+    change(&mut state);
+    db.prepare_cached("UPDATE agents SET state = seal(?2, 'agents.state', ?1) WHERE id = ?1")?
+        .execute(params![id.0.as_bytes(), json("agent", &state)?])?;
+    Ok(())
+}
+
 pub(super) fn delegations(db: &Connection) -> Result<Vec<Delegation>> {
-    let mut select = db.prepare_cached(
-        "SELECT id, from_agent, to_agent, created_at, expires_at, unseal(body, id)
-         FROM delegations",
-    )?;
+    let mut select =
+        db.prepare_cached("SELECT id, unseal(body, 'delegations.body', id) FROM delegations")?;
     let mut rows = select.query(())?;
     let mut delegations = Vec::new();
     while let Some(row) = rows.next()? {
-        let body: DelegationBody = body("delegation", row, 5)?;
+        let body: DelegationBody = read("delegation", row, 1)?;
         delegations.push(Delegation {
             id: id(row, 0)?,
-            from: AgentId(id(row, 1)?),
-            to: AgentId(id(row, 2)?),
+            from: AgentId(body.from),
+            to: AgentId(body.to),
             scopes: body.scopes,
-            created_at: Timestamp(row.get(3)?),
-            expires_at: row.get::<_, Option<i64>>(4)?.map(Timestamp),
+            created_at: Timestamp(body.created_at),
+            expires_at: body.expires_at.map(Timestamp),
         });
     }
     Ok(delegations)
 }
 
 pub(super) fn insert_delegation(db: &Connection, delegation: &Delegation) -> Result<()> {
-    let body = DelegationBody { scopes: delegation.scopes.clone() };
-    db.prepare_cached("INSERT INTO delegations VALUES (?1, ?2, ?3, ?4, ?5, seal(?6, ?1))")?
-        .execute(params![
-            delegation.id.as_bytes(),
-            delegation.from.0.as_bytes(),
-            delegation.to.0.as_bytes(),
-            delegation.created_at.0,
-            delegation.expires_at.map(|at| at.0),
-            json("delegation", &body)?,
-        ])?;
+    let body = DelegationBody {
+        from: delegation.from.0,
+        to: delegation.to.0,
+        scopes: delegation.scopes.clone(),
+        created_at: delegation.created_at.0,
+        expires_at: delegation.expires_at.map(|at| at.0),
+    };
+    db.prepare_cached("INSERT INTO delegations VALUES (?1, seal(?2, 'delegations.body', ?1))")?
+        .execute(params![delegation.id.as_bytes(), json("delegation", &body)?])?;
     Ok(())
 }
 
 pub(super) fn sessions(db: &Connection, cutoff: Timestamp) -> Result<Vec<StoredSession>> {
+    let mut sessions = Vec::new();
+    each_session(db, cutoff, |session| sessions.push(session))?;
+    Ok(sessions)
+}
+
+pub(super) fn each_session(
+    db: &Connection,
+    cutoff: Timestamp,
+    mut then: impl FnMut(StoredSession),
+) -> Result<()> {
     let mut select = db.prepare_cached(
-        "SELECT id, call_budget, booked, closed_at, recent, unseal(body, id) FROM sessions
-         WHERE coalesce(closed_at, expires_at) > ?1",
+        "SELECT id, ends_at, unseal(body, 'sessions.body', id), unseal(state, 'sessions.state', id)
+         FROM sessions WHERE ends_at > ?1",
     )?;
     let mut rows = select.query([cutoff.0])?;
-    let mut sessions = Vec::new();
     while let Some(row) = rows.next()? {
-        let order: WorkOrder = body("session", row, 5)?;
-        let budget = count(row.get(1)?)?;
-        if order.id.0 != id(row, 0)? || order.call_budget != budget {
-            return Err(damaged("session", "a row and its body disagree"));
+        let order: WorkOrder = read("session", row, 2)?;
+        let state: SessionState = read("session", row, 3)?;
+        let ends_at = state.closed_at.unwrap_or(order.expires_at.0);
+        if order.id.0 != id(row, 0)?
+            || order.call_budget != state.budget
+            || state.booked > state.budget
+            || row.get::<_, i64>(1)? != ends_at
+        {
+            return Err(damaged("session", "what its row says in several places disagrees"));
         }
-        let recent: Option<String> = row.get(4)?;
-        let recent = recent
-            .map(|text| serde_json::from_str::<Vec<(i64, u32)>>(&text))
-            .transpose()
-            .map_err(|error| damaged("session", error))?;
-        sessions.push(StoredSession {
+        then(StoredSession {
             order: Arc::new(order),
-            booked: count(row.get(2)?)?,
-            closed_at: row.get::<_, Option<i64>>(3)?.map(Timestamp),
-            recent: recent.map(|calls| {
+            booked: state.booked,
+            closed_at: state.closed_at.map(Timestamp),
+            recent: state.recent.map(|calls| {
                 let calls = calls.into_iter();
                 calls.map(|(at, count)| RecentCalls { at: Timestamp(at), count }).collect()
             }),
         });
     }
-    Ok(sessions)
+    Ok(())
 }
 
 pub(super) fn insert_session(db: &Connection, order: &WorkOrder) -> Result<()> {
+    let state =
+        SessionState { budget: order.call_budget, booked: 0, closed_at: None, recent: None };
     db.prepare_cached(
-        "INSERT INTO sessions (id, call_budget, booked, expires_at, body)
-         VALUES (?1, ?2, 0, ?3, seal(?4, ?1))",
+        "INSERT INTO sessions (id, ends_at, body, state)
+         VALUES (?1, ?2, seal(?3, 'sessions.body', ?1), seal(?4, 'sessions.state', ?1))",
     )?
     .execute(params![
         order.id.0.as_bytes(),
-        stored(order.call_budget),
         order.expires_at.0,
         json("session", order)?,
+        json("session", &state)?,
     ])?;
     Ok(())
 }
 
 pub(super) fn book(db: &Connection, booking: Booking) -> Result<Booked> {
-    let id = booking.id;
-    // Both statements are in one write transaction: nobody books in between.
-    let (budget, before) = db
-        .prepare_cached("SELECT call_budget, booked FROM sessions WHERE id = ?1")?
-        .query_row([id.0.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?
-        .ok_or(StoreError::Missing(id.0))?;
-    let (budget, before) = (count(budget)?, count(before)?);
-    let granted = share(booking.least, booking.most, budget.saturating_sub(before));
-    let total = before.saturating_add(granted);
-    db.prepare_cached("UPDATE sessions SET booked = ?2, recent = NULL WHERE id = ?1")?
-        .execute(params![id.0.as_bytes(), stored(total)])?;
-    Ok(Booked::alone(granted, total))
+    let booked = change_session(db, booking.id, |state, _| {
+        let remaining = state.budget.saturating_sub(state.booked);
+        let granted = share(booking.least, booking.most, remaining);
+        state.booked = state.booked.saturating_add(granted);
+        state.recent = None;
+        Some(Booked::alone(granted, state.booked))
+    })?;
+    booked.ok_or(StoreError::Missing(booking.id.0))
 }
 
 pub(super) fn close_sessions(db: &Connection, closings: &[Closing], at: Timestamp) -> Result<()> {
-    let mut update = db.prepare_cached(
-        "UPDATE sessions SET closed_at = min(?2, expires_at), booked = max(0, booked - ?3)
-         WHERE id = ?1 AND closed_at IS NULL",
-    )?;
     for closing in closings {
-        update.execute(params![closing.id.0.as_bytes(), at.0, stored(closing.unused)])?;
+        change_session(db, closing.id, |state, ends_at| {
+            if state.closed_at.is_some() {
+                return None;
+            }
+            *ends_at = at.0.min(*ends_at);
+            state.closed_at = Some(*ends_at);
+            state.booked = state.booked.saturating_sub(closing.unused);
+            Some(())
+        })?;
     }
     Ok(())
 }
 
 pub(super) fn settle(db: &Connection, settlements: &[Settlement]) -> Result<()> {
-    let mut update = db.prepare_cached(
-        "UPDATE sessions SET booked = max(0, booked - ?2), recent = coalesce(?3, recent)
-         WHERE id = ?1",
-    )?;
     for settlement in settlements {
-        let calls = settlement.recent.as_ref().map(|calls| {
-            let calls = calls.iter().map(|calls| (calls.at.0, calls.count));
-            json("session", &calls.collect::<Vec<(i64, u32)>>())
-        });
-        update.execute(params![
-            settlement.id.0.as_bytes(),
-            stored(settlement.unused),
-            calls.transpose()?,
-        ])?;
+        change_session(db, settlement.id, |state, _| {
+            state.booked = state.booked.saturating_sub(settlement.unused);
+            if let Some(calls) = &settlement.recent {
+                state.recent = Some(calls.iter().map(|calls| (calls.at.0, calls.count)).collect());
+            }
+            Some(())
+        })?;
     }
     Ok(())
+}
+
+/// Changes a session that is there, unless the change says that there is none to make.
+fn change_session<T>(
+    db: &Connection,
+    id: SessionId,
+    change: impl FnOnce(&mut SessionState, &mut i64) -> Option<T>,
+) -> Result<Option<T>> {
+    let mut select = db.prepare_cached(
+        "SELECT ends_at, unseal(state, 'sessions.state', id) FROM sessions WHERE id = ?1",
+    )?;
+    let mut rows = select.query([id.0.as_bytes()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let mut ends_at = row.get(0)?;
+    let mut state: SessionState = read("session", row, 1)?;
+    let Some(changed) = change(&mut state, &mut ends_at) else { return Ok(None) };
+    db.prepare_cached(
+        "UPDATE sessions SET ends_at = ?2, state = seal(?3, 'sessions.state', ?1) WHERE id = ?1",
+    )?
+    .execute(params![id.0.as_bytes(), ends_at, json("session", &state)?])?;
+    Ok(Some(changed))
 }
 
 pub(super) fn forget_sessions(db: &Connection, ids: &[SessionId]) -> Result<()> {
@@ -223,15 +283,25 @@ pub(super) fn forget_sessions(db: &Connection, ids: &[SessionId]) -> Result<()> 
 pub(super) fn forget_ended(db: &Connection, cutoff: Timestamp, limit: u32) -> Result<usize> {
     let mut delete = db.prepare_cached(
         "DELETE FROM sessions WHERE rowid IN (
-             SELECT rowid FROM sessions WHERE coalesce(closed_at, expires_at) <= ?1 LIMIT ?2)",
+             SELECT rowid FROM sessions WHERE ends_at <= ?1 LIMIT ?2)",
     )?;
     Ok(delete.execute(params![cutoff.0, limit])?)
 }
 
 pub(super) fn revoked_tokens(db: &Connection) -> Result<Vec<(String, Timestamp)>> {
-    let mut select = db.prepare_cached("SELECT token_id, until FROM revoked_tokens")?;
-    let rows = select.query_map((), |row| Ok((row.get(0)?, Timestamp(row.get(1)?))))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let mut select = db.prepare_cached(
+        "SELECT token_id, until, unseal(body, 'revoked_tokens.body', token_id) FROM revoked_tokens",
+    )?;
+    let mut rows = select.query(())?;
+    let mut tokens = Vec::new();
+    while let Some(row) = rows.next()? {
+        let until = row.get(1)?;
+        if read::<i64>("revoked token", row, 2)? != until {
+            return Err(damaged("revoked token", "what its row says in two places disagrees"));
+        }
+        tokens.push((row.get(0)?, Timestamp(until)));
+    }
+    Ok(tokens)
 }
 
 pub(super) fn revoke_token(
@@ -242,10 +312,11 @@ pub(super) fn revoke_token(
 ) -> Result<()> {
     db.prepare_cached("DELETE FROM revoked_tokens WHERE until <= ?1")?.execute([now.0])?;
     db.prepare_cached(
-        "INSERT INTO revoked_tokens VALUES (?1, ?2)
-         ON CONFLICT (token_id) DO UPDATE SET until = max(until, excluded.until)",
+        "INSERT INTO revoked_tokens VALUES (?1, ?2, seal(?3, 'revoked_tokens.body', ?1))
+         ON CONFLICT (token_id) DO UPDATE SET until = excluded.until, body = excluded.body
+         WHERE until < excluded.until",
     )?
-    .execute(params![token_id, until.0])?;
+    .execute(params![token_id, until.0, json("revoked token", &until.0)?])?;
     Ok(())
 }
 
@@ -253,22 +324,13 @@ fn id(row: &Row<'_>, column: usize) -> Result<Uuid> {
     Ok(Uuid::from_bytes(row.get(column)?))
 }
 
-fn body<T: DeserializeOwned>(what: &'static str, row: &Row<'_>, column: usize) -> Result<T> {
+fn read<T: DeserializeOwned>(what: &'static str, row: &Row<'_>, column: usize) -> Result<T> {
     let text = row.get_ref(column)?.as_str().map_err(|error| damaged(what, error))?;
     serde_json::from_str(text).map_err(|error| damaged(what, error))
 }
 
 fn json(what: &'static str, body: &impl Serialize) -> Result<String> {
     serde_json::to_string(body).map_err(|error| damaged(what, error))
-}
-
-/// A count as SQLite keeps it. What is larger than that is more than any budget in the store.
-fn stored(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn count(stored: i64) -> Result<u64> {
-    u64::try_from(stored).map_err(|error| damaged("session", error))
 }
 
 fn damaged(

@@ -1,25 +1,40 @@
 //! What rows say, encrypted at rest.
 //!
-//! With a key, every value that says anything is sealed (AES-256-GCM, RFC 5116) with the id of its
-//! row as associated data, so that it cannot be changed, nor moved to another row, unseen. Ids,
-//! counts and times stay in the clear, because queries need them. Sealing happens inside SQL, by two
-//! functions of this connection: `seal(text, id)` and `unseal(text, id)`. Without a key both give
-//! back what they are given.
+//! With a key, every value that says anything is sealed (AES-256-GCM-SIV, RFC 8452) with its column
+//! and the id of its row as associated data, so that it cannot be changed, nor moved to another place,
+//! unseen. Ids and the times until which rows are kept stay in the clear, because queries need them.
+//! GCM-SIV, as nonces are random and a busy ledger seals more values than plain GCM bears with one key.
+//!
+//! Sealing happens inside SQL, by functions of this connection: `seal(text, column, id)` and
+//! `unseal(text, column, id)`. Without a key both give back what they are given. With two arguments
+//! they are the first form (AES-256-GCM, the id alone as associated data), which still seals the proof
+//! of the key, and what migrations read.
 
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::aead::{
+    AES_256_GCM, AES_256_GCM_SIV, Aad, Algorithm, NONCE_LEN, Nonce, RandomizedNonceKey,
+};
+use aws_lc_rs::hkdf::{self, HKDF_SHA256, Salt};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::{Connection, Error};
 
 /// What a sealed text begins with; JSON never does.
-const MARK: &str = "sealed1:";
+const MARK_FIRST: &str = "sealed1:";
+const MARK: &str = "sealed2:";
 
 /// A key for the file; its `Debug` shows nothing.
 #[derive(Clone)]
-pub struct SealKey(Arc<RandomizedNonceKey>);
+pub struct SealKey(Arc<Keys>);
+
+struct Keys {
+    /// As it was given: for the first form.
+    first: RandomizedNonceKey,
+    /// Derived from it, as no key should serve two algorithms.
+    derived: RandomizedNonceKey,
+}
 
 impl std::fmt::Debug for SealKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -37,55 +52,117 @@ impl SealKey {
             .map(|[high, low]| u8::try_from(digit(*high)? * 16 + digit(*low)?).ok())
             .collect();
         let bytes = zeroize::Zeroizing::new(bytes?);
-        Some(Self(Arc::new(RandomizedNonceKey::new(&AES_256_GCM, &bytes).ok()?)))
+        let mut derived = zeroize::Zeroizing::new([0; 32]);
+        let prk = Salt::new(HKDF_SHA256, b"arbiter storage").extract(&bytes);
+        prk.expand(&[b"AES-256-GCM-SIV"], KeyLength).ok()?.fill(&mut *derived).ok()?;
+        Some(Self(Arc::new(Keys {
+            first: RandomizedNonceKey::new(&AES_256_GCM, &bytes).ok()?,
+            derived: RandomizedNonceKey::new(&AES_256_GCM_SIV, &*derived).ok()?,
+        })))
     }
 
-    fn seal(&self, text: &str, id: &[u8]) -> Result<String, Broken> {
+    fn seal(&self, text: &str, place: &Place) -> Result<String, Broken> {
+        let (key, mark) = self.form(place);
         let mut bytes = text.as_bytes().to_vec();
-        let nonce = self.0.seal_in_place_append_tag(Aad::from(id), &mut bytes);
-        let nonce = nonce.map_err(|_unspecified| Broken)?;
+        let nonce = key.seal_in_place_append_tag(Aad::from(&place.associated), &mut bytes);
+        let nonce = nonce.map_err(|_unspecified| place.broken())?;
         bytes.extend_from_slice(nonce.as_ref());
-        Ok(format!("{MARK}{}", STANDARD_NO_PAD.encode(bytes)))
+        Ok(format!("{mark}{}", STANDARD_NO_PAD.encode(bytes)))
     }
 
-    fn unseal(&self, text: &str, id: &[u8]) -> Result<String, Broken> {
-        let sealed = text.strip_prefix(MARK).ok_or(Broken)?;
-        let mut bytes = STANDARD_NO_PAD.decode(sealed).map_err(|_not_base64| Broken)?;
-        let end = bytes.len().checked_sub(NONCE_LEN).ok_or(Broken)?;
-        let nonce = bytes.split_off(end);
-        let nonce = Nonce::try_assume_unique_for_key(&nonce).map_err(|_length| Broken)?;
-        let plain = self.0.open_in_place(nonce, Aad::from(id), &mut bytes);
-        let plain = plain.map_err(|_unspecified| Broken)?;
-        std::str::from_utf8(plain).map(str::to_owned).map_err(|_not_utf8| Broken)
+    fn unseal(&self, text: &str, place: &Place) -> Result<String, Broken> {
+        self.open(text, place).ok_or_else(|| place.broken())
+    }
+
+    fn open(&self, text: &str, place: &Place) -> Option<String> {
+        let (key, mark) = self.form(place);
+        let mut bytes = STANDARD_NO_PAD.decode(text.strip_prefix(mark)?).ok()?;
+        let nonce = bytes.split_off(bytes.len().checked_sub(NONCE_LEN)?);
+        let nonce = Nonce::try_assume_unique_for_key(&nonce).ok()?;
+        let plain = key.open_in_place(nonce, Aad::from(&place.associated), &mut bytes).ok()?;
+        Some(std::str::from_utf8(plain).ok()?.to_owned())
+    }
+
+    fn form(&self, place: &Place) -> (&RandomizedNonceKey, &'static str) {
+        if place.column.is_some() { (&self.0.derived, MARK) } else { (&self.0.first, MARK_FIRST) }
+    }
+}
+
+struct KeyLength;
+
+impl hkdf::KeyType for KeyLength {
+    fn len(&self) -> usize {
+        let algorithm: &Algorithm = &AES_256_GCM_SIV;
+        algorithm.key_len()
+    }
+}
+
+/// Where a value belongs.
+struct Place {
+    /// None in the first form.
+    column: Option<String>,
+    id: Vec<u8>,
+    associated: Vec<u8>,
+}
+
+impl Place {
+    fn new(column: Option<String>, id: &[u8]) -> Self {
+        let mut associated = Vec::with_capacity(64);
+        if let Some(column) = &column {
+            associated.extend_from_slice(column.as_bytes());
+            // No column's name holds it, so no two places look alike.
+            associated.push(0);
+        }
+        associated.extend_from_slice(id);
+        Self { column, id: id.to_vec(), associated }
+    }
+
+    fn broken(&self) -> Broken {
+        let column = self.column.clone().unwrap_or_else(|| "a sealed value".to_owned());
+        // Nearly all ids are UUIDs; those of tokens may be any text.
+        let row = uuid::Uuid::from_slice(&self.id).map_or_else(
+            |_text| String::from_utf8_lossy(&self.id).into_owned(),
+            |id| id.to_string(),
+        );
+        Broken { column, row }
     }
 }
 
 /// A value that was changed, moved, or sealed with another key.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("a sealed value was changed, or sealed with another key")]
-struct Broken;
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("`{column}` of the row `{row}` was changed, or sealed with another key")]
+struct Broken {
+    column: String,
+    row: String,
+}
 
-/// Gives a connection the two functions.
-pub(super) fn install(db: &Connection, key: Option<SealKey>) -> rusqlite::Result<()> {
+/// Gives a connection the functions.
+pub(super) fn install(db: &Connection, key: Option<&SealKey>) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
-    let unsealing = key.clone();
-    db.create_scalar_function("seal", 2, flags, move |call| {
-        with(call, key.as_ref(), SealKey::seal)
-    })?;
-    db.create_scalar_function("unseal", 2, flags, move |call| {
-        with(call, unsealing.as_ref(), SealKey::unseal)
-    })
+    for arguments in [2, 3] {
+        let (sealing, unsealing) = (key.cloned(), key.cloned());
+        db.create_scalar_function("seal", arguments, flags, move |call| {
+            with(call, sealing.as_ref(), SealKey::seal)
+        })?;
+        db.create_scalar_function("unseal", arguments, flags, move |call| {
+            with(call, unsealing.as_ref(), SealKey::unseal)
+        })?;
+    }
+    Ok(())
 }
 
 fn with(
     call: &Context<'_>,
     key: Option<&SealKey>,
-    step: impl Fn(&SealKey, &str, &[u8]) -> Result<String, Broken>,
+    step: impl Fn(&SealKey, &str, &Place) -> Result<String, Broken>,
 ) -> rusqlite::Result<Option<String>> {
     let Some(text) = call.get::<Option<String>>(0)? else { return Ok(None) };
     let Some(key) = key else { return Ok(Some(text)) };
-    let id: Vec<u8> = call.get(1)?;
-    step(key, &text, &id).map(Some).map_err(|broken| Error::UserFunctionError(broken.into()))
+    let column = if call.len() == 3 { Some(call.get(1)?) } else { None };
+    let id = call.get_raw(call.len() - 1).as_bytes();
+    let id = id.map_err(|error| Error::UserFunctionError(error.into()))?;
+    let done = step(key, &text, &Place::new(column, id));
+    done.map(Some).map_err(|broken| Error::UserFunctionError(broken.into()))
 }
 
 #[cfg(test)]
@@ -96,21 +173,37 @@ mod tests {
         SealKey::from_hex(&digit.to_string().repeat(64)).unwrap()
     }
 
+    fn place(column: &str, id: &[u8]) -> Place {
+        Place::new((!column.is_empty()).then(|| column.to_owned()), id)
+    }
+
     #[test]
-    fn what_is_sealed_opens_in_its_row_with_its_key_only() {
-        let sealed = key('a').seal("secret intent", b"row 1").unwrap();
-        assert!(!sealed.contains("intent"));
-        assert_ne!(sealed, key('a').seal("secret intent", b"row 1").unwrap());
-        assert_eq!(key('a').unseal(&sealed, b"row 1").unwrap(), "secret intent");
-        assert!(key('a').unseal(&sealed, b"row 2").is_err());
-        assert!(key('b').unseal(&sealed, b"row 1").is_err());
-        assert!(key('a').unseal("plain", b"row 1").is_err());
-        for at in MARK.len()..sealed.len() {
-            let mut changed = sealed.clone().into_bytes();
-            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
-            let changed = String::from_utf8(changed).unwrap();
-            assert!(changed == sealed || key('a').unseal(&changed, b"row 1").is_err(), "{at}");
+    fn what_is_sealed_opens_in_its_place_with_its_key_only() {
+        for column in ["t.body", ""] {
+            let here = place(column, b"row 1");
+            let sealed = key('a').seal("secret intent", &here).unwrap();
+            assert!(!sealed.contains("intent"));
+            assert_ne!(sealed, key('a').seal("secret intent", &here).unwrap());
+            assert_eq!(key('a').unseal(&sealed, &here).unwrap(), "secret intent");
+            for elsewhere in [place(column, b"row 2"), place("t.state", b"row 1")] {
+                assert!(key('a').unseal(&sealed, &elsewhere).is_err());
+            }
+            assert!(key('b').unseal(&sealed, &here).is_err());
+            assert!(key('a').unseal("plain", &here).is_err());
+            for at in 0..sealed.len() {
+                let mut changed = sealed.clone().into_bytes();
+                changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+                let changed = String::from_utf8(changed).unwrap();
+                assert!(changed == sealed || key('a').unseal(&changed, &here).is_err(), "{at}");
+            }
         }
+    }
+
+    #[test]
+    fn what_is_broken_is_named() {
+        let broken = key('a').unseal("x", &place("agents.body", b"jti")).unwrap_err();
+        let expected = "`agents.body` of the row `jti` was changed, or sealed with another key";
+        assert_eq!(broken.to_string(), expected);
     }
 
     #[test]
