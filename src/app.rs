@@ -9,6 +9,7 @@ mod headers;
 mod listener;
 mod node;
 mod reload;
+mod shared;
 mod stop;
 mod tls;
 mod upstreams;
@@ -182,6 +183,7 @@ impl Parts {
                 let key = seal_key(config)?;
                 Store::sealed_sqlite(path, key).await.context("opening `storage.sqlite_path`")?
             }
+            Backend::Redis(redis) => shared::store(config, redis).await?,
         });
         let registry = Arc::new(Registry::open(store.clone()).await.context("loading agents")?);
         let limits = sessions::Settings {
