@@ -10,6 +10,7 @@ mod headers;
 mod listener;
 mod node;
 mod reload;
+mod shared;
 mod stop;
 mod tls;
 mod upstreams;
@@ -158,7 +159,6 @@ fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
     Ok(listener)
 }
 
-const MAX_STALE_SECS: u64 = 30;
 
 /// Everything that lives as long as the process.
 struct Parts {
@@ -188,10 +188,11 @@ impl Parts {
                 let key = seal_key(config)?;
                 Store::sealed_sqlite(path, key).await.context("opening `storage.sqlite_path`")?
             }
+            Backend::Redis(redis) => shared::store(config, redis).await?,
         });
         // From here on nothing that other nodes change is missed.
         let position = store.position().await.context("asking the store")?;
-        let followed = Arc::new(Followed::of(&store, MAX_STALE_SECS, now.mono));
+        let followed = Arc::new(Followed::of(&store, config.storage.max_stale_secs, now.mono));
         let registry = Arc::new(Registry::open(store.clone()).await.context("loading agents")?);
         let limits = sessions::Settings {
             max_per_agent: usize::try_from(config.sessions.max_concurrent_sessions_per_agent)?,

@@ -7,6 +7,7 @@
 mod check;
 mod env;
 mod file;
+mod redis_url;
 mod secret;
 mod sections;
 mod upstreams;
@@ -16,11 +17,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::firewall::session::RefusalStyle;
 
 pub use env::environment;
 pub use file::Origin;
+pub use redis_url::{RedisLogin, RedisServers, RedisShape};
 pub use secret::Secret;
 pub use values::{Scheme, Upstream, provider_url};
 
@@ -240,12 +243,27 @@ pub struct Storage {
     pub backend: Backend,
     /// 64 hexadecimal characters, checked.
     pub encryption_key: Option<Secret>,
+    /// For how long sessions may still be read when a shared store does not answer.
+    pub max_stale_secs: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
     Memory,
     Sqlite(PathBuf),
+    Redis(Redis),
+}
+
+/// Where the nodes of a fleet share their state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redis {
+    pub servers: RedisServers,
+    /// What every key begins with.
+    pub prefix: String,
+    /// Whom to trust with TLS instead of the system's roots.
+    pub ca_file: Option<PathBuf>,
+    /// How long an answer may take.
+    pub timeout: Duration,
 }
 
 /// Prometheus metrics.

@@ -10,6 +10,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -20,6 +21,8 @@ pub use error::StoreError;
 use fleet::Fleet;
 pub use followed::Followed;
 use memory::Memory;
+use redis::Redis;
+pub use redis::{RedisReport, RedisTrouble};
 use sqlite::Sqlite;
 pub use sqlite::{SealKey, at_rest};
 
@@ -33,6 +36,7 @@ pub(crate) mod fleet;
 mod followed;
 pub(crate) mod ledger;
 mod memory;
+mod redis;
 mod sqlite;
 
 /// Where state is kept.
@@ -42,6 +46,8 @@ pub enum Store {
     Memory(Memory),
     /// In one SQLite file.
     Sqlite(Sqlite),
+    /// Shared by the nodes of a fleet.
+    Redis(Redis),
     /// Shared by nodes of one process: the model of a shared ledger, for tests.
     #[cfg(test)]
     Fleet(Fleet),
@@ -111,12 +117,18 @@ impl Store {
         Ok(Self::Sqlite(Sqlite::open(path.to_owned(), key).await?))
     }
 
+    /// Connects to a Redis that other nodes share. `node` is this run's name: no other has it.
+    pub async fn redis(config: &config::Redis, node: &str) -> Result<Self, StoreError> {
+        Ok(Self::Redis(Redis::open(config, node.into()).await?))
+    }
+
     /// Finishes what is queued and lets go of the file. Whatever is asked afterwards fails.
     pub async fn close(&self) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.close(),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.close(),
+            Self::Redis(redis) => return redis.close().await,
             Self::Sqlite(sqlite) => return sqlite.close().await,
         }
         Ok(())
@@ -127,6 +139,7 @@ impl Store {
             Self::Memory(memory) => memory.agents(),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.agents(),
+            Self::Redis(redis) => redis.agents().await,
             Self::Sqlite(sqlite) => sqlite.agents().await,
         }
     }
@@ -136,6 +149,7 @@ impl Store {
             Self::Memory(memory) => memory.insert_agent(agent),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.insert_agent(agent),
+            Self::Redis(redis) => redis.insert_agent(agent).await,
             Self::Sqlite(sqlite) => sqlite.insert_agent(agent).await,
         }
     }
@@ -146,6 +160,7 @@ impl Store {
             Self::Memory(memory) => memory.set_trust(&levels),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.set_trust(&levels),
+            Self::Redis(redis) => redis.set_trust(&levels).await,
             Self::Sqlite(sqlite) => sqlite.set_trust(levels).await,
         }
     }
@@ -156,6 +171,7 @@ impl Store {
             Self::Memory(memory) => memory.deactivate(&agents),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.deactivate(&agents),
+            Self::Redis(redis) => redis.deactivate(&agents).await,
             Self::Sqlite(sqlite) => sqlite.deactivate(agents).await,
         }
     }
@@ -165,6 +181,7 @@ impl Store {
             Self::Memory(memory) => memory.delegations(),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.delegations(),
+            Self::Redis(redis) => redis.delegations().await,
             Self::Sqlite(sqlite) => sqlite.delegations().await,
         }
     }
@@ -179,6 +196,7 @@ impl Store {
             Self::Memory(memory) => memory.insert_delegation(delegation),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.insert_delegation(delegation, known),
+            Self::Redis(redis) => redis.insert_delegation(delegation, known).await,
             Self::Sqlite(sqlite) => sqlite.insert_delegation(delegation.clone()).await,
         }
     }
@@ -189,6 +207,7 @@ impl Store {
             Self::Memory(memory) => memory.sessions(cutoff),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.sessions(cutoff),
+            Self::Redis(redis) => redis.sessions(cutoff).await,
             Self::Sqlite(sqlite) => sqlite.sessions(cutoff).await,
         }
     }
@@ -205,6 +224,7 @@ impl Store {
             Self::Memory(memory) => memory.insert_session(order),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.insert_session(order, cap),
+            Self::Redis(redis) => redis.insert_session(order, cap).await,
             Self::Sqlite(sqlite) => sqlite.insert_session(order).await,
         }
     }
@@ -216,6 +236,7 @@ impl Store {
             Self::Memory(memory) => memory.book(booking),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.book(booking),
+            Self::Redis(redis) => redis.book(booking).await,
             Self::Sqlite(sqlite) => sqlite.book(booking).await,
         }
     }
@@ -230,6 +251,7 @@ impl Store {
             Self::Memory(memory) => memory.close_sessions(&closings, at),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.close_sessions(&closings, at),
+            Self::Redis(redis) => redis.close_sessions(&closings, at).await,
             Self::Sqlite(sqlite) => sqlite.close_sessions(closings, at).await,
         }
     }
@@ -240,6 +262,7 @@ impl Store {
             Self::Memory(memory) => memory.settle(settlements),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.settle(settlements),
+            Self::Redis(redis) => redis.settle(&settlements).await,
             Self::Sqlite(sqlite) => sqlite.settle(settlements).await,
         }
     }
@@ -249,6 +272,7 @@ impl Store {
             Self::Memory(memory) => memory.forget_sessions(&ids),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.forget_sessions(&ids),
+            Self::Redis(redis) => redis.forget_sessions(&ids).await,
             Self::Sqlite(sqlite) => sqlite.forget_sessions(ids).await,
         }
     }
@@ -259,6 +283,7 @@ impl Store {
             Self::Memory(memory) => memory.forget_ended(cutoff, limit),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.forget_ended(cutoff, limit),
+            Self::Redis(redis) => redis.forget_ended(cutoff, limit).await,
             Self::Sqlite(sqlite) => sqlite.forget_ended(cutoff, limit).await,
         }
     }
@@ -269,6 +294,7 @@ impl Store {
             Self::Memory(memory) => memory.revoked_tokens(),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.revoked_tokens(),
+            Self::Redis(redis) => redis.revoked_tokens().await,
             Self::Sqlite(sqlite) => sqlite.revoked_tokens().await,
         }
     }
@@ -284,6 +310,7 @@ impl Store {
             Self::Memory(memory) => memory.revoke_token(token_id, until, now),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.revoke_token(token_id, until, now),
+            Self::Redis(redis) => redis.revoke_token(token_id, until, now).await,
             Self::Sqlite(sqlite) => sqlite.revoke_token(token_id.to_owned(), until, now).await,
         }
     }
@@ -292,6 +319,7 @@ impl Store {
     pub fn is_shared(&self) -> bool {
         match self {
             Self::Memory(_) | Self::Sqlite(_) => false,
+            Self::Redis(_) => true,
             #[cfg(test)]
             Self::Fleet(_) => true,
         }
@@ -301,7 +329,7 @@ impl Store {
     pub fn outlives_the_process(&self) -> bool {
         match self {
             Self::Memory(_) => false,
-            Self::Sqlite(_) => true,
+            Self::Sqlite(_) | Self::Redis(_) => true,
             #[cfg(test)]
             Self::Fleet(_) => true,
         }
@@ -313,6 +341,7 @@ impl Store {
             Self::Memory(_) | Self::Sqlite(_) => Ok(None),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.session(id),
+            Self::Redis(redis) => redis.session(id).await,
         }
     }
 
@@ -322,6 +351,7 @@ impl Store {
             Self::Memory(_) | Self::Sqlite(_) => Ok(Position(0)),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.position(),
+            Self::Redis(redis) => redis.position().await,
         }
     }
 
@@ -332,6 +362,7 @@ impl Store {
             Self::Memory(_) | Self::Sqlite(_) => std::future::pending().await,
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.changes(after).await,
+            Self::Redis(redis) => redis.changes(after).await,
         }
     }
 
@@ -341,6 +372,7 @@ impl Store {
             Self::Memory(_) | Self::Sqlite(_) => Ok(()),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.tell_flags(agent, flags),
+            Self::Redis(redis) => redis.tell_flags(agent, flags).await,
         }
     }
 
@@ -351,6 +383,7 @@ impl Store {
             Self::Memory(memory) => memory.refuse_writes(refuse),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.refuse_writes(refuse),
+            Self::Redis(redis) => redis.refuse_writes(refuse),
             Self::Sqlite(sqlite) => sqlite.refuse_writes(refuse).await,
         }
     }

@@ -13,8 +13,9 @@ use super::print::Out;
 use super::{Env, Exit, Failure};
 use crate::app::{Templates, load_secrets};
 use crate::clock::Clock;
-use crate::config::{Audit, Backend, Config, Policy, Upstream};
+use crate::config::{self, Audit, Backend, Config, Policy, Upstream};
 use crate::rulebook::policies_at;
+use crate::store::RedisReport;
 
 const UPSTREAM_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -89,7 +90,7 @@ async fn examine(path: &Path, config: &Config) -> Vec<Finding> {
         policies(&config.policy),
         audit(&config.audit),
         credentials(config),
-        storage(&config.storage.backend),
+        storage(&config.storage.backend).await,
         port("proxy port", config.proxy.listen),
         port("admin port", config.admin.listen),
     ];
@@ -178,13 +179,14 @@ fn credentials(config: &Config) -> Finding {
     }
 }
 
-fn storage(backend: &Backend) -> Finding {
+async fn storage(backend: &Backend) -> Finding {
     const WHAT: &str = "storage";
     let path = match backend {
         Backend::Memory => {
             let text = "memory: agents and sessions are gone after a restart";
             return found(Health::Warn, WHAT, text);
         }
+        Backend::Redis(redis) => return shared(redis).await,
         Backend::Sqlite(path) => path,
     };
     let shown = path.display();
@@ -203,6 +205,36 @@ fn storage(backend: &Backend) -> Finding {
             found(Health::Warn, WHAT, format!("{shown} is in use by another process"))
         }
         Err(error) => found(Health::Fail, WHAT, format!("{shown} cannot be opened: {error}")),
+    }
+}
+
+/// Connects as `serve` would, and looks whether what is spent stays spent.
+async fn shared(redis: &config::Redis) -> Finding {
+    const WHAT: &str = "storage";
+    let servers = &redis.servers;
+    match RedisReport::of(redis).await {
+        Err(error) => found(Health::Fail, WHAT, format!("{servers}: {error}")),
+        Ok(RedisReport { evicts_nothing: false, .. }) => {
+            let text =
+                "can be used, but does not say its `maxmemory-policy`; it must be `noeviction`";
+            found(Health::Warn, WHAT, format!("{servers} {text}"))
+        }
+        Ok(RedisReport { durable: Some(false), .. }) => {
+            let text =
+                "can be used, but keeps nothing over its own restart: set `appendonly yes` there";
+            found(Health::Warn, WHAT, format!("{servers} {text}"))
+        }
+        Ok(RedisReport { durable: None, .. }) => {
+            let text = "can be used, but does not say whether it has `appendonly yes`";
+            found(Health::Warn, WHAT, format!("{servers} {text}"))
+        }
+        Ok(RedisReport { durable: Some(true), fsync, .. }) => {
+            let kept = fsync.map_or_else(
+                || "it does not say how often (`appendfsync`)".to_owned(),
+                |often| format!("`appendfsync {often}`"),
+            );
+            found(Health::Ok, WHAT, format!("{servers} can be used and writes to its disk: {kept}"))
+        }
     }
 }
 

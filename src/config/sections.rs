@@ -2,16 +2,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::check::{Section, unknown};
 use super::file::{Origin, Table};
+use super::redis_url;
 use super::upstreams;
 use super::values;
 use super::{
     Admin, Audit, Backend, Config, ConfigError, CredentialProvider, Credentials,
     DEFAULT_CREDENTIAL_PREFIX, Durability, Introspection, Issuer, KnownKeys, MAX_CALL_BUDGET,
-    MAX_TIME_LIMIT_SECS, MAX_TOKEN_EXPIRY_SECS, Metrics, Oauth, Policy, Proxy, Secret, Sessions,
-    Storage, Tls, UnknownIntent, Upstream,
+    MAX_TIME_LIMIT_SECS, MAX_TOKEN_EXPIRY_SECS, Metrics, Oauth, Policy, Proxy, Redis, Secret,
+    Sessions, Storage, Tls, UnknownIntent, Upstream,
 };
 use crate::firewall::session::RefusalStyle;
 
@@ -403,8 +405,12 @@ fn storage(mut s: Section<'_>) -> Read<Storage> {
     ];
     let kind = s.one_of("backend", StorageKind::Memory, &kinds);
     let sqlite_path = s.text_or("sqlite_path", "arbiter.db");
-    // Read so that a file that carries it stays valid; it may hold a password.
-    drop(s.secret("redis_url"));
+    let max_stale_secs = s.number("max_stale_secs", 30, 0..=DAY_SECS);
+    let servers = s.parsed("redis_url", redis_url::read);
+    let given_url = s.origin("redis_url").is_some();
+    let prefix = s.parsed("redis_prefix", redis_url::prefix);
+    let ca_file: Option<PathBuf> = s.text("redis_ca_file").map(PathBuf::from);
+    let timeout_ms = s.number("redis_timeout_ms", 1_000, 50..=10_000);
     let encryption_key = s.parsed("encryption_key", |text| {
         if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
             Ok(Secret::new(text.to_owned()))
@@ -418,12 +424,26 @@ fn storage(mut s: Section<'_>) -> Read<Storage> {
         StorageKind::Memory => Backend::Memory,
         StorageKind::Sqlite => Backend::Sqlite(sqlite_path.into()),
         StorageKind::Redis => {
-            let problem = "`redis` is not available in this build; use `sqlite` or `memory`";
-            s.problem("backend", None, problem);
-            Backend::Memory
+            if let Some(servers) = servers {
+                if ca_file.is_some() && !servers.tls {
+                    let problem = "is given, but `storage.redis_url` does not use TLS: `rediss://`";
+                    s.problem("redis_ca_file", None, problem);
+                }
+                let prefix = prefix.unwrap_or_else(|| "arbiter".to_owned());
+                let timeout = Duration::from_millis(timeout_ms);
+                Backend::Redis(Redis { servers, prefix, ca_file, timeout })
+            } else {
+                // A value that cannot be read has been told already.
+                if !given_url {
+                    let problem = "is missing; set the environment variable \
+                                   ARBITER_STORAGE__REDIS_URL to a URL such as `redis://host:6379`";
+                    s.problem("redis_url", None, problem);
+                }
+                Backend::Memory
+            }
         }
     };
-    (Storage { backend, encryption_key }, s.finish())
+    (Storage { backend, encryption_key, max_stale_secs }, s.finish())
 }
 
 fn metrics(mut s: Section<'_>) -> Read<Metrics> {

@@ -178,7 +178,7 @@ fn no_message_and_no_debug_output_quotes_a_secret() {
         format!("[[oauth.issuers]]\nclient_secret = [\"{hidden}\"]"),
         format!("[admin]\napi_key = \"{hidden}"),
         format!("[proxy]\nupstream_url = \"http://u:{hidden}@host\""),
-        format!("[storage]\nbackend = \"redis\"\nredis_url = \"redis://:{hidden}@h\""),
+        format!("[storage]\nbackend = \"redis\"\nredis_url = \"redis://:{hidden}@h#\""),
         format!("[proxy.upstream_headers]\nx = \"${{{hidden}}}\""),
     ] {
         assert!(!bad(&text, &[]).contains(hidden), "{text}");
@@ -233,7 +233,12 @@ fn bad_values_name_key_line_and_remedy() {
     says("[credentials]\nprovider = \"file\"", &["credentials.file_path"]);
     says("[credentials]\nprovider = \"command\"", &["credentials.command"]);
     says("[credentials]\nprovider = \"vault\"", &["`file`, `env`, `command`"]);
-    says("[storage]\nbackend = \"redis\"", &["not available in this build"]);
+    says("[storage]\nbackend = \"redis\"", &["redis_url", "ARBITER_STORAGE__REDIS_URL"]);
+    let redis = "[storage]\nbackend = \"redis\"\nredis_url = ";
+    says(&format!("{redis}\"http://h\""), &["line 3", "redis_url", "`redis://"]);
+    says(&format!("{redis}\"redis://h\"\nredis_prefix = \"{{a}}\""), &["redis_prefix", "`A`-`Z`"]);
+    says(&format!("{redis}\"redis://h\"\nredis_ca_file = \"ca.pem\""), &["`rediss://`"]);
+    says(&format!("{redis}\"redis://h\"\nredis_timeout_ms = 5"), &["50 to 10000"]);
     says("[metrics]\nrequire_auth = 1", &["true or false"]);
     says("[admin]\ntoken_expiry_secs = 86401", &["1 to 86400"]);
     says("[admin]\nlisten_addr = \"0.0.0.0\"\nlisten_port = 8080", &["same address and port"]);

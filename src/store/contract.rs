@@ -2,14 +2,22 @@
 
 use tempfile::TempDir;
 
+use super::redis::tests::Server;
 use super::*;
+use crate::clock::Clock;
 use crate::firewall::session::{IntentTier, Sensitivity};
+
+mod shared;
 
 /// One backend, and where it keeps its state between one opening and the next.
 pub(crate) enum Rig {
     Memory(Arc<Store>),
     Sqlite(TempDir),
     Sealed(TempDir),
+    /// Each opening is another node.
+    Fleet(Fleet),
+    /// Likewise.
+    Redis(Server),
 }
 
 fn key() -> Option<SealKey> {
@@ -29,15 +37,41 @@ impl Rig {
                 let path = folder.path().join("store.db");
                 Arc::new(Store::sealed_sqlite(&path, key()).await.unwrap())
             }
+            Self::Fleet(fleet) => Arc::new(fleet.beside(&SessionId::random().to_string()).into()),
+            Self::Redis(server) => {
+                let node = SessionId::random().to_string();
+                Arc::new(server.node(&node, clock()).await)
+            }
         }
     }
 }
 
-/// Runs a test over every backend.
+/// Time as the orders of this suite have it: when they were given.
+fn clock() -> Clock {
+    Clock::manual(Timestamp(1_000_000_000))
+}
+
+/// Runs a test over every backend that serves one node.
 pub(crate) async fn on_each_backend(test: impl AsyncFn(Rig)) {
     test(Rig::Memory(Arc::new(Store::memory()))).await;
     test(Rig::Sqlite(tempfile::tempdir().unwrap())).await;
     test(Rig::Sealed(tempfile::tempdir().unwrap())).await;
+}
+
+/// And over those that nodes share.
+pub(crate) async fn on_all_backends(test: impl AsyncFn(Rig)) {
+    on_each_backend(&test).await;
+    test(Rig::Fleet(Fleet::new("first", clock()))).await;
+    test(Rig::Redis(Server::start().await)).await;
+}
+
+/// Opens a session of an agent that is registered for it.
+async fn opened(store: &Store, call_budget: u64) -> Arc<WorkOrder> {
+    let agent = agent(TrustLevel::Basic);
+    store.insert_agent(&agent).await.unwrap();
+    let order = Arc::new(order(agent.id, call_budget));
+    assert_eq!(store.insert_session(&order, CAP).await.unwrap(), Opened::Yes);
+    order
 }
 
 pub(crate) fn order(agent: AgentId, call_budget: u64) -> WorkOrder {
@@ -86,7 +120,7 @@ const LONG_AGO: Timestamp = Timestamp(0);
 
 #[tokio::test]
 async fn agents_and_delegations_survive() {
-    on_each_backend(async |rig| {
+    on_all_backends(async |rig| {
         let store = rig.open().await;
         let (first, second) = (agent(TrustLevel::Trusted), agent(TrustLevel::Basic));
         store.insert_agent(&first).await.unwrap();
@@ -116,10 +150,9 @@ async fn agents_and_delegations_survive() {
 
 #[tokio::test]
 async fn sessions_survive_as_they_are() {
-    on_each_backend(async |rig| {
+    on_all_backends(async |rig| {
         let store = rig.open().await;
-        let order = Arc::new(order(AgentId::random(), 100));
-        store.insert_session(&order, CAP).await.unwrap();
+        let order = opened(&store, 100).await;
         store.book(calls(order.id, 30)).await.unwrap();
         drop(store);
 
@@ -134,10 +167,9 @@ async fn sessions_survive_as_they_are() {
 
 #[tokio::test]
 async fn a_booking_ends_where_the_budget_ends() {
-    on_each_backend(async |rig| {
+    on_all_backends(async |rig| {
         let store = rig.open().await;
-        let order = Arc::new(order(AgentId::random(), 10));
-        store.insert_session(&order, CAP).await.unwrap();
+        let order = opened(&store, 10).await;
         let book = async |count| store.book(calls(order.id, count)).await.unwrap();
         assert_eq!(book(4).await, Booked::alone(4, 4));
         assert_eq!(book(7).await, Booked::alone(0, 4));
@@ -151,10 +183,9 @@ async fn a_booking_ends_where_the_budget_ends() {
 
 #[tokio::test]
 async fn what_is_granted_beyond_the_need_shrinks_with_what_remains() {
-    on_each_backend(async |rig| {
+    on_all_backends(async |rig| {
         let store = rig.open().await;
-        let order = Arc::new(order(AgentId::random(), 100));
-        store.insert_session(&order, CAP).await.unwrap();
+        let order = opened(&store, 100).await;
         let mut granted = Vec::new();
         while granted.iter().sum::<u64>() < 100 {
             let booking = Booking { most: 10, ..calls(order.id, 1) };
@@ -168,10 +199,9 @@ async fn what_is_granted_beyond_the_need_shrinks_with_what_remains() {
 
 #[tokio::test]
 async fn bookings_at_the_same_time_add_up_to_the_budget() {
-    on_each_backend(async |rig| {
+    on_all_backends(async |rig| {
         let store = rig.open().await;
-        let order = Arc::new(order(AgentId::random(), 240));
-        store.insert_session(&order, CAP).await.unwrap();
+        let order = opened(&store, 252).await;
         let bookings: Vec<_> = (0..100)
             .map(|_| {
                 let (store, id) = (Arc::clone(&store), order.id);
@@ -182,7 +212,7 @@ async fn bookings_at_the_same_time_add_up_to_the_budget() {
         for booking in bookings {
             granted += booking.await.unwrap();
         }
-        assert_eq!(granted, 240);
+        assert_eq!(granted, 252);
     })
     .await;
 }
@@ -191,8 +221,7 @@ async fn bookings_at_the_same_time_add_up_to_the_budget() {
 async fn settling_keeps_the_calls_until_the_next_booking() {
     on_each_backend(async |rig| {
         let store = rig.open().await;
-        let order = Arc::new(order(AgentId::random(), 100));
-        store.insert_session(&order, CAP).await.unwrap();
+        let order = opened(&store, 100).await;
         store.book(calls(order.id, 20)).await.unwrap();
         let recent = vec![
             RecentCalls { at: Timestamp(-3), count: 2 },
@@ -218,10 +247,9 @@ async fn settling_keeps_the_calls_until_the_next_booking() {
 
 #[tokio::test]
 async fn closing_takes_back_once() {
-    on_each_backend(async |rig| {
+    on_all_backends(async |rig| {
         let store = rig.open().await;
-        let order = Arc::new(order(AgentId::random(), 100));
-        store.insert_session(&order, CAP).await.unwrap();
+        let order = opened(&store, 100).await;
         store.book(calls(order.id, 20)).await.unwrap();
         let closing = Closing { id: order.id, unused: 15 };
         store.close_sessions(vec![closing], Timestamp(2_000_000_000)).await.unwrap();
@@ -235,11 +263,11 @@ async fn closing_takes_back_once() {
 
 #[tokio::test]
 async fn ended_sessions_are_forgotten_a_few_at_a_time() {
-    on_each_backend(async |rig| {
+    on_all_backends(async |rig| {
         let store = rig.open().await;
-        let orders: Vec<_> = (0..10).map(|_| Arc::new(order(AgentId::random(), 1))).collect();
-        for order in &orders {
-            store.insert_session(order, CAP).await.unwrap();
+        let mut orders = Vec::new();
+        for _ in 0..10 {
+            orders.push(opened(&store, 1).await);
         }
         let end = orders[0].expires_at;
         let early = Timestamp(end.0 - 10);
@@ -259,7 +287,7 @@ async fn ended_sessions_are_forgotten_a_few_at_a_time() {
 
 #[tokio::test]
 async fn revoked_tokens_are_remembered_as_long_as_they_matter() {
-    on_each_backend(async |rig| {
+    on_all_backends(async |rig| {
         let store = rig.open().await;
         store.revoke_token("old", Timestamp(10), Timestamp(0)).await.unwrap();
         store.revoke_token("new", Timestamp(30), Timestamp(0)).await.unwrap();
@@ -274,7 +302,7 @@ async fn revoked_tokens_are_remembered_as_long_as_they_matter() {
 
 #[tokio::test]
 async fn a_budget_that_no_store_can_hold_is_refused() {
-    on_each_backend(async |rig| {
+    on_all_backends(async |rig| {
         let store = rig.open().await;
         let order = Arc::new(order(AgentId::random(), u64::MAX));
         let refused = store.insert_session(&order, CAP).await.unwrap_err();
@@ -285,7 +313,7 @@ async fn a_budget_that_no_store_can_hold_is_refused() {
 
 #[tokio::test]
 async fn a_closed_store_refuses_everything() {
-    on_each_backend(async |rig| {
+    on_all_backends(async |rig| {
         let store = rig.open().await;
         store.close().await.unwrap();
         store.close().await.unwrap();
@@ -298,15 +326,14 @@ async fn a_closed_store_refuses_everything() {
 
 #[tokio::test]
 async fn a_write_that_fails_changes_nothing_and_the_next_one_works() {
-    on_each_backend(async |rig| {
+    on_all_backends(async |rig| {
         let store = rig.open().await;
-        let order = Arc::new(order(AgentId::random(), 10));
-        store.insert_session(&order, CAP).await.unwrap();
+        let order = opened(&store, 10).await;
         store.refuse_writes(true).await;
         assert!(store.book(calls(order.id, 5)).await.is_err());
         assert!(store.insert_agent(&agent(TrustLevel::Basic)).await.is_err());
         store.refuse_writes(false).await;
-        assert_eq!(store.agents().await.unwrap(), []);
+        assert_eq!(store.agents().await.unwrap().len(), 1);
         assert_eq!(store.book(calls(order.id, 5)).await.unwrap().total, 5);
     })
     .await;

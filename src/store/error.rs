@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::redis::RedisTrouble;
+
 /// The store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -45,6 +47,8 @@ pub enum StoreError {
     /// Shared by every write of the transaction.
     #[error("the store could not commit")]
     Commit(#[source] Arc<rusqlite::Error>),
+    #[error(transparent)]
+    Redis(#[from] RedisTrouble),
     #[error("the store holds a damaged {what}")]
     Damaged {
         what: &'static str,

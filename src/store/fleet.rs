@@ -113,7 +113,9 @@ impl Fleet {
         self.shared.changed.notify_waiters();
     }
 
-    pub(super) fn close(&self) {}
+    pub(super) fn close(&self) {
+        self.cut_off(true);
+    }
 
     pub(super) fn agents(&self) -> Result<Vec<Arc<Agent>>, StoreError> {
         let _ledger = self.through()?;

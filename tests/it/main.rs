@@ -15,12 +15,14 @@ mod chain;
 mod golden;
 mod harness;
 mod raw;
+mod redis;
 
 mod audit_log;
 mod bad_tokens;
 mod bodies;
 mod credentials;
 mod delegation;
+mod fleet;
 mod house;
 mod identity;
 mod issuer;

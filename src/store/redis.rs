@@ -1,0 +1,476 @@
+//! The store that the nodes of a fleet share: Redis from 6.2 on, or Valkey.
+//!
+//! Every write is one script that runs on the server, whole and alone (`redis/*.lua`); `ledger::account`
+//! is what the scripts are held against. All keys begin with `{prefix}:`, whose braces keep them on one
+//! node of a cluster. Permits and sessions are measured by the server's clock, so the nodes' clocks
+//! need not agree. Numbers in scripts are doubles, so a budget ends at 2^53.
+//!
+//! | key, behind the prefix | what |
+//! |---|---|
+//! | `agents`, `trust`, `inactive` | hash by id, hash by id, set |
+//! | `delegations` | hash by id |
+//! | `s:<session>` | order, budget, booked calls, end; gone an hour after the session's end |
+//! | `h:<session>`, `p:<session>` | who holds how many calls; permits of its rate limit |
+//! | `a:<agent>`, `ends` | active sessions of an agent, all sessions: by their end |
+//! | `revoked` | revoked tokens by the time until which they matter |
+//! | `changes`, `sequence` | what the nodes tell each other |
+//! | `node:<node>` | there while the node runs |
+//! | `wanted:<session>` | the others were asked just now to give back |
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redis::{FromRedisValue, Script, ScriptInvocation, cmd, pipe};
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{
+    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Position, RateBooked, RateUse,
+    Settlement, StoreError, StoredSession,
+};
+use crate::config;
+use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::session::{SessionId, WorkOrder};
+use crate::firewall::time::Timestamp;
+use feed::Feed;
+use link::Link;
+use wire::{AgentText, DelegationText};
+
+mod about;
+mod dial;
+mod feed;
+mod link;
+mod scripts;
+#[cfg(test)]
+pub(super) mod tests;
+mod trouble;
+mod wire;
+
+pub use about::RedisReport;
+pub use trouble::RedisTrouble;
+
+/// The largest whole number up to which a double has them all.
+const LARGEST: u64 = 1 << 53;
+/// Rows read at once, and sessions changed by one run of a script, so that the server is never long
+/// busy with one of them.
+const PAGE: usize = 500;
+
+#[derive(Debug)]
+pub struct Redis {
+    node: NodeName,
+    /// What every key begins with.
+    base: String,
+    link: Link,
+    feed: Feed,
+    closed: AtomicBool,
+    #[cfg(test)]
+    test: tests::Switches,
+}
+
+impl Redis {
+    /// Connects, and makes sure that the server keeps what it is told.
+    pub(super) async fn open(config: &config::Redis, node: NodeName) -> Result<Self, StoreError> {
+        let redis = Self::new(config, node);
+        let report = redis.examine(true).await?;
+        if report.durable == Some(false) {
+            warn!("Redis keeps nothing over its own restart: set `appendonly yes` there");
+        }
+        if !report.evicts_nothing {
+            warn!(
+                "Redis does not say whether it evicts: its `maxmemory-policy` must be `noeviction`"
+            );
+        }
+        Ok(redis)
+    }
+
+    fn new(config: &config::Redis, node: NodeName) -> Self {
+        let config = Arc::new(config.clone());
+        Self {
+            node,
+            base: format!("{{{}}}:", config.prefix),
+            link: Link::new(Arc::clone(&config), config.timeout),
+            feed: Feed::new(Link::new(Arc::clone(&config), config.timeout + feed::WAIT)),
+            closed: AtomicBool::new(false),
+            #[cfg(test)]
+            test: tests::Switches::default(),
+        }
+    }
+
+    /// Takes its leave: the others see that this node gives nothing back any more.
+    pub(super) async fn close(&self) -> Result<(), StoreError> {
+        if !self.closed.swap(true, Ordering::SeqCst) {
+            let mut leave = cmd("DEL");
+            let left = self.link.command::<()>(leave.arg(self.key("node:") + &self.node)).await;
+            self.link.hang_up();
+            self.feed.hang_up();
+            left?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn agents(&self) -> Result<Vec<Arc<Agent>>, StoreError> {
+        let mut agents = HashMap::new();
+        let mut cursor = 0;
+        loop {
+            let (next, page) = self.scan("HSCAN", "agents", cursor).await?;
+            let ids: Vec<&String> = page.iter().map(|(id, _)| id).collect();
+            if !ids.is_empty() {
+                let mut ask = pipe();
+                ask.cmd("HMGET").arg(self.key("trust")).arg(&ids);
+                ask.cmd("SMISMEMBER").arg(self.key("inactive")).arg(&ids);
+                let (trust, inactive): (Vec<Option<String>>, Vec<bool>) =
+                    self.link.pipeline(&ask).await?;
+                for ((row, trust), inactive) in page.iter().zip(trust).zip(inactive) {
+                    let mut agent: Agent = wire::read::<AgentText>("agent", &row.1)?.into();
+                    let trust = trust.unwrap_or_default().parse();
+                    agent.trust = trust.map_err(|error: &str| wire::damaged("agent", error))?;
+                    agent.active = !inactive;
+                    agents.insert(agent.id, Arc::new(agent));
+                }
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(agents.into_values().collect());
+            }
+        }
+    }
+
+    pub(super) async fn insert_agent(&self, agent: &Arc<Agent>) -> Result<(), StoreError> {
+        let mut script = self.write(&scripts::INSERT_AGENT)?;
+        script.arg(agent.id.to_string()).arg(wire::write("agent", &AgentText::from(&**agent))?);
+        script.arg(agent.trust.as_str()).arg(u8::from(agent.active));
+        script.arg(wire::change(&Change::Registered(Arc::clone(agent)))?);
+        self.run(&script).await
+    }
+
+    pub(super) async fn set_trust(
+        &self,
+        levels: &[(AgentId, TrustLevel)],
+    ) -> Result<(), StoreError> {
+        let mut script = self.write(&scripts::SET_TRUST)?;
+        for &(id, level) in levels {
+            script.arg(id.to_string()).arg(level.as_str());
+            script.arg(wire::change(&Change::Trust(id, level))?);
+        }
+        self.run(&script).await
+    }
+
+    pub(super) async fn deactivate(&self, agents: &[AgentId]) -> Result<(), StoreError> {
+        let mut script = self.write(&scripts::DEACTIVATE)?;
+        for &id in agents {
+            script.arg(id.to_string()).arg(wire::change(&Change::Deactivated(id))?);
+        }
+        self.run(&script).await
+    }
+
+    pub(super) async fn delegations(&self) -> Result<Vec<Delegation>, StoreError> {
+        let mut delegations = HashMap::new();
+        let mut cursor = 0;
+        loop {
+            let (next, page) = self.scan("HSCAN", "delegations", cursor).await?;
+            for (_, text) in &page {
+                let delegation: Delegation =
+                    wire::read::<DelegationText>("delegation", text)?.into();
+                delegations.insert(delegation.id, delegation);
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(delegations.into_values().collect());
+            }
+        }
+    }
+
+    pub(super) async fn insert_delegation(
+        &self,
+        delegation: &Delegation,
+        known: usize,
+    ) -> Result<(), StoreError> {
+        let mut script = self.write(&scripts::INSERT_DELEGATION)?;
+        script.arg(delegation.id.to_string());
+        script.arg(wire::write("delegation", &DelegationText::from(delegation))?).arg(known);
+        script.arg(wire::change(&Change::Delegation(delegation.clone()))?);
+        match self.run(&script).await? {
+            0 => Ok(()),
+            1 => Err(StoreError::Overtaken),
+            _ => Err(RedisTrouble::Unexpected.into()),
+        }
+    }
+
+    pub(super) async fn sessions(
+        &self,
+        cutoff: Timestamp,
+    ) -> Result<Vec<StoredSession>, StoreError> {
+        let mut sessions = HashMap::new();
+        let mut cursor = 0;
+        loop {
+            let (next, page) = self.scan("ZSCAN", "ends", cursor).await?;
+            let mut ids = Vec::with_capacity(page.len());
+            for (id, end) in page {
+                if wire::score("session", &end)? > cutoff.0 {
+                    let id = SessionId::parse(&id);
+                    ids.push(id.ok_or_else(|| wire::damaged("session", "its id is none"))?);
+                }
+            }
+            for ids in ids.chunks(PAGE) {
+                let found = self.rows(ids).await?;
+                sessions.extend(found.into_iter().map(|found| (found.order.id, found)));
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(sessions.into_values().collect());
+            }
+        }
+    }
+
+    pub(super) async fn session(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+        Ok(self.rows(&[id]).await?.pop())
+    }
+
+    /// The sessions among these that are there.
+    async fn rows(&self, ids: &[SessionId]) -> Result<Vec<StoredSession>, StoreError> {
+        type Row = (Option<String>, Option<u64>, Option<i64>);
+        self.open_for_asking()?;
+        let mut ask = pipe();
+        for id in ids {
+            ask.cmd("HMGET").arg(self.key(&format!("s:{id}")));
+            ask.arg("order").arg("booked").arg("closed_at");
+        }
+        let rows: Vec<Row> = self.link.pipeline(&ask).await?;
+        let mut sessions = Vec::with_capacity(rows.len());
+        for ((order, booked, closed_at), id) in rows.into_iter().zip(ids) {
+            let Some(order) = order else { continue };
+            let order: WorkOrder = wire::read("session", &order)?;
+            if order.id != *id {
+                return Err(wire::damaged("session", "a key and its order disagree"));
+            }
+            let booked = booked.ok_or_else(|| wire::damaged("session", "nothing is booked"))?;
+            sessions.push(StoredSession {
+                order: Arc::new(order),
+                booked,
+                closed_at: closed_at.map(Timestamp),
+                // What was called of late is in the permits.
+                recent: None,
+            });
+        }
+        Ok(sessions)
+    }
+
+    pub(super) async fn insert_session(
+        &self,
+        order: &Arc<WorkOrder>,
+        cap: usize,
+    ) -> Result<Opened, StoreError> {
+        if order.call_budget > LARGEST {
+            return Err(StoreError::TooLarge { what: "the call budget" });
+        }
+        if order.expires_at.0.unsigned_abs() > LARGEST {
+            return Err(StoreError::TooLarge { what: "the session's end" });
+        }
+        let mut script = self.write(&scripts::OPEN_SESSION)?;
+        script.arg(order.id.to_string()).arg(order.agent.to_string()).arg(cap);
+        script.arg(order.call_budget).arg(order.expires_at.0);
+        script.arg(wire::write("session", order)?);
+        script.arg(wire::change(&Change::SessionOpened(Arc::clone(order)))?);
+        match self.run(&script).await? {
+            0 => Ok(Opened::Yes),
+            1 => Ok(Opened::TooMany),
+            2 => Ok(Opened::NoAgent),
+            _ => Err(RedisTrouble::Unexpected.into()),
+        }
+    }
+
+    pub(super) async fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
+        let mut script = self.write(&scripts::BOOK)?;
+        script.arg(booking.id.to_string()).arg(wire::change(&Change::Wanted(booking.id))?);
+        script.arg(booking.least.min(LARGEST)).arg(booking.most.min(LARGEST));
+        script.arg(booking.unused.min(LARGEST));
+        if let Some(rate) = booking.rate {
+            script.arg(rate.limit).arg(rate.window_us.min(LARGEST)).arg(rate.least.min(LARGEST));
+            rate_use(&mut script, rate.before);
+        }
+        let answer: Vec<i64> = self.run(&script).await?;
+        if answer == [-1] {
+            return Err(StoreError::Missing(booking.id.0));
+        }
+        let mut answer = answer.into_iter().map(u64::try_from);
+        let mut next =
+            || answer.next().and_then(Result::ok).ok_or(StoreError::from(RedisTrouble::Unexpected));
+        let mut booked = Booked {
+            granted: next()?,
+            total: next()?,
+            elsewhere: next()?,
+            closed: next()? == 1,
+            rate: None,
+        };
+        if next()? == 1 {
+            let (lease, granted) = (next()?, next()?);
+            let (good_for_us, wait_us) = (next()?, next()?);
+            booked.rate = Some(RateBooked { lease, granted, good_for_us, wait_us });
+        }
+        Ok(booked)
+    }
+
+    pub(super) async fn close_sessions(
+        &self,
+        closings: &[Closing],
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        for closings in closings.chunks(PAGE) {
+            let mut script = self.write(&scripts::CLOSE_SESSIONS)?;
+            script.arg(at.0);
+            for &Closing { id, unused } in closings {
+                script.arg(id.to_string()).arg(unused.min(LARGEST));
+                script.arg(wire::change(&Change::SessionClosed { id, at })?);
+            }
+            self.run::<()>(&script).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn settle(&self, settlements: &[Settlement]) -> Result<(), StoreError> {
+        for settlements in settlements.chunks(PAGE) {
+            let mut script = self.write(&scripts::SETTLE)?;
+            for settlement in settlements {
+                script.arg(settlement.id.to_string()).arg(settlement.unused.min(LARGEST));
+                rate_use(&mut script, settlement.rate);
+            }
+            self.run::<()>(&script).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn forget_sessions(&self, ids: &[SessionId]) -> Result<(), StoreError> {
+        for ids in ids.chunks(PAGE) {
+            let mut script = self.write(&scripts::FORGET)?;
+            for id in ids {
+                script.arg(id.to_string());
+            }
+            self.run::<()>(&script).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn forget_ended(
+        &self,
+        cutoff: Timestamp,
+        limit: u32,
+    ) -> Result<usize, StoreError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut forgotten = 0;
+        while forgotten < limit {
+            let part = PAGE.min(limit - forgotten);
+            let mut script = self.write(&scripts::FORGET_ENDED)?;
+            let done: usize = self.run(script.arg(cutoff.0).arg(part)).await?;
+            forgotten += done;
+            if done < part {
+                break;
+            }
+        }
+        Ok(forgotten)
+    }
+
+    pub(super) async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        let mut revoked = HashMap::new();
+        let mut cursor = 0;
+        loop {
+            let (next, page) = self.scan("ZSCAN", "revoked", cursor).await?;
+            for (token_id, until) in page {
+                revoked.insert(token_id, Timestamp(wire::score("revoked token", &until)?));
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(revoked.into_iter().collect());
+            }
+        }
+    }
+
+    pub(super) async fn revoke_token(
+        &self,
+        token_id: &str,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        // Remembered until the year 2255 at most.
+        let largest = i64::try_from(LARGEST).unwrap_or(i64::MAX);
+        let mut script = self.write(&scripts::REVOKE_TOKEN)?;
+        script.arg(token_id).arg(until.0.min(largest)).arg(now.0);
+        let change = Change::TokenRevoked { token_id: token_id.to_owned(), until };
+        self.run(script.arg(wire::change(&change)?)).await
+    }
+
+    pub(super) async fn tell_flags(&self, agent: AgentId, flags: u32) -> Result<(), StoreError> {
+        let mut script = self.write(&scripts::TELL)?;
+        self.run(script.arg(wire::change(&Change::Flagged { agent, flags })?)).await
+    }
+
+    pub(super) async fn position(&self) -> Result<Position, StoreError> {
+        self.open_for_asking()?;
+        self.feed.position(self).await
+    }
+
+    pub(super) async fn changes(&self, after: Position) -> Result<Changes, StoreError> {
+        self.open_for_asking()?;
+        self.feed.changes(self, after).await
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.base)
+    }
+
+    /// One page of a hash or a sorted set, and where the next one begins. What is there all the while
+    /// is seen, perhaps twice.
+    async fn scan(
+        &self,
+        command: &str,
+        name: &str,
+        cursor: u64,
+    ) -> Result<(u64, Vec<(String, String)>), StoreError> {
+        self.open_for_asking()?;
+        let mut scan = cmd(command);
+        scan.arg(self.key(name)).arg(cursor).arg("COUNT").arg(PAGE);
+        Ok(self.link.command(&scan).await?)
+    }
+
+    fn write<'a>(&self, script: &'a Script) -> Result<ScriptInvocation<'a>, StoreError> {
+        self.open_for_asking()?;
+        #[cfg(test)]
+        self.test.may_write()?;
+        Ok(self.prepare(script))
+    }
+
+    /// With what every script begins with.
+    fn prepare<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
+        // Empty: the server's own clock counts.
+        #[cfg(not(test))]
+        let now = "";
+        #[cfg(test)]
+        let now = self.test.now();
+        let mut script = script.key(&self.base);
+        script.arg(&*self.node).arg(now).arg(Uuid::new_v4().simple().to_string());
+        script
+    }
+
+    async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, StoreError> {
+        Ok(self.link.script(script).await?)
+    }
+
+    fn open_for_asking(&self) -> Result<(), StoreError> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(StoreError::Stopped);
+        }
+        Ok(())
+    }
+}
+
+/// What became of permits: nothing is said with three empty arguments.
+fn rate_use(script: &mut ScriptInvocation<'_>, before: Option<RateUse>) {
+    match before {
+        Some(RateUse { lease, used, ago_us }) => {
+            script.arg(lease).arg(used.min(LARGEST)).arg(ago_us.min(LARGEST));
+        }
+        None => {
+            script.arg("").arg("").arg("");
+        }
+    }
+}

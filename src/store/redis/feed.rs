@@ -1,0 +1,145 @@
+//! What other nodes changed, in order and without a gap, or word that something was missed.
+//!
+//! Changes are entries of a stream, numbered one by one. A node remembers the mark of the last one it
+//! saw and looks at that one again each time: if it is another, or gone, then the server has lost what
+//! it had told (a restart without its file, a failover to a replica that was behind), and only loading
+//! everything anew shows what is.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::{cmd, pipe};
+
+use super::super::{Change, Changes, Position, StoreError};
+use super::link::Link;
+use super::{Redis, wire};
+
+/// How long the server holds a question to which there is no answer yet.
+pub(super) const WAIT: Duration = Duration::from_millis(300);
+/// Entries taken at once.
+const PAGE: usize = 1_000;
+/// For how long a node counts as running that has not asked again.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+
+/// The node's own way to the changes: waiting on it delays nothing else.
+#[derive(Debug)]
+pub(super) struct Feed {
+    link: Link,
+    /// The last entry that was seen.
+    last: Mutex<Option<Seen>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    number: u64,
+    mark: String,
+}
+
+/// An entry: its id, and names and values in turn.
+type Entry = (String, Vec<String>);
+type Stream = (String, Vec<Entry>);
+
+impl Feed {
+    pub(super) fn new(link: Link) -> Self {
+        Self { link, last: Mutex::default() }
+    }
+
+    pub(super) fn hang_up(&self) {
+        self.link.hang_up();
+    }
+
+    /// Looks where the changes stand now.
+    pub(super) async fn position(&self, redis: &Redis) -> Result<Position, StoreError> {
+        let mut ask = pipe();
+        ask.add_command(heartbeat(redis)).ignore();
+        ask.cmd("XREVRANGE").arg(redis.key("changes")).arg("+").arg("-").arg("COUNT").arg(1);
+        let (last,): (Vec<Entry>,) = self.link.pipeline(&ask).await?;
+        let last = last.first().map(seen).transpose()?;
+        let position = Position(last.as_ref().map_or(0, |seen| seen.number));
+        self.remember(last);
+        Ok(position)
+    }
+
+    pub(super) async fn changes(
+        &self,
+        redis: &Redis,
+        after: Position,
+    ) -> Result<Changes, StoreError> {
+        let id = format!("{}-0", after.0);
+        let mut ask = pipe();
+        ask.add_command(heartbeat(redis)).ignore();
+        ask.cmd("GET").arg(redis.key("sequence"));
+        ask.cmd("XRANGE").arg(redis.key("changes")).arg(&id).arg(&id);
+        ask.cmd("XREAD").arg("COUNT").arg(PAGE).arg("BLOCK").arg(millis(WAIT));
+        ask.arg("STREAMS").arg(redis.key("changes")).arg(&id);
+        let (sequence, before, new): (Option<u64>, Vec<Entry>, Option<Vec<Stream>>) =
+            self.link.pipeline(&ask).await?;
+
+        let before = before.first().map(seen).transpose()?;
+        let new = new.unwrap_or_default().into_iter().flat_map(|(_, entries)| entries);
+        let new: Vec<Entry> = new.collect();
+        let lost = sequence.unwrap_or(0) < after.0
+            || (after.0 > 0 && before.is_none())
+            || (sequence.unwrap_or(0) > after.0 && new.is_empty())
+            || self
+                .last()
+                .is_some_and(|last| last.number == after.0 && Some(&last) != before.as_ref());
+        if lost {
+            return Err(StoreError::Missed);
+        }
+        let mut last = before;
+        let mut position = after;
+        let mut changes = Vec::new();
+        for entry in &new {
+            let seen = seen(entry)?;
+            if seen.number != position.0.saturating_add(1) {
+                return Err(StoreError::Missed);
+            }
+            position = Position(seen.number);
+            if field(entry, "node")? != &*redis.node {
+                changes.push(change(entry)?);
+            }
+            last = Some(seen);
+        }
+        self.remember(last);
+        Ok(Changes { changes, position })
+    }
+
+    fn last(&self) -> Option<Seen> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember(&self, seen: Option<Seen>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    }
+}
+
+/// Shows the others that this node runs and can give back what it holds.
+fn heartbeat(redis: &Redis) -> redis::Cmd {
+    let mut set = cmd("SET");
+    set.arg(redis.key("node:") + &redis.node).arg(1).arg("PX").arg(millis(HEARTBEAT));
+    set
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn seen(entry: &Entry) -> Result<Seen, StoreError> {
+    let number = entry.0.strip_suffix("-0").and_then(|number| number.parse().ok());
+    let number = number.ok_or_else(|| wire::damaged("change", "its number is none of ours"))?;
+    Ok(Seen { number, mark: field(entry, "mark")?.to_owned() })
+}
+
+/// What cannot be read was written by a newer node: what came of it can be.
+fn change(entry: &Entry) -> Result<Change, StoreError> {
+    wire::read_change(field(entry, "change")?).ok_or(StoreError::Missed)
+}
+
+fn field<'a>(entry: &'a Entry, name: &str) -> Result<&'a str, StoreError> {
+    let pairs = entry.1.chunks_exact(2);
+    let found =
+        pairs.filter_map(|pair| pair.first().zip(pair.get(1))).find(|(key, _)| *key == name);
+    let (_, value) = found.ok_or_else(|| wire::damaged("change", "a field is missing"))?;
+    Ok(value)
+}

@@ -1,0 +1,3 @@
+-- Forgets these sessions.
+for i = 4, #ARGV do forget(ARGV[i]) end
+return 0

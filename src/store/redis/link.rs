@@ -1,0 +1,134 @@
+//! One lasting connection: made when it is needed, thrown away when it fails, made again.
+//!
+//! Nothing is ever asked twice: a script whose answer did not come may have run. What it booked then
+//! counts as spent, which is the safe side.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use redis::aio::ConnectionLike;
+use redis::{Cmd, FromRedisValue, Pipeline, ScriptInvocation};
+use tokio::runtime::Handle;
+
+use super::dial::{Connection, dial};
+use super::trouble::RedisTrouble;
+use crate::config;
+
+/// How long a failed attempt to connect is the answer for everyone, so that a crowd does not dial.
+const BREATH: Duration = Duration::from_millis(50);
+
+type Dialling = Shared<BoxFuture<'static, Result<Connection, RedisTrouble>>>;
+
+pub(super) struct Link {
+    config: Arc<config::Redis>,
+    /// How long anything may take in all.
+    patience: Duration,
+    /// Where the connection lives, whoever uses it: it must outlast the threads that serve calls.
+    home: Handle,
+    current: Mutex<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    /// Counts connections, so that one is thrown away only once.
+    generation: u64,
+    dialling: Option<Dialling>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Link({})", self.config.servers)
+    }
+}
+
+impl Link {
+    pub(super) fn new(config: Arc<config::Redis>, patience: Duration) -> Self {
+        Self { config, patience, home: Handle::current(), current: Mutex::default() }
+    }
+
+    pub(super) async fn command<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, RedisTrouble> {
+        self.ask(Ask::Command(cmd)).await
+    }
+
+    /// Several commands at once; not a transaction.
+    pub(super) async fn pipeline<T: FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<T, RedisTrouble> {
+        self.ask(Ask::Pipeline(pipeline)).await
+    }
+
+    pub(super) async fn script<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, RedisTrouble> {
+        self.ask(Ask::Script(script)).await
+    }
+
+    /// Gives the connection up.
+    pub(super) fn hang_up(&self) {
+        self.current().dialling = None;
+    }
+
+    async fn ask<T: FromRedisValue>(&self, ask: Ask<'_>) -> Result<T, RedisTrouble> {
+        let (generation, dialling) = self.dialling();
+        let answer = async {
+            let mut connection = dialling.await?;
+            let value = match ask {
+                Ask::Command(command) => connection.req_packed_command(command).await?,
+                Ask::Pipeline(pipeline) => pipeline.query_async(&mut connection).await?,
+                Ask::Script(script) => script.invoke_async(&mut connection).await?,
+            };
+            // An error in place of an answer has come this far as a value.
+            let value = value.extract_error()?;
+            T::from_redis_value(value).map_err(|_other| RedisTrouble::Unexpected)
+        };
+        let answer = tokio::time::timeout(self.patience, answer).await;
+        let answer = answer.unwrap_or_else(|_elapsed| {
+            Err(RedisTrouble::NoAnswer { after_ms: self.patience.as_millis() })
+        });
+        if answer.as_ref().is_err_and(RedisTrouble::ends_connection) {
+            let mut current = self.current();
+            if current.generation == generation {
+                current.dialling = None;
+            }
+        }
+        answer
+    }
+
+    /// The connection, or the attempt at one that all wait for together.
+    fn dialling(&self) -> (u64, Dialling) {
+        let mut current = self.current();
+        if let Some(dialling) = &current.dialling {
+            return (current.generation, dialling.clone());
+        }
+        let (config, patience) = (Arc::clone(&self.config), self.patience);
+        let attempt = self.home.spawn(async move {
+            let dialled = dial(&config, patience).await;
+            if dialled.is_err() {
+                tokio::time::sleep(BREATH).await;
+            }
+            dialled
+        });
+        let stopping = || RedisTrouble::Unreachable { why: "Arbiter is stopping".to_owned() };
+        let attempt = async move { attempt.await.unwrap_or_else(|_stopped| Err(stopping())) };
+        let dialling = attempt.boxed().shared();
+        current.generation += 1;
+        current.dialling = Some(dialling.clone());
+        (current.generation, dialling)
+    }
+
+    /// No step under the lock can fail half-way, so one that a panic left is as good as any.
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Ask<'a> {
+    Command(&'a Cmd),
+    Pipeline(&'a Pipeline),
+    Script(&'a ScriptInvocation<'a>),
+}

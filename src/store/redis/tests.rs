@@ -1,0 +1,41 @@
+//! Redis itself: its scripts held against the model, its connections against what can go wrong. What it
+//! shares with other stores is in `store/contract.rs`.
+
+use super::*;
+use crate::clock::Clock;
+
+mod connection;
+mod differential;
+mod server;
+
+pub(crate) use server::Server;
+
+/// What a test changes about one handle.
+#[derive(Debug, Default)]
+pub(crate) struct Switches {
+    /// Instead of the server's clock.
+    clock: Option<Clock>,
+    refuse_writes: AtomicBool,
+}
+
+impl Switches {
+    pub(super) fn may_write(&self) -> Result<(), StoreError> {
+        if self.refuse_writes.load(Ordering::SeqCst) { Err(StoreError::Stopped) } else { Ok(()) }
+    }
+
+    pub(super) fn now(&self) -> String {
+        self.clock.as_ref().map_or_else(String::new, |clock| clock.now().wall.0.to_string())
+    }
+}
+
+impl Redis {
+    pub(in crate::store) fn refuse_writes(&self, refuse: bool) {
+        self.test.refuse_writes.store(refuse, Ordering::SeqCst);
+    }
+
+    /// The same with time in the test's hand.
+    pub(crate) fn timed_by(mut self, clock: Clock) -> Self {
+        self.test.clock = Some(clock);
+        self
+    }
+}
