@@ -59,7 +59,7 @@ class File:
     def shows(self):
         """The files of the folder in which the intent stands."""
         files = self.path.parent.glob(self.path.name + "*")
-        return [file.name for file in files if b"zebra" in file.read_bytes()]
+        return [file.name for file in files if b"confidential zebra" in file.read_bytes()]
 
 
 def fill(gateway):

@@ -8,8 +8,9 @@ use crate::firewall::agent::{AgentId, Delegation};
 use crate::store::contract::{CAP, agent, calls, order};
 use crate::store::{Closing, Store, StoredSession};
 
-/// What no sealed file may show: words of an agent, a session, a trust level and a usage.
-const SAID: [&str; 6] = ["quarterly", "read_file", "ops", "trusted", "\"booked\"", "\"active\""];
+/// What no sealed file may show, of an agent, a session, a trust level and a usage: nothing that Base64
+/// could spell by chance.
+const SAID: [&str; 6] = ["quarterly", "read_file", "Zoë", "trusted", "\"booked\"", "\"active\""];
 
 fn key(digit: char) -> SealKey {
     SealKey::from_hex(&digit.to_string().repeat(64)).unwrap()
