@@ -159,7 +159,6 @@ fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
     Ok(listener)
 }
 
-
 /// Everything that lives as long as the process.
 struct Parts {
     clock: Clock,

@@ -23,7 +23,7 @@ const WAIT: Duration = Duration::from_millis(100);
 
 /// One node's way to the ledger.
 #[derive(Debug)]
-pub(crate) struct Fleet {
+pub struct Fleet {
     node: NodeName,
     shared: Arc<Shared>,
     /// Nothing gets through while this is set.

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Agent, Answer, Gateway, Setup, Upstream, eventually, json_response, tool_call};
+use crate::harness::{
+    Agent, Answer, Gateway, Setup, Upstream, eventually, json_response, tool_call,
+};
 use crate::redis::{Line, Redis};
 
 /// What a change may take to reach the other nodes.
 const SOON: Duration = Duration::from_secs(1);
 
-fn call() -> Vec<u8> {
+fn call() -> String {
     tool_call("read_file", json!({}))
 }
 
@@ -183,9 +185,8 @@ async fn what_one_node_is_told_all_know_within_a_second() {
     let since = Instant::now();
     here.admin("DELETE", &format!("/tokens/{jti}"), None).await;
     assert_eq!(with_token(here).await.code(), "TokenInvalid", "at once");
-    let refused = eventually(|| async {
-        (with_token(there).await.code() == "TokenInvalid").then_some(())
-    });
+    let refused =
+        eventually(|| async { (with_token(there).await.code() == "TokenInvalid").then_some(()) });
     refused.await.expect("revoked everywhere");
     assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
 
@@ -215,8 +216,7 @@ async fn agents_and_delegations_of_one_node_are_those_of_all() {
             let path = format!("/agents/{}/delegate", from.id);
             node.admin("POST", &path, Some(json!({"to": to.id, "scopes": ["read"]}))).await
         };
-        let (first, second) =
-            tokio::join!(delegate(here, &one, &two), delegate(there, &two, &one));
+        let (first, second) = tokio::join!(delegate(here, &one, &two), delegate(there, &two, &one));
         let mut statuses = [first.0, second.0];
         statuses.sort_unstable();
         assert_eq!(statuses, [201, 400], "{first:?} {second:?}");
@@ -237,10 +237,9 @@ async fn call_as(node: &Gateway, agent: &Agent, session: &str) -> Answer {
 async fn of_forty_sessions_opened_at_once_on_four_nodes_the_cap_gets_through() {
     let redis = Redis::start();
     let nodes = nodes(4, || setup(&redis.url())).await;
-    let opened = futures::future::join_all(
-        (0..40).map(|n| nodes[n % nodes.len()].try_session(json!({}))),
-    )
-    .await;
+    let opened =
+        futures::future::join_all((0..40).map(|n| nodes[n % nodes.len()].try_session(json!({}))))
+            .await;
     let statuses: Vec<u16> = opened.iter().map(|(status, _)| *status).collect();
     assert_eq!(statuses.iter().filter(|&&status| status == 201).count(), 10, "{statuses:?}");
     assert!(statuses.iter().all(|status| [201, 429].contains(status)), "{statuses:?}");
