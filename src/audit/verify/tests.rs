@@ -39,9 +39,9 @@ fn an_intact_log_is_counted() {
 }
 
 #[test]
-fn lines_may_lie_across_blocks() {
+fn lines_may_lie_across_pieces() {
     let bytes = log(40, 500_000);
-    assert!(bytes.len() > 2 * BLOCK_BYTES);
+    assert!(bytes.len() > 2 * PIECE_BYTES);
     assert_eq!(found(&bytes, &OPTIONS), []);
     let mut bytes = bytes;
     let near_the_end = bytes.len() - 600_000;
