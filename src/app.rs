@@ -272,6 +272,7 @@ impl Parts {
             active_sessions: count(sessions.active_count(clock.now())),
             registered_agents: count(registry.active_count()),
             audit_records: audit.records_written(),
+            audit_syncs: audit.syncs(),
             audit_healthy: audit.healthy(),
         });
     }

@@ -146,6 +146,8 @@ struct Shared {
     /// Requests without a record since the last `audit_gap`.
     unrecorded: AtomicU64,
     written: AtomicU64,
+    /// How often the writer has waited for the disk.
+    syncs: AtomicU64,
     log_identity: AtomicU64,
     log_length: AtomicU64,
     link: Mutex<Link>,
@@ -187,6 +189,12 @@ impl Audit {
     /// Lines written since the log was opened.
     pub fn records_written(&self) -> u64 {
         self.shared.as_ref().map_or(0, |shared| shared.written.load(Ordering::Relaxed))
+    }
+
+    /// How often the journal or the log was brought to the disk for those who wait for it; each time
+    /// serves all who wait by then.
+    pub fn syncs(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.syncs.load(Ordering::Relaxed))
     }
 
     /// Puts the decision to let a call through on record. Nothing may go upstream before this.
@@ -462,6 +470,7 @@ fn prepare(
         journal_failed: AtomicBool::new(false),
         unrecorded: AtomicU64::new(0),
         written: AtomicU64::new(0),
+        syncs: AtomicU64::new(0),
         log_identity: AtomicU64::new(0),
         log_length: AtomicU64::new(0),
         link: Mutex::new(link),

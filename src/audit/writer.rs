@@ -203,6 +203,7 @@ impl Writer {
             return Ok(());
         }
         self.shared.journal.sync()?;
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         for job in self.pending.extract_if(.., |job| matches!(job, Job::Sync { .. })) {
             if let Job::Sync { synced } = job {
                 // Whoever has gone meanwhile gives the slots back on dropping the receipt.
@@ -272,6 +273,7 @@ impl Writer {
         if lines > 0 {
             self.rotate_if_due(self.buffer.len());
             self.log.append(&self.buffer, shared.durable)?;
+            shared.syncs.fetch_add(u64::from(shared.durable), Ordering::Relaxed);
         }
         self.link = link;
         shared.unrecorded.fetch_sub(gap, Ordering::SeqCst);
