@@ -415,6 +415,7 @@ fn audit_settings(config: &Config) -> Result<audit::Settings> {
             bytes: audit.rotate_bytes,
             secs: audit.rotate_secs,
             compress: audit.compress_rotated,
+            keep_files: audit.keep_files,
         },
         checkpoints: audit.checkpoint_key_file.clone().map(|key_file| audit::CheckpointSettings {
             key_file,

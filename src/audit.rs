@@ -42,8 +42,9 @@
 //! # What else stands beside the log
 //!
 //! When the log is full or old it is put aside as `<log>.000001`, `<log>.000002` and so on, each
-//! compressed if that is asked for, and the chain goes on in an empty file ([`files`]). With a key,
-//! the node signs every so often how far the chain has got, into `<log>.checkpoints`: who keeps what
+//! compressed if that is asked for, and the chain goes on in an empty file ([`files`]). Of closed files
+//! the oldest are deleted beyond a number, if one is set, and a record says so ([`retention`]). With
+//! a key, the node signs every so often how far the chain has got, into `<log>.checkpoints`: who keeps what
 //! was signed can prove a rewrite, a cut or a splice ([`checkpoint`]). Refusals of requests that
 //! nobody has proven to be his are recorded one by one up to a rate and counted beyond it
 //! ([`flood`]).
@@ -70,6 +71,7 @@ mod log;
 pub mod record;
 mod recover;
 pub mod redact;
+mod retention;
 mod settings;
 mod signer;
 pub mod verify;

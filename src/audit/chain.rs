@@ -16,6 +16,9 @@ const RECORD: &[u8] = b",\"chain_record_hash\":\"";
 const HEX: usize = 64;
 /// More findings than these are counted, not kept.
 const MAX_FINDINGS: usize = 100;
+/// Of more records that tell of deleted files only the last are kept: the others are of files that
+/// went before.
+const MAX_DELETED: usize = 16;
 
 /// A lower-case hexadecimal BLAKE3 hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,8 +131,7 @@ impl Seal {
         let rest = hashed.strip_suffix(b"\"")?;
         let (rest, previous) = rest.split_last_chunk::<HEX>()?;
         let rest = rest.strip_suffix(PREVIOUS)?;
-        let digits = rest.iter().rev().take_while(|b| b.is_ascii_digit()).count();
-        let (rest, digits) = rest.split_at_checked(rest.len() - digits)?;
+        let (rest, digits) = digits_at_end(rest);
         if !rest.ends_with(SEQUENCE) || (digits.len() > 1 && digits.starts_with(b"0")) {
             return None;
         }
@@ -138,6 +140,39 @@ impl Seal {
         let previous = HexHash::read(previous)?;
         Some((Self { previous, link: Link { sequence, hash }, intact: false }, hashed))
     }
+}
+
+impl Seal {
+    /// The link that this record goes on from.
+    pub fn before(&self) -> Option<Link> {
+        let sequence = self.link.sequence.checked_sub(1)?;
+        Some(Link { sequence, hash: self.previous })
+    }
+}
+
+/// The event of a record that says which closed files the node has deleted. Its members are in this
+/// order, the last of them where the last deleted record stood in the chain.
+pub const FILES_DELETED: &str = "closed_files_deleted";
+
+/// Where the deleted records ended, if a sealed line's hashed bytes are such a record. It is read
+/// from its end, where nothing stands that an agent has chosen.
+fn deleted_through(hashed: &[u8]) -> Option<Link> {
+    let (rest, _previous) = hashed.strip_suffix(b"\"")?.split_last_chunk::<HEX>()?;
+    let (rest, _sequence) = digits_at_end(rest.strip_suffix(PREVIOUS)?);
+    let rest = rest.strip_suffix(SEQUENCE)?.strip_suffix(b"\"}")?;
+    let (rest, hash) = rest.split_last_chunk::<HEX>()?;
+    let (rest, sequence) = digits_at_end(rest.strip_suffix(b",\"last_hash\":\"")?);
+    let (rest, _number) = digits_at_end(rest.strip_suffix(b",\"last_sequence\":")?);
+    let (rest, _count) = digits_at_end(rest.strip_suffix(b",\"last_file\":")?);
+    let rest = rest.strip_suffix(b"\",\"detail\":{\"files\":")?;
+    rest.strip_suffix(FILES_DELETED.as_bytes())?.strip_suffix(b",\"event\":\"")?;
+    let sequence = str::from_utf8(sequence).ok()?.parse().ok()?;
+    Some(Link { sequence, hash: HexHash::read(hash)? })
+}
+
+fn digits_at_end(text: &[u8]) -> (&[u8], &[u8]) {
+    let digits = text.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    text.split_at_checked(text.len() - digits).unwrap_or((text, &[]))
 }
 
 /// What is wrong with a line.
@@ -186,6 +221,8 @@ pub struct Walk<'k> {
     last: Option<Link>,
     /// Lines without a readable seal since `last`.
     skipped: u64,
+    /// Where records ended that the node says it has deleted; of many the last.
+    pub deleted: Vec<Link>,
     pub findings: Vec<Finding>,
     pub findings_left_out: u64,
 }
@@ -212,11 +249,16 @@ impl<'k> Walk<'k> {
         let hashed: Vec<&[u8]> = claimed.iter().flatten().map(|(_, hashed)| *hashed).collect();
         let mut hashes = lanes::hash_each(&hashed).into_iter();
         for claimed in claimed {
-            self.step(claimed.map(|(mut seal, _)| {
-                let hash = hashes.next().map(HexHash::from_bytes);
-                seal.intact = hash == Some(seal.link.hash);
-                seal
-            }));
+            let Some((mut seal, hashed)) = claimed else {
+                self.step(None);
+                continue;
+            };
+            let hash = hashes.next().map(HexHash::from_bytes);
+            seal.intact = hash == Some(seal.link.hash);
+            if let Some(through) = deleted_through(hashed).filter(|_| seal.intact) {
+                self.remember_deleted([through]);
+            }
+            self.step(Some(seal));
         }
     }
 
@@ -252,10 +294,16 @@ impl<'k> Walk<'k> {
             self.note(self.lines + finding.line, finding.damage);
         }
         self.findings_left_out += next.findings_left_out;
+        self.remember_deleted(next.deleted);
         self.lines += next.lines;
         self.records += next.records;
         self.known_met += next.known_met;
         self.last = next.last.or(self.last);
+    }
+
+    fn remember_deleted(&mut self, links: impl IntoIterator<Item = Link>) {
+        self.deleted.extend(links);
+        self.deleted.drain(..self.deleted.len().saturating_sub(MAX_DELETED));
     }
 
     /// Writes down a damage; what is past the bound is only counted.

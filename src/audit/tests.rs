@@ -17,6 +17,7 @@ mod checkpoints;
 mod crashes;
 mod failures;
 mod floods;
+mod retention;
 mod rotation;
 
 const SLOTS: u32 = 16;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use super::chain::{Damage, Finding, HexHash, Link, Walk};
+use super::chain::{Damage, Finding, Link, Walk};
 use super::files;
 
 /// How much is read at a time: so little that it is still in the processor's cache when it is checked.
@@ -43,6 +43,12 @@ pub struct Report {
     pub lines: u64,
     pub records: u64,
     pub first_sequence: Option<u64>,
+    /// What the first record says it goes on from.
+    before: Option<Link>,
+    /// Set if earlier records are missing because the node has deleted their files: the last of them.
+    pub deleted_through: Option<Link>,
+    /// Where records ended that the node says it has deleted.
+    deleted: Vec<Link>,
     /// The last record's place in the chain.
     pub head: Option<Link>,
     /// Every damage, up to a bound, and how many more there were.
@@ -78,6 +84,11 @@ pub fn verify_files(
         start = report.head.map_or(start, Start::After);
         reports.push(FileReport { path: path.to_owned(), report });
     }
+    let deleted: Vec<Link> =
+        reports.iter().flat_map(|file| file.report.deleted.iter().copied()).collect();
+    if let Some(first) = reports.iter_mut().find(|file| file.report.head.is_some()) {
+        check_start(&mut first.report, &deleted, options);
+    }
     let reached = reports.iter().rev().find_map(|file| file.report.head);
     if let Some(last) = reports.last_mut() {
         check_end(&mut last.report, reached, options.known);
@@ -88,9 +99,27 @@ pub fn verify_files(
 /// Reads a log to its end and checks every line and every link.
 pub fn verify(log: impl Read + Send, options: &Options<'_>) -> io::Result<Report> {
     let mut report = read(log, options)?;
+    let deleted = std::mem::take(&mut report.deleted);
+    check_start(&mut report, &deleted, options);
     let reached = report.head;
     check_end(&mut report, reached, options.known);
     Ok(report)
+}
+
+/// Whether the log starts with the first record there ever was, or where the node has deleted what
+/// was before.
+fn check_start(report: &mut Report, deleted: &[Link], options: &Options<'_>) {
+    let Some(found) = report.first_sequence.filter(|_| options.start == Start::Genesis) else {
+        return;
+    };
+    if report.before == Some(Link::GENESIS) {
+        return;
+    }
+    report.deleted_through = report.before.filter(|before| deleted.contains(before));
+    if report.deleted_through.is_none() {
+        report.findings.push(Finding { line: 1, damage: Damage::MissingStart { found } });
+        report.findings.sort_by_key(|finding| finding.line);
+    }
 }
 
 /// Whether the log got as far as it is known to have got.
@@ -126,17 +155,17 @@ fn read(log: impl Read + Send, options: &Options<'_>) -> io::Result<Report> {
         walk.lines += 1;
         walk.note(walk.lines, Damage::TruncatedTail);
     }
-    if let (Start::Genesis, Some(first)) = (options.start, walk.first())
-        && (first.link.sequence != 1 || first.previous != HexHash::ZERO)
-    {
-        walk.note(1, Damage::MissingStart { found: first.link.sequence });
-    }
+    // Where pieces are joined, the first line with a seal is looked at before lines without one.
+    walk.findings.sort_by_key(|finding| finding.line);
     let head = walk.first().and_then(|_| walk.last());
     Ok(Report {
         bytes: pieces.bytes,
         lines: walk.lines,
         records: walk.records,
         first_sequence: walk.first().map(|seal| seal.link.sequence),
+        before: walk.first().and_then(|seal| seal.before()),
+        deleted_through: None,
+        deleted: walk.deleted,
         head,
         findings: walk.findings,
         findings_left_out: walk.findings_left_out,
