@@ -15,6 +15,7 @@ use crate::firewall::time::Timestamp;
 
 mod checkpoints;
 mod crashes;
+mod damage;
 mod failures;
 mod floods;
 mod retention;

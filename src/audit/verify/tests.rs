@@ -50,6 +50,47 @@ fn lines_may_lie_across_pieces() {
 }
 
 #[test]
+fn many_pieces_are_joined_in_their_order() {
+    let bytes = log(8_000, 500);
+    assert!(bytes.len() > 8 * PIECE_BYTES);
+    let mut damaged: Vec<Vec<u8>> =
+        bytes.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+    damaged[7_000][20] ^= 1;
+    damaged[20][20] ^= 1;
+    damaged[4_000] = b"garbage\n".to_vec();
+    damaged.swap(5_000, 5_001);
+    let expected = [
+        (21, Damage::HashMismatch),
+        (4_001, Damage::Malformed),
+        (5_001, Damage::SequenceGap { expected: 5_001, found: 5_002 }),
+        (5_002, Damage::Duplicate { expected: 5_003, found: 5_001 }),
+        (5_003, Damage::SequenceGap { expected: 5_002, found: 5_003 }),
+        (7_001, Damage::HashMismatch),
+    ];
+    for threads in [1, 2, 5] {
+        assert_eq!(found(&damaged.concat(), &Options { threads, ..OPTIONS }), expected);
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_read_to_its_end_is_no_verdict() {
+    struct Broken(usize);
+    impl Read for Broken {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(1).ok_or_else(|| io::Error::other("the disk is gone"))?;
+            out.fill(b'\n');
+            Ok(out.len())
+        }
+    }
+    for threads in [1, 3] {
+        for reads in [0, 1, 20] {
+            let error = verify(Broken(reads), &Options { threads, ..OPTIONS }).unwrap_err();
+            assert_eq!(error.to_string(), "the disk is gone");
+        }
+    }
+}
+
+#[test]
 fn a_cut_off_log_is_noticed() {
     let whole = log(5, 10);
     assert_eq!(found(&whole[..whole.len() - 1], &OPTIONS), [(5, Damage::TruncatedTail)]);
