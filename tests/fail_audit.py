@@ -268,6 +268,10 @@ def clients_and_upstreams_that_leave(folder):
             claim(run.upstream.arrived.acquire(timeout=10), "the call did not reach the upstream")
             gone.connection.sock.close()
             gone.connection.close()
+        end = time.monotonic() + 10
+        while run.log.read_bytes().count(b'"outcome":"client_gone"') < 5:
+            claim(time.monotonic() < end, "clients that hung up are not on record while their upstream is silent")
+            time.sleep(0.01)
         run.upstream.go_on.set()
         for _ in range(5):
             status, _ = Client(run.gateway.proxy_url, run.headers).call("cut")
