@@ -287,6 +287,7 @@ impl Parts {
             active_sessions: count(sessions.active_count(clock.now())),
             registered_agents: count(registry.active_count()),
             audit_records: audit.records_written(),
+            audit_syncs: audit.syncs(),
             audit_healthy: audit.healthy(),
         });
     }
@@ -443,6 +444,7 @@ fn audit_settings(config: &Config) -> Result<audit::Settings> {
             bytes: audit.rotate_bytes,
             secs: audit.rotate_secs,
             compress: audit.compress_rotated,
+            keep_files: audit.keep_files,
         },
         checkpoints: audit.checkpoint_key_file.clone().map(|key_file| audit::CheckpointSettings {
             key_file,

@@ -42,8 +42,9 @@
 //! # What else stands beside the log
 //!
 //! When the log is full or old it is put aside as `<log>.000001`, `<log>.000002` and so on, each
-//! compressed if that is asked for, and the chain goes on in an empty file ([`files`]). With a key,
-//! the node signs every so often how far the chain has got, into `<log>.checkpoints`: who keeps what
+//! compressed if that is asked for, and the chain goes on in an empty file ([`files`]). Of closed files
+//! the oldest are deleted beyond a number, if one is set, and a record says so ([`retention`]). With
+//! a key, the node signs every so often how far the chain has got, into `<log>.checkpoints`: who keeps what
 //! was signed can prove a rewrite, a cut or a splice ([`checkpoint`]). Refusals of requests that
 //! nobody has proven to be his are recorded one by one up to a rate and counted beyond it
 //! ([`flood`]).
@@ -70,6 +71,7 @@ mod log;
 pub mod record;
 mod recover;
 pub mod redact;
+mod retention;
 mod settings;
 mod signer;
 pub mod verify;
@@ -146,6 +148,8 @@ struct Shared {
     /// Requests without a record since the last `audit_gap`.
     unrecorded: AtomicU64,
     written: AtomicU64,
+    /// How often the writer has waited for the disk.
+    syncs: AtomicU64,
     log_identity: AtomicU64,
     log_length: AtomicU64,
     link: Mutex<Link>,
@@ -187,6 +191,12 @@ impl Audit {
     /// Lines written since the log was opened.
     pub fn records_written(&self) -> u64 {
         self.shared.as_ref().map_or(0, |shared| shared.written.load(Ordering::Relaxed))
+    }
+
+    /// How often the journal or the log was brought to the disk for those who wait for it; each time
+    /// serves all who wait by then.
+    pub fn syncs(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.syncs.load(Ordering::Relaxed))
     }
 
     /// Puts the decision to let a call through on record. Nothing may go upstream before this.
@@ -462,6 +472,7 @@ fn prepare(
         journal_failed: AtomicBool::new(false),
         unrecorded: AtomicU64::new(0),
         written: AtomicU64::new(0),
+        syncs: AtomicU64::new(0),
         log_identity: AtomicU64::new(0),
         log_length: AtomicU64::new(0),
         link: Mutex::new(link),

@@ -201,6 +201,8 @@ pub struct Audit {
     /// 0: the file is never put aside for its age.
     pub rotate_secs: u64,
     pub compress_rotated: bool,
+    /// 0: no closed file is ever deleted.
+    pub keep_files: u64,
     /// `None`: no checkpoints are signed.
     pub checkpoint_key_file: Option<PathBuf>,
     pub checkpoint_records: u64,

@@ -47,6 +47,7 @@ pub struct Levels {
     pub active_sessions: u64,
     pub registered_agents: u64,
     pub audit_records: u64,
+    pub audit_syncs: u64,
     pub audit_healthy: bool,
 }
 
@@ -71,6 +72,7 @@ pub struct Metrics {
     active_sessions: IntGauge,
     registered_agents: IntGauge,
     audit_records: IntCounter,
+    audit_syncs: IntCounter,
     audit_healthy: IntGauge,
     credentials_injected: IntCounter,
     credentials_scrubbed: IntCounter,
@@ -141,6 +143,11 @@ impl Metrics {
             active_sessions: gauge(r, "active_sessions", "Sessions that are active now"),
             registered_agents: gauge(r, "registered_agents", "Agents that are active now"),
             audit_records: counter(r, "audit_records_total", "Audit records written"),
+            audit_syncs: counter(
+                r,
+                "audit_syncs_total",
+                "Times the audit log or its journal was brought to the disk",
+            ),
             audit_healthy: gauge(r, "audit_healthy", "1 while audit records can be written"),
             credentials_injected: counter(
                 r,
@@ -245,6 +252,7 @@ impl Metrics {
             self.audit_healthy.set(i64::from(levels.audit_healthy));
             self.audit_records
                 .inc_by(levels.audit_records.saturating_sub(self.audit_records.get()));
+            self.audit_syncs.inc_by(levels.audit_syncs.saturating_sub(self.audit_syncs.get()));
         }
         let mut text = String::new();
         // Writing to a string fails only for a family without metrics, which `gather` leaves out.
@@ -315,6 +323,7 @@ mod tests {
             "active_sessions",
             "registered_agents",
             "audit_records_total",
+            "audit_syncs_total",
             "audit_healthy",
             "credentials_injected_total",
             "credentials_scrubbed_total",
@@ -385,6 +394,7 @@ mod tests {
         has(&metrics, "audit_healthy 0");
         metrics.read_levels_with(|| Levels {
             audit_records: 3,
+            audit_syncs: 5,
             active_sessions: 7,
             registered_agents: 2,
             audit_healthy: true,
@@ -392,6 +402,8 @@ mod tests {
         has(&metrics, "active_sessions 7");
         has(&metrics, "registered_agents 2");
         has(&metrics, "audit_healthy 1");
+        has(&metrics, "audit_records_total 3");
+        has(&metrics, "audit_syncs_total 5");
     }
 
     #[test]

@@ -32,7 +32,7 @@ KUBERNETES = "1.34"
 # The names of the contract; a histogram is asked for by its `_bucket`, `_sum` and `_count`.
 METRICS = set(
     """requests_total denials_total tool_calls_total anomalies_total active_sessions registered_agents
-    audit_records_total audit_healthy credentials_injected_total credentials_scrubbed_total policy_version_info
+    audit_records_total audit_syncs_total audit_healthy credentials_injected_total credentials_scrubbed_total policy_version_info
     build_info up""".split()
 )
 for histogram in ("request_duration_seconds", "upstream_duration_seconds", "arbiter_overhead_seconds"):

@@ -4,7 +4,8 @@
     KILL_ROUNDS=200 tests/kill_audit.py [write] [sync]         5 rounds each unless told otherwise
 
 Each round starts `arbiter serve` on the files that the last one left, puts calls and refusals on it from several
-connections, and kills it with SIGKILL at a random moment, in every fifth round while it starts. The upstream lives in
+connections, and kills it with SIGKILL at a random moment, in every fifth round while it starts. The log is rotated and
+closed files are compressed meanwhile, so kills fall into that as well. Needs the packages of requirements.txt. The upstream lives in
 this process and notes the id of each call that reached it. At the end the log, its closed files and its checkpoints
 must say:
 
@@ -18,6 +19,7 @@ $KILL_SEED repeats a run's moments as far as the machine allows.
 
 import collections
 import http.client
+import json
 import os
 import pathlib
 import random
@@ -26,10 +28,12 @@ import tempfile
 import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "support"))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE / "support")]
 
 from arbiter import Arbiter, stop  # noqa: E402
-from audit import Client, Upstream, files_of, keygen, records, verify  # noqa: E402
+from audit import Client, Upstream, keygen, verify  # noqa: E402
+from verify_audit import files_of, lines_of  # noqa: E402
 
 CALLERS = 6
 NODE = "kill-test"
@@ -85,6 +89,7 @@ def run(durability, rounds, chance):
             "audit": {
                 "durability": durability,
                 "rotate_bytes": 1 << 20,
+                "compress_rotated": True,
                 "checkpoint_key_file": str(key_file),
                 "checkpoint_records": 50,
                 "max_unauthenticated_records_per_sec": 5,
@@ -112,7 +117,8 @@ def run(durability, rounds, chance):
             stop(gateway.process)
 
             log = gateway.audit_path
-            lines = records(*files_of(log))
+            files = files_of(log)
+            lines = [json.loads(line) for path in files for line in lines_of(path)]
             ids = collections.Counter(record["request_id"] for record in lines)
             outcomes = collections.Counter(record["event"] or record["outcome"] for record in lines)
             doubled = [i for i, count in ids.items() if count > 1]
@@ -144,7 +150,8 @@ def run(durability, rounds, chance):
             print(
                 f"{durability}: {rounds} rounds, {len(upstream.seen)} calls upstream, {allowed} admitted on record,"
                 f" {sum(load.answered.values())} answered {dict(statuses)}, {counted} of {load.refused} answered"
-                f" ({load.unauthenticated_sent} sent) refusals counted, records {dict(outcomes)}"
+                f" ({load.unauthenticated_sent} sent) refusals counted, records {dict(outcomes)} in {len(files)} files;"
+                f" {len(doubled)} doubled, {len(lost) + len(unanswered)} lost"
             )
             print("   " + said.replace("\n", "\n   "))
             if problems:

@@ -1,6 +1,7 @@
 //! What the audit log costs: a line, its seal, a call through journal and log, and checking it all.
 //!
 //! `cargo bench --bench audit`. Logs go to memory (`/dev/shm`), those that are synced to the disk.
+//! With `-- --sync-cost` a table of what a call costs that waits for the disk, and nothing else.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to say")]
 
@@ -22,7 +23,12 @@ use uuid::Uuid;
 const CALLS: usize = 100_000;
 const ARGUMENTS: &str = r#"{"path":"/srv/projects/alpha/report.md","options":{"limit":100,"apiKey":"x"},"lines":[1,2]}"#;
 
+mod sync_cost;
+
 fn main() {
+    if std::env::args().any(|argument| argument == "--sync-cost") {
+        return sync_cost::print(&entry());
+    }
     divan::main();
 }
 

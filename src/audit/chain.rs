@@ -8,12 +8,17 @@ use std::fmt;
 
 use super::record::number;
 
+mod lanes;
+
 const SEQUENCE: &[u8] = b",\"chain_sequence\":";
 const PREVIOUS: &[u8] = b",\"chain_prev_hash\":\"";
 const RECORD: &[u8] = b",\"chain_record_hash\":\"";
 const HEX: usize = 64;
 /// More findings than these are counted, not kept.
 const MAX_FINDINGS: usize = 100;
+/// Of more records that tell of deleted files only the last are kept: the others are of files that
+/// went before.
+const MAX_DELETED: usize = 16;
 
 /// A lower-case hexadecimal BLAKE3 hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,20 +29,24 @@ impl HexHash {
     pub const ZERO: Self = Self([b'0'; HEX]);
 
     pub fn of(bytes: &[u8]) -> Self {
-        let mut hex = [b'0'; HEX];
-        hex.copy_from_slice(blake3::hash(bytes).to_hex().as_bytes());
-        Self(hex)
+        Self::from_bytes(*blake3::hash(bytes).as_bytes())
     }
 
     /// Reads 64 lower-case hexadecimal digits.
     pub fn read(text: &[u8]) -> Option<Self> {
         let hex = <[u8; HEX]>::try_from(text).ok()?;
-        hex.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')).then_some(Self(hex))
+        // Without an early end, so that all digits are looked at in a few wide steps.
+        let digit = |b: &u8| u8::from(matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        (hex.iter().fold(1, |good, b| good & digit(b)) == 1).then_some(Self(hex))
     }
 
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' - 10 + half };
         let mut hex = [b'0'; HEX];
-        hex.copy_from_slice(blake3::Hash::from_bytes(bytes).to_hex().as_bytes());
+        let (pairs, _) = hex.as_chunks_mut();
+        for (pair, byte) in pairs.iter_mut().zip(bytes) {
+            *pair = [digit(byte >> 4), digit(byte & 15)];
+        }
         Self(hex)
     }
 
@@ -103,7 +112,17 @@ pub struct Seal {
 impl Seal {
     /// Reads the seal of a line without its newline; `None` if it has none.
     pub fn read(line: &[u8]) -> Option<Self> {
-        if !line.starts_with(b"{") || memchr::memchr(b'\n', line).is_some() {
+        if memchr::memchr(b'\n', line).is_some() {
+            return None;
+        }
+        let (mut seal, hashed) = Self::claimed(line)?;
+        seal.intact = HexHash::of(hashed) == seal.link.hash;
+        Some(seal)
+    }
+
+    /// Reads the seal that a line claims, not yet as intact, and the bytes whose hash it must have.
+    fn claimed(line: &[u8]) -> Option<(Self, &[u8])> {
+        if !line.starts_with(b"{") {
             return None;
         }
         let rest = line.strip_suffix(b"\"}")?;
@@ -112,19 +131,48 @@ impl Seal {
         let rest = hashed.strip_suffix(b"\"")?;
         let (rest, previous) = rest.split_last_chunk::<HEX>()?;
         let rest = rest.strip_suffix(PREVIOUS)?;
-        let digits = rest.iter().rev().take_while(|b| b.is_ascii_digit()).count();
-        let (rest, digits) = rest.split_at_checked(rest.len() - digits)?;
+        let (rest, digits) = digits_at_end(rest);
         if !rest.ends_with(SEQUENCE) || (digits.len() > 1 && digits.starts_with(b"0")) {
             return None;
         }
         let sequence = str::from_utf8(digits).ok()?.parse().ok()?;
         let hash = HexHash::read(hash)?;
-        Some(Self {
-            previous: HexHash::read(previous)?,
-            link: Link { sequence, hash },
-            intact: HexHash::of(hashed) == hash,
-        })
+        let previous = HexHash::read(previous)?;
+        Some((Self { previous, link: Link { sequence, hash }, intact: false }, hashed))
     }
+}
+
+impl Seal {
+    /// The link that this record goes on from.
+    pub fn before(&self) -> Option<Link> {
+        let sequence = self.link.sequence.checked_sub(1)?;
+        Some(Link { sequence, hash: self.previous })
+    }
+}
+
+/// The event of a record that says which closed files the node has deleted. Its members are in this
+/// order, the last of them where the last deleted record stood in the chain.
+pub const FILES_DELETED: &str = "closed_files_deleted";
+
+/// Where the deleted records ended, if a sealed line's hashed bytes are such a record. It is read
+/// from its end, where nothing stands that an agent has chosen.
+fn deleted_through(hashed: &[u8]) -> Option<Link> {
+    let (rest, _previous) = hashed.strip_suffix(b"\"")?.split_last_chunk::<HEX>()?;
+    let (rest, _sequence) = digits_at_end(rest.strip_suffix(PREVIOUS)?);
+    let rest = rest.strip_suffix(SEQUENCE)?.strip_suffix(b"\"}")?;
+    let (rest, hash) = rest.split_last_chunk::<HEX>()?;
+    let (rest, sequence) = digits_at_end(rest.strip_suffix(b",\"last_hash\":\"")?);
+    let (rest, _number) = digits_at_end(rest.strip_suffix(b",\"last_sequence\":")?);
+    let (rest, _count) = digits_at_end(rest.strip_suffix(b",\"last_file\":")?);
+    let rest = rest.strip_suffix(b"\",\"detail\":{\"files\":")?;
+    rest.strip_suffix(FILES_DELETED.as_bytes())?.strip_suffix(b",\"event\":\"")?;
+    let sequence = str::from_utf8(sequence).ok()?.parse().ok()?;
+    Some(Link { sequence, hash: HexHash::read(hash)? })
+}
+
+fn digits_at_end(text: &[u8]) -> (&[u8], &[u8]) {
+    let digits = text.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+    text.split_at_checked(text.len() - digits).unwrap_or((text, &[]))
 }
 
 /// What is wrong with a line.
@@ -173,6 +221,8 @@ pub struct Walk<'k> {
     last: Option<Link>,
     /// Lines without a readable seal since `last`.
     skipped: u64,
+    /// Where records ended that the node says it has deleted; of many the last.
+    pub deleted: Vec<Link>,
     pub findings: Vec<Finding>,
     pub findings_left_out: u64,
 }
@@ -193,10 +243,29 @@ impl<'k> Walk<'k> {
         self.first.map(|(_, seal)| seal)
     }
 
-    /// Checks one line, given without its newline.
-    pub fn line(&mut self, line: &[u8]) {
+    /// Checks lines that follow each other, each given without its newline and holding none.
+    pub fn check(&mut self, lines: &[&[u8]]) {
+        let claimed: Vec<_> = lines.iter().map(|line| Seal::claimed(line)).collect();
+        let hashed: Vec<&[u8]> = claimed.iter().flatten().map(|(_, hashed)| *hashed).collect();
+        let mut hashes = lanes::hash_each(&hashed).into_iter();
+        for claimed in claimed {
+            let Some((mut seal, hashed)) = claimed else {
+                self.step(None);
+                continue;
+            };
+            let hash = hashes.next().map(HexHash::from_bytes);
+            seal.intact = hash == Some(seal.link.hash);
+            if let Some(through) = deleted_through(hashed).filter(|_| seal.intact) {
+                self.remember_deleted([through]);
+            }
+            self.step(Some(seal));
+        }
+    }
+
+    /// Goes one line further, whose seal is given if it has one.
+    fn step(&mut self, seal: Option<Seal>) {
         self.lines += 1;
-        let Some(seal) = Seal::read(line) else {
+        let Some(seal) = seal else {
             self.skipped += 1;
             self.note(self.lines, Damage::Malformed);
             return;
@@ -225,10 +294,16 @@ impl<'k> Walk<'k> {
             self.note(self.lines + finding.line, finding.damage);
         }
         self.findings_left_out += next.findings_left_out;
+        self.remember_deleted(next.deleted);
         self.lines += next.lines;
         self.records += next.records;
         self.known_met += next.known_met;
         self.last = next.last.or(self.last);
+    }
+
+    fn remember_deleted(&mut self, links: impl IntoIterator<Item = Link>) {
+        self.deleted.extend(links);
+        self.deleted.drain(..self.deleted.len().saturating_sub(MAX_DELETED));
     }
 
     /// Writes down a damage; what is past the bound is only counted.

@@ -44,6 +44,11 @@ impl Compressor {
         }
     }
 
+    /// Whether nothing is being compressed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     fn join(&mut self) {
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("compressing closed audit files has panicked");

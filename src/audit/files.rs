@@ -114,6 +114,14 @@ pub(super) fn last_link(log: &Path) -> io::Result<Option<Link>> {
     Ok(whole.map(|seal| seal.link))
 }
 
+/// Where the chain had got to before a file's first record.
+pub(super) fn link_before(path: &Path) -> io::Result<Option<Link>> {
+    let mut first = Vec::new();
+    BufReader::new(open(path)?).take(TAIL_BYTES).read_until(b'\n', &mut first)?;
+    let seal = first.strip_suffix(b"\n").and_then(Seal::read).filter(|seal| seal.intact);
+    Ok(seal.and_then(|seal| seal.before()))
+}
+
 pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

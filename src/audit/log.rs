@@ -181,7 +181,7 @@ impl Log {
     }
 
     #[cfg(not(test))]
-    fn sync(&mut self) -> io::Result<()> {
+    pub(super) fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()
     }
 
@@ -193,7 +193,7 @@ impl Log {
     }
 
     #[cfg(test)]
-    fn sync(&mut self) -> io::Result<()> {
+    pub(super) fn sync(&mut self) -> io::Result<()> {
         self.fault.sync()?;
         self.file.sync_data()
     }

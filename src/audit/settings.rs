@@ -37,6 +37,8 @@ pub struct Rotation {
     pub secs: u64,
     /// Whether closed files are compressed.
     pub compress: bool,
+    /// How many closed files are kept; 0: all.
+    pub keep_files: u64,
 }
 
 /// With what, and how often, the chain's head is signed.

@@ -1,12 +1,16 @@
 //! Signs how far the log has got, every so many records or seconds, and keeps what it signed in
 //! `<log>.checkpoints`.
 //!
+//! That file does not grow for ever: when it is full, every second note of its older half goes. So
+//! the newest stay close together and the oldest grow sparse, and up to the last one everything stays
+//! proven. Who wants each of them keeps what `GET /audit/checkpoint` gives.
+//!
 //! A node never signs less than it has signed before: where the log ends short of the last
 //! checkpoint in the file, the chain goes on from the checkpoint, and the log says what is missing.
 //! A checkpoint that cannot be written stops no call, because the records are there all the same; it
 //! is tried again within a second.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::chain::Link;
 use super::checkpoint::{self, Checkpoint, SigningKey};
+use super::journal::sync_folder;
 use super::{CheckpointSettings, OpenError};
 use crate::firewall::time::{Mono, Now};
 
@@ -21,6 +26,9 @@ use crate::firewall::time::{Mono, Now};
 const TAIL_BYTES: u64 = 64 * 1_024;
 /// More than this behind the last note is not a note that was cut off.
 const MAX_TORN_BYTES: usize = 1_024;
+
+/// A file of this size is thinned out: some 5,000 notes.
+const MAX_BYTES: u64 = if cfg!(test) { 16 * 1_024 } else { 1_024 * 1_024 };
 
 /// The last checkpoint as it was signed, for whoever asks.
 pub(super) type Latest = Arc<Mutex<Option<String>>>;
@@ -35,6 +43,8 @@ pub(super) struct Signer {
     signed_at: Mono,
     latest: Latest,
     was_well: bool,
+    /// The size at which the file is thinned out next.
+    thin_at: u64,
 }
 
 impl Signer {
@@ -71,6 +81,7 @@ impl Signer {
             signed_at: now,
             latest,
             was_well: true,
+            thin_at: MAX_BYTES,
         })
     }
 
@@ -97,6 +108,9 @@ impl Signer {
                 self.signed_at = now.mono;
                 self.was_well = true;
                 *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
+                if let Err(error) = self.thin_out_if_full() {
+                    tracing::warn!(%error, "audit checkpoints are not thinned out");
+                }
             }
             Err(error) => {
                 if self.was_well {
@@ -105,6 +119,25 @@ impl Signer {
                 self.was_well = false;
             }
         }
+    }
+
+    /// Puts a thinner file in the place of one that is full; on an error that one stays.
+    fn thin_out_if_full(&mut self) -> io::Result<()> {
+        if fs::metadata(&self.path)?.len() < self.thin_at {
+            return Ok(());
+        }
+        // Also if that fails: what other keys have signed stays, and may fill the file by itself.
+        self.thin_at = self.thin_at.saturating_add(MAX_BYTES / 4);
+        let thinner = checkpoint::thinned(&fs::read_to_string(&self.path)?, &self.key.verifier());
+        let next = super::beside(&self.path, ".next");
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&next)?;
+        file.write_all(thinner.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&next, &self.path)?;
+        let length = u64::try_from(thinner.len()).map_err(io::Error::other)?;
+        self.thin_at = length.saturating_add(MAX_BYTES / 4).max(MAX_BYTES);
+        sync_folder(&self.path)
     }
 
     /// Adds a note to the file, or leaves the file as it was.

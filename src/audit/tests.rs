@@ -15,8 +15,10 @@ use crate::firewall::time::Timestamp;
 
 mod checkpoints;
 mod crashes;
+mod damage;
 mod failures;
 mod floods;
+mod retention;
 mod rotation;
 
 const SLOTS: u32 = 16;

@@ -1,13 +1,18 @@
-//! Checks a whole log: reads it in big pieces, hashes its lines on several threads.
+//! Checks a whole log: threads take turns to read a piece, and check it while others read.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
-use super::chain::{Damage, Finding, HexHash, Link, Walk};
+use super::chain::{Damage, Finding, Link, Walk};
 use super::files;
 
-/// How much is read and shared out at a time.
-const BLOCK_BYTES: usize = 8 * 1_024 * 1_024;
+/// How much is read at a time: so little that it is still in the processor's cache when it is checked.
+const PIECE_BYTES: usize = 512 * 1_024;
+/// How many lines are hashed together.
+const LINES_AT_ONCE: usize = 512;
 /// A line longer than this is damage, not something to keep in memory.
 const MAX_LINE_BYTES: usize = 64 * 1_024 * 1_024;
 
@@ -38,6 +43,12 @@ pub struct Report {
     pub lines: u64,
     pub records: u64,
     pub first_sequence: Option<u64>,
+    /// What the first record says it goes on from.
+    before: Option<Link>,
+    /// Set if earlier records are missing because the node has deleted their files: the last of them.
+    pub deleted_through: Option<Link>,
+    /// Where records ended that the node says it has deleted.
+    deleted: Vec<Link>,
     /// The last record's place in the chain.
     pub head: Option<Link>,
     /// Every damage, up to a bound, and how many more there were.
@@ -73,6 +84,11 @@ pub fn verify_files(
         start = report.head.map_or(start, Start::After);
         reports.push(FileReport { path: path.to_owned(), report });
     }
+    let deleted: Vec<Link> =
+        reports.iter().flat_map(|file| file.report.deleted.iter().copied()).collect();
+    if let Some(first) = reports.iter_mut().find(|file| file.report.head.is_some()) {
+        check_start(&mut first.report, &deleted, options);
+    }
     let reached = reports.iter().rev().find_map(|file| file.report.head);
     if let Some(last) = reports.last_mut() {
         check_end(&mut last.report, reached, options.known);
@@ -81,11 +97,29 @@ pub fn verify_files(
 }
 
 /// Reads a log to its end and checks every line and every link.
-pub fn verify(log: impl Read, options: &Options<'_>) -> io::Result<Report> {
+pub fn verify(log: impl Read + Send, options: &Options<'_>) -> io::Result<Report> {
     let mut report = read(log, options)?;
+    let deleted = std::mem::take(&mut report.deleted);
+    check_start(&mut report, &deleted, options);
     let reached = report.head;
     check_end(&mut report, reached, options.known);
     Ok(report)
+}
+
+/// Whether the log starts with the first record there ever was, or where the node has deleted what
+/// was before.
+fn check_start(report: &mut Report, deleted: &[Link], options: &Options<'_>) {
+    let Some(found) = report.first_sequence.filter(|_| options.start == Start::Genesis) else {
+        return;
+    };
+    if report.before == Some(Link::GENESIS) {
+        return;
+    }
+    report.deleted_through = report.before.filter(|before| deleted.contains(before));
+    if report.deleted_through.is_none() {
+        report.findings.push(Finding { line: 1, damage: Damage::MissingStart { found } });
+        report.findings.sort_by_key(|finding| finding.line);
+    }
 }
 
 /// Whether the log got as far as it is known to have got.
@@ -97,45 +131,41 @@ fn check_end(report: &mut Report, reached: Option<Link>, known: &[Link]) {
     }
 }
 
-fn read(mut log: impl Read, options: &Options<'_>) -> io::Result<Report> {
+fn read(log: impl Read + Send, options: &Options<'_>) -> io::Result<Report> {
     let before = match options.start {
         Start::Genesis | Start::Anywhere => None,
         Start::After(link) => Some(link),
     };
-    let mut walk = Walk::new(before, options.known);
-    let mut block = Vec::with_capacity(BLOCK_BYTES);
-    let mut bytes = 0;
-    loop {
-        let wanted = BLOCK_BYTES as u64;
-        let read = (&mut log).take(wanted).read_to_end(&mut block)?;
-        bytes += read as u64;
-        if read == 0 {
-            break;
-        }
-        let end = match memchr::memrchr(b'\n', &block) {
-            Some(at) => at + 1,
-            None if block.len() > MAX_LINE_BYTES => block.len(),
-            None => continue,
-        };
-        let (lines, _) = block.split_at_checked(end).unwrap_or((&block, &[]));
-        walk.absorb(check(lines, options));
-        block.drain(..end);
-    }
-    if !block.is_empty() {
+    let pieces = Mutex::new(Pieces::of(log));
+    let joined = Mutex::new(Joined::after(before, options.known));
+    let work = || check_pieces(&pieces, &joined, options.known);
+    thread::scope(|scope| {
+        let more = 1..options.threads;
+        // With fewer threads than asked for it takes longer, that is all.
+        let others: Vec<_> =
+            more.filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        let mine = work();
+        let failed = |_| Err(io::Error::other("a thread that checked the log has panicked"));
+        let others = others.into_iter().map(|other| other.join().unwrap_or_else(failed));
+        others.fold(mine, Result::and)
+    })?;
+    let pieces = pieces.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut walk = joined.into_inner().unwrap_or_else(PoisonError::into_inner).walk;
+    if !pieces.rest.is_empty() {
         walk.lines += 1;
         walk.note(walk.lines, Damage::TruncatedTail);
     }
-    if let (Start::Genesis, Some(first)) = (options.start, walk.first())
-        && (first.link.sequence != 1 || first.previous != HexHash::ZERO)
-    {
-        walk.note(1, Damage::MissingStart { found: first.link.sequence });
-    }
+    // Where pieces are joined, the first line with a seal is looked at before lines without one.
+    walk.findings.sort_by_key(|finding| finding.line);
     let head = walk.first().and_then(|_| walk.last());
     Ok(Report {
-        bytes,
+        bytes: pieces.bytes,
         lines: walk.lines,
         records: walk.records,
         first_sequence: walk.first().map(|seal| seal.link.sequence),
+        before: walk.first().and_then(|seal| seal.before()),
+        deleted_through: None,
+        deleted: walk.deleted,
         head,
         findings: walk.findings,
         findings_left_out: walk.findings_left_out,
@@ -143,47 +173,100 @@ fn read(mut log: impl Read, options: &Options<'_>) -> io::Result<Report> {
     })
 }
 
-/// Shares whole lines out among the threads and joins what they find.
-fn check<'k>(lines: &[u8], options: &Options<'k>) -> Walk<'k> {
-    let known = options.known;
-    let shares = share_out(lines, options.threads.max(1));
-    let Some((mine, others)) = shares.split_first() else { return Walk::default() };
-    std::thread::scope(|scope| {
-        let others: Vec<_> =
-            others.iter().map(|share| (*share, scope.spawn(|| walk(share, known)))).collect();
-        let mut whole = walk(mine, known);
-        for (share, other) in others {
-            // A thread that failed found nothing; what it had is checked here.
-            whole.absorb(other.join().unwrap_or_else(|_| walk(share, known)));
+/// Cuts a log into pieces of whole lines, and counts them.
+struct Pieces<R> {
+    log: R,
+    /// The start of a line whose end has not been read.
+    rest: Vec<u8>,
+    bytes: u64,
+    handed_out: u64,
+    ended: bool,
+}
+
+impl<R: Read> Pieces<R> {
+    fn of(log: R) -> Self {
+        Self { log, rest: Vec::new(), bytes: 0, handed_out: 0, ended: false }
+    }
+
+    /// Fills `piece` with the next lines and says which piece that is; none at the end.
+    fn next(&mut self, piece: &mut Vec<u8>) -> io::Result<Option<u64>> {
+        piece.clear();
+        piece.append(&mut self.rest);
+        while !self.ended {
+            let searched = piece.len();
+            piece.reserve(PIECE_BYTES);
+            let read = (&mut self.log).take(PIECE_BYTES as u64).read_to_end(piece);
+            // After an error nobody reads on.
+            self.ended = !matches!(read, Ok(1..));
+            self.bytes += read? as u64;
+            let new = piece.get(searched..).unwrap_or_default();
+            let end = match memchr::memrchr(b'\n', new) {
+                Some(at) => searched + at + 1,
+                None if piece.len() > MAX_LINE_BYTES => piece.len(),
+                None => continue,
+            };
+            self.rest.extend_from_slice(piece.get(end..).unwrap_or_default());
+            piece.truncate(end);
+            self.handed_out += 1;
+            return Ok(Some(self.handed_out - 1));
         }
-        whole
-    })
-}
-
-fn share_out(mut lines: &[u8], shares: usize) -> Vec<&[u8]> {
-    let size = lines.len().div_ceil(shares).max(1);
-    let mut out = Vec::with_capacity(shares);
-    while !lines.is_empty() {
-        let from = size.min(lines.len()) - 1;
-        let end = lines.get(from..).and_then(|rest| memchr::memchr(b'\n', rest));
-        let end = end.map_or(lines.len(), |at| from + at + 1);
-        let (share, rest) = lines.split_at_checked(end).unwrap_or((lines, &[]));
-        out.push(share);
-        lines = rest;
+        self.rest.append(piece);
+        Ok(None)
     }
-    out
 }
 
-fn walk<'k>(lines: &[u8], known: &'k [Link]) -> Walk<'k> {
+/// What the pieces turned out to be, put together in their order.
+struct Joined<'k> {
+    walk: Walk<'k>,
+    /// How many pieces are in it.
+    pieces: u64,
+    /// Pieces that were done before the one in front of them.
+    early: BTreeMap<u64, Walk<'k>>,
+}
+
+impl<'k> Joined<'k> {
+    fn after(before: Option<Link>, known: &'k [Link]) -> Self {
+        Self { walk: Walk::new(before, known), pieces: 0, early: BTreeMap::new() }
+    }
+
+    fn put(&mut self, number: u64, walk: Walk<'k>) {
+        self.early.insert(number, walk);
+        while let Some(next) = self.early.remove(&self.pieces) {
+            self.walk.absorb(next);
+            self.pieces += 1;
+        }
+    }
+}
+
+/// One thread's work: takes the next piece, checks it, until there is none.
+fn check_pieces<'k>(
+    pieces: &Mutex<Pieces<impl Read>>,
+    joined: &Mutex<Joined<'k>>,
+    known: &'k [Link],
+) -> io::Result<()> {
+    let mut piece = Vec::new();
+    loop {
+        let next = pieces.lock().unwrap_or_else(PoisonError::into_inner).next(&mut piece)?;
+        let Some(number) = next else { return Ok(()) };
+        let walk = walk(&piece, known);
+        joined.lock().unwrap_or_else(PoisonError::into_inner).put(number, walk);
+    }
+}
+
+fn walk<'k>(piece: &[u8], known: &'k [Link]) -> Walk<'k> {
     let mut walk = Walk::new(None, known);
+    let mut lines = Vec::with_capacity(LINES_AT_ONCE);
     let mut start = 0;
-    for end in memchr::memchr_iter(b'\n', lines) {
-        walk.line(lines.get(start..end).unwrap_or_default());
+    let unended = !piece.ends_with(b"\n");
+    for end in memchr::memchr_iter(b'\n', piece).chain(unended.then_some(piece.len())) {
+        lines.push(piece.get(start..end).unwrap_or_default());
         start = end + 1;
+        if lines.len() == LINES_AT_ONCE {
+            walk.check(&lines);
+            lines.clear();
+        }
     }
-    if let Some(rest) = lines.get(start..).filter(|rest| !rest.is_empty()) {
-        walk.line(rest);
-    }
+    walk.check(&lines);
     walk
 }
 

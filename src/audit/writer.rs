@@ -17,6 +17,7 @@ use super::inbox::Job;
 use super::journal::{Closed, Lease};
 use super::log::{Fate, Log};
 use super::record::{Completion, Decision, Detail, Draft, Entry, Event, Outcome};
+use super::retention::Retention;
 use super::signer::Signer;
 use super::{Rotation, Shared, recover};
 use crate::firewall::time::Mono;
@@ -40,6 +41,7 @@ pub(super) struct Writer {
     rotation: Rotation,
     rotate_not_before: Mono,
     compressor: Compressor,
+    retention: Retention,
     signer: Option<Signer>,
     /// Nothing more will come.
     ending: bool,
@@ -72,6 +74,7 @@ impl Writer {
             rotation,
             rotate_not_before: Mono(0),
             compressor: Compressor::default(),
+            retention: Retention::new(rotation.keep_files),
             signer,
             ending: false,
         };
@@ -150,8 +153,14 @@ impl Writer {
         let folded = self.shared.flood.ripe(now, self.ending, &self.shared.node_id);
         let folded = folded.into_iter().map(|(line, lease)| Job::Line { line, lease: Some(lease) });
         self.pending.extend(folded);
+        self.choose_files_to_delete();
         while !self.pending.is_empty() || self.shared.unrecorded.load(Ordering::SeqCst) > 0 {
             self.batch()?;
+        }
+        if self.retention.has_chosen() {
+            // The record of what goes outlasts what goes.
+            self.log.sync()?;
+            self.retention.delete(self.log.path());
         }
         self.sign_if_due(self.ending);
         for job in waiting {
@@ -161,6 +170,16 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Puts on record which closed files are too many; they go when the record is in the log.
+    fn choose_files_to_delete(&mut self) {
+        // A file that is being compressed would come back.
+        if self.compressor.is_idle()
+            && let Some(event) = self.retention.choose(self.log.path(), self.shared.hash_chain)
+        {
+            self.pending.push(event_line(&self.shared, event));
+        }
     }
 
     fn sign_if_due(&mut self, at_the_end: bool) {
@@ -174,7 +193,7 @@ impl Writer {
     fn rotate_if_due(&mut self, more_bytes: usize) {
         let now = self.shared.clock.now();
         let Some(started) = self.log.started() else { return };
-        let Rotation { bytes, secs, compress } = self.rotation;
+        let Rotation { bytes, secs, compress, keep_files: _ } = self.rotation;
         let full = bytes > 0 && self.log.length.saturating_add(more_bytes as u64) > bytes;
         let old = secs > 0 && now.wall >= started.plus_secs(secs);
         if !(full || old) || now.mono < self.rotate_not_before {
@@ -186,6 +205,7 @@ impl Writer {
             Ok(aside) => {
                 tracing::info!(file = %aside.display(), "audit log was rotated");
                 self.publish();
+                self.retention.look_again();
                 if compress {
                     self.compressor.start(self.log.path());
                 }
@@ -203,6 +223,7 @@ impl Writer {
             return Ok(());
         }
         self.shared.journal.sync()?;
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         for job in self.pending.extract_if(.., |job| matches!(job, Job::Sync { .. })) {
             if let Job::Sync { synced } = job {
                 // Whoever has gone meanwhile gives the slots back on dropping the receipt.
@@ -272,6 +293,7 @@ impl Writer {
         if lines > 0 {
             self.rotate_if_due(self.buffer.len());
             self.log.append(&self.buffer, shared.durable)?;
+            shared.syncs.fetch_add(u64::from(shared.durable), Ordering::Relaxed);
         }
         self.link = link;
         shared.unrecorded.fetch_sub(gap, Ordering::SeqCst);

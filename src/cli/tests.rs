@@ -449,3 +449,32 @@ async fn a_key_is_made_once_and_what_it_signed_is_verified() {
     assert_eq!(ran.exit, Exit::No, "{ran:?}");
     assert!(ran.out.contains("12 had been reached"), "{ran:?}");
 }
+
+#[tokio::test]
+async fn what_the_node_has_deleted_is_told_and_no_damage() {
+    use crate::audit::{Audit, Decision, Entry, Outcome, Settings};
+    use crate::clock::Clock;
+
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("audit.jsonl");
+    let mut settings = Settings::at(&log, "gw");
+    settings.rotation.bytes = 3_000;
+    settings.rotation.keep_files = 1;
+    let clock = Clock::system();
+    let audit = Audit::open(settings, clock.clone()).unwrap();
+    for _ in 0..12 {
+        let entry = Entry::new(clock.now().wall, uuid::Uuid::new_v4(), Decision::Deny);
+        audit.record(entry, Outcome::refused(5)).await.unwrap();
+    }
+    audit.reopen().await.unwrap();
+    drop(audit);
+    let folder = dir.path().display();
+    let ran = run(&format!("audit verify {folder}"), &[]).await;
+    assert_eq!(ran.exit, Exit::Fine, "{ran:?}");
+    assert!(ran.out.contains(" were deleted by the node, as it recorded"), "{ran:?}");
+    let ran = run(&format!("audit verify {folder} --json"), &[]).await.out;
+    let told: Value = serde_json::from_str(&ran).unwrap();
+    let first = told["first_sequence"].as_u64().unwrap();
+    assert_eq!(told["deleted_through"].as_u64(), Some(first - 1));
+    assert!(first > 1);
+}

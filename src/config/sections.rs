@@ -322,6 +322,7 @@ fn audit(mut s: Section<'_>) -> Read<Audit> {
         rotate_bytes: s.number("rotate_bytes", 0, 0..=1 << 50),
         rotate_secs: s.number("rotate_secs", 0, 0..=366 * DAY_SECS),
         compress_rotated: s.flag("compress_rotated", false),
+        keep_files: s.number("keep_files", 0, 0..=1_000_000),
         checkpoint_key_file: s.text("checkpoint_key_file").map(PathBuf::from),
         checkpoint_records: s.number("checkpoint_records", 1_000, 1..=1_000_000_000),
         checkpoint_secs: s.number("checkpoint_secs", 60, 1..=DAY_SECS),

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import signal
@@ -149,9 +150,11 @@ class Arbiter:
 
     def _keep_audit(self):
         """Leaves the audit log in $KEEP_AUDIT, where `tests/run` has it verified by another program."""
-        keep = os.environ.get("KEEP_AUDIT")
-        if keep and self.audit_path.exists():
-            shutil.copy(self.audit_path, pathlib.Path(keep) / f"{self.folder.name}.jsonl")
+        keep, name = os.environ.get("KEEP_AUDIT"), self.audit_path.name
+        files = [path for path in self.folder.iterdir() if re.fullmatch(re.escape(name) + r"(\.\d+(\.zst)?)?", path.name)]
+        if keep and any(path.stat().st_size for path in files):
+            for path in files:
+                shutil.copy(path, pathlib.Path(keep) / path.name.replace(name, f"{self.folder.name}.jsonl", 1))
 
     def log(self, lines=40):
         try:

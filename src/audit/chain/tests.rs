@@ -15,9 +15,8 @@ fn lines(count: u64) -> Vec<Vec<u8>> {
 
 fn walk(lines: &[Vec<u8>]) -> Walk<'static> {
     let mut walk = Walk::new(Some(Link::GENESIS), &[]);
-    for line in lines {
-        walk.line(line);
-    }
+    let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
+    walk.check(&lines);
     walk
 }
 
@@ -169,9 +168,8 @@ proptest! {
         let mut joined = Walk::new(Some(Link::GENESIS), &[]);
         for pair in cuts.windows(2) {
             let mut piece = Walk::default();
-            for line in &all[pair[0]..pair[1]] {
-                piece.line(line);
-            }
+            let lines: Vec<&[u8]> = all[pair[0]..pair[1]].iter().map(Vec::as_slice).collect();
+            piece.check(&lines);
             joined.absorb(piece);
         }
         let whole = walk(&all);

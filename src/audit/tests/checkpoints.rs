@@ -137,6 +137,67 @@ async fn half_a_note_is_cut_off_at_the_next_start() {
 }
 
 #[tokio::test]
+async fn a_full_file_of_checkpoints_is_thinned_out_and_still_proves() {
+    let signing = signing(1, NEVER);
+    for _ in 0..2 {
+        let audit = signing.bench.open();
+        for _ in 0..200 {
+            refuse(&audit, "a").await.unwrap();
+        }
+        audit.close();
+    }
+    assert!(fs::metadata(signing.file()).unwrap().len() <= 16 * 1_024 + 300);
+    let sequences = signing.sequences();
+    assert!(sequences.len() < 100, "{sequences:?}");
+    // The newest stand close together, and the first has stayed.
+    let newest: Vec<u64> = (371..=400).collect();
+    assert!(sequences.ends_with(&newest), "{sequences:?}");
+    assert_eq!(sequences[0], 1);
+    assert_eq!(signing.findings(), []);
+    // An early record changed, and every hash behind it computed anew.
+    let text = fs::read_to_string(signing.bench.path()).unwrap();
+    let mut link = Link::GENESIS;
+    let mut forged = Vec::new();
+    for (n, line) in text.lines().enumerate() {
+        let (body, _) = line.split_once(",\"chain_sequence\"").unwrap();
+        let start = forged.len();
+        let body = if n == 2 { body.replace("refused", "completed") } else { body.to_owned() };
+        forged.extend_from_slice(body.as_bytes());
+        link = seal(&mut forged, start, &link);
+        forged.push(b'\n');
+    }
+    let known = signing.links();
+    let next = known.iter().find(|link| link.sequence >= 3).unwrap().sequence;
+    let found = findings(&forged, &known)[0];
+    assert_eq!(found, Finding { line: next, damage: Damage::OtherHead { expected: next } });
+}
+
+#[tokio::test]
+async fn what_other_keys_have_signed_is_not_thinned_out() {
+    let signing = signing(1, NEVER);
+    let other_file = signing.bench.folder.path().join("other");
+    let other = SigningKey::generate("node-1", &other_file).unwrap();
+    let at = Timestamp::from_secs(1_700_000_000);
+    let note = |sequence| {
+        let link = Link { sequence, hash: HexHash::ZERO };
+        other.sign(&checkpoint::Checkpoint { origin: "node-1".to_owned(), link, at }).unwrap()
+    };
+    let notes: String = (1..=100).map(|n| note(n) + "\n").collect();
+    assert!(notes.len() > 16 * 1_024);
+    fs::create_dir_all(signing.file().parent().unwrap()).unwrap();
+    fs::write(signing.file(), &notes).unwrap();
+    let audit = signing.bench.open();
+    for _ in 0..60 {
+        refuse(&audit, "a").await.unwrap();
+    }
+    audit.close();
+    let text = fs::read_to_string(signing.file()).unwrap();
+    assert!(text.starts_with(&notes));
+    let ours = read_notes(&text, std::slice::from_ref(&signing.key)).signed;
+    assert!((20..60).contains(&ours.len()), "{}", ours.len());
+}
+
+#[tokio::test]
 async fn a_node_never_signs_less_than_it_has_signed() {
     let signing = signing(1, NEVER);
     let audit = signing.bench.open();

@@ -135,7 +135,8 @@ async fn a_call_that_outlasts_a_rotation_has_one_record() {
 
 #[tokio::test]
 async fn closed_files_are_compressed_and_verified_all_the_same() {
-    let bench = Bench::with(|s| s.rotation = Rotation { bytes: 4_000, secs: 0, compress: true });
+    let bench =
+        Bench::with(|s| s.rotation = Rotation { bytes: 4_000, compress: true, ..s.rotation });
     let audit = bench.open();
     for _ in 0..20 {
         refuse(&audit, "a").await.unwrap();

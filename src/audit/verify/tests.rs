@@ -39,14 +39,55 @@ fn an_intact_log_is_counted() {
 }
 
 #[test]
-fn lines_may_lie_across_blocks() {
+fn lines_may_lie_across_pieces() {
     let bytes = log(40, 500_000);
-    assert!(bytes.len() > 2 * BLOCK_BYTES);
+    assert!(bytes.len() > 2 * PIECE_BYTES);
     assert_eq!(found(&bytes, &OPTIONS), []);
     let mut bytes = bytes;
     let near_the_end = bytes.len() - 600_000;
     bytes[near_the_end] = b'y';
     assert_eq!(found(&bytes, &OPTIONS), [(39, Damage::HashMismatch)]);
+}
+
+#[test]
+fn many_pieces_are_joined_in_their_order() {
+    let bytes = log(8_000, 500);
+    assert!(bytes.len() > 8 * PIECE_BYTES);
+    let mut damaged: Vec<Vec<u8>> =
+        bytes.split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+    damaged[7_000][20] ^= 1;
+    damaged[20][20] ^= 1;
+    damaged[4_000] = b"garbage\n".to_vec();
+    damaged.swap(5_000, 5_001);
+    let expected = [
+        (21, Damage::HashMismatch),
+        (4_001, Damage::Malformed),
+        (5_001, Damage::SequenceGap { expected: 5_001, found: 5_002 }),
+        (5_002, Damage::Duplicate { expected: 5_003, found: 5_001 }),
+        (5_003, Damage::SequenceGap { expected: 5_002, found: 5_003 }),
+        (7_001, Damage::HashMismatch),
+    ];
+    for threads in [1, 2, 5] {
+        assert_eq!(found(&damaged.concat(), &Options { threads, ..OPTIONS }), expected);
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_read_to_its_end_is_no_verdict() {
+    struct Broken(usize);
+    impl Read for Broken {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(1).ok_or_else(|| io::Error::other("the disk is gone"))?;
+            out.fill(b'\n');
+            Ok(out.len())
+        }
+    }
+    for threads in [1, 3] {
+        for reads in [0, 1, 20] {
+            let error = verify(Broken(reads), &Options { threads, ..OPTIONS }).unwrap_err();
+            assert_eq!(error.to_string(), "the disk is gone");
+        }
+    }
 }
 
 #[test]

@@ -139,6 +139,10 @@ impl Verdict {
         self.files.iter().rev().find_map(|file| file.report.head)
     }
 
+    fn deleted_through(&self) -> Option<Link> {
+        self.files.iter().find_map(|file| file.report.deleted_through)
+    }
+
     fn known_met(&self) -> u64 {
         self.sum(|file| file.report.known_met)
     }
@@ -166,6 +170,7 @@ impl Verdict {
             "records": self.sum(|file| file.report.records),
             "lines": self.sum(|file| file.report.lines),
             "bytes": self.sum(|file| file.report.bytes),
+            "deleted_through": self.deleted_through().map(|link| link.sequence),
             "first_sequence": self.files.iter().find_map(|file| file.report.first_sequence),
             "head": self.head().map(|head| json!({
                 "sequence": head.sequence, "hash": head.hash.to_string(),
@@ -199,6 +204,12 @@ impl Verdict {
             files => format!(" in {files} files"),
         };
         out.line(&format!("{verdict}: {records} records, {bytes} bytes{files}"))?;
+        if let Some(through) = self.deleted_through() {
+            let sequence = through.sequence;
+            out.line(&format!(
+                "records up to {sequence} were deleted by the node, as it recorded"
+            ))?;
+        }
         if self.known > 0 {
             out.line(&format!("known links met: {} of {}", self.known_met(), self.known))?;
         }
