@@ -394,25 +394,6 @@ fn j_standing(bencher: Bencher<'_, '_>, above: usize) {
     });
 }
 
-/// The same when something in the graph has changed just before.
-#[divan::bench(args = [1, 8])]
-fn k_standing_worked_out_anew(bencher: Bencher<'_, '_>, above: usize) {
-    let world = World::below(above, false);
-    let (id, now) = (world.caller.agent.id, world.gate.clock.now().wall);
-    let levels = [TrustLevel::Basic, TrustLevel::Verified];
-    let mut changes = levels.into_iter().cycle();
-    bencher
-        .with_inputs(|| {
-            let level = changes.next().expect("a cycle has no end");
-            let changed = world.runtime.block_on(world.gate.registry.set_trust(id, level));
-            changed.expect("the store answers").expect("the agent is known")
-        })
-        .bench_local_values(|agent| {
-            let acting = world.gate.registry.acting(black_box(agent.id), now);
-            assert!(acting.is_some_and(|acting| acting.agent.is_ok()));
-        });
-}
-
 /// A whole call of a delegate, to be held against `h_whole_call`.
 #[divan::bench(args = [1, 8])]
 fn l_whole_call_of_a_delegate(bencher: Bencher<'_, '_>, above: usize) {
