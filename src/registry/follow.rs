@@ -10,7 +10,7 @@ use crate::firewall::time::{Now, Timestamp};
 use crate::store::StoreError;
 
 impl Registry {
-    pub fn registered_elsewhere(&self, agent: Arc<Agent>) {
+    pub fn registered_elsewhere(&self, agent: &Arc<Agent>) {
         self.inner.take_in_agent(agent);
     }
 
@@ -61,7 +61,7 @@ impl Registry {
             .map_err(|source| StoreError::Damaged { what: "delegation", source: source.into() })?;
         *write(&self.inner.graph) = graph;
         for agent in store.agents().await? {
-            self.inner.take_in_agent(agent);
+            self.inner.take_in_agent(&agent);
         }
         for delegation in delegations {
             self.inner.is_delegate(delegation.to);
@@ -76,12 +76,12 @@ impl Registry {
 
 impl Inner {
     /// Takes an agent as the store has it. What counts here and is not stored yet goes on counting.
-    fn take_in_agent(&self, agent: Arc<Agent>) {
+    fn take_in_agent(&self, agent: &Agent) {
         let (id, born) = (agent.id, agent.created_at);
         let delegate = !read(&self.graph).incoming(id).is_empty();
         let (before, after) = {
             let mut entry = self.agents.entry(id).or_insert_with(|| {
-                let unknown = Agent { active: false, ..(*agent).clone() };
+                let unknown = Agent { active: false, ..agent.clone() };
                 Entry::new(Arc::new(unknown))
             });
             let before = entry.agent.active;
@@ -92,7 +92,7 @@ impl Inner {
             };
             let active = agent.active && !pending.deactivated.contains(&id);
             drop(pending);
-            entry.agent = Arc::new(Agent { trust, active, ..(*agent).clone() });
+            entry.agent = Arc::new(Agent { trust, active, ..agent.clone() });
             entry.delegate |= delegate;
             (before, active)
         };
