@@ -28,7 +28,7 @@ use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, warn};
 
@@ -166,7 +166,8 @@ impl ProxyHttp for Gateway {
         e
     }
 
-    /// Retries only when the upstream cannot have seen the whole request.
+    /// Retries only what the upstream has seen nothing of, or says that it did not touch: a tool may
+    /// have done its work although its answer never came.
     fn error_while_proxy(
         &self,
         peer: &HttpPeer,
@@ -176,13 +177,15 @@ impl ProxyHttp for Gateway {
         _reused: bool,
     ) -> Box<Error> {
         let mut e = e.more_context(format!("peer {peer}"));
-        let State::Cleared(call) = &ctx.state else { return e };
         let unanswered = session.response_written().is_none_or(|r| r.status.is_informational());
-        let incomplete =
-            session.upstream_body_bytes_sent().is_some_and(|sent| sent < call.cleared.body().len());
+        let State::Cleared(call) = &ctx.state else {
+            e.set_retry(false);
+            return e;
+        };
+        let unseen = !ctx.slot.head_sent() && *e.etype() == ErrorType::WriteError;
         let retry = unanswered
-            && incomplete
             && *e.esource() == ErrorSource::Upstream
+            && (unseen || untouched(&e))
             && call.way.may_retry();
         e.set_retry(retry);
         e
@@ -308,6 +311,13 @@ impl ProxyHttp for Gateway {
             );
         }
     }
+}
+
+/// Whether a server of HTTP/2 has said that it did not process the request (RFC 9113 section 8.7):
+/// it refused the stream, is going away, or wants HTTP/1.1. Pingora marks these, and one thing more:
+/// an answer that is not valid, which may follow upon work that was done.
+fn untouched(e: &Error) -> bool {
+    matches!(e.retry, RetryType::Decided(true)) && *e.etype() != ErrorType::InvalidH2
 }
 
 /// What an error of Pingora's means to the agent; `None` when the client itself is gone.

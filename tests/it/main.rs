@@ -31,6 +31,7 @@ mod malformed;
 mod providers;
 mod refusals;
 mod restart;
+mod retries;
 mod streaming;
 mod streams;
 mod tls;
