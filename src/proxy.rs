@@ -4,7 +4,7 @@
 //! only a [`Cleared`] opens the way to the upstream. Every request ends in `logging`, broken-off
 //! ones too.
 
-mod affinity;
+pub mod affinity;
 pub mod guard;
 pub mod health;
 mod hygiene;
@@ -102,9 +102,8 @@ impl ProxyHttp for Gateway {
             return Ok(true);
         }
         match self.intake.admit(&self.gate, &self.upstreams, session).await {
-            Ok((cleared, share, pool)) => {
+            Ok((cleared, share, way)) => {
                 let flow = Flow::new(self.max_response_body_bytes);
-                let way = Way::new(pool, session.req_header());
                 let body = cleared.body().clone();
                 replay::install(
                     &mut session.downstream_session,
