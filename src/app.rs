@@ -58,6 +58,7 @@ use crate::sessions::{self, Sessions};
 use crate::store::{SealKey, Store};
 use listener::AdminService;
 use reload::Reloads;
+use tls::Certificate;
 
 pub(crate) use headers::Templates;
 pub(crate) use reload::secrets as load_secrets;
@@ -93,7 +94,8 @@ pub fn run(
         .build()
         .context("starting the control runtime")?;
     let parts = control.block_on(Parts::build(config))?;
-    let tls = config.proxy.tls.as_ref().map(tls::settings).transpose()?;
+    let certificate = config.proxy.tls.as_ref().map(Certificate::open).transpose()?;
+    let tls = certificate.as_ref().map(Certificate::settings).transpose()?;
     let proxy_listener = bind(config.proxy.listen, "proxy.listen_port")?;
     let admin_listener = bind(config.admin.listen, "admin.listen_port")?;
     let started = Started {
@@ -124,7 +126,7 @@ pub fn run(
     let service = PreBound::new("proxy", guard, proxy_listener, tls);
     server.add_service(service.with_threads(threads));
     server.add_service(AdminService::new(parts.admin(config), admin_listener));
-    parts.start_tasks(&control, config);
+    parts.start_tasks(&control, config, certificate);
     on_ready(&started)?;
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
 
@@ -319,7 +321,12 @@ impl Parts {
     }
 
     /// Starts what runs beside the requests.
-    fn start_tasks(&self, control: &tokio::runtime::Runtime, config: &Config) {
+    fn start_tasks(
+        &self,
+        control: &tokio::runtime::Runtime,
+        config: &Config,
+        certificate: Option<Arc<Certificate>>,
+    ) {
         control.spawn(cleanup(
             self.gate.clone(),
             Duration::from_secs(config.sessions.cleanup_interval_secs),
@@ -332,6 +339,7 @@ impl Parts {
             headers: self.headers.clone(),
             metrics: self.metrics.clone(),
             audit: self.audit.clone(),
+            certificate,
         };
         reloads.start(control, config);
     }
