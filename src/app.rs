@@ -40,6 +40,7 @@ use crate::firewall::session::Status;
 use crate::firewall::time::Now;
 use crate::gate::enrol::Enrolment;
 use crate::gate::injected::Injected;
+use crate::gate::ticket::InFlight;
 use crate::gate::{self, Gate};
 use crate::identity::Identity;
 use crate::identity::mint::Minter;
@@ -225,7 +226,7 @@ impl Parts {
                 refusal_style: config.proxy.refusal_style,
                 max_argument_bytes: config.audit.max_argument_bytes,
             },
-            in_flight: Arc::default(),
+            in_flight: Arc::new(InFlight::new(config.proxy.max_calls_in_flight)),
         });
         let rulebook = gate.rulebook.clone();
         let headers: Vec<_> =
@@ -418,6 +419,7 @@ fn audit_settings(config: &Config) -> Result<audit::Settings> {
         },
         node_id,
         max_argument_bytes: audit.max_argument_bytes,
+        max_calls_in_flight: config.proxy.max_calls_in_flight,
         rotation: audit::Rotation {
             bytes: audit.rotate_bytes,
             secs: audit.rotate_secs,
