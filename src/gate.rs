@@ -295,7 +295,7 @@ impl Gate {
         reply.id = echoed_id(&message);
         let known = self.secrets.patterns();
         ticket.describe(&message, &self.redactor, self.settings.max_argument_bytes, &known);
-        self.count_tools(&message);
+        self.count_tools(&message, to);
         let era = headers::agree(&claims.protocol, &message)
             .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;
 
@@ -349,10 +349,10 @@ impl Gate {
         Ok((rules, live))
     }
 
-    fn count_tools(&self, message: &Message<'_>) {
+    fn count_tools(&self, message: &Message<'_>, to: &Destination) {
         for call in &message.calls {
             if let CallKind::Tool { name, .. } = &call.kind {
-                self.metrics.tool_call(name);
+                self.metrics.tool_call(to.name.as_deref(), name);
             }
         }
     }
@@ -534,11 +534,12 @@ impl Gate {
         entry.denial_code = Some(denial.code.name());
         entry.failure_category = Some(row.category.as_str());
         entry.stage = Some(row.stage.as_str());
-        let outcome = Outcome::refused(self.clock.mono().since(arrived.mono));
+        let latency_us = self.clock.mono().since(arrived.mono);
+        let outcome = Outcome::refused(latency_us);
         if self.audit.record(entry, outcome).await.is_err() {
             return self.unrecorded(request_id);
         }
-        let took = Duration::from_micros(outcome.latency_us);
+        let took = Duration::from_micros(latency_us);
         self.count_denial(denial.code);
         self.metrics.request_took(took);
         self.metrics.arbiter_took(Duration::from_micros(self.clock.mono().since(judged_from)));
@@ -608,6 +609,7 @@ impl Gate {
         cleared.receipt.complete(Outcome {
             latency_us,
             upstream_status: ended.upstream_status,
+            upstream_server: ended.server.clone(),
             credentials_scrubbed: ended.scrubbed,
             denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),
             failure_category: row.map(|row| row.category.as_str()),
@@ -620,6 +622,8 @@ impl Gate {
 /// How a cleared call ended.
 #[derive(Debug)]
 pub struct Ended {
+    /// Host and port of the server that the call went to.
+    pub server: Option<Arc<str>>,
     pub upstream_status: Option<u16>,
     pub scrubbed: u64,
     pub failed: Option<Denial>,

@@ -302,11 +302,12 @@ impl ProxyHttp for Gateway {
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
         let state = std::mem::replace(&mut ctx.state, State::Refused);
         if let State::Cleared(call) = state {
-            let InFlight { cleared, flow, upstream_status, failed, .. } = *call;
+            let InFlight { cleared, flow, way, upstream_status, failed, .. } = *call;
+            let server = way.server_name();
             let scrubbed = flow.scrubbed();
             self.gate.finish(
                 cleared,
-                &Ended { upstream_status, scrubbed, failed, whole: error.is_none() },
+                &Ended { server, upstream_status, scrubbed, failed, whole: error.is_none() },
             );
         }
     }

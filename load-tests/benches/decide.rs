@@ -253,7 +253,7 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn done() -> Ended {
-    Ended { upstream_status: Some(200), scrubbed: 0, failed: None, whole: true }
+    Ended { server: None, upstream_status: Some(200), scrubbed: 0, failed: None, whole: true }
 }
 
 #[divan::bench]

@@ -36,7 +36,7 @@ pub(super) fn connect(config: &Config, headers: &[Arc<ArcSwap<Headers>>]) -> Res
             Upstream::new(url.clone(), ca.clone(), read_timeout, headers.clone())
         };
         let destination = Destination {
-            name: pool.name.as_deref().map(Box::from),
+            name: pool.name.as_deref().map(Arc::from),
             known: known.clone(),
             urls: pool.url_texts(),
         };

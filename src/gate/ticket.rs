@@ -19,6 +19,7 @@ use crate::firewall::agent::AgentId;
 use crate::firewall::call::CallKind;
 use crate::firewall::session::WorkOrder;
 use crate::firewall::time::{Mono, Now};
+use crate::gate::Destination;
 use crate::mcp::message::Message;
 
 /// Counts the requests that are being served.
@@ -201,6 +202,11 @@ impl Ticket {
             [one] => one.map(|given| redactor.redact(given, max_bytes, known)),
             several => Some(redactor.redact_batch(several, max_bytes, known)),
         };
+    }
+
+    /// Notes for which upstream.
+    pub fn bound_for(&mut self, to: &Destination) {
+        self.entry_mut().upstream.clone_from(&to.name);
     }
 
     /// Notes within which session.

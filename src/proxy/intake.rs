@@ -121,6 +121,7 @@ impl Intake {
         let route = hygiene::route(session.req_header(), &self.head)?;
         let path = session.req_header().uri.path();
         let pool = upstreams.find(path).cloned().ok_or_else(hygiene::not_served)?;
+        ticket.bound_for(&pool.destination);
         let token = bearer(&session.req_header().headers)?;
         let caller = gate.identify(ticket, token).await?;
         let way = Way::new(pool, session.req_header(), caller.agent.id)?;

@@ -116,6 +116,11 @@ impl Way {
         self.pool.servers.get(*self.tried.last()?)
     }
 
+    /// What the record calls the server of the last try.
+    pub(super) fn server_name(&self) -> Option<Arc<str>> {
+        self.server().map(|server| server.name.clone())
+    }
+
     /// The server for the next try.
     pub(super) async fn peer(&mut self, now: Mono) -> Result<Box<HttpPeer>> {
         let owner = self.owner.as_ref().map(|(server, _)| *server);
