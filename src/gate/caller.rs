@@ -1,0 +1,116 @@
+//! Who calls: the token, the agent behind it, and whether it may act at this instant.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::ticket::Ticket;
+use super::{Gate, RETRY_SECS, store_unavailable};
+use crate::firewall::agent::{Agent, Caller, Principal};
+use crate::firewall::denial::{Code, Denial};
+use crate::firewall::time::Now;
+use crate::identity::TokenError;
+
+impl Gate {
+    /// Proves who calls.
+    pub async fn identify(
+        &self,
+        ticket: &mut Ticket,
+        token: Option<&str>,
+    ) -> Result<Caller, Denial> {
+        let token = token.ok_or_else(|| {
+            Denial::new(Code::TokenMissing, "send one Authorization header with a Bearer token")
+        })?;
+        let verified = match self.identity.remembered(token, ticket.arrived()) {
+            Some(known) => known,
+            // Boxed, because few requests come this way and all would carry its room.
+            None => Box::pin(self.identity.verify(token, ticket.arrived())).await,
+        };
+        let principal = verified.map_err(token_denial)?;
+        ticket.entry_mut().principal = Some(principal.subject.clone());
+        ticket.entry_mut().agent_id = principal.agent;
+        if let Some(caller) = self.standing(&principal, ticket.arrived())? {
+            return Ok(caller);
+        }
+        let agent = Box::pin(self.enrol(ticket, &principal)).await?;
+        Ok(Caller { agent, principal })
+    }
+
+    /// Looks up who a principal is right now; `None` if its agent is not known.
+    fn standing(&self, principal: &Arc<Principal>, now: Now) -> Result<Option<Caller>, Denial> {
+        if now.wall >= principal.expires_at {
+            return Err(token_denial(TokenError::Expired));
+        }
+        if principal.token_id.as_deref().is_some_and(|jti| self.registry.is_revoked(jti)) {
+            return Err(Denial::new(
+                Code::TokenInvalid,
+                "this token was revoked: ask your operator for a new one",
+            ));
+        }
+        let Some(agent) = principal.agent.and_then(|id| self.registry.agent(id)) else {
+            return Ok(None);
+        };
+        if !agent.may_act(now.wall) {
+            return Err(Denial::new(
+                Code::AgentInactive,
+                "this agent was deactivated or has expired: ask your operator",
+            ));
+        }
+        Ok(Some(Caller { agent, principal: principal.clone() }))
+    }
+
+    /// Looks again, now that the whole request is here: a body may take its time to arrive, and
+    /// what was revoked meanwhile is revoked. Takes the agent's place among the calls in flight.
+    pub(super) fn still(&self, ticket: &mut Ticket, caller: &Caller) -> Result<Caller, Denial> {
+        let caller =
+            self.standing(&caller.principal, self.clock.now())?.ok_or_else(unknown_agent)?;
+        if !ticket.take_place(caller.agent.id) {
+            return Err(Denial::new(
+                Code::Overloaded,
+                "this agent has too many calls in flight: wait for some of them to end",
+            )
+            .retry_after(RETRY_SECS));
+        }
+        Ok(caller)
+    }
+
+    /// The scopes that policies ask tokens for.
+    pub fn scopes_asked(&self) -> Vec<String> {
+        self.rulebook.rules().policies.scopes_asked().map(str::to_owned).collect()
+    }
+
+    /// Registers an agent that is not known, where its issuer may bring agents in.
+    async fn enrol(
+        &self,
+        ticket: &mut Ticket,
+        principal: &Principal,
+    ) -> Result<Arc<Agent>, Denial> {
+        let id = principal.agent.ok_or_else(unknown_agent)?;
+        let now = ticket.arrived().wall;
+        let enrolled = self.enrolment.enrol(&self.registry, id, principal, now).await;
+        let agent = enrolled.map_err(|error| {
+            warn!(agent = %id, %error, "store did not answer; agent not registered, call refused");
+            store_unavailable()
+        })?;
+        let agent = agent.ok_or_else(unknown_agent)?;
+        ticket.entry_mut().anomaly_flags.push("auto_registered");
+        Ok(agent)
+    }
+}
+
+pub(super) fn unknown_agent() -> Denial {
+    Denial::new(Code::AgentUnknown, "the token's agent is not registered here")
+}
+
+pub(super) fn not_yours() -> Denial {
+    Denial::new(
+        Code::AgentMismatch,
+        "x-agent-id, the token's agent and the session's agent must be the same",
+    )
+}
+
+fn token_denial(error: TokenError) -> Denial {
+    let code = if error == TokenError::Expired { Code::TokenExpired } else { Code::TokenInvalid };
+    let advice = if error.is_passing() { "try again later" } else { "get a new token" };
+    Denial::new(code, format!("{error}: {advice}"))
+}

@@ -1,0 +1,175 @@
+//! What goes on record: admissions before anything moves, refusals before they are answered, and how
+//! admitted calls ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::reply::Reply;
+use super::ticket::Ticket;
+use super::{Admitted, Cleared, Form, Gate, RETRY_SECS, Refused};
+use crate::audit::{Completion, Decision, Entry, Outcome};
+use crate::firewall::agent::Caller;
+use crate::firewall::denial::{Code, Denial};
+use crate::firewall::time::Now;
+use crate::metrics;
+
+/// How a cleared call ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Host and port of the server that the call went to.
+    pub server: Option<Arc<str>>,
+    pub upstream_status: Option<u16>,
+    pub scrubbed: u64,
+    pub failed: Option<Denial>,
+    /// Whether the whole answer went to the client.
+    pub whole: bool,
+}
+
+impl Gate {
+    /// Puts a refusal from before the message was read on record.
+    pub async fn refuse(&self, ticket: Ticket, denial: Denial) -> Refused {
+        let reply = Reply::plain();
+        self.refuse_as(ticket, denial, reply).await
+    }
+
+    /// Puts an admitted call on record; only now may it go on.
+    pub(super) async fn clear(
+        &self,
+        ticket: Ticket,
+        caller: &Caller,
+        admitted: Admitted,
+        reply: Reply,
+    ) -> Result<Cleared, Refused> {
+        let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
+        let judged_from = ticket.judging_since();
+        let (mut entry, open) = ticket.into_parts();
+        entry.decision = Decision::Allow;
+        let injected = entry.credentials_injected.len();
+        match self.audit.admit(&entry).await {
+            Ok(receipt) => {
+                self.metrics.request(metrics::Outcome::Allow);
+                self.metrics.credentials_injected(u64::try_from(injected).unwrap_or(u64::MAX));
+                Ok(Cleared {
+                    receipt,
+                    request_id,
+                    arrived,
+                    judged_from,
+                    decided_at: self.clock.mono(),
+                    answered_at: None,
+                    body: admitted.body,
+                    agent: caller.agent.id,
+                    warnings: reply.warnings,
+                    id: reply.id,
+                    form: reply.form,
+                    due: admitted.due,
+                    lists: admitted.lists,
+                    scrub: admitted.scrub,
+                    _open: open,
+                })
+            }
+            Err(_unavailable) => {
+                entry.decision = Decision::Deny;
+                Err(self.refuse_unrecorded(entry, arrived).await)
+            }
+        }
+    }
+
+    pub(super) async fn refuse_as(&self, ticket: Ticket, denial: Denial, reply: Reply) -> Refused {
+        let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
+        let judged_from = ticket.judging_since();
+        let (mut entry, _open) = ticket.into_parts();
+        let row = denial.code.row();
+        entry.decision = if denial.code == Code::EscalationRequired {
+            Decision::Escalate
+        } else {
+            Decision::Deny
+        };
+        entry.denial_code = Some(denial.code.name());
+        entry.failure_category = Some(row.category.as_str());
+        entry.stage = Some(row.stage.as_str());
+        let latency_us = self.clock.mono().since(arrived.mono);
+        let outcome = Outcome::refused(latency_us);
+        if self.audit.record(entry, outcome).await.is_err() {
+            return self.unrecorded(request_id);
+        }
+        let took = Duration::from_micros(latency_us);
+        self.count_denial(denial.code);
+        self.metrics.request_took(took);
+        self.metrics.arbiter_took(Duration::from_micros(self.clock.mono().since(judged_from)));
+        Refused { denial, request_id, id: reply.id, form: reply.form, warnings: reply.warnings }
+    }
+
+    fn count_denial(&self, code: Code) {
+        self.metrics.denial(code);
+        self.metrics.request(if code == Code::EscalationRequired {
+            metrics::Outcome::Escalate
+        } else {
+            metrics::Outcome::Deny
+        });
+    }
+
+    /// Refuses an admitted call because its decision could not be put on record. The refusal is
+    /// recorded if that works again by now, else counted.
+    pub(super) async fn refuse_unrecorded(&self, mut entry: Entry, arrived: Now) -> Refused {
+        let request_id = entry.request_id;
+        let row = Code::AuditUnavailable.row();
+        entry.denial_code = Some(row.name);
+        entry.failure_category = Some(row.category.as_str());
+        entry.stage = Some(row.stage.as_str());
+        let outcome = Outcome::refused(self.clock.mono().since(arrived.mono));
+        // Whether or not it is on record, the answer is the same.
+        let _counted = self.audit.record(entry, outcome).await;
+        self.unrecorded(request_id)
+    }
+
+    /// The answer while nothing can be put on record.
+    fn unrecorded(&self, request_id: Uuid) -> Refused {
+        self.count_denial(Code::AuditUnavailable);
+        let denial = Denial::new(
+            Code::AuditUnavailable,
+            "calls cannot be put on record at the moment and are refused: try again",
+        )
+        .retry_after(RETRY_SECS);
+        Refused { denial, request_id, id: None, form: Form::Http, warnings: Vec::new() }
+    }
+
+    /// Notes that the upstream has begun to answer.
+    pub fn upstream_answered(&self, cleared: &mut Cleared) {
+        cleared.answered_at.get_or_insert_with(|| self.clock.mono());
+    }
+
+    /// Completes the record of a call that was cleared.
+    pub fn finish(&self, cleared: Cleared, ended: &Ended) {
+        let now = self.clock.mono();
+        let latency_us = now.since(cleared.arrived.mono);
+        let row = ended.failed.as_ref().map(|denial| denial.code.row());
+        let completion = match (&row, ended.whole) {
+            (Some(_), _) => Completion::UpstreamFailed,
+            (None, true) => Completion::Completed,
+            (None, false) => Completion::ClientGone,
+        };
+        let deciding_us = cleared.decided_at.since(cleared.judged_from);
+        let upstream_us = cleared.answered_at.map(|at| at.since(cleared.decided_at));
+        self.metrics.request_took(Duration::from_micros(latency_us));
+        self.metrics.arbiter_took(Duration::from_micros(deciding_us));
+        if let Some(upstream_us) = upstream_us {
+            self.metrics.upstream_took(Duration::from_micros(upstream_us));
+        }
+        self.metrics.credentials_scrubbed(ended.scrubbed);
+        if let Some(denial) = &ended.failed {
+            self.metrics.denial(denial.code);
+        }
+        cleared.receipt.complete(Outcome {
+            latency_us,
+            upstream_status: ended.upstream_status,
+            upstream_server: ended.server.clone(),
+            credentials_scrubbed: ended.scrubbed,
+            denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),
+            failure_category: row.map(|row| row.category.as_str()),
+            stage: row.map(|row| row.stage.as_str()),
+            completion,
+        });
+    }
+}
