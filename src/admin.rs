@@ -78,6 +78,8 @@ pub struct Settings {
     pub metrics: config::Metrics,
     pub sessions: config::Sessions,
     pub keywords: Keywords,
+    /// The names of all upstreams.
+    pub upstreams: Vec<Box<str>>,
 }
 
 impl Settings {
@@ -94,6 +96,11 @@ impl Settings {
                 admin: sessions.admin_intent_keywords.clone(),
             },
             sessions: sessions.clone(),
+            upstreams: config
+                .upstreams
+                .iter()
+                .filter_map(|upstream| upstream.name.as_deref().map(Box::from))
+                .collect(),
         }
     }
 }

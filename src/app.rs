@@ -42,6 +42,7 @@ use crate::firewall::session::Status;
 use crate::firewall::time::{Now, Timestamp};
 use crate::gate::enrol::Enrolment;
 use crate::gate::injected::Injected;
+use crate::gate::ticket::InFlight;
 use crate::gate::{self, Gate};
 use crate::identity::Identity;
 use crate::identity::mint::Minter;
@@ -61,6 +62,7 @@ use crate::store::{Followed, Position, SealKey, Store};
 use follow::Follower;
 use listener::AdminService;
 use reload::Reloads;
+use tls::Certificate;
 
 pub(crate) use headers::Templates;
 pub(crate) use reload::secrets as load_secrets;
@@ -96,7 +98,8 @@ pub fn run(
         .build()
         .context("starting the control runtime")?;
     let parts = control.block_on(Parts::build(config))?;
-    let tls = config.proxy.tls.as_ref().map(tls::settings).transpose()?;
+    let certificate = config.proxy.tls.as_ref().map(Certificate::open).transpose()?;
+    let tls = certificate.as_ref().map(Certificate::settings).transpose()?;
     let proxy_listener = bind(config.proxy.listen, "proxy.listen_port")?;
     let admin_listener = bind(config.admin.listen, "admin.listen_port")?;
     let started = Started {
@@ -127,7 +130,7 @@ pub fn run(
     let service = PreBound::new("proxy", guard, proxy_listener, tls);
     server.add_service(service.with_threads(threads));
     server.add_service(AdminService::new(parts.admin(config), admin_listener));
-    parts.start_tasks(&control, config);
+    parts.start_tasks(&control, config, certificate);
     on_ready(&started)?;
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
 
@@ -237,7 +240,7 @@ impl Parts {
                 refusal_style: config.proxy.refusal_style,
                 max_argument_bytes: config.audit.max_argument_bytes,
             },
-            in_flight: Arc::default(),
+            in_flight: Arc::new(InFlight::new(config.proxy.max_calls_in_flight)),
         });
         let rulebook = gate.rulebook.clone();
         let headers: Vec<_> =
@@ -336,7 +339,12 @@ impl Parts {
     }
 
     /// Starts what runs beside the requests.
-    fn start_tasks(&self, control: &tokio::runtime::Runtime, config: &Config) {
+    fn start_tasks(
+        &self,
+        control: &tokio::runtime::Runtime,
+        config: &Config,
+        certificate: Option<Arc<Certificate>>,
+    ) {
         control.spawn(cleanup(
             self.gate.clone(),
             Duration::from_secs(config.sessions.cleanup_interval_secs),
@@ -362,6 +370,7 @@ impl Parts {
             headers: self.headers.clone(),
             metrics: self.metrics.clone(),
             audit: self.audit.clone(),
+            certificate,
         };
         reloads.start(control, config);
     }
@@ -440,6 +449,7 @@ fn audit_settings(config: &Config) -> Result<audit::Settings> {
         },
         node_id,
         max_argument_bytes: audit.max_argument_bytes,
+        max_calls_in_flight: config.proxy.max_calls_in_flight,
         rotation: audit::Rotation {
             bytes: audit.rotate_bytes,
             secs: audit.rotate_secs,

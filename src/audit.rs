@@ -88,8 +88,6 @@ pub use settings::{CheckpointSettings, Durability, Rotation, Settings};
 use signer::{Latest, Signer};
 use writer::{Begin, Writer};
 
-/// Journal slots of 2 KiB: how many calls can be under way, fewer if their arguments are long.
-const SLOTS: u32 = 8_192;
 /// Refusals that may wait to be written.
 const MAX_WAITING_RECORDS: usize = 8_192;
 
@@ -165,7 +163,8 @@ impl Audit {
         if !settings.enabled {
             return Ok(Self { shared: None, writer: Mutex::default() });
         }
-        Self::start(prepare(settings, clock, SLOTS)?)
+        let slots = settings.max_calls_in_flight;
+        Self::start(prepare(settings, clock, slots)?)
     }
 
     fn start((shared, mut writer): (Arc<Shared>, Writer)) -> Result<Self, OpenError> {

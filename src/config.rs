@@ -73,6 +73,7 @@ pub struct Proxy {
     pub max_request_body_bytes: usize,
     pub max_response_body_bytes: usize,
     pub max_in_flight_body_bytes: usize,
+    pub max_calls_in_flight: u32,
     pub upstream_timeout_secs: u64,
     pub stream_idle_timeout_secs: u64,
     /// `None`: one for each core.

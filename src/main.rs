@@ -8,6 +8,8 @@ use arbiter::config::{self, Config};
 use arbiter::{demo, telemetry};
 use clap::Parser;
 
+// Without transparent huge pages: each idle stream holds some buffers of 64 KiB that are all but
+// empty, and with them the kernel would make every page of those resident.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

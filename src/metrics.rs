@@ -179,9 +179,14 @@ impl Metrics {
         }
     }
 
-    /// Counts a judged call of a tool; the name may be anything that an agent sent.
-    pub fn tool_call(&self, tool: &str) {
-        self.named_tools.load().get(tool).unwrap_or(&self.other_tool_calls).inc();
+    /// Counts a judged call of a tool at an upstream, if that has a name, under the first of
+    /// `upstream:tool` and `tool` that is named. The tool's name may be anything that an agent sent.
+    pub fn tool_call(&self, upstream: Option<&str>, tool: &str) {
+        let named = self.named_tools.load();
+        let short = tool.len() <= MAX_TOOL_BYTES;
+        let at = upstream.filter(|_| short).map(|upstream| format!("{upstream}:{tool}"));
+        let qualified = at.and_then(|at| named.get(&at));
+        qualified.or_else(|| named.get(tool)).unwrap_or(&self.other_tool_calls).inc();
     }
 
     /// Gives series of their own to tools that a policy or a session names.
@@ -356,11 +361,26 @@ mod tests {
         let metrics = Metrics::new();
         metrics.name_tools(["read_file", "list_*", "*"]);
         for tool in ["read_file", "evil\"}\n", "list_*", "list_dir"] {
-            metrics.tool_call(tool);
+            metrics.tool_call(None, tool);
         }
         has(&metrics, r#"tool_calls_total{tool="read_file"} 1"#);
         has(&metrics, r#"tool_calls_total{tool="other"} 3"#);
         assert!(!metrics.render().contains("evil"));
+    }
+
+    #[test]
+    fn a_tool_named_for_one_upstream_counts_there() {
+        let metrics = Metrics::new();
+        metrics.name_tools(["git:commit", "read"]);
+        for (upstream, tool) in
+            [("git", "commit"), ("files", "commit"), ("git", "read"), ("files", "read")]
+        {
+            metrics.tool_call(Some(upstream), tool);
+        }
+        metrics.tool_call(None, "commit");
+        has(&metrics, r#"tool_calls_total{tool="git:commit"} 1"#);
+        has(&metrics, r#"tool_calls_total{tool="read"} 2"#);
+        has(&metrics, r#"tool_calls_total{tool="other"} 2"#);
     }
 
     #[test]
@@ -371,7 +391,7 @@ mod tests {
             metrics.name_tools(chunk);
         }
         for name in &names {
-            metrics.tool_call(name);
+            metrics.tool_call(None, name);
         }
         let series =
             metrics.render().lines().filter(|l| l.starts_with("tool_calls_total{")).count();

@@ -4,7 +4,7 @@
 //! only a [`Cleared`] opens the way to the upstream. Every request ends in `logging`, broken-off
 //! ones too.
 
-mod affinity;
+pub mod affinity;
 pub mod guard;
 pub mod health;
 mod hygiene;
@@ -28,7 +28,7 @@ use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, warn};
 
@@ -102,9 +102,8 @@ impl ProxyHttp for Gateway {
             return Ok(true);
         }
         match self.intake.admit(&self.gate, &self.upstreams, session).await {
-            Ok((cleared, share, pool)) => {
+            Ok((cleared, share, way)) => {
                 let flow = Flow::new(self.max_response_body_bytes);
-                let way = Way::new(pool, session.req_header());
                 let body = cleared.body().clone();
                 replay::install(
                     &mut session.downstream_session,
@@ -166,7 +165,8 @@ impl ProxyHttp for Gateway {
         e
     }
 
-    /// Retries only when the upstream cannot have seen the whole request.
+    /// Retries only what the upstream has seen nothing of, or says that it did not touch: a tool may
+    /// have done its work although its answer never came.
     fn error_while_proxy(
         &self,
         peer: &HttpPeer,
@@ -176,13 +176,15 @@ impl ProxyHttp for Gateway {
         _reused: bool,
     ) -> Box<Error> {
         let mut e = e.more_context(format!("peer {peer}"));
-        let State::Cleared(call) = &ctx.state else { return e };
         let unanswered = session.response_written().is_none_or(|r| r.status.is_informational());
-        let incomplete =
-            session.upstream_body_bytes_sent().is_some_and(|sent| sent < call.cleared.body().len());
+        let State::Cleared(call) = &ctx.state else {
+            e.set_retry(false);
+            return e;
+        };
+        let unseen = !ctx.slot.head_sent() && *e.etype() == ErrorType::WriteError;
         let retry = unanswered
-            && incomplete
             && *e.esource() == ErrorSource::Upstream
+            && (unseen || untouched(&e))
             && call.way.may_retry();
         e.set_retry(retry);
         e
@@ -300,14 +302,22 @@ impl ProxyHttp for Gateway {
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
         let state = std::mem::replace(&mut ctx.state, State::Refused);
         if let State::Cleared(call) = state {
-            let InFlight { cleared, flow, upstream_status, failed, .. } = *call;
+            let InFlight { cleared, flow, way, upstream_status, failed, .. } = *call;
+            let server = way.server_name();
             let scrubbed = flow.scrubbed();
             self.gate.finish(
                 cleared,
-                &Ended { upstream_status, scrubbed, failed, whole: error.is_none() },
+                &Ended { server, upstream_status, scrubbed, failed, whole: error.is_none() },
             );
         }
     }
+}
+
+/// Whether a server of HTTP/2 has said that it did not process the request (RFC 9113 section 8.7):
+/// it refused the stream, is going away, or wants HTTP/1.1. Pingora marks these, and one thing more:
+/// an answer that is not valid, which may follow upon work that was done.
+fn untouched(e: &Error) -> bool {
+    matches!(e.retry, RetryType::Decided(true)) && *e.etype() != ErrorType::InvalidH2
 }
 
 /// What an error of Pingora's means to the agent; `None` when the client itself is gone.

@@ -30,7 +30,7 @@ use arbiter::firewall::rules::{Rules, Terms};
 use arbiter::firewall::session::{IntentTier, RefusalStyle, Sensitivity, SessionId, WorkOrder};
 use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
-use arbiter::gate::ticket::Ticket;
+use arbiter::gate::ticket::{InFlight, Ticket};
 use arbiter::gate::{Claims, Cleared, Destination, Ended, Gate, Settings};
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
@@ -246,7 +246,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
             refusal_style: RefusalStyle::Http,
             max_argument_bytes: 8_192,
         },
-        in_flight: Arc::default(),
+        in_flight: Arc::new(InFlight::new(8_192)),
         clock,
     };
     (gate, live, agent)
@@ -266,7 +266,7 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn done() -> Ended {
-    Ended { upstream_status: Some(200), scrubbed: 0, failed: None, whole: true }
+    Ended { server: None, upstream_status: Some(200), scrubbed: 0, failed: None, whole: true }
 }
 
 #[divan::bench]

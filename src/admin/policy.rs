@@ -13,6 +13,7 @@ use super::error::{ApiError, Code, Mistake};
 use super::record::Change;
 use super::routes::{Answer, Input, not_a_uuid};
 use crate::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
+use crate::firewall::call::Place;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::policy::{
     Asked, Effect, Facts, PolicySet, Source, Target, TraceEntry, json_schema,
@@ -40,6 +41,9 @@ pub struct Explain {
     method: Option<String>,
     /// The resource's URI, the prompt's or the tool's name that the method is about.
     target: Option<String>,
+    /// The configured name of the upstream that has the tool; without one, what policies say of
+    /// `name:tool` is left out.
+    upstream: Option<String>,
     /// Of the tool call.
     #[expect(dead_code, reason = "read from the body's own text, which keeps every digit")]
     arguments: Option<Map<String, Value>>,
@@ -91,7 +95,7 @@ pub struct Explained {
 impl Explained {
     /// Whatever the policies say, an agent that may not act is refused before they are asked.
     fn of_lapsed(admin: &Admin, body: &Explain, lapse: Lapse) -> Result<Self, ApiError> {
-        body.target()?;
+        body.target(&admin.settings.upstreams)?;
         Ok(Self {
             decision: Effect::Deny,
             matched_policy: None,
@@ -144,7 +148,13 @@ pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, A
             }
         }
     };
-    Answer::of(&explained(&admin.rulebook.rules().policies, &body, &agent, &input.body)?)
+    let known = &admin.settings.upstreams;
+    if let Some(name) = &body.upstream
+        && !known.iter().any(|known| **known == **name)
+    {
+        return Err(ApiError::field("upstream", "is not the name of a configured upstream"));
+    }
+    Answer::of(&explained(&admin.rulebook.rules().policies, &body, known, &agent, &input.body)?)
 }
 
 /// What `POST /policy/explain` would say with these policies, without a running Arbiter.
@@ -156,7 +166,9 @@ pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiEr
         return Err(ApiError::field("agent_id", problem));
     }
     let agent = request.described_agent()?;
-    serde_json::to_value(explained(policies, &request, &agent, body)?)
+    // Which other names stand before tools is known to a running Arbiter only; they matter to none.
+    let known: Vec<Box<str>> = request.upstream.as_deref().map(Box::from).into_iter().collect();
+    serde_json::to_value(explained(policies, &request, &known, &agent, body)?)
         .map_err(|error| ApiError::new(Code::Internal, error.to_string()))
 }
 
@@ -164,6 +176,7 @@ pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiEr
 fn explained(
     policies: &PolicySet,
     body: &Explain,
+    upstreams: &[Box<str>],
     agent: &Agent,
     bytes: &[u8],
 ) -> Result<Explained, ApiError> {
@@ -174,7 +187,7 @@ fn explained(
     let intent = body.declared_intent.as_deref();
     let facts = Facts { agent, principal: &principal, intent };
     let policy_version = policies.version().to_owned();
-    Ok(if let Some(target) = body.target()? {
+    Ok(if let Some(target) = body.target(upstreams)? {
         let told = policies.explain(&facts, &Asked { target, arguments });
         Explained {
             decision: told.decision.unwrap_or(Effect::Deny),
@@ -203,9 +216,12 @@ impl Explain {
         if let Some(intent) = &self.declared_intent {
             check::intent("declared_intent", intent)?;
         }
-        for (field, text) in
-            [("tool", &self.tool), ("method", &self.method), ("target", &self.target)]
-        {
+        for (field, text) in [
+            ("tool", &self.tool),
+            ("method", &self.method),
+            ("target", &self.target),
+            ("upstream", &self.upstream),
+        ] {
             if text.as_ref().is_some_and(|text| text.is_empty() || text.len() > MAX_TARGET_BYTES) {
                 let problem = format!("is empty or over {MAX_TARGET_BYTES} bytes");
                 return Err(ApiError::field(field, problem));
@@ -244,14 +260,18 @@ impl Explain {
     }
 
     /// What the call touches; none for a protocol method.
-    fn target(&self) -> Result<Option<Target<'_>>, ApiError> {
+    fn target<'a>(&'a self, upstreams: &'a [Box<str>]) -> Result<Option<Target<'a>>, ApiError> {
+        let tool = |name| match self.upstream.as_deref() {
+            None => Target::Tool(name),
+            upstream => Target::ToolAt(Place { upstream, known: upstreams }, name),
+        };
         let needed = || {
             self.target
                 .as_deref()
                 .ok_or_else(|| ApiError::field("target", "is missing; the method needs one"))
         };
         let method = match (&self.tool, self.method.as_deref()) {
-            (Some(tool), None) => return Ok(Some(Target::Tool(tool))),
+            (Some(name), None) => return Ok(Some(tool(name))),
             (Some(_), Some(_)) => {
                 return Err(ApiError::field("tool", "is given beside `method`"));
             }
@@ -259,7 +279,7 @@ impl Explain {
             (None, Some(method)) => method,
         };
         Ok(match method {
-            "tools/call" => Some(Target::Tool(needed()?)),
+            "tools/call" => Some(tool(needed()?)),
             "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
                 Some(Target::Resource(needed()?))
             }

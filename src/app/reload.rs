@@ -1,5 +1,5 @@
-//! What is read again while serving: policies when their files change, credentials when they have
-//! outlived their time, both at SIGHUP, which also opens an audit log that was moved away anew. What cannot be read leaves the old set in force.
+//! What is read again while serving: policies and certificate when their files change, credentials
+//! when they have outlived their time, all at SIGHUP, which also opens an audit log that was moved away anew. What cannot be read leaves the old set in force.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +21,13 @@ use crate::rulebook::{ReloadError, Rulebook};
 use crate::secrets::{Environment, Secrets, Source};
 
 use super::Templates;
+use super::tls::Certificate;
 
 /// How often it is looked whether credentials have outlived their time.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the certificate's files are others.
+const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(5);
 
 /// How long a credential command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +42,8 @@ pub(super) struct Reloads {
     pub(super) headers: Vec<Arc<ArcSwap<Headers>>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Arc<Audit>,
+    /// The one that agents see, if they speak TLS to this process.
+    pub(super) certificate: Option<Arc<Certificate>>,
 }
 
 impl Reloads {
@@ -50,6 +56,9 @@ impl Reloads {
             control.spawn(rulebook.watch(period, tell));
         }
         control.spawn(self.clone().credentials_in_time());
+        if let Some(certificate) = self.certificate.clone() {
+            control.spawn(certificate_in_time(certificate));
+        }
         control.spawn(self.at_hangup());
     }
 
@@ -78,6 +87,9 @@ impl Reloads {
                 told(&self.metrics, &self.rulebook.rules(), reloaded);
             }
             self.reload_credentials().await;
+            if let Some(certificate) = self.certificate.clone() {
+                reload_certificate(certificate).await;
+            }
         }
     }
 
@@ -109,6 +121,27 @@ impl Reloads {
             in_force.store(Arc::new(headers));
         }
         Ok(count)
+    }
+}
+
+async fn certificate_in_time(certificate: Arc<Certificate>) {
+    let mut ticks = tokio::time::interval(LOOK_AT_CERTIFICATE);
+    loop {
+        ticks.tick().await;
+        if certificate.has_changed() {
+            reload_certificate(certificate.clone()).await;
+        }
+    }
+}
+
+async fn reload_certificate(certificate: Arc<Certificate>) {
+    match tokio::task::spawn_blocking(move || certificate.reload()).await {
+        Ok(Ok(())) => info!("certificate reloaded"),
+        Ok(Err(error)) => {
+            let error = format!("{error:#}");
+            warn!(%error, "certificate not reloaded; the old one stays in force");
+        }
+        Err(error) => warn!(%error, "certificate not reloaded"),
     }
 }
 

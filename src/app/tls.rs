@@ -1,38 +1,102 @@
-//! The certificate that agents see, checked before anything listens.
+//! The certificate that agents see: read before anything listens, and again when its files change.
 //!
-//! Pingora reads the files when its service starts, and a mistake there would end that service's
-//! task only: a process without a listener. So they are read here first.
+//! Pingora would read the files once, when its service starts, and a mistake there would end that
+//! service's task only: a process without a listener. So they are read here, and every handshake
+//! asks for what is in force. Files that cannot be used leave the old certificate in force.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
+use arc_swap::ArcSwap;
 use pingora::listeners::tls::TlsSettings;
 use pingora_core::tls;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 
 use crate::config::Tls;
 
-/// HTTP/1.1 and, by ALPN, HTTP/2.
-pub(super) fn settings(files: &Tls) -> Result<TlsSettings> {
-    let text = |path: &std::path::Path| {
-        path.to_str().map(str::to_owned).ok_or_else(|| anyhow!("{} is not UTF-8", path.display()))
-    };
-    let (certificate, key) = (text(&files.cert_file)?, text(&files.key_file)?);
-    check(&certificate, &key).with_context(|| format!("`proxy.tls` ({certificate}, {key})"))?;
-    let mut settings = TlsSettings::intermediate(&certificate, &key)
-        .map_err(|error| anyhow!("`proxy.tls`: {error}"))?;
-    settings.enable_h2();
-    Ok(settings)
+/// Which files were there: device, inode, length, and when they were written, for each of the two.
+type Seen = [Option<(u64, u64, u64, i64, i64)>; 2];
+
+/// A certificate chain with its key, in two files.
+pub(super) struct Certificate {
+    chain_file: String,
+    key_file: String,
+    in_force: ArcSwap<CertifiedKey>,
+    /// At the last reading, whatever came of it.
+    seen: Mutex<Seen>,
 }
 
-fn check(certificate: &str, key: &str) -> Result<()> {
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificate").field("file", &self.chain_file).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.in_force.load_full())
+    }
+}
+
+impl Certificate {
+    pub(super) fn open(files: &Tls) -> Result<Arc<Self>> {
+        let text = |path: &Path| {
+            path.to_str()
+                .map(str::to_owned)
+                .ok_or_else(|| anyhow!("{} is not UTF-8", path.display()))
+        };
+        let (certificate, key) = (text(&files.cert_file)?, text(&files.key_file)?);
+        let seen = Mutex::new(seen(&certificate, &key));
+        let in_force = ArcSwap::from_pointee(read(&certificate, &key)?);
+        Ok(Arc::new(Self { chain_file: certificate, key_file: key, in_force, seen }))
+    }
+
+    /// HTTP/1.1 and, by ALPN, HTTP/2.
+    pub(super) fn settings(self: &Arc<Self>) -> Result<TlsSettings> {
+        let mut settings = TlsSettings::intermediate(&self.chain_file, &self.key_file)
+            .map_err(|error| anyhow!("`proxy.tls`: {error}"))?;
+        settings.set_cert_resolver(self.clone());
+        settings.enable_h2();
+        Ok(settings)
+    }
+
+    /// Whether the files are others than at the last reading.
+    pub(super) fn has_changed(&self) -> bool {
+        let now = seen(&self.chain_file, &self.key_file);
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != now
+    }
+
+    /// Reads both files again. Connections that are open stay as they are.
+    pub(super) fn reload(&self) -> Result<()> {
+        // Before the files: what changes while they are read is read once more.
+        let now = seen(&self.chain_file, &self.key_file);
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        self.in_force.store(Arc::new(read(&self.chain_file, &self.key_file)?));
+        Ok(())
+    }
+}
+
+fn seen(certificate: &str, key: &str) -> Seen {
+    [certificate, key].map(|path| {
+        let file = std::fs::metadata(path).ok()?;
+        Some((file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
+    })
+}
+
+fn read(certificate: &str, key: &str) -> Result<CertifiedKey> {
+    let at = || format!("`proxy.tls` ({certificate}, {key})");
     tls::install_default_crypto_provider();
+    let provider = CryptoProvider::get_default().context("no cryptography is installed")?;
     let (chain, key) = tls::load_certs_and_key_files(certificate, key)
-        .map_err(|error| anyhow!("{error}"))?
-        .context("one of the files holds no certificate or no key")?;
-    tls::ServerConfig::builder_with_protocol_versions(&[
-        &tls::version::TLS12,
-        &tls::version::TLS13,
-    ])
-    .with_no_client_auth()
-    .with_single_cert(chain, key)
-    .context("certificate and key do not go together")?;
-    Ok(())
+        .map_err(|error| anyhow!("{error}"))
+        .with_context(at)?
+        .context("one of the files holds no certificate or no key")
+        .with_context(at)?;
+    CertifiedKey::from_der(chain, key, provider)
+        .context("certificate and key do not go together")
+        .with_context(at)
 }

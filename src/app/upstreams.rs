@@ -13,6 +13,7 @@ use rustls_pki_types::pem::PemObject;
 
 use crate::config::{self, Config};
 use crate::gate::Destination;
+use crate::proxy::affinity::SealKey;
 use crate::proxy::intake::memory_for_each;
 use crate::proxy::pool::Pool;
 use crate::proxy::upstream::{Headers, Upstream};
@@ -29,18 +30,19 @@ pub(super) fn connect(config: &Config, headers: &[Arc<ArcSwap<Headers>>]) -> Res
     let read_timeout = Duration::from_secs(read_timeout.saturating_add(1));
     let known: Arc<[Box<str>]> =
         config.upstreams.iter().filter_map(|pool| pool.name.as_deref().map(Box::from)).collect();
+    let key = SealKey::from_secret(config.admin.signing_secret.expose().as_bytes());
     let pools = config.upstreams.iter().zip(headers).map(|(pool, headers)| {
         let server = |url: &config::Upstream| {
             Upstream::new(url.clone(), ca.clone(), read_timeout, headers.clone())
         };
         let destination = Destination {
-            name: pool.name.as_deref().map(Box::from),
+            name: pool.name.as_deref().map(Arc::from),
             known: known.clone(),
             urls: pool.url_texts(),
         };
         let servers = pool.urls.iter().map(server).collect();
         let memory = memory_for_each(proxy, config.upstreams.len());
-        Pool::new(Arc::new(destination), pool.path.clone(), memory, servers)
+        Pool::new(Arc::new(destination), pool.path.clone(), memory, servers, &key)
     });
     Ok(Upstreams::new(pools))
 }

@@ -65,21 +65,32 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens or makes the journal, and keeps every other process out.
-    pub(super) fn open(path: &Path, slots: u32) -> Result<(Self, Closed, Found), OpenError> {
+    /// Opens or makes the journal, and keeps every other process out. One that has another number
+    /// of slots than is wanted gets that number at the first start that finds no open call in it.
+    pub(super) fn open(path: &Path, wanted: u32) -> Result<(Self, Closed, Found), OpenError> {
         let failed = |source| OpenError::Io { path: path.to_owned(), source };
-        let file = open_file(path).map_err(failed)?;
+        let mut file = open_file(path).map_err(failed)?;
         lock(&file, path)?;
         if file.metadata().map_err(failed)?.len() == 0 {
-            layout::create(&file, slots).map_err(failed)?;
+            layout::create(&file, wanted).map_err(failed)?;
             sync_folder(path).map_err(failed)?;
         }
-        if !layout::is_ours(&file, slots).map_err(failed)? {
+        let Some(mut slots) = layout::slots(&file, wanted).map_err(failed)? else {
             return Err(OpenError::Journal { path: path.to_owned() });
-        }
-        let closed = Closed::read(&file, slots).map_err(failed)?;
+        };
+        let mut closed = Closed::read(&file, slots).map_err(failed)?;
         let link = layout::read_link(&file).map_err(failed)?;
         let (open, highest) = open_calls(&file, &closed).map_err(failed)?;
+        if slots != wanted && open.is_empty() {
+            file = put_in_place(path, |new| {
+                new.set_len(0)?;
+                layout::create(new, wanted)?;
+                link.as_ref().map_or(Ok(()), |link| layout::write_link(new, link))
+            })
+            .map_err(failed)?;
+            slots = wanted;
+            closed = Closed::read(&file, slots).map_err(failed)?;
+        }
         let mut free: Vec<u32> = (0..slots).rev().collect();
         free.retain(|slot| !open.iter().any(|call| call.lease.slots.contains(slot)));
         let journal = Self {
@@ -173,15 +184,7 @@ impl Journal {
         }
         drop(file);
         let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
-        let mut spare = self.path.clone().into_os_string();
-        spare.push(".new");
-        let copy = open_file(Path::new(&spare))?;
-        lock(&copy, &self.path).map_err(io::Error::other)?;
-        layout::copy(&file, &copy)?;
-        copy.sync_data()?;
-        fs::rename(&spare, &self.path)?;
-        sync_folder(&self.path)?;
-        *file = copy;
+        *file = put_in_place(&self.path, |copy| layout::copy(&file, copy))?;
         Ok(true)
     }
 
@@ -269,6 +272,19 @@ fn open_file(path: &Path) -> io::Result<File> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
+    Ok(file)
+}
+
+/// Writes another file and puts it in the journal's place, locked and on the disk.
+fn put_in_place(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<File> {
+    let mut spare = path.to_owned().into_os_string();
+    spare.push(".new");
+    let file = open_file(Path::new(&spare))?;
+    lock(&file, path).map_err(io::Error::other)?;
+    write(&file)?;
+    file.sync_data()?;
+    fs::rename(&spare, path)?;
+    sync_folder(path)?;
     Ok(file)
 }
 

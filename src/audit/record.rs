@@ -98,6 +98,8 @@ pub struct Entry {
     pub denial_code: Option<&'static str>,
     pub failure_category: Option<&'static str>,
     pub stage: Option<&'static str>,
+    /// The configured name of the upstream that the request was for.
+    pub upstream: Option<Arc<str>>,
     pub policy_matched: Option<Arc<str>>,
     pub policy_version: Option<Arc<str>>,
     pub anomaly_flags: Vec<&'static str>,
@@ -123,6 +125,7 @@ impl Entry {
             denial_code: None,
             failure_category: None,
             stage: None,
+            upstream: None,
             policy_matched: None,
             policy_version: None,
             anomaly_flags: Vec::new(),
@@ -133,11 +136,13 @@ impl Entry {
 }
 
 /// What is known about a request when it has ended. A cause given here replaces the entry's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Written as `null` when how the request ended is unknown.
     pub latency_us: u64,
     pub upstream_status: Option<u16>,
+    /// Host and port of the server that the call was sent to, or was to be.
+    pub upstream_server: Option<Arc<str>>,
     pub credentials_scrubbed: u64,
     pub denial_code: Option<&'static str>,
     pub failure_category: Option<&'static str>,
@@ -166,6 +171,7 @@ pub struct Draft {
     denial_code: Option<&'static str>,
     failure_category: Option<&'static str>,
     stage: Option<&'static str>,
+    upstream: Option<Arc<str>>,
 }
 
 impl Draft {
@@ -191,7 +197,7 @@ impl Draft {
         let known = out.len();
         list_member(&mut out, "credentials_injected", &entry.credentials_injected);
         let third = known..out.len();
-        ending(&mut out, entry.stage, &unknown);
+        ending(&mut out, entry.stage, entry.upstream.as_deref(), &unknown);
 
         let known = out.len();
         event(&mut out, entry.event.as_ref());
@@ -202,6 +208,7 @@ impl Draft {
             denial_code: entry.denial_code,
             failure_category: entry.failure_category,
             stage: entry.stage,
+            upstream: entry.upstream.clone(),
         }
     }
 
@@ -219,7 +226,7 @@ impl Draft {
         out.extend_from_slice(&self.bytes[second.clone()]);
         failure(out, outcome.failure_category.or(self.failure_category), outcome);
         out.extend_from_slice(&self.bytes[third.clone()]);
-        ending(out, outcome.stage.or(self.stage), outcome);
+        ending(out, outcome.stage.or(self.stage), self.upstream.as_deref(), outcome);
         out.extend_from_slice(&self.bytes[fourth.clone()]);
     }
 }
@@ -293,11 +300,13 @@ fn failure(out: &mut Vec<u8>, category: Option<&str>, outcome: &Outcome) {
     }
 }
 
-fn ending(out: &mut Vec<u8>, stage: Option<&str>, outcome: &Outcome) {
+fn ending(out: &mut Vec<u8>, stage: Option<&str>, upstream: Option<&str>, outcome: &Outcome) {
     out.extend_from_slice(b",\"credentials_scrubbed\":");
     number(out, outcome.credentials_scrubbed);
     text_member(out, "outcome", Some(outcome.completion.as_str()));
     text_member(out, "stage", stage);
+    text_member(out, "upstream", upstream);
+    text_member(out, "upstream_server", outcome.upstream_server.as_deref());
 }
 
 fn event(out: &mut Vec<u8>, event: Option<&Event>) {

@@ -24,6 +24,8 @@ pub struct Settings {
     pub max_argument_bytes: usize,
     pub rotation: Rotation,
     pub checkpoints: Option<CheckpointSettings>,
+    /// Journal slots of 2 KiB: how many calls can be under way, fewer if their arguments are long.
+    pub max_calls_in_flight: u32,
     /// Refusals a second, before a valid token, that have a record each.
     pub max_unauthenticated_records_per_sec: u32,
 }
@@ -62,6 +64,7 @@ impl Settings {
             max_argument_bytes: 8_192,
             rotation: Rotation::default(),
             checkpoints: None,
+            max_calls_in_flight: 8_192,
             max_unauthenticated_records_per_sec: 100,
         }
     }

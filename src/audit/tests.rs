@@ -110,6 +110,7 @@ fn refusal(tool: &str) -> Entry {
 const DONE: Outcome = Outcome {
     latency_us: 1_500,
     upstream_status: Some(200),
+    upstream_server: None,
     credentials_scrubbed: 0,
     denial_code: None,
     failure_category: None,

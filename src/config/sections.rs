@@ -142,6 +142,7 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
         max_request_body_bytes,
         max_response_body_bytes: s.number("max_response_body_bytes", 10 * MIB, 1..=GIB),
         max_in_flight_body_bytes,
+        max_calls_in_flight: s.number("max_calls_in_flight", 8_192, 1_024..=1_000_000),
         upstream_timeout_secs: s.number("upstream_timeout_secs", 60, 1..=3_600),
         stream_idle_timeout_secs: s.number("stream_idle_timeout_secs", 300, 1..=DAY_SECS),
         threads: s.optional_number("threads", 1..=1_024),

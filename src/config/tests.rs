@@ -91,6 +91,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.sessions.max_concurrent_sessions_per_agent, 10);
     assert_eq!(config.sessions.unknown_intent, UnknownIntent::Flag);
     assert_eq!(config.proxy.max_in_flight_body_bytes, 268_435_456);
+    assert_eq!(config.proxy.max_calls_in_flight, 8_192);
     assert_eq!(config.storage.backend, Backend::Memory);
     assert_eq!(config.credentials.provider, None);
     assert_eq!(config.policy.file, None);

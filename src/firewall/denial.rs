@@ -111,6 +111,7 @@ table! {
     PromptNotAuthorized      403    403 Session     Governance;
     MethodNotAuthorized      403    403 Session     Governance;
     SensitivityExceeded      403    403 Session     Governance;
+    McpSessionUnknown        404    404 Session     Governance;
     SessionExpired           408    408 Session     Infrastructure;
     SessionClosed            408    408 Session     Infrastructure;
     BudgetExhausted          429    429 Session     Infrastructure;

@@ -40,7 +40,7 @@ impl Gate {
         reply.id = echoed_id(&message);
         let known = self.secrets.patterns();
         ticket.describe(&message, &self.redactor, self.settings.max_argument_bytes, &known);
-        self.count_tools(&message);
+        self.count_tools(&message, to);
         let era = headers::agree(&claims.protocol, &message)
             .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;
 
@@ -97,10 +97,10 @@ impl Gate {
         Ok((rules, live))
     }
 
-    fn count_tools(&self, message: &Message<'_>) {
+    fn count_tools(&self, message: &Message<'_>, to: &Destination) {
         for call in &message.calls {
             if let CallKind::Tool { name, .. } = &call.kind {
-                self.metrics.tool_call(name);
+                self.metrics.tool_call(to.name.as_deref(), name);
             }
         }
     }

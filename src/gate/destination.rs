@@ -9,7 +9,7 @@ use crate::mcp::message::Message;
 #[derive(Clone, Debug, Default)]
 pub struct Destination {
     /// The name by which policies and sessions know it, if it has one.
-    pub name: Option<Box<str>>,
+    pub name: Option<Arc<str>>,
     /// The names of all upstreams.
     pub known: Arc<[Box<str>]>,
     /// Its servers.

@@ -1,6 +1,7 @@
 //! What goes on record: admissions before anything moves, refusals before they are answered, and how
 //! admitted calls ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -17,6 +18,8 @@ use crate::metrics;
 /// How a cleared call ended.
 #[derive(Debug)]
 pub struct Ended {
+    /// Host and port of the server that the call went to.
+    pub server: Option<Arc<str>>,
     pub upstream_status: Option<u16>,
     pub scrubbed: u64,
     pub failed: Option<Denial>,
@@ -86,11 +89,12 @@ impl Gate {
         entry.denial_code = Some(denial.code.name());
         entry.failure_category = Some(row.category.as_str());
         entry.stage = Some(row.stage.as_str());
-        let outcome = Outcome::refused(self.clock.mono().since(arrived.mono));
+        let latency_us = self.clock.mono().since(arrived.mono);
+        let outcome = Outcome::refused(latency_us);
         if self.audit.record(entry, outcome).await.is_err() {
             return self.unrecorded(request_id);
         }
-        let took = Duration::from_micros(outcome.latency_us);
+        let took = Duration::from_micros(latency_us);
         self.count_denial(denial.code);
         self.metrics.request_took(took);
         self.metrics.arbiter_took(Duration::from_micros(self.clock.mono().since(judged_from)));
@@ -160,6 +164,7 @@ impl Gate {
         cleared.receipt.complete(Outcome {
             latency_us,
             upstream_status: ended.upstream_status,
+            upstream_server: ended.server.clone(),
             credentials_scrubbed: ended.scrubbed,
             denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),
             failure_category: row.map(|row| row.category.as_str()),

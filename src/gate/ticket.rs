@@ -19,20 +19,21 @@ use crate::firewall::agent::AgentId;
 use crate::firewall::call::CallKind;
 use crate::firewall::session::WorkOrder;
 use crate::firewall::time::{Mono, Now};
+use crate::gate::Destination;
 use crate::mcp::message::Message;
 
 /// Counts the requests that are being served.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct InFlight {
+    max_per_agent: usize,
     count: AtomicUsize,
     by_agent: DashMap<AgentId, usize>,
     draining: AtomicBool,
     none_left: Notify,
 }
 
-/// Most requests of one agent that are served at a time: an eighth of what the audit journal holds,
-/// so that no agent can take the room of all others.
-const MAX_PER_AGENT: usize = 1_024;
+/// What share of all calls under way one agent can have: none can take the room of all others.
+const AGENTS_SHARE: u32 = 8;
 
 /// One request among those being served.
 #[derive(Debug)]
@@ -42,6 +43,18 @@ pub struct Open {
 }
 
 impl InFlight {
+    /// `max_calls` is how many calls the audit journal has room for.
+    pub fn new(max_calls: u32) -> Self {
+        let max_per_agent = usize::try_from(max_calls / AGENTS_SHARE).unwrap_or(usize::MAX);
+        Self {
+            max_per_agent,
+            count: AtomicUsize::default(),
+            by_agent: DashMap::default(),
+            draining: AtomicBool::default(),
+            none_left: Notify::default(),
+        }
+    }
+
     pub fn enter(self: &Arc<Self>) -> Open {
         self.count.fetch_add(1, Ordering::AcqRel);
         Open { among: self.clone(), agent: None }
@@ -73,7 +86,7 @@ impl Open {
     /// Counts the request among its agent's; false if there are too many.
     fn take_place(&mut self, agent: AgentId) -> bool {
         let mut count = self.among.by_agent.entry(agent).or_default();
-        if *count >= MAX_PER_AGENT {
+        if *count >= self.among.max_per_agent {
             return false;
         }
         *count = count.saturating_add(1);
@@ -191,6 +204,11 @@ impl Ticket {
         };
     }
 
+    /// Notes for which upstream.
+    pub fn bound_for(&mut self, to: &Destination) {
+        self.entry_mut().upstream.clone_from(&to.name);
+    }
+
     /// Notes within which session.
     pub(super) fn in_session(&mut self, order: &WorkOrder) {
         let entry = self.entry_mut();
@@ -245,7 +263,7 @@ mod tests {
         let clock = Clock::system();
         let settings = Settings::at(folder.path().join("audit.jsonl"), "node-1");
         let audit = Arc::new(Audit::open(settings, clock.clone()).unwrap());
-        let in_flight = Arc::<InFlight>::default();
+        let in_flight = Arc::new(InFlight::new(8_192));
         let entry = Record::new(clock.now().wall, Uuid::new_v4(), Decision::Deny);
         let ticket = Ticket::open(entry, clock.now(), in_flight.enter(), audit.clone());
         let local = tokio::task::LocalSet::new();

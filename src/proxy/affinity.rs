@@ -1,89 +1,120 @@
-//! Which server of a pool an `Mcp-Session-Id` belongs to, without remembering any.
+//! To which server and which agent an `Mcp-Session-Id` belongs, without remembering any.
 //!
-//! The server that issues a session's id is chosen before the id exists, so no hash of the id can
-//! lead back to it. Instead the id tells by itself: on its way to the client it gets a tag made
-//! from the server's URL, on its way back the tag is taken off again. To clients ids are opaque and
-//! always carry the tag; servers never see it; every gateway that has the same URLs reads the same
-//! tags, whatever their order. An id without a tag of this pool, from before it was a pool or from
-//! a server that is gone, goes to the server that ranks highest for it, the same at every gateway;
-//! a server that does not know it says 404, and the client opens a new session.
+//! An MCP server knows its sessions by their id alone, so whoever has heard an id could go on in
+//! another agent's session. The id therefore carries a seal: on its way to the client it gets a tag
+//! made from the server's URL, the agent and the id under a key that all gateways of a fleet have;
+//! on its way back the tag is checked and taken off again. To clients ids are opaque and always
+//! carry the tag; servers never see it. The tag also tells to which server of a pool the session
+//! belongs, at every gateway that has the same URLs, whatever their order.
+//!
+//! An id without a tag that fits is nobody's: the client is told that there is no such session, and
+//! opens a new one, as the protocol has it. So it is for ids of before an upgrade, of a server that
+//! has left the pool, and of another agent.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use subtle::ConstantTimeEq;
+
+use crate::firewall::agent::AgentId;
 
 /// Stands between the id and the tag.
 const SEPARATOR: char = '.';
 
-/// A server's mark in session ids: visible ASCII, like the ids themselves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tag(String);
+/// Of a tag, before it is made text: more than anyone can try through a gateway.
+const TAG_BYTES: usize = 16;
 
-impl Tag {
-    pub(super) fn of(url: &str) -> Self {
-        let mut tag = blake3::hash(url.as_bytes()).to_hex().to_string();
-        tag.truncate(12);
-        Self(tag)
-    }
+/// From which the keys of a fleet's seals are made.
+#[derive(Clone)]
+pub struct SealKey([u8; 32]);
 
-    /// The id as clients know it.
-    pub(super) fn put_on(&self, id: &[u8]) -> Vec<u8> {
-        let mut tagged = id.to_vec();
-        tagged.extend_from_slice(format!("{SEPARATOR}{}", self.0).as_bytes());
-        tagged
+impl SealKey {
+    /// All gateways that share the signing secret have the same.
+    pub fn from_secret(signing_secret: &[u8]) -> Self {
+        Self(blake3::derive_key("arbiter 2026-11 mcp-session-id seal", signing_secret))
     }
 }
 
-/// The server that an id belongs to, and the id as that server knows it.
-pub(super) fn owner<'i>(tags: &[Tag], id: &'i str) -> (usize, &'i str) {
-    if let Some((own, tag)) = id.rsplit_once(SEPARATOR)
-        && let Some(server) = tags.iter().position(|known| known.0 == tag)
-    {
-        return (server, own);
+/// One server's seal.
+pub(super) struct Seal([u8; 32]);
+
+impl Seal {
+    pub(super) fn of(key: &SealKey, url: &str) -> Self {
+        Self(*blake3::keyed_hash(&key.0, url.as_bytes()).as_bytes())
     }
-    (highest(tags, id), id)
+
+    /// The id as the agent's client knows it: visible ASCII, like ids themselves.
+    pub(super) fn put_on(&self, agent: AgentId, id: &[u8]) -> Vec<u8> {
+        let mut sealed = id.to_vec();
+        let tag = URL_SAFE_NO_PAD.encode(self.tag(agent, id));
+        sealed.extend_from_slice(format!("{SEPARATOR}{tag}").as_bytes());
+        sealed
+    }
+
+    fn tag(&self, agent: AgentId, id: &[u8]) -> [u8; TAG_BYTES] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(agent.0.as_bytes()).update(id);
+        let mut tag = [0; TAG_BYTES];
+        hasher.finalize_xof().fill(&mut tag);
+        tag
+    }
 }
 
-/// The server that ranks highest for an id (rendezvous hashing).
-fn highest(tags: &[Tag], id: &str) -> usize {
-    let rank = |tag: &Tag| *blake3::hash(format!("{}{SEPARATOR}{id}", tag.0).as_bytes()).as_bytes();
-    let best = tags.iter().enumerate().max_by_key(|(_, tag)| rank(tag));
-    best.map_or(0, |(server, _)| server)
+/// The server that an agent's id belongs to, and the id as that server knows it.
+pub(super) fn owner<'i>(seals: &[Seal], agent: AgentId, id: &'i str) -> Option<(usize, &'i str)> {
+    let (own, tag) = id.rsplit_once(SEPARATOR)?;
+    let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
+    let fits = |seal: &Seal| bool::from(seal.tag(agent, own.as_bytes()).ct_eq(tag.as_slice()));
+    Some((seals.iter().position(fits)?, own))
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
-    fn tags(urls: &[&str]) -> Vec<Tag> {
-        urls.iter().map(|url| Tag::of(url)).collect()
+    fn seals(secret: &[u8], urls: &[&str]) -> Vec<Seal> {
+        urls.iter().map(|url| Seal::of(&SealKey::from_secret(secret), url)).collect()
     }
+
+    fn sealed(seal: &Seal, agent: AgentId, id: &str) -> String {
+        String::from_utf8(seal.put_on(agent, id.as_bytes())).unwrap()
+    }
+
+    const IDS: [&str; 7] = ["1868a90c-9d4f", "x", "a.b.c", ".", "", "~!.@", "with.000000000000"];
 
     #[test]
     fn an_id_comes_back_to_its_server_as_it_was_at_every_gateway() {
-        let here = tags(&["http://a", "http://b", "http://c"]);
-        let there = tags(&["http://c", "http://a", "http://b"]);
-        for id in ["1868a90c-9d4f", "x", "a.b.c", ".", "", "~!.@", "with.000000000000"] {
-            for (server, tag) in here.iter().enumerate() {
-                let tagged = String::from_utf8(tag.put_on(id.as_bytes())).unwrap();
-                assert_eq!(owner(&here, &tagged), (server, id));
-                let (elsewhere, own) = owner(&there, &tagged);
-                assert_eq!((&there[elsewhere], own), (tag, id));
+        let here = seals(b"secret", &["http://a", "http://b", "http://c"]);
+        let there = seals(b"secret", &["http://c", "http://a", "http://b"]);
+        let agent = AgentId(Uuid::new_v4());
+        for id in IDS {
+            for (server, seal) in here.iter().enumerate() {
+                let known_as = sealed(seal, agent, id);
+                assert!(known_as.bytes().all(|b| b.is_ascii_graphic()), "{known_as}");
+                assert_eq!(owner(&here, agent, &known_as), Some((server, id)));
+                let elsewhere = owner(&there, agent, &known_as);
+                assert_eq!(elsewhere, Some(((server + 1) % 3, id)));
             }
         }
     }
 
     #[test]
-    fn an_id_without_a_tag_goes_to_one_server_whole() {
-        let here = tags(&["http://a", "http://b", "http://c"]);
-        let there = tags(&["http://c", "http://a", "http://b"]);
-        let mut load = [0; 3];
-        for n in 0..300 {
-            let id = format!("session-{n}.0123456789ab");
-            let (server, own) = owner(&here, &id);
-            assert_eq!(own, id);
-            assert_eq!(there[owner(&there, &id).0], here[server]);
-            load[server] += 1;
-            // Only what was on a server moves when that server goes.
-            let (left, _) = owner(&here[..2], &id);
-            assert!(server == 2 || left == server);
+    fn an_id_is_nobodys_that_this_fleet_did_not_give_to_this_agent_for_this_server() {
+        let (ours, theirs) = (AgentId(Uuid::new_v4()), AgentId(Uuid::new_v4()));
+        let pool = seals(b"secret", &["http://a", "http://b"]);
+        for id in IDS {
+            let known_as = sealed(&pool[0], ours, id);
+            assert_eq!(owner(&pool, theirs, &known_as), None, "another agent");
+            assert_eq!(owner(&pool[1..], ours, &known_as), None, "a server that is gone");
+            let other = seals(b"another secret", &["http://a", "http://b"]);
+            assert_eq!(owner(&other, ours, &known_as), None, "another fleet");
+            assert_eq!(owner(&pool, ours, id), None, "never sealed");
+            assert_eq!(owner(&pool, ours, &format!("{known_as}A")), None);
+            assert_eq!(owner(&pool, ours, &format!("x{known_as}")), None);
+            let cut = known_as.strip_suffix(|_: char| true).unwrap();
+            assert_eq!(owner(&pool, ours, cut), None);
+            assert_eq!(owner(&pool, ours, &format!("{id}.")), None, "no tag at all");
         }
-        assert!(load.iter().all(|n| *n > 60), "{load:?}");
     }
 }

@@ -10,7 +10,7 @@ use pingora::proxy::Session;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::hygiene::{self, HeadRules, Route};
-use super::pool::Pool;
+use super::pool::Way;
 use super::upstreams::Upstreams;
 use crate::config;
 use crate::firewall::agent::Caller;
@@ -46,7 +46,7 @@ pub struct Intake {
     max_body_bytes: usize,
 }
 
-type Passed = (Cleared, Option<OwnedSemaphorePermit>, Arc<Pool>);
+type Passed = (Cleared, Option<OwnedSemaphorePermit>, Way);
 
 /// A request whose sender is known and whose body has come.
 struct Arrived {
@@ -54,7 +54,7 @@ struct Arrived {
     caller: Caller,
     body: Bytes,
     share: Option<OwnedSemaphorePermit>,
-    pool: Arc<Pool>,
+    way: Way,
 }
 
 /// Memory for request bodies, divided evenly: an upstream that does not answer holds up no more
@@ -87,8 +87,8 @@ impl Intake {
     ) -> Result<Passed, Refused> {
         let mut ticket = gate.open().await?;
         match self.read(gate, upstreams, session, &mut ticket).await {
-            Ok(Arrived { route, caller, body, share, pool }) => {
-                let to = &pool.destination;
+            Ok(Arrived { route, caller, body, share, way }) => {
+                let to = &way.pool.destination;
                 let head = session.req_header();
                 let claims = match claims(&head.headers) {
                     Ok(claims) => claims,
@@ -101,7 +101,7 @@ impl Intake {
                     }
                     Route::Unchecked => gate.pass_unchecked(ticket, &caller, body).await?,
                 };
-                Ok((cleared, share, pool))
+                Ok((cleared, share, way))
             }
             Err(denial) => Err(gate.refuse(ticket, denial).await),
         }
@@ -121,13 +121,15 @@ impl Intake {
         let route = hygiene::route(session.req_header(), &self.head)?;
         let path = session.req_header().uri.path();
         let pool = upstreams.find(path).cloned().ok_or_else(hygiene::not_served)?;
+        ticket.bound_for(&pool.destination);
         let token = bearer(&session.req_header().headers)?;
         let caller = gate.identify(ticket, token).await?;
-        let (body, share) = self.body(session, &pool.memory).await?;
+        let way = Way::new(pool, session.req_header(), caller.agent.id)?;
+        let (body, share) = self.body(session, &way.pool.memory).await?;
         if matches!(route, Route::Legacy(_)) && !body.is_empty() {
             return Err(Denial::new(Code::MalformedRequest, "send GET and DELETE without a body"));
         }
-        Ok(Arrived { route, caller, body, share, pool })
+        Ok(Arrived { route, caller, body, share, way })
     }
 
     /// Reads the whole body, within the limits of size, time and memory.

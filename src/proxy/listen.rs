@@ -17,9 +17,10 @@ use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use pingora::services::listening;
 
-/// Bytes read ahead on each connection. Pingora's default of 64 KiB is most of what an idle stream
-/// holds; larger reads, as those of bodies, go past this buffer.
-const READ_BUFFER: usize = 8 * 1024;
+/// Bytes read ahead on each connection over TLS, whose records come in small reads; larger ones, as
+/// those of bodies, go past this buffer. Pingora's default of 64 KiB would be most of what an idle
+/// stream holds. Plain connections read ahead nothing: heads and bodies have buffers of their own.
+const TLS_READ_BUFFER: usize = 8 * 1024;
 
 /// A listening service whose socket was bound beforehand, under a key of its own.
 pub struct PreBound<A> {
@@ -32,11 +33,11 @@ impl<A: ServerApp + Send + Sync + 'static> PreBound<A> {
     /// `listener` must be non-blocking.
     pub fn new(name: &str, app: A, listener: TcpListener, tls: Option<TlsSettings>) -> Self {
         let mut inner = listening::Service::new(name.to_owned(), app);
-        let endpoint =
-            ListenerConfig::tcp(name).l4_buffer(L4BufferSettings::default().read(READ_BUFFER));
+        let reading =
+            |bytes| ListenerConfig::tcp(name).l4_buffer(L4BufferSettings::default().read(bytes));
         inner.add_listener(match tls {
-            None => endpoint,
-            Some(tls) => endpoint.tls(tls),
+            None => reading(0),
+            Some(tls) => reading(TLS_READ_BUFFER).tls(tls),
         });
         Self { inner, key: name.to_owned(), listener: Mutex::new(Some(listener)) }
     }

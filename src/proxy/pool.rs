@@ -14,9 +14,11 @@ use pingora::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 
-use super::affinity::{self, Tag};
+use super::affinity::{self, Seal, SealKey};
 use super::location;
 use super::upstream::Upstream;
+use crate::firewall::agent::AgentId;
+use crate::firewall::denial::{Code, Denial};
 use crate::firewall::time::Mono;
 use crate::gate::{Cleared, Destination};
 
@@ -33,34 +35,30 @@ pub struct Pool {
     /// Memory that bodies on their way to it may take together, in permits.
     pub memory: Arc<Semaphore>,
     servers: Vec<Upstream>,
-    /// One for each server. None where the server's ids pass as they are.
-    tags: Vec<Tag>,
+    /// One for each server.
+    seals: Vec<Seal>,
     next: AtomicUsize,
 }
 
 /// The way of one call through a pool.
 pub(super) struct Way {
     pub(super) pool: Arc<Pool>,
-    /// The server that the call's session belongs to.
-    owner: Option<usize>,
+    agent: AgentId,
+    /// The server that the call's session belongs to, and what it calls the session.
+    owner: Option<(usize, HeaderValue)>,
     tried: SmallVec<[usize; MAX_TRIES]>,
 }
 
 impl Pool {
-    /// An upstream with a name tags its session ids, even with one server: it can get more.
     pub fn new(
         destination: Arc<Destination>,
         path: String,
         memory: Arc<Semaphore>,
         servers: Vec<Upstream>,
+        key: &SealKey,
     ) -> Self {
-        let named = destination.name.is_some();
-        let tags = if named {
-            destination.urls.iter().map(|url| Tag::of(url)).collect()
-        } else {
-            Vec::new()
-        };
-        Self { destination, path, memory, servers, tags, next: AtomicUsize::new(0) }
+        let seals = destination.urls.iter().map(|url| Seal::of(key, url)).collect();
+        Self { destination, path, memory, servers, seals, next: AtomicUsize::new(0) }
     }
 
     pub fn servers(&self) -> &[Upstream] {
@@ -73,6 +71,11 @@ impl Pool {
             return Some(path);
         }
         path.strip_prefix(&self.path).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    fn owner(&self, agent: AgentId, id: &HeaderValue) -> Option<(usize, HeaderValue)> {
+        let (server, own) = affinity::owner(&self.seals, agent, id.to_str().ok()?)?;
+        Some((server, HeaderValue::from_str(own).ok()?))
     }
 
     fn pick(&self, tried: &[usize], now: Mono) -> usize {
@@ -91,21 +94,37 @@ impl Pool {
 }
 
 impl Way {
-    /// `request` tells to which session the call belongs.
-    pub(super) fn new(pool: Arc<Pool>, request: &RequestHeader) -> Self {
-        let id = request.headers.get(SESSION_ID).and_then(|id| id.to_str().ok());
-        let owner =
-            id.filter(|_| !pool.tags.is_empty()).map(|id| affinity::owner(&pool.tags, id).0);
-        Self { pool, owner, tried: SmallVec::new() }
+    /// `request` tells to which session the call belongs; refused if that is not the agent's.
+    pub(super) fn new(
+        pool: Arc<Pool>,
+        request: &RequestHeader,
+        agent: AgentId,
+    ) -> Result<Self, Denial> {
+        let owner = match request.headers.get(SESSION_ID) {
+            None => None,
+            Some(id) => Some(pool.owner(agent, id).ok_or_else(|| {
+                Denial::new(
+                    Code::McpSessionUnknown,
+                    "there is no such MCP session: send `initialize` again, without Mcp-Session-Id",
+                )
+            })?),
+        };
+        Ok(Self { pool, agent, owner, tried: SmallVec::new() })
     }
 
     fn server(&self) -> Option<&Upstream> {
         self.pool.servers.get(*self.tried.last()?)
     }
 
+    /// What the record calls the server of the last try.
+    pub(super) fn server_name(&self) -> Option<Arc<str>> {
+        self.server().map(|server| server.name.clone())
+    }
+
     /// The server for the next try.
     pub(super) async fn peer(&mut self, now: Mono) -> Result<Box<HttpPeer>> {
-        let server = self.owner.unwrap_or_else(|| self.pool.pick(&self.tried, now));
+        let owner = self.owner.as_ref().map(|(server, _)| *server);
+        let server = owner.unwrap_or_else(|| self.pool.pick(&self.tried, now));
         let earlier = self.tries_at(server);
         self.tried.push(server);
         let Some(server) = self.server() else {
@@ -136,11 +155,8 @@ impl Way {
         let Some(server) = self.server() else { return Ok(()) };
         let path = request.uri.path().to_owned();
         server.address(request, self.pool.rest(&path).unwrap_or(&path), cleared)?;
-        if let Some(id) = request.headers.get(SESSION_ID).and_then(|id| id.to_str().ok())
-            && !self.pool.tags.is_empty()
-        {
-            let own = affinity::owner(&self.pool.tags, id).1.to_owned();
-            request.insert_header(SESSION_ID, own)?;
+        if let Some((_, own)) = &self.owner {
+            request.insert_header(SESSION_ID, own.clone())?;
         }
         Ok(())
     }
@@ -150,15 +166,15 @@ impl Way {
         let Some(server) = self.server() else { return Ok(()) };
         server.health.answered();
         location::localize(response, server.url(), &self.pool.path)?;
-        let Some(tag) = self.tried.last().and_then(|server| self.pool.tags.get(*server)) else {
+        let Some(seal) = self.tried.last().and_then(|server| self.pool.seals.get(*server)) else {
             return Ok(());
         };
         let ids: Vec<_> = response.headers.get_all(SESSION_ID).iter().cloned().collect();
         response.remove_header(&SESSION_ID);
         for id in ids {
-            // A tag is made of visible characters only.
-            if let Ok(tagged) = HeaderValue::from_bytes(&tag.put_on(id.as_bytes())) {
-                response.append_header(SESSION_ID, tagged)?;
+            // A seal is made of visible characters only.
+            if let Ok(sealed) = HeaderValue::from_bytes(&seal.put_on(self.agent, id.as_bytes())) {
+                response.append_header(SESSION_ID, sealed)?;
             }
         }
         Ok(())

@@ -14,7 +14,8 @@
 
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -45,8 +46,27 @@ pub(super) struct Patience {
     pub(super) silence: Duration,
 }
 
-/// Where the real session waits while it is not inside a replay.
-pub(super) type Slot = Arc<Mutex<Option<Box<ServerSession>>>>;
+/// What a replay shares with the request's context.
+#[derive(Clone, Default)]
+pub(super) struct Slot(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Where the real session waits while it is not inside a replay.
+    real: Mutex<Option<Box<ServerSession>>>,
+    head_sent: AtomicBool,
+}
+
+impl Slot {
+    /// Whether an upstream was sent the whole head of the request, at any attempt.
+    pub(super) fn head_sent(&self) -> bool {
+        self.0.head_sent.load(Ordering::Acquire)
+    }
+
+    fn real(&self) -> MutexGuard<'_, Option<Box<ServerSession>>> {
+        self.0.real.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 type MessageReader = Box<dyn futures::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
@@ -94,14 +114,14 @@ pub(super) fn uninstall(current: &mut Box<ServerSession>, slot: &Slot) {
     }
     // In place: the replay is dropped, and parks the real session in the slot.
     **current = ServerSession::new_custom(Box::new(()));
-    if let Some(real) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    if let Some(real) = slot.real().take() {
         *current = real;
     }
 }
 
 impl Drop for ReplaySession {
     fn drop(&mut self) {
-        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = self.inner.take();
+        *self.slot.real() = self.inner.take();
     }
 }
 
@@ -285,8 +305,9 @@ impl CustomSession for ReplaySession {
         self.real().to_h1_raw()
     }
 
-    /// Called at the start of each attempt: the replay begins anew.
+    /// Called in each attempt once the head has been sent: the replay begins anew.
     fn enable_retry_buffering(&mut self) {
+        self.slot.0.head_sent.store(true, Ordering::Release);
         self.position = 0;
     }
 

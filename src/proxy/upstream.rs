@@ -50,7 +50,9 @@ struct Resolved {
 pub struct Upstream {
     url: config::Upstream,
     /// What `Host` says upstream.
-    authority: String,
+    authority: Arc<str>,
+    /// What the record says.
+    pub(super) name: Arc<str>,
     /// Where it is, if the URL says so by number.
     fixed: Option<SocketAddr>,
     ca: Option<Arc<CaType>>,
@@ -68,10 +70,11 @@ impl Upstream {
         read_timeout: Duration,
         headers: Arc<ArcSwap<Headers>>,
     ) -> Self {
-        let authority = url.authority();
+        let authority = url.authority().into();
+        let name = format!("{}:{}", url.host, url.port).into();
         let fixed = url.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, url.port));
         let (resolved, health) = (ArcSwapOption::empty(), Health::default());
-        Self { url, authority, fixed, ca, read_timeout, headers, resolved, health }
+        Self { url, authority, name, fixed, ca, read_timeout, headers, resolved, health }
     }
 
     pub(super) fn url(&self) -> &config::Upstream {
@@ -161,7 +164,7 @@ impl Upstream {
             request.remove_header(&name);
         }
         request.remove_header(&header::TRANSFER_ENCODING);
-        request.insert_header(header::HOST, self.authority.as_str())?;
+        request.insert_header(header::HOST, &*self.authority)?;
         if request.method == http::Method::POST || !cleared.body().is_empty() {
             request.insert_header(header::CONTENT_LENGTH, cleared.body().len())?;
         } else {

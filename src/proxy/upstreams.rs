@@ -47,12 +47,13 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::gate::Destination;
+    use crate::proxy::affinity::SealKey;
 
     fn find(paths: &[&str], path: &str) -> Option<String> {
         let pool = |path: &&str| {
             let memory = Arc::new(Semaphore::new(0));
-            Pool::new(Arc::new(Destination::default()), (*path).to_owned(), memory, Vec::new())
+            let key = SealKey::from_secret(b"secret");
+            Pool::new(Arc::default(), (*path).to_owned(), memory, Vec::new(), &key)
         };
         let upstreams = Upstreams::new(paths.iter().map(pool));
         upstreams.find(path).map(|pool| pool.path.clone())

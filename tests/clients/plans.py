@@ -67,6 +67,18 @@ SDK_SERVER = [
     {"op": "get_prompt", "name": "review", "arguments": {"code": "let x = 1;"}},
 ]
 
+# A command line takes no NUL and no more than 128 KiB in a word.
+SHELL_TEXT = ODD_TEXT.replace("\u0000", "")
+
+
+def for_a_command_line(plan):
+    """What of a plan one process a step can do, with arguments that fit on a command line."""
+    known = {"list_tools", "list_resources", "list_resource_templates", "read_resource", "list_prompts", "get_prompt", "call_tool"}
+    steps = [step for step in plan if step["op"] in known and not step.get("progress")]
+    steps = [step for step in steps if step.get("name") != "trigger-sampling-request"]
+    fitting = [step for step in steps if step.get("arguments", {}).get("message") not in (LONG_TEXT, ODD_TEXT)]
+    return [*fitting, _call("echo", message=SHELL_TEXT)]
+
 
 def grants(transcript):
     """What a session needs for a plan: the names that the straight run listed, and the templates' prefixes."""

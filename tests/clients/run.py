@@ -34,17 +34,22 @@ import plans  # noqa: E402
 from arbiter import TARGET, Arbiter, stop, wait_for_file  # noqa: E402
 
 CACHE = TARGET / "clients"
-CLIENT_SECONDS = 90
+CLIENT_SECONDS = 180
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     name: str
-    client: str  # ts1 | ts2 | py1 | py2: language and major version of the official SDK
+    client: str  # ts1 | ts2 | py1 | py2 | rs: language and major version of the official SDK; or inspector
     mode: str  # legacy | auto | 2026-07-28
     server: str  # everything | sdk
     speaks: str  # the protocol version that must come of it
     path: str = "/"  # where the client finds the gateway: `/` and the upstream's own path both lead there
+
+    @property
+    def plan(self):
+        plan = PLANS[self.server]
+        return plans.for_a_command_line(plan) if self.client == "inspector" else plan
 
 
 CASES = [
@@ -54,6 +59,9 @@ CASES = [
     Case("py-1 to server-everything", "py1", "legacy", "everything", "2025-11-25"),
     Case("py-2 to server-everything", "py2", "legacy", "everything", "2025-11-25", "/mcp"),
     Case("py-2 auto to server-everything", "py2", "auto", "everything", "2025-11-25"),
+    Case("rust to server-everything", "rs", "legacy", "everything", "2025-11-25", "/mcp"),
+    Case("rust auto to server-everything", "rs", "auto", "everything", "2025-11-25"),
+    Case("inspector to server-everything", "inspector", "legacy", "everything", "2025-11-25", "/mcp"),
     Case("ts-1 to sdk-server", "ts1", "legacy", "sdk", "2025-11-25", "/mcp"),
     Case("ts-2 auto to sdk-server", "ts2", "auto", "sdk", "2026-07-28"),
     Case("ts-2 2026-07-28 to sdk-server", "ts2", "2026-07-28", "sdk", "2026-07-28", "/mcp"),
@@ -61,6 +69,11 @@ CASES = [
     Case("py-2 to sdk-server", "py2", "legacy", "sdk", "2025-11-25"),
     Case("py-2 auto to sdk-server", "py2", "auto", "sdk", "2026-07-28"),
     Case("py-2 2026-07-28 to sdk-server", "py2", "2026-07-28", "sdk", "2026-07-28", "/mcp"),
+    Case("rust to sdk-server", "rs", "legacy", "sdk", "2025-11-25", "/mcp"),
+    Case("rust auto to sdk-server", "rs", "auto", "sdk", "2026-07-28"),
+    Case("rust 2026-07-28 to sdk-server", "rs", "2026-07-28", "sdk", "2026-07-28", "/mcp"),
+    Case("inspector to sdk-server", "inspector", "legacy", "sdk", "2025-11-25", "/mcp"),
+    Case("inspector 2026-07-28 to sdk-server", "inspector", "2026-07-28", "sdk", "2026-07-28", "/mcp"),
 ]
 
 PLANS = {"everything": plans.EVERYTHING, "sdk": plans.SDK_SERVER}
@@ -105,6 +118,12 @@ def python_with(requirements):
     return installed(CACHE / requirements.removesuffix(".txt"), HERE / requirements, install) / "bin/python"
 
 
+def rust_client():
+    command = ["cargo", "build", "--locked", "--quiet", "--example", "rust_client"]
+    must(command, cwd=HERE.parents[1], env={**os.environ, "CARGO_TARGET_DIR": str(TARGET)})
+    return TARGET / "debug/examples/rust_client"
+
+
 def install_all():
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if int(version.removeprefix("v").split(".")[0]) < 18:
@@ -113,6 +132,7 @@ def install_all():
         "node": node_modules(),
         "py1": python_with("requirements-mcp1.txt"),
         "py2": python_with("requirements-mcp2.txt"),
+        "rs": rust_client(),
     }
 
 
@@ -145,10 +165,15 @@ def server(kind, packages, folder):
 
 def run_client(case, packages, url, headers, folder):
     """Runs a client; returns (transcript, what it said about progress)."""
-    plan = folder / f"{case.server}.plan.json"
-    plan.write_text(json.dumps(PLANS[case.server]))
+    plan = folder / "plan.json"
+    plan.write_text(json.dumps(case.plan))
     if case.client.startswith("ts"):
         command = ["node", HERE / "ts_client.mjs", "--sdk", case.client[-1], "--modules", packages["node"]]
+    elif case.client == "inspector":
+        node = packages["node"] / "node_modules/node/bin/node"
+        command = [sys.executable, HERE / "inspector_client.py", "--node", node, "--modules", packages["node"]]
+    elif case.client == "rs":
+        command = [packages["rs"]]
     else:
         command = [packages[case.client], HERE / "py_client.py"]
     command += ["--mode", case.mode, "--url", url, "--plan", plan]
@@ -183,19 +208,21 @@ def check_sanity(case, transcript):
     """Two equal transcripts of failures would be equal too: the straight one must hold what the plan asked for."""
     steps = transcript["steps"]
     assert transcript["protocol"] == case.speaks, f"speaks {transcript['protocol']}, expected {case.speaks}"
-    assert len(steps) == len(PLANS[case.server]), "not every step of the plan was done"
+    assert len(steps) == len(case.plan), "not every step of the plan was done"
     failed = [
         (planned, done)
-        for planned, done in zip(PLANS[case.server], steps)
+        for planned, done in zip(case.plan, steps)
         if planned["op"] == "call_tool" and done["result"].get("isError")
     ]
     assert len(failed) == 1, f"expected exactly the one call that is meant to fail, got {failed}"
     for op in ("list_tools", "list_resources", "list_prompts"):
         listed = next(done["result"] for done in steps if done["op"] == op)
         assert any(listed.values()), f"{op} was empty"
-    text = json.dumps(transcript)
-    assert plans.LONG_TEXT in text, "the long text did not come back"
-    assert json.dumps(plans.ODD_TEXT)[1:-1] in text, "the odd text did not come back"
+    text, sent = json.dumps(transcript), json.dumps(case.plan)
+    odd, long = plans.ODD_TEXT, plans.LONG_TEXT
+    for expected in [plans.SHELL_TEXT] if case.client == "inspector" else [odd, long]:
+        quoted = json.dumps(expected)[1:-1]
+        assert quoted in sent and quoted in text, f"did not come back: {expected[:20]}…"
 
 
 def check_equal(straight, through):
@@ -232,7 +259,7 @@ def run_case(case, packages, url, gateway, agent, folder):
     if case.server == "sdk":
         check_headers(seen, seen_before)
     state = gateway.admin("GET", f"/sessions/{session['session_id']}", expect=200)
-    calls = sum(len(step.get("calls", [step])) for step in PLANS[case.server] if step["op"].startswith("call_tool"))
+    calls = sum(len(step.get("calls", [step])) for step in case.plan if step["op"].startswith("call_tool"))
     assert state["calls_made"] == calls, f"the session counted {state['calls_made']} calls, the client made {calls}"
     gateway.admin("DELETE", f"/sessions/{session['session_id']}", expect=200)
     return progress

@@ -68,15 +68,16 @@ async fn numbers_spaces_and_escapes_are_forwarded_as_written() {
 async fn the_upstream_sees_verified_identity_and_nothing_of_ours() {
     let gateway = Gateway::start(Setup::default()).await;
     let session = gateway.session(json!({})).await;
+    let mcp_session = gateway.mcp_session(&session, "abc").await;
     let request = gateway
         .request(&session, tool_call("read_file", json!({})))
         .header("x_agent_id", "someone-else")
         .header("x-arbiter-anything", "1")
         .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-        .header("mcp-session-id", "abc");
+        .header("mcp-session-id", mcp_session);
     let answer = gateway.send(request).await;
     assert_eq!(answer.status, 200);
-    let seen = &gateway.upstream.seen()[0];
+    let seen = &gateway.upstream.seen()[1];
     assert_eq!(seen.path, "/mcp");
     assert_eq!(seen.headers["x-agent-id"], gateway.agent.id.as_str());
     assert_eq!(seen.headers["x-arbiter-request-id"], answer.request_id());

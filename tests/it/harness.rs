@@ -31,7 +31,7 @@ pub struct Seen {
     pub body: Bytes,
 }
 
-type Handler = Arc<dyn Fn(&Seen) -> Response + Send + Sync>;
+pub type Handler = Arc<dyn Fn(&Seen) -> Response + Send + Sync>;
 
 /// A recording upstream that answers what a test tells it to.
 #[derive(Clone)]
@@ -56,8 +56,16 @@ impl Upstream {
         upstream
     }
 
-    pub fn answer_with(&self, handler: impl Fn(&Seen) -> Response + Send + Sync + 'static) {
-        *self.handler.lock().unwrap() = Arc::new(handler);
+    /// Gives what answered until now.
+    pub fn answer_with(
+        &self,
+        handler: impl Fn(&Seen) -> Response + Send + Sync + 'static,
+    ) -> Handler {
+        self.set_handler(Arc::new(handler))
+    }
+
+    pub fn set_handler(&self, handler: Handler) -> Handler {
+        std::mem::replace(&mut *self.handler.lock().unwrap(), handler)
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -344,6 +352,17 @@ impl Gateway {
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         Answer { status, headers, body: response.bytes().await.unwrap() }
+    }
+
+    /// Has the upstream open an MCP session, and gives the id by which the agent's client knows it.
+    pub async fn mcp_session(&self, session: &str, id: &'static str) -> String {
+        let before = self.upstream.answer_with(move |_| {
+            let headers = [("content-type", "application/json"), ("mcp-session-id", id)];
+            with_headers(200, &headers, Body::from(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#))
+        });
+        let answer = self.call(session, tool_call("read_file", json!({}))).await;
+        self.upstream.set_handler(before);
+        answer.header("mcp-session-id").unwrap().to_owned()
     }
 
     pub async fn metrics(&self) -> String {

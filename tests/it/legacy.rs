@@ -38,6 +38,7 @@ async fn a_stream_is_opened_filtered_scrubbed_and_on_record() {
     ];
     let gateway = Gateway::start(setup).await;
     let session = gateway.session(json!({})).await;
+    let mcp_session = gateway.mcp_session(&session, "s-1").await;
     let (sender, body) = events();
     let body = Mutex::new(Some(body));
     gateway
@@ -46,7 +47,7 @@ async fn a_stream_is_opened_filtered_scrubbed_and_on_record() {
     let request = gateway
         .bare("GET", &session)
         .header("accept", "application/json, text/event-stream")
-        .header("mcp-session-id", "s-1")
+        .header("mcp-session-id", mcp_session)
         .header("last-event-id", "e-1")
         .header("mcp-protocol-version", "2025-11-25");
     let mut response = request.send().await.unwrap();
@@ -67,7 +68,7 @@ async fn a_stream_is_opened_filtered_scrubbed_and_on_record() {
     assert_eq!(read_until(&mut response, "\n\n").await, "data: [CREDENTIAL]\n\n");
     drop(sender);
     assert_eq!(read_until(&mut response, "never").await, "");
-    let seen = &gateway.upstream.seen()[0];
+    let seen = &gateway.upstream.seen()[1];
     assert_eq!((seen.method.as_str(), seen.path.as_str()), ("GET", "/mcp"));
     assert_eq!(seen.headers["mcp-session-id"], "s-1");
     assert_eq!(seen.headers["last-event-id"], "e-1");
@@ -84,12 +85,15 @@ async fn a_stream_is_opened_filtered_scrubbed_and_on_record() {
 #[tokio::test]
 async fn a_session_of_the_upstream_can_be_ended() {
     let gateway = Gateway::start(served()).await;
+    let session = gateway.session(json!({})).await;
+    let mcp_session = gateway.mcp_session(&session, "s-1").await;
     gateway.upstream.answer_with(|_| with_headers(204, &[], Body::empty()));
     let session = gateway.session(json!({})).await;
-    let request = gateway.bare("DELETE", &session).header("mcp-session-id", "s-1");
+    let request = gateway.bare("DELETE", &session).header("mcp-session-id", mcp_session);
     let answer = gateway.send(request).await;
     assert_eq!(answer.status, 204);
-    let seen = &gateway.upstream.seen()[0];
+    let seen = &gateway.upstream.seen()[1];
+    assert_eq!(seen.headers["mcp-session-id"], "s-1");
     assert_eq!((seen.method.as_str(), seen.body.len()), ("DELETE", 0));
     assert_eq!(gateway.record_of(answer.request_id()).await["mcp_method"], "DELETE");
     // Nothing of it counts as a tool call.

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use futures::StreamExt;
 use serde_json::json;
 
-use crate::harness::{Gateway, Setup, json_response, tool_call};
+use crate::harness::{Gateway, Setup, json_response, stream_response, tool_call};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_callers_share_a_budget_of_fifty_exactly() {
@@ -29,6 +31,35 @@ async fn two_hundred_callers_share_a_budget_of_fifty_exactly() {
     assert_eq!(gateway.upstream.calls(), 50);
     let (_, shown) = gateway.admin("GET", &format!("/sessions/{session}"), None).await;
     assert_eq!(shown["calls_made"], 50);
+}
+
+#[tokio::test]
+async fn an_agent_has_an_eighth_of_the_calls_in_flight_and_the_others_the_rest() {
+    let mut gateway =
+        Gateway::start(Setup::default().with("proxy.max_calls_in_flight", 1_024)).await;
+    let hold = |gateway: &Gateway| {
+        gateway.upstream.answer_with(|_| {
+            let first = futures::stream::iter([Ok::<_, std::io::Error>("data: {}\n\n")]);
+            stream_response(Body::from_stream(first.chain(futures::stream::pending())))
+        });
+    };
+    hold(&gateway);
+    let session = gateway.session(json!({})).await;
+    let call = tool_call("read_file", json!({}));
+    let mut streams = Vec::new();
+    for _ in 0..128 {
+        let stream = gateway.request(&session, call.clone()).send().await.unwrap();
+        assert_eq!(stream.status(), 200);
+        streams.push(stream);
+    }
+    let refused = gateway.call(&session, call.clone()).await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "Overloaded"));
+    assert!(refused.header("retry-after").is_some());
+    gateway.agent = gateway.register(json!({})).await;
+    let other = gateway.session(json!({})).await;
+    let stream = gateway.request(&other, call.clone()).send().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    assert_eq!(gateway.upstream.calls(), 129);
 }
 
 #[tokio::test(flavor = "multi_thread")]

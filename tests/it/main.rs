@@ -35,6 +35,7 @@ mod provider_tls;
 mod providers;
 mod refusals;
 mod restart;
+mod retries;
 mod rotation;
 mod streaming;
 mod streams;

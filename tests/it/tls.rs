@@ -19,7 +19,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::harness::{Gateway, PATIENCE, Setup, stream_response, tool_call};
+use crate::harness::{Gateway, PATIENCE, Setup, eventually, stream_response, tool_call};
 
 /// A certificate for this machine, and its key.
 struct Certificate {
@@ -169,6 +169,45 @@ async fn agents_speak_either_version_and_bodies_of_any_size_arrive() {
     // Without TLS there is nothing to speak to.
     let plain = gateway.client.get(format!("http://{}/health", gateway.proxy)).send().await;
     assert!(plain.is_err());
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_without_a_restart() {
+    let (old, new) = (Certificate::make(), Certificate::make());
+    let first = std::fs::read(old.certificate()).unwrap();
+    let gateway = Gateway::start(old.setup()).await;
+    let session = gateway.session(json!({})).await;
+    let body = tool_call("read_file", json!({}));
+    // curl trusts what is said here, and nothing else.
+    let trusts = Certificate { folder: tempfile::tempdir().unwrap() };
+    let accepted = async |certificate: &[u8]| {
+        std::fs::write(trusts.certificate(), certificate).unwrap();
+        let mut curl = curl(&gateway, &trusts, &session);
+        curl.args(["--data-binary", &body, "-o", "/dev/null"])
+            .arg(format!("https://{}/", gateway.proxy));
+        tokio::task::spawn_blocking(move || curl.output()).await.unwrap().unwrap().status.success()
+    };
+    assert!(accepted(&first).await);
+    // Half of the renewal is no certificate at all: the old one goes on.
+    std::fs::copy(new.certificate(), old.certificate()).unwrap();
+    hang_up(&gateway);
+    let log = gateway.folder.path().join("log.txt");
+    let says = async |what: &str| {
+        let said = || async { std::fs::read_to_string(&log).unwrap().contains(what).then_some(()) };
+        eventually(said).await.unwrap_or_else(|| panic!("the log does not say `{what}`"));
+    };
+    says("the old one stays in force").await;
+    assert!(accepted(&first).await);
+    std::fs::copy(new.key(), old.key()).unwrap();
+    // Nobody tells: the change is noticed.
+    says("certificate reloaded").await;
+    assert!(accepted(&std::fs::read(new.certificate()).unwrap()).await);
+    assert!(!accepted(&first).await);
+}
+
+fn hang_up(gateway: &Gateway) {
+    let pid = gateway.pid().to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
 }
 
 #[tokio::test]

@@ -126,7 +126,7 @@ async fn a_session_is_opened_looked_at_and_closed() {
     ] {
         assert_eq!(shown[field], value, "{field}");
     }
-    bench.admin.metrics.tool_call("update_page");
+    bench.admin.metrics.tool_call(None, "update_page");
     let metrics = bench.get("/metrics").await.text;
     assert!(metrics.contains(r#"tool_calls_total{tool="update_page"} 1"#));
     let told = bench.call("DELETE", &path, None).await;

@@ -72,6 +72,36 @@ async fn a_call_is_explained() {
 }
 
 #[tokio::test]
+async fn a_call_to_one_upstream_is_explained() {
+    let upstreams: Vec<_> = ["git", "files"]
+        .map(|name| {
+            format!(
+                "[[upstreams]]\nname = \"{name}\"\npath = \"/{name}\"\nurls = [\"http://127.0.0.1:1\"]"
+            )
+        })
+        .into();
+    let bench = Bench::with(&upstreams.join("\n")).await;
+    let policies =
+        "[[policies]]\nid = \"one\"\neffect = \"allow\"\nallowed_tools = [\"git:commit\"]\n";
+    std::fs::write(bench.policies(), policies).unwrap();
+    assert_eq!(bench.call("POST", "/policy/reload", None).await.status, 200);
+    let ask = async |upstream: Value| {
+        let body = json!({"agent": {}, "tool": "commit", "upstream": upstream});
+        bench.post("/policy/explain", body).await
+    };
+    for (upstream, decision) in [(json!("git"), "allow"), (json!("files"), "deny")] {
+        let told = ask(upstream).await;
+        assert_eq!((told.status.as_u16(), &told.body["decision"]), (200, &json!(decision)));
+    }
+    assert_eq!(ask(Value::Null).await.body["decision"], "deny");
+    for unknown in [json!("svn"), json!("")] {
+        let told = ask(unknown).await;
+        assert_eq!(told.status, 400);
+        assert!(told.body["message"].as_str().unwrap().contains("upstream"), "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn arguments_keep_every_digit() {
     let bench = loaded().await;
     for (amount, decision) in [("9007199254740993", "allow"), ("9007199254740994", "deny")] {

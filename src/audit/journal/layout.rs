@@ -73,16 +73,19 @@ fn head(slots: u32) -> [u8; 16] {
     head
 }
 
-/// Whether the file is a journal of this many slots. One that was never finished being made, by
-/// a crash or a full disk, is made again: it holds nothing.
-pub(super) fn is_ours(file: &File, slots: u32) -> io::Result<bool> {
+/// How many slots a journal has; `None` if the file is none. One that was never finished being
+/// made, by a crash or a full disk, is made again with as many as are `wanted`: it holds nothing.
+pub(super) fn slots(file: &File, wanted: u32) -> io::Result<Option<u32>> {
     let mut found = [0; 16];
     let read = file.read_at(&mut found, 0)?;
     if read < found.len() || found == [0; 16] {
-        create(file, slots)?;
-        return Ok(true);
+        create(file, wanted)?;
+        return Ok(Some(wanted));
     }
-    Ok(found == head(slots) && file.metadata()?.len() >= slot_offset(slots, slots))
+    let [.., a, b, c, d] = found;
+    let slots = u32::from_le_bytes([a, b, c, d]);
+    let whole = found == head(slots) && file.metadata()?.len() >= slot_offset(slots, slots);
+    Ok(whole.then_some(slots))
 }
 
 pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {

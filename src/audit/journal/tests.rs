@@ -131,8 +131,37 @@ fn another_kind_of_file_is_refused_and_left_alone() {
     assert_eq!(fs::read(bench.path()).unwrap(), b"dear diary, today I wrote a lot");
     fs::remove_file(bench.path()).unwrap();
     bench.open();
-    let other = Journal::open(&bench.path(), SLOTS * 2);
-    assert!(matches!(other, Err(OpenError::Journal { .. })));
+}
+
+#[test]
+fn a_journal_gets_another_size_when_no_call_is_open_in_it() {
+    let bench = Bench::new();
+    let (journal, mut closed, _) = bench.open();
+    let link = Link { sequence: 5, hash: HexHash::of(b"a line") };
+    let mut leases = vec![put(&journal, b"a call", 0)];
+    let resized = |slots| {
+        let (journal, _, found) = Journal::open(&bench.path(), slots).unwrap();
+        assert_eq!(found.link, Some(link));
+        (journal, found.open.len())
+    };
+    layout::write_link(&journal.file.read().unwrap(), &link).unwrap();
+    drop(journal);
+    let (journal, open) = resized(SLOTS * 2);
+    assert_eq!((journal.slots, open), (SLOTS, 1), "its open call was not dropped");
+    journal.close(&mut closed, &mut leases, &link).unwrap();
+    drop(journal);
+    for slots in [SLOTS * 2, SLOTS * 4, SLOTS] {
+        let (journal, open) = resized(slots);
+        assert_eq!((journal.slots, journal.free_slots(), open), (slots, slots as usize, 0));
+        assert!(matches!(Journal::open(&bench.path(), slots), Err(OpenError::InUse { .. })));
+        journal
+            .close(
+                &mut Closed::read(&journal.file.read().unwrap(), slots).unwrap(),
+                &mut vec![put(&journal, b"x", 0)],
+                &link,
+            )
+            .unwrap();
+    }
 }
 
 #[test]

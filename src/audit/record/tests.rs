@@ -30,6 +30,7 @@ fn full() -> Entry {
         tools_called: vec!["read_file".to_owned()],
         arguments: Some(Redactor::new(&[], false).unwrap().redact(doc.root(), 8_192, &none())),
         decision: Decision::Allow,
+        upstream: Some("files".into()),
         policy_matched: Some("read-basic".into()),
         policy_version: Some("v1".into()),
         anomaly_flags: vec!["delete_under_admin"],
@@ -50,7 +51,11 @@ fn value(entry: &Entry, outcome: &Outcome) -> serde_json::Value {
 
 #[test]
 fn the_bytes_of_a_record_and_its_hash_are_fixed() {
-    let outcome = Outcome { credentials_scrubbed: 2, ..Outcome::completed(1_234_005, Some(200)) };
+    let outcome = Outcome {
+        credentials_scrubbed: 2,
+        upstream_server: Some("10.0.0.2:8081".into()),
+        ..Outcome::completed(1_234_005, Some(200))
+    };
     let mut out = Vec::new();
     Draft::new(&full(), "node-1", 0).finish(&outcome, &mut out);
     let first = seal(&mut out, 0, &Link::GENESIS);
@@ -90,7 +95,8 @@ fn every_member_is_always_there_and_in_order() {
     let expected = "timestamp request_id node_id agent_id principal delegation_chain \
         task_session_id mcp_method tool_called tools_called arguments authorization_decision \
         denial_code policy_matched policy_version anomaly_flags failure_category latency_ms \
-        upstream_status credentials_injected credentials_scrubbed outcome stage event detail";
+        upstream_status credentials_injected credentials_scrubbed outcome stage upstream \
+        upstream_server event detail";
     let expected: Vec<&str> = expected.split_whitespace().collect();
     for entry in [full(), bare()] {
         for outcome in [Outcome::default(), Outcome::refused(0), Outcome::completed(1, None)] {

@@ -192,6 +192,9 @@ async fn sessions() {
     let secret = call("s", "read_secret");
     table.add(Code::SensitivityExceeded, s.clone(), ask(&session, me, secret)).await;
 
+    let elsewhere = gateway.request(&session, read()).header("mcp-session-id", "another-agents");
+    table.add(Code::McpSessionUnknown, Value::Null, gateway.send(elsewhere)).await;
+
     let short = gateway.session(json!({"time_limit_secs": 1})).await;
     let expired = eventually(|| async {
         let (_, shown) = gateway.admin("GET", &format!("/sessions/{short}"), None).await;
