@@ -33,6 +33,8 @@ mod follow;
 mod idle;
 mod index;
 mod live;
+#[cfg(test)]
+mod model;
 mod permits;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@
 use super::time::Mono;
 
 /// A node's share of what it does not count alone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Shared {
     pub permits: Option<Permits>,
     /// The budget had no more for this node; until then it is not asked again.
@@ -19,7 +19,7 @@ pub struct Shared {
 }
 
 /// Permits of a rate limit: so many more calls until then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Permits {
     pub lease: u64,
     pub left: u64,

@@ -67,7 +67,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 }
 
 /// Monotonic time in microseconds since this run began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mono(pub u64);
 
 impl Mono {

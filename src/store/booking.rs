@@ -8,7 +8,7 @@ use crate::firewall::session::SessionId;
 pub type NodeName = Arc<str>;
 
 /// What a node asks the ledger for, on behalf of one session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Booking {
     pub id: SessionId,
     /// With fewer calls than this nothing is gained; none at all if only permits are asked for.
@@ -22,7 +22,7 @@ pub struct Booking {
 }
 
 /// What a node asks for of a rate limit that it shares with others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RateBooking {
     pub limit: u32,
     pub window_us: u64,
@@ -32,7 +32,7 @@ pub struct RateBooking {
 }
 
 /// So many permits of one lease were used, the last of them so long ago. The rest is not used any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RateUse {
     pub lease: u64,
     pub used: u64,
@@ -40,7 +40,7 @@ pub struct RateUse {
 }
 
 /// The answer to a booking: all that was asked for at least, or nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Booked {
     /// So many calls may be counted by whoever asked.
     pub granted: u64,
@@ -62,7 +62,7 @@ impl Booked {
 }
 
 /// Permits of a shared rate limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RateBooked {
     /// Which lease this is, among those of the session.
     pub lease: u64,

@@ -238,10 +238,11 @@ impl Fleet {
         let now_us = self.shared.clock.now().mono.0;
         self.shared.kept.close_sessions(closings, at)?;
         for closing in closings {
+            // Whoever closes it a second time may hold something of it all the same.
+            if let Some(account) = ledger.accounts.get_mut(&closing.id) {
+                account.give_back(&self.node, closing.unused, None, now_us);
+            }
             if ledger.closed.insert(closing.id) {
-                if let Some(account) = ledger.accounts.get_mut(&closing.id) {
-                    account.give_back(&self.node, closing.unused, None, now_us);
-                }
                 self.tell(&mut ledger, Change::SessionClosed { id: closing.id, at });
             }
         }

@@ -73,7 +73,8 @@ impl Account {
         booked
     }
 
-    /// Takes back what a node did not use. Never more than it holds, so that twice is once.
+    /// Takes back what a node did not use. Never more than it holds, so that twice is once: unless the
+    /// node has booked again in between, which is why no store sends anything a second time.
     pub fn give_back(&mut self, node: &NodeName, unused: u64, rate: Option<RateUse>, now_us: u64) {
         if rate.is_some() {
             self.used(node, rate, now_us);

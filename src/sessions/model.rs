@@ -1,0 +1,99 @@
+//! The lease protocol, checked in every state that a small fleet can reach: whatever is lost, late or
+//! killed, a budget is never overspent and a limit holds in every window; and what was not lost can be
+//! used to the last call, by whichever node.
+//!
+//! With `ARBITER_MODEL=large` in the environment the fleets are larger, and it takes minutes.
+
+use explore::explore;
+use protocol::Protocol;
+use sizes::{RATED, SMALL, Sizes, WINDOW_US};
+
+mod explore;
+mod protocol;
+mod sizes;
+mod world;
+
+/// These sizes, or larger ones if they are asked for.
+fn sizes(usual: Sizes, large: Sizes) -> Sizes {
+    let asked = std::env::var_os("ARBITER_MODEL").is_some_and(|asked| asked == "large");
+    if asked { large } else { usual }
+}
+
+fn holds(sizes: Sizes) {
+    match explore(&Protocol::new(sizes)) {
+        Ok(explored) => println!("{explored:?} of {sizes:?}"),
+        Err(bad) => panic!("{bad}in {sizes:?}"),
+    }
+}
+
+#[test]
+fn a_budget_is_spent_to_its_last_call_and_no_further() {
+    let usual = Sizes { looks: true, ..SMALL };
+    let large = Sizes { nodes: 3, prices: &[1], looks: false, ..usual };
+    holds(sizes(usual, large));
+}
+
+#[test]
+fn blocks_of_a_larger_budget_are_spent_to_their_last_call() {
+    let usual = Sizes { budget: 100, spent: 90, prices: &[1], ..SMALL };
+    let large = Sizes { prices: &[1, 3], ..usual };
+    holds(sizes(usual, large));
+}
+
+#[test]
+fn what_is_lost_or_late_is_not_spent_twice() {
+    let usual = Sizes { losses: 1, prices: &[1], ..SMALL };
+    let large = Sizes { prices: &[1, 2], ..usual };
+    holds(sizes(usual, large));
+}
+
+#[test]
+fn what_is_sent_twice_before_its_answer_counts_once() {
+    let usual = Sizes { repeats: 1, prices: &[1], closes: true, ..SMALL };
+    let large = Sizes { prices: &[1, 2], ..usual };
+    holds(sizes(usual, large));
+}
+
+#[test]
+fn a_crash_costs_no_more_than_the_lease_in_hand() {
+    let usual = Sizes { crashes: 1, prices: &[1], ..SMALL };
+    let large = Sizes { prices: &[1, 2], ..usual };
+    holds(sizes(usual, large));
+}
+
+#[test]
+fn a_close_on_any_node_brings_back_what_all_hold() {
+    let usual = Sizes { closes: true, prices: &[1], ..SMALL };
+    let large = Sizes { prices: &[1, 2], ..usual };
+    holds(sizes(usual, large));
+}
+
+#[test]
+fn a_limit_holds_in_every_window_whatever_the_clocks_say() {
+    let usual = Sizes { prices: &[1], limit: Some(1), asks: 2, ..RATED };
+    let large = Sizes { limit: Some(2), asks: 3, ..usual };
+    holds(sizes(usual, large));
+}
+
+#[test]
+fn a_limit_holds_though_reports_are_lost_or_late() {
+    let usual = Sizes {
+        losses: 1,
+        prices: &[1],
+        limit: Some(1),
+        instants_us: &[0, 1, WINDOW_US + 2],
+        ..RATED
+    };
+    let large = Sizes { instants_us: RATED.instants_us, ..usual };
+    holds(sizes(usual, large));
+}
+
+/// Why a store never asks twice by itself: a copy that comes after a later booking is taken for a
+/// new one.
+#[test]
+fn the_model_knows_what_a_repeated_give_back_would_cost() {
+    let sizes = Sizes { repeats: 1, late_repeats: true, ..SMALL };
+    let bad = explore(&Protocol::new(sizes)).unwrap_err();
+    let history = bad.to_string();
+    assert!(history.contains("ArriveAndAgainLater") && history.contains("ArriveLate"), "{history}");
+}

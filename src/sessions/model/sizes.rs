@@ -1,0 +1,56 @@
+//! How large the worlds are that are explored, and what may go wrong in them.
+
+/// How large a world is explored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    pub(super) nodes: usize,
+    pub(super) budget: u64,
+    /// What was made of the budget before.
+    pub(super) spent: u64,
+    /// What calls may cost.
+    pub(super) prices: &'static [u64],
+    pub(super) limit: Option<u32>,
+    /// How often nodes ask for permits: each time, what there is looks different.
+    pub(super) asks: u8,
+    /// The instants at which something may happen.
+    pub(super) instants_us: &'static [u64],
+    pub(super) crashes: u8,
+    /// Messages that are lost or late.
+    pub(super) losses: u8,
+    /// Requests that arrive twice: at once, or even after later ones.
+    pub(super) repeats: u8,
+    pub(super) late_repeats: bool,
+    /// Whether nodes look at the account, and whether they close the session.
+    pub(super) looks: bool,
+    pub(super) closes: bool,
+}
+
+/// The least there is to explore.
+pub(super) const SMALL: Sizes = Sizes {
+    nodes: 2,
+    budget: 3,
+    spent: 0,
+    prices: &[1, 2],
+    limit: None,
+    asks: 0,
+    instants_us: &[0],
+    crashes: 0,
+    losses: 0,
+    repeats: 0,
+    late_repeats: false,
+    looks: false,
+    closes: false,
+};
+
+/// With a rate limit, and a budget that is not the question.
+pub(super) const RATED: Sizes = Sizes {
+    budget: 1000,
+    limit: Some(2),
+    asks: 3,
+    instants_us: &[0, 1, 3, WINDOW_US, WINDOW_US + 2],
+    ..SMALL
+};
+
+/// The window of a rate limit; permits are good for a twentieth of it.
+pub(super) const WINDOW_US: u64 = 40;
+pub(super) const GOOD_US: u64 = 2;

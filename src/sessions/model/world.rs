@@ -1,0 +1,315 @@
+//! All that there is at one moment: the ledger, the nodes, what travels between them, and what has
+//! really happened, which none of them sees.
+
+use std::mem;
+use std::sync::Arc;
+
+use crate::firewall::recent::Recent;
+use crate::firewall::session::{Usage, WorkOrder};
+use crate::firewall::shared::Shared;
+use crate::firewall::time::{Mono, Now, Timestamp};
+use crate::sessions::Live;
+use crate::store::ledger::account::Account;
+use crate::store::{Booked, Booking, NodeName, RateUse, StoredSession};
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct World {
+    pub(super) account: Account,
+    pub(super) closed: bool,
+    pub(super) nodes: Vec<Node>,
+    /// Requests that nobody waits for any more, and that may arrive all the same.
+    pub(super) late: Vec<Late>,
+    pub(super) now_us: u64,
+    pub(super) truth: Truth,
+}
+
+/// What has really happened.
+#[derive(Clone, Debug, Default, Hash)]
+pub(super) struct Truth {
+    pub(super) made: u64,
+    /// Calls that nobody will ever make or give back.
+    pub(super) lost: i64,
+    /// The calls of the last window, by their true time.
+    pub(super) recent: Vec<(u64, u64)>,
+    pub(super) asks: u8,
+    pub(super) crashes: u8,
+    pub(super) losses: u8,
+    pub(super) repeats: u8,
+}
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Node {
+    pub(super) name: NodeName,
+    /// How far its clock is ahead of the true time.
+    pub(super) ahead_us: u64,
+    pub(super) hand: Hand,
+    pub(super) lane: Lane,
+    /// Closed here; the ledger has not yet said that it knows.
+    pub(super) unsaved: Option<Unsaved>,
+}
+
+/// A node's [`Usage`] of the session.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Hand {
+    calls_made: u64,
+    booked: u64,
+    closed: bool,
+    shared: Shared,
+}
+
+/// What a node's one lane for the session is busy with.
+#[derive(Clone, Debug, Hash)]
+pub(super) enum Lane {
+    Free,
+    Asking(Request),
+    Answered(Answer),
+}
+
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) enum Request {
+    Book { booking: Booking, asked_at: Mono },
+    Settle { unused: u64, rate: Option<RateUse> },
+    Close { unused: u64 },
+}
+
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) enum Answer {
+    Booked { booking: Booking, asked_at: Mono, booked: Booked },
+    Settled,
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, Default, Hash)]
+pub(super) struct Unsaved {
+    /// What was let go of when it was first asked for.
+    pub(super) unused: Option<u64>,
+    /// The ledger knows, although the node may not have heard of it.
+    pub(super) applied: bool,
+}
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Late {
+    pub(super) from: NodeName,
+    pub(super) request: Request,
+    /// It has arrived once before.
+    pub(super) repeated: bool,
+}
+
+impl Node {
+    pub(super) fn new(name: &NodeName, ahead_us: u64, live: &Live) -> Self {
+        let (name, hand) = (Arc::clone(name), Hand::of(live));
+        Self { name, ahead_us, hand, lane: Lane::Free, unsaved: None }
+    }
+
+    pub(super) fn clock(&self, now_us: u64) -> Now {
+        Self::at(now_us + self.ahead_us)
+    }
+
+    /// Orders of the rig begin at 1000 s and end at 9000 s.
+    pub(super) fn at(mono_us: u64) -> Now {
+        Now { wall: Timestamp::from_secs(2000), mono: Mono(mono_us) }
+    }
+
+    /// What the node's own code does with its session.
+    pub(super) fn with<R>(
+        &mut self,
+        order: &Arc<WorkOrder>,
+        now: Now,
+        step: impl FnOnce(&Live) -> R,
+    ) -> R {
+        let live = Live::of(Arc::clone(order), true, now);
+        self.hand.put_into(&live);
+        let result = step(&live);
+        self.hand = Hand::of(&live);
+        result
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        matches!(self.lane, Lane::Free)
+    }
+}
+
+impl Hand {
+    fn of(live: &Live) -> Self {
+        let Usage { calls_made, booked, recent, closed, shared } = live.with(mem::take);
+        assert_eq!(recent, Recent::default(), "a shared session's calls are counted by the ledger");
+        Self { calls_made, booked, closed, shared: *shared.unwrap() }
+    }
+
+    fn put_into(&self, live: &Live) {
+        let Self { calls_made, booked, closed, ref shared } = *self;
+        let shared = Some(Box::new(shared.clone()));
+        let usage = Usage { calls_made, booked, recent: Recent::default(), closed, shared };
+        live.with(|of_live| *of_live = usage);
+    }
+
+    pub(super) fn unused(&self) -> u64 {
+        self.booked - self.calls_made
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(super) fn is_within(&self, budget: u64) -> bool {
+        self.calls_made <= self.booked && self.booked <= budget
+    }
+
+    pub(super) fn believes_spent(&self) -> bool {
+        self.shared.calls_refused_until > Mono(0)
+    }
+}
+
+impl Request {
+    /// What the ledger makes of it.
+    fn apply(self, world: &mut World, from: &NodeName, budget: u64) -> Answer {
+        let alive = |name: &NodeName| world.nodes.iter().any(|node| node.name == *name);
+        let now_us = world.now_us;
+        match self {
+            Self::Book { booking, asked_at } => {
+                let booked = if world.closed {
+                    // As the ledgers answer: nothing, and that it is closed.
+                    Booked { granted: 0, total: 0, elsewhere: 0, closed: true, rate: None }
+                } else {
+                    world.account.book(from, budget, &booking, now_us, alive)
+                };
+                Answer::Booked { booking, asked_at, booked }
+            }
+            Self::Settle { unused, rate } => {
+                world.account.give_back(from, unused, rate, now_us);
+                Answer::Settled
+            }
+            Self::Close { unused } => {
+                world.closed = true;
+                world.account.give_back(from, unused, None, now_us);
+                Answer::Closed
+            }
+        }
+    }
+
+    /// Calls that were let go of, and that the ledger does not know about yet.
+    fn returning(self) -> u64 {
+        match self {
+            // A close is tried again until it is answered: see `Node::closing`.
+            Self::Book { .. } | Self::Close { .. } => 0,
+            Self::Settle { unused, .. } => unused,
+        }
+    }
+}
+
+impl Answer {
+    /// Calls that are the node's and not in its hand yet.
+    pub(super) fn granted(self) -> u64 {
+        match self {
+            Self::Booked { booked, .. } => booked.granted,
+            Self::Settled | Self::Closed => 0,
+        }
+    }
+}
+
+impl World {
+    /// A request arrives. What of it is not to be had again is lost; what is given back twice was
+    /// found, which must not be.
+    pub(super) fn arrive(
+        &mut self,
+        from: &NodeName,
+        request: Request,
+        budget: u64,
+        repeated: bool,
+    ) -> Answer {
+        let before = self.account.booked();
+        let answer = request.apply(self, from, budget);
+        let given_back = signed(before + answer.granted()) - signed(self.account.booked());
+        let returning = match request {
+            Request::Close { .. } => self.sender(from).map_or(0, |node| node.closing()),
+            Request::Book { .. } | Request::Settle { .. } if repeated => 0,
+            Request::Book { .. } | Request::Settle { .. } => request.returning(),
+        };
+        self.truth.lost += signed(returning) - given_back;
+        if let Request::Close { .. } = request
+            && let Some(unsaved) = self.sender(from).and_then(|node| node.unsaved.as_mut())
+        {
+            unsaved.applied = true;
+        }
+        answer
+    }
+
+    fn sender(&mut self, name: &NodeName) -> Option<&mut Node> {
+        self.nodes.iter_mut().find(|node| node.name == *name)
+    }
+
+    /// A request of this node's may arrive later.
+    pub(super) fn send_late(&mut self, node: usize, request: Request, repeated: bool) {
+        let from = Arc::clone(&self.nodes[node].name);
+        self.late.push(Late { from, request, repeated });
+    }
+
+    /// Nobody will hear this answer.
+    pub(super) fn lose(&mut self, answer: Answer) {
+        self.truth.lost += signed(answer.granted());
+    }
+
+    /// Nobody will hear of this request.
+    pub(super) fn lose_request(&mut self, request: Request) {
+        self.truth.lost += signed(request.returning());
+    }
+
+    /// The node at this place is gone with all that it held, and another one takes the place.
+    /// What it was asking for may still arrive.
+    pub(super) fn crash(
+        &mut self,
+        node: usize,
+        restarted: &NodeName,
+        order: &Arc<WorkOrder>,
+        late: bool,
+    ) {
+        let ahead_us = self.nodes[node].ahead_us;
+        let now = self.nodes[node].clock(self.now_us);
+        let stored = StoredSession {
+            order: Arc::clone(order),
+            booked: self.account.booked(),
+            closed_at: self.closed.then_some(now.wall),
+            recent: None,
+        };
+        let live = Live::load(stored, true, 1, now);
+        let fresh = Node::new(restarted, ahead_us, &live);
+        let gone = mem::replace(&mut self.nodes[node], fresh);
+        self.truth.lost += signed(gone.hand.unused() + gone.closing());
+        match gone.lane {
+            Lane::Free => {}
+            Lane::Asking(request) if late => {
+                self.late.push(Late { from: gone.name, request, repeated: false });
+            }
+            Lane::Asking(request) => self.lose_request(request),
+            Lane::Answered(answer) => self.lose(answer),
+        }
+    }
+
+    /// Calls that some node may still make, or that are on their way back.
+    pub(super) fn around(&self) -> u64 {
+        let of_node = |node: &Node| {
+            let travelling = match node.lane {
+                Lane::Free => 0,
+                Lane::Asking(request) => request.returning(),
+                Lane::Answered(answer) => answer.granted(),
+            };
+            node.hand.unused() + travelling + node.closing()
+        };
+        let first = |late: &&Late| !late.repeated;
+        let late = self.late.iter().filter(first).map(|late| late.request.returning());
+        self.nodes.iter().map(of_node).chain(late).sum()
+    }
+}
+
+impl Node {
+    fn closing(&self) -> u64 {
+        self.unsaved
+            .filter(|unsaved| !unsaved.applied)
+            .and_then(|unsaved| unsaved.unused)
+            .unwrap_or(0)
+    }
+}
+
+pub(super) fn signed(calls: u64) -> i64 {
+    i64::try_from(calls).unwrap()
+}
