@@ -21,6 +21,8 @@ pub use error::StoreError;
 use fleet::Fleet;
 use memory::Memory;
 use redis::Redis;
+#[cfg(test)]
+pub(crate) use redis::tests::Server as RedisServer;
 pub use redis::{RedisReport, RedisTrouble};
 pub use sqlite::SealKey;
 use sqlite::Sqlite;
