@@ -29,6 +29,7 @@ mod limits;
 mod lists;
 mod malformed;
 mod providers;
+mod redis;
 mod refusals;
 mod restart;
 mod streaming;
