@@ -22,6 +22,8 @@ use fleet::Fleet;
 pub use followed::Followed;
 use memory::Memory;
 use redis::Redis;
+#[cfg(test)]
+pub(crate) use redis::tests::Server as RedisServer;
 pub use redis::{RedisReport, RedisTrouble};
 use sqlite::Sqlite;
 pub use sqlite::{SealKey, at_rest};

@@ -15,7 +15,7 @@ use crate::app::{Templates, load_secrets};
 use crate::clock::Clock;
 use crate::config::{self, Audit, Backend, Config, Policy, Upstream};
 use crate::rulebook::policies_at;
-use crate::store::RedisReport;
+use crate::store::{RedisReport, RedisTrouble, StoreError};
 
 const UPSTREAM_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -213,7 +213,11 @@ async fn shared(redis: &config::Redis) -> Finding {
     const WHAT: &str = "storage";
     let servers = &redis.servers;
     match RedisReport::of(redis).await {
-        Err(error) => found(Health::Fail, WHAT, format!("{servers}: {error}")),
+        Err(error) => {
+            let silent = matches!(error, StoreError::Redis(RedisTrouble::NoAnswer { .. }));
+            let hint = if silent && servers.tls { "; does it speak TLS on this port?" } else { "" };
+            found(Health::Fail, WHAT, format!("{servers}: {error}{hint}"))
+        }
         Ok(RedisReport { evicts_nothing: false, .. }) => {
             let text =
                 "can be used, but does not say its `maxmemory-policy`; it must be `noeviction`";

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::admin::tests::{Bench, KEY};
+use crate::store::RedisServer;
 
 /// A running admin API; it ends with the test's runtime.
 struct Running {
@@ -381,6 +382,38 @@ async fn the_doctor_finds_what_is_well_and_what_is_not() {
     let ran = run(&json, &SECRETS).await;
     let told: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(told[0]["result"], "fail", "{ran:?}");
+}
+
+#[tokio::test]
+async fn the_doctor_says_what_is_wrong_with_redis() {
+    let dir = tempfile::tempdir().unwrap();
+    let toml = dir.path().join("arbiter.toml");
+    let check = async |url: &str| {
+        let audit = dir.path().join("audit.jsonl");
+        let text = format!(
+            "[proxy]\nlisten_port = 0\n[admin]\nlisten_port = 0\n[audit]\nfile_path = \"{}\"\n\
+             [storage]\nbackend = \"redis\"\nredis_url = \"{url}\"",
+            audit.display()
+        );
+        fs::write(&toml, text).unwrap();
+        let ran = run(&format!("check --config {}", toml.display()), &SECRETS).await;
+        assert!(!format!("{ran:?}").contains("hunter2"), "{ran:?}");
+        ran.out.lines().find(|line| line.contains("  storage  ")).unwrap().to_owned()
+    };
+    let forgetful = RedisServer::start().await;
+    let address = format!("127.0.0.1:{}", forgetful.port);
+    let said = check(&format!("redis://{address}")).await;
+    assert!(said.starts_with("warn") && said.contains("`appendonly yes`"), "{said}");
+    let said = check(&format!("redis://:hunter2@{address}")).await;
+    assert!(said.starts_with("fail") && said.contains("user or the password"), "{said}");
+    let said = check(&format!("rediss://{address}")).await;
+    assert!(said.starts_with("fail") && said.contains("speak TLS"), "{said}");
+    drop(forgetful);
+    let said = check(&format!("redis://{address}")).await;
+    assert!(said.starts_with("fail") && said.contains("cannot be reached"), "{said}");
+    let durable = RedisServer::keeping_everything().await;
+    let said = check(&format!("redis://127.0.0.1:{}", durable.port)).await;
+    assert!(said.starts_with("ok") && said.contains("`appendfsync always`"), "{said}");
 }
 
 #[tokio::test]

@@ -408,8 +408,8 @@ fn storage(mut s: Section<'_>) -> Read<Storage> {
     let kind = s.one_of("backend", StorageKind::Memory, &kinds);
     let sqlite_path = s.text_or("sqlite_path", "arbiter.db");
     let max_stale_secs = s.number("max_stale_secs", 30, 0..=DAY_SECS);
-    let servers = s.parsed("redis_url", redis_url::read);
     let given_url = s.origin("redis_url").is_some();
+    let servers = s.parsed("redis_url", redis_url::read);
     let prefix = s.parsed("redis_prefix", redis_url::prefix);
     let ca_file: Option<PathBuf> = s.text("redis_ca_file").map(PathBuf::from);
     let timeout_ms = s.number("redis_timeout_ms", 1_000, 50..=10_000);

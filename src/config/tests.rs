@@ -237,6 +237,7 @@ fn bad_values_name_key_line_and_remedy() {
     says("[storage]\nbackend = \"redis\"", &["redis_url", "ARBITER_STORAGE__REDIS_URL"]);
     let redis = "[storage]\nbackend = \"redis\"\nredis_url = ";
     says(&format!("{redis}\"http://h\""), &["line 3", "redis_url", "`redis://"]);
+    assert_eq!(bad(&format!("{redis}\"http://h\""), &[]).lines().count(), 1);
     says(&format!("{redis}\"redis://h\"\nredis_prefix = \"{{a}}\""), &["redis_prefix", "`A`-`Z`"]);
     says(&format!("{redis}\"redis://h\"\nredis_ca_file = \"ca.pem\""), &["`rediss://`"]);
     says(&format!("{redis}\"redis://h\"\nredis_timeout_ms = 5"), &["50 to 10000"]);

@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use super::redis::tests::Server;
+use super::RedisServer as Server;
 use super::*;
 use crate::clock::Clock;
 use crate::firewall::session::{IntentTier, Sensitivity};

@@ -14,20 +14,18 @@
 //! | `a:<agent>`, `ends` | active sessions of an agent, all sessions: by their end |
 //! | `revoked` | revoked tokens by the time until which they matter |
 //! | `changes`, `sequence` | what the nodes tell each other |
-//! | `node:<node>` | there while the node runs |
+//! | `node:<node>`, `connection:<node>` | there while the node runs; the latest connection it wrote by |
 //! | `wanted:<session>` | the others were asked just now to give back |
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use redis::{FromRedisValue, Script, ScriptInvocation, cmd, pipe};
+use redis::{FromRedisValue, Script, cmd};
 use tracing::warn;
-use uuid::Uuid;
 
 use super::{
     Booked, Booking, Change, Changes, Closing, NodeName, Opened, Position, RateBooked, RateUse,
-    Settlement, StoreError, StoredSession,
+    Settlement, StoreError,
 };
 use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
@@ -35,12 +33,14 @@ use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 use feed::Feed;
 use link::Link;
+use scripts::Run;
 use wire::{AgentText, DelegationText};
 
 mod about;
 mod dial;
 mod feed;
 mod link;
+mod load;
 mod scripts;
 #[cfg(test)]
 pub(super) mod tests;
@@ -109,33 +109,6 @@ impl Redis {
         Ok(())
     }
 
-    pub(super) async fn agents(&self) -> Result<Vec<Arc<Agent>>, StoreError> {
-        let mut agents = HashMap::new();
-        let mut cursor = 0;
-        loop {
-            let (next, page) = self.scan("HSCAN", "agents", cursor).await?;
-            let ids: Vec<&String> = page.iter().map(|(id, _)| id).collect();
-            if !ids.is_empty() {
-                let mut ask = pipe();
-                ask.cmd("HMGET").arg(self.key("trust")).arg(&ids);
-                ask.cmd("SMISMEMBER").arg(self.key("inactive")).arg(&ids);
-                let (trust, inactive): (Vec<Option<String>>, Vec<bool>) =
-                    self.link.pipeline(&ask).await?;
-                for ((row, trust), inactive) in page.iter().zip(trust).zip(inactive) {
-                    let mut agent: Agent = wire::read::<AgentText>("agent", &row.1)?.into();
-                    let trust = trust.unwrap_or_default().parse();
-                    agent.trust = trust.map_err(|error: &str| wire::damaged("agent", error))?;
-                    agent.active = !inactive;
-                    agents.insert(agent.id, Arc::new(agent));
-                }
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(agents.into_values().collect());
-            }
-        }
-    }
-
     pub(super) async fn insert_agent(&self, agent: &Arc<Agent>) -> Result<(), StoreError> {
         let mut script = self.write(&scripts::INSERT_AGENT)?;
         script.arg(agent.id.to_string()).arg(wire::write("agent", &AgentText::from(&**agent))?);
@@ -164,23 +137,6 @@ impl Redis {
         self.run(&script).await
     }
 
-    pub(super) async fn delegations(&self) -> Result<Vec<Delegation>, StoreError> {
-        let mut delegations = HashMap::new();
-        let mut cursor = 0;
-        loop {
-            let (next, page) = self.scan("HSCAN", "delegations", cursor).await?;
-            for (_, text) in &page {
-                let delegation: Delegation =
-                    wire::read::<DelegationText>("delegation", text)?.into();
-                delegations.insert(delegation.id, delegation);
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(delegations.into_values().collect());
-            }
-        }
-    }
-
     pub(super) async fn insert_delegation(
         &self,
         delegation: &Delegation,
@@ -195,65 +151,6 @@ impl Redis {
             1 => Err(StoreError::Overtaken),
             _ => Err(RedisTrouble::Unexpected.into()),
         }
-    }
-
-    pub(super) async fn sessions(
-        &self,
-        cutoff: Timestamp,
-    ) -> Result<Vec<StoredSession>, StoreError> {
-        let mut sessions = HashMap::new();
-        let mut cursor = 0;
-        loop {
-            let (next, page) = self.scan("ZSCAN", "ends", cursor).await?;
-            let mut ids = Vec::with_capacity(page.len());
-            for (id, end) in page {
-                if wire::score("session", &end)? > cutoff.0 {
-                    let id = SessionId::parse(&id);
-                    ids.push(id.ok_or_else(|| wire::damaged("session", "its id is none"))?);
-                }
-            }
-            for ids in ids.chunks(PAGE) {
-                let found = self.rows(ids).await?;
-                sessions.extend(found.into_iter().map(|found| (found.order.id, found)));
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(sessions.into_values().collect());
-            }
-        }
-    }
-
-    pub(super) async fn session(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
-        Ok(self.rows(&[id]).await?.pop())
-    }
-
-    /// The sessions among these that are there.
-    async fn rows(&self, ids: &[SessionId]) -> Result<Vec<StoredSession>, StoreError> {
-        type Row = (Option<String>, Option<u64>, Option<i64>);
-        self.open_for_asking()?;
-        let mut ask = pipe();
-        for id in ids {
-            ask.cmd("HMGET").arg(self.key(&format!("s:{id}")));
-            ask.arg("order").arg("booked").arg("closed_at");
-        }
-        let rows: Vec<Row> = self.link.pipeline(&ask).await?;
-        let mut sessions = Vec::with_capacity(rows.len());
-        for ((order, booked, closed_at), id) in rows.into_iter().zip(ids) {
-            let Some(order) = order else { continue };
-            let order: WorkOrder = wire::read("session", &order)?;
-            if order.id != *id {
-                return Err(wire::damaged("session", "a key and its order disagree"));
-            }
-            let booked = booked.ok_or_else(|| wire::damaged("session", "nothing is booked"))?;
-            sessions.push(StoredSession {
-                order: Arc::new(order),
-                booked,
-                closed_at: closed_at.map(Timestamp),
-                // What was called of late is in the permits.
-                recent: None,
-            });
-        }
-        Ok(sessions)
     }
 
     pub(super) async fn insert_session(
@@ -370,21 +267,6 @@ impl Redis {
         Ok(forgotten)
     }
 
-    pub(super) async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
-        let mut revoked = HashMap::new();
-        let mut cursor = 0;
-        loop {
-            let (next, page) = self.scan("ZSCAN", "revoked", cursor).await?;
-            for (token_id, until) in page {
-                revoked.insert(token_id, Timestamp(wire::score("revoked token", &until)?));
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(revoked.into_iter().collect());
-            }
-        }
-    }
-
     pub(super) async fn revoke_token(
         &self,
         token_id: &str,
@@ -418,41 +300,19 @@ impl Redis {
         format!("{}{name}", self.base)
     }
 
-    /// One page of a hash or a sorted set, and where the next one begins. What is there all the while
-    /// is seen, perhaps twice.
-    async fn scan(
-        &self,
-        command: &str,
-        name: &str,
-        cursor: u64,
-    ) -> Result<(u64, Vec<(String, String)>), StoreError> {
-        self.open_for_asking()?;
-        let mut scan = cmd(command);
-        scan.arg(self.key(name)).arg(cursor).arg("COUNT").arg(PAGE);
-        Ok(self.link.command(&scan).await?)
-    }
-
-    fn write<'a>(&self, script: &'a Script) -> Result<ScriptInvocation<'a>, StoreError> {
+    fn write<'a>(&'a self, script: &'a Script) -> Result<Run<'a>, StoreError> {
         self.open_for_asking()?;
         #[cfg(test)]
         self.test.may_write()?;
-        Ok(self.prepare(script))
-    }
-
-    /// With what every script begins with.
-    fn prepare<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
-        // Empty: the server's own clock counts.
         #[cfg(not(test))]
-        let now = "";
+        let now = String::new();
         #[cfg(test)]
         let now = self.test.now();
-        let mut script = script.key(&self.base);
-        script.arg(&*self.node).arg(now).arg(Uuid::new_v4().simple().to_string());
-        script
+        Ok(Run { script, base: &self.base, node: &self.node, now, arguments: Vec::new() })
     }
 
-    async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, StoreError> {
-        Ok(self.link.script(script).await?)
+    async fn run<T: FromRedisValue>(&self, run: &Run<'_>) -> Result<T, StoreError> {
+        Ok(self.link.write(run).await?)
     }
 
     fn open_for_asking(&self) -> Result<(), StoreError> {
@@ -464,7 +324,7 @@ impl Redis {
 }
 
 /// What became of permits: nothing is said with three empty arguments.
-fn rate_use(script: &mut ScriptInvocation<'_>, before: Option<RateUse>) {
+fn rate_use(script: &mut Run<'_>, before: Option<RateUse>) {
     match before {
         Some(RateUse { lease, used, ago_us }) => {
             script.arg(lease).arg(used.min(LARGEST)).arg(ago_us.min(LARGEST));

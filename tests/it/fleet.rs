@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     Agent, Answer, Gateway, Setup, Upstream, eventually, json_response, tool_call,
 };
-use crate::redis::{Line, Redis};
+use crate::redis_server::{Line, Redis};
 
 /// What a change may take to reach the other nodes.
 const SOON: Duration = Duration::from_secs(1);

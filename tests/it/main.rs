@@ -15,7 +15,7 @@ mod chain;
 mod golden;
 mod harness;
 mod raw;
-mod redis;
+mod redis_server;
 
 mod audit_log;
 mod bad_tokens;
@@ -33,6 +33,7 @@ mod lists;
 mod malformed;
 mod provider_tls;
 mod providers;
+mod redis;
 mod refusals;
 mod restart;
 mod retries;

@@ -1,155 +1,50 @@
-//! A real Redis server for one test, on a port and in a folder of its own.
+//! The program on a Redis: what it needs to start, and what outlives it there.
 
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use serde_json::json;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use crate::harness::{Gateway, Setup, refuses_to_start, tool_call};
+use crate::redis_server::{PASSWORD, Redis};
 
-use crate::harness::PATIENCE;
-
-pub struct Redis {
-    pub address: SocketAddr,
-    folder: tempfile::TempDir,
-    child: Child,
+fn setup(redis: &Redis) -> Setup {
+    let mut setup = Setup::default().with("storage.backend", "\"redis\"");
+    setup.env.push(("ARBITER_STORAGE__REDIS_URL", redis.url()));
+    setup
 }
 
-impl Redis {
-    pub fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        // Let go before the server takes it: another may be quicker, then the next one is tried.
-        for _ in 0..10 {
-            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = free.local_addr().unwrap();
-            drop(free);
-            if let Some(child) = spawn(folder.path(), address) {
-                return Self { address, folder, child };
-            }
-        }
-        panic!("redis-server does not start: is it installed?");
+#[tokio::test]
+async fn what_is_in_redis_outlives_the_process() {
+    let redis = Redis::start();
+    let mut gateway = Gateway::start(setup(&redis)).await;
+    let session = gateway.session(json!({"call_budget": 100})).await;
+    for _ in 0..3 {
+        assert_eq!(gateway.call(&session, tool_call("read_file", json!({}))).await.status, 200);
     }
-
-    pub fn url(&self) -> String {
-        format!("redis://{}", self.address)
-    }
-
-    /// Stops it as an operator would; what was written is on the disk.
-    pub fn stop(&mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        self.child.wait().unwrap();
-    }
-
-    pub fn start_again(&mut self) {
-        self.child = spawn(self.folder.path(), self.address).expect("redis-server starts again");
-    }
+    gateway.stop();
+    gateway.start_again();
+    assert_eq!(gateway.call(&session, tool_call("read_file", json!({}))).await.status, 200);
+    gateway.kill();
+    gateway.start_again();
+    assert_eq!(gateway.call(&session, tool_call("read_file", json!({}))).await.status, 200);
+    let (_, shown) = gateway.admin("GET", &format!("/sessions/{session}"), None).await;
+    // What the killed process held is spent: at most two of a hundred.
+    let made = shown["calls_made"].as_u64().unwrap();
+    assert!((5..=7).contains(&made), "{shown}");
+    gateway.stop();
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        // The test may have stopped it already.
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
-    }
-}
-
-/// Starts it and waits until it answers; none if the port is taken.
-fn spawn(folder: &std::path::Path, address: SocketAddr) -> Option<Child> {
-    let port = address.port().to_string();
-    let mut child = Command::new("redis-server")
-        .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir"])
-        .arg(folder)
-        .args(["--appendonly", "yes", "--appendfsync", "always"])
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("redis-server is installed");
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Ok(Some(_ended)) = child.try_wait() {
-            return None;
-        }
-        if answers(address) {
-            return Some(child);
-        }
-        assert!(Instant::now() < end, "redis-server does not answer");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn answers(address: SocketAddr) -> bool {
-    use std::io::{Read, Write};
-    let Ok(mut stream) = std::net::TcpStream::connect(address) else { return false };
-    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let mut answer = [0; 5];
-    // While it loads its data it answers something else.
-    stream.write_all(b"PING\r\n").is_ok()
-        && stream.read_exact(&mut answer).is_ok()
-        && answer == *b"+PONG"
-}
-
-/// A way to Redis that can be made slow, or cut.
-pub struct Line {
-    pub address: SocketAddr,
-    delay_ms: Arc<AtomicU64>,
-    cut: Arc<AtomicBool>,
-}
-
-impl Line {
-    pub async fn to(redis: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (delay_ms, cut) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (delay, cutting) = (Arc::clone(&delay_ms), Arc::clone(&cut));
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(redis).await else { continue };
-                let (from_client, to_client) = client.into_split();
-                let (from_server, to_server) = server.into_split();
-                let (delay, cut) = (Arc::clone(&delay), Arc::clone(&cutting));
-                tokio::spawn(pass(from_client, to_server, Arc::clone(&delay), Arc::clone(&cut)));
-                tokio::spawn(pass(from_server, to_client, delay, cut));
-            }
-        });
-        Self { address, delay_ms, cut }
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://{}", self.address)
-    }
-
-    /// Every answer and every question takes so much longer.
-    pub fn delay(&self, ms: u64) {
-        self.delay_ms.store(ms, Ordering::SeqCst);
-    }
-
-    /// Nothing gets through, and nobody is told.
-    pub fn cut(&self, cut: bool) {
-        self.cut.store(cut, Ordering::SeqCst);
-    }
-}
-
-async fn pass(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    delay_ms: Arc<AtomicU64>,
-    cut: Arc<AtomicBool>,
-) {
-    let mut buffer = vec![0; 65_536];
-    loop {
-        let Ok(length @ 1..) = from.read(&mut buffer).await else { return };
-        let delay = delay_ms.load(Ordering::SeqCst);
-        if delay > 0 {
-            tokio::time::sleep(Duration::from_millis(delay)).await;
-        }
-        if cut.load(Ordering::SeqCst) {
-            // What is swallowed is lost: the connection is of no use any more.
-            std::future::pending::<()>().await;
-        }
-        if to.write_all(&buffer[..length]).await.is_err() {
-            return;
-        }
-    }
+#[tokio::test]
+async fn without_its_redis_the_program_does_not_start() {
+    let redis = Redis::start();
+    let refused = async |url: String| {
+        let mut setup = setup(&redis);
+        setup.env = vec![("ARBITER_STORAGE__REDIS_URL", url)];
+        let (code, said) = refuses_to_start(&setup).await;
+        assert_eq!(code, Some(2), "{said}");
+        assert!(!said.contains("hunter"), "{said}");
+        said
+    };
+    let said = refused(redis.url().replace(PASSWORD, "hunter3")).await;
+    assert!(said.contains("refuses the user or the password"), "{said}");
+    let said = refused("redis://:hunter3@127.0.0.1:1".to_owned()).await;
+    assert!(said.contains("cannot be reached"), "{said}");
 }

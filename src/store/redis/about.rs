@@ -40,7 +40,7 @@ impl Redis {
     /// Whether the keys are of this version, and what the server promises; an error if it may forget
     /// what was spent. Where there are no keys yet, `claim` says that they will be of this version.
     pub(super) async fn examine(&self, claim: bool) -> Result<RedisReport, StoreError> {
-        let mut script = self.prepare(&scripts::ABOUT);
+        let mut script = scripts::ABOUT.key(&self.base);
         let (format, memory, persistence): (String, String, String) =
             self.link.script(script.arg(FORMAT).arg(u8::from(claim))).await?;
         if format != FORMAT {

@@ -14,8 +14,9 @@ use redis::{
 use super::trouble::RedisTrouble;
 use crate::config::{self, RedisLogin, RedisShape};
 
-/// How often the library may follow a key that has moved within a cluster.
-const REDIRECTS: u32 = 3;
+/// Nothing is asked twice, not even by the library: keys that have moved within a cluster are found by
+/// the next connection.
+const RETRIES: u32 = 0;
 
 /// A connection that many may use at once.
 #[derive(Clone)]
@@ -52,11 +53,11 @@ impl ConnectionLike for Connection {
     }
 }
 
-/// Connects and logs in. Answers on the connection may take `patience`.
-pub(super) async fn dial(
-    config: &config::Redis,
-    patience: Duration,
-) -> Result<Connection, RedisTrouble> {
+/// How long the library itself waits at most for the nodes of a cluster: longer than whoever asks.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Connects and logs in.
+pub(super) async fn dial(config: &config::Redis) -> Result<Connection, RedisTrouble> {
     let servers = &config.servers;
     let certificates = certificates(config).await?;
     Ok(match &servers.shape {
@@ -67,16 +68,16 @@ pub(super) async fn dial(
                 Some(certificates) => Client::build_with_tls(info, certificates)?,
                 None => Client::open(info)?,
             };
-            one(&client, config, patience).await?
+            one(&client, config).await?
         }
         RedisShape::Cluster => {
             let nodes: RedisResult<Vec<ConnectionInfo>> =
                 address(config, &servers.nodes).map(ConnectionAddr::into_connection_info).collect();
             let mut builder = ClusterClient::builder(nodes?)
-                .retries(REDIRECTS)
+                .retries(RETRIES)
                 .connection_timeout(config.timeout)
-                .response_timeout(patience)
-                .overall_response_timeout(Some(patience));
+                .response_timeout(CLUSTER_PATIENCE)
+                .overall_response_timeout(Some(CLUSTER_PATIENCE));
             let RedisLogin { user, password } = &servers.login;
             if let Some(user) = user {
                 builder = builder.username(user);
@@ -118,19 +119,16 @@ pub(super) async fn dial(
                     .set_client_to_sentinel_certificates(certificates);
             }
             let client = builder.build()?.async_get_client().await?;
-            one(&client, config, patience).await?
+            one(&client, config).await?
         }
     })
 }
 
-async fn one(
-    client: &Client,
-    config: &config::Redis,
-    patience: Duration,
-) -> RedisResult<Connection> {
+async fn one(client: &Client, config: &config::Redis) -> RedisResult<Connection> {
+    // Whoever asks sees to the time that an answer may take.
     let settings = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(config.timeout))
-        .set_response_timeout(Some(patience));
+        .set_response_timeout(None);
     let connection = client.get_multiplexed_async_connection_with_config(&settings).await?;
     Ok(Connection::One(connection))
 }

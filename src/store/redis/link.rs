@@ -1,7 +1,8 @@
 //! One lasting connection: made when it is needed, thrown away when it fails, made again.
 //!
 //! Nothing is ever asked twice: a script whose answer did not come may have run. What it booked then
-//! counts as spent, which is the safe side.
+//! counts as spent, which is the safe side. Nor may it run late: connections are numbered, and what an
+//! earlier one still carries is refused once a later one has been used.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use redis::{Cmd, FromRedisValue, Pipeline, ScriptInvocation};
 use tokio::runtime::Handle;
 
 use super::dial::{Connection, dial};
+use super::scripts::Run;
 use super::trouble::RedisTrouble;
 use crate::config;
 
@@ -33,7 +35,7 @@ pub(super) struct Link {
 
 #[derive(Default)]
 struct Current {
-    /// Counts connections, so that one is thrown away only once.
+    /// The number of the latest connection, from one on.
     generation: u64,
     dialling: Option<Dialling>,
 }
@@ -68,6 +70,11 @@ impl Link {
         self.ask(Ask::Script(script)).await
     }
 
+    /// Runs a write, unless a later connection than the one it takes has been used when it arrives.
+    pub(super) async fn write<T: FromRedisValue>(&self, run: &Run<'_>) -> Result<T, RedisTrouble> {
+        self.ask(Ask::Write(run)).await
+    }
+
     /// Gives the connection up.
     pub(super) fn hang_up(&self) {
         self.current().dialling = None;
@@ -81,6 +88,7 @@ impl Link {
                 Ask::Command(command) => connection.req_packed_command(command).await?,
                 Ask::Pipeline(pipeline) => pipeline.query_async(&mut connection).await?,
                 Ask::Script(script) => script.invoke_async(&mut connection).await?,
+                Ask::Write(run) => run.by(generation).invoke_async(&mut connection).await?,
             };
             // An error in place of an answer has come this far as a value.
             let value = value.extract_error()?;
@@ -105,9 +113,9 @@ impl Link {
         if let Some(dialling) = &current.dialling {
             return (current.generation, dialling.clone());
         }
-        let (config, patience) = (Arc::clone(&self.config), self.patience);
+        let config = Arc::clone(&self.config);
         let attempt = self.home.spawn(async move {
-            let dialled = dial(&config, patience).await;
+            let dialled = dial(&config).await;
             if dialled.is_err() {
                 tokio::time::sleep(BREATH).await;
             }
@@ -131,4 +139,5 @@ enum Ask<'a> {
     Command(&'a Cmd),
     Pipeline(&'a Pipeline),
     Script(&'a ScriptInvocation<'a>),
+    Write(&'a Run<'a>),
 }

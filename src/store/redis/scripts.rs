@@ -1,22 +1,21 @@
 //! The scripts: each write is one of them, so it is done whole and nobody sees half of it.
 
+use std::fmt::Display;
 use std::sync::LazyLock;
 
-use redis::Script;
+use redis::{Script, ScriptInvocation};
+use uuid::Uuid;
 
-/// All begin alike.
-fn script(text: &str) -> Script {
-    Script::new(&format!("{}\n{text}", include_str!("common.lua")))
-}
-
-macro_rules! scripts {
+/// Writes, which all begin alike.
+macro_rules! writes {
     ($($name:ident = $file:literal),* $(,)?) => {
-        $(pub(super) static $name: LazyLock<Script> = LazyLock::new(|| script(include_str!($file)));)*
+        $(pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(concat!(include_str!("common.lua"), "\n", include_str!($file)))
+        });)*
     };
 }
 
-scripts! {
-    ABOUT = "about.lua",
+writes! {
     BOOK = "book.lua",
     CLOSE_SESSIONS = "close_sessions.lua",
     DEACTIVATE = "deactivate.lua",
@@ -29,4 +28,32 @@ scripts! {
     SET_TRUST = "set_trust.lua",
     SETTLE = "settle.lua",
     TELL = "tell.lua",
+}
+
+/// Stands alone: whoever only looks leaves no trace.
+pub(super) static ABOUT: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("about.lua")));
+
+/// A script that is to be run, with all but the number of the connection that it will take.
+pub(super) struct Run<'a> {
+    pub script: &'a Script,
+    pub base: &'a str,
+    pub node: &'a str,
+    /// Instead of the server's clock, for tests.
+    pub now: String,
+    pub arguments: Vec<String>,
+}
+
+impl Run<'_> {
+    pub(super) fn arg(&mut self, argument: impl Display) -> &mut Self {
+        self.arguments.push(argument.to_string());
+        self
+    }
+
+    pub(super) fn by(&self, connection: u64) -> ScriptInvocation<'_> {
+        let mut invocation = self.script.key(self.base);
+        let mark = format!("{connection}.{}", Uuid::new_v4().simple());
+        invocation.arg(self.node).arg(&self.now).arg(mark).arg(&self.arguments);
+        invocation
+    }
 }

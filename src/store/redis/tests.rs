@@ -6,6 +6,7 @@ use crate::clock::Clock;
 
 mod connection;
 mod differential;
+mod proxy;
 mod server;
 
 pub(crate) use server::Server;

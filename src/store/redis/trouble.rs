@@ -47,9 +47,12 @@ impl RedisTrouble {
             // After a failover the address may lead to the new primary.
             | Self::Replica
             | Self::Unexpected => true,
+            // Another node of the cluster has the keys now.
+            Self::Failed { code } => {
+                matches!(code.as_str(), "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN")
+            }
             Self::NotAllowed { .. }
             | Self::Full
-            | Self::Failed { .. }
             | Self::CaFile { .. }
             | Self::Evicts { .. }
             | Self::Format { .. } => false,

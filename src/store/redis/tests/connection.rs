@@ -7,7 +7,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
+use uuid::Uuid;
 
+use super::proxy::Proxy;
 use super::server::{Options, Server, config, login};
 use super::*;
 use crate::config::RedisShape;
@@ -249,6 +251,55 @@ async fn a_server_that_does_not_answer_is_waited_for_no_longer_than_agreed() {
 }
 
 #[tokio::test]
+async fn what_comes_late_by_a_connection_that_was_given_up_is_not_done() {
+    let server = Server::start().await;
+    let proxy = Proxy::to(server.port).await;
+    let mut config = config(proxy.port);
+    config.timeout = Duration::from_millis(300);
+    let redis = open(&config).await.unwrap();
+    let order = opened(&redis, 100).await;
+    redis.book(calls(order.id, 5)).await.unwrap();
+    let settlement = Settlement { id: order.id, unused: 5, recent: None, rate: None };
+    // The server has to know the script, or it would not run late either.
+    redis.settle(&[Settlement { id: SessionId::random(), ..settlement.clone() }]).await.unwrap();
+
+    // The node gives back, hears nothing, and has to take the calls for gone.
+    let held = proxy.hold();
+    let slow = redis.settle(std::slice::from_ref(&settlement)).await.unwrap_err();
+    assert!(matches!(slow, StoreError::Redis(RedisTrouble::NoAnswer { .. })), "{slow}");
+    // By the next connection it books more. What it gave back must not be taken from that.
+    assert_eq!(redis.book(calls(order.id, 3)).await.unwrap().total, 8);
+    held.release().await;
+    assert_eq!(redis.session(order.id).await.unwrap().unwrap().booked, 8);
+    redis.settle(&[settlement]).await.unwrap();
+    assert_eq!(redis.session(order.id).await.unwrap().unwrap().booked, 5);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_is_made_anew() {
+    let server = Server::start().await;
+    let proxy = Proxy::to(server.port).await;
+    let redis = open(&config(proxy.port)).await.unwrap();
+    let order = opened(&redis, 1_000).await;
+    let position = redis.position().await.unwrap();
+    let mut granted = 0;
+    for _ in 0..5 {
+        proxy.cut();
+        let again = async {
+            while redis.changes(position).await.is_err() {}
+            loop {
+                if let Ok(booked) = redis.book(calls(order.id, 10)).await {
+                    return booked;
+                }
+            }
+        };
+        granted += timeout(PATIENCE, again).await.unwrap().granted;
+    }
+    let booked = redis.session(order.id).await.unwrap().unwrap().booked;
+    assert!(granted == 50 && booked >= granted, "{granted} of {booked}");
+}
+
+#[tokio::test]
 async fn a_restart_that_keeps_everything_is_hardly_noticed() {
     let options =
         Options { lines: &["appendonly yes", "appendfsync always"], ..Options::default() };
@@ -397,7 +448,7 @@ async fn what_a_session_left_goes_with_it() {
     redis.forget_sessions(&[order.id]).await.unwrap();
     let mut keys: Vec<String> = redis.link.command(cmd("KEYS").arg("*")).await.unwrap();
     keys.sort_unstable();
-    let left = ["agents", "changes", "format", "sequence", "trust"];
+    let left = ["agents", "changes", "connection:node", "format", "sequence", "trust"];
     assert_eq!(keys, left.map(|name| format!("{{test}}:{name}")));
 }
 

@@ -34,6 +34,12 @@ impl Server {
         Self::with(&Options::default()).await
     }
 
+    /// Starts one that has written everything to its disk before it answers.
+    pub(crate) async fn keeping_everything() -> Self {
+        let lines = &["appendonly yes", "appendfsync always"];
+        Self::with(&Options { lines, ..Options::default() }).await
+    }
+
     pub(crate) async fn with(options: &Options<'_>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // Between our letting go of a port and the server's taking it another can come first.
