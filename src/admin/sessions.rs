@@ -326,6 +326,12 @@ pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     let mut lives = admin.sessions.list(filter, after, limit.saturating_add(1), now);
     let more = lives.len() > limit;
     lives.truncate(limit);
+    for live in lives.iter().filter(|_| admin.followed.has_others()) {
+        if let Err(error) = admin.sessions.refresh(live, &admin.clock).await {
+            warn!(%error, "listed as last known: the store did not answer");
+            break;
+        }
+    }
     let next_cursor = if more { lives.last().map(|live| live.order.id) } else { None };
     let sessions = lives.iter().map(|live| SessionView::of(live, now)).collect();
     Answer::of(&SessionList { sessions, next_cursor })

@@ -117,10 +117,7 @@ impl Live {
     /// this node does not hold unused was made: here, elsewhere, or lost with an answer.
     pub(super) fn receive(&self, booked: Booked, asked_at: Mono, now: Mono) {
         self.with(|usage| {
-            if booked.closed {
-                usage.closed = true;
-                return;
-            }
+            usage.closed |= booked.closed;
             let unused = usage.booked.saturating_sub(usage.calls_made);
             let unused = unused.saturating_add(booked.granted);
             usage.booked = booked.total;

@@ -210,7 +210,8 @@ impl Fleet {
         let id = booking.id;
         let stored = self.session_budget(id)?;
         if ledger.closed.contains(&id) {
-            return Ok(Booked { closed: true, ..Booked::alone(0, 0) });
+            let total = ledger.accounts.get(&id).map_or(0, Account::booked);
+            return Ok(Booked { closed: true, ..Booked::alone(0, total) });
         }
         let now_us = self.shared.clock.now().mono.0;
         let dead = ledger.dead.clone();

@@ -382,3 +382,28 @@ async fn drift_is_counted_over_all_nodes() {
         demoted.await.expect("demoted on every node");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_shows_what_all_have_done() {
+    let redis = Redis::start();
+    let nodes = nodes(2, || setup(&redis.url())).await;
+    let [here, there] = &nodes[..] else { panic!("two") };
+    let session = here.session(json!({"call_budget": 100})).await;
+    for _ in 0..7 {
+        assert_eq!(here.call(&session, call()).await.status, 200);
+    }
+    let path = format!("/sessions/{session}");
+    let shown = async || {
+        let (_, one) = there.admin("GET", &path, None).await;
+        let (_, list) = there.admin("GET", "/sessions", None).await;
+        assert_eq!(list["sessions"][0]["calls_made"], one["calls_made"], "{list}");
+        one["calls_made"].as_u64().unwrap()
+    };
+    // At first with the lease, which is two calls of a hundred; without it when it is idle.
+    assert!((7..=8).contains(&shown().await));
+    let exact = eventually(async || (shown().await == 7).then_some(()));
+    exact.await.expect("an idle lease goes back");
+    assert_eq!(here.call(&session, call()).await.status, 200);
+    here.admin("DELETE", &path, None).await;
+    assert_eq!(shown().await, 8, "and a session that was closed elsewhere");
+}

@@ -168,8 +168,9 @@ impl Request {
         match self {
             Self::Book { booking, asked_at } => {
                 let booked = if world.closed {
-                    // As the ledgers answer: nothing, and that it is closed.
-                    Booked { granted: 0, total: 0, elsewhere: 0, closed: true, rate: None }
+                    // As the ledgers answer: nothing more, and that it is closed.
+                    let total = world.account.booked();
+                    Booked { granted: 0, total, elsewhere: 0, closed: true, rate: None }
                 } else {
                     world.account.book(from, budget, &booking, now_us, alive)
                 };

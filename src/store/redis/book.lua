@@ -15,7 +15,7 @@ end
 
 local row = redis.call('HMGET', order_key(id), 'budget', 'booked', 'closed_at')
 if not row[1] then return { -1 } end
-if row[3] then return { 0, 0, 0, 1, 0, 0, 0, 0 } end
+if row[3] then return { 0, tonumber(row[2]), 0, 1, 0, 0, 0, 0, 0 } end
 local budget, booked = tonumber(row[1]), tonumber(row[2])
 local now = now_us()
 
