@@ -49,16 +49,16 @@ use crate::identity::mint::Minter;
 use crate::metrics::{Levels, Metrics};
 use crate::proxy::Gateway;
 use crate::proxy::guard::HeadGuard;
-use crate::proxy::health;
 use crate::proxy::intake::Intake;
 use crate::proxy::listen::PreBound;
 use crate::proxy::local::Local;
+use crate::proxy::probe;
 use crate::proxy::upstream::Headers;
 use crate::proxy::upstreams::Upstreams;
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::sessions::{self, Sessions};
-use crate::store::{Followed, Position, SealKey, Store};
+use crate::store::{Followed, SealKey, Store};
 use follow::Follower;
 use listener::AdminService;
 use reload::Reloads;
@@ -97,7 +97,7 @@ pub fn run(
         .enable_all()
         .build()
         .context("starting the control runtime")?;
-    let parts = control.block_on(Parts::build(config))?;
+    let mut parts = control.block_on(Parts::build(config))?;
     let certificate = config.proxy.tls.as_ref().map(Certificate::open).transpose()?;
     let tls = certificate.as_ref().map(Certificate::settings).transpose()?;
     let proxy_listener = bind(config.proxy.listen, "proxy.listen_port")?;
@@ -120,7 +120,7 @@ pub fn run(
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
-    control.spawn(health::watch(upstreams.clone(), parts.clock.clone()));
+    control.spawn(probe::watch(upstreams.clone(), parts.clock.clone()));
     let gateway = parts.gateway(config, upstreams);
     let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
@@ -175,8 +175,8 @@ struct Parts {
     templates: Arc<Templates>,
     /// Those of each upstream.
     headers: Vec<Arc<ArcSwap<Headers>>>,
-    /// From where the changes of other nodes are followed.
-    position: Position,
+    /// Where there are other nodes.
+    follower: Option<Follower>,
 }
 
 impl Parts {
@@ -245,7 +245,7 @@ impl Parts {
         let rulebook = gate.rulebook.clone();
         let headers: Vec<_> =
             headers.into_iter().map(|headers| Arc::new(ArcSwap::from_pointee(headers))).collect();
-        let parts = Self {
+        let mut parts = Self {
             clock,
             metrics,
             store,
@@ -256,8 +256,19 @@ impl Parts {
             gate,
             templates,
             headers,
-            position,
+            follower: None,
         };
+        if parts.store.is_shared() {
+            let mut follower = Follower {
+                store: parts.store.clone(),
+                gate: parts.gate.clone(),
+                metrics: parts.metrics.clone(),
+                clock: parts.clock.clone(),
+                position,
+            };
+            follower.catch_up().await.context("following the other nodes")?;
+            parts.follower = Some(follower);
+        }
         parts.remember_sessions(now);
         parts.connect_levels();
         Ok(parts)
@@ -340,7 +351,7 @@ impl Parts {
 
     /// Starts what runs beside the requests.
     fn start_tasks(
-        &self,
+        &mut self,
         control: &tokio::runtime::Runtime,
         config: &Config,
         certificate: Option<Arc<Certificate>>,
@@ -352,14 +363,7 @@ impl Parts {
         if self.store.outlives_the_process() {
             control.spawn(follow::return_idle(self.gate.clone()));
         }
-        if self.store.is_shared() {
-            let follower = Follower {
-                store: self.store.clone(),
-                gate: self.gate.clone(),
-                metrics: self.metrics.clone(),
-                clock: self.clock.clone(),
-                position: self.position,
-            };
+        if let Some(follower) = self.follower.take() {
             control.spawn(follower.run());
         }
         let reloads = Reloads {

@@ -6,13 +6,14 @@
 
 pub mod affinity;
 pub mod guard;
-pub mod health;
+mod health;
 mod hygiene;
 pub mod intake;
 pub mod listen;
 pub mod local;
 mod location;
 pub mod pool;
+pub mod probe;
 mod replay;
 mod reply;
 mod response;

@@ -47,6 +47,16 @@ impl Follower {
         }
     }
 
+    /// Takes in what was changed while everything was loaded. Before the first call is served: what
+    /// was loaded may be newer than some of the changes, and is as old as they are for a moment.
+    pub(super) async fn catch_up(&mut self) -> Result<(), StoreError> {
+        let there = self.store.position().await?;
+        while self.position < there {
+            self.step().await?;
+        }
+        Ok(())
+    }
+
     async fn step(&mut self) -> Result<(), StoreError> {
         // What is answered later holds at least what was changed before this.
         let asked_at = self.clock.mono();

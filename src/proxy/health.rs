@@ -1,21 +1,14 @@
-//! Whether a server is worth trying: learned from calls that could not connect, and by looking.
+//! Whether a server is worth trying, as far as is known.
 //!
 //! A server that refuses a connection is left out for a while that doubles with each failure; one
-//! success ends that. Servers that have others beside them are looked at every two seconds, so that
-//! a dead one is known before a call meets it and a live one is used again soon.
+//! success ends that.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
-use super::upstreams::Upstreams;
-use crate::clock::Clock;
 use crate::firewall::time::Mono;
 
 const FIRST_PAUSE_US: u64 = 500_000;
 const LONGEST_PAUSE_US: u64 = 30_000_000;
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is known of one server.
 #[derive(Debug, Default)]
@@ -40,26 +33,6 @@ impl Health {
             self.failures.store(0, Ordering::Relaxed);
             self.out_until_us.store(0, Ordering::Relaxed);
         }
-    }
-}
-
-/// Looks at every server that has others beside it, for ever.
-pub async fn watch(upstreams: Arc<Upstreams>, clock: Clock) {
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let servers = upstreams.pools().iter().filter(|pool| pool.servers().len() > 1);
-        let looks = servers.flat_map(|pool| pool.servers()).map(|server| async {
-            let now = clock.mono();
-            let connected = tokio::time::timeout(LOOK_TIMEOUT, server.look(now)).await;
-            if connected.is_ok_and(|connected| connected) {
-                server.health.answered();
-            } else {
-                server.health.failed(clock.mono());
-            }
-        });
-        futures::future::join_all(looks).await;
     }
 }
 

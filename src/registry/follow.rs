@@ -75,12 +75,15 @@ impl Registry {
 }
 
 impl Inner {
-    /// Takes an agent as the store has it. What counts here and is not stored yet goes on counting.
+    /// Takes an agent as the store has it. What counts here and is not stored yet goes on counting, and
+    /// nobody who was deactivated comes back: what is told may be older than what is known.
     fn take_in_agent(&self, agent: &Agent) {
         let (id, born) = (agent.id, agent.created_at);
         let delegate = !read(&self.graph).incoming(id).is_empty();
         let (before, after) = {
+            let mut is_new = false;
             let mut entry = self.agents.entry(id).or_insert_with(|| {
+                is_new = true;
                 let unknown = Agent { active: false, ..agent.clone() };
                 Entry::new(Arc::new(unknown))
             });
@@ -90,7 +93,7 @@ impl Inner {
                 lower if pending.demoted.contains(&id) => lower.min(agent.trust),
                 _ => agent.trust,
             };
-            let active = agent.active && !pending.deactivated.contains(&id);
+            let active = agent.active && (is_new || before) && !pending.deactivated.contains(&id);
             drop(pending);
             entry.agent = Arc::new(Agent { trust, active, ..agent.clone() });
             entry.delegate |= delegate;

@@ -61,7 +61,10 @@ impl Graph {
         let age = |delegation: &Delegation| (delegation.created_at, delegation.id);
         for list in lists {
             let place = list.partition_point(|older| age(older) < age(&delegation));
-            list.insert(place, Arc::clone(&delegation));
+            // Another node may have told of one that is here already.
+            if list.get(place).is_none_or(|known| known.id != delegation.id) {
+                list.insert(place, Arc::clone(&delegation));
+            }
         }
     }
 

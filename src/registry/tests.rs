@@ -4,6 +4,7 @@ use crate::firewall::time::Mono;
 use crate::store::contract::{Rig, on_each_backend};
 
 mod at_once;
+mod follow;
 mod rights;
 
 const NOW: Timestamp = Timestamp(1_000);

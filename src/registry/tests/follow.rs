@@ -1,0 +1,89 @@
+//! What is heard from other nodes, in whatever order and however late.
+
+use super::*;
+use crate::clock::Clock;
+use crate::store::fleet::Fleet;
+
+/// Two nodes on one ledger; the second hears what a test tells it.
+async fn two() -> (Registry, Registry, Arc<Store>) {
+    let first = Fleet::new("one", Clock::manual(Timestamp(0)));
+    let second = Arc::new(Store::from(first.beside("two")));
+    let one = Registry::open(Arc::new(Store::from(first))).await.unwrap();
+    let two = Registry::open(Arc::clone(&second)).await.unwrap();
+    (one, two, second)
+}
+
+#[tokio::test]
+async fn an_agent_of_another_node_is_as_it_is_there() {
+    let (one, two, _) = two().await;
+    let id = register(&one, &["a"]).await;
+    two.registered_elsewhere(&one.agent(id).unwrap());
+    two.registered_elsewhere(&one.agent(id).unwrap());
+    assert_eq!((two.agent(id), two.active_count()), (one.agent(id), 1));
+    assert_eq!(two.list(None, 10).len(), 1);
+    let low = register(&one, &["a", "b"]).await;
+    let made = delegate(&one, id, low, &["a"]).await.unwrap();
+    two.delegated_elsewhere(made.clone());
+    two.delegated_elsewhere(made);
+    two.registered_elsewhere(&one.agent(low).unwrap());
+    assert_eq!(capabilities(&two, low, NOW), Some(texts(&["a"])), "told in the wrong order");
+    assert_eq!(two.delegations(low).unwrap().0.len(), 1, "told twice");
+    two.trust_elsewhere(id, TrustLevel::Untrusted);
+    assert_eq!(two.acting(low, NOW).unwrap().agent.unwrap().trust, TrustLevel::Untrusted);
+    two.deactivated_elsewhere(id);
+    two.deactivated_elsewhere(id);
+    assert_eq!(two.active_count(), 1);
+    assert!(two.acting(low, NOW).unwrap().agent.is_err());
+}
+
+#[tokio::test]
+async fn nobody_comes_back_by_old_news() {
+    let (one, two, _) = two().await;
+    let id = register(&one, &["a"]).await;
+    let before = one.agent(id).unwrap();
+    two.registered_elsewhere(&before);
+    two.deactivated_elsewhere(id);
+    two.registered_elsewhere(&before);
+    assert!(!two.agent(id).unwrap().active);
+    assert_eq!(two.active_count(), 0);
+}
+
+#[tokio::test]
+async fn a_demotion_that_is_not_stored_yet_is_not_overruled() {
+    let (one, two, store) = two().await;
+    let id = register(&one, &["a"]).await;
+    two.registered_elsewhere(&one.agent(id).unwrap());
+    store.refuse_writes(true).await;
+    assert_eq!(two.flag(id, 5, now(0)), Some(TrustLevel::Verified));
+    two.trust_elsewhere(id, TrustLevel::Trusted);
+    assert_eq!(two.agent(id).unwrap().trust, TrustLevel::Verified);
+    two.registered_elsewhere(&one.agent(id).unwrap());
+    assert_eq!(two.agent(id).unwrap().trust, TrustLevel::Verified);
+    store.refuse_writes(false).await;
+    two.close().await.unwrap();
+    assert_eq!(store.agents().await.unwrap()[0].trust, TrustLevel::Verified);
+}
+
+#[tokio::test]
+async fn flags_of_all_nodes_add_up() {
+    let (one, two, _) = two().await;
+    let id = register(&one, &["a"]).await;
+    two.registered_elsewhere(&one.agent(id).unwrap());
+    assert_eq!(one.flag(id, 3, now(0)), None);
+    two.flagged_elsewhere(id, 3, now(0));
+    assert_eq!(two.flag(id, 2, now(0)), Some(TrustLevel::Verified));
+}
+
+#[tokio::test]
+async fn everything_is_loaded_anew_after_missing_some() {
+    let (one, two, _) = two().await;
+    let (top, low) = (register(&one, &["a"]).await, register(&one, &["a", "b"]).await);
+    delegate(&one, top, low, &["a"]).await.unwrap();
+    one.revoke_token("t", Timestamp(2_000_000), NOW).await.unwrap();
+    let gone = register(&one, &[]).await;
+    one.deactivate(gone).await.unwrap().stored.unwrap();
+    two.reload().await.unwrap();
+    assert_eq!(capabilities(&two, low, NOW), Some(texts(&["a"])));
+    assert!(two.is_revoked("t"));
+    assert_eq!((two.active_count(), two.agent(gone).unwrap().active), (2, false));
+}
