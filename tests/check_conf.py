@@ -139,13 +139,27 @@ def check_metrics():
     return len(queries)
 
 
+def check_patch(overlay, documents, target, patch):
+    """A patch is a part of what it is laid over, or says where in it something is added."""
+    there = [d for _, d in documents if d["kind"] == target["kind"] and d["metadata"]["name"] == target["name"]]
+    claim(there, f"overlay {overlay}: there is no {target['kind']} {target['name']}")
+    if isinstance(patch, dict):
+        claim(patch["kind"] == target["kind"], f"overlay {overlay}: a patch misses its target")
+        return
+    for step in patch:
+        place = there[0] if there else {}
+        for key in step["path"].split("/")[1:-1]:
+            place = place.get(key, {}) if isinstance(place, dict) else {}
+        claim(place, f"overlay {overlay}: {step['path']} is nowhere in {target['kind']} {target['name']}")
+
+
 def main():
     documents = manifests()
     check_schemas(documents)
     check_references(documents)
     for overlay in (CONF / "kubernetes/overlays").glob("*/kustomization.yaml"):
         for patch in load(overlay)[0]["patches"]:
-            claim(yaml.safe_load(patch["patch"])["kind"] == patch["target"]["kind"], f"{overlay}: a patch misses its target")
+            check_patch(overlay.parent.name, documents, patch["target"], yaml.safe_load(patch["patch"]))
     check_shipped_config(documents)
     queries = check_metrics()
     print("\n".join(problems))

@@ -33,10 +33,12 @@ import threading
 import time
 import urllib.error
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "support"))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE / "support")]
 
 from arbiter import Arbiter, stop  # noqa: E402
-from audit import Client, Upstream, files_of, records  # noqa: E402
+from audit import Client, Upstream, records  # noqa: E402
+from verify_audit import files_of  # noqa: E402
 
 CALLERS = 5
 WINDOW_SECS = 2
