@@ -30,8 +30,9 @@ impl Sessions {
 
     /// Another node has opened a session.
     pub fn opened_elsewhere(&self, order: &Arc<WorkOrder>, now: Now) {
-        let live = Live::of(Arc::clone(order), true, now);
-        self.inner.insert(live, &mut self.inner.index());
+        let mut order = Arc::clone(order);
+        self.inner.same.share(&mut order);
+        self.inner.insert(Live::of(order, true, now), &mut self.inner.index());
     }
 
     /// Another node has closed a session.
@@ -62,7 +63,8 @@ impl Sessions {
         Ok(())
     }
 
-    fn take_in(&self, stored: StoredSession, now: Now) -> Arc<Live> {
+    fn take_in(&self, mut stored: StoredSession, now: Now) -> Arc<Live> {
+        self.inner.same.share(&mut stored.order);
         let closed_at = stored.closed_at;
         let loaded = Live::load(stored, true, self.inner.settings.rate_window_secs, now);
         let live = self.inner.insert(loaded, &mut self.inner.index());

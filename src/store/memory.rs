@@ -30,7 +30,7 @@ struct Row {
     order: Arc<WorkOrder>,
     booked: u64,
     closed_at: Option<Timestamp>,
-    recent: Option<Vec<RecentCalls>>,
+    recent: Option<Box<[RecentCalls]>>,
 }
 
 impl Row {
@@ -90,7 +90,7 @@ impl Memory {
                 order: Arc::clone(&row.order),
                 booked: row.booked,
                 closed_at: row.closed_at,
-                recent: row.recent.clone(),
+                recent: row.recent.as_deref().map(<[RecentCalls]>::to_vec),
             })
             .collect())
     }
@@ -134,7 +134,9 @@ impl Memory {
         for settlement in settlements {
             if let Some(row) = tables.sessions.get_mut(&settlement.id) {
                 row.booked = row.booked.saturating_sub(settlement.unused);
-                row.recent = settlement.recent.or_else(|| row.recent.take());
+                if let Some(calls) = settlement.recent {
+                    row.recent = Some(calls.into());
+                }
             }
         }
         Ok(())
