@@ -12,9 +12,8 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dashmap::{DashMap, Entry};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
@@ -27,6 +26,7 @@ use idle::Leased;
 use index::Index;
 pub use live::Live;
 use same::SameLists;
+use table::Table;
 
 #[cfg(test)]
 mod fleet_tests;
@@ -39,6 +39,7 @@ mod live;
 mod load;
 mod permits;
 mod same;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -47,8 +48,8 @@ const RETENTION_SECS: u64 = 3600;
 /// Sessions forgotten in one run of the clean-up at most, and in one transaction.
 const FORGET_PER_RUN: usize = 200_000;
 const FORGET_AT_ONCE: usize = 50;
-/// Parts of the table of sessions, so that one that grows is small, and stops few calls.
-const SHARDS: usize = 512;
+/// How long the store is left to others after each of these.
+const FORGET_PAUSE: Duration = Duration::from_millis(2);
 /// Sessions that have ended counted under one hold of the index's lock.
 const COUNT_STEP: usize = 1_024;
 /// Sessions settled in one transaction at a clean stop.
@@ -90,8 +91,6 @@ pub enum CreateError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
-
-type Table = DashMap<SessionId, Arc<Live>>;
 
 /// The live sessions of this node.
 #[derive(Debug)]
@@ -166,7 +165,7 @@ impl Sessions {
     }
 
     pub fn get(&self, id: SessionId) -> Option<Arc<Live>> {
-        self.inner.live.get(&id).map(|found| Arc::clone(&found))
+        self.inner.live.get(id)
     }
 
     /// Sessions in the order of their creation, from the one that follows `after`. With an `after`
@@ -278,8 +277,7 @@ impl Sessions {
     /// Forgets sessions that ended longer ago than the retention, here and in the store; a bounded
     /// number in one run, a few at a time. Says how many.
     ///
-    /// However many ended at the same instant, a call waits for a few at most: the store is left to
-    /// others for as long as it was last used for this.
+    /// However many ended at the same instant, a call waits for a few at most.
     pub async fn cleanup(&self, now: Now) -> Result<usize, StoreError> {
         self.inner.save_closed(&[], now.wall).await?;
         let mut forgotten = 0;
@@ -290,16 +288,14 @@ impl Sessions {
             }
             forgotten += ended.len();
             let ids = ended.iter().map(|(_, live)| live.order.id).collect();
-            let asked = Instant::now();
             self.inner.store.forget_sessions(ids).await?;
-            let took = asked.elapsed();
             let more = ended.len() == FORGET_AT_ONCE;
             for (ended_at, live) in ended {
-                self.inner.live.remove(&live.order.id);
+                self.inner.live.remove(live.order.id);
                 self.inner.index().forget(&live, ended_at, now.mono);
             }
             if more {
-                tokio::time::sleep(took).await;
+                tokio::time::sleep(FORGET_PAUSE).await;
             }
         }
         self.forget_leftovers().await?;
@@ -310,8 +306,7 @@ impl Sessions {
     /// store, and the calls of the last rate window are kept there. The next run then knows exactly.
     pub async fn close_all_leases(&self, now: Now) -> Result<(), StoreError> {
         let _lanes = self.inner.every_lane().await?;
-        let lives: Vec<Arc<Live>> =
-            self.inner.live.iter().map(|entry| Arc::clone(entry.value())).collect();
+        let lives = self.inner.live.all();
         self.inner.save_closed(&[], now.wall).await?;
         let window_secs = self.inner.settings.rate_window_secs;
         let mut settlements = lives.iter().filter_map(|live| live.settle(window_secs, now));
@@ -330,12 +325,11 @@ impl Sessions {
         let Some(cutoff) = cutoff else { return Ok(()) };
         let limit = u32::try_from(FORGET_AT_ONCE).unwrap_or(u32::MAX);
         for _ in 0..FORGET_PER_RUN / FORGET_AT_ONCE {
-            let asked = Instant::now();
             if self.inner.store.forget_ended(cutoff, limit).await? == 0 {
                 *self.inner.leftover() = None;
                 break;
             }
-            tokio::time::sleep(asked.elapsed()).await;
+            tokio::time::sleep(FORGET_PAUSE).await;
         }
         Ok(())
     }
@@ -420,14 +414,14 @@ impl Inner {
 
     /// Takes in a session, unless it is here already; gives the one that is here.
     fn insert(&self, live: Live, index: &mut Index) -> Arc<Live> {
-        match self.live.entry(live.order.id) {
-            Entry::Occupied(known) => Arc::clone(known.get()),
-            Entry::Vacant(free) => {
-                let live = Arc::new(live);
-                index.insert(&live);
-                Arc::clone(&free.insert(live))
-            }
+        // INVARIANT: whoever puts a session here holds the index, so none comes in between.
+        if let Some(known) = self.live.get(live.order.id) {
+            return known;
         }
+        let live = Arc::new(live);
+        index.insert(&live);
+        self.live.insert(&live);
+        live
     }
 
     async fn lane(&self, id: SessionId) -> Result<OwnedSemaphorePermit, StoreError> {

@@ -5,15 +5,17 @@
 //! and ratios within one run say more.
 
 #![expect(
+    clippy::disallowed_methods,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
     reason = "a benchmark prints, and one that measures another path is wrong"
 )]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arbiter::clock::Clock;
@@ -129,10 +131,22 @@ impl Mix {
             rate_limit: n.is_multiple_of(4).then_some(60),
             ceiling: Sensitivity::Internal,
             refusal_style: None,
-            delegation_chain: [agent].into(),
+            delegation_chain: chain_of(self, agent),
             created_at: now,
             expires_at: now.plus_secs(86_400),
         }
+    }
+}
+
+/// The registry gives all sessions of an agent the same chain, while nothing changes in between.
+fn chain_of(mix: Mix, agent: AgentId) -> Arc<[AgentId]> {
+    static CHAINS: Mutex<BTreeMap<AgentId, Arc<[AgentId]>>> = Mutex::new(BTreeMap::new());
+    match mix {
+        Mix::Usual => {
+            let mut chains = CHAINS.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(chains.entry(agent).or_insert_with(|| [agent].into()))
+        }
+        Mix::AllDifferent => [agent].into(),
     }
 }
 

@@ -52,7 +52,8 @@ impl Sessions {
     /// is closed.
     pub async fn reload(&self, now: Now) -> Result<(), StoreError> {
         // Those were in the store before it is asked; later ones may come in meanwhile.
-        let mut lost: HashSet<SessionId> = self.inner.live.iter().map(|live| *live.key()).collect();
+        let mut lost: HashSet<SessionId> =
+            self.inner.live.all().iter().map(|live| live.order.id).collect();
         for stored in self.inner.store.sessions(before(now.wall, RETENTION_SECS)).await? {
             lost.remove(&stored.order.id);
             self.take_in(stored, now);

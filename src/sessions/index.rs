@@ -2,7 +2,7 @@
 //! of them looks at every session.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ use crate::firewall::time::{Mono, Timestamp};
 pub(super) struct Index {
     by_age: BTreeSet<(Timestamp, ById)>,
     by_agent: BTreeSet<(AgentId, Timestamp, ById)>,
-    agents: HashMap<AgentId, OfAgent>,
+    /// A tree as well: a hash table that grows moves all at once, and everyone waits.
+    agents: BTreeMap<AgentId, OfAgent>,
     /// By when each was closed or will have expired. Time passes and nothing has to be moved.
     by_end: BTreeSet<(Mono, ById)>,
     /// Up to here, `by_end` was counted.
@@ -45,7 +46,7 @@ struct OfAgent {
 impl Index {
     /// Sessions of an earlier run, with when they were closed, if they were.
     pub(super) fn load(lives: &[(Arc<Live>, Option<Mono>)]) -> Self {
-        let mut agents: HashMap<AgentId, OfAgent> = HashMap::new();
+        let mut agents: BTreeMap<AgentId, OfAgent> = BTreeMap::new();
         for (live, _) in lives.iter().filter(|(_, closed_at)| closed_at.is_none()) {
             agents.entry(live.order.agent).or_default().active.push(Arc::clone(live));
         }

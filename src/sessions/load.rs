@@ -6,7 +6,8 @@ use dashmap::DashMap;
 
 use super::index::Index;
 use super::same::SameLists;
-use super::{Live, SHARDS, Settings, Table};
+use super::table::Table;
+use super::{Live, Settings};
 use crate::firewall::agent::AgentId;
 use crate::firewall::time::{Mono, Now, Timestamp};
 use crate::store::{Store, StoreError, StoredSession};
@@ -32,7 +33,7 @@ pub(super) async fn all(
 ) -> Result<(Table, Index, SameLists), StoreError> {
     let shared = store.is_shared();
     let loading = Arc::new(Loading {
-        live: DashMap::with_shard_amount(SHARDS),
+        live: Table::default(),
         same: SameLists::default(),
         chains: DashMap::new(),
         loaded: Mutex::default(),
@@ -54,7 +55,7 @@ impl Loading {
             self.share_chain(&mut stored);
             let closed_at = stored.closed_at.map(|at| now.mono_at(at));
             let live = Arc::new(Live::load(stored, shared, window_secs, now));
-            self.live.insert(live.order.id, Arc::clone(&live));
+            self.live.insert(&live);
             (live, closed_at)
         });
         let lives: Loaded = lives.collect();

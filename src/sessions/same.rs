@@ -73,7 +73,7 @@ mod tests {
         let same = SameLists::default();
         let other = ["read_file".to_owned(), "write".to_owned()];
         let mut orders = [(); 3].map(|()| Arc::new(order(AgentId::random(), 1)));
-        Arc::make_mut(&mut orders[2]).authorized_tools = other.clone().into();
+        Arc::make_mut(&mut orders[2]).authorized_tools = other.into();
         let before = orders.clone();
         for order in &mut orders {
             same.share(order);

@@ -1,6 +1,6 @@
 //! The store that lasts as long as its process: the same promises as the others, under one lock.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ledger::share;
@@ -18,7 +18,8 @@ pub struct Memory {
 struct Tables {
     agents: HashMap<AgentId, Arc<Agent>>,
     delegations: Vec<Delegation>,
-    sessions: HashMap<SessionId, Row>,
+    /// A tree, as a hash table that grows moves all at once, and every booking waits.
+    sessions: BTreeMap<SessionId, Row>,
     revoked: HashMap<String, Timestamp>,
     closed: bool,
     #[cfg(test)]

@@ -149,7 +149,12 @@ impl World {
         });
         let callers = callers.collect();
         let body = Bytes::from_static(CALL.as_bytes());
-        Self { gate, callers, sessions: ids, to: Arc::default(), body }
+        let world = Self { gate, callers, sessions: ids, to: Arc::default(), body };
+        // An agent's first call works out where it stands, which is not what is measured.
+        for at in 0..count {
+            world.judge(at);
+        }
+        world
     }
 
     /// Parse and decision, through the gate itself.
@@ -165,7 +170,7 @@ impl World {
         let started = Instant::now();
         let judged = ready(self.gate.judge(ticket, caller, &claims, self.body.clone(), &self.to));
         let took = started.elapsed();
-        judged.map(drop).unwrap_or_else(|refused| panic!("refused: {:?}", refused.denial));
+        assert!(judged.is_ok(), "the call is allowed");
         took
     }
 
