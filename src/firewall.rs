@@ -10,6 +10,7 @@ pub mod call;
 pub mod checks;
 pub mod delegation;
 pub mod denial;
+pub mod names;
 pub mod policy;
 pub mod recent;
 pub mod rules;

@@ -14,7 +14,6 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dashmap::{DashMap, Entry};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
@@ -26,24 +25,35 @@ use crate::store::{Booked, Booking, Closing, Opened, Settlement, Store, StoreErr
 use idle::Leased;
 use index::Index;
 pub use live::Live;
+use same::SameLists;
+use table::Table;
 
 #[cfg(test)]
 mod fleet_tests;
 mod follow;
 mod idle;
 mod index;
+#[cfg(test)]
+mod index_tests;
 mod live;
+mod load;
 #[cfg(test)]
 mod model;
 mod permits;
+mod same;
+mod table;
 #[cfg(test)]
 mod tests;
 
 /// For how long an ended session is still known, so that its callers learn how it ended.
 const RETENTION_SECS: u64 = 3600;
 /// Sessions forgotten in one run of the clean-up at most, and in one transaction.
-const FORGET_PER_RUN: usize = 20_000;
-const FORGET_AT_ONCE: usize = 500;
+const FORGET_PER_RUN: usize = 200_000;
+const FORGET_AT_ONCE: usize = 50;
+/// How long the store is left to others after each of these.
+const FORGET_PAUSE: Duration = Duration::from_millis(2);
+/// Sessions that have ended counted under one hold of the index's lock.
+const COUNT_STEP: usize = 1_024;
 /// Sessions settled in one transaction at a clean stop.
 const SETTLE_AT_ONCE: usize = 1000;
 /// Bookings of different sessions that can wait for the store at the same time, at least.
@@ -94,7 +104,7 @@ pub struct Sessions {
 struct Inner {
     store: Arc<Store>,
     settings: Settings,
-    live: DashMap<SessionId, Arc<Live>>,
+    live: Table,
     index: Mutex<Index>,
     /// One booking at a time for each session; sessions share lanes.
     lanes: Vec<Arc<Semaphore>>,
@@ -105,6 +115,7 @@ struct Inner {
     leased: Leased,
     /// Sessions of other nodes that are being looked up.
     finding: Semaphore,
+    same: SameLists,
     /// Sessions that had ended by then were not loaded, and are still to be forgotten by the store.
     leftover: Mutex<Option<Timestamp>>,
 }
@@ -113,19 +124,7 @@ impl Sessions {
     /// Loads what the last run left. What was booked counts as made.
     pub async fn open(store: Arc<Store>, settings: Settings, now: Now) -> Result<Self, StoreError> {
         let cutoff = before(now.wall, RETENTION_SECS);
-        let stored = store.sessions(cutoff).await?;
-        let shared = store.is_shared();
-        let live = DashMap::with_capacity(stored.len());
-        let mut index = Index::default();
-        for session in stored {
-            let closed_at = session.closed_at.map(|at| now.mono_at(at));
-            let session = Arc::new(Live::load(session, shared, settings.rate_window_secs, now));
-            index.insert(&session.order, session.deadline);
-            if let Some(closed_at) = closed_at {
-                index.end(&session.order, session.deadline, closed_at);
-            }
-            live.insert(session.order.id, session);
-        }
+        let (live, index, same) = load::all(&store, settings, cutoff, now).await?;
         let lanes = (0..BOOKING_LANES).map(|_| Arc::new(Semaphore::new(1))).collect();
         let inner = Inner {
             store,
@@ -137,6 +136,7 @@ impl Sessions {
             unsaved: Mutex::default(),
             leased: Leased::default(),
             finding: Semaphore::new(FINDING),
+            same,
             leftover: Mutex::new(Some(cutoff)),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -154,7 +154,9 @@ impl Sessions {
         }
         let mut place = Place { inner: Arc::clone(&self.inner), agent, held: true };
         to_the_end(async move {
-            let live = Live::new(order, shared, now);
+            let mut order = Arc::new(order);
+            place.inner.same.share(&mut order);
+            let live = Live::of(order, shared, now);
             match place.inner.store.insert_session(&live.order, cap).await? {
                 Opened::Yes => Ok(place.fill(live)),
                 Opened::TooMany => Err(CreateError::TooManySessions { cap }),
@@ -165,7 +167,7 @@ impl Sessions {
     }
 
     pub fn get(&self, id: SessionId) -> Option<Arc<Live>> {
-        self.inner.live.get(&id).map(|found| Arc::clone(&found))
+        self.inner.live.get(id)
     }
 
     /// Sessions in the order of their creation, from the one that follows `after`. With an `after`
@@ -181,14 +183,14 @@ impl Sessions {
         let mut cursor = None;
         if let Some(after) = after {
             let Some(session) = self.get(after) else { return found };
-            cursor = Some((session.order.created_at, after));
+            cursor = Some(session);
         }
         while found.len() < limit {
-            let page = self.inner.index().page(filter.agent, cursor, LIST_STEP);
-            let Some(&last) = page.last() else { break };
-            cursor = Some(last);
-            let sessions = page.into_iter().filter_map(|(_, id)| self.get(id));
-            let wanted = sessions
+            let page = self.inner.index().page(filter.agent, cursor.as_ref(), LIST_STEP);
+            let Some(last) = page.last() else { break };
+            cursor = Some(Arc::clone(last));
+            let wanted = page
+                .into_iter()
                 .filter(|session| filter.status.is_none_or(|wanted| session.status(now) == wanted));
             found.extend(wanted.take(limit - found.len()));
         }
@@ -213,8 +215,7 @@ impl Sessions {
 
     /// Closes every session of these agents; says how many were active.
     pub async fn close_agents(&self, agents: &[AgentId], now: Now) -> Result<usize, StoreError> {
-        let ids = self.inner.index().active_of(agents, now.mono);
-        let lives: Vec<Arc<Live>> = ids.into_iter().filter_map(|id| self.get(id)).collect();
+        let lives = self.inner.index().active_of(agents, now.mono);
         for live in &lives {
             self.inner.end(live, now.mono);
         }
@@ -267,11 +268,18 @@ impl Sessions {
 
     /// How many sessions are neither closed nor expired.
     pub fn active_count(&self, now: Now) -> usize {
-        self.inner.index().active_count(now.mono)
+        loop {
+            let count = self.inner.index().active_count(now.mono, COUNT_STEP);
+            if let Some(count) = count {
+                return count;
+            }
+        }
     }
 
     /// Forgets sessions that ended longer ago than the retention, here and in the store; a bounded
-    /// number in one run. Says how many.
+    /// number in one run, a few at a time. Says how many.
+    ///
+    /// However many ended at the same instant, a call waits for a few at most.
     pub async fn cleanup(&self, now: Now) -> Result<usize, StoreError> {
         self.inner.save_closed(&[], now.wall).await?;
         let mut forgotten = 0;
@@ -281,12 +289,15 @@ impl Sessions {
                 break;
             }
             forgotten += ended.len();
-            let ids = ended.iter().map(|&(_, id)| id).collect();
+            let ids = ended.iter().map(|(_, live)| live.order.id).collect();
             self.inner.store.forget_sessions(ids).await?;
-            for (ended_at, id) in ended {
-                if let Some((_, live)) = self.inner.live.remove(&id) {
-                    self.inner.index().forget(&live.order, ended_at);
-                }
+            let more = ended.len() == FORGET_AT_ONCE;
+            for (ended_at, live) in ended {
+                self.inner.live.remove(live.order.id);
+                self.inner.index().forget(&live, ended_at, now.mono);
+            }
+            if more {
+                tokio::time::sleep(FORGET_PAUSE).await;
             }
         }
         self.forget_leftovers().await?;
@@ -297,8 +308,7 @@ impl Sessions {
     /// store, and the calls of the last rate window are kept there. The next run then knows exactly.
     pub async fn close_all_leases(&self, now: Now) -> Result<(), StoreError> {
         let _lanes = self.inner.every_lane().await?;
-        let lives: Vec<Arc<Live>> =
-            self.inner.live.iter().map(|entry| Arc::clone(entry.value())).collect();
+        let lives = self.inner.live.all();
         self.inner.save_closed(&[], now.wall).await?;
         let window_secs = self.inner.settings.rate_window_secs;
         let mut settlements = lives.iter().filter_map(|live| live.settle(window_secs, now));
@@ -321,6 +331,7 @@ impl Sessions {
                 *self.inner.leftover() = None;
                 break;
             }
+            tokio::time::sleep(FORGET_PAUSE).await;
         }
         Ok(())
     }
@@ -375,9 +386,9 @@ impl Inner {
     }
 
     /// Closes the session in memory: no call is counted after this.
-    fn end(&self, live: &Live, now: Mono) {
+    fn end(&self, live: &Arc<Live>, now: Mono) {
         live.with(|usage| usage.closed = true);
-        self.index().end(&live.order, live.deadline, now);
+        self.index().end(live, now);
     }
 
     /// Has the store close these sessions, whose lanes the caller holds, and those it did not take
@@ -405,13 +416,14 @@ impl Inner {
 
     /// Takes in a session, unless it is here already; gives the one that is here.
     fn insert(&self, live: Live, index: &mut Index) -> Arc<Live> {
-        match self.live.entry(live.order.id) {
-            Entry::Occupied(known) => Arc::clone(known.get()),
-            Entry::Vacant(free) => {
-                index.insert(&live.order, live.deadline);
-                Arc::clone(&free.insert(Arc::new(live)))
-            }
+        // INVARIANT: whoever puts a session here holds the index, so none comes in between.
+        if let Some(known) = self.live.get(live.order.id) {
+            return known;
         }
+        let live = Arc::new(live);
+        index.insert(&live);
+        self.live.insert(&live);
+        live
     }
 
     async fn lane(&self, id: SessionId) -> Result<OwnedSemaphorePermit, StoreError> {

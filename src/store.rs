@@ -214,6 +214,19 @@ impl Store {
         }
     }
 
+    /// The same in batches, in no order and from several threads at once, while more is being read.
+    pub async fn sessions_in_batches(
+        &self,
+        cutoff: Timestamp,
+        take: impl Fn(Vec<StoredSession>) + Send + Sync + 'static,
+    ) -> Result<(), StoreError> {
+        if let Self::Sqlite(sqlite) = self {
+            return sqlite.sessions_in_batches(cutoff, take).await;
+        }
+        take(self.sessions(cutoff).await?);
+        Ok(())
+    }
+
     /// Opens a session. A shared store sees to the agent's cap itself; else the one node does.
     pub async fn insert_session(
         &self,

@@ -25,6 +25,7 @@ use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
 use arbiter::firewall::call::Place;
 use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::whitelist::Wildcard;
+use arbiter::firewall::names::Names;
 use arbiter::firewall::policy::{PolicySet, Source};
 use arbiter::firewall::rules::{Rules, Terms};
 use arbiter::firewall::session::{IntentTier, RefusalStyle, Sensitivity, SessionId, WorkOrder};
@@ -198,15 +199,15 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
     let order = WorkOrder {
         id: SessionId::random(),
         agent: agent.id,
-        declared_intent: "search documents for the quarterly report".to_owned(),
+        declared_intent: "search documents for the quarterly report".into(),
         intent_tier: IntentTier::Read,
         authorized_tools: ["list_documents", "read_document", "search_documents"]
             .map(str::to_owned)
             .into(),
-        authorized_resources: Arc::default(),
-        authorized_prompts: Arc::default(),
-        authorized_methods: Arc::default(),
-        authorized_credentials: Arc::default(),
+        authorized_resources: Names::default(),
+        authorized_prompts: Names::default(),
+        authorized_methods: Names::default(),
+        authorized_credentials: Names::default(),
         call_budget: BUDGET,
         rate_limit: None,
         ceiling: Sensitivity::Internal,

@@ -16,6 +16,7 @@ use crate::config::{MAX_CALL_BUDGET, MAX_TIME_LIMIT_SECS};
 use crate::firewall::agent::{Agent, AgentId};
 use crate::firewall::checks::drift;
 use crate::firewall::delegation::Lapse;
+use crate::firewall::names::Names;
 use crate::firewall::session::{
     IntentTier, RefusalStyle, Sensitivity, SessionId, Status, WorkOrder,
 };
@@ -79,13 +80,18 @@ pub struct SessionView {
     session_id: SessionId,
     #[schemars(with = "String", extend("format" = "uuid"))]
     agent_id: AgentId,
-    declared_intent: String,
+    declared_intent: Box<str>,
     intent_tier: IntentTier,
-    authorized_tools: Arc<[String]>,
-    authorized_resources: Arc<[String]>,
-    authorized_prompts: Arc<[String]>,
-    authorized_methods: Arc<[String]>,
-    authorized_credentials: Arc<[String]>,
+    #[schemars(with = "Vec<String>")]
+    authorized_tools: Names,
+    #[schemars(with = "Vec<String>")]
+    authorized_resources: Names,
+    #[schemars(with = "Vec<String>")]
+    authorized_prompts: Names,
+    #[schemars(with = "Vec<String>")]
+    authorized_methods: Names,
+    #[schemars(with = "Vec<String>")]
+    authorized_credentials: Names,
     calls_made: u64,
     call_budget: u64,
     remaining: u64,
@@ -113,11 +119,11 @@ impl SessionView {
             agent_id: order.agent,
             declared_intent: order.declared_intent.clone(),
             intent_tier: order.intent_tier,
-            authorized_tools: Arc::clone(&order.authorized_tools),
-            authorized_resources: Arc::clone(&order.authorized_resources),
-            authorized_prompts: Arc::clone(&order.authorized_prompts),
-            authorized_methods: Arc::clone(&order.authorized_methods),
-            authorized_credentials: Arc::clone(&order.authorized_credentials),
+            authorized_tools: order.authorized_tools.clone(),
+            authorized_resources: order.authorized_resources.clone(),
+            authorized_prompts: order.authorized_prompts.clone(),
+            authorized_methods: order.authorized_methods.clone(),
+            authorized_credentials: order.authorized_credentials.clone(),
             calls_made,
             call_budget: order.call_budget,
             remaining: order.call_budget.saturating_sub(calls_made),
@@ -210,7 +216,7 @@ impl Open {
             id: SessionId::random(),
             agent: agent.id,
             intent_tier: drift::tier(&self.declared_intent, &settings.keywords),
-            declared_intent: self.declared_intent,
+            declared_intent: self.declared_intent.into(),
             authorized_tools: self.authorized_tools.into(),
             authorized_resources: self.authorized_resources.into(),
             authorized_prompts: self.authorized_prompts.into(),
@@ -236,11 +242,11 @@ pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     let (agent, chain) = admin.acting(agent_id).map_err(|error| error.of_field("agent_id"))?;
     let order = body.into_order(&agent, chain, &admin, now);
     let (id, expires_at) = (order.id, order.expires_at);
-    let tools = Arc::clone(&order.authorized_tools);
+    let tools = order.authorized_tools.clone();
     let change = Change::new("session.open")
         .agent(agent_id)
         .session(id)
-        .with("declared_intent", &order.declared_intent)
+        .with("declared_intent", &*order.declared_intent)
         .with("intent_tier", order.intent_tier.as_str())
         .with("authorized_tools", order.authorized_tools.join(" "))
         .count("call_budget", order.call_budget)

@@ -85,7 +85,7 @@ fn checks(
     let facts = Facts {
         agent: &caller.agent,
         principal: &caller.principal,
-        intent: order.map(|order| order.declared_intent.as_str()),
+        intent: order.map(|order| order.declared_intent.as_ref()),
     };
     let judged: Judged<'_> =
         calls.iter().map(|call| (call, decide(rules, &facts, call, place))).collect();

@@ -1,7 +1,8 @@
 //! When a session's last calls were counted: the memory behind its rate limit.
 //!
 //! Calls of one instant are one entry, so that a batch, or a session that is loaded after a crash
-//! and held to have spent its whole window, costs sixteen bytes and not sixteen for each call.
+//! and held to have spent its whole window, costs sixteen bytes and not sixteen for each call. Most
+//! sessions have no rate limit, and so no memory behind it either.
 
 use std::collections::VecDeque;
 
@@ -9,7 +10,10 @@ use super::time::Mono;
 
 /// Counted calls, oldest first. Instants never go down from one entry to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recent {
+pub struct Recent(Option<Box<Calls>>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Calls {
     entries: VecDeque<(Mono, u32)>,
     total: u64,
 }
@@ -17,21 +21,21 @@ pub struct Recent {
 impl Recent {
     /// How many calls are remembered.
     pub fn total(&self) -> u64 {
-        self.total
+        self.0.as_ref().map_or(0, |calls| calls.total)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.0.as_ref().is_none_or(|calls| calls.entries.is_empty())
     }
 
     /// Instants with the number of calls counted at each, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (Mono, u32)> + '_ {
-        self.entries.iter().copied()
+        self.0.iter().flat_map(|calls| calls.entries.iter().copied())
     }
 
     /// The instant of the newest call.
     pub fn newest(&self) -> Option<Mono> {
-        self.entries.back().map(|&(at, _)| at)
+        self.0.as_ref()?.entries.back().map(|&(at, _)| at)
     }
 
     /// Remembers `count` calls. An instant before the newest is taken for the newest: requests read
@@ -40,25 +44,27 @@ impl Recent {
         if count == 0 {
             return;
         }
-        self.total = self.total.saturating_add(u64::from(count));
         let at = self.newest().map_or(at, |newest| newest.max(at));
-        if let Some((newest, counted)) = self.entries.back_mut()
+        let Calls { entries, total } = &mut **self.0.get_or_insert_default();
+        *total = total.saturating_add(u64::from(count));
+        if let Some((newest, counted)) = entries.back_mut()
             && *newest == at
             && let Some(sum) = counted.checked_add(count)
         {
             *counted = sum;
             return;
         }
-        self.entries.push_back((at, count));
+        entries.push_back((at, count));
     }
 
     /// Forgets calls for as long as `left` says that an instant has left the window.
     pub fn forget_while(&mut self, left: impl Fn(Mono) -> bool) {
-        while let Some(&(at, count)) = self.entries.front()
+        let Some(Calls { entries, total }) = self.0.as_deref_mut() else { return };
+        while let Some(&(at, count)) = entries.front()
             && left(at)
         {
-            self.total = self.total.saturating_sub(u64::from(count));
-            self.entries.pop_front();
+            *total = total.saturating_sub(u64::from(count));
+            entries.pop_front();
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::agent::{AgentId, id};
+use super::names::Names;
 use super::recent::Recent;
 use super::shared::Shared;
 use super::time::{Mono, Timestamp};
@@ -112,13 +113,13 @@ pub enum RefusalStyle {
 pub struct WorkOrder {
     pub id: SessionId,
     pub agent: AgentId,
-    pub declared_intent: String,
+    pub declared_intent: Box<str>,
     pub intent_tier: IntentTier,
-    pub authorized_tools: Arc<[String]>,
-    pub authorized_resources: Arc<[String]>,
-    pub authorized_prompts: Arc<[String]>,
-    pub authorized_methods: Arc<[String]>,
-    pub authorized_credentials: Arc<[String]>,
+    pub authorized_tools: Names,
+    pub authorized_resources: Names,
+    pub authorized_prompts: Names,
+    pub authorized_methods: Names,
+    pub authorized_credentials: Names,
     pub call_budget: u64,
     pub rate_limit: Option<u32>,
     pub ceiling: Sensitivity,

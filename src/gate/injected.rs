@@ -205,7 +205,7 @@ mod tests {
         WorkOrder {
             id: SessionId::random(),
             agent: AgentId::random(),
-            declared_intent: "read".to_owned(),
+            declared_intent: "read".into(),
             intent_tier: IntentTier::Read,
             authorized_tools: [].into(),
             authorized_resources: [].into(),

@@ -88,7 +88,7 @@ impl ListView {
         let facts = Facts {
             agent: &self.caller.agent,
             principal: &self.caller.principal,
-            intent: self.live.as_ref().map(|live| live.order.declared_intent.as_str()),
+            intent: self.live.as_ref().map(|live| live.order.declared_intent.as_ref()),
         };
         let target = match kind {
             ListKind::Tools => Target::ToolAt(self.at.place(), label),

@@ -30,8 +30,9 @@ impl Sessions {
 
     /// Another node has opened a session.
     pub fn opened_elsewhere(&self, order: &Arc<WorkOrder>, now: Now) {
-        let live = Live::of(Arc::clone(order), true, now);
-        self.inner.insert(live, &mut self.inner.index());
+        let mut order = Arc::clone(order);
+        self.inner.same.share(&mut order);
+        self.inner.insert(Live::of(order, true, now), &mut self.inner.index());
     }
 
     /// Another node has closed a session.
@@ -51,7 +52,8 @@ impl Sessions {
     /// is closed.
     pub async fn reload(&self, now: Now) -> Result<(), StoreError> {
         // Those were in the store before it is asked; later ones may come in meanwhile.
-        let mut lost: HashSet<SessionId> = self.inner.live.iter().map(|live| *live.key()).collect();
+        let mut lost: HashSet<SessionId> =
+            self.inner.live.all().iter().map(|live| live.order.id).collect();
         for stored in self.inner.store.sessions(before(now.wall, RETENTION_SECS)).await? {
             lost.remove(&stored.order.id);
             self.take_in(stored, now);
@@ -62,7 +64,8 @@ impl Sessions {
         Ok(())
     }
 
-    fn take_in(&self, stored: StoredSession, now: Now) -> Arc<Live> {
+    fn take_in(&self, mut stored: StoredSession, now: Now) -> Arc<Live> {
+        self.inner.same.share(&mut stored.order);
         let closed_at = stored.closed_at;
         let loaded = Live::load(stored, true, self.inner.settings.rate_window_secs, now);
         let live = self.inner.insert(loaded, &mut self.inner.index());

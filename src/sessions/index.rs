@@ -1,47 +1,82 @@
 //! Which sessions there are, in the orders that listing, the cap and the clean-up need, so that none
 //! of them looks at every session.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
-use uuid::Uuid;
 
+use super::Live;
 use crate::firewall::agent::AgentId;
-use crate::firewall::session::{SessionId, WorkOrder};
+use crate::firewall::session::SessionId;
 use crate::firewall::time::{Mono, Timestamp};
 
-/// Where a session stands in the order of creation.
-pub(super) type Age = (Timestamp, SessionId);
-
-/// INVARIANT: each session is in `by_age`, in `by_agent`, and in one of `running` and `ended`; among
-/// its agent's `active` ones at least until it is closed or expires.
+/// INVARIANT: each session is in `by_age`, in `by_agent`, and once in `by_end`; among its agent's
+/// `active` ones at least until it is closed or expires.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    by_age: BTreeSet<Age>,
-    by_agent: BTreeSet<(AgentId, Age)>,
-    agents: HashMap<AgentId, OfAgent>,
-    /// Not closed, and not yet noticed to have expired, by deadline.
-    running: BTreeSet<(Mono, SessionId)>,
-    /// Closed or expired, by when that was.
-    ended: BTreeSet<(Mono, SessionId)>,
+    by_age: BTreeSet<(Timestamp, ById)>,
+    by_agent: BTreeSet<(AgentId, Timestamp, ById)>,
+    /// A tree as well: a hash table that grows moves all at once, and everyone waits.
+    agents: BTreeMap<AgentId, OfAgent>,
+    /// By when each was closed or will have expired. Time passes and nothing has to be moved.
+    by_end: BTreeSet<(Mono, ById)>,
+    /// Up to here, `by_end` was counted.
+    counted_to: Option<(Mono, ById)>,
+    /// So many are in `by_end` up to and with `counted_to`.
+    counted: usize,
 }
+
+/// A session, ordered by its id: all that tells those of one instant apart. None comes before all.
+/// One pointer wide.
+#[derive(Clone, Debug)]
+struct ById(Option<Arc<Live>>);
 
 /// What the cap needs to know of an agent that has active sessions.
 #[derive(Debug, Default)]
 struct OfAgent {
-    /// With their deadlines; expired ones are dropped when the cap is next looked at. Most agents
-    /// have one.
-    active: SmallVec<[(Mono, SessionId); 1]>,
+    /// Expired ones are dropped when the cap is next looked at.
+    active: SmallVec<[Arc<Live>; 2]>,
     /// Places held for sessions that are being stored.
     reserved: usize,
 }
 
 impl Index {
+    /// Sessions of an earlier run, with when they were closed, if they were.
+    pub(super) fn load(lives: &[(Arc<Live>, Option<Mono>)]) -> Self {
+        let mut agents: BTreeMap<AgentId, OfAgent> = BTreeMap::new();
+        for (live, _) in lives.iter().filter(|(_, closed_at)| closed_at.is_none()) {
+            agents.entry(live.order.agent).or_default().active.push(Arc::clone(live));
+        }
+        let orders = lives.iter().map(|(live, _)| (&live.order, live));
+        // Sets that are made of all at once are packed full.
+        Self {
+            by_age: orders
+                .clone()
+                .map(|(order, live)| (order.created_at, ById::of(live)))
+                .collect(),
+            by_agent: orders
+                .map(|(order, live)| (order.agent, order.created_at, ById::of(live)))
+                .collect(),
+            agents,
+            by_end: lives
+                .iter()
+                .map(|(live, closed_at)| {
+                    let end = closed_at.map_or(live.deadline, |at| at.min(live.deadline));
+                    (end, ById::of(live))
+                })
+                .collect(),
+            counted_to: None,
+            counted: 0,
+        }
+    }
+
     /// Holds a place for one more session of this agent, if it has fewer than `cap` active ones.
     pub(super) fn reserve(&mut self, agent: AgentId, cap: usize, now: Mono) -> bool {
         let of_agent = self.agents.entry(agent).or_default();
-        of_agent.active.retain(|(deadline, _)| now < *deadline);
+        of_agent.active.retain(|live| now < live.deadline);
         let free = of_agent.active.len().saturating_add(of_agent.reserved) < cap;
         if free {
             of_agent.reserved += 1;
@@ -57,82 +92,87 @@ impl Index {
         self.drop_if_unused(agent);
     }
 
-    pub(super) fn insert(&mut self, order: &WorkOrder, deadline: Mono) {
-        let age = (order.created_at, order.id);
-        self.by_age.insert(age);
-        self.by_agent.insert((order.agent, age));
-        let of_agent = self.agents.entry(order.agent).or_default();
-        of_agent.active.push((deadline, order.id));
-        self.running.insert((deadline, order.id));
+    pub(super) fn insert(&mut self, live: &Arc<Live>) {
+        let (order, by_id) = (&live.order, ById::of(live));
+        self.by_age.insert((order.created_at, by_id.clone()));
+        self.by_agent.insert((order.agent, order.created_at, by_id));
+        self.agents.entry(order.agent).or_default().active.push(Arc::clone(live));
+        self.add_end(live.deadline, live);
     }
 
     /// Notes that a session was closed. Twice is once.
-    pub(super) fn end(&mut self, order: &WorkOrder, deadline: Mono, at: Mono) {
-        if self.running.remove(&(deadline, order.id)) {
-            self.ended.insert((at.min(deadline), order.id));
+    pub(super) fn end(&mut self, live: &Arc<Live>, at: Mono) {
+        let at = at.min(live.deadline);
+        if at < live.deadline && self.remove_end(live.deadline, live) {
+            self.add_end(at, live);
         }
-        if let Some(of_agent) = self.agents.get_mut(&order.agent) {
-            of_agent.active.retain(|(_, id)| *id != order.id);
-        }
-        self.drop_if_unused(order.agent);
+        self.not_active(live, at);
     }
 
     /// Sessions of these agents that are neither closed nor expired.
-    pub(super) fn active_of(&self, agents: &[AgentId], now: Mono) -> Vec<SessionId> {
+    pub(super) fn active_of(&self, agents: &[AgentId], now: Mono) -> Vec<Arc<Live>> {
         let active = agents.iter().filter_map(|id| self.agents.get(id)).flat_map(|a| &a.active);
-        active.filter(|&&(deadline, _)| now < deadline).map(|&(_, id)| id).collect()
+        active.filter(|live| now < live.deadline).cloned().collect()
     }
 
-    pub(super) fn active_count(&mut self, now: Mono) -> usize {
-        self.notice_expired(now);
-        self.running.len()
+    /// How many are neither closed nor expired. Looks at no more than `limit` that have ended since
+    /// it was last asked; none if there are more, which the next one who asks goes on with.
+    pub(super) fn active_count(&mut self, now: Mono, limit: usize) -> Option<usize> {
+        let from = self.counted_to.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let later = self.by_end.range((from, Bound::Unbounded));
+        let mut last = None;
+        let mut seen = 0;
+        for end in later.take_while(|(at, _)| *at <= now).take(limit) {
+            last = Some(end);
+            seen += 1;
+        }
+        if let Some(last) = last.cloned() {
+            self.counted_to = Some(last);
+            self.counted += seen;
+        }
+        (seen < limit).then(|| self.by_end.len() - self.counted)
     }
 
     /// At most `limit` sessions that ended at least `retention_secs` ago, oldest first, with when
     /// that was.
     pub(super) fn ended(
-        &mut self,
+        &self,
         now: Mono,
         retention_secs: u64,
         limit: usize,
-    ) -> Vec<(Mono, SessionId)> {
-        self.notice_expired(now);
-        let old = self.ended.iter().take_while(|(at, _)| at.plus_secs(retention_secs) <= now);
-        old.take(limit).copied().collect()
+    ) -> Vec<(Mono, Arc<Live>)> {
+        let old = self.by_end.iter().take_while(|(at, _)| at.plus_secs(retention_secs) <= now);
+        old.take(limit).filter_map(|(at, live)| Some((*at, live.0.clone()?))).collect()
     }
 
     /// Forgets a session that ended at `ended_at`.
-    pub(super) fn forget(&mut self, order: &WorkOrder, ended_at: Mono) {
-        let age = (order.created_at, order.id);
-        self.by_age.remove(&age);
-        self.by_agent.remove(&(order.agent, age));
-        self.ended.remove(&(ended_at, order.id));
-        if let Some(of_agent) = self.agents.get_mut(&order.agent) {
-            of_agent.active.retain(|(_, id)| *id != order.id);
-        }
-        self.drop_if_unused(order.agent);
+    pub(super) fn forget(&mut self, live: &Arc<Live>, ended_at: Mono, now: Mono) {
+        let (order, by_id) = (&live.order, ById::of(live));
+        self.by_agent.remove(&(order.agent, order.created_at, by_id.clone()));
+        self.by_age.remove(&(order.created_at, by_id));
+        self.remove_end(ended_at, live);
+        self.not_active(live, now);
     }
 
     /// At most `limit` sessions, of one agent or of all, that follow `after` in the order of creation.
     pub(super) fn page(
         &self,
         agent: Option<AgentId>,
-        after: Option<Age>,
+        after: Option<&Arc<Live>>,
         limit: usize,
-    ) -> Vec<Age> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    ) -> Vec<Arc<Live>> {
+        let (created_at, after) = after.map_or((Timestamp(i64::MIN), ById(None)), |live| {
+            (live.order.created_at, ById::of(live))
+        });
         let Some(agent) = agent else {
-            return self.by_age.range((from, Bound::Unbounded)).take(limit).copied().collect();
+            let from = Bound::Excluded((created_at, after));
+            let following = self.by_age.range((from, Bound::Unbounded)).take(limit);
+            return following.filter_map(|(_, live)| live.0.clone()).collect();
         };
-        // No session comes before this one.
-        let first = (Timestamp(i64::MIN), SessionId(Uuid::nil()));
-        let from = match from {
-            Bound::Excluded(age) => Bound::Excluded((agent, age)),
-            Bound::Included(_) | Bound::Unbounded => Bound::Included((agent, first)),
-        };
+        let from = Bound::Excluded((agent, created_at, after));
         let following = self.by_agent.range((from, Bound::Unbounded));
-        let of_agent = following.take_while(|(of, _)| *of == agent);
-        of_agent.take(limit).map(|&(_, age)| age).collect()
+        let of_agent = following.take_while(|(of, ..)| *of == agent);
+        of_agent.take(limit).filter_map(|(.., live)| live.0.clone()).collect()
     }
 
     #[cfg(test)]
@@ -140,22 +180,70 @@ impl Index {
         self.by_age.is_empty()
             && self.by_agent.is_empty()
             && self.agents.is_empty()
-            && self.running.is_empty()
-            && self.ended.is_empty()
+            && self.by_end.is_empty()
+            && self.counted == 0
     }
 
-    fn notice_expired(&mut self, now: Mono) {
-        while let Some(&(deadline, id)) = self.running.first()
-            && deadline <= now
-        {
-            self.running.pop_first();
-            self.ended.insert((deadline, id));
+    fn add_end(&mut self, at: Mono, live: &Arc<Live>) {
+        let end = (at, ById::of(live));
+        self.counted += usize::from(self.is_counted(&end));
+        self.by_end.insert(end);
+    }
+
+    fn remove_end(&mut self, at: Mono, live: &Arc<Live>) -> bool {
+        let end = (at, ById::of(live));
+        let removed = self.by_end.remove(&end);
+        self.counted -= usize::from(removed && self.is_counted(&end));
+        removed
+    }
+
+    fn is_counted(&self, end: &(Mono, ById)) -> bool {
+        self.counted_to.as_ref().is_some_and(|to| end <= to)
+    }
+
+    /// Takes a session from its agent's active ones, and with it whatever has expired, so that the
+    /// many of one agent do not cost each other a look.
+    fn not_active(&mut self, live: &Arc<Live>, now: Mono) {
+        let agent = live.order.agent;
+        if let Some(of_agent) = self.agents.get_mut(&agent) {
+            of_agent.active.retain(|other| !Arc::ptr_eq(other, live) && now < other.deadline);
         }
+        self.drop_if_unused(agent);
     }
 
     fn drop_if_unused(&mut self, agent: AgentId) {
         if self.agents.get(&agent).is_some_and(|a| a.active.is_empty() && a.reserved == 0) {
             self.agents.remove(&agent);
         }
+    }
+}
+
+impl ById {
+    fn of(live: &Arc<Live>) -> Self {
+        Self(Some(Arc::clone(live)))
+    }
+
+    fn id(&self) -> Option<SessionId> {
+        self.0.as_ref().map(|live| live.order.id)
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for ById {}
+
+impl PartialOrd for ById {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ById {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.id().cmp(&other.id())
     }
 }

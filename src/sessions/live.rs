@@ -20,11 +20,6 @@ pub struct Live {
 }
 
 impl Live {
-    pub(super) fn new(mut order: WorkOrder, shared: bool, now: Now) -> Self {
-        share_empty_lists(&mut order);
-        Self::of(Arc::new(order), shared, now)
-    }
-
     /// A session that was opened just now, here or on another node.
     pub(super) fn of(order: Arc<WorkOrder>, shared: bool, now: Now) -> Self {
         let deadline = now.mono_at(order.expires_at);
@@ -35,15 +30,7 @@ impl Live {
     /// A session of an earlier run. What was booked counts as made. When its last calls were is known
     /// after a clean stop; else a rate limit counts as spent just now, so that no window that
     /// reaches back into the earlier run holds too many.
-    pub(super) fn load(
-        mut stored: StoredSession,
-        shared: bool,
-        window_secs: u64,
-        now: Now,
-    ) -> Self {
-        if let Some(order) = Arc::get_mut(&mut stored.order) {
-            share_empty_lists(order);
-        }
+    pub(super) fn load(stored: StoredSession, shared: bool, window_secs: u64, now: Now) -> Self {
         let mut recent = Recent::default();
         if let Some(limit) = stored.order.rate_limit.filter(|_| !shared) {
             if let Some(calls) = stored.recent {
@@ -188,18 +175,4 @@ fn wall_times(recent: &Recent, window_secs: u64, now: Now) -> Vec<RecentCalls> {
             RecentCalls { at: Timestamp(now.wall.0.saturating_sub(ago_us)), count }
         })
         .collect()
-}
-
-/// Most lists of most sessions are empty; all of those are one, which takes no memory.
-fn share_empty_lists(order: &mut WorkOrder) {
-    let lists = [
-        &mut order.authorized_tools,
-        &mut order.authorized_resources,
-        &mut order.authorized_prompts,
-        &mut order.authorized_methods,
-        &mut order.authorized_credentials,
-    ];
-    for list in lists.into_iter().filter(|list| list.is_empty()) {
-        *list = Arc::default();
-    }
 }

@@ -5,6 +5,7 @@ use tempfile::TempDir;
 use super::RedisServer as Server;
 use super::*;
 use crate::clock::Clock;
+use crate::firewall::names::Names;
 use crate::firewall::session::{IntentTier, Sensitivity};
 
 mod shared;
@@ -78,12 +79,12 @@ pub(crate) fn order(agent: AgentId, call_budget: u64) -> WorkOrder {
     WorkOrder {
         id: SessionId::random(),
         agent,
-        declared_intent: "read the \"quarterly\" reports\n".to_owned(),
+        declared_intent: "read the \"quarterly\" reports\n".into(),
         intent_tier: IntentTier::Read,
         authorized_tools: ["read_file".to_owned(), "list".to_owned()].into(),
-        authorized_resources: Arc::default(),
-        authorized_prompts: Arc::default(),
-        authorized_methods: Arc::default(),
+        authorized_resources: Names::default(),
+        authorized_prompts: Names::default(),
+        authorized_methods: Names::default(),
         authorized_credentials: ["db".to_owned()].into(),
         call_budget,
         rate_limit: Some(7),

@@ -1,6 +1,6 @@
 //! The store that lasts as long as its process: the same promises as the others, under one lock.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ledger::share;
@@ -18,7 +18,8 @@ pub struct Memory {
 struct Tables {
     agents: HashMap<AgentId, Arc<Agent>>,
     delegations: Vec<Delegation>,
-    sessions: HashMap<SessionId, Row>,
+    /// A tree, as a hash table that grows moves all at once, and every booking waits.
+    sessions: BTreeMap<SessionId, Row>,
     revoked: HashMap<String, Timestamp>,
     closed: bool,
     #[cfg(test)]
@@ -30,7 +31,7 @@ struct Row {
     order: Arc<WorkOrder>,
     booked: u64,
     closed_at: Option<Timestamp>,
-    recent: Option<Vec<RecentCalls>>,
+    recent: Option<Box<[RecentCalls]>>,
 }
 
 impl Row {
@@ -90,7 +91,7 @@ impl Memory {
                 order: Arc::clone(&row.order),
                 booked: row.booked,
                 closed_at: row.closed_at,
-                recent: row.recent.clone(),
+                recent: row.recent.as_deref().map(<[RecentCalls]>::to_vec),
             })
             .collect())
     }
@@ -134,7 +135,9 @@ impl Memory {
         for settlement in settlements {
             if let Some(row) = tables.sessions.get_mut(&settlement.id) {
                 row.booked = row.booked.saturating_sub(settlement.unused);
-                row.recent = settlement.recent.or_else(|| row.recent.take());
+                if let Some(calls) = settlement.recent {
+                    row.recent = Some(calls.into());
+                }
             }
         }
         Ok(())

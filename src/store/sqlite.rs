@@ -23,6 +23,7 @@ use crate::firewall::time::Timestamp;
 
 pub mod at_rest;
 mod file;
+mod load;
 mod rows;
 mod seal;
 
@@ -36,6 +37,8 @@ const BATCH: usize = 256;
 #[derive(Debug)]
 pub struct Sqlite {
     requests: mpsc::Sender<Request>,
+    /// Also known to the thread's connection; kept for those who read beside it.
+    key: Option<SealKey>,
     /// How often it was asked for something.
     #[cfg(test)]
     asked: std::sync::atomic::AtomicU64,
@@ -66,9 +69,10 @@ impl Sqlite {
     pub(super) async fn open(path: PathBuf, key: Option<SealKey>) -> Result<Self, StoreError> {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (opened, wait) = oneshot::channel();
+        let thread_key = key.clone();
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || match file::open(&path, key.as_ref()) {
+            .spawn(move || match file::open(&path, thread_key.as_ref()) {
                 Ok(db) => {
                     if opened.send(Ok(())).is_ok() {
                         serve(db, queue);
@@ -83,6 +87,7 @@ impl Sqlite {
         wait.await.unwrap_or(Err(StoreError::Stopped))?;
         Ok(Self {
             requests,
+            key,
             #[cfg(test)]
             asked: std::sync::atomic::AtomicU64::new(0),
             thread: Mutex::new(Some(thread)),
@@ -135,7 +140,22 @@ impl Sqlite {
         &self,
         cutoff: Timestamp,
     ) -> Result<Vec<StoredSession>, StoreError> {
-        self.run(move |db| rows::sessions(db, cutoff)).await
+        let all = Arc::new(Mutex::new(Vec::new()));
+        let taking = Arc::clone(&all);
+        let take = move |batch| {
+            taking.lock().unwrap_or_else(PoisonError::into_inner).extend(batch);
+        };
+        self.sessions_in_batches(cutoff, take).await?;
+        Ok(std::mem::take(&mut *all.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    pub(super) async fn sessions_in_batches(
+        &self,
+        cutoff: Timestamp,
+        take: impl Fn(Vec<StoredSession>) + Send + Sync + 'static,
+    ) -> Result<(), StoreError> {
+        let key = self.key.clone();
+        self.run(move |db| load::sessions(db, key.as_ref(), cutoff, &take)).await
     }
 
     pub(super) async fn insert_session(

@@ -68,7 +68,8 @@ async fn bookings_go_on_while_ended_sessions_are_forgotten() {
         took.push(watch.now().mono.since(started));
         spent += 1;
         if spent == 49 {
-            let again = WorkOrder { id: SessionId::random(), ..order.clone() };
+            let agent = AgentId::random();
+            let again = WorkOrder { id: SessionId::random(), agent, ..order.clone() };
             live = sessions.create(again, now).await.unwrap();
             spent = 0;
         }

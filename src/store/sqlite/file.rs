@@ -353,7 +353,8 @@ mod tests {
             let delegations = rows::delegations(&db).unwrap();
             assert_eq!((delegations.len(), delegations[0].from), (1, agent.id));
             assert_eq!(delegations[0].expires_at.map(|at| at.0), Some(9));
-            let sessions = rows::sessions(&db, Timestamp(0)).unwrap();
+            let mut sessions = Vec::new();
+            rows::each_session(&db, Timestamp(0), |session| sessions.push(session)).unwrap();
             let recent = vec![RecentCalls { at: Timestamp(7), count: 2 }];
             let closed_at = Some(Timestamp(8000));
             let expected =

@@ -156,34 +156,28 @@ pub(super) fn insert_delegation(db: &Connection, delegation: &Delegation) -> Res
     Ok(())
 }
 
-pub(super) fn sessions(db: &Connection, cutoff: Timestamp) -> Result<Vec<StoredSession>> {
-    let mut sessions = Vec::new();
-    each_session(db, cutoff, |session| sessions.push(session))?;
-    Ok(sessions)
+/// A session's row, as it is or with its values opened.
+pub(super) struct SessionRow {
+    pub(super) id: Uuid,
+    ends_at: i64,
+    pub(super) body: String,
+    pub(super) state: String,
 }
 
-pub(super) fn each_session(
-    db: &Connection,
-    cutoff: Timestamp,
-    mut then: impl FnMut(StoredSession),
-) -> Result<()> {
-    let mut select = db.prepare_cached(
-        "SELECT id, ends_at, unseal(body, 'sessions.body', id), unseal(state, 'sessions.state', id)
-         FROM sessions WHERE ends_at > ?1",
-    )?;
-    let mut rows = select.query([cutoff.0])?;
-    while let Some(row) = rows.next()? {
-        let order: WorkOrder = read("session", row, 2)?;
-        let state: SessionState = read("session", row, 3)?;
+impl SessionRow {
+    /// What it says, once its values are opened.
+    pub(super) fn read(&self) -> Result<StoredSession> {
+        let order: WorkOrder = parse("session", &self.body)?;
+        let state: SessionState = parse("session", &self.state)?;
         let ends_at = state.closed_at.unwrap_or(order.expires_at.0);
-        if order.id.0 != id(row, 0)?
+        if order.id.0 != self.id
             || order.call_budget != state.budget
             || state.booked > state.budget
-            || row.get::<_, i64>(1)? != ends_at
+            || self.ends_at != ends_at
         {
             return Err(damaged("session", "what its row says in several places disagrees"));
         }
-        then(StoredSession {
+        Ok(StoredSession {
             order: Arc::new(order),
             booked: state.booked,
             closed_at: state.closed_at.map(Timestamp),
@@ -191,7 +185,46 @@ pub(super) fn each_session(
                 let calls = calls.into_iter();
                 calls.map(|(at, count)| RecentCalls { at: Timestamp(at), count }).collect()
             }),
-        });
+        })
+    }
+}
+
+pub(super) fn each_session(
+    db: &Connection,
+    cutoff: Timestamp,
+    mut then: impl FnMut(StoredSession),
+) -> Result<()> {
+    let opened = "unseal(body, 'sessions.body', id), unseal(state, 'sessions.state', id)";
+    each_row(db, opened, cutoff, |row| {
+        then(row.read()?);
+        Ok(())
+    })
+}
+
+/// The rows as they are: whoever gets them opens them.
+pub(super) fn each_closed_row(
+    db: &Connection,
+    cutoff: Timestamp,
+    then: impl FnMut(SessionRow) -> Result<()>,
+) -> Result<()> {
+    each_row(db, "body, state", cutoff, then)
+}
+
+fn each_row(
+    db: &Connection,
+    values: &str,
+    cutoff: Timestamp,
+    mut then: impl FnMut(SessionRow) -> Result<()>,
+) -> Result<()> {
+    // From the table's beginning to its end. Most rows are wanted, and by the index (which the plus
+    // sign hides) each would be looked up in another place.
+    let sql = format!("SELECT id, ends_at, {values} FROM sessions WHERE +ends_at > ?1");
+    let mut select = db.prepare_cached(&sql)?;
+    let mut rows = select.query([cutoff.0])?;
+    while let Some(row) = rows.next()? {
+        let (id, ends_at) = (id(row, 0)?, row.get(1)?);
+        let text = |column| text("session", row, column).map(str::to_owned);
+        then(SessionRow { id, ends_at, body: text(2)?, state: text(3)? })?;
     }
     Ok(())
 }
@@ -325,7 +358,14 @@ fn id(row: &Row<'_>, column: usize) -> Result<Uuid> {
 }
 
 fn read<T: DeserializeOwned>(what: &'static str, row: &Row<'_>, column: usize) -> Result<T> {
-    let text = row.get_ref(column)?.as_str().map_err(|error| damaged(what, error))?;
+    parse(what, text(what, row, column)?)
+}
+
+fn text<'r>(what: &'static str, row: &'r Row<'_>, column: usize) -> Result<&'r str> {
+    row.get_ref(column)?.as_str().map_err(|error| damaged(what, error))
+}
+
+fn parse<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| damaged(what, error))
 }
 

@@ -20,6 +20,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::{Connection, Error};
+use smallvec::SmallVec;
 
 /// What a sealed text begins with; JSON never does.
 const MARK_FIRST: &str = "sealed1:";
@@ -61,7 +62,7 @@ impl SealKey {
         })))
     }
 
-    fn seal(&self, text: &str, place: &Place) -> Result<String, Broken> {
+    fn seal(&self, text: &str, place: &Place<'_>) -> Result<String, Broken> {
         let (key, mark) = self.form(place);
         let mut bytes = text.as_bytes().to_vec();
         let nonce = key.seal_in_place_append_tag(Aad::from(&place.associated), &mut bytes);
@@ -70,11 +71,11 @@ impl SealKey {
         Ok(format!("{mark}{}", STANDARD_NO_PAD.encode(bytes)))
     }
 
-    fn unseal(&self, text: &str, place: &Place) -> Result<String, Broken> {
+    fn unseal(&self, text: &str, place: &Place<'_>) -> Result<String, Broken> {
         self.open(text, place).ok_or_else(|| place.broken())
     }
 
-    fn open(&self, text: &str, place: &Place) -> Option<String> {
+    fn open(&self, text: &str, place: &Place<'_>) -> Option<String> {
         let (key, mark) = self.form(place);
         let mut bytes = STANDARD_NO_PAD.decode(text.strip_prefix(mark)?).ok()?;
         let nonce = bytes.split_off(bytes.len().checked_sub(NONCE_LEN)?);
@@ -83,7 +84,7 @@ impl SealKey {
         Some(std::str::from_utf8(plain).ok()?.to_owned())
     }
 
-    fn form(&self, place: &Place) -> (&RandomizedNonceKey, &'static str) {
+    fn form(&self, place: &Place<'_>) -> (&RandomizedNonceKey, &'static str) {
         if place.column.is_some() { (&self.0.derived, MARK) } else { (&self.0.first, MARK_FIRST) }
     }
 }
@@ -98,30 +99,30 @@ impl hkdf::KeyType for KeyLength {
 }
 
 /// Where a value belongs.
-struct Place {
+struct Place<'p> {
     /// None in the first form.
-    column: Option<String>,
-    id: Vec<u8>,
-    associated: Vec<u8>,
+    column: Option<&'p str>,
+    id: &'p [u8],
+    associated: SmallVec<[u8; 64]>,
 }
 
-impl Place {
-    fn new(column: Option<String>, id: &[u8]) -> Self {
-        let mut associated = Vec::with_capacity(64);
-        if let Some(column) = &column {
+impl<'p> Place<'p> {
+    fn new(column: Option<&'p str>, id: &'p [u8]) -> Self {
+        let mut associated = SmallVec::new();
+        if let Some(column) = column {
             associated.extend_from_slice(column.as_bytes());
             // No column's name holds it, so no two places look alike.
             associated.push(0);
         }
         associated.extend_from_slice(id);
-        Self { column, id: id.to_vec(), associated }
+        Self { column, id, associated }
     }
 
     fn broken(&self) -> Broken {
-        let column = self.column.clone().unwrap_or_else(|| "a sealed value".to_owned());
+        let column = self.column.unwrap_or("a sealed value").to_owned();
         // Nearly all ids are UUIDs; those of tokens may be any text.
-        let row = uuid::Uuid::from_slice(&self.id).map_or_else(
-            |_text| String::from_utf8_lossy(&self.id).into_owned(),
+        let row = uuid::Uuid::from_slice(self.id).map_or_else(
+            |_text| String::from_utf8_lossy(self.id).into_owned(),
             |id| id.to_string(),
         );
         Broken { column, row }
@@ -134,6 +135,17 @@ impl Place {
 struct Broken {
     column: String,
     row: String,
+}
+
+/// Opens a value outside of SQL: what `unseal` does with three arguments.
+pub(super) fn open_value(
+    key: &SealKey,
+    text: &str,
+    column: &str,
+    id: &[u8],
+) -> rusqlite::Result<String> {
+    let opened = key.unseal(text, &Place::new(Some(column), id));
+    opened.map_err(|broken| Error::UserFunctionError(broken.into()))
 }
 
 /// Gives a connection the functions.
@@ -154,13 +166,14 @@ pub(super) fn install(db: &Connection, key: Option<&SealKey>) -> rusqlite::Resul
 fn with(
     call: &Context<'_>,
     key: Option<&SealKey>,
-    step: impl Fn(&SealKey, &str, &Place) -> Result<String, Broken>,
+    step: impl Fn(&SealKey, &str, &Place<'_>) -> Result<String, Broken>,
 ) -> rusqlite::Result<Option<String>> {
     let Some(text) = call.get::<Option<String>>(0)? else { return Ok(None) };
     let Some(key) = key else { return Ok(Some(text)) };
-    let column = if call.len() == 3 { Some(call.get(1)?) } else { None };
-    let id = call.get_raw(call.len() - 1).as_bytes();
-    let id = id.map_err(|error| Error::UserFunctionError(error.into()))?;
+    let wrong = |error: rusqlite::types::FromSqlError| Error::UserFunctionError(error.into());
+    let column =
+        if call.len() == 3 { Some(call.get_raw(1).as_str().map_err(wrong)?) } else { None };
+    let id = call.get_raw(call.len() - 1).as_bytes().map_err(wrong)?;
     let done = step(key, &text, &Place::new(column, id));
     done.map(Some).map_err(|broken| Error::UserFunctionError(broken.into()))
 }
@@ -173,8 +186,8 @@ mod tests {
         SealKey::from_hex(&digit.to_string().repeat(64)).unwrap()
     }
 
-    fn place(column: &str, id: &[u8]) -> Place {
-        Place::new((!column.is_empty()).then(|| column.to_owned()), id)
+    fn place<'p>(column: &'p str, id: &'p [u8]) -> Place<'p> {
+        Place::new((!column.is_empty()).then_some(column), id)
     }
 
     #[test]
