@@ -396,8 +396,10 @@ async fn every_node_shows_what_all_have_done() {
     let shown = async || {
         let (_, one) = there.admin("GET", &path, None).await;
         let (_, list) = there.admin("GET", "/sessions", None).await;
-        assert_eq!(list["sessions"][0]["calls_made"], one["calls_made"], "{list}");
-        one["calls_made"].as_u64().unwrap()
+        let (listed, one) = (&list["sessions"][0]["calls_made"], &one["calls_made"]);
+        // Between the two an idle lease may have gone back.
+        assert!(listed == one || (one == 8 && listed == 7), "{listed} {one}");
+        one.as_u64().unwrap()
     };
     // At first with the lease, which is two calls of a hundred; without it when it is idle.
     assert!((7..=8).contains(&shown().await));
