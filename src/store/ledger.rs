@@ -1,6 +1,6 @@
 //! The arithmetic of the ledger: what one session's account grants to whom. Pure. SQLite and the
 //! memory, which serve one node, need little of it; the script that Redis runs says all of it in its
-//! own words, and is held against [`account`].
+//! own words, and is held against the account of the tests.
 //!
 //! **Calls.** A booking is spent from the moment it is granted. What a node did not use it gives
 //! back; what it cannot give back, because it crashed, stays spent. So the sum of all calls made
