@@ -407,7 +407,7 @@ fn storage(mut s: Section<'_>) -> Read<Storage> {
     ];
     let kind = s.one_of("backend", StorageKind::Memory, &kinds);
     let sqlite_path = s.text_or("sqlite_path", "arbiter.db");
-    let max_stale_secs = s.number("max_stale_secs", 30, 0..=DAY_SECS);
+    let max_stale_secs = s.number("max_stale_secs", 30, 1..=DAY_SECS);
     let given_url = s.origin("redis_url").is_some();
     let servers = s.parsed("redis_url", redis_url::read);
     let prefix = s.parsed("redis_prefix", redis_url::prefix);

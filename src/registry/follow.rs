@@ -1,5 +1,6 @@
 //! What other nodes did to agents, delegations and tokens, taken in here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -52,16 +53,23 @@ impl Registry {
         self.inner.flag(id, flags, now);
     }
 
-    /// Takes in everything anew, because changes were missed.
+    /// Takes in everything anew, because changes were missed. Whom the store does not know any more
+    /// may not act: what narrowed that agent may be lost with it.
     pub async fn reload(&self) -> Result<(), StoreError> {
         let _writing = self.inner.writing.lock().await;
+        // Those were in the store before it is asked; later ones may come in meanwhile.
+        let mut lost: HashSet<AgentId> = self.inner.agents.iter().map(|e| *e.key()).collect();
         let store = &self.inner.store;
         let delegations = store.delegations().await?;
         let graph = Graph::load(delegations.clone())
             .map_err(|source| StoreError::Damaged { what: "delegation", source: source.into() })?;
         *write(&self.inner.graph) = graph;
         for agent in store.agents().await? {
+            lost.remove(&agent.id);
             self.inner.take_in_agent(&agent);
+        }
+        for id in lost {
+            self.deactivated_elsewhere(id);
         }
         for delegation in delegations {
             self.inner.is_delegate(delegation.to);

@@ -82,7 +82,10 @@ async fn everything_is_loaded_anew_after_missing_some() {
     one.revoke_token("t", Timestamp(2_000_000), NOW).await.unwrap();
     let gone = register(&one, &[]).await;
     one.deactivate(gone).await.unwrap().stored.unwrap();
+    let unknown = Agent { id: AgentId::random(), ..Agent::clone(&one.agent(top).unwrap()) };
+    two.registered_elsewhere(&Arc::new(unknown.clone()));
     two.reload().await.unwrap();
+    assert!(two.acting(unknown.id, NOW).unwrap().agent.is_err(), "lost by the store");
     assert_eq!(capabilities(&two, low, NOW), Some(texts(&["a"])));
     assert!(two.is_revoked("t"));
     assert_eq!((two.active_count(), two.agent(gone).unwrap().active), (2, false));
