@@ -84,7 +84,11 @@ impl Follower {
         let Gate { registry, sessions, injected, secrets, .. } = &*self.gate;
         let now = self.clock.now();
         match change {
-            Change::Registered(agent) => registry.registered_elsewhere(&agent),
+            Change::Registered(agent) => {
+                if registry.registered_elsewhere(&agent) {
+                    self.gate.enrolment.enrolled_elsewhere(&agent);
+                }
+            }
             Change::Trust(id, level) => registry.trust_elsewhere(id, level),
             Change::Deactivated(id) => registry.deactivated_elsewhere(id),
             Change::Delegation(delegation) => registry.delegated_elsewhere(delegation),

@@ -56,6 +56,14 @@ impl Enrolment {
         Self { issuers, turn: Semaphore::new(1) }
     }
 
+    /// Counts an agent that another node has registered, if an issuer brought it in. Nodes that do so
+    /// at the same instant may pass the cap by one each.
+    pub fn enrolled_elsewhere(&self, agent: &Agent) {
+        if let Some(quota) = self.issuers.values().find(|quota| quota.mark == agent.model) {
+            quota.used.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Registers the agent that a verified token names; `None` if this is not allowed.
     pub async fn enrol(
         &self,

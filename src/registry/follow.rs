@@ -11,8 +11,11 @@ use crate::firewall::time::{Now, Timestamp};
 use crate::store::StoreError;
 
 impl Registry {
-    pub fn registered_elsewhere(&self, agent: &Arc<Agent>) {
+    /// Another node has registered an agent; says whether it was not known here.
+    pub fn registered_elsewhere(&self, agent: &Arc<Agent>) -> bool {
+        let is_new = self.agent(agent.id).is_none();
         self.inner.take_in_agent(agent);
+        is_new
     }
 
     /// Another node has set an agent's trust, and forgotten its drift flags.

@@ -409,3 +409,29 @@ async fn every_node_shows_what_all_have_done() {
     here.admin("DELETE", &path, None).await;
     assert_eq!(shown().await, 8, "and a session that was closed elsewhere");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_node_injected_no_other_lets_out() {
+    const SECRET: &str = "hunter2-hunter2-hunter2";
+    let redis = Redis::start();
+    let setup = || {
+        let mut setup = setup(&redis.url()).with("credentials.provider", "\"env\"");
+        setup.env.push(("ARBITER_CRED_token", SECRET.to_owned()));
+        setup
+    };
+    let nodes = nodes(2, setup).await;
+    let [here, there] = &nodes[..] else { panic!("two") };
+    let session = here.session(json!({"authorized_credentials": ["token"]})).await;
+    let injecting = tool_call("read_file", json!({"key": "${CRED:token}"}));
+    assert_eq!(here.call(&session, injecting).await.status, 200);
+    let sent = here.upstream.seen().pop().unwrap().body;
+    assert!(String::from_utf8_lossy(&sent).contains(SECRET), "it was injected");
+    // The server remembers it and gives it away in an answer to a call by the other node.
+    here.upstream.answer_with(|_seen| {
+        json_response(&format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"a\":\"{SECRET}\"}}}}"
+        ))
+    });
+    let answer = there.call(&session, call()).await;
+    assert_eq!(answer.json()["result"]["a"], "[CREDENTIAL]", "{:?}", answer.json());
+}
