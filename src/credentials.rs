@@ -10,13 +10,13 @@ mod edit;
 mod encodings;
 mod events;
 mod filter;
-#[cfg(test)]
-mod laws;
 mod patterns;
 mod reference;
 mod scrubber;
 mod sse;
 mod strings;
+#[cfg(test)]
+mod tests;
 mod vault;
 
 pub use edit::{CredentialDenial, Edits, Grant, expand_header, resolve};

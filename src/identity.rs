@@ -30,7 +30,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::firewall::agent::Principal;
 use crate::firewall::time::{Mono, Now};
-use crate::mcp::json::Doc;
+use crate::json::Doc;
 use claims::{Terms, required};
 use fetch::Fetcher;
 pub use fetch::SetupError;

@@ -51,6 +51,7 @@ pub mod firewall;
 pub mod gate;
 pub mod http_client;
 pub mod identity;
+pub mod json;
 pub mod mcp;
 pub mod metrics;
 pub mod proxy;

@@ -1,16 +1,13 @@
 //! What an MCP message is: strict JSON, JSON-RPC, method classes, headers, list filtering.
 //!
-//! Going up, bytes become a [`json::Doc`], a document becomes a [`message::Message`], and
+//! Going up, bytes become a [`Doc`](crate::json::Doc), a document becomes a [`message::Message`], and
 //! [`headers::agree`] holds the mirrored headers against it. Coming down, [`filter`] and
 //! [`sse_filter`] take from a list what its reader may not use. All of it is pure.
 
 pub mod class;
 pub mod filter;
 pub mod headers;
-pub mod json;
-pub mod keys;
 pub mod message;
-pub mod number;
 pub mod sentinel;
 pub mod sse;
 pub mod sse_filter;

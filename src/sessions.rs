@@ -28,17 +28,11 @@ pub use live::Live;
 use same::SameLists;
 use table::Table;
 
-#[cfg(test)]
-mod fleet_tests;
 mod follow;
 mod idle;
 mod index;
-#[cfg(test)]
-mod index_tests;
 mod live;
 mod load;
-#[cfg(test)]
-mod model;
 mod permits;
 mod same;
 mod table;

@@ -17,8 +17,6 @@ use crate::firewall::time::Timestamp;
 pub use booking::{Booked, Booking, NodeName, RateBooked, RateBooking, RateUse};
 pub use change::{Change, Changes, Position};
 pub use error::StoreError;
-#[cfg(test)]
-use fleet::Fleet;
 pub use followed::Followed;
 use memory::Memory;
 use redis::Redis;
@@ -27,19 +25,19 @@ pub(crate) use redis::tests::Server as RedisServer;
 pub use redis::{RedisReport, RedisTrouble};
 use sqlite::Sqlite;
 pub use sqlite::{SealKey, at_rest};
+#[cfg(test)]
+use tests::fleet::Fleet;
 
 mod booking;
 mod change;
-#[cfg(test)]
-pub(crate) mod contract;
 mod error;
-#[cfg(test)]
-pub(crate) mod fleet;
 mod followed;
 pub(crate) mod ledger;
 mod memory;
 mod redis;
 mod sqlite;
+#[cfg(test)]
+pub(crate) mod tests;
 
 /// Where state is kept.
 #[derive(Debug)]

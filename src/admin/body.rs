@@ -15,7 +15,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess};
 use serde_json::{Map, Value};
 
 use super::error::{ApiError, Code};
-use crate::mcp::json::{Doc, Kind};
+use crate::json::{Doc, Kind};
 
 /// The largest body that the admin API reads.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;

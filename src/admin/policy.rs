@@ -19,7 +19,7 @@ use crate::firewall::policy::{
     Asked, Effect, Facts, PolicySet, Source, Target, TraceEntry, json_schema,
 };
 use crate::firewall::time::Timestamp;
-use crate::mcp::json::{Doc, Kind};
+use crate::json::{Doc, Kind};
 
 /// Longest tool name, URI or method that is asked about, in bytes.
 const MAX_TARGET_BYTES: usize = 4_096;

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::record::number;
+use crate::json::write::number;
 
 mod lanes;
 

@@ -18,6 +18,7 @@ use super::redact::Redacted;
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 use crate::firewall::time::Timestamp;
+use crate::json::write::{escaped, number};
 
 /// Longest text that is written in full; a longer one is clipped, with its length and hash.
 pub const MAX_TEXT_BYTES: usize = 256;
@@ -397,49 +398,8 @@ fn clipped(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Writes the inside of a JSON string, with every control character and line separator escaped.
-pub(super) fn escaped(out: &mut Vec<u8>, text: &str) {
-    let plain = |b: u8| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\';
-    if text.bytes().all(plain) {
-        out.extend_from_slice(text.as_bytes());
-        return;
-    }
-    for c in text.chars() {
-        match c {
-            '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
-            '\n' => out.extend_from_slice(b"\\n"),
-            '\r' => out.extend_from_slice(b"\\r"),
-            '\t' => out.extend_from_slice(b"\\t"),
-            c if breaks_lines(c) => {
-                formatted(out, format_args!("\\u{:04x}", u32::from(c)));
-            }
-            c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-}
-
-/// Control characters, and what some readers take for the end of a line.
-pub(super) fn breaks_lines(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
-}
-
 fn uuid(out: &mut Vec<u8>, id: Uuid) {
     out.extend_from_slice(id.as_hyphenated().encode_lower(&mut [0; 36]).as_bytes());
-}
-
-pub(super) fn number(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [b'0'; 20];
-    let mut used = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(value % 10).unwrap_or_default();
-        value /= 10;
-        used += 1;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
 }
 
 fn timestamp(out: &mut Vec<u8>, at: Timestamp) {

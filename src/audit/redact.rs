@@ -15,9 +15,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use super::record::{breaks_lines, escaped};
 use crate::credentials::{Content, Patterns, Scrubber, scrub_header_value};
-use crate::mcp::json::{Kind, Value};
+use crate::json::write::{breaks_lines, escaped};
+use crate::json::{Kind, Value};
 
 /// The patterns that are always looked for, unless the configuration replaces them.
 pub const PATTERNS: [&str; 24] = [

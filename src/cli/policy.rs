@@ -12,7 +12,7 @@ use super::print::Out;
 use super::{Env, Exit, Failure, Remote};
 use crate::admin::explain_offline;
 use crate::firewall::agent::TrustLevel;
-use crate::mcp::json::Doc;
+use crate::json::Doc;
 use crate::rulebook::policies_at;
 
 #[derive(Debug, Subcommand)]

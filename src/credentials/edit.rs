@@ -175,7 +175,7 @@ fn push_without_trace(out: &mut Zeroizing<String>, text: &str) {
 mod tests {
     use super::super::references;
     use super::*;
-    use crate::mcp::json::Doc;
+    use crate::json::Doc;
 
     fn vault() -> Vault {
         let mut scoped = Secret::plain("scoped", "scoped-value");

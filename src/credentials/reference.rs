@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use memchr::memmem;
 
-use crate::mcp::json::{Doc, Kind, Value};
+use crate::json::{Doc, Kind, Value};
 
 const OPENING: &str = "${CRED:";
 /// Longest name of a credential.

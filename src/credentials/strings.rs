@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::mcp::json::{Doc, Kind, Value};
+use crate::json::{Doc, Kind, Value};
 
 /// The place of data that is no JSON.
 const TEXT: u64 = 0;

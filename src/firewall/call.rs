@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::mcp::json;
+use crate::json;
 
 /// One member of a message, classed by what it touches (contract 4).
 #[derive(Clone, Debug)]

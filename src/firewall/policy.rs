@@ -29,7 +29,7 @@ pub use schema::json_schema;
 
 use super::agent::{Agent, Principal};
 use super::call::Place;
-use crate::mcp::json;
+use crate::json;
 
 /// One file of policies.
 #[derive(Clone, Copy, Debug)]

@@ -19,8 +19,8 @@ use crate::firewall::call::CallKind;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{RefusalStyle, SessionId};
+use crate::json::Doc;
 use crate::mcp::headers;
-use crate::mcp::json::Doc;
 use crate::mcp::message::{self, Message};
 use crate::sessions::Live;
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::firewall::agent::{AgentId, Principal};
 use crate::firewall::time::Timestamp;
-use crate::mcp::json::{Kind, Value};
+use crate::json::{Kind, Value};
 
 use super::TokenError;
 
@@ -144,7 +144,7 @@ fn seconds(claims: Value<'_>, name: &str) -> Result<Option<i64>, TokenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcp::json::Doc;
+    use crate::json::Doc;
 
     const NOW: i64 = 1_800_000_000;
     const AGENT: &str = "7f3c2a10-1111-4222-8333-444455556666";

@@ -2,7 +2,7 @@
 
 use super::fetch::{FetchError, Fetcher};
 use crate::config::provider_url;
-use crate::mcp::json::Doc;
+use crate::json::Doc;
 
 /// Why an issuer's metadata tells nothing.
 #[derive(Debug, thiserror::Error)]

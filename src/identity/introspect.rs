@@ -16,7 +16,7 @@ use super::remembered::Remembered;
 use crate::config;
 use crate::firewall::agent::Principal;
 use crate::firewall::time::{Mono, Now};
-use crate::mcp::json::{Doc, Kind, Value};
+use crate::json::{Doc, Kind, Value};
 
 /// How long a yes holds.
 pub const YES_SECS: u64 = 60;

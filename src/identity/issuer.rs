@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::firewall::agent::Principal;
 use crate::firewall::time::{Mono, Now};
-use crate::mcp::json::Value;
+use crate::json::Value;
 
 /// How often keys are fetched for one token: a fetch that was under way may have been too early.
 const FETCHES: usize = 2;

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::jwt::algorithm_named;
-use crate::mcp::json::{Doc, Kind, Value};
+use crate::json::{Doc, Kind, Value};
 
 /// The most keys that a set may hold.
 const MAX_KEYS: usize = 100;

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 
 use super::TokenError;
-use crate::mcp::json::{Doc, Value};
+use crate::json::{Doc, Value};
 
 /// A token in its parts, header already judged.
 ///
@@ -92,6 +92,6 @@ fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_not_base64url| TokenError::Malformed)
 }
 
-pub(super) fn malformed(_error: crate::mcp::json::JsonError) -> TokenError {
+pub(super) fn malformed(_error: crate::json::JsonError) -> TokenError {
     TokenError::Malformed
 }

@@ -7,9 +7,9 @@
 
 use std::ops::Range;
 
-use super::json::{Doc, JsonError, Kind, Value};
-use super::keys::disguised_as;
 use super::message::Message;
+use crate::json::keys::disguised_as;
+use crate::json::{Doc, JsonError, Kind, Value};
 
 /// A list that a session sees only in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -18,11 +18,11 @@ use smallvec::SmallVec;
 use crate::firewall::call::{Call, CallKind, Data};
 use crate::firewall::denial::Code;
 
-use super::json::{Kind, Value};
 use super::message::Message;
-use super::number::Number;
 use super::sentinel;
 use super::version::{Era, META_KEY, SUPPORTED, Version};
+use crate::json::number::Number;
+use crate::json::{Kind, Value};
 
 const VERSION: &str = "mcp-protocol-version";
 const METHOD: &str = "mcp-method";

@@ -17,8 +17,8 @@ use smallvec::SmallVec;
 use crate::firewall::call::{Call, CallKind};
 use crate::firewall::denial::Code;
 
-use super::json::{Doc, Kind, Value};
-use super::keys::disguised_as;
+use crate::json::keys::disguised_as;
+use crate::json::{Doc, Kind, Value};
 
 mod params;
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::time::Mono;
-use crate::store::contract::{Rig, on_each_backend};
+use crate::store::tests::contract::{Rig, on_each_backend};
 
 mod at_once;
 mod follow;

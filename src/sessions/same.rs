@@ -66,7 +66,7 @@ fn lists(order: &WorkOrder) -> [&Names; 5] {
 mod tests {
     use super::*;
     use crate::firewall::agent::AgentId;
-    use crate::store::contract::order;
+    use crate::store::tests::contract::order;
 
     #[test]
     fn equal_lists_become_one_and_others_stay_apart() {

@@ -1,13 +1,17 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 use super::*;
 use crate::clock::Clock;
 use crate::firewall::checks::{budget, rate};
 use crate::store::Booking;
-use crate::store::contract::{Rig, on_each_backend, order};
+use crate::store::tests::contract::{Rig, on_each_backend, order};
 
+mod fleet;
+mod index;
+mod model;
 mod store_calls;
 
 pub(super) const SETTINGS: Settings = Settings { max_per_agent: 10, rate_window_secs: 60 };
@@ -454,7 +458,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn whatever_happens_budget_and_rate_hold_and_counts_are_never_too_low(

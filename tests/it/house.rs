@@ -8,9 +8,17 @@ mod source;
 
 use source::{Source, sources};
 
-/// Rooms that decide: each may use the others.
-const PURE: &[&str] =
-    &["firewall", "mcp", "credentials", "decode", "audit::record", "audit::chain", "audit::redact"];
+/// Rooms that decide, in order: each may use those before it and none behind it.
+const PURE: &[&str] = &[
+    "json",
+    "firewall",
+    "mcp",
+    "decode",
+    "credentials",
+    "audit::redact",
+    "audit::chain",
+    "audit::record",
+];
 const GROUND: &[&str] = &["clock", "config", "http_client", "metrics", "telemetry"];
 /// Rooms with state: not each other, but for the store.
 const KEEPING: &[&str] =
@@ -20,13 +28,15 @@ const KEEPING: &[&str] =
 fn may_enter(room: &str) -> Option<Vec<&'static str>> {
     let all = |lists: &[&[&'static str]]| Some(lists.concat());
     match room {
-        _ if PURE.contains(&room) => all(&[PURE]),
+        _ if PURE.contains(&room) => {
+            Some(PURE.iter().copied().take_while(|&before| before != room).collect())
+        }
         _ if GROUND.contains(&room) => all(&[PURE, GROUND]),
         "sessions" | "registry" => all(&[PURE, GROUND, &["store"]]),
         _ if KEEPING.contains(&room) => all(&[PURE, GROUND]),
         "gate" => all(&[PURE, GROUND, KEEPING]),
         "proxy" => all(&[
-            &["gate", "firewall", "mcp", "credentials", "decode"],
+            &["gate", "json", "firewall", "mcp", "credentials", "decode"],
             &["config", "metrics", "clock"],
         ]),
         "admin" => all(&[PURE, GROUND, KEEPING, &["gate"]]),
@@ -114,6 +124,7 @@ fn the_reader_of_sources_finds_what_it_looks_for() {
             "gate.rs",
             "store.rs",
             "proxy.rs",
+            "json.rs",
             "firewall.rs",
             "mcp.rs",
             "audit.rs",
@@ -144,7 +155,13 @@ fn the_reader_of_sources_finds_what_it_looks_for() {
     check("proxy/reply.rs", "#[cfg(test)]\nmod tests {\n use crate::store::Store; { }\n}", &[]);
     check("proxy/reply.rs", "#[cfg(test)]\nuse crate::store::Store;\nuse crate::gate::Gate;", &[]);
     check("proxy/reply/tests.rs", "use crate::store::Store;", &[]);
-    check("firewall/admit.rs", "use crate::mcp::json; use crate::audit::chain::Link;", &[]);
+    check("audit/chain.rs", "use crate::json; use crate::firewall::admit;", &[]);
+    check(
+        "firewall/admit.rs",
+        "use crate::json; use crate::audit::chain::Link;",
+        &["firewall -> audit::chain::Link"],
+    );
+    check("json.rs", "use crate::firewall::admit;", &["json -> firewall::admit"]);
     check("firewall/admit.rs", "use crate::audit::Audit;", &["firewall -> audit::Audit"]);
     check("audit/chain.rs", "use super::Audit;", &["audit::chain -> audit::Audit"]);
     check("store.rs", "use crate::gate;", &["store -> gate"]);

@@ -11,34 +11,10 @@
     reason = "a test that cannot go on should stop where it is, and watches a clock of its own; `json!` gives values"
 )]
 
-mod chain;
-mod golden;
-mod harness;
-mod raw;
-mod redis_server;
+mod support;
 
-mod audit_log;
-mod bad_tokens;
-mod bodies;
-mod credentials;
-mod delegation;
+mod audit;
+mod calls;
 mod fleet;
 mod house;
 mod identity;
-mod issuer;
-mod late;
-mod legacy;
-mod limits;
-mod lists;
-mod malformed;
-mod provider_tls;
-mod providers;
-mod redis;
-mod refusals;
-mod restart;
-mod retries;
-mod rotation;
-mod streaming;
-mod streams;
-mod tls;
-mod upstreams;

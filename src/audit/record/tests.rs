@@ -2,7 +2,8 @@ use super::*;
 use crate::audit::chain::{Link, seal};
 use crate::audit::redact::Redactor;
 use crate::credentials::Patterns;
-use crate::mcp::json::Doc;
+use crate::json::Doc;
+use crate::json::write::breaks_lines;
 
 fn none() -> Arc<Patterns> {
     Arc::new(Patterns::new([]))

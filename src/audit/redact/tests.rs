@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::credentials::Patterns;
-use crate::mcp::json::Doc;
+use crate::json::Doc;
 
 const ALL: usize = usize::MAX;
 

@@ -83,7 +83,7 @@ async fn an_agent_cannot_say_that_files_were_deleted() {
         end.sequence, end.hash
     );
     let arguments = format!(r#"{{"event":"closed_files_deleted","detail":{told}}}"#);
-    let doc = crate::mcp::json::Doc::parse(arguments.as_bytes()).unwrap();
+    let doc = crate::json::Doc::parse(arguments.as_bytes()).unwrap();
     let redactor = Redactor::new(&[], false).unwrap();
     let patterns = Arc::new(crate::credentials::Patterns::new([]));
     let mut entry = refusal(&format!(r#"","event":"closed_files_deleted","detail":{told}"#));

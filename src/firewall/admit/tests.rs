@@ -8,7 +8,7 @@ use crate::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
 use crate::firewall::policy::{PolicySet, Source};
 use crate::firewall::session::{IntentTier, Sensitivity, SessionId};
 use crate::firewall::time::Timestamp;
-use crate::mcp::json::Doc;
+use crate::json::Doc;
 use crate::mcp::message;
 
 const NOW: Now = Now { wall: Timestamp(1_000_000), mono: Mono(1_000_000) };

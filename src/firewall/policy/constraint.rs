@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::model::{Constraint, Path, Scalar};
-use crate::mcp::json::{Kind, Value};
-use crate::mcp::keys::disguises;
+use crate::json::keys::disguises;
+use crate::json::{Kind, Value};
 
 /// What a constraint says of a call's arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The agreement table, for both eras.
 
-use super::super::json::Doc;
 use super::super::message;
 use super::*;
+use crate::json::Doc;
 use http::{HeaderName, HeaderValue};
 
 /// Headers as `name: value` lines.

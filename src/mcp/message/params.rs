@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use crate::firewall::call::{CallKind, Data};
+use crate::json::keys::disguised_as;
+use crate::json::{Kind, Value};
 use crate::mcp::class::Class;
-use crate::mcp::json::{Kind, Value};
-use crate::mcp::keys::disguised_as;
 use crate::mcp::version::META_KEY;
 
 use super::{Fault, MAX_NAME_BYTES, MAX_URI_BYTES};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Clock;
-use crate::store::fleet::Fleet;
+use crate::store::tests::fleet::Fleet;
 
 /// Two nodes on one ledger; the second hears what a test tells it.
 async fn two() -> (Registry, Registry, Arc<Store>) {

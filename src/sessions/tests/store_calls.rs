@@ -1,7 +1,7 @@
 //! How often the store is asked, and that nobody waits long for it.
 
 use super::*;
-use crate::store::contract::CAP;
+use crate::store::tests::contract::CAP;
 
 fn asked(store: &Store) -> u64 {
     let Store::Sqlite(sqlite) = store else { panic!("the test is about the file") };

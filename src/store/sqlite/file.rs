@@ -304,8 +304,8 @@ mod tests {
     use super::*;
     use crate::firewall::agent::AgentId;
     use crate::firewall::time::Timestamp;
-    use crate::store::contract::order;
     use crate::store::sqlite::rows;
+    use crate::store::tests::contract::order;
     use crate::store::{RecentCalls, StoredSession};
 
     #[test]

@@ -90,8 +90,8 @@ mod tests {
 
     use super::*;
     use crate::firewall::agent::AgentId;
-    use crate::store::contract::order;
     use crate::store::sqlite::file;
+    use crate::store::tests::contract::order;
 
     /// A file with more rows than all batches under way hold.
     fn file(key: Option<&SealKey>, rows: usize) -> (tempfile::TempDir, Connection) {

@@ -14,7 +14,7 @@ use super::server::{Options, Server, config, login};
 use super::*;
 use crate::config::RedisShape;
 use crate::store::RateBooking;
-use crate::store::contract::{agent, calls, order};
+use crate::store::tests::contract::{agent, calls, order};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -9,8 +9,8 @@ use crate::clock::Clock;
 use crate::firewall::agent::{AgentId, TrustLevel};
 use crate::firewall::session::SessionId;
 use crate::firewall::time::Timestamp;
-use crate::store::contract::{agent, order};
 use crate::store::ledger::account::Account;
+use crate::store::tests::contract::{agent, order};
 use crate::store::{Booking, NodeName, RateBooking, RateUse, Settlement, Store};
 
 const NODES: usize = 3;

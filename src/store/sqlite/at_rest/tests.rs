@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::firewall::agent::{AgentId, Delegation};
-use crate::store::contract::{CAP, agent, calls, order};
+use crate::store::tests::contract::{CAP, agent, calls, order};
 use crate::store::{Closing, Store, StoredSession};
 
 /// What no sealed file may show, of an agent, a session, a trust level and a usage: nothing that Base64

@@ -1,0 +1,402 @@
+//! What one allowed tool call costs to judge, step by step, with everything real but the network.
+//!
+//! `judge` goes through [`Gate::judge`] itself: parse, read, agreement of headers and body, session
+//! look-up, the decision under the session's lock, credentials, redaction. Divan also counts the
+//! allocations of each step, on the allocator that the gateway runs on.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a benchmark that measures another path is wrong"
+)]
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use arbiter::audit::{self, Audit, Redactor};
+use arbiter::clock::Clock;
+use arbiter::config::Secret;
+use arbiter::credentials::{self, Patterns};
+use arbiter::firewall::admit::{self, Decided};
+use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
+use arbiter::firewall::call::Place;
+use arbiter::firewall::checks::drift::UnknownIntent;
+use arbiter::firewall::checks::whitelist::Wildcard;
+use arbiter::firewall::names::Names;
+use arbiter::firewall::policy::{PolicySet, Source};
+use arbiter::firewall::rules::{Rules, Terms};
+use arbiter::firewall::session::{IntentTier, RefusalStyle, Sensitivity, SessionId, WorkOrder};
+use arbiter::gate::enrol::Enrolment;
+use arbiter::gate::injected::Injected;
+use arbiter::gate::ticket::{InFlight, Ticket};
+use arbiter::gate::{Claims, Cleared, Destination, Ended, Gate, Settings};
+use arbiter::identity::Identity;
+use arbiter::identity::mint::Minter;
+use arbiter::json::Doc;
+use arbiter::mcp::headers::{self, ProtocolHeaders};
+use arbiter::mcp::message;
+use arbiter::metrics::Metrics;
+use arbiter::registry::{NewAgent, Registry};
+use arbiter::rulebook::Rulebook;
+use arbiter::secrets::{self, Secrets};
+use arbiter::sessions::{self, Live, Sessions};
+use arbiter::store::{Followed, Store};
+use bytes::Bytes;
+use divan::{AllocProfiler, Bencher, black_box};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler<mimalloc::MiMalloc> = AllocProfiler::new(mimalloc::MiMalloc);
+
+fn main() {
+    divan::Divan::default().sample_count(100).sample_size(100).config_with_args().main();
+}
+
+/// 318 bytes, as agents send them.
+const CALL: &str = concat!(
+    r#"{"jsonrpc":"2.0","id":42,"method":"tools/call","params":{"name":"search_documents","arguments":"#,
+    r#"{"query":"quarterly report","limit":25,"recursive":true,"path":"/srv/projects/alpha","note":""#,
+    "Find what the finance team wrote about the third quarter, newest first, and sum it up for me.",
+    r#""},"_meta":{"progressToken":"a7f3"}}}"#,
+);
+const _: () = assert!(CALL.len() == 318, "the length that all benches of a call share");
+
+const SIGNING_SECRET: &str = "a-signing-secret-of-a-benchmark-0123456789";
+const BUDGET: u64 = 1 << 53;
+
+/// `count` policies, of which one allows the call; the others speak of other tools.
+fn policies(count: usize) -> String {
+    let mut text = String::from(
+        r#"
+        [[policies]]
+        id = "search"
+        effect = "allow"
+        allowed_tools = ["search_documents", "list_*"]
+        [policies.agent_match]
+        trust_level = "basic"
+        [policies.intent_match]
+        keywords = ["quarterly"]
+        [[policies.parameter_constraints]]
+        key = "limit"
+        min_value = 1
+        max_value = 100
+        "#,
+    );
+    for n in 1..count {
+        let policy = format_args!(
+            "[[policies]]\nid = \"other-{n}\"\neffect = \"allow\"\nallowed_tools = [\"tool_{n}\"]\n"
+        );
+        text.write_fmt(policy).expect("a text takes what is written to it");
+    }
+    text
+}
+
+fn terms() -> Terms {
+    Terms {
+        require_session: true,
+        rate_window_secs: 60,
+        wildcard: Wildcard::Literal,
+        escalate_anomalies: true,
+        unknown_intent: UnknownIntent::Flag,
+        warning_threshold_pct: 20.0,
+    }
+}
+
+/// A gate with one agent that has one session.
+struct World {
+    runtime: Runtime,
+    gate: Gate,
+    token: String,
+    session: String,
+    agent: String,
+    live: Arc<Live>,
+    caller: Caller,
+    to: Arc<Destination>,
+    _folder: TempDir,
+}
+
+impl World {
+    /// The log lies in memory where the system has such a place, so that no disk is measured.
+    fn new(audited: bool) -> Self {
+        Self::below(0, audited)
+    }
+
+    /// The agent stands below `above` others.
+    fn below(above: usize, audited: bool) -> Self {
+        let shared = Path::new("/dev/shm");
+        let folder = if shared.is_dir() { TempDir::new_in(shared) } else { TempDir::new() };
+        let folder = folder.expect("a folder can be made");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime can be built");
+        let (gate, live, agent) = runtime.block_on(gate(folder.path(), above, audited));
+        let minter = Minter::new(&Secret::new(SIGNING_SECRET.to_owned()));
+        let minted = minter.mint(&agent, 3_600, gate.clock.now().wall).expect("a token is minted");
+        let mut ticket = ready(gate.open()).expect("the gate is open");
+        let caller =
+            ready(gate.identify(&mut ticket, Some(&minted.token))).expect("the token is good");
+        drop(ticket);
+        runtime.block_on(gate.sessions.lease(&live, 1, &gate.clock)).expect("the store books");
+        Self {
+            runtime,
+            token: minted.token,
+            session: live.order.id.to_string(),
+            agent: agent.id.to_string(),
+            gate,
+            live,
+            caller,
+            to: Arc::default(),
+            _folder: folder,
+        }
+    }
+
+    fn claims(&self) -> Claims<'_> {
+        Claims { session: Some(&self.session), agent: Some(&self.agent), protocol: mirrors() }
+    }
+
+    fn open(&self) -> Ticket {
+        ready(self.gate.open()).expect("the gate is open")
+    }
+
+    /// Judges the call; a refusal would be another path than the one that is measured.
+    fn judge(&self, ticket: Ticket, body: Bytes) -> Cleared {
+        let claims = self.claims();
+        let mut judged = pin!(self.gate.judge(ticket, &self.caller, &claims, body, &self.to));
+        let judged = match judged.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(judged) => judged,
+            // A lease that has run out is the one thing that really waits.
+            Poll::Pending => self.runtime.block_on(judged),
+        };
+        judged.unwrap_or_else(|refused| panic!("refused: {:?}", refused.denial))
+    }
+}
+
+async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
+    let clock = Clock::system();
+    let now = clock.now();
+    let store = Arc::new(Store::memory());
+    let registry = Arc::new(Registry::open(store.clone()).await.expect("the store answers"));
+    let new = NewAgent {
+        owner: "finance".to_owned(),
+        model: "model".to_owned(),
+        capabilities: vec!["search".to_owned()],
+        trust: TrustLevel::Verified,
+        expires_at: None,
+    };
+    let mut agent = registry.register(new.clone(), now.wall).await.expect("the store answers");
+    for _ in 0..above {
+        let next = registry.register(new.clone(), now.wall).await.expect("the store answers");
+        let made = registry.delegate(agent.id, next.id, new.capabilities.clone(), None, now.wall);
+        made.await.expect("the delegation narrows");
+        agent = next;
+    }
+    let acting = registry.acting(agent.id, now.wall).expect("the agent is registered");
+    let limits = sessions::Settings { max_per_agent: 10, rate_window_secs: 60 };
+    let sessions = Sessions::open(store, limits, now).await.expect("the store answers");
+    let order = WorkOrder {
+        id: SessionId::random(),
+        agent: agent.id,
+        declared_intent: "search documents for the quarterly report".into(),
+        intent_tier: IntentTier::Read,
+        authorized_tools: ["list_documents", "read_document", "search_documents"]
+            .map(str::to_owned)
+            .into(),
+        authorized_resources: Names::default(),
+        authorized_prompts: Names::default(),
+        authorized_methods: Names::default(),
+        authorized_credentials: Names::default(),
+        call_budget: BUDGET,
+        rate_limit: None,
+        ceiling: Sensitivity::Internal,
+        refusal_style: None,
+        delegation_chain: acting.chain,
+        created_at: now.wall,
+        expires_at: now.wall.plus_secs(86_400),
+    };
+    let live = sessions.create(order, now).await.expect("the store answers");
+    let file = folder.join("policies.toml");
+    std::fs::write(&file, policies(10)).expect("the folder is there");
+    let rulebook = Rulebook::load(Some(&file), terms()).expect("the policies are right");
+    let audit = audit::Settings {
+        enabled: audited,
+        ..audit::Settings::at(folder.join("audit.jsonl"), "bench")
+    };
+    let audit = Audit::open(audit, clock.clone()).expect("the log can be opened");
+    let metrics = Metrics::new();
+    metrics.name_tools(rulebook.rules().policies.named_tools());
+    let gate = Gate {
+        identity: Identity::new(SIGNING_SECRET.as_bytes()),
+        rulebook: Arc::new(rulebook),
+        registry: registry.clone(),
+        followed: Arc::new(Followed::alone()),
+        sessions: Arc::new(sessions),
+        audit: Arc::new(audit),
+        secrets: Arc::new(
+            Secrets::load(secrets::Source::None, now.mono).expect("there is nothing to load"),
+        ),
+        injected: Injected::new(Vec::new(), now.wall),
+        enrolment: Enrolment::new(&[], &registry),
+        redactor: Redactor::new(&[], false).expect("the built-in patterns are right"),
+        metrics: Arc::new(metrics),
+        settings: Settings {
+            strict_mcp: true,
+            require_healthy_audit: true,
+            refusal_style: RefusalStyle::Http,
+            max_argument_bytes: 8_192,
+        },
+        in_flight: Arc::new(InFlight::new(8_192)),
+        clock,
+    };
+    (gate, live, agent)
+}
+
+/// What a client of 2025-11-25 sends.
+fn mirrors<'h>() -> ProtocolHeaders<'h> {
+    ProtocolHeaders { version: Some("2025-11-25"), ..ProtocolHeaders::default() }
+}
+
+/// Runs a future that has nothing to wait for, as a poll from the proxy does.
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => done,
+        Poll::Pending => panic!("the future waits"),
+    }
+}
+
+fn done() -> Ended {
+    Ended { server: None, upstream_status: Some(200), scrubbed: 0, failed: None, whole: true }
+}
+
+#[divan::bench]
+fn a_parse_and_read(bencher: Bencher<'_, '_>) {
+    bencher.bench_local(|| {
+        let doc = Doc::parse(black_box(CALL.as_bytes())).map_err(drop);
+        doc.is_ok_and(|doc| black_box(message::read(&doc)).is_ok_and(|m| m.calls.len() == 1))
+    });
+}
+
+/// `admit` under the session's lock.
+#[divan::bench(args = [10, 1_000, 10_000])]
+fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
+    let world = World::new(false);
+    let text = policies(policies_in_force);
+    let source = Source { name: "policies.toml", text: &text };
+    let policies = PolicySet::parse(&[source]).expect("the policies are right");
+    let rules = Rules { policies, terms: terms() };
+    let doc = Doc::parse(CALL.as_bytes()).expect("the call is JSON");
+    let message = message::read(&doc).expect("the call is MCP");
+    let now = world.gate.clock.now();
+    bencher.bench_local(|| {
+        let decided = world.live.with(|usage| {
+            let session =
+                admit::Session { order: &world.live.order, usage, deadline: world.live.deadline };
+            let calls = black_box(&message.calls);
+            admit::admit(
+                black_box(&rules),
+                &world.caller,
+                Some(session),
+                calls,
+                Place::default(),
+                now,
+            )
+        });
+        match decided {
+            Decided::Verdict(verdict) => assert!(verdict.outcome.is_ok()),
+            Decided::LeaseFirst => panic!("the lease covers more calls than any bench makes"),
+        }
+    });
+}
+
+/// Whether header and body agree.
+#[divan::bench]
+fn c_headers_agree(bencher: Bencher<'_, '_>) {
+    let doc = Doc::parse(CALL.as_bytes()).expect("the call is JSON");
+    let message = message::read(&doc).expect("the call is MCP");
+    let mirrors = mirrors();
+    bencher.bench_local(|| headers::agree(black_box(&mirrors), black_box(&message)).is_ok());
+}
+
+/// Whether the call refers to a credential.
+#[divan::bench]
+fn d_credentials(bencher: Bencher<'_, '_>) {
+    let doc = Doc::parse(CALL.as_bytes()).expect("the call is JSON");
+    bencher
+        .bench_local(|| credentials::references(black_box(&doc), &[]).is_ok_and(|r| r.is_empty()));
+}
+
+/// The arguments as the record has them.
+#[divan::bench]
+fn e_redact(bencher: Bencher<'_, '_>) {
+    let redactor = Redactor::new(&[], false).expect("the built-in patterns are right");
+    let doc = Doc::parse(CALL.as_bytes()).expect("the call is JSON");
+    let arguments = doc.root().get("params").and_then(|params| params.get("arguments"));
+    let arguments = arguments.expect("the call has arguments");
+    let none = Arc::new(Patterns::new([]));
+    bencher.bench_local(|| redactor.redact(black_box(arguments), 8_192, &none));
+}
+
+/// A request's record is opened and its token is known.
+#[divan::bench]
+fn f_open_and_identify(bencher: Bencher<'_, '_>) {
+    let world = World::new(false);
+    bencher.bench_local(|| {
+        let mut ticket = world.open();
+        let caller = ready(world.gate.identify(&mut ticket, Some(black_box(&world.token))));
+        assert!(caller.is_ok());
+        ticket
+    });
+}
+
+/// Parse and decision together, through the gate itself; no record is written.
+#[divan::bench]
+fn g_judge(bencher: Bencher<'_, '_>) {
+    let world = World::new(false);
+    let body = Bytes::from_static(CALL.as_bytes());
+    bencher
+        .with_inputs(|| (world.open(), body.clone()))
+        .bench_local_values(|(ticket, body)| world.judge(ticket, black_box(body)));
+}
+
+/// Everything between the proxy's callbacks: opened, identified, judged, completed; no record.
+#[divan::bench]
+fn h_whole_call(bencher: Bencher<'_, '_>) {
+    whole_call(bencher, &World::new(false));
+}
+
+/// The same with its record: written to the journal at once, to the log by the writer's thread. Not
+/// more calls than the journal has room for, should the writer not get a processor meanwhile.
+#[divan::bench(sample_count = 100, sample_size = 50)]
+fn i_whole_call_on_record(bencher: Bencher<'_, '_>) {
+    whole_call(bencher, &World::new(true));
+}
+
+fn whole_call(bencher: Bencher<'_, '_>, world: &World) {
+    let body = Bytes::from_static(CALL.as_bytes());
+    bencher.bench_local(|| {
+        let mut ticket = world.open();
+        let caller = ready(world.gate.identify(&mut ticket, Some(black_box(&world.token))));
+        assert!(caller.is_ok());
+        let cleared = world.judge(ticket, black_box(body.clone()));
+        world.gate.finish(cleared, &done());
+    });
+}
+
+/// Who calls, right now: of an agent alone, and of a delegate at the end of the longest chain.
+#[divan::bench(args = [0, 8])]
+fn j_standing(bencher: Bencher<'_, '_>, above: usize) {
+    let world = World::below(above, false);
+    let (id, now) = (world.caller.agent.id, world.gate.clock.now().wall);
+    bencher.bench_local(|| {
+        let acting = world.gate.registry.acting(black_box(id), now);
+        assert!(acting.is_some_and(|acting| acting.agent.is_ok()));
+    });
+}
+
+/// A whole call of a delegate, to be held against `h_whole_call`.
+#[divan::bench(args = [1, 8])]
+fn l_whole_call_of_a_delegate(bencher: Bencher<'_, '_>, above: usize) {
+    whole_call(bencher, &World::below(above, false));
+}

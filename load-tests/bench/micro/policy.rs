@@ -1,0 +1,143 @@
+//! What one policy decision costs, by the number of policies.
+//!
+//! `cargo bench --bench policy`. The claim held here: ten thousand policies cost about what ten do,
+//! whether they differ by their tools or by their callers.
+#![expect(clippy::panic, reason = "a bench that cannot be set up must stop")]
+
+use arbiter::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
+use arbiter::firewall::checks::drift;
+use arbiter::firewall::policy::{Asked, Facts, PolicySet, Source, Target};
+use arbiter::firewall::time::Timestamp;
+use arbiter::json::Doc;
+use divan::{Bencher, black_box};
+
+const SIZES: [usize; 3] = [10, 1_000, 10_000];
+const INTENT: &str = "read and analyze customer transaction history";
+const ARGUMENTS: &str = r#"{"path":"/projects/a/b.md","options":{"limit":10}}"#;
+
+fn main() {
+    divan::main();
+}
+
+fn agent_id(n: usize) -> String {
+    format!("0c2a8f3e-1111-4a6b-8a53-{n:012}")
+}
+
+/// Policies for different tools.
+fn by_tool(policies: usize) -> PolicySet {
+    parse(policies, |n| {
+        format!(
+            "allowed_tools = ['read_{n}', 'group{n}_*']
+             agent_match = {{ trust_level = 'basic' }}
+             intent_match = {{ keywords = ['read'] }}
+             parameter_constraints = [
+                 {{ key = 'options.limit', min_value = 0, max_value = 100 }},
+                 {{ key = 'path', regex = '/projects/[a-z/.]+' }},
+             ]"
+        )
+    })
+}
+
+/// Policies for different agents, each for all tools.
+fn by_agent(policies: usize) -> PolicySet {
+    parse(policies, |n| {
+        format!("allowed_tools = ['*']\nagent_match = {{ agent_id = '{}' }}", agent_id(n))
+    })
+}
+
+/// Policies that differ in a criterion the index does not know: the worst case.
+fn by_regex(policies: usize) -> PolicySet {
+    parse(policies, |n| format!("allowed_tools = ['*']\nintent_match = {{ regex = 'task-{n}' }}"))
+}
+
+fn parse(policies: usize, lines: impl Fn(usize) -> String) -> PolicySet {
+    let texts: Vec<String> = (0..policies)
+        .map(|n| format!("[[policies]]\nid = 'p{n}'\neffect = 'allow'\n{}\n", lines(n)))
+        .collect();
+    PolicySet::parse(&[Source { name: "bench.toml", text: &texts.concat() }])
+        .unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+fn caller(n: usize) -> (Agent, Principal) {
+    let agent = Agent {
+        id: AgentId::parse(&agent_id(n)).unwrap_or_else(AgentId::random),
+        owner: "ann".into(),
+        model: "m".into(),
+        capabilities: vec!["files".into(), "net".into()],
+        trust: TrustLevel::Verified,
+        active: true,
+        created_at: Timestamp(0),
+        expires_at: None,
+    };
+    let principal = Principal {
+        subject: "user:ann".into(),
+        groups: vec!["ops".into(), "dev".into(), "all".into()],
+        scopes: vec!["mcp".into()],
+        issuer: "arbiter".into(),
+        agent: None,
+        token_id: None,
+        expires_at: Timestamp(i64::MAX),
+    };
+    (agent, principal)
+}
+
+/// Evaluates one call of the last policy's agent for the last policy's tool.
+fn evaluate(bencher: Bencher<'_, '_>, policies: usize, set: &PolicySet, allowed: bool) {
+    let (agent, principal) = caller(policies - 1);
+    let facts = Facts { agent: &agent, principal: &principal, intent: Some(INTENT) };
+    let tool = format!("read_{}", policies - 1);
+    let doc = Doc::parse(ARGUMENTS.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    let asked = Asked { target: Target::Tool(&tool), arguments: Some(doc.root()) };
+    assert_eq!(set.evaluate(&facts, &asked).policy().is_some(), allowed);
+    bencher.bench_local(|| black_box(set.evaluate(black_box(&facts), black_box(&asked)).policy()));
+}
+
+#[divan::bench(args = SIZES)]
+fn evaluate_by_tool(bencher: Bencher<'_, '_>, policies: usize) {
+    evaluate(bencher, policies, &by_tool(policies), true);
+}
+
+#[divan::bench(args = SIZES)]
+fn evaluate_by_agent(bencher: Bencher<'_, '_>, policies: usize) {
+    evaluate(bencher, policies, &by_agent(policies), true);
+}
+
+#[divan::bench(args = SIZES)]
+fn evaluate_by_regex_worst_case(bencher: Bencher<'_, '_>, policies: usize) {
+    evaluate(bencher, policies, &by_regex(policies), false);
+}
+
+#[divan::bench(args = SIZES)]
+fn evaluate_plainly_by_tool(bencher: Bencher<'_, '_>, policies: usize) {
+    let set = by_tool(policies);
+    let (agent, principal) = caller(0);
+    let facts = Facts { agent: &agent, principal: &principal, intent: Some(INTENT) };
+    let asked = Asked { target: Target::Tool("read_1"), arguments: None };
+    bencher.bench_local(|| black_box(set.evaluate_plainly(black_box(&facts), &asked).policy()));
+}
+
+#[divan::bench(args = SIZES)]
+fn any_allow_by_tool(bencher: Bencher<'_, '_>, policies: usize) {
+    let set = by_tool(policies);
+    let (agent, principal) = caller(0);
+    let facts = Facts { agent: &agent, principal: &principal, intent: Some(INTENT) };
+    bencher.bench_local(|| black_box(set.any_allow(black_box(&facts))));
+}
+
+#[divan::bench(args = SIZES)]
+fn any_allow_by_agent_none(bencher: Bencher<'_, '_>, policies: usize) {
+    let set = by_agent(policies);
+    let (agent, principal) = caller(policies + 1);
+    let facts = Facts { agent: &agent, principal: &principal, intent: Some(INTENT) };
+    bencher.bench_local(|| black_box(set.any_allow(black_box(&facts))));
+}
+
+#[divan::bench(args = SIZES, sample_count = 5)]
+fn parse_by_tool(bencher: Bencher<'_, '_>, policies: usize) {
+    bencher.bench_local(|| by_tool(black_box(policies)));
+}
+
+#[divan::bench]
+fn operation_of_a_tool() -> drift::Operation {
+    drift::operation(black_box("get_account_summary"))
+}

@@ -1,0 +1,303 @@
+//! Strict JSON: one pass over the bytes, nothing copied, every doubt refused.
+//!
+//! A parsed document is the source text and a flat list of nodes in the order in which they stand.
+//! Each node knows its bytes and where its subtree ends, so a reader walks or skips without
+//! allocating, and what was judged is by construction what lies in the forwarded bytes.
+//!
+//! Refused beyond RFC 8259: a key that occurs twice in one object (compared after unescaping,
+//! RFC 7493 section 2.3), a lone surrogate (RFC 7493 section 2.1), a byte order mark, and nesting
+//! over [`MAX_DEPTH`].
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+pub mod keys;
+pub mod number;
+mod parse;
+pub mod write;
+
+/// Deepest nesting of arrays and objects that is accepted.
+pub const MAX_DEPTH: usize = 64;
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Object,
+    Array,
+    String,
+    Number,
+    True,
+    False,
+    Null,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    start: u32,
+    end: u32,
+    /// Index of the first node behind this subtree.
+    next: u32,
+    kind: Kind,
+    escaped: bool,
+}
+
+/// Why a text is not strict JSON, and at which byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem} at byte {at}")]
+pub struct JsonError {
+    pub problem: Problem,
+    pub at: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("invalid UTF-8")]
+    Utf8,
+    #[error("byte order mark")]
+    ByteOrderMark,
+    #[error("text ends too early")]
+    Truncated,
+    #[error("unexpected character")]
+    Unexpected,
+    #[error("control character in a string")]
+    Control,
+    #[error("invalid escape")]
+    Escape,
+    #[error("lone surrogate")]
+    Surrogate,
+    #[error("malformed number")]
+    Number,
+    #[error("key occurs twice in one object")]
+    DuplicateKey,
+    #[error("nested deeper than 64 levels")]
+    TooDeep,
+    #[error("data after the end of the document")]
+    Trailing,
+    #[error("document too large")]
+    TooLarge,
+}
+
+/// A parsed document that borrows its text.
+#[derive(Debug)]
+pub struct Doc<'a> {
+    src: &'a str,
+    nodes: Vec<Node>,
+}
+
+impl<'a> Doc<'a> {
+    /// Parses `bytes` as exactly one JSON document.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, JsonError> {
+        if bytes.starts_with(b"\xEF\xBB\xBF") {
+            return Err(JsonError { problem: Problem::ByteOrderMark, at: 0 });
+        }
+        if u32::try_from(bytes.len()).is_err() {
+            return Err(JsonError { problem: Problem::TooLarge, at: 0 });
+        }
+        let src = std::str::from_utf8(bytes)
+            .map_err(|e| JsonError { problem: Problem::Utf8, at: e.valid_up_to() })?;
+        Ok(Self { src, nodes: parse::nodes(src)? })
+    }
+
+    /// The outermost value.
+    pub fn root(&self) -> Value<'_> {
+        Value { src: self.src, nodes: &self.nodes, at: 0 }
+    }
+
+    /// The text that was parsed.
+    pub fn text(&self) -> &'a str {
+        self.src
+    }
+}
+
+/// One value inside a [`Doc`].
+#[derive(Clone, Copy)]
+pub struct Value<'d> {
+    src: &'d str,
+    nodes: &'d [Node],
+    at: usize,
+}
+
+impl std::fmt::Debug for Value<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.raw())
+    }
+}
+
+/// One `"key": value` of an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'d> {
+    key: Value<'d>,
+    pub value: Value<'d>,
+}
+
+impl<'d> Entry<'d> {
+    /// The key, unescaped.
+    pub fn key(&self) -> Cow<'d, str> {
+        self.key.unescaped()
+    }
+
+    /// The key as a value of its own, for its bytes.
+    pub fn key_value(&self) -> Value<'d> {
+        self.key
+    }
+}
+
+#[expect(clippy::indexing_slicing, reason = "nodes and spans come from the parse of this text")]
+#[expect(clippy::string_slice, reason = "spans start and end at ASCII characters")]
+impl<'d> Value<'d> {
+    fn node(&self) -> Node {
+        self.nodes[self.at]
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.node().kind
+    }
+
+    /// Where the value stands in the document, quotes included.
+    pub fn span(&self) -> Range<usize> {
+        let node = self.node();
+        node.start as usize..node.end as usize
+    }
+
+    /// The value's bytes as they stand in the document.
+    pub fn raw(&self) -> &'d str {
+        &self.src[self.span()]
+    }
+
+    fn unescaped(&self) -> Cow<'d, str> {
+        let node = self.node();
+        let inner = &self.src[node.start as usize + 1..node.end as usize - 1];
+        if node.escaped { Cow::Owned(unescape(inner)) } else { Cow::Borrowed(inner) }
+    }
+
+    /// The unescaped text of a string.
+    pub fn as_str(&self) -> Option<Cow<'d, str>> {
+        (self.kind() == Kind::String).then(|| self.unescaped())
+    }
+
+    /// Whether a string holds an escape sequence.
+    pub fn is_escaped(&self) -> bool {
+        self.node().escaped
+    }
+
+    /// The digits of a number as they were written.
+    pub fn as_number(&self) -> Option<&'d str> {
+        (self.kind() == Kind::Number).then(|| self.raw())
+    }
+
+    /// The members of an object, in order; nothing for other kinds.
+    pub fn entries(&self) -> Entries<'d> {
+        let node = self.node();
+        let end = if node.kind == Kind::Object { node.next as usize } else { self.at + 1 };
+        Entries { src: self.src, nodes: self.nodes, at: self.at + 1, end }
+    }
+
+    /// The items of an array, in order; nothing for other kinds.
+    pub fn items(&self) -> Items<'d> {
+        let node = self.node();
+        let end = if node.kind == Kind::Array { node.next as usize } else { self.at + 1 };
+        Items { src: self.src, nodes: self.nodes, at: self.at + 1, end }
+    }
+
+    /// The member called `key`.
+    pub fn get(&self, key: &str) -> Option<Value<'d>> {
+        self.entries().find(|e| e.key() == key).map(|e| e.value)
+    }
+
+    /// Every value in this subtree, itself first, keys left out.
+    pub fn descend(&self, mut visit: impl FnMut(Value<'d>)) {
+        self.descend_dyn(&mut visit);
+    }
+
+    fn descend_dyn(&self, visit: &mut dyn FnMut(Value<'d>)) {
+        visit(*self);
+        match self.kind() {
+            Kind::Object => self.entries().for_each(|e| e.value.descend_dyn(visit)),
+            Kind::Array => self.items().for_each(|v| v.descend_dyn(visit)),
+            Kind::String | Kind::Number | Kind::True | Kind::False | Kind::Null => {}
+        }
+    }
+}
+
+pub struct Entries<'d> {
+    src: &'d str,
+    nodes: &'d [Node],
+    at: usize,
+    end: usize,
+}
+
+impl<'d> Iterator for Entries<'d> {
+    type Item = Entry<'d>;
+
+    #[expect(clippy::indexing_slicing, reason = "`end` bounds the object's own nodes")]
+    fn next(&mut self) -> Option<Entry<'d>> {
+        if self.at >= self.end {
+            return None;
+        }
+        let key = Value { src: self.src, nodes: self.nodes, at: self.at };
+        let value = Value { src: self.src, nodes: self.nodes, at: self.at + 1 };
+        self.at = self.nodes[self.at + 1].next as usize;
+        Some(Entry { key, value })
+    }
+}
+
+pub struct Items<'d> {
+    src: &'d str,
+    nodes: &'d [Node],
+    at: usize,
+    end: usize,
+}
+
+impl<'d> Iterator for Items<'d> {
+    type Item = Value<'d>;
+
+    #[expect(clippy::indexing_slicing, reason = "`end` bounds the array's own nodes")]
+    fn next(&mut self) -> Option<Value<'d>> {
+        if self.at >= self.end {
+            return None;
+        }
+        let value = Value { src: self.src, nodes: self.nodes, at: self.at };
+        self.at = self.nodes[self.at].next as usize;
+        Some(value)
+    }
+}
+
+/// Undoes the escapes of a string body that the parser has already accepted.
+fn unescape(inner: &str) -> String {
+    let mut out = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('n') => out.push('\n'),
+            Some('t') => out.push('\t'),
+            Some('r') => out.push('\r'),
+            Some('b') => out.push('\u{8}'),
+            Some('f') => out.push('\u{c}'),
+            Some('u') => {
+                let mut unit = hex4(&mut chars);
+                if (0xD800..0xDC00).contains(&unit) {
+                    // The parser has seen the `\u` and the low half that follow.
+                    chars.next();
+                    chars.next();
+                    let low = hex4(&mut chars);
+                    unit = 0x10000 + ((unit - 0xD800) << 10) + (low.saturating_sub(0xDC00));
+                }
+                out.push(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            Some(other) => out.push(other),
+            None => {}
+        }
+    }
+    out
+}
+
+fn hex4(chars: &mut std::str::Chars<'_>) -> u32 {
+    (0..4).fold(0, |acc, _| acc * 16 + chars.next().and_then(|c| c.to_digit(16)).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,480 @@
+//! What may happen to the nodes and the ledger, and what must then be true. The ledger's part is
+//! [`Account`]'s own code, a node's part that of [`Live`] and of the budget's check; here is only
+//! what lies between them: who acts next, and what becomes of a message.
+
+use std::sync::Arc;
+
+use super::explore::Model;
+use super::sizes::{GOOD_US, Sizes, WINDOW_US};
+use super::world::{Answer, Hand, Lane, Late, Node, Request, Truth, Unsaved, World, signed};
+use crate::firewall::agent::AgentId;
+use crate::firewall::checks::budget;
+use crate::firewall::session::WorkOrder;
+use crate::firewall::time::{Mono, Now};
+use crate::sessions::{Live, fell_short};
+use crate::store::ledger::account::Account;
+use crate::store::tests::contract::order;
+use crate::store::{Booking, NodeName};
+
+pub(super) struct Protocol {
+    sizes: Sizes,
+    order: Arc<WorkOrder>,
+    /// For each place its first node, and those that follow after crashes.
+    names: Vec<Vec<NodeName>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Action {
+    Call {
+        node: usize,
+        price: u64,
+    },
+    Ask {
+        node: usize,
+        price: u64,
+    },
+    Look {
+        node: usize,
+    },
+    /// What was idle, or is wanted elsewhere.
+    GiveBack {
+        node: usize,
+    },
+    Close {
+        node: usize,
+    },
+    SaveClosed {
+        node: usize,
+    },
+    HearOfClose {
+        node: usize,
+    },
+    AskAgain {
+        node: usize,
+    },
+    Arrive {
+        node: usize,
+    },
+    Hear {
+        node: usize,
+    },
+    ArriveLate {
+        at: usize,
+    },
+    Fails(Fault),
+    Wait,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    LoseRequest {
+        node: usize,
+    },
+    LoseAnswer {
+        node: usize,
+    },
+    /// The node does not wait any longer, and the request arrives later or never.
+    GiveUp {
+        node: usize,
+    },
+    /// A request arrives twice; the answer is the second one's.
+    ArriveTwice {
+        node: usize,
+    },
+    /// A request arrives, and will do so again.
+    ArriveAndAgainLater {
+        node: usize,
+    },
+    Crash {
+        node: usize,
+        late: bool,
+    },
+}
+
+impl Protocol {
+    pub(super) fn new(sizes: Sizes) -> Self {
+        let order = order(AgentId::random(), sizes.budget);
+        let order = Arc::new(WorkOrder { rate_limit: sizes.limit, ..order });
+        let lives = |place| (0..=sizes.crashes).map(move |life| format!("{place}.{life}").into());
+        let names = (0..sizes.nodes).map(|place| lives(place).collect()).collect();
+        Self { sizes, order, names }
+    }
+
+    fn ask(
+        &self,
+        node: &mut Node,
+        now: Now,
+        what: impl FnOnce(&Live) -> Option<Request>,
+    ) -> Option<()> {
+        if !node.is_free() {
+            return None;
+        }
+        node.lane = Lane::Asking(node.with(&self.order, now, what)?);
+        Some(())
+    }
+
+    /// A call, as the gate makes it.
+    fn call(&self, world: &mut World, node: usize, price: u64) -> Option<()> {
+        let (node, now_us) = (&mut world.nodes[node], world.now_us);
+        let now = node.clock(now_us);
+        let counted = node.with(&self.order, now, |live| {
+            live.with(|usage| {
+                let permitted = || {
+                    let shared = usage.shared.as_ref().unwrap();
+                    self.order.rate_limit.is_none() || shared.permit(price, now.mono).is_ok()
+                };
+                let may = !usage.closed
+                    && budget::afford(usage, self.order.call_budget, price).is_ok()
+                    && permitted();
+                let limited = self.order.rate_limit.is_some();
+                may && budget::count(usage, price, limited, now.mono).is_ok()
+            })
+        });
+        counted.then(|| world.truth.call(now_us, price))
+    }
+
+    fn hear(&self, node: &mut Node, now: Now, answer: Answer) {
+        node.lane = Lane::Free;
+        match answer {
+            Answer::Settled => {}
+            Answer::Closed => node.unsaved = None,
+            Answer::Booked { booking, asked_at, booked } => node.with(&self.order, now, |live| {
+                live.receive(booked, asked_at, now.mono);
+                if fell_short(&booking, &booked) && booked.elsewhere == 0 {
+                    live.believe_spent(Mono(u64::MAX));
+                }
+            }),
+        }
+    }
+
+    /// What becomes of the request that the node waits for.
+    fn arrive(&self, world: &mut World, node: usize, repeated: bool) -> Option<()> {
+        let Lane::Asking(request) = world.nodes[node].lane else { return None };
+        let from = Arc::clone(&world.nodes[node].name);
+        let answer = world.arrive(&from, request, self.sizes.budget, repeated);
+        world.nodes[node].lane = Lane::Answered(answer);
+        Some(())
+    }
+
+    fn apply(&self, world: &mut World, action: Action) -> Option<()> {
+        let now_us = world.now_us;
+        let now_at = |world: &World, node: usize| world.nodes[node].clock(now_us);
+        match action {
+            Action::Call { node, price } => self.call(world, node, price),
+            Action::Ask { node, price } => {
+                let now = now_at(world, node);
+                world.truth.asks += u8::from(self.sizes.limit.is_some());
+                self.ask(&mut world.nodes[node], now, |live| {
+                    let booking = live.booking(price, WINDOW_US, now.mono)?;
+                    Some(Request::Book { booking, asked_at: now.mono })
+                })
+            }
+            Action::Look { node } => {
+                let now = now_at(world, node);
+                let look = |live: &Live| Request::Book { booking: live.look(), asked_at: now.mono };
+                self.ask(&mut world.nodes[node], now, |live| Some(look(live)))
+            }
+            Action::GiveBack { node } => {
+                let now = now_at(world, node);
+                self.ask(&mut world.nodes[node], now, |live| {
+                    let settlement = live.let_go(now.mono)?;
+                    Some(Request::Settle { unused: settlement.unused, rate: settlement.rate })
+                })
+            }
+            Action::Close { node } => {
+                let _news: Option<()> = self.hear_of_close(world, node);
+                let unsaved = &mut world.nodes[node].unsaved;
+                unsaved.is_none().then(|| *unsaved = Some(Unsaved::default()))
+            }
+            Action::SaveClosed { node } => {
+                let now = now_at(world, node);
+                let node = &mut world.nodes[node];
+                let mut unsaved = node.unsaved?;
+                self.ask(node, now, |live| {
+                    // What was let go of for the first attempt is what every attempt says.
+                    let unused = live.give_back();
+                    unsaved.unused = unsaved.unused.or(Some(unused));
+                    Some(Request::Close { unused: unsaved.unused? })
+                })?;
+                node.unsaved = Some(unsaved);
+                Some(())
+            }
+            Action::HearOfClose { node } => {
+                if world.closed {
+                    self.hear_of_close(world, node)
+                } else {
+                    None
+                }
+            }
+            Action::AskAgain { node } => {
+                let now = now_at(world, node);
+                let node = &mut world.nodes[node];
+                let believes = node.hand.believes_spent();
+                believes.then(|| node.with(&self.order, now, |live| live.believe_spent(Mono(0))))
+            }
+            Action::Arrive { node } => self.arrive(world, node, false),
+            Action::Hear { node } => {
+                let now = now_at(world, node);
+                let Lane::Answered(answer) = world.nodes[node].lane else { return None };
+                self.hear(&mut world.nodes[node], now, answer);
+                Some(())
+            }
+            Action::ArriveLate { at } => {
+                let Late { from, request, repeated } = world.late.remove(at);
+                let answer = world.arrive(&from, request, self.sizes.budget, repeated);
+                world.lose(answer);
+                Some(())
+            }
+            Action::Fails(fault) => self.fail(world, fault),
+            Action::Wait => {
+                world.now_us = *self.sizes.instants_us.iter().find(|at| **at > now_us)?;
+                world.truth.forget(world.now_us);
+                Some(())
+            }
+        }
+    }
+
+    fn fail(&self, world: &mut World, fault: Fault) -> Option<()> {
+        match fault {
+            Fault::LoseRequest { node } => {
+                let Lane::Asking(request) = world.nodes[node].lane else { return None };
+                world.truth.losses += 1;
+                world.lose_request(request);
+                world.nodes[node].lane = Lane::Free;
+                Some(())
+            }
+            Fault::LoseAnswer { node } => {
+                let Lane::Answered(answer) = world.nodes[node].lane else { return None };
+                world.truth.losses += 1;
+                world.lose(answer);
+                world.nodes[node].lane = Lane::Free;
+                Some(())
+            }
+            Fault::GiveUp { node } => {
+                let Lane::Asking(request) = world.nodes[node].lane else { return None };
+                world.truth.losses += 1;
+                world.send_late(node, request, false);
+                world.nodes[node].lane = Lane::Free;
+                Some(())
+            }
+            Fault::ArriveTwice { node } => {
+                let Lane::Asking(request) = world.nodes[node].lane else { return None };
+                world.truth.repeats += 1;
+                let from = Arc::clone(&world.nodes[node].name);
+                let unheard = world.arrive(&from, request, self.sizes.budget, false);
+                world.lose(unheard);
+                self.arrive(world, node, true)
+            }
+            Fault::ArriveAndAgainLater { node } => {
+                let Lane::Asking(request) = world.nodes[node].lane else { return None };
+                world.truth.repeats += 1;
+                world.send_late(node, request, true);
+                self.arrive(world, node, false)
+            }
+            Fault::Crash { node, late } => {
+                world.truth.crashes += 1;
+                let names = &self.names[node];
+                let now = names.iter().position(|name| *name == world.nodes[node].name)?;
+                world.crash(node, &names[now + 1], &self.order, late);
+                Some(())
+            }
+        }
+    }
+
+    fn hear_of_close(&self, world: &mut World, node: usize) -> Option<()> {
+        let now = world.nodes[node].clock(world.now_us);
+        let node = &mut world.nodes[node];
+        let news = !node.hand.is_closed();
+        news.then(|| node.with(&self.order, now, |live| live.with(|usage| usage.closed = true)))
+    }
+
+    /// Every message arrives, and every node gives back what it holds.
+    fn settle_all(&self, world: &mut World) {
+        while !world.late.is_empty() {
+            self.apply(world, Action::ArriveLate { at: 0 }).unwrap();
+        }
+        for node in 0..world.nodes.len() {
+            for action in [
+                Action::HearOfClose { node },
+                Action::SaveClosed { node },
+                Action::GiveBack { node },
+                Action::AskAgain { node },
+            ] {
+                self.exchange(world, node);
+                let _possible: Option<()> = self.apply(world, action);
+            }
+            self.exchange(world, node);
+        }
+    }
+
+    fn exchange(&self, world: &mut World, node: usize) {
+        let _asking: Option<()> = self.apply(world, Action::Arrive { node });
+        let _answered: Option<()> = self.apply(world, Action::Hear { node });
+    }
+
+    /// One call at this node, with as much asking as it takes.
+    fn make(&self, world: &mut World, node: usize) -> Option<()> {
+        let (call, ask) = (Action::Call { node, price: 1 }, Action::Ask { node, price: 1 });
+        self.apply(world, call).or_else(|| {
+            self.apply(world, ask)?;
+            self.exchange(world, node);
+            self.apply(world, call)
+        })
+    }
+
+    /// Whether it can all come to a good end from here: nothing is booked that was not made or lost,
+    /// and whoever likes can have the rest.
+    fn check_end(&self, world: &World) -> Result<(), String> {
+        let mut end = world.clone();
+        self.settle_all(&mut end);
+        let (booked, made, lost) = (end.account.booked(), end.truth.made, end.truth.lost);
+        if signed(booked) != signed(made) + lost || end.around() > 0 {
+            return Err(format!("at rest {booked} are booked, {made} were made, {lost} lost"));
+        }
+        if end.closed {
+            return Ok(());
+        }
+        let rest = self.sizes.budget - booked;
+        let rest = self.sizes.limit.map_or(rest, |limit| rest.min(limit.into()));
+        end.now_us += WINDOW_US + GOOD_US;
+        end.truth.forget(end.now_us);
+        for node in 0..end.nodes.len() {
+            let mut end = end.clone();
+            for made in 0..rest {
+                self.make(&mut end, node).ok_or_else(|| {
+                    format!("node {node} makes {made} more calls of {rest} that remain")
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The most that a node holds at any time.
+    fn lease(&self) -> u64 {
+        let dearest = self.sizes.prices.iter().copied().max().unwrap_or(0);
+        dearest.max(self.sizes.budget / 50)
+    }
+}
+
+impl Truth {
+    fn call(&mut self, now_us: u64, price: u64) {
+        self.made += price;
+        self.recent.push((now_us, price));
+        self.forget(now_us);
+    }
+
+    /// A window holds its first instant and not its last.
+    fn forget(&mut self, now_us: u64) {
+        self.recent.retain(|(at_us, _)| at_us + WINDOW_US > now_us);
+    }
+
+    fn in_window(&self) -> u64 {
+        self.recent.iter().map(|(_, price)| price).sum()
+    }
+}
+
+impl Model for Protocol {
+    type State = World;
+    type Action = Action;
+
+    fn start(&self) -> World {
+        let Sizes { budget, spent, nodes, .. } = self.sizes;
+        let mut account = Account::default();
+        let id = self.order.id;
+        let before = Booking { id, least: spent, most: spent, unused: 0, rate: None };
+        account.book(&"before".into(), budget, &before, 0, |_| true);
+        account
+            .book(&"before".into(), budget, &Booking { least: 0, most: 0, ..before }, 0, |_| true);
+        let node = |place: usize| {
+            let ahead_us = [0, 7, 1_000_000][place];
+            let now = Node::at(ahead_us);
+            Node::new(
+                &self.names[place][0],
+                ahead_us,
+                &Live::of(Arc::clone(&self.order), true, now),
+            )
+        };
+        World {
+            account,
+            closed: false,
+            nodes: (0..nodes).map(node).collect(),
+            late: Vec::new(),
+            now_us: 0,
+            truth: Truth { made: spent, ..Truth::default() },
+        }
+    }
+
+    fn actions(&self, world: &World) -> Vec<Action> {
+        let sizes = &self.sizes;
+        let ask = sizes.limit.is_none() || world.truth.asks < sizes.asks;
+        let lose = world.truth.losses < sizes.losses;
+        let repeat = world.truth.repeats < sizes.repeats;
+        let mut actions = vec![Action::Wait];
+        let mut may = |so: bool, action| actions.extend(so.then_some(action));
+        for (node, at) in world.nodes.iter().enumerate() {
+            let (free, answered) = (at.is_free(), matches!(at.lane, Lane::Answered(_)));
+            let asking = !free && !answered;
+            for &price in sizes.prices {
+                may(at.hand.unused() >= price, Action::Call { node, price });
+                may(free && ask, Action::Ask { node, price });
+            }
+            may(free, Action::GiveBack { node });
+            may(free && sizes.looks, Action::Look { node });
+            may(free && at.unsaved.is_some(), Action::SaveClosed { node });
+            may(sizes.closes, Action::Close { node });
+            may(world.closed, Action::HearOfClose { node });
+            may(at.hand.believes_spent(), Action::AskAgain { node });
+            may(asking, Action::Arrive { node });
+            may(asking && repeat, Action::Fails(Fault::ArriveTwice { node }));
+            may(
+                asking && repeat && sizes.late_repeats,
+                Action::Fails(Fault::ArriveAndAgainLater { node }),
+            );
+            may(asking && lose, Action::Fails(Fault::LoseRequest { node }));
+            may(asking && lose, Action::Fails(Fault::GiveUp { node }));
+            may(answered, Action::Hear { node });
+            may(answered && lose, Action::Fails(Fault::LoseAnswer { node }));
+            let crash = world.truth.crashes < sizes.crashes;
+            may(crash, Action::Fails(Fault::Crash { node, late: false }));
+            may(crash && asking, Action::Fails(Fault::Crash { node, late: true }));
+        }
+        actions.extend((0..world.late.len()).map(|at| Action::ArriveLate { at }));
+        actions
+    }
+
+    fn step(&self, world: &World, action: &Action) -> Option<World> {
+        let mut after = world.clone();
+        self.apply(&mut after, *action)?;
+        Some(after)
+    }
+
+    fn check(&self, world: &World) -> Result<(), String> {
+        let Sizes { budget, limit, .. } = self.sizes;
+        let Truth { made, lost, crashes, losses, repeats, .. } = world.truth;
+        let (booked, around) = (world.account.booked(), world.around());
+        if made > budget {
+            return Err(format!("{made} calls were made of a budget of {budget}"));
+        }
+        if booked > budget || made + around > booked {
+            return Err(format!("{made} were made, {around} may be, and {booked} are booked"));
+        }
+        if signed(booked) != signed(made + around) + lost || lost < 0 {
+            return Err(format!("{made} made + {around} around + {lost} lost, {booked} booked"));
+        }
+        if !world.nodes.iter().map(|node| &node.hand).all(|hand: &Hand| hand.is_within(budget)) {
+            return Err(format!("a node counts what it should not: {:?}", world.nodes));
+        }
+        // A message that comes late may also hide what the node got meanwhile.
+        let most = u64::from(crashes + repeats + 2 * losses) * self.lease();
+        if lost > signed(most) {
+            return Err(format!("{lost} calls are lost, more than {most}"));
+        }
+        let in_window = world.truth.in_window();
+        if limit.is_some_and(|limit| in_window > u64::from(limit)) {
+            return Err(format!("{in_window} calls in a window of at most {limit:?}"));
+        }
+        // Whatever travels may arrive first: how it ends then is checked there.
+        if world.nodes.iter().all(Node::is_free) { self.check_end(world) } else { Ok(()) }
+    }
+}

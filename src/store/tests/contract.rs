@@ -1,0 +1,423 @@
+//! The suite that every backend passes, and the rig with which other tests run over all of them.
+
+use tempfile::TempDir;
+
+use super::super::RedisServer as Server;
+use super::super::*;
+use crate::clock::Clock;
+use crate::firewall::names::Names;
+use crate::firewall::session::{IntentTier, Sensitivity};
+
+mod shared;
+
+/// One backend, and where it keeps its state between one opening and the next.
+pub(crate) enum Rig {
+    Memory(Arc<Store>),
+    Sqlite(TempDir),
+    Sealed(TempDir),
+    /// Each opening is another node.
+    Fleet(Fleet),
+    /// Likewise.
+    Redis(Server),
+}
+
+fn key() -> Option<SealKey> {
+    SealKey::from_hex(&"5e".repeat(32))
+}
+
+impl Rig {
+    /// Opens the store on what earlier openings left. They need not have been closed: dropping them
+    /// is a crash.
+    pub(crate) async fn open(&self) -> Arc<Store> {
+        match self {
+            Self::Memory(store) => Arc::clone(store),
+            Self::Sqlite(folder) => {
+                Arc::new(Store::sqlite(&folder.path().join("store.db")).await.unwrap())
+            }
+            Self::Sealed(folder) => {
+                let path = folder.path().join("store.db");
+                Arc::new(Store::sealed_sqlite(&path, key()).await.unwrap())
+            }
+            Self::Fleet(fleet) => Arc::new(fleet.beside(&SessionId::random().to_string()).into()),
+            Self::Redis(server) => {
+                let node = SessionId::random().to_string();
+                Arc::new(server.node(&node, clock()).await)
+            }
+        }
+    }
+}
+
+/// Time as the orders of this suite have it: when they were given.
+fn clock() -> Clock {
+    Clock::manual(Timestamp(1_000_000_000))
+}
+
+/// Runs a test over every backend that serves one node.
+pub(crate) async fn on_each_backend(test: impl AsyncFn(Rig)) {
+    test(Rig::Memory(Arc::new(Store::memory()))).await;
+    test(Rig::Sqlite(tempfile::tempdir().unwrap())).await;
+    test(Rig::Sealed(tempfile::tempdir().unwrap())).await;
+}
+
+/// And over those that nodes share.
+pub(crate) async fn on_all_backends(test: impl AsyncFn(Rig)) {
+    on_each_backend(&test).await;
+    test(Rig::Fleet(Fleet::new("first", clock()))).await;
+    test(Rig::Redis(Server::start().await)).await;
+}
+
+/// Opens a session of an agent that is registered for it.
+async fn opened(store: &Store, call_budget: u64) -> Arc<WorkOrder> {
+    let agent = agent(TrustLevel::Basic);
+    store.insert_agent(&agent).await.unwrap();
+    let order = Arc::new(order(agent.id, call_budget));
+    assert_eq!(store.insert_session(&order, CAP).await.unwrap(), Opened::Yes);
+    order
+}
+
+pub(crate) fn order(agent: AgentId, call_budget: u64) -> WorkOrder {
+    WorkOrder {
+        id: SessionId::random(),
+        agent,
+        declared_intent: "read the \"quarterly\" reports\n".into(),
+        intent_tier: IntentTier::Read,
+        authorized_tools: ["read_file".to_owned(), "list".to_owned()].into(),
+        authorized_resources: Names::default(),
+        authorized_prompts: Names::default(),
+        authorized_methods: Names::default(),
+        authorized_credentials: ["db".to_owned()].into(),
+        call_budget,
+        rate_limit: Some(7),
+        ceiling: Sensitivity::Confidential,
+        refusal_style: None,
+        delegation_chain: [agent].into(),
+        created_at: Timestamp(1_000_000_000),
+        expires_at: Timestamp(9_000_000_000),
+    }
+}
+
+pub(crate) fn agent(trust: TrustLevel) -> Arc<Agent> {
+    Arc::new(Agent {
+        id: AgentId::random(),
+        owner: "Zoë \"ops\"".to_owned(),
+        model: "m-1".to_owned(),
+        capabilities: vec!["read".to_owned(), "write".to_owned()],
+        trust,
+        active: true,
+        created_at: Timestamp(5),
+        expires_at: Some(Timestamp(i64::MAX)),
+    })
+}
+
+/// A cap that no test reaches.
+pub(crate) const CAP: usize = 1000;
+
+/// Exactly so many calls, or none.
+pub(crate) fn calls(id: SessionId, count: u64) -> Booking {
+    Booking { id, least: count, most: count, unused: 0, rate: None }
+}
+
+const LONG_AGO: Timestamp = Timestamp(0);
+
+#[tokio::test]
+async fn agents_and_delegations_survive() {
+    on_all_backends(async |rig| {
+        let store = rig.open().await;
+        let (first, second) = (agent(TrustLevel::Trusted), agent(TrustLevel::Basic));
+        store.insert_agent(&first).await.unwrap();
+        store.insert_agent(&second).await.unwrap();
+        let delegation = Delegation {
+            id: uuid::Uuid::new_v4(),
+            from: first.id,
+            to: second.id,
+            scopes: vec!["read".to_owned()],
+            created_at: Timestamp(6),
+            expires_at: None,
+        };
+        store.insert_delegation(&delegation, 0).await.unwrap();
+        store.set_trust(vec![(first.id, TrustLevel::Verified)]).await.unwrap();
+        store.deactivate(vec![second.id]).await.unwrap();
+        drop(store);
+
+        let store = rig.open().await;
+        let agents = store.agents().await.unwrap();
+        let find = |id| agents.iter().find(|agent| agent.id == id).unwrap();
+        assert_eq!(**find(first.id), Agent { trust: TrustLevel::Verified, ..(*first).clone() });
+        assert_eq!(**find(second.id), Agent { active: false, ..(*second).clone() });
+        assert_eq!(store.delegations().await.unwrap(), [delegation]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_survive_as_they_are() {
+    on_all_backends(async |rig| {
+        let store = rig.open().await;
+        let order = opened(&store, 100).await;
+        store.book(calls(order.id, 30)).await.unwrap();
+        drop(store);
+
+        let store = rig.open().await;
+        let loaded = store.sessions(LONG_AGO).await.unwrap();
+        let expected =
+            StoredSession { order: Arc::clone(&order), booked: 30, closed_at: None, recent: None };
+        assert_eq!(loaded, [expected]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_booking_ends_where_the_budget_ends() {
+    on_all_backends(async |rig| {
+        let store = rig.open().await;
+        let order = opened(&store, 10).await;
+        let book = async |count| store.book(calls(order.id, count)).await.unwrap();
+        assert_eq!(book(4).await, Booked::alone(4, 4));
+        assert_eq!(book(7).await, Booked::alone(0, 4));
+        assert_eq!(book(6).await, Booked::alone(6, 10));
+        assert_eq!(book(1).await, Booked::alone(0, 10));
+        let unknown = store.book(calls(SessionId::random(), 1)).await.unwrap_err();
+        assert!(matches!(unknown, StoreError::Missing(_)), "{unknown}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_granted_beyond_the_need_shrinks_with_what_remains() {
+    on_all_backends(async |rig| {
+        let store = rig.open().await;
+        let order = opened(&store, 100).await;
+        let mut granted = Vec::new();
+        while granted.iter().sum::<u64>() < 100 {
+            let booking = Booking { most: 10, ..calls(order.id, 1) };
+            granted.push(store.book(booking).await.unwrap().granted);
+        }
+        let after = [10, 10, 10, 9, 8, 7, 6, 5, 5, 4, 4, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1];
+        assert_eq!(granted, after);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bookings_at_the_same_time_add_up_to_the_budget() {
+    on_all_backends(async |rig| {
+        let store = rig.open().await;
+        let order = opened(&store, 252).await;
+        let bookings: Vec<_> = (0..100)
+            .map(|_| {
+                let (store, id) = (Arc::clone(&store), order.id);
+                tokio::spawn(async move { store.book(calls(id, 3)).await.unwrap().granted })
+            })
+            .collect();
+        let mut granted = 0;
+        for booking in bookings {
+            granted += booking.await.unwrap();
+        }
+        assert_eq!(granted, 252);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn settling_keeps_the_calls_until_the_next_booking() {
+    on_each_backend(async |rig| {
+        let store = rig.open().await;
+        let order = opened(&store, 100).await;
+        store.book(calls(order.id, 20)).await.unwrap();
+        let recent = vec![
+            RecentCalls { at: Timestamp(-3), count: 2 },
+            RecentCalls { at: Timestamp(i64::MAX), count: u32::MAX },
+        ];
+        let settlement =
+            Settlement { id: order.id, unused: 15, recent: Some(recent.clone()), rate: None };
+        store.settle(vec![settlement]).await.unwrap();
+        store
+            .settle(vec![Settlement { id: order.id, unused: 0, recent: None, rate: None }])
+            .await
+            .unwrap();
+        drop(store);
+
+        let store = rig.open().await;
+        let stored = async || store.sessions(LONG_AGO).await.unwrap().pop().unwrap();
+        assert_eq!((stored().await.booked, stored().await.recent), (5, Some(recent)));
+        store.book(calls(order.id, 1)).await.unwrap();
+        assert_eq!((stored().await.booked, stored().await.recent), (6, None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn closing_takes_back_once() {
+    on_all_backends(async |rig| {
+        let store = rig.open().await;
+        let order = opened(&store, 100).await;
+        store.book(calls(order.id, 20)).await.unwrap();
+        let closing = Closing { id: order.id, unused: 15 };
+        store.close_sessions(vec![closing], Timestamp(2_000_000_000)).await.unwrap();
+        store.close_sessions(vec![closing], Timestamp(3_000_000_000)).await.unwrap();
+        let stored = store.sessions(LONG_AGO).await.unwrap().pop().unwrap();
+        assert_eq!(stored.booked, 5);
+        assert_eq!(stored.closed_at, Some(Timestamp(2_000_000_000)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ended_sessions_are_forgotten_a_few_at_a_time() {
+    on_all_backends(async |rig| {
+        let store = rig.open().await;
+        let mut orders = Vec::new();
+        for _ in 0..10 {
+            orders.push(opened(&store, 1).await);
+        }
+        let end = orders[0].expires_at;
+        let early = Timestamp(end.0 - 10);
+        let closing = Closing { id: orders[0].id, unused: 0 };
+        store.close_sessions(vec![closing], early).await.unwrap();
+        assert_eq!(store.sessions(early).await.unwrap().len(), 9);
+        assert_eq!(store.sessions(end).await.unwrap().len(), 0);
+        assert_eq!(store.forget_ended(early, 4).await.unwrap(), 1);
+        assert_eq!(store.forget_ended(end, 4).await.unwrap(), 4);
+        let left = store.sessions(LONG_AGO).await.unwrap();
+        assert_eq!(left.len(), 5);
+        store.forget_sessions(left.iter().map(|s| s.order.id).collect()).await.unwrap();
+        assert_eq!(store.sessions(LONG_AGO).await.unwrap().len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn revoked_tokens_are_remembered_as_long_as_they_matter() {
+    on_all_backends(async |rig| {
+        let store = rig.open().await;
+        store.revoke_token("old", Timestamp(10), Timestamp(0)).await.unwrap();
+        store.revoke_token("new", Timestamp(30), Timestamp(0)).await.unwrap();
+        store.revoke_token("new", Timestamp(20), Timestamp(10)).await.unwrap();
+        drop(store);
+        let store = rig.open().await;
+        let kept = store.revoked_tokens().await.unwrap();
+        assert_eq!(kept, [("new".to_owned(), Timestamp(30))]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_budget_that_no_store_can_hold_is_refused() {
+    on_all_backends(async |rig| {
+        let store = rig.open().await;
+        let order = Arc::new(order(AgentId::random(), u64::MAX));
+        let refused = store.insert_session(&order, CAP).await.unwrap_err();
+        assert!(matches!(refused, StoreError::TooLarge { .. }), "{refused}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_closed_store_refuses_everything() {
+    on_all_backends(async |rig| {
+        let store = rig.open().await;
+        store.close().await.unwrap();
+        store.close().await.unwrap();
+        assert!(matches!(store.agents().await, Err(StoreError::Stopped)));
+        let refused = store.insert_agent(&agent(TrustLevel::Basic)).await;
+        assert!(matches!(refused, Err(StoreError::Stopped)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_write_that_fails_changes_nothing_and_the_next_one_works() {
+    on_all_backends(async |rig| {
+        let store = rig.open().await;
+        let order = opened(&store, 10).await;
+        store.refuse_writes(true).await;
+        assert!(store.book(calls(order.id, 5)).await.is_err());
+        assert!(store.insert_agent(&agent(TrustLevel::Basic)).await.is_err());
+        store.refuse_writes(false).await;
+        assert_eq!(store.agents().await.unwrap().len(), 1);
+        assert_eq!(store.book(calls(order.id, 5)).await.unwrap().total, 5);
+    })
+    .await;
+}
+
+mod sqlite {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_of_many_in_a_transaction_fails_alone() {
+        let rig = Rig::Sqlite(tempfile::tempdir().unwrap());
+        let store = rig.open().await;
+        let orders: Vec<_> = (0..50).map(|_| Arc::new(order(AgentId::random(), 1))).collect();
+        let inserts: Vec<_> = (orders.iter().chain(&orders[20..30]))
+            .map(|order| {
+                let (store, order) = (Arc::clone(&store), Arc::clone(order));
+                tokio::spawn(async move { store.insert_session(&order, CAP).await.is_ok() })
+            })
+            .collect();
+        let mut done = 0;
+        for insert in inserts {
+            done += usize::from(insert.await.unwrap());
+        }
+        assert_eq!(done, 50);
+        assert_eq!(store.sessions(LONG_AGO).await.unwrap().len(), 50);
+    }
+
+    /// The files as they lie on the disk while the process lives are what a kill leaves.
+    #[tokio::test]
+    async fn a_sealed_file_says_nothing_of_what_was_agreed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::sealed_sqlite(&folder.path().join("store.db"), key()).await.unwrap();
+        store.insert_agent(&agent(TrustLevel::Basic)).await.unwrap();
+        store.insert_session(&Arc::new(order(AgentId::random(), 100)), CAP).await.unwrap();
+        store.close().await.unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            for clear in ["quarterly", "read_file", "Zoë"] {
+                let found = bytes.windows(clear.len()).any(|part| part == clear.as_bytes());
+                assert!(!found, "{clear}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_survives_a_kill() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::sqlite(&folder.path().join("store.db")).await.unwrap();
+        let order = Arc::new(order(AgentId::random(), 100));
+        store.insert_session(&order, CAP).await.unwrap();
+        store.book(calls(order.id, 42)).await.unwrap();
+        let after = tempfile::tempdir().unwrap();
+        for file in ["store.db", "store.db-wal"] {
+            std::fs::copy(folder.path().join(file), after.path().join(file)).unwrap();
+        }
+        let store = Store::sqlite(&after.path().join("store.db")).await.unwrap();
+        assert_eq!(store.sessions(LONG_AGO).await.unwrap()[0].booked, 42);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_row_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let store = Store::sqlite(&path).await.unwrap();
+        store.insert_agent(&agent(TrustLevel::Basic)).await.unwrap();
+        store.close().await.unwrap();
+        let db = rusqlite::Connection::open(&path).unwrap();
+        db.execute("UPDATE agents SET state = json_set(state, '$.trust', 'total')", ()).unwrap();
+        drop(db);
+        let store = Store::sqlite(&path).await.unwrap();
+        let found = store.agents().await.unwrap_err();
+        assert_eq!(found.to_string(), "the store holds a damaged agent");
+    }
+
+    #[tokio::test]
+    async fn a_file_belongs_to_one_process_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let store = Store::sqlite(&path).await.unwrap();
+        store.insert_agent(&agent(TrustLevel::Basic)).await.unwrap();
+        let other = rusqlite::Connection::open(&path).unwrap();
+        other.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let read = other.query_row("SELECT count(*) FROM agents", (), |row| row.get::<_, i64>(0));
+        assert!(read.unwrap_err().to_string().contains("locked"));
+    }
+}

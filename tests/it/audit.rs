@@ -1,0 +1,3 @@
+//! The audit log as an auditor reads it.
+
+mod log;

@@ -1,0 +1,15 @@
+//! Calls of agents: heads, bodies, refusals, answers, streams and upstreams.
+
+mod bodies;
+mod credentials;
+mod late;
+mod legacy;
+mod limits;
+mod lists;
+mod malformed;
+mod refusals;
+mod retries;
+mod streaming;
+mod streams;
+mod tls;
+mod upstreams;

@@ -1,0 +1,348 @@
+//! TLS on both sides: HTTP/2 by ALPN, bodies of every size, trailers, clients that leave.
+//!
+//! The client is curl, which speaks both versions; certificates are made by openssl for each test.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::support::harness::{Gateway, PATIENCE, Setup, eventually, stream_response, tool_call};
+
+/// A certificate for this machine, and its key.
+struct Certificate {
+    folder: tempfile::TempDir,
+}
+
+impl Certificate {
+    fn make() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+            ])
+            .args([
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+                "-keyout",
+                "key.pem",
+                "-out",
+                "cert.pem",
+            ])
+            .args(["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .current_dir(folder.path())
+            .output()
+            .expect("openssl is needed");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self { folder }
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.folder.path().join("cert.pem")
+    }
+
+    fn key(&self) -> PathBuf {
+        self.folder.path().join("key.pem")
+    }
+
+    fn setup(&self) -> Setup {
+        let quoted = |path: &Path| json!(path.display().to_string()).to_string();
+        let (certificate, key) = (quoted(&self.certificate()), quoted(&self.key()));
+        Setup::default()
+            .with("proxy.tls", format!("{{ cert_file = {certificate}, key_file = {key} }}"))
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        let _installed_already = rustls::crypto::ring::default_provider().install_default();
+        let certificate = CertificateDer::from_pem_file(self.certificate()).unwrap();
+        let key = PrivateKeyDer::from_pem_file(self.key()).unwrap();
+        let mut config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+/// What curl said.
+struct Said {
+    version: String,
+    status: u16,
+    headers: String,
+    body: Vec<u8>,
+}
+
+fn curl(gateway: &Gateway, certificate: &Certificate, session: &str) -> Command {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--noproxy", "*", "--max-time", "20", "--cacert"])
+        .arg(certificate.certificate())
+        .args(["-H", &format!("authorization: Bearer {}", gateway.agent.token)])
+        .args(["-H", &format!("x-agent-id: {}", gateway.agent.id)])
+        .args(["-H", &format!("x-arbiter-session: {session}")])
+        .args(["-H", "content-type: application/json"]);
+    curl
+}
+
+/// Sends a body and reads the whole answer.
+async fn ask(
+    gateway: &Gateway,
+    certificate: &Certificate,
+    session: &str,
+    options: &[&str],
+    body: &[u8],
+) -> Said {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    std::fs::write(file("request"), body).unwrap();
+    let mut curl = curl(gateway, certificate, session);
+    curl.args(options)
+        .arg("-D")
+        .arg(file("head"))
+        .arg("-o")
+        .arg(file("answer"))
+        .args(["-w", "%{http_version} %{http_code}"])
+        .arg("--data-binary")
+        .arg(format!("@{}", file("request").display()))
+        .arg(format!("https://{}/", gateway.proxy));
+    // It waits for servers that live on this test's runtime.
+    let done = tokio::task::spawn_blocking(move || curl.output()).await.unwrap().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let said = String::from_utf8(done.stdout).unwrap();
+    let (version, status) = said.split_once(' ').unwrap();
+    Said {
+        version: version.to_owned(),
+        status: status.parse().unwrap(),
+        headers: std::fs::read_to_string(file("head")).unwrap(),
+        body: std::fs::read(file("answer")).unwrap_or_default(),
+    }
+}
+
+#[tokio::test]
+async fn agents_speak_either_version_and_bodies_of_any_size_arrive() {
+    let certificate = Certificate::make();
+    // With this key any body goes through the replay, not only what is JSON-RPC.
+    let setup = certificate.setup().with("proxy.deny_non_post_methods", false);
+    let gateway = Gateway::start(setup).await;
+    let session = gateway.session(json!({})).await;
+    for (option, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
+        for length in [0, 1, 65 * 1024, 1024 * 1024] {
+            let body = b"x".repeat(length);
+            let said = ask(&gateway, &certificate, &session, &[option, "-X", "PUT"], &body).await;
+            assert_eq!((said.version.as_str(), said.status), (version, 200), "{length}");
+            let seen = gateway.upstream.seen().pop().unwrap();
+            assert!(seen.method == "PUT" && seen.body == body, "{version} {length}");
+        }
+        let call = tool_call("read_file", json!({"path": "x".repeat(100_000)}));
+        let said = ask(&gateway, &certificate, &session, &[option], call.as_bytes()).await;
+        assert_eq!(said.status, 200);
+        assert_eq!(gateway.upstream.seen().pop().unwrap().body, call.as_bytes());
+        let refused = ask(&gateway, &certificate, &session, &[option], b"{").await;
+        assert_eq!(refused.status, 400);
+        assert!(refused.headers.to_lowercase().contains("x-arbiter-request-id"));
+        let unknown =
+            ask(&gateway, &certificate, &session, &[option, "-H", "authorization: x"], b"{}").await;
+        let place = format!("https://{}/.well-known/oauth-protected-resource", gateway.proxy);
+        assert!(unknown.status == 401 && unknown.headers.contains(&place), "{}", unknown.headers);
+    }
+    // Without TLS there is nothing to speak to.
+    let plain = gateway.client.get(format!("http://{}/health", gateway.proxy)).send().await;
+    assert!(plain.is_err());
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_without_a_restart() {
+    let (old, new) = (Certificate::make(), Certificate::make());
+    let first = std::fs::read(old.certificate()).unwrap();
+    let gateway = Gateway::start(old.setup()).await;
+    let session = gateway.session(json!({})).await;
+    let body = tool_call("read_file", json!({}));
+    // curl trusts what is said here, and nothing else.
+    let trusts = Certificate { folder: tempfile::tempdir().unwrap() };
+    let accepted = async |certificate: &[u8]| {
+        std::fs::write(trusts.certificate(), certificate).unwrap();
+        let mut curl = curl(&gateway, &trusts, &session);
+        curl.args(["--data-binary", &body, "-o", "/dev/null"])
+            .arg(format!("https://{}/", gateway.proxy));
+        tokio::task::spawn_blocking(move || curl.output()).await.unwrap().unwrap().status.success()
+    };
+    assert!(accepted(&first).await);
+    // Half of the renewal is no certificate at all: the old one goes on.
+    std::fs::copy(new.certificate(), old.certificate()).unwrap();
+    hang_up(&gateway);
+    let log = gateway.folder.path().join("log.txt");
+    let says = async |what: &str| {
+        let said = || async { std::fs::read_to_string(&log).unwrap().contains(what).then_some(()) };
+        eventually(said).await.unwrap_or_else(|| panic!("the log does not say `{what}`"));
+    };
+    says("the old one stays in force").await;
+    assert!(accepted(&first).await);
+    std::fs::copy(new.key(), old.key()).unwrap();
+    // Nobody tells: the change is noticed.
+    says("certificate reloaded").await;
+    assert!(accepted(&std::fs::read(new.certificate()).unwrap()).await);
+    assert!(!accepted(&first).await);
+}
+
+fn hang_up(gateway: &Gateway) {
+    let pid = gateway.pid().to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_used_stops_the_start() {
+    let (one, other) = (Certificate::make(), Certificate::make());
+    std::fs::copy(other.key(), one.key()).unwrap();
+    let started = tokio::spawn(Gateway::start(one.setup())).await;
+    let message = started.map(|_| ()).unwrap_err().into_panic();
+    let message = message.downcast_ref::<String>().unwrap();
+    assert!(message.contains("do not go together"), "{message}");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_gone_for_the_upstream_too() {
+    let certificate = Certificate::make();
+    let gateway = Gateway::start(certificate.setup()).await;
+    let session = gateway.session(json!({})).await;
+    let gone = Arc::new(Notify::new());
+    let tell = gone.clone();
+    gateway.upstream.answer_with(move |_| {
+        let guard = OnDrop(tell.clone());
+        let first = futures::stream::once(async { Ok::<_, std::io::Error>(": hello\n\n") });
+        let for_ever = futures::stream::once(async move {
+            std::future::pending::<()>().await;
+            drop(guard);
+            Ok("")
+        });
+        stream_response(Body::from_stream(futures::StreamExt::chain(first, for_ever)))
+    });
+    for option in ["--http2", "--http1.1"] {
+        let mut curl = curl(&gateway, &certificate, &session)
+            .args([option, "-N", "--data-binary", &tool_call("read_file", json!({}))])
+            .arg(format!("https://{}/", gateway.proxy))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Curl itself gives up in the end.
+        let mut output = curl.stdout.take().unwrap();
+        let read = tokio::task::spawn_blocking(move || output.read_exact(&mut [0; 9]));
+        read.await.unwrap().unwrap();
+        let left = Instant::now();
+        curl.kill().unwrap();
+        tokio::time::timeout(PATIENCE, gone.notified()).await.unwrap();
+        let took = left.elapsed();
+        curl.wait().unwrap();
+        assert!(took < Duration::from_millis(100), "{option} {took:?}");
+    }
+}
+
+struct OnDrop(Arc<Notify>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// An upstream that speaks HTTP/2 over TLS, echoes bodies and adds trailers.
+async fn echo_with_trailers(certificate: &Certificate) -> (String, Arc<Mutex<Vec<usize>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("\"https://{}/mcp\"", listener.local_addr().unwrap());
+    let acceptor = certificate.acceptor();
+    let lengths: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let seen = lengths.clone();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let (acceptor, seen) = (acceptor.clone(), seen.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(socket).await else { return };
+                assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, respond))) = connection.accept().await {
+                    tokio::spawn(echo(request, respond, seen.clone()));
+                }
+            });
+        }
+    });
+    (url, lengths)
+}
+
+async fn echo(
+    request: http::Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    seen: Arc<Mutex<Vec<usize>>>,
+) {
+    let mut body = request.into_body();
+    let mut length = 0;
+    while let Some(Ok(part)) = body.data().await {
+        length += part.len();
+        body.flow_control().release_capacity(part.len()).unwrap();
+    }
+    seen.lock().unwrap().push(length);
+    let head = Response::builder().header("content-type", "application/json").body(()).unwrap();
+    let mut stream = respond.send_response(head, false).unwrap();
+    let answer = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"result":{{"secret":"hidden-value-1","length":{length}}}}}"#
+    );
+    stream.send_data(answer.into(), false).unwrap();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-checksum", "intact".parse().unwrap());
+    trailers.insert("x-key", "hidden-value-1".parse().unwrap());
+    trailers.insert("x-arbiter-request-id", "forged".parse().unwrap());
+    stream.send_trailers(trailers).unwrap();
+}
+
+#[tokio::test]
+async fn an_upstream_over_tls_is_spoken_to_in_http_2_trailers_and_all() {
+    let certificate = Certificate::make();
+    let (url, lengths) = echo_with_trailers(&certificate).await;
+    let ca = json!(certificate.certificate().display().to_string()).to_string();
+    let mut setup =
+        certificate.setup().with("proxy.upstream_url", url).with("proxy.upstream_ca_file", ca);
+    setup.env = vec![
+        ("ARBITER_CREDENTIALS__PROVIDER", "env".to_owned()),
+        ("ARBITER_CRED_up", "hidden-value-1".to_owned()),
+        ("ARBITER_PROXY__UPSTREAM_HEADERS", r#"{"x-key":"${CRED:up}"}"#.to_owned()),
+    ];
+    let gateway = Gateway::start(setup).await;
+    let session = gateway.session(json!({})).await;
+    for option in ["--http2", "--http1.1"] {
+        for length in [200, 65 * 1024, 1024 * 1024] {
+            let frame = tool_call("read_file", json!({"path": ""})).len();
+            let call = tool_call("read_file", json!({"path": "x".repeat(length - frame)}));
+            let said = ask(&gateway, &certificate, &session, &[option], call.as_bytes()).await;
+            assert_eq!(said.status, 200, "{option} {length}");
+            assert_eq!(lengths.lock().unwrap().pop(), Some(length));
+            let expected = format!(
+                r#"{{"jsonrpc":"2.0","id":1,"result":{{"secret":"[CREDENTIAL]","length":{length}}}}}"#
+            );
+            assert_eq!(String::from_utf8(said.body).unwrap(), expected, "{option}");
+            assert!(!said.headers.contains("hidden-value-1") && !said.headers.contains("forged"));
+            if option == "--http2" {
+                assert!(said.headers.contains("x-checksum: intact"), "{}", said.headers);
+                assert!(said.headers.contains("x-key: [CREDENTIAL]"), "{}", said.headers);
+            }
+        }
+    }
+}
