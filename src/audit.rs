@@ -231,9 +231,9 @@ impl Audit {
         weight: Weight,
     ) -> Result<(), AuditUnavailable> {
         let Some(shared) = &self.shared else { return Ok(()) };
-        let recorded = match shared.counted_under(&entry, weight) {
-            Some(agent) => shared.count(&entry, agent).await,
-            None => shared.record(&entry, outcome).await,
+        let recorded = match shared.line(&entry, weight) {
+            Line::Counted(agent) => shared.count(&entry, agent).await,
+            Line::Own => shared.record(&entry, outcome).await,
         };
         let Err(error) = recorded else { return Ok(()) };
         shared.unrecorded.fetch_add(1, Ordering::SeqCst);
@@ -245,7 +245,7 @@ impl Audit {
     pub fn note(&self, entry: &Entry, outcome: Outcome, weight: Weight) {
         let Some(shared) = &self.shared else { return };
         let (written, _nobody_waits) = oneshot::channel();
-        let taken = if let Some(agent) = shared.counted_under(entry, weight) {
+        let taken = if let Line::Counted(agent) = shared.line(entry, weight) {
             shared.fold(entry, agent).is_ok()
         } else {
             let draft = Draft::new(entry, &shared.node_id, 0);
@@ -329,12 +329,12 @@ impl Shared {
         false
     }
 
-    /// Decides if a refusal is counted instead of recorded by itself, and under which agent.
-    fn counted_under(&self, entry: &Entry, weight: Weight) -> Option<Option<AgentId>> {
+    /// Decides if a refusal is recorded by itself or counted, and under which agent.
+    fn line(&self, entry: &Entry, weight: Weight) -> Line {
         match weight {
-            Weight::Single => None,
-            Weight::Stranger => (!self.flood.has_room(self.clock.mono())).then_some(None),
-            Weight::Folded => Some(entry.agent_id),
+            Weight::Stranger if !self.flood.has_room(self.clock.mono()) => Line::Counted(None),
+            Weight::Stranger | Weight::Single => Line::Own,
+            Weight::Folded => Line::Counted(entry.agent_id),
         }
     }
 
@@ -388,6 +388,13 @@ impl Shared {
         }
         wait.await.map_err(|_gone| AuditUnavailable::Unhealthy)
     }
+}
+
+/// Where a refusal is recorded: in a line of its own, or in one that counts those of an agent, or of
+/// all unauthenticated requests.
+enum Line {
+    Own,
+    Counted(Option<AgentId>),
 }
 
 /// Proof that a call's decision is on record, and the place where its outcome goes.

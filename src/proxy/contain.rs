@@ -36,7 +36,6 @@ pub(super) fn refused<T>(work: impl FnOnce() -> Result<T, Denial>) -> Result<T, 
 
 /// Panics where a test asks for it; builds without debug assertions have no such place.
 #[cfg(debug_assertions)]
-#[expect(clippy::panic, reason = "panicking is its purpose")]
 pub(super) fn failpoint(head: &RequestHeader, place: &str) {
     assert!(
         head.headers

@@ -37,60 +37,60 @@ pub(super) struct HeadRules {
     pub(super) size: HeadSize,
 }
 
-/// How large a head may be.
+/// Largest head that is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadSize {
-    pub(super) max_bytes: usize,
-    pub(super) max_headers: usize,
-    pub(super) max_uri_bytes: usize,
+    pub(super) bytes: usize,
+    pub(super) headers: usize,
+    pub(super) uri_bytes: usize,
 }
 
 impl Default for HeadSize {
     /// The defaults of the configuration.
     fn default() -> Self {
-        Self { max_bytes: 64 * 1024, max_headers: 100, max_uri_bytes: 8 * 1024 }
+        Self { bytes: 64 * 1024, headers: 100, uri_bytes: 8 * 1024 }
     }
 }
 
 impl HeadSize {
     pub(super) fn of(settings: &config::Proxy) -> Self {
         Self {
-            max_bytes: settings.max_header_bytes,
-            max_headers: settings.max_headers,
-            max_uri_bytes: settings.max_uri_bytes,
+            bytes: settings.max_header_bytes,
+            headers: settings.max_headers,
+            uri_bytes: settings.max_uri_bytes,
         }
     }
 
     pub(super) fn uri_too_long(self) -> Denial {
-        let max = self.max_uri_bytes;
+        let max = self.uri_bytes;
         let message = format!("the request target is longer than {max} bytes");
         Denial::new(Code::UriTooLong, message).with("max_uri_bytes", max)
     }
 
     pub(super) fn too_large(self) -> Denial {
-        let max = self.max_bytes;
+        let max = self.bytes;
         let message = format!("the request head is larger than {max} bytes");
         Denial::new(Code::HeadTooLarge, message).with("max_header_bytes", max)
     }
 
     pub(super) fn too_many(self) -> Denial {
-        let max = self.max_headers;
+        let max = self.headers;
         let message = format!("the request has more than {max} headers");
         Denial::new(Code::HeadTooLarge, message).with("max_headers", max)
     }
 
     /// Judges a head that a library has read, each line counted as it is written.
     fn check(self, head: &RequestHeader) -> Result<(), Denial> {
-        if head.raw_path().len() > self.max_uri_bytes {
+        if head.raw_path().len() > self.uri_bytes {
             return Err(self.uri_too_long());
         }
-        if head.headers.len() > self.max_headers {
+        if head.headers.len() > self.headers {
             return Err(self.too_many());
         }
         let line =
             |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-        let bytes: usize = head.headers.iter().map(line).sum();
-        if bytes > self.max_bytes { Err(self.too_large()) } else { Ok(()) }
+        let total: usize = head.headers.iter().map(line).sum();
+        if total > self.bytes { Err(self.too_large()) } else { Ok(()) }
     }
 }
 

@@ -93,11 +93,12 @@ impl Intake {
         let ticket = gate.open().await?;
         let request_id = ticket.request_id();
         let admitted = contain::caught(self.admit_opened(gate, upstreams, session, ticket)).await;
-        admitted.unwrap_or_else(|| {
+        let Some(admitted) = admitted else {
             // Where this request ends is not certain.
             session.set_keepalive(None);
-            Err(gate.refuse_recorded(request_id, contain::internal_error()))
-        })
+            return Err(gate.refuse_recorded(request_id, contain::internal_error()));
+        };
+        admitted
     }
 
     async fn admit_opened(
@@ -152,9 +153,10 @@ impl Intake {
                 Err(denial) => Err(judge.refuse(ticket, denial).await),
             }
         });
-        AbortOnDrop(judged).await.unwrap_or_else(|_panicked| {
-            Err(gate.refuse_recorded(request_id, contain::internal_error()))
-        })
+        match AbortOnDrop(judged).await {
+            Ok(judged) => judged,
+            Err(_panicked) => Err(gate.refuse_recorded(request_id, contain::internal_error())),
+        }
     }
 
     async fn read(
