@@ -43,7 +43,7 @@ impl Compressor {
         match thread {
             Ok(thread) => self.thread = Some(thread),
             Err(error) => {
-                tracing::warn!(error = %Causes(&error), "closed audit files are not compressed")
+                tracing::warn!(error = %Causes(&error), "closed audit files are not compressed");
             }
         }
     }
