@@ -6,6 +6,7 @@
 
 pub mod admit;
 pub mod agent;
+pub mod approvals;
 pub mod call;
 pub mod checks;
 pub mod delegation;

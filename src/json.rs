@@ -11,6 +11,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+pub mod canonical;
 pub mod keys;
 pub mod number;
 mod parse;
