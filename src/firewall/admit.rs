@@ -95,6 +95,19 @@ pub struct Judged<'a> {
 #[derive(Debug)]
 pub struct Spent(());
 
+/// Takes the three parts in turn, where nothing has to be leased in between: `None` if it has.
+pub fn admit(ask: Ask<'_>, usage: Option<&mut Usage>, trace: &mut impl Trace) -> Option<Verdict> {
+    let judged = match judge(ask, trace) {
+        Ok(judged) => judged,
+        Err(refused) => return Some(refused),
+    };
+    match judged.spend(usage, ask.now, trace) {
+        Ok(spent) => Some(judged.conclude(spent, trace)),
+        Err(Lack::Over(refused)) => Some(refused),
+        Err(Lack::NotLeased) => None,
+    }
+}
+
 /// Looks at the session, then asks the policies. Changes nothing.
 pub fn judge<'a>(ask: Ask<'a>, trace: &mut impl Trace) -> Result<Judged<'a>, Verdict> {
     look(&ask, trace).map_err(|denial| Verdict::refused(denial, None))?;

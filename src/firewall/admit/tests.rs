@@ -10,7 +10,7 @@ use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::Code;
 use crate::firewall::policy::{PolicySet, Source};
 use crate::firewall::rules::Terms;
-use crate::firewall::session::{IntentTier, Sensitivity, SessionId};
+use crate::firewall::session::{IntentTier, Sensitivity, SessionId, WorkOrder};
 use crate::firewall::time::{Mono, Timestamp};
 use crate::json::Doc;
 use crate::mcp::message;
@@ -141,16 +141,8 @@ impl Case {
             place: Place::default(),
             now: NOW,
         };
-        let judged = match judge(ask, &mut ()) {
-            Ok(judged) => judged,
-            Err(refused) => return Some(refused),
-        };
-        let usage = ask.claimed.found().is_some().then_some(&mut self.usage);
-        match judged.spend(usage, NOW, &mut ()) {
-            Ok(spent) => Some(judged.conclude(spent, &mut ())),
-            Err(Lack::Over(refused)) => Some(refused),
-            Err(Lack::NotLeased) => None,
-        }
+        let known = ask.claimed.found().is_some();
+        admit(ask, known.then_some(&mut self.usage), &mut ())
     }
 
     fn verdict(&mut self, body: &str) -> Verdict {

@@ -79,7 +79,7 @@ pub fn check(
 
 /// Holds `price` more calls at `now` against every window's `limit`. Counts nothing, but forgets the
 /// calls that have left the window.
-fn fits(
+pub fn fits(
     usage: &mut Usage,
     limit: u32,
     window_us: u64,
