@@ -26,6 +26,7 @@ use crate::json::Doc;
 use crate::mcp::headers;
 use crate::mcp::message::{self, Message};
 use crate::sessions::Live;
+use crate::telemetry::Causes;
 
 /// A message that the decision let through, but for its credentials and a person's leave.
 pub(super) struct Passed {
@@ -48,8 +49,7 @@ impl Gate {
             .map_err(|e| Denial::new(Code::NotJson, format!("the body is not strict JSON: {e}")))?;
         let message = message::read(&doc).map_err(|bad| self.malformed(bad, reply))?;
         reply.id = echoed_id(&message);
-        let known = self.secrets.patterns();
-        ticket.describe(&message, &self.redactor, self.settings.max_argument_bytes, &known);
+        ticket.name(&message, &self.secrets.patterns());
         self.count_tools(&message, to);
         let era = headers::agree(&claims.protocol, &message)
             .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;
@@ -109,6 +109,11 @@ impl Gate {
             place: to.place(),
             now,
         };
+        // Redacting is work, done for nobody who has no session to do it in.
+        if ask.session().is_some() || (claims.session.is_none() && !rules.terms.require_session) {
+            let known = self.secrets.patterns();
+            ticket.describe(message, &self.redactor, self.settings.max_argument_bytes, &known);
+        }
         let mut style = self.settings.refusal_style;
         if ask.session().is_some()
             && let Some(live) = &live
@@ -160,7 +165,7 @@ impl Gate {
     /// Looks for a session that another node may have opened a moment ago.
     async fn elsewhere(&self, id: SessionId) -> Result<Option<Arc<Live>>, Denial> {
         self.sessions.find(id, self.clock.now()).await.map_err(|error| {
-            warn!(session = %id, %error, "store did not answer; call refused");
+            warn!(session = %id, error = %Causes(&error), "store did not answer; call refused");
             store_unavailable()
         })
     }
@@ -208,7 +213,7 @@ impl Gate {
                 (Err(Lack::NotLeased), Some(live)) => {
                     let price = admit::price(ask.calls);
                     self.sessions.lease(live, price, &self.clock).await.map_err(|error| {
-                        warn!(session = %live.order.id, %error, "store did not answer; call refused");
+                        warn!(session = %live.order.id, error = %Causes(&error), "store did not answer; call refused");
                         store_unavailable()
                     })?;
                 }
