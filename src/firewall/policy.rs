@@ -194,27 +194,34 @@ impl PolicySet {
         found
     }
 
-    /// Whether some arguments would be allowed: whether a list shows this tool to this caller.
+    /// Looks for arguments that some policy would allow, every policy being within reach.
     pub fn could_allow(&self, facts: &Facts<'_>, target: Target<'_>) -> bool {
-        self.would_allow(facts, target).is_some()
+        self.would_allow(facts, target, |_| true)
     }
 
-    /// The policy that would allow some arguments.
-    pub fn would_allow(&self, facts: &Facts<'_>, target: Target<'_>) -> Option<&Policy> {
-        let speaks = |policy: &Policy| match (policy.effect, target) {
-            (Effect::Allow, Target::Tool(_) | Target::ToolAt(..)) => true,
-            // Constraints on a refusal may be evaded by the right arguments.
-            (Effect::Deny | Effect::Escalate, Target::Tool(_) | Target::ToolAt(..)) => {
+    /// Looks for arguments that a policy `within` reach would allow.
+    ///
+    /// Constraints may be met or evaded by the right arguments. So a policy that has some decides
+    /// nothing for the lower-ranked ones, and one that has none decides for all of them.
+    pub fn would_allow(
+        &self,
+        facts: &Facts<'_>,
+        target: Target<'_>,
+        within: impl Fn(&Policy) -> bool,
+    ) -> bool {
+        let speaks = |policy: &Policy| match target {
+            Target::Tool(_) | Target::ToolAt(..) => {
                 policy.parameter_constraints.is_empty()
+                    || (policy.effect == Effect::Allow && within(policy))
             }
-            (_, Target::Resource(_) | Target::Prompt(_) | Target::Method(_)) => {
+            Target::Resource(_) | Target::Prompt(_) | Target::Method(_) => {
                 policy.is_met(&Asked { target, arguments: None }).is_ok()
             }
         };
         let best = self.best(target, facts, |policy| {
             speaks(policy) && policy.is_about(facts, Scopes::Needed).is_ok()
         });
-        best.filter(|policy| policy.effect == Effect::Allow)
+        best.is_some_and(|policy| policy.effect == Effect::Allow && within(policy))
     }
 
     /// The scopes of the allow policy that would decide a refused call if only the token had them.

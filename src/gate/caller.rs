@@ -125,13 +125,6 @@ pub(super) fn unknown_agent() -> Denial {
     Denial::new(Code::AgentUnknown, "the token's agent is not registered here")
 }
 
-pub(super) fn not_yours() -> Denial {
-    Denial::new(
-        Code::AgentMismatch,
-        "x-agent-id, the token's agent and the session's agent must be the same",
-    )
-}
-
 fn token_denial(error: TokenError) -> Denial {
     let code = if error == TokenError::Expired { Code::TokenExpired } else { Code::TokenInvalid };
     let advice = if error.is_passing() { "try again later" } else { "get a new token" };

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::smallvec;
 
+use super::decide::Passed;
 use super::{
     Admitted, Claims, Cleared, Destination, Due, Form, Gate, ListView, Refused, Reply, Ticket,
 };
+use crate::firewall::admit;
 use crate::firewall::agent::Caller;
 use crate::firewall::call::{Call, CallKind};
 use crate::firewall::denial::{Code, Denial};
@@ -85,8 +87,9 @@ impl Gate {
             return Err(Denial::new(Code::MethodNotAllowed, message));
         }
         // There is no id that a result could answer, so the form is always HTTP's.
-        let (rules, live) =
+        let Passed { rules, live, escalation } =
             self.by_rules(ticket, caller, claims, &message, to, reply, |_style| Form::Http).await?;
+        admit::settle(escalation.as_ref(), &mut ())?;
         let vault = self.secrets.vault();
         let scrub = match &live {
             Some(live) => self.injected.add(&live.order, &[], &vault),

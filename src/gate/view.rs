@@ -1,14 +1,13 @@
-//! What a session may see of the lists that a server answers with.
+//! The lists that a server answers with, as far as a session may see them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Destination;
 use crate::firewall::agent::Caller;
-use crate::firewall::call::Data;
-use crate::firewall::checks::{drift, sensitivity, whitelist};
-use crate::firewall::policy::{Facts, Target};
+use crate::firewall::call::{CallKind, Data};
+use crate::firewall::preview::{self, Reader};
 use crate::firewall::rules::Rules;
-use crate::firewall::session::WorkOrder;
 use crate::mcp::filter::{ListKind, ListKinds};
 use crate::mcp::message::Message;
 use crate::sessions::Live;
@@ -24,7 +23,7 @@ pub struct ListView {
 }
 
 impl ListView {
-    /// What to filter in the answer to `message`; nothing if it asks for no list.
+    /// The lists to filter in the answer to `message`; none if it asks for none.
     pub(super) fn of(
         message: &Message<'_>,
         rules: Arc<Rules>,
@@ -51,66 +50,32 @@ impl ListView {
         self.kinds
     }
 
-    /// Whether the session could use the item that a list shows under `label`.
+    /// Decides if the session sees the item that a list shows under `label`.
     pub fn shows(&self, kind: ListKind, label: &str) -> bool {
-        let usable = |label: &str| self.listed(kind, label) && self.allowed(kind, label);
-        match kind {
-            // Granted as it is written, or with all that it can expand to.
-            ListKind::ResourceTemplates => usable(label) || usable(literal_prefix(label)),
-            ListKind::Tools | ListKind::Resources | ListKind::Prompts => usable(label),
-        }
-    }
-
-    fn listed(&self, kind: ListKind, label: &str) -> bool {
-        let Some(live) = &self.live else { return true };
-        let order = &live.order;
+        let reader = Reader {
+            rules: &self.rules,
+            caller: &self.caller,
+            order: self.live.as_ref().map(|live| &*live.order),
+            place: self.at.place(),
+        };
+        let data = |what, target| CallKind::Data { what, target: Cow::Borrowed(target) };
+        let shows = |item: CallKind<'_>| preview::shows(&reader, &item);
         match kind {
             ListKind::Tools => {
-                let (place, wildcard) = (self.at.place(), self.rules.terms.wildcard);
-                whitelist::lists(&order.authorized_tools, place, label, wildcard)
+                shows(CallKind::Tool { name: Cow::Borrowed(label), arguments: None })
             }
-            ListKind::Resources | ListKind::ResourceTemplates => whitelist::lists_data(
-                &order.authorized_resources,
-                Data::Resource,
-                label,
-                self.rules.terms.wildcard,
-            ),
-            ListKind::Prompts => whitelist::lists_data(
-                &order.authorized_prompts,
-                Data::Prompt,
-                label,
-                self.rules.terms.wildcard,
-            ),
+            ListKind::Prompts => shows(data(Data::Prompt, label)),
+            ListKind::Resources => shows(data(Data::Resource, label)),
+            // Granted as it is written, or with all that it can expand to.
+            ListKind::ResourceTemplates => {
+                shows(data(Data::Resource, label))
+                    || shows(data(Data::Resource, literal_prefix(label)))
+            }
         }
-    }
-
-    fn allowed(&self, kind: ListKind, label: &str) -> bool {
-        let facts = Facts {
-            agent: &self.caller.agent,
-            principal: &self.caller.principal,
-            intent: self.live.as_ref().map(|live| live.order.declared_intent.as_ref()),
-        };
-        let target = match kind {
-            ListKind::Tools => Target::ToolAt(self.at.place(), label),
-            ListKind::Resources | ListKind::ResourceTemplates => Target::Resource(label),
-            ListKind::Prompts => Target::Prompt(label),
-        };
-        let Some(policy) = self.rules.policies.would_allow(&facts, target) else { return false };
-        let Some(live) = &self.live else { return true };
-        sensitivity::reaches(live.order.ceiling, policy.data_sensitivity)
-            && (kind != ListKind::Tools || self.fits_intent(&live.order, label))
-    }
-
-    /// Whether drift would let the tool pass.
-    fn fits_intent(&self, order: &WorkOrder, tool: &str) -> bool {
-        let terms = &self.rules.terms;
-        let operation = drift::operation(tool);
-        let escalate = terms.escalate_anomalies;
-        !drift::judge(order.intent_tier, operation, terms.unknown_intent, escalate).refuse
     }
 }
 
-/// What every URI of a template begins with (RFC 6570): its text up to the first expression.
+/// The text that every URI of a template begins with (RFC 6570): up to the first expression.
 fn literal_prefix(template: &str) -> &str {
     template.split('{').next().unwrap_or_default()
 }
