@@ -29,7 +29,7 @@ use pingora::server::{RunArgs, Server};
 use serde::Serialize;
 use tracing::{error, info, warn};
 
-use crate::admin::{self, Admin, Limiter};
+use crate::admin::{self, Admin, Keyring, People, WrongKeys};
 use crate::audit::checkpoint::SigningKey;
 use crate::audit::redact::Redactor;
 use crate::audit::{self, Audit};
@@ -129,7 +129,9 @@ pub fn run(
     let guard = HeadGuard { inner: Arc::new(proxy) };
     let service = PreBound::new("proxy", guard, proxy_listener, tls);
     server.add_service(service.with_threads(threads));
-    server.add_service(AdminService::new(parts.admin(config), admin_listener));
+    let people = People::new(config, &parts.clock, control.handle())
+        .context("preparing to ask the issuer of `admin.oidc`")?;
+    server.add_service(AdminService::new(parts.admin(config, people), admin_listener));
     parts.start_tasks(&control, config, certificate);
     on_ready(&started)?;
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
@@ -172,6 +174,7 @@ struct Parts {
     rulebook: Arc<Rulebook>,
     audit: Arc<Audit>,
     gate: Arc<Gate>,
+    keys: Arc<Keyring>,
     templates: Arc<Templates>,
     /// Those of each upstream.
     headers: Vec<Arc<ArcSwap<Headers>>>,
@@ -254,6 +257,7 @@ impl Parts {
             rulebook,
             audit,
             gate,
+            keys: Arc::new(Keyring::new(&config.admin)),
             templates,
             headers,
             follower: None,
@@ -333,7 +337,7 @@ impl Parts {
         }
     }
 
-    fn admin(&self, config: &Config) -> axum::Router {
+    fn admin(&self, config: &Config, people: Option<People>) -> axum::Router {
         admin::router(Arc::new(Admin {
             registry: self.registry.clone(),
             sessions: self.sessions.clone(),
@@ -343,8 +347,9 @@ impl Parts {
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
-            limiter: Limiter::new(config.admin.rate_limit_per_minute),
-            wrong_keys: Limiter::new(config.admin.rate_limit_per_minute),
+            keys: self.keys.clone(),
+            people,
+            sources: WrongKeys::new(config.admin.wrong_keys_per_minute),
             settings: admin::Settings::of(config),
         }))
     }

@@ -60,6 +60,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 
+mod announce;
 pub mod chain;
 pub mod checkpoint;
 mod compress;
@@ -77,16 +78,22 @@ mod signer;
 pub mod verify;
 mod writer;
 
+pub use announce::{Announced, By, Change};
 use chain::Link;
 use flood::{Flood, Fold};
 use inbox::{Inbox, Job};
 use journal::{Journal, Lease, Place};
 use log::Log;
-pub use record::{Completion, Decision, Detail, Draft, Entry, Event, Outcome};
+pub use record::{
+    Completion, Decision, Detail, Draft, Entry, Event, HeadParts, Outcome, RequestHead,
+};
 pub use redact::{Redacted, Redactor};
 pub use settings::{CheckpointSettings, Durability, Rotation, Settings};
 use signer::{Latest, Signer};
 use writer::{Begin, Writer};
+
+/// The event of an admin request without the right key.
+pub const ADMIN_UNAUTHORIZED: &str = "admin.unauthorized";
 
 /// Refusals that may wait to be written.
 const MAX_WAITING_RECORDS: usize = 8_192;
@@ -320,7 +327,8 @@ impl Shared {
     /// Whether this is a refusal of a request whose token nobody has verified, and there were
     /// enough of them in this second.
     fn is_one_too_many(&self, entry: &Entry) -> bool {
-        let unproven = entry.principal.is_none() && entry.event.is_none();
+        let unproven = entry.principal.is_none()
+            && entry.event.as_ref().is_none_or(|event| event.name == ADMIN_UNAUTHORIZED);
         let refused = entry.decision == Decision::Deny;
         refused && unproven && !self.flood.has_room(self.clock.mono())
     }

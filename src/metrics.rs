@@ -77,6 +77,7 @@ pub struct Metrics {
     credentials_injected: IntCounter,
     credentials_scrubbed: IntCounter,
     policy_version: IntGaugeVec,
+    admin_requests: IntCounterVec,
     levels: OnceLock<ReadLevels>,
 }
 
@@ -107,6 +108,16 @@ impl Metrics {
         );
         let build = gauges(r, "build_info", "The running version", "version");
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let admin_requests = register(
+            r,
+            IntCounterVec::new(
+                Opts::new(
+                    "arbiter_admin_requests_total",
+                    "Requests on the admin port, by the key's name and what came of them",
+                ),
+                &["key", "outcome"],
+            ),
+        );
         let policy_version = gauges(r, "policy_version_info", "The policy set in force", "version");
         let duration = DURATION_BUCKETS;
         Self {
@@ -160,6 +171,7 @@ impl Metrics {
                 "Credential values removed from responses",
             ),
             policy_version,
+            admin_requests,
             levels: OnceLock::new(),
             registry,
         }
@@ -234,6 +246,19 @@ impl Metrics {
 
     pub fn credentials_scrubbed(&self, count: u64) {
         self.credentials_scrubbed.inc_by(count);
+    }
+
+    /// Counts an answer of the admin port. The label is a configured name, `(oidc)` or `(none)`.
+    pub fn admin_request(&self, key: &str, status: http::StatusCode) {
+        let outcome = match status.as_u16() {
+            401 => "unauthorized",
+            403 => "forbidden",
+            429 => "limited",
+            400..=499 => "refused",
+            500.. => "failed",
+            _ => "done",
+        };
+        self.admin_requests.with_label_values(&[key, outcome]).inc();
     }
 
     /// Tells which policy set is in force; the one before it is forgotten.

@@ -1,6 +1,6 @@
 //! The admin API as one of Pingora's services: on a socket bound beforehand, on a thread of its own.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -32,7 +32,8 @@ impl Service for AdminService {
         let Some((router, listener)) = parts else { return };
         let served = async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            axum::serve(listener, router)
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            axum::serve(listener, service)
                 .with_graceful_shutdown(async move {
                     // A sender that is gone means the same.
                     let _stopping = shutdown.changed().await;
