@@ -48,6 +48,7 @@ use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::sessions::Sessions;
 use crate::store::Followed;
+use crate::telemetry::Causes;
 
 pub use body::MAX_BODY_BYTES;
 pub use error::{ApiError, Code};
@@ -193,7 +194,7 @@ async fn answer(
     if matches!(route.access, Access::Roles(_))
         && let Err(error) = admin.followed.catch_up().await
     {
-        tracing::warn!(%error, "answered from what is known: the store did not answer");
+        tracing::warn!(error = %Causes(&error), "answered from what is known: the store did not answer");
     }
     let by = actor.clone();
     let answered = match input(actor).await {

@@ -9,8 +9,9 @@ use super::Admin;
 use super::access::Actor;
 use super::error::{ApiError, Code};
 pub(super) use crate::audit::Change;
-use crate::audit::{self, By, Decision, Outcome};
+use crate::audit::{self, By, Decision, Outcome, Weight};
 use crate::store::StoreError;
+use crate::telemetry::Causes;
 
 /// A change that is on record and may be made now.
 pub(super) struct Announced(audit::Announced);
@@ -28,7 +29,7 @@ impl Admin {
         match self.audit.announce(change, by, &self.clock).await {
             Ok(announced) => Ok(Announced(announced)),
             Err(error) => {
-                tracing::error!(event, %error, "admin change refused");
+                tracing::error!(event, error = %Causes(&error), "admin change refused");
                 let message = format!("{error}, so nothing was changed; try again when it is");
                 Err(ApiError::new(Code::AuditUnavailable, message).retry_after(1))
             }
@@ -76,14 +77,15 @@ pub(super) async fn refused(
     let mut entry = by.entry(change, &admin.clock, Decision::Deny);
     entry.denial_code = Some(error.code.name());
     // The answer is no in any case; what could not be recorded is counted there.
-    if let Err(error) = admin.audit.record(entry, Outcome::refused(0)).await {
-        tracing::warn!(%source, %error, "refused admin request is not on record");
+    let weight = if name.is_some() { Weight::Single } else { Weight::Stranger };
+    if let Err(error) = admin.audit.record_as(entry, Outcome::refused(0), weight).await {
+        tracing::warn!(%source, error = %Causes(&error), "refused admin request is not on record");
     }
 }
 
 /// The store did not take a change that counts all the same, on this node.
 pub(super) fn not_stored(error: &StoreError) -> ApiError {
-    tracing::error!(%error, "store did not take a revocation; it is in force here and tried again");
+    tracing::error!(error = %Causes(error), "store did not take a revocation; it is in force here and tried again");
     let message = "this is in force on this gateway from now on, but the store did not take it yet: \
                    it is tried again until it does, and a restart before that would undo it";
     ApiError::new(Code::StoreUnavailable, message).retry_after(1)
@@ -91,7 +93,7 @@ pub(super) fn not_stored(error: &StoreError) -> ApiError {
 
 /// The store did not take a change.
 pub(super) fn store_failed(error: &StoreError) -> ApiError {
-    tracing::error!(%error, "store did not take an admin change");
+    tracing::error!(error = %Causes(error), "store did not take an admin change");
     let message = "the store did not answer, so the change may not have been made; try again";
     ApiError::new(Code::StoreUnavailable, message).retry_after(1)
 }

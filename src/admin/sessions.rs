@@ -25,6 +25,7 @@ use crate::firewall::session::{
 use crate::firewall::time::{Now, Timestamp};
 use crate::sessions::{CreateError, Filter, Live};
 use crate::store::{StoreError, to_the_end};
+use crate::telemetry::Causes;
 
 const MAX_RATE_PER_MINUTE: u32 = 1_000_000;
 
@@ -369,7 +370,7 @@ pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     lives.truncate(limit);
     for live in lives.iter().filter(|_| admin.followed.has_others()) {
         if let Err(error) = admin.sessions.refresh(live, &admin.clock).await {
-            warn!(%error, "listed as last known: the store did not answer");
+            warn!(error = %Causes(&error), "listed as last known: the store did not answer");
             break;
         }
     }
@@ -391,7 +392,7 @@ pub(super) async fn show(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     let live = admin.session(input.session_id()?).await?;
     input.actor.serves_agent(admin.registry.agent(live.order.agent).as_deref())?;
     if let Err(error) = admin.sessions.refresh(&live, &admin.clock).await {
-        warn!(session = %live.order.id, %error, "shown as last known: the store did not answer");
+        warn!(session = %live.order.id, error = %Causes(&error), "shown as last known: the store did not answer");
     }
     Answer::of(&SessionView::of(&live, admin.clock.now()))
 }

@@ -103,13 +103,17 @@ impl New {
             text(hash)
         );
         if !self.owners.is_empty() {
-            entry.push_str(&format!("owners = {}\n", json!(self.owners)));
+            let owners = json!(self.owners).to_string();
+            entry.extend(["owners = ", &owners, "
+"]);
         }
         if let Some(trust) = self.max_trust {
-            entry.push_str(&format!("max_trust = {}\n", text(trust.as_str())));
+            entry.extend(["max_trust = ", &text(trust.as_str()), "
+"]);
         }
         if let Some(end) = self.expires_at {
-            entry.push_str(&format!("expires_at = {}\n", text(&end.to_string())));
+            entry.extend(["expires_at = ", &text(&end.to_string()), "
+"]);
         }
         entry
     }
@@ -123,7 +127,7 @@ fn random_key() -> Result<zeroize::Zeroizing<String>, Failure> {
     let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
     aws_lc_rs::rand::fill(&mut *bytes)
         .map_err(|_no_detail| Failure::new(Exit::No, "the system gave no random numbers"))?;
-    let text = zeroize::Zeroizing::new(URL_SAFE_NO_PAD.encode(&*bytes));
+    let text = zeroize::Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes));
     Ok(zeroize::Zeroizing::new(format!("{MARK}{}", *text)))
 }
 
