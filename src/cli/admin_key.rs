@@ -104,16 +104,28 @@ impl New {
         );
         if !self.owners.is_empty() {
             let owners = json!(self.owners).to_string();
-            entry.extend(["owners = ", &owners, "
-"]);
+            entry.extend([
+                "owners = ",
+                &owners,
+                "
+",
+            ]);
         }
         if let Some(trust) = self.max_trust {
-            entry.extend(["max_trust = ", &text(trust.as_str()), "
-"]);
+            entry.extend([
+                "max_trust = ",
+                &text(trust.as_str()),
+                "
+",
+            ]);
         }
         if let Some(end) = self.expires_at {
-            entry.extend(["expires_at = ", &text(&end.to_string()), "
-"]);
+            entry.extend([
+                "expires_at = ",
+                &text(&end.to_string()),
+                "
+",
+            ]);
         }
         entry
     }
