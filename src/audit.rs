@@ -88,7 +88,7 @@ use inbox::{Inbox, Job};
 use journal::{Journal, Lease, Place};
 use log::Log;
 pub use record::{
-    Completion, Decision, Detail, Draft, Entry, Event, HeadParts, Outcome, RequestHead,
+    Approval, Completion, Decision, Detail, Draft, Entry, Event, HeadParts, Outcome, RequestHead,
 };
 pub use redact::{Redacted, Redactor};
 pub use settings::{CheckpointSettings, Durability, Rotation, Settings};

@@ -95,7 +95,7 @@ impl Actor {
         if self.may_serve(owner) {
             return Ok(());
         }
-        Err(self.forbidden("this key does not serve the agent's owner", OPERATE_ROLES))
+        Err(forbidden("this key does not serve the agent's owner", OPERATE_ROLES))
     }
 
     pub fn may_serve(&self, owner: &str) -> bool {
@@ -109,7 +109,7 @@ impl Actor {
             Some(agent) => self.serves(&agent.owner),
             // Nothing is known of an agent that is gone, so nobody in particular owned it.
             None if self.scope.as_ref().is_none_or(|scope| scope.owners.is_none()) => Ok(()),
-            None => Err(self.forbidden("this key does not serve the agent's owner", OPERATE_ROLES)),
+            None => Err(forbidden("this key does not serve the agent's owner", OPERATE_ROLES)),
         }
     }
 
@@ -119,7 +119,7 @@ impl Actor {
             Some(scope) if level > scope.max_trust => {
                 let most = scope.max_trust;
                 let problem = format!("this key registers agents up to trust `{most}`");
-                Err(self.forbidden(&problem, OPERATE_ROLES))
+                Err(forbidden(&problem, OPERATE_ROLES))
             }
             Some(_) | None => Ok(()),
         }
@@ -139,18 +139,18 @@ impl Actor {
             return Ok(());
         }
         let own = listed(self.roles, "and");
-        Err(self.forbidden(&format!("this key has the role {own}"), may))
-    }
-
-    fn forbidden(&self, problem: &str, may: Roles) -> ApiError {
-        let message = format!("{problem}; this needs the role {}", listed(may, "or"));
-        ApiError::new(Code::Forbidden, message)
+        Err(forbidden(&format!("this key has the role {own}"), may))
     }
 
     /// The roles as one text, for a record.
     pub fn role_text(&self) -> String {
         self.roles.names().collect::<Vec<_>>().join(",")
     }
+}
+
+fn forbidden(problem: &str, may: Roles) -> ApiError {
+    let message = format!("{problem}; this needs the role {}", listed(may, "or"));
+    ApiError::new(Code::Forbidden, message)
 }
 
 /// The answer when a rate is used up.

@@ -32,8 +32,7 @@ impl From<IpAddr> for Source {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.octets()),
             IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Self::V6([a, b, c, d, e, f, g, h])
+                Self::V6(address.octets().first_chunk().copied().unwrap_or_default())
             }
         }
     }
@@ -134,15 +133,14 @@ impl State {
     }
 
     fn count(&mut self, source: Source, limit: u32, now: Mono) {
-        let counted = match self.wrong.get(&source) {
-            Some(window) => window.admit(limit, now).is_ok(),
-            None => {
-                let mut window = Window::default();
-                let counted = window.admit(limit, now).is_ok();
-                let gone = self.wrong.put(source, window);
-                self.forget(gone);
-                counted
-            }
+        let counted = if let Some(window) = self.wrong.get(&source) {
+            window.admit(limit, now).is_ok()
+        } else {
+            let mut window = Window::default();
+            let counted = window.admit(limit, now).is_ok();
+            let gone = self.wrong.put(source, window);
+            self.forget(gone);
+            counted
         };
         self.counted = self.counted.saturating_add(usize::from(counted));
         while self.counted > MAX_COUNTED {

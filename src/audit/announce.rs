@@ -83,7 +83,7 @@ impl By<'_> {
             path: self.path,
             ..HeadParts::default()
         });
-        entry.event = Some(Event { name: change.event, detail: change.detail });
+        entry.event = Some(Box::new(Event { name: change.event, detail: change.detail }));
         entry
     }
 }

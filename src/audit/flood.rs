@@ -120,7 +120,10 @@ impl Fold {
         entry.failure_category = refused.failure_category;
         entry.stage = refused.stage;
         // Names the event that is counted; written as the record's own when it is.
-        entry.event = refused.event.as_ref().map(|e| Event { name: e.name, detail: Vec::new() });
+        entry.event = refused
+            .event
+            .as_ref()
+            .map(|event| Box::new(Event { name: event.name, detail: Vec::new() }));
         Self { entry, since, last: refused.timestamp, count: 0, lease }
     }
 
@@ -146,7 +149,7 @@ impl Fold {
         ];
         let mut entry = self.entry.clone();
         let name = self.entry.event.as_ref().map_or("refusals_folded", |event| event.name);
-        entry.event = Some(Event { name, detail });
+        entry.event = Some(Box::new(Event { name, detail }));
         let mut line = vec![0; RESERVED];
         Draft::new(&entry, node_id, 0).finish(&Outcome::refused(0), &mut line);
         line

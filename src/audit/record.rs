@@ -83,10 +83,18 @@ pub enum Detail {
     Count(u64),
 }
 
+/// A person's word on a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    pub id: Uuid,
+    /// Who gave it; none while it is waited for.
+    pub by: Option<Arc<str>>,
+}
+
 /// From where a request came and what its head said, as members of its record: written once from
 /// what is borrowed, so that nothing of it is kept a second time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RequestHead(Vec<u8>);
+pub struct RequestHead(Box<[u8]>);
 
 /// What of a request's head goes on record. Texts are clipped like all others.
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,7 +127,7 @@ impl RequestHead {
         text_member(&mut out, "http_method", *http_method);
         text_member(&mut out, "path", *path);
         text_member(&mut out, "trace_id", *trace_id);
-        Self(out)
+        Self(out.into_boxed_slice())
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -155,10 +163,8 @@ pub struct Entry {
     /// How long the body was, if it was read.
     pub bytes_in: Option<u64>,
     /// The approval that the request used, or that it waits for.
-    pub approval_id: Option<Uuid>,
-    /// Who gave the approval that the request used.
-    pub approved_by: Option<Arc<str>>,
-    pub event: Option<Event>,
+    pub approval: Option<Box<Approval>>,
+    pub event: Option<Box<Event>>,
 }
 
 impl Entry {
@@ -186,8 +192,7 @@ impl Entry {
             credentials_injected: Vec::new(),
             head: RequestHead::default(),
             bytes_in: None,
-            approval_id: None,
-            approved_by: None,
+            approval: None,
             event: None,
         }
     }
@@ -267,9 +272,11 @@ impl Draft {
         let known = out.len();
         entry.head.write(&mut out);
         count_member(&mut out, "bytes_in", entry.bytes_in);
-        id_member(&mut out, "approval_id", entry.approval_id);
-        text_member(&mut out, "approved_by", entry.approved_by.as_deref());
-        event(&mut out, entry.event.as_ref());
+        let approval = entry.approval.as_deref();
+        id_member(&mut out, "approval_id", approval.map(|approval| approval.id));
+        let by = approval.and_then(|approval| approval.by.as_deref());
+        text_member(&mut out, "approved_by", by);
+        event(&mut out, entry.event.as_deref());
         let fourth = known..out.len();
         Self {
             bytes: out,

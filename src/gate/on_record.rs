@@ -72,7 +72,7 @@ impl Gate {
             }
             Err(_unavailable) => {
                 entry.decision = Decision::Deny;
-                Err(self.refuse_unrecorded(entry, arrived).await)
+                Err(Box::pin(self.refuse_unrecorded(entry, arrived)).await)
             }
         }
     }

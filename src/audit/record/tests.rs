@@ -44,8 +44,10 @@ fn full() -> Entry {
             trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
         }),
         bytes_in: Some(120),
-        approval_id: Some(id("44444444-4444-4444-8444-444444444444")),
-        approved_by: Some("ops".into()),
+        approval: Some(Box::new(Approval {
+            id: id("44444444-4444-4444-8444-444444444444"),
+            by: Some("ops".into()),
+        })),
         ..bare()
     }
 }
@@ -192,7 +194,7 @@ fn lists_end_with_the_count_of_what_was_left_out() {
 fn events_carry_their_details() {
     let detail =
         vec![("agent", Detail::Text("a\"b".to_owned())), ("count", Detail::Count(u64::MAX))];
-    let entry = Entry { event: Some(Event { name: "agent_revoked", detail }), ..bare() };
+    let entry = Entry { event: Some(Box::new(Event { name: "agent_revoked", detail })), ..bare() };
     let record = value(&entry, &Outcome::completed(5, None));
     assert_eq!(record["event"], "agent_revoked");
     assert_eq!(record["detail"], serde_json::json!({"agent": "a\"b", "count": u64::MAX}));
