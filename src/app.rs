@@ -1,8 +1,8 @@
 //! Wiring: what is built, in which order it starts, and in which it stops.
 //!
 //! Start: state first (store, agents, sessions, audit log, policies, credentials), then the sockets,
-//! then whoever serves on them, so that whatever is wrong is said before the first request. Stop:
-//! the listeners close, calls in flight end or run out of grace, leases go back, the log is drained.
+//! then the services on them, so that every mistake is reported before the first request. Stop:
+//! readiness falls, calls in flight end or run out of time, leases go back, the log is drained.
 //! The data plane has Pingora's threads; store, log, admin API and reload have their own.
 
 mod follow;
@@ -50,6 +50,7 @@ use crate::metrics::{Levels, Metrics};
 use crate::proxy::Gateway;
 use crate::proxy::guard::HeadGuard;
 use crate::proxy::intake::Intake;
+use crate::proxy::leave::Leaving;
 use crate::proxy::listen::PreBound;
 use crate::proxy::local::Local;
 use crate::proxy::probe;
@@ -66,10 +67,8 @@ use tls::Certificate;
 
 pub(crate) use headers::Templates;
 pub(crate) use reload::secrets as load_secrets;
+use stop::{Draining, Signals};
 pub use stop::{Stopped, Switch, stop_switch};
-
-/// How long calls in flight may go on after a stop was asked for.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Connections to upstreams that are kept for reuse, over all threads.
 const UPSTREAM_POOL: usize = 1_024;
@@ -126,15 +125,30 @@ pub fn run(
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(H2_IDLE);
     proxy.server_options = Some(options);
-    let guard = HeadGuard { inner: Arc::new(proxy) };
-    let service = PreBound::new("proxy", guard, proxy_listener, tls);
+    let drain = &parts.gate.drain;
+    let leaving = Leaving {
+        inner: Arc::new(HeadGuard { inner: Arc::new(proxy) }),
+        leaving: drain.when_leaving(),
+    };
+    let service = PreBound::new("proxy", leaving, proxy_listener, tls, drain.when_closed());
     server.add_service(service.with_threads(threads));
-    server.add_service(AdminService::new(parts.admin(config), admin_listener));
+    let admin = AdminService::new(parts.admin(config), admin_listener, drain.when_closed());
+    server.add_service(admin);
+    let signals = {
+        let _within = control.enter();
+        Signals::watch().context("watching for signals")?
+    };
     parts.start_tasks(&control, config, certificate);
     on_ready(&started)?;
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
 
-    let signal = stop::Draining { stopped, gate: parts.gate.clone(), grace: GRACE };
+    let signal = Draining {
+        stopped,
+        signals: signals.into(),
+        gate: parts.gate.clone(),
+        delay: Duration::from_secs(config.proxy.drain_delay_secs),
+        patience: Duration::from_secs(config.proxy.drain_timeout_secs),
+    };
     server.run(RunArgs { shutdown_signal: Box::new(signal) });
     parts.end(&control);
     Ok(())
@@ -241,6 +255,7 @@ impl Parts {
                 max_argument_bytes: config.audit.max_argument_bytes,
             },
             in_flight: Arc::new(InFlight::new(config.proxy.max_calls_in_flight)),
+            drain: Arc::default(),
         });
         let rulebook = gate.rulebook.clone();
         let headers: Vec<_> =
@@ -296,8 +311,11 @@ impl Parts {
     fn connect_levels(&self) {
         let (sessions, registry) = (self.sessions.clone(), self.registry.clone());
         let (audit, clock) = (self.audit.clone(), self.clock.clone());
+        let (in_flight, drain) = (self.gate.in_flight.clone(), self.gate.drain.clone());
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         self.metrics.read_levels_with(move || Levels {
+            calls_in_flight: count(in_flight.count()),
+            draining: drain.is_leaving(),
             active_sessions: count(sessions.active_count(clock.now())),
             registered_agents: count(registry.active_count()),
             audit_records: audit.records_written(),
@@ -338,6 +356,7 @@ impl Parts {
             registry: self.registry.clone(),
             sessions: self.sessions.clone(),
             followed: self.gate.followed.clone(),
+            drain: self.gate.drain.clone(),
             rulebook: self.rulebook.clone(),
             audit: self.audit.clone(),
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),

@@ -76,6 +76,10 @@ pub struct Proxy {
     pub max_calls_in_flight: u32,
     pub upstream_timeout_secs: u64,
     pub stream_idle_timeout_secs: u64,
+    /// How long calls are still served after a signal to stop.
+    pub drain_delay_secs: u64,
+    /// How long calls in flight may go on after that.
+    pub drain_timeout_secs: u64,
     /// `None`: one for each core.
     pub threads: Option<usize>,
 }

@@ -196,6 +196,7 @@ fn config(
 listen_addr = "127.0.0.1"
 listen_port = {proxy_port}
 upstream_url = "http://127.0.0.1:{upstream}/mcp"
+drain_delay_secs = 0
 [policy]
 file = {policies}
 [sessions]

@@ -44,6 +44,8 @@ pub enum Outcome {
 /// What is counted elsewhere and read when metrics are asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Levels {
+    pub calls_in_flight: u64,
+    pub draining: bool,
     pub active_sessions: u64,
     pub registered_agents: u64,
     pub audit_records: u64,
@@ -78,6 +80,10 @@ pub struct Metrics {
     credentials_scrubbed: IntCounter,
     policy_version: IntGaugeVec,
     levels: OnceLock<ReadLevels>,
+    calls_in_flight: IntGauge,
+    draining: IntGauge,
+    /// Event streams to agents that are open.
+    pub open_streams: IntGauge,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -174,6 +180,13 @@ impl Metrics {
                 "Credential values removed from responses",
             ),
             policy_version,
+            calls_in_flight: gauge(
+                r,
+                "arbiter_calls_in_flight",
+                "Requests under way, open streams included",
+            ),
+            draining: gauge(r, "arbiter_draining", "1 once the gateway goes out of service"),
+            open_streams: gauge(r, "arbiter_open_streams", "Event streams to agents that are open"),
             levels: OnceLock::new(),
             registry,
         }
@@ -268,6 +281,8 @@ impl Metrics {
             let level = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             self.active_sessions.set(level(levels.active_sessions));
             self.registered_agents.set(level(levels.registered_agents));
+            self.calls_in_flight.set(level(levels.calls_in_flight));
+            self.draining.set(i64::from(levels.draining));
             self.audit_healthy.set(i64::from(levels.audit_healthy));
             self.audit_records
                 .inc_by(levels.audit_records.saturating_sub(self.audit_records.get()));
@@ -427,6 +442,8 @@ mod tests {
         let metrics = Metrics::new();
         has(&metrics, "arbiter_audit_healthy 0");
         metrics.read_levels_with(|| Levels {
+            calls_in_flight: 6,
+            draining: true,
             audit_records: 3,
             audit_syncs: 5,
             active_sessions: 7,

@@ -11,12 +11,13 @@ use tracing::error;
 
 pub(super) struct AdminService {
     parts: Mutex<Option<(Router, TcpListener)>>,
+    closed: ShutdownWatch,
 }
 
 impl AdminService {
-    /// `listener` must be non-blocking.
-    pub(super) fn new(router: Router, listener: TcpListener) -> Self {
-        Self { parts: Mutex::new(Some((router, listener))) }
+    /// `listener` must be non-blocking; it is closed when `closed` becomes true.
+    pub(super) fn new(router: Router, listener: TcpListener, closed: ShutdownWatch) -> Self {
+        Self { parts: Mutex::new(Some((router, listener))), closed }
     }
 }
 
@@ -25,17 +26,18 @@ impl Service for AdminService {
     async fn start_service(
         &mut self,
         _fds: Option<ListenFds>,
-        mut shutdown: ShutdownWatch,
+        _process_ends: ShutdownWatch,
         _listeners_per_fd: usize,
     ) {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((router, listener)) = parts else { return };
+        let mut closed = self.closed.clone();
         let served = async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             axum::serve(listener, router)
                 .with_graceful_shutdown(async move {
                     // A sender that is gone means the same.
-                    let _stopping = shutdown.changed().await;
+                    let _closed = closed.wait_for(|closed| *closed).await;
                 })
                 .await
         };

@@ -1,15 +1,21 @@
-//! Stopping: by signal or by a switch, with grace for the calls in flight.
+//! Stopping: by signal or by a switch, phase by phase, with time for the calls in flight.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::gate::Gate;
+use crate::gate::drain::Phase;
+
+/// How long streams and calls that are cut off have for their last event or answer.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Asks a running gateway to stop.
 pub struct Switch(watch::Sender<bool>);
@@ -29,41 +35,80 @@ impl Switch {
     }
 }
 
-/// Waits for a reason to stop, then for the calls in flight.
+/// The signals that stop a gateway, watched from its start on.
+pub(super) struct Signals {
+    terminate: Signal,
+    quit: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Starts to watch; within a runtime that lives as long as the process.
+    pub(super) fn watch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            Some(()) = self.terminate.recv() => "SIGTERM",
+            Some(()) = self.quit.recv() => "SIGQUIT",
+            Some(()) = self.interrupt.recv() => "SIGINT",
+            else => pending().await,
+        }
+    }
+}
+
+/// Waits for a reason to stop, then leads the gateway out of service.
 pub(super) struct Draining {
     pub(super) stopped: Stopped,
+    #[expect(clippy::disallowed_types, reason = "one task alone ever waits for signals")]
+    pub(super) signals: Mutex<Signals>,
     pub(super) gate: Arc<Gate>,
-    pub(super) grace: Duration,
+    /// How long calls are still served once readiness is withdrawn.
+    pub(super) delay: Duration,
+    /// How long calls in flight may go on after that.
+    pub(super) patience: Duration,
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Draining {
-    /// Resolves when nothing is in flight any more, so that Pingora can end at once. New calls are
-    /// refused meanwhile and readiness is withdrawn, so the wait ends.
+    /// Resolves when nothing is in flight any more, so that Pingora can end at once.
     async fn recv(&self) -> ShutdownSignal {
-        self.reason().await;
-        self.gate.drain();
-        let idle = self.gate.idle();
-        if tokio::time::timeout(self.grace, idle).await.is_err() {
-            warn!(grace_secs = self.grace.as_secs(), "calls in flight are cut off");
+        let mut signals = self.signals.lock().await;
+        let reason = tokio::select! {
+            name = signals.next() => name,
+            () = self.switched() => "a stop",
+        };
+        info!(reason, "draining: not ready any more");
+        // At a terminal or in a test nobody has to turn away first.
+        let delay =
+            if matches!(reason, "SIGTERM" | "SIGQUIT") { self.delay } else { Duration::ZERO };
+        tokio::select! {
+            () = self.drain(delay) => {}
+            again = signals.next() => warn!(signal = again, "second signal: stopping now"),
         }
+        self.gate.drain.enter(Phase::EndingCalls);
+        if timeout(LAST_WORDS, self.gate.idle()).await.is_err() {
+            warn!("calls in flight are cut off without a last word");
+        }
+        self.gate.drain.close();
         ShutdownSignal::GracefulTerminate
     }
 }
 
 impl Draining {
-    async fn reason(&self) {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            warn!("signals cannot be watched: only the switch stops the gateway");
-            self.switched().await;
-            return;
-        };
-        tokio::select! {
-            _ = terminate.recv() => info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => info!("SIGINT: stopping"),
-            () = self.switched() => info!("stopping"),
+    /// Serves for a while, then refuses until no call is left or patience ends.
+    async fn drain(&self, delay: Duration) {
+        self.gate.drain.enter(Phase::Leaving);
+        sleep(delay).await;
+        self.gate.drain.enter(Phase::Refusing);
+        if timeout(self.patience, self.gate.idle()).await.is_err() {
+            let count = self.gate.in_flight.count();
+            warn!(count, "calls in flight are cut off: `proxy.drain_timeout_secs` has passed");
         }
     }
 
@@ -71,7 +116,7 @@ impl Draining {
         let mut receiver = self.stopped.0.clone();
         if receiver.wait_for(|stop| *stop).await.is_err() {
             // The switch is gone: only a signal can stop the gateway now.
-            std::future::pending::<()>().await;
+            pending::<()>().await;
         }
     }
 }

@@ -128,6 +128,7 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
         s.problem("max_in_flight_body_bytes", None, problem);
     }
     let styles = [("http", RefusalStyle::Http), ("result", RefusalStyle::Result)];
+    let upstream_timeout_secs = s.number("upstream_timeout_secs", 60, 1..=3_600);
     let proxy = Proxy {
         listen: SocketAddr::new(ip, port),
         tls,
@@ -143,8 +144,10 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
         max_response_body_bytes: s.number("max_response_body_bytes", 10 * MIB, 1..=GIB),
         max_in_flight_body_bytes,
         max_calls_in_flight: s.number("max_calls_in_flight", 8_192, 1_024..=1_000_000),
-        upstream_timeout_secs: s.number("upstream_timeout_secs", 60, 1..=3_600),
+        upstream_timeout_secs,
         stream_idle_timeout_secs: s.number("stream_idle_timeout_secs", 300, 1..=DAY_SECS),
+        drain_delay_secs: s.number("drain_delay_secs", 5, 0..=3_600),
+        drain_timeout_secs: s.number("drain_timeout_secs", upstream_timeout_secs, 0..=DAY_SECS),
         threads: s.optional_number("threads", 1..=1_024),
     };
     (Some(Front { proxy, default }), s.finish())

@@ -4,7 +4,7 @@
 //! of a bug of ours, still becomes a record, and the record says which.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -28,7 +28,6 @@ pub struct InFlight {
     max_per_agent: usize,
     count: AtomicUsize,
     by_agent: DashMap<AgentId, usize>,
-    draining: AtomicBool,
     none_left: Notify,
 }
 
@@ -50,7 +49,6 @@ impl InFlight {
             max_per_agent,
             count: AtomicUsize::default(),
             by_agent: DashMap::default(),
-            draining: AtomicBool::default(),
             none_left: Notify::default(),
         }
     }
@@ -60,13 +58,9 @@ impl InFlight {
         Open { among: self.clone(), agent: None }
     }
 
-    /// From now on no new request is served.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+    /// Requests that are being served now.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
     }
 
     /// Resolves when no request is being served.
@@ -274,7 +268,7 @@ mod tests {
         audit.close();
         let text = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
         let records = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        (records, in_flight.count.load(Ordering::SeqCst))
+        (records, in_flight.count())
     }
 
     fn call(ticket: &Ticket) -> Record {

@@ -248,6 +248,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
             max_argument_bytes: 8_192,
         },
         in_flight: Arc::new(InFlight::new(8_192)),
+        drain: Arc::default(),
         clock,
     };
     (gate, live, agent)

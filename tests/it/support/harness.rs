@@ -147,7 +147,11 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        let keys = [("admin.rate_limit_per_minute", "100000"), ("storage.backend", "\"sqlite\"")];
+        let keys = [
+            ("admin.rate_limit_per_minute", "100000"),
+            ("storage.backend", "\"sqlite\""),
+            ("proxy.drain_delay_secs", "0"),
+        ];
         Self {
             keys: keys.into_iter().map(|(k, v)| (k, v.to_owned())).collect(),
             policies: "[[policies]]\nid = \"all\"\neffect = \"allow\"\nallowed_tools = [\"*\"]\nallowed_resources = [\"*\"]\nallowed_prompts = [\"*\"]\nallowed_methods = [\"*\"]\n".to_owned(),
@@ -236,9 +240,18 @@ impl Gateway {
 
     /// Stops the process as an operator would.
     pub fn stop(&mut self) {
+        self.signal("TERM");
+        assert_eq!(self.wait_for_end(), Some(0), "a clean stop exits with 0");
+    }
+
+    pub fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        assert!(self.child.wait().unwrap().success(), "a clean stop exits with 0");
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Waits until the process has ended, and gives its exit code.
+    pub fn wait_for_end(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
     }
 
     /// Starts the process anew, on the same state and on other ports.

@@ -225,6 +225,7 @@ fn gate(clock: Clock, registry: Arc<Registry>, sessions: Arc<super::Sessions>) -
             max_argument_bytes: 8_192,
         },
         in_flight: Arc::new(InFlight::new(8_192)),
+        drain: Arc::default(),
         clock,
     }
 }
