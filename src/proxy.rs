@@ -115,7 +115,7 @@ impl ProxyHttp for Gateway {
                     replay::Patience {
                         first_byte: self.upstream_timeout,
                         silence: self.idle_timeout,
-                        phases: self.gate.drain.phases(),
+                        ending: self.gate.drain.ending(),
                         streams: self.gate.metrics.open_streams.clone(),
                     },
                 );

@@ -1,4 +1,4 @@
-//! The admin API as one of Pingora's services: on a socket bound beforehand, on a thread of its own.
+//! The admin API as a service of Pingora, on a socket bound beforehand and a thread of its own.
 
 use std::net::TcpListener;
 use std::sync::{Mutex, PoisonError};
@@ -7,17 +7,25 @@ use async_trait::async_trait;
 use axum::Router;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
+use tokio::sync::watch;
 use tracing::error;
 
 pub(super) struct AdminService {
     parts: Mutex<Option<(Router, TcpListener)>>,
     closed: ShutdownWatch,
+    ended: watch::Sender<bool>,
 }
 
 impl AdminService {
     /// `listener` must be non-blocking; it is closed when `closed` becomes true.
     pub(super) fn new(router: Router, listener: TcpListener, closed: ShutdownWatch) -> Self {
-        Self { parts: Mutex::new(Some((router, listener))), closed }
+        let ended = watch::Sender::new(false);
+        Self { parts: Mutex::new(Some((router, listener))), closed, ended }
+    }
+
+    /// A receiver that becomes true once the last request is answered.
+    pub(super) fn when_ended(&self) -> watch::Receiver<bool> {
+        self.ended.subscribe()
     }
 }
 
@@ -44,6 +52,7 @@ impl Service for AdminService {
         if let Err(error) = served.await {
             error!(%error, "the admin API ended");
         }
+        self.ended.send_replace(true);
     }
 
     fn name(&self) -> &'static str {

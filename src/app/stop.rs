@@ -13,9 +13,13 @@ use tracing::{info, warn};
 
 use crate::gate::Gate;
 use crate::gate::drain::Phase;
+use crate::proxy::leave::LAST_REQUESTS;
 
 /// How long streams and calls that are cut off have for their last event or answer.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long admin requests under way have for their answer.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// Asks a running gateway to stop.
 pub struct Switch(watch::Sender<bool>);
@@ -72,6 +76,19 @@ pub(super) struct Draining {
     pub(super) delay: Duration,
     /// How long calls in flight may go on after that.
     pub(super) patience: Duration,
+    /// Becomes true once another process takes over.
+    pub(super) taken: watch::Receiver<bool>,
+    /// How long calls in flight may go on then.
+    pub(super) takeover_patience: Duration,
+    /// Becomes true once the admin port has answered its last request.
+    pub(super) admin_ended: watch::Receiver<bool>,
+}
+
+/// The cause of a stop.
+enum Reason {
+    Signal(&'static str),
+    Switch,
+    TakenOver,
 }
 
 #[async_trait]
@@ -80,15 +97,12 @@ impl ShutdownSignalWatch for Draining {
     async fn recv(&self) -> ShutdownSignal {
         let mut signals = self.signals.lock().await;
         let reason = tokio::select! {
-            name = signals.next() => name,
-            () = self.switched() => "a stop",
+            name = signals.next() => Reason::Signal(name),
+            () = turned(&self.stopped.0) => Reason::Switch,
+            () = turned(&self.taken) => Reason::TakenOver,
         };
-        info!(reason, "draining: not ready any more");
-        // At a terminal or in a test nobody has to turn away first.
-        let delay =
-            if matches!(reason, "SIGTERM" | "SIGQUIT") { self.delay } else { Duration::ZERO };
         tokio::select! {
-            () = self.drain(delay) => {}
+            () = self.leave(&reason) => {}
             again = signals.next() => warn!(signal = again, "second signal: stopping now"),
         }
         self.gate.drain.enter(Phase::EndingCalls);
@@ -96,6 +110,9 @@ impl ShutdownSignalWatch for Draining {
             warn!("calls in flight are cut off without a last word");
         }
         self.gate.drain.close();
+        if timeout(LAST_ANSWERS, turned(&self.admin_ended)).await.is_err() {
+            warn!("an admin request is cut off");
+        }
         ShutdownSignal::GracefulTerminate
     }
 }
@@ -112,11 +129,42 @@ impl Draining {
         }
     }
 
-    async fn switched(&self) {
-        let mut receiver = self.stopped.0.clone();
-        if receiver.wait_for(|stop| *stop).await.is_err() {
-            // The switch is gone: only a signal can stop the gateway now.
-            pending::<()>().await;
+    async fn leave(&self, reason: &Reason) {
+        match reason {
+            Reason::Signal(name @ ("SIGTERM" | "SIGQUIT")) => {
+                info!(signal = name, "draining: not ready any more");
+                self.drain(self.delay).await;
+            }
+            // At a terminal or in a test no balancer has to turn away first.
+            Reason::Signal(name) => {
+                info!(signal = name, "stopping");
+                self.drain(Duration::ZERO).await;
+            }
+            Reason::Switch => {
+                info!("stopping");
+                self.drain(Duration::ZERO).await;
+            }
+            Reason::TakenOver => self.hand_over().await,
         }
+    }
+
+    /// Ends streams at once and calls soon. Nothing is refused: no new connection is accepted, and a
+    /// request on a connection that is still open is served.
+    async fn hand_over(&self) {
+        self.gate.drain.enter(Phase::Leaving);
+        self.gate.drain.close();
+        sleep(LAST_REQUESTS).await;
+        self.gate.drain.end_streams();
+        if timeout(self.takeover_patience, self.gate.idle()).await.is_err() {
+            let count = self.gate.in_flight.count();
+            warn!(count, "calls in flight are cut off: `proxy.takeover_wait_secs` has passed");
+        }
+    }
+}
+
+/// Resolves once the value is true, and never if its sender is gone.
+async fn turned(receiver: &watch::Receiver<bool>) {
+    if receiver.clone().wait_for(|turned| *turned).await.is_err() {
+        pending::<()>().await;
     }
 }

@@ -148,6 +148,8 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
         stream_idle_timeout_secs: s.number("stream_idle_timeout_secs", 300, 1..=DAY_SECS),
         drain_delay_secs: s.number("drain_delay_secs", 5, 0..=3_600),
         drain_timeout_secs: s.number("drain_timeout_secs", upstream_timeout_secs, 0..=DAY_SECS),
+        takeover_wait_secs: s.number("takeover_wait_secs", 5, 0..=3_600),
+        control_socket: s.text("control_socket").map(PathBuf::from),
         threads: s.optional_number("threads", 1..=1_024),
     };
     (Some(Front { proxy, default }), s.finish())

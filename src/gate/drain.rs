@@ -19,23 +19,26 @@ pub enum Phase {
     Leaving,
     /// New calls are refused; those in flight go on.
     Refusing,
-    /// Open event streams end.
-    EndingStreams,
     /// Every call ends.
     EndingCalls,
 }
 
 impl Phase {
-    const ALL: [Self; 5] =
-        [Self::Serving, Self::Leaving, Self::Refusing, Self::EndingStreams, Self::EndingCalls];
+    const ALL: [Self; 4] = [Self::Serving, Self::Leaving, Self::Refusing, Self::EndingCalls];
+}
+
+/// The kinds of responses that have to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    pub streams: bool,
+    pub calls: bool,
 }
 
 /// The phase of one gateway, read by every request.
 #[derive(Debug)]
 pub struct Drain {
-    /// Mirror of what `changes` holds, for readers that do not wait.
     phase: AtomicU8,
-    changes: watch::Sender<Phase>,
+    ending: watch::Sender<Ending>,
     /// True once connections should not be kept.
     leaving: watch::Sender<bool>,
     /// True once no connection should be accepted.
@@ -46,7 +49,7 @@ impl Default for Drain {
     fn default() -> Self {
         Self {
             phase: AtomicU8::default(),
-            changes: watch::Sender::new(Phase::Serving),
+            ending: watch::Sender::default(),
             leaving: watch::Sender::new(false),
             closed: watch::Sender::new(false),
         }
@@ -67,14 +70,17 @@ impl Drain {
     /// Enters a phase; an earlier one than the present one changes nothing.
     pub fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
-        self.changes.send_if_modified(|present| {
-            let later = phase > *present;
-            *present = (*present).max(phase);
-            later
-        });
         if phase >= Phase::Leaving {
             self.leaving.send_if_modified(|leaving| !std::mem::replace(leaving, true));
         }
+        if phase >= Phase::EndingCalls {
+            self.ending.send_replace(Ending { streams: true, calls: true });
+        }
+    }
+
+    /// Ends open event streams, whatever the phase.
+    pub fn end_streams(&self) {
+        self.ending.send_modify(|ending| ending.streams = true);
     }
 
     /// Stops accepting connections.
@@ -92,9 +98,9 @@ impl Drain {
         self.closed.subscribe()
     }
 
-    /// A receiver of every change of the phase.
-    pub fn phases(&self) -> watch::Receiver<Phase> {
-        self.changes.subscribe()
+    /// A receiver of the kinds of responses that have to end.
+    pub fn ending(&self) -> watch::Receiver<Ending> {
+        self.ending.subscribe()
     }
 }
 
@@ -105,16 +111,26 @@ mod tests {
     #[test]
     fn a_phase_is_never_undone() {
         let drain = Drain::default();
-        let (phases, leaving, closed) = (drain.phases(), drain.when_leaving(), drain.when_closed());
+        let (ending, leaving, closed) = (drain.ending(), drain.when_leaving(), drain.when_closed());
         assert_eq!((drain.phase(), *leaving.borrow()), (Phase::Serving, false));
         for phase in Phase::ALL {
             drain.enter(phase);
-            assert_eq!((drain.phase(), *phases.borrow()), (phase, phase));
+            assert_eq!(drain.phase(), phase);
+            assert_eq!(*leaving.borrow(), phase >= Phase::Leaving);
+            assert_eq!(ending.borrow().calls, phase == Phase::EndingCalls);
         }
         drain.enter(Phase::Leaving);
-        assert_eq!((drain.phase(), *phases.borrow()), (Phase::EndingCalls, Phase::EndingCalls));
-        assert!(*leaving.borrow() && !*closed.borrow());
+        assert_eq!(drain.phase(), Phase::EndingCalls);
+        assert!(!*closed.borrow());
         drain.close();
         assert!(*closed.borrow());
+    }
+
+    #[test]
+    fn streams_can_end_while_calls_go_on() {
+        let drain = Drain::default();
+        drain.end_streams();
+        assert_eq!(drain.phase(), Phase::Serving);
+        assert_eq!(*drain.ending().borrow(), Ending { streams: true, calls: false });
     }
 }

@@ -32,7 +32,7 @@ use prometheus::IntGauge;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::gate::drain::Phase;
+use crate::gate::drain::Ending;
 
 /// How much of the body is handed over at a time.
 const SLICE: usize = 64 * 1024;
@@ -51,8 +51,8 @@ pub(super) const CUT_OFF: &str = "the gateway stops";
 pub(super) struct Patience {
     pub(super) first_byte: Duration,
     pub(super) silence: Duration,
-    /// The gateway's phases: a call ends with its last.
-    pub(super) phases: watch::Receiver<Phase>,
+    /// The kinds of responses that the gateway has to end.
+    pub(super) ending: watch::Receiver<Ending>,
     /// Counts the event streams that are open.
     pub(super) streams: IntGauge,
 }
@@ -87,7 +87,7 @@ struct ReplaySession {
     body: Bytes,
     position: usize,
     silence: Duration,
-    phases: watch::Receiver<Phase>,
+    ending: watch::Receiver<Ending>,
     streams: IntGauge,
     /// Set once the response has begun as an event stream.
     is_stream: bool,
@@ -118,7 +118,7 @@ pub(super) fn install(
         late: Box::pin(sleep(patience.first_byte)),
         late_is: FIRST_BYTE_LATE,
         silence: patience.silence,
-        phases: patience.phases,
+        ending: patience.ending,
         streams: patience.streams,
         is_stream: false,
     };
@@ -189,8 +189,7 @@ impl ReplaySession {
     /// Waits for the client to leave, no longer than the upstream's next byte may take and the gateway
     /// goes on.
     async fn idle(&mut self) -> Result<Option<Bytes>> {
-        let end = if self.is_stream { Phase::EndingStreams } else { Phase::EndingCalls };
-        let Self { inner: Some(real), late, late_is, phases, .. } = self else {
+        let Self { inner: Some(real), late, late_is, ending, is_stream, .. } = self else {
             return Error::e_explain(ErrorType::InternalError, "the session is here until drop");
         };
         tokio::select! {
@@ -198,7 +197,7 @@ impl ReplaySession {
             () = late.as_mut() => {
                 Error::e_explain(ErrorType::Custom(late_is), "upstream timed out")
             }
-            _ended = phases.wait_for(|phase| *phase >= end) => {
+            _ended = ending.wait_for(|ending| ending.calls || (ending.streams && *is_stream)) => {
                 Error::e_explain(ErrorType::Custom(CUT_OFF), "the gateway stops")
             }
         }

@@ -4,3 +4,4 @@ mod drain;
 mod nodes;
 mod redis;
 mod restart;
+mod takeover;

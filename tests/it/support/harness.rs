@@ -223,7 +223,7 @@ impl Gateway {
     pub async fn start_before(upstream: Upstream, setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_config(folder.path(), &upstream, &setup);
-        let (child, proxy, admin) = spawn(folder.path(), &setup);
+        let (child, proxy, admin) = spawn(folder.path(), &setup, &[]);
         let client = client();
         let nobody = Agent { id: String::new(), token: String::new() };
         let mut gateway =
@@ -256,8 +256,15 @@ impl Gateway {
 
     /// Starts the process anew, on the same state and on other ports.
     pub fn start_again(&mut self) {
-        let (child, proxy, admin) = spawn(self.folder.path(), &self.setup);
+        let (child, proxy, admin) = spawn(self.folder.path(), &self.setup, &[]);
         (self.child, self.proxy, self.admin) = (child, proxy, admin);
+    }
+
+    /// Starts another process that takes this one's place; gives the exit code of the old one.
+    pub fn take_over(&mut self) -> Option<i32> {
+        let (child, proxy, admin) = spawn(self.folder.path(), &self.setup, &["--takeover"]);
+        assert_eq!((&proxy, &admin), (&self.proxy, &self.admin), "the sockets are the same");
+        std::mem::replace(&mut self.child, child).wait().unwrap().code()
     }
 
     pub fn pid(&self) -> u32 {
@@ -524,12 +531,12 @@ fn command(folder: &Path, setup: &Setup) -> Command {
 }
 
 /// Starts the program and waits until it has said where it listens.
-fn spawn(folder: &Path, setup: &Setup) -> (Child, String, String) {
+fn spawn(folder: &Path, setup: &Setup, options: &[&str]) -> (Child, String, String) {
     let ready = folder.join("ready.json");
     // One of an earlier run would name ports that nobody serves.
     let _none_yet = std::fs::remove_file(&ready);
     let log = folder.join("log.txt");
-    let mut child = command(folder, setup).spawn().unwrap();
+    let mut child = command(folder, setup).args(options).spawn().unwrap();
     let end = Instant::now() + PATIENCE;
     let ready = loop {
         if let Ok(ready) = std::fs::read(&ready) {
