@@ -174,7 +174,7 @@ pub fn run(
 
     let signal = Draining {
         stopped,
-        signals: signals.into(),
+        signals: Some(signals).into(),
         gate: parts.gate.clone(),
         delay: Duration::from_secs(config.proxy.drain_delay_secs),
         patience: Duration::from_secs(config.proxy.drain_timeout_secs),

@@ -1,13 +1,13 @@
 //! Stopping: by signal or by a switch, phase by phase, with time for the calls in flight.
 
 use std::future::pending;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -69,8 +69,8 @@ impl Signals {
 /// Waits for a reason to stop, then leads the gateway out of service.
 pub(super) struct Draining {
     pub(super) stopped: Stopped,
-    #[expect(clippy::disallowed_types, reason = "one task alone ever waits for signals")]
-    pub(super) signals: Mutex<Signals>,
+    /// Taken when the wait begins.
+    pub(super) signals: Mutex<Option<Signals>>,
     pub(super) gate: Arc<Gate>,
     /// How long calls are still served once readiness is withdrawn.
     pub(super) delay: Duration,
@@ -95,7 +95,12 @@ enum Reason {
 impl ShutdownSignalWatch for Draining {
     /// Resolves when nothing is in flight any more, so that Pingora can end at once.
     async fn recv(&self) -> ShutdownSignal {
-        let mut signals = self.signals.lock().await;
+        let signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut signals = match signals {
+            Some(signals) => signals,
+            // Pingora waits once.
+            None => pending().await,
+        };
         let reason = tokio::select! {
             name = signals.next() => Reason::Signal(name),
             () = turned(&self.stopped.0) => Reason::Switch,
