@@ -28,6 +28,7 @@ use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin, Limiter};
@@ -43,6 +44,7 @@ use crate::firewall::session::Status;
 use crate::firewall::time::{Now, Timestamp};
 use crate::gate::enrol::Enrolment;
 use crate::gate::injected::Injected;
+use crate::gate::shares::Limits;
 use crate::gate::ticket::InFlight;
 use crate::gate::{self, Gate};
 use crate::identity::Identity;
@@ -146,7 +148,13 @@ pub fn run(
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
     control.spawn(probe::watch(upstreams.clone(), parts.clock.clone()));
-    let gateway = parts.gateway(config, upstreams);
+    let bulk = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.div_ceil(2))
+        .thread_name("bulk")
+        .enable_all()
+        .build()
+        .context("starting the threads for large bodies")?;
+    let gateway = parts.gateway(config, upstreams, bulk.handle().clone());
     let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(H2_IDLE);
@@ -183,6 +191,8 @@ pub fn run(
         admin_ended,
     };
     server.run(RunArgs { shutdown_signal: Box::new(signal) });
+    // Nothing is being judged any more.
+    bulk.shutdown_background();
     parts.end(&control);
     // Nothing holds log and store once these are gone.
     control.shutdown_timeout(LAST_TASKS);
@@ -277,7 +287,7 @@ impl Parts {
                 config.admin.signing_secret.expose().as_bytes(),
                 &config.oauth,
                 &clock,
-                &tokio::runtime::Handle::current(),
+                &Handle::current(),
             )
             .context("preparing to ask `oauth.issuers`")?,
             enrolment: Enrolment::new(&config.oauth.issuers, &registry),
@@ -300,7 +310,7 @@ impl Parts {
                 refusal_style: config.proxy.refusal_style,
                 max_argument_bytes: config.audit.max_argument_bytes,
             },
-            in_flight: Arc::new(InFlight::new(config.proxy.max_calls_in_flight)),
+            in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
             drain: Arc::default(),
         });
         let rulebook = gate.rulebook.clone();
@@ -370,13 +380,13 @@ impl Parts {
         });
     }
 
-    fn gateway(&self, config: &Config, upstreams: Arc<Upstreams>) -> Gateway {
+    fn gateway(&self, config: &Config, upstreams: Arc<Upstreams>, bulk: Handle) -> Gateway {
         let proxy = &config.proxy;
         let timeout = Duration::from_secs(proxy.upstream_timeout_secs);
         let idle = Duration::from_secs(proxy.stream_idle_timeout_secs);
         Gateway {
             gate: self.gate.clone(),
-            intake: Intake::new(proxy),
+            intake: Intake::new(proxy, bulk),
             upstreams,
             local: Local {
                 metrics: self.metrics.clone(),
@@ -473,6 +483,16 @@ async fn cleanup(gate: Arc<Gate>, period: Duration) {
             warn!(error = %Causes(&error), "ended sessions were not forgotten; tried again later");
         }
         gate.injected.retain(|id| gate.sessions.get(id).is_some());
+        gate.in_flight.sweep(gate.clock.mono());
+    }
+}
+
+fn limits_of_agents(config: &Config) -> Limits {
+    Limits {
+        max_calls: config.proxy.max_calls_in_flight,
+        share_pct: config.proxy.max_share_per_agent_pct,
+        refusals_per_sec: config.proxy.max_refusals_per_agent_per_sec,
+        log_bytes_per_sec: config.audit.max_bytes_per_agent_per_sec,
     }
 }
 
