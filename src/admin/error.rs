@@ -81,6 +81,7 @@ codes! {
     AuditUnavailable SERVICE_UNAVAILABLE;
     StoreUnavailable SERVICE_UNAVAILABLE;
     IdentityUnavailable SERVICE_UNAVAILABLE;
+    Draining SERVICE_UNAVAILABLE;
 }
 
 /// The body of every answer that is not a success.
