@@ -4,6 +4,7 @@
 //! that it stands in no list of processes and no shell history. The process says by its exit code
 //! how it went: see [`Exit`].
 
+mod admin_key;
 mod agent;
 mod audit;
 mod check;
@@ -53,6 +54,9 @@ pub struct Serve {
     /// Write the bound addresses as JSON to this file once requests are served.
     #[arg(long)]
     pub ready_file: Option<PathBuf>,
+    /// Take the listening sockets over from the running process, which then ends.
+    #[arg(long)]
+    pub takeover: bool,
     #[command(flatten)]
     pub log: Log,
 }
@@ -101,6 +105,9 @@ impl From<Format> for LogFormat {
 pub enum Tool {
     /// Check the configuration and everything it points to.
     Check(check::Check),
+    /// Make keys for operators.
+    #[command(subcommand)]
+    AdminKey(admin_key::AdminKey),
     /// Register, show, trust and revoke agents.
     #[command(subcommand)]
     Agent(agent::Agent),
@@ -224,6 +231,7 @@ pub fn run(tool: &Tool) -> ExitCode {
 async fn run_with(tool: &Tool, env: &Env, sink: &mut dyn std::io::Write) -> Result<Exit, Failure> {
     match tool {
         Tool::Check(check) => check.run(env, &mut Out::new(check.json, sink)).await,
+        Tool::AdminKey(key) => key.run(sink),
         Tool::Agent(agent) => agent.run(env, sink).await,
         Tool::Session(session) => session.run(env, sink).await,
         Tool::Policy(policy) => policy.run(env, sink).await,

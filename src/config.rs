@@ -4,6 +4,7 @@
 //! Messages name the key, the line or variable, what is wrong and what to do; they never quote a
 //! secret. Only this module reads the environment.
 
+mod admin;
 mod check;
 mod env;
 mod file;
@@ -21,6 +22,9 @@ use std::time::Duration;
 
 use crate::firewall::session::RefusalStyle;
 
+pub use admin::{
+    Admin, AdminKey, AdminOidc, AdminTls, ENVIRONMENT_KEY, KEY_HASH_MARK, Role, Roles, key_name,
+};
 pub use env::environment;
 pub use file::Origin;
 pub use redis_url::{RedisLogin, RedisServers, RedisShape};
@@ -84,6 +88,14 @@ pub struct Proxy {
     pub max_uri_bytes: usize,
     pub upstream_timeout_secs: u64,
     pub stream_idle_timeout_secs: u64,
+    /// How long calls are still served after a signal to stop.
+    pub drain_delay_secs: u64,
+    /// How long calls in flight may go on after that.
+    pub drain_timeout_secs: u64,
+    /// How long calls in flight may go on when another process takes over.
+    pub takeover_wait_secs: u64,
+    /// Socket by which another process takes over; `None`: beside the audit log.
+    pub control_socket: Option<PathBuf>,
     /// `None`: one for each core.
     pub threads: Option<usize>,
 }
@@ -105,6 +117,20 @@ pub struct Pool {
     pub urls: Vec<Upstream>,
     /// Lower-case names; values may hold `${CRED:ref}`.
     pub headers: Vec<(http::HeaderName, Secret)>,
+}
+
+impl Config {
+    /// The control socket: the configured one, else the one beside the audit log.
+    pub fn control_socket(&self) -> Option<PathBuf> {
+        let beside_the_log = || {
+            self.audit.enabled.then(|| {
+                let mut path = self.audit.file_path.clone().into_os_string();
+                path.push(".control");
+                path.into()
+            })
+        };
+        self.proxy.control_socket.clone().or_else(beside_the_log)
+    }
 }
 
 impl Pool {
@@ -284,16 +310,6 @@ pub struct Redis {
 pub struct Metrics {
     pub enabled: bool,
     pub require_auth: bool,
-}
-
-/// The operators' side.
-#[derive(Clone, Debug)]
-pub struct Admin {
-    pub listen: SocketAddr,
-    pub api_key: Secret,
-    pub signing_secret: Secret,
-    pub token_expiry_secs: u64,
-    pub rate_limit_per_minute: u32,
 }
 
 /// One thing that is wrong with the configuration.

@@ -128,7 +128,7 @@ async fn a_session_is_opened_looked_at_and_closed() {
     }
     bench.admin.metrics.tool_call(None, "update_page");
     let metrics = bench.get("/metrics").await.text;
-    assert!(metrics.contains(r#"tool_calls_total{tool="update_page"} 1"#));
+    assert!(metrics.contains(r#"arbiter_tool_calls_total{tool="update_page"} 1"#));
     let told = bench.call("DELETE", &path, None).await;
     assert_eq!((told.status.as_u16(), told.body), (200, json!({"status": "closed"})));
     assert_eq!(bench.get(&path).await.body["status"], "closed");
@@ -294,7 +294,9 @@ async fn every_change_is_on_record_and_nothing_else_is() {
     assert_eq!(records[0]["agent_id"], alice.as_str());
     assert_eq!(records[0]["principal"], "admin");
     assert_eq!(records[3]["denial_code"], "DelegationCycle");
-    assert_eq!(records[4]["detail"], json!({"from": "basic", "to": "trusted"}));
+    assert_eq!(records[3]["authorization_decision"], "deny");
+    let detail = json!({"from": "basic", "to": "trusted", "role": "admin"});
+    assert_eq!(records[4]["detail"], detail);
     assert_eq!(records[6]["detail"]["jti"], jti.as_str());
     assert_eq!(records[7]["task_session_id"], session.as_str());
 }
