@@ -8,6 +8,7 @@
 
 mod access;
 mod agents;
+mod approvals;
 mod audit;
 mod body;
 mod check;
@@ -39,6 +40,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 
+use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config;
@@ -74,6 +76,7 @@ pub struct Admin {
     /// How far this gateway is on its way out of service.
     pub drain: Arc<Drain>,
     pub rulebook: Arc<Rulebook>,
+    pub approvals: Arc<Approvals>,
     pub audit: Arc<Audit>,
     pub minter: Arc<Minter>,
     pub metrics: Arc<Metrics>,

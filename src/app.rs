@@ -32,11 +32,13 @@ use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin, Keyring, People, WrongKeys};
+use crate::approvals::{self, Approvals};
 use crate::audit::checkpoint::SigningKey;
 use crate::audit::redact::Redactor;
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
+use crate::firewall::approvals::Limits;
 use crate::firewall::checks::drift::UnknownIntent;
 use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::rules::Terms;
@@ -230,6 +232,20 @@ pub fn write_ready_file(path: &Path, started: &Started) -> Result<()> {
         .with_context(|| format!("writing the ready file {}", path.display()))
 }
 
+/// Makes an empty book of approvals.
+fn approvals(config: &Config) -> Approvals {
+    let terms = &config.approvals;
+    let settings = approvals::Settings {
+        limits: Limits {
+            ttl_secs: terms.ttl_secs,
+            max_pending_per_agent: usize::try_from(terms.max_pending_per_agent)
+                .unwrap_or(usize::MAX),
+        },
+        hold: Duration::from_secs(terms.hold_secs),
+    };
+    Approvals::new(settings, config.admin.signing_secret.expose().as_bytes())
+}
+
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
@@ -295,6 +311,7 @@ impl Parts {
             .context("preparing to ask `oauth.issuers`")?,
             enrolment: Enrolment::new(&config.oauth.issuers, &registry),
             rulebook: Arc::new(rulebook),
+            approvals: Arc::new(approvals(config)),
             registry: registry.clone(),
             sessions: sessions.clone(),
             followed,
@@ -371,12 +388,14 @@ impl Parts {
     fn connect_levels(&self) {
         let (sessions, registry) = (self.sessions.clone(), self.registry.clone());
         let (audit, clock) = (self.audit.clone(), self.clock.clone());
+        let approvals = self.gate.approvals.clone();
         let (in_flight, drain) = (self.gate.in_flight.clone(), self.gate.drain.clone());
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         self.metrics.read_levels_with(move || Levels {
             calls_in_flight: count(in_flight.count()),
             draining: drain.is_leaving(),
             active_sessions: count(sessions.active_count(clock.now())),
+            approvals_pending: count(approvals.pending()),
             registered_agents: count(registry.active_count()),
             audit_records: audit.records_written(),
             audit_syncs: audit.syncs(),
@@ -417,6 +436,7 @@ impl Parts {
             sessions: self.sessions.clone(),
             followed: self.gate.followed.clone(),
             drain: self.gate.drain.clone(),
+            approvals: self.gate.approvals.clone(),
             rulebook: self.rulebook.clone(),
             audit: self.audit.clone(),
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),

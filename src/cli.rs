@@ -6,6 +6,7 @@
 
 mod admin_key;
 mod agent;
+mod approval;
 mod audit;
 mod check;
 mod client;
@@ -111,6 +112,9 @@ pub enum Tool {
     /// Register, show, trust and revoke agents.
     #[command(subcommand)]
     Agent(agent::Agent),
+    /// Decide calls that a policy holds back for a person.
+    #[command(subcommand)]
+    Approval(approval::Approval),
     /// Open, show and close task sessions.
     #[command(subcommand)]
     Session(session::Session),
@@ -233,6 +237,7 @@ async fn run_with(tool: &Tool, env: &Env, sink: &mut dyn std::io::Write) -> Resu
         Tool::Check(check) => check.run(env, &mut Out::new(check.json, sink)).await,
         Tool::AdminKey(key) => key.run(sink),
         Tool::Agent(agent) => agent.run(env, sink).await,
+        Tool::Approval(approval) => approval.run(env, sink).await,
         Tool::Session(session) => session.run(env, sink).await,
         Tool::Policy(policy) => policy.run(env, sink).await,
         Tool::Audit(audit) => audit.run(sink).await,

@@ -5,6 +5,7 @@
 //! secret. Only this module reads the environment.
 
 mod admin;
+mod approvals;
 mod check;
 mod env;
 mod file;
@@ -25,6 +26,7 @@ use crate::firewall::session::RefusalStyle;
 pub use admin::{
     Admin, AdminKey, AdminOidc, AdminTls, ENVIRONMENT_KEY, KEY_HASH_MARK, Role, Roles, key_name,
 };
+pub use approvals::Approvals;
 pub use env::environment;
 pub use file::Origin;
 pub use redis_url::{RedisLogin, RedisServers, RedisShape};
@@ -52,6 +54,7 @@ pub struct Config {
     pub oauth: Oauth,
     pub policy: Policy,
     pub sessions: Sessions,
+    pub approvals: Approvals,
     pub audit: Audit,
     pub credentials: Credentials,
     pub storage: Storage,

@@ -4,6 +4,7 @@
 //! things for a request: a [`Cleared`], which is the only key to the upstream and exists only after
 //! the decision is on record, or a [`Refused`], which is on record too.
 
+pub mod approval;
 mod bucket;
 mod caller;
 mod decide;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::approvals::Approvals;
 use crate::audit::redact::Redactor;
 use crate::audit::{Audit, Decision, Entry, Receipt};
 use crate::clock::Clock;
@@ -57,6 +59,7 @@ pub struct Gate {
     pub identity: Identity,
     pub enrolment: Enrolment,
     pub rulebook: Arc<Rulebook>,
+    pub approvals: Arc<Approvals>,
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
     pub followed: Arc<Followed>,

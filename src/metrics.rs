@@ -47,6 +47,7 @@ pub struct Levels {
     pub calls_in_flight: u64,
     pub draining: bool,
     pub active_sessions: u64,
+    pub approvals_pending: u64,
     pub registered_agents: u64,
     pub audit_records: u64,
     pub audit_syncs: u64,
@@ -72,6 +73,7 @@ pub struct Metrics {
     upstream_duration: Histogram,
     overhead: Histogram,
     active_sessions: IntGauge,
+    approvals_pending: IntGauge,
     registered_agents: IntGauge,
     audit_records: IntCounter,
     audit_syncs: IntCounter,
@@ -166,6 +168,11 @@ impl Metrics {
                 "arbiter_overhead_seconds",
                 "What Arbiter itself took of it",
                 OVERHEAD_BUCKETS,
+            ),
+            approvals_pending: gauge(
+                r,
+                "arbiter_approvals_pending",
+                "Calls that wait for a person's decision",
             ),
             active_sessions: gauge(r, "arbiter_active_sessions", "Sessions that are active now"),
             registered_agents: gauge(r, "arbiter_registered_agents", "Agents that are active now"),
@@ -305,6 +312,7 @@ impl Metrics {
             let levels = read();
             let level = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             self.active_sessions.set(level(levels.active_sessions));
+            self.approvals_pending.set(level(levels.approvals_pending));
             self.registered_agents.set(level(levels.registered_agents));
             self.calls_in_flight.set(level(levels.calls_in_flight));
             self.draining.set(i64::from(levels.draining));
@@ -380,6 +388,7 @@ mod tests {
             "arbiter_upstream_duration_seconds",
             "arbiter_overhead_seconds",
             "arbiter_active_sessions",
+            "arbiter_approvals_pending",
             "arbiter_registered_agents",
             "arbiter_audit_records_total",
             "arbiter_audit_syncs_total",
@@ -472,6 +481,7 @@ mod tests {
             audit_records: 3,
             audit_syncs: 5,
             active_sessions: 7,
+            approvals_pending: 2,
             registered_agents: 2,
             audit_healthy: true,
         });

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::admin;
+use super::approvals;
 use super::check::{Section, unknown};
 use super::file::Table;
 use super::redis_url;
@@ -49,6 +50,8 @@ pub(super) fn read(
     section("policy", keys);
     let (sessions, keys) = sessions(Section::take(root, "sessions", problems));
     section("sessions", keys);
+    let (approvals, keys) = approvals::read(Section::take(root, "approvals", problems));
+    section("approvals", keys);
     let (audit, keys) = audit(Section::take(root, "audit", problems));
     section("audit", keys);
     let (credentials, keys) = credentials(Section::take(root, "credentials", problems));
@@ -79,6 +82,7 @@ pub(super) fn read(
         oauth,
         policy,
         sessions,
+        approvals,
         audit,
         credentials,
         storage,

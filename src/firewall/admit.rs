@@ -63,8 +63,8 @@ pub struct Verdict {
     pub flags: Vec<&'static str>,
     /// How many of the findings count against the agent's trust.
     pub counted_flags: u32,
-    /// A person's leave that the calls still need, everything else being in order.
-    pub escalation: Option<Escalation>,
+    /// Approvals that the calls still need, everything else being in order.
+    pub escalations: Vec<Escalation>,
 }
 
 impl Verdict {
@@ -74,7 +74,7 @@ impl Verdict {
             policy: by.map(|policy| Arc::clone(&policy.id)),
             flags: Vec::new(),
             counted_flags: 0,
-            escalation: None,
+            escalations: Vec::new(),
         }
     }
 }
@@ -89,6 +89,8 @@ struct Member<'a> {
 pub struct Judged<'a> {
     ask: Ask<'a>,
     members: SmallVec<[Member<'a>; 1]>,
+    /// Calls that were counted when they were first asked about.
+    paid: u64,
 }
 
 /// Proof that the calls of a message are counted, where they have to be.
@@ -114,7 +116,7 @@ pub fn judge<'a>(ask: Ask<'a>, trace: &mut impl Trace) -> Result<Judged<'a>, Ver
     let facts = ask.facts();
     let decide =
         |call| Member { call, decision: policy::decide(ask.rules, &facts, call, ask.place) };
-    let judged = Judged { ask, members: ask.calls.iter().map(decide).collect() };
+    let judged = Judged { ask, members: ask.calls.iter().map(decide).collect(), paid: 0 };
     judged.every(Step::Sensitivity, trace, |member| match ask.claimed.found() {
         Some(found) => sensitivity::check(found.order, &member.call.kind, &member.decision),
         None => Ok(()),
@@ -138,6 +140,17 @@ fn look(ask: &Ask<'_>, trace: &mut impl Trace) -> Result<(), Denial> {
 }
 
 impl Judged<'_> {
+    /// Returns the approvals that the calls need.
+    pub fn escalations(&self) -> Vec<Escalation> {
+        let members = self.members.iter().enumerate();
+        members.filter_map(|(at, member)| Escalation::by(at, member.decision)).collect()
+    }
+
+    /// Notes that so many of the calls were counted already, when they were first asked about.
+    pub fn paid(&mut self, calls: u64) {
+        self.paid = calls;
+    }
+
     /// Counts the calls: the one step under the session's lock, and the one that a lease repeats.
     pub fn spend(
         &self,
@@ -145,7 +158,7 @@ impl Judged<'_> {
         now: Now,
         trace: &mut impl Trace,
     ) -> Result<Spent, Lack<Verdict>> {
-        let price = price(self.ask.calls);
+        let price = price(self.ask.calls).saturating_sub(self.paid);
         let spent = match (self.ask.claimed.found(), usage) {
             (None, _) => Ok(()),
             (Some(_), _) if price == 0 => Ok(()),
@@ -174,8 +187,7 @@ impl Judged<'_> {
         if let Err(refused) = self.every(Step::Policy, trace, answer) {
             return refused;
         }
-        let mut decisions = self.members.iter().map(|member| member.decision);
-        let escalation = decisions.find_map(|decision| Escalation::by(decision, &rules.policies));
+        let escalations = self.escalations();
         let first = || self.members.iter().find_map(|member| member.decision.policy());
         let kinds = || calls.iter().map(|call| &call.kind);
         let found = claimed.found().map(|found| drift::look(&rules.terms, found.order, kinds()));
@@ -183,13 +195,13 @@ impl Judged<'_> {
         let outcome = trace.step(Step::Drift, drift::check(&found));
         Verdict {
             outcome,
-            policy: match &escalation {
+            policy: match escalations.first() {
                 Some(escalation) => Some(Arc::clone(&escalation.policy)),
                 None => first().map(|policy| Arc::clone(&policy.id)),
             },
             flags: found.flags,
             counted_flags: found.counted,
-            escalation,
+            escalations,
         }
     }
 
@@ -210,8 +222,8 @@ impl Judged<'_> {
 }
 
 /// The end of a decision, once the credentials are there: what waits for a person is refused.
-pub fn settle(escalation: Option<&Escalation>, trace: &mut impl Trace) -> Result<(), Denial> {
-    trace.step(Step::Escalation, escalation::check(escalation))
+pub fn settle(escalations: &[Escalation], trace: &mut impl Trace) -> Result<(), Denial> {
+    trace.step(Step::Escalation, escalation::check(escalations))
 }
 
 /// The number of calls that a message costs: its tool calls.

@@ -175,6 +175,7 @@ pub struct Book {
     pending_of: HashMap<AgentId, usize>,
     pending_of_owner: HashMap<Arc<str>, usize>,
     pending: usize,
+    open_of: HashMap<SessionId, usize>,
     /// Open approvals by their expiry.
     expiries: BTreeSet<(Timestamp, Uuid)>,
     /// Ended approvals, oldest first.
@@ -266,9 +267,19 @@ impl Book {
         self.remember(approval);
     }
 
+    /// Puts an approval back as it was, where a step over several failed at a later one.
+    pub fn restore(&mut self, approval: Approval) {
+        if let Some(known) = self.by_id.get(&approval.id).cloned() {
+            self.forget(&known);
+        }
+        self.remember(approval);
+    }
+
     fn remember(&mut self, approval: Approval) {
         if approval.status.is_open() {
             self.open.insert(approval.digest, approval.id);
+            let of_session = self.open_of.entry(approval.session).or_default();
+            *of_session = of_session.saturating_add(1);
             self.expiries.insert((approval.expires_at, approval.id));
         } else {
             self.ended.insert((approval.expires_at, approval.id));
@@ -288,6 +299,9 @@ impl Book {
     }
 
     fn forget(&mut self, approval: &Approval) {
+        if approval.status.is_open() {
+            less(&mut self.open_of, &approval.session);
+        }
         if self.open.get(&approval.digest) == Some(&approval.id) {
             self.open.remove(&approval.digest);
         }
@@ -308,6 +322,21 @@ impl Book {
     /// Returns every approval, in no order.
     pub fn all(&self) -> impl Iterator<Item = &Approval> {
         self.by_id.values()
+    }
+
+    /// Reports whether a session has open approvals.
+    pub fn concerns(&self, session: SessionId) -> bool {
+        self.open_of.contains_key(&session)
+    }
+
+    /// Reports whether the next use of the call with this digest was counted when it was asked about.
+    pub fn is_paid(&self, digest: &Digest, now: Timestamp) -> bool {
+        let found = self.open.get(digest).and_then(|id| self.by_id.get(id));
+        found.is_some_and(|one| one.paid && one.status_at(now) == Status::Approved)
+    }
+
+    pub fn open_count(&self) -> usize {
+        self.open.len()
     }
 
     pub fn pending(&self) -> usize {

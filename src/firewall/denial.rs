@@ -121,6 +121,8 @@ table! {
     RateLimited              429    429 Session     Infrastructure;
     PolicyDenied             403    403 Policy      Governance;
     EscalationRequired       403    403 Policy      Governance;
+    ApprovalDenied           403    403 Policy      Governance;
+    TooManyApprovals         429    429 Policy      Governance;
     DriftDetected            403    403 Drift       Governance;
     CredentialUnknown        403    403 Credentials Governance;
     CredentialNotAuthorized  403    403 Credentials Governance;

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
+use super::approval::Hearing;
 use super::reply::{Reply, echoed_id, form, warnings};
 use super::ticket::Ticket;
 use super::view::ListView;
@@ -32,7 +33,7 @@ use crate::telemetry::Causes;
 pub(super) struct Passed {
     pub(super) rules: Arc<Rules>,
     pub(super) live: Option<Arc<Live>>,
-    pub(super) escalation: Option<Escalation>,
+    pub(super) escalations: Vec<Escalation>,
 }
 
 impl Gate {
@@ -55,12 +56,14 @@ impl Gate {
             .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;
 
         let form_for = |style| form(style, &message, era);
-        let Passed { rules, live, escalation } =
+        let Passed { rules, live, escalations } =
             self.by_rules(ticket, caller, claims, &message, to, reply, form_for).await?;
 
         let vault = self.secrets.vault();
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
-        admit::settle(escalation.as_ref(), &mut ()).map_err(|denial| escalated(denial, ticket))?;
+        let hearing = Hearing { caller, live: live.as_deref(), message: &message, to };
+        // Boxed, because few requests wait for a person and all would carry its room.
+        Box::pin(self.approved(ticket, &hearing, &escalations)).await?;
         ticket.entry_mut().credentials_injected = edits.names();
         let scrub = match &live {
             Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
@@ -94,6 +97,8 @@ impl Gate {
             None => None,
         };
         let now = self.clock.now();
+        let counted =
+            live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now.wall));
         let ask = Ask {
             rules: &rules,
             caller,
@@ -102,7 +107,7 @@ impl Gate {
                 (None, _) => Claimed::Nothing,
                 (Some(_), None) => Claimed::Unknown,
                 (Some(_), Some(live)) => {
-                    Claimed::Found(self.found(&rules, caller, live, message, now))
+                    Claimed::Found(self.found(&rules, caller, live, message, counted, now))
                 }
             },
             calls: &message.calls,
@@ -122,7 +127,7 @@ impl Gate {
             style = live.order.refusal_style.unwrap_or(style);
         }
         reply.form = form_for(style);
-        let verdict = self.verdict(ask, live.as_ref()).await?;
+        let verdict = self.verdict(ask, live.as_ref(), counted).await?;
         self.remember(ticket, caller, &verdict);
         if ask.session().is_some()
             && let Some(live) = &live
@@ -131,7 +136,7 @@ impl Gate {
             reply.warnings = warnings(live, threshold, self.clock.now());
         }
         verdict.outcome?;
-        Ok(Passed { rules, live, escalation: verdict.escalation })
+        Ok(Passed { rules, live, escalations: verdict.escalations })
     }
 
     fn count_tools(&self, message: &Message<'_>, to: &Destination) {
@@ -177,9 +182,10 @@ impl Gate {
         caller: &Caller,
         live: &'l Live,
         message: &Message<'_>,
+        counted: u64,
         now: Now,
     ) -> Found<'l> {
-        let (order, price) = (&*live.order, admit::price(&message.calls));
+        let (order, price) = (&*live.order, admit::price(&message.calls).saturating_sub(counted));
         let opened_for = &order.delegation_chain;
         Found {
             order,
@@ -195,11 +201,17 @@ impl Gate {
     }
 
     /// Decides, leasing first what the session may count if it has to be.
-    async fn verdict(&self, ask: Ask<'_>, live: Option<&Arc<Live>>) -> Result<Verdict, Denial> {
-        let judged = match admit::judge(ask, &mut ()) {
+    async fn verdict(
+        &self,
+        ask: Ask<'_>,
+        live: Option<&Arc<Live>>,
+        counted: u64,
+    ) -> Result<Verdict, Denial> {
+        let mut judged = match admit::judge(ask, &mut ()) {
             Ok(judged) => judged,
             Err(refused) => return Ok(refused),
         };
+        judged.paid(counted);
         loop {
             // Read again after every wait: what is counted is counted at the time it is counted.
             let now = self.clock.now();
@@ -211,7 +223,7 @@ impl Gate {
                 (Ok(spent), _) => return Ok(judged.conclude(spent, &mut ())),
                 (Err(Lack::Over(refused)), _) => return Ok(refused),
                 (Err(Lack::NotLeased), Some(live)) => {
-                    let price = admit::price(ask.calls);
+                    let price = admit::price(ask.calls).saturating_sub(counted);
                     self.sessions.lease(live, price, &self.clock).await.map_err(|error| {
                         warn!(session = %live.order.id, error = %Causes(&error), "store did not answer; call refused");
                         store_unavailable()
@@ -272,14 +284,5 @@ struct Edited(Zeroizing<Vec<u8>>);
 impl AsRef<[u8]> for Edited {
     fn as_ref(&self) -> &[u8] {
         &self.0
-    }
-}
-
-/// Gives a refusal that waits for a person the id under which it is on record.
-fn escalated(denial: Denial, ticket: &Ticket) -> Denial {
-    if denial.code == Code::EscalationRequired {
-        denial.with("escalation_id", ticket.request_id().to_string())
-    } else {
-        denial
     }
 }

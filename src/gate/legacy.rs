@@ -87,9 +87,9 @@ impl Gate {
             return Err(Denial::new(Code::MethodNotAllowed, message));
         }
         // There is no id that a result could answer, so the form is always HTTP's.
-        let Passed { rules, live, escalation } =
+        let Passed { rules, live, escalations } =
             self.by_rules(ticket, caller, claims, &message, to, reply, |_style| Form::Http).await?;
-        admit::settle(escalation.as_ref(), &mut ())?;
+        admit::settle(&escalations, &mut ())?;
         let vault = self.secrets.vault();
         let scrub = match &live {
             Some(live) => self.injected.add(&live.order, &[], &vault),

@@ -151,7 +151,7 @@ impl Case {
 
     fn code(&mut self, body: &str) -> Option<Code> {
         let verdict = self.verdict(body);
-        let outcome = verdict.outcome.and_then(|()| settle(verdict.escalation.as_ref(), &mut ()));
+        let outcome = verdict.outcome.and_then(|()| settle(&verdict.escalations, &mut ()));
         outcome.err().map(|denial| denial.code)
     }
 }
@@ -281,8 +281,8 @@ fn an_escalation_is_answered_after_everything_else() {
     let mut case = Case::new();
     let verdict = case.verdict(&batch(&["pay", "read_file"]));
     assert_eq!(verdict.outcome, Ok(()));
-    let escalation = verdict.escalation.unwrap();
-    assert_eq!((&*escalation.policy, &*escalation.version), ("ask", case.rules.policies.version()));
+    let asked: Vec<_> = verdict.escalations.iter().map(|one| (one.call, &*one.policy)).collect();
+    assert_eq!(asked, [(0, "ask")]);
     assert_eq!(case.usage.calls_made, 2);
     // A policy that forbids another call of the batch, or drift, is not put before a person.
     assert_eq!(case.code(&batch(&["pay", "delete_file"])), Some(Code::PolicyDenied));

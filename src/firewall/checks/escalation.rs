@@ -1,34 +1,58 @@
-//! The escalation: a policy that wants a person to see the call, asked last of all.
+//! The escalation: a policy that requires a person's approval, asked last of all.
 
 use std::sync::Arc;
 
+use crate::firewall::approvals::Digest;
 use crate::firewall::denial::{Code, Denial};
-use crate::firewall::policy::{Decision, PolicySet};
+use crate::firewall::policy::Decision;
 
-/// A policy's demand that a person decides.
+/// A policy's demand that a person decides about one call of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Escalation {
-    /// The id of the policy.
+    /// Index of the call in its message.
+    pub call: usize,
+    /// Id of the policy.
     pub policy: Arc<str>,
-    /// The version of the set that the policy stands in.
-    pub version: Arc<str>,
+    /// Hash of the policy's text: another text needs another approval.
+    pub text: Digest,
 }
 
 impl Escalation {
-    /// The demand that this decision of these policies makes, if it does.
-    pub fn by(decision: Decision<'_>, policies: &PolicySet) -> Option<Self> {
+    /// Returns the demand that this decision makes about a call, if it does.
+    pub fn by(call: usize, decision: Decision<'_>) -> Option<Self> {
         let Decision::Escalate(policy) = decision else { return None };
-        Some(Self { policy: Arc::clone(&policy.id), version: policies.version().into() })
+        let text = Digest(*blake3::hash(format!("{policy:?}").as_bytes()).as_bytes());
+        Some(Self { call, policy: Arc::clone(&policy.id), text })
     }
 }
 
-/// Refuses what a person has to decide.
-pub fn check(escalation: Option<&Escalation>) -> Result<(), Denial> {
-    match escalation {
-        None => Ok(()),
-        Some(_) => Err(Denial::new(
-            Code::EscalationRequired,
-            "this call needs a person's approval: report the escalation_id to your operator",
-        )),
-    }
+/// Refuses a call that a person has to decide.
+pub fn check(escalations: &[Escalation]) -> Result<(), Denial> {
+    if escalations.is_empty() { Ok(()) } else { Err(required()) }
+}
+
+/// Refusal of a call that nobody has approved yet.
+pub fn required() -> Denial {
+    Denial::new(
+        Code::EscalationRequired,
+        "this call needs a person's approval: give the approval_id to your operator, and repeat the \
+         same call when it is approved",
+    )
+}
+
+/// Refusal of a call that a person has denied.
+pub fn denied() -> Denial {
+    Denial::new(
+        Code::ApprovalDenied,
+        "a person has denied this call: do not repeat it; another call may be allowed",
+    )
+}
+
+/// Refusal of a call while too many others wait for a person.
+pub fn too_many(retry_after_secs: u64) -> Denial {
+    Denial::new(
+        Code::TooManyApprovals,
+        "too many calls wait for a person's approval: wait until some are decided",
+    )
+    .retry_after(retry_after_secs)
 }

@@ -266,9 +266,28 @@ async fn policies_and_drift() {
     let p = json!("p");
     table.add(Code::PolicyDenied, p.clone(), ask("read_unheard_of")).await;
     table.add(Code::EscalationRequired, p.clone(), ask("read_payroll")).await;
+    let (_, asked) = gateway.admin("GET", "/approvals", None).await;
+    let id = asked["approvals"][0]["approval_id"].as_str().unwrap();
+    gateway.admin("POST", &format!("/approvals/{id}"), Some(json!({"decision": "deny"}))).await;
+    table.add(Code::ApprovalDenied, p.clone(), ask("read_payroll")).await;
     table.add(Code::DriftDetected, p, ask("write_file")).await;
     assert_eq!(gateway.upstream.calls(), 0);
     assert_eq!(ask("read_file").await.status, 200);
+    table.compare();
+}
+
+#[tokio::test]
+async fn too_many_approvals() {
+    let gateway = Gateway::start(setup().with("approvals.max_pending_per_agent", 1)).await;
+    let tools = json!({"declared_intent": "read reports", "authorized_tools": ["read_payroll"]});
+    let session = gateway.session(tools).await;
+    let mut table = Table::of(&gateway);
+    let ask = |month: u8| {
+        let arguments = json!({"name": "read_payroll", "arguments": {"month": month}});
+        gateway.call(&session, message("m", "tools/call", arguments))
+    };
+    assert_eq!(ask(1).await.code(), "EscalationRequired");
+    table.add(Code::TooManyApprovals, json!("m"), ask(2)).await;
     table.compare();
 }
 
