@@ -121,15 +121,11 @@ impl Metrics {
         );
         let build = gauges(r, "arbiter_build_info", "The running version", "version");
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let admin_requests = register(
+        let admin_requests = families(
             r,
-            IntCounterVec::new(
-                Opts::new(
-                    "arbiter_admin_requests_total",
-                    "Requests on the admin port, by the key's name and what came of them",
-                ),
-                &["key", "outcome"],
-            ),
+            "arbiter_admin_requests_total",
+            "Requests on the admin port, by the key's name and what came of them",
+            &["key", "outcome"],
         );
         let policy_version =
             gauges(r, "arbiter_policy_version_info", "The policy set in force", "version");
@@ -354,6 +350,10 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
 
 fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {
     register(registry, IntCounterVec::new(Opts::new(name, help), &[label]))
+}
+
+fn families(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
 }
 
 fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> IntGaugeVec {
