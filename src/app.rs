@@ -38,7 +38,7 @@ use crate::audit::redact::Redactor;
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
-use crate::firewall::approvals::Limits;
+
 use crate::firewall::checks::drift::UnknownIntent;
 use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::rules::Terms;
@@ -236,7 +236,7 @@ pub fn write_ready_file(path: &Path, started: &Started) -> Result<()> {
 fn approvals(config: &Config) -> Approvals {
     let terms = &config.approvals;
     let settings = approvals::Settings {
-        limits: Limits {
+        limits: crate::firewall::approvals::Limits {
             ttl_secs: terms.ttl_secs,
             max_pending_per_agent: usize::try_from(terms.max_pending_per_agent)
                 .unwrap_or(usize::MAX),

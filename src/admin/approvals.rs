@@ -8,6 +8,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::Admin;
+use super::agents::unknown_cursor;
 use super::error::{ApiError, Code};
 use super::query::MAX_PAGE;
 use super::routes::{Answer, Input, Parameter, not_a_uuid};

@@ -27,10 +27,10 @@ const MAX_SHOWN_BYTES: usize = 64 * 1024;
 const RETRY_SECS: u64 = 30;
 
 /// Message whose calls need approval, and its surroundings.
-pub(super) struct Hearing<'h> {
+pub(super) struct Hearing<'h, 'd> {
     pub(super) caller: &'h Caller,
     pub(super) live: Option<&'h Live>,
-    pub(super) message: &'h Message<'h>,
+    pub(super) message: &'h Message<'d>,
     pub(super) to: &'h Destination,
 }
 
@@ -65,7 +65,7 @@ impl Gate {
     pub(super) async fn approved(
         &self,
         ticket: &mut Ticket,
-        hearing: &Hearing<'_>,
+        hearing: &Hearing<'_, '_>,
         escalations: &[Escalation],
     ) -> Result<(), Denial> {
         if escalations.is_empty() {
@@ -102,7 +102,7 @@ impl Gate {
     /// Settles the pleas and puts what changed on record.
     async fn ask(
         &self,
-        hearing: &Hearing<'_>,
+        hearing: &Hearing<'_, '_>,
         live: &Live,
         escalations: &[Escalation],
         pleas: &[Plea],
@@ -122,7 +122,7 @@ impl Gate {
 
     fn draft(
         &self,
-        hearing: &Hearing<'_>,
+        hearing: &Hearing<'_, '_>,
         live: &Live,
         escalation: Option<&Escalation>,
         plea: Option<&Plea>,
@@ -173,7 +173,7 @@ impl Gate {
     async fn conclude(
         &self,
         ticket: &mut Ticket,
-        hearing: &Hearing<'_>,
+        hearing: &Hearing<'_, '_>,
         answer: Answer,
         escalation_id: String,
     ) -> Result<(), Denial> {

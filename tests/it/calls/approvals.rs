@@ -66,7 +66,10 @@ async fn an_approved_call_passes_once_and_no_other_does() {
     assert!(list["next_cursor"].is_string());
 
     let (status, decided) = decide(&gateway, &id, json!({"decision": "approve"})).await;
-    assert_eq!((status, &decided["status"], &decided["uses_left"]), (200, &json!("approved"), &json!(1)));
+    assert_eq!(
+        (status, &decided["status"], &decided["uses_left"]),
+        (200, &json!("approved"), &json!(1))
+    );
     assert_eq!(decide(&gateway, &id, json!({"decision": "deny"})).await.0, 409);
     let passed = gateway.call(&session, again).await;
     assert_eq!(passed.status, 200);
@@ -82,7 +85,9 @@ async fn an_approved_call_passes_once_and_no_other_does() {
     let events: Vec<_> = gateway
         .records()
         .into_iter()
-        .filter_map(|record| Some((record["event"].as_str()?.to_owned(), record["detail"]["approval_id"].clone())))
+        .filter_map(|record| {
+            Some((record["event"].as_str()?.to_owned(), record["detail"]["approval_id"].clone()))
+        })
         .filter(|(event, of)| event.starts_with("approval.") && *of == *id)
         .map(|(event, _)| event)
         .collect();
@@ -92,7 +97,8 @@ async fn an_approved_call_passes_once_and_no_other_does() {
 #[tokio::test]
 async fn the_last_call_of_a_budget_can_be_asked_about_and_made() {
     let (gateway, _) = start(Setup::default()).await;
-    let order = json!({"declared_intent": "manage", "authorized_tools": ["delete_file"], "call_budget": 1});
+    let order =
+        json!({"declared_intent": "manage", "authorized_tools": ["delete_file"], "call_budget": 1});
     let session = gateway.session(order).await;
     let id = approval_id(&gateway.call(&session, delete("/a")).await);
     assert_eq!(gateway.call(&session, delete("/a")).await.code(), "BudgetExhausted");
@@ -117,12 +123,14 @@ async fn a_denied_call_stays_denied() {
 #[tokio::test]
 async fn fifty_retries_at_once_use_an_approval_once() {
     let (gateway, _) = start(Setup::default()).await;
-    let order = json!({"declared_intent": "manage", "authorized_tools": ["pay"], "call_budget": 200});
+    let order =
+        json!({"declared_intent": "manage", "authorized_tools": ["pay"], "call_budget": 200});
     let session = gateway.session(order).await;
     let pay = tool_call("pay", json!({"amount": 100}));
     let id = approval_id(&gateway.call(&session, pay.clone()).await);
     decide(&gateway, &id, json!({"decision": "approve"})).await;
-    let tries = futures::future::join_all((0..50).map(|_| gateway.call(&session, pay.clone()))).await;
+    let tries =
+        futures::future::join_all((0..50).map(|_| gateway.call(&session, pay.clone()))).await;
     assert_eq!(tries.iter().filter(|answer| answer.status == 200).count(), 1);
     assert_eq!(gateway.upstream.calls(), 1);
 }
@@ -130,9 +138,15 @@ async fn fifty_retries_at_once_use_an_approval_once() {
 #[tokio::test]
 async fn a_batch_passes_when_all_of_it_is_approved() {
     let (gateway, session) = start(Setup::default()).await;
-    let batch = format!("[{},{}]", delete("/a").replace("\"id\":1", "\"id\":2"), tool_call("read_file", json!({})));
+    let batch = format!(
+        "[{},{}]",
+        delete("/a").replace("\"id\":1", "\"id\":2"),
+        tool_call("read_file", json!({}))
+    );
     let send = || {
-        gateway.send(gateway.request(&session, batch.clone()).header("MCP-Protocol-Version", "2025-03-26"))
+        gateway.send(
+            gateway.request(&session, batch.clone()).header("MCP-Protocol-Version", "2025-03-26"),
+        )
     };
     let asked = send().await;
     assert_eq!(asked.code(), "EscalationRequired");
@@ -145,7 +159,8 @@ async fn a_batch_passes_when_all_of_it_is_approved() {
 
 #[tokio::test]
 async fn too_many_asks_wait_and_a_closed_session_frees_them() {
-    let (gateway, session) = start(Setup::default().with("approvals.max_pending_per_agent", 2)).await;
+    let (gateway, session) =
+        start(Setup::default().with("approvals.max_pending_per_agent", 2)).await;
     for path in ["/a", "/b"] {
         assert_eq!(gateway.call(&session, delete(path)).await.code(), "EscalationRequired");
     }
