@@ -198,7 +198,7 @@ impl Gate {
     async fn verdict(&self, ask: Ask<'_>, live: Option<&Arc<Live>>) -> Result<Verdict, Denial> {
         let judged = match admit::judge(ask, &mut ()) {
             Ok(judged) => judged,
-            Err(refused) => return Ok(refused),
+            Err(refused) => return Ok(*refused),
         };
         loop {
             // Read again after every wait: what is counted is counted at the time it is counted.
@@ -209,7 +209,7 @@ impl Gate {
             };
             match (spent, live) {
                 (Ok(spent), _) => return Ok(judged.conclude(spent, &mut ())),
-                (Err(Lack::Over(refused)), _) => return Ok(refused),
+                (Err(Lack::Over(refused)), _) => return Ok(*refused),
                 (Err(Lack::NotLeased), Some(live)) => {
                     let price = admit::price(ask.calls);
                     self.sessions.lease(live, price, &self.clock).await.map_err(|error| {
