@@ -68,14 +68,14 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    fn refused(denial: Denial, by: Option<&Policy>) -> Self {
-        Self {
+    fn refused(denial: Denial, by: Option<&Policy>) -> Box<Self> {
+        Box::new(Self {
             outcome: Err(denial),
             policy: by.map(|policy| Arc::clone(&policy.id)),
             flags: Vec::new(),
             counted_flags: 0,
             escalations: Vec::new(),
-        }
+        })
     }
 }
 
@@ -101,17 +101,17 @@ pub struct Spent(());
 pub fn admit(ask: Ask<'_>, usage: Option<&mut Usage>, trace: &mut impl Trace) -> Option<Verdict> {
     let judged = match judge(ask, trace) {
         Ok(judged) => judged,
-        Err(refused) => return Some(refused),
+        Err(refused) => return Some(*refused),
     };
     match judged.spend(usage, ask.now, trace) {
         Ok(spent) => Some(judged.conclude(spent, trace)),
-        Err(Lack::Over(refused)) => Some(refused),
+        Err(Lack::Over(refused)) => Some(*refused),
         Err(Lack::NotLeased) => None,
     }
 }
 
 /// Looks at the session, then asks the policies. Changes nothing.
-pub fn judge<'a>(ask: Ask<'a>, trace: &mut impl Trace) -> Result<Judged<'a>, Verdict> {
+pub fn judge<'a>(ask: Ask<'a>, trace: &mut impl Trace) -> Result<Judged<'a>, Box<Verdict>> {
     look(&ask, trace).map_err(|denial| Verdict::refused(denial, None))?;
     let facts = ask.facts();
     let decide =
@@ -157,7 +157,7 @@ impl Judged<'_> {
         usage: Option<&mut Usage>,
         now: Now,
         trace: &mut impl Trace,
-    ) -> Result<Spent, Lack<Verdict>> {
+    ) -> Result<Spent, Lack<Box<Verdict>>> {
         let price = price(self.ask.calls).saturating_sub(self.paid);
         let spent = match (self.ask.claimed.found(), usage) {
             (None, _) => Ok(()),
@@ -185,7 +185,7 @@ impl Judged<'_> {
             policy::check(rules, &facts, member.call, &member.decision, place)
         };
         if let Err(refused) = self.every(Step::Policy, trace, answer) {
-            return refused;
+            return *refused;
         }
         let escalations = self.escalations();
         let first = || self.members.iter().find_map(|member| member.decision.policy());
@@ -211,7 +211,7 @@ impl Judged<'_> {
         step: Step,
         trace: &mut impl Trace,
         check: impl Fn(&Member<'_>) -> Result<(), Denial>,
-    ) -> Result<(), Verdict> {
+    ) -> Result<(), Box<Verdict>> {
         let mut by = None;
         let checked = self.members.iter().try_for_each(|member| {
             by = member.decision.policy();

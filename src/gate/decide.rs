@@ -209,7 +209,7 @@ impl Gate {
     ) -> Result<Verdict, Denial> {
         let mut judged = match admit::judge(ask, &mut ()) {
             Ok(judged) => judged,
-            Err(refused) => return Ok(refused),
+            Err(refused) => return Ok(*refused),
         };
         judged.paid(counted);
         loop {
@@ -221,7 +221,7 @@ impl Gate {
             };
             match (spent, live) {
                 (Ok(spent), _) => return Ok(judged.conclude(spent, &mut ())),
-                (Err(Lack::Over(refused)), _) => return Ok(refused),
+                (Err(Lack::Over(refused)), _) => return Ok(*refused),
                 (Err(Lack::NotLeased), Some(live)) => {
                     let price = admit::price(ask.calls).saturating_sub(counted);
                     self.sessions.lease(live, price, &self.clock).await.map_err(|error| {
