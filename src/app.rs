@@ -5,6 +5,7 @@
 //! readiness falls, calls in flight end or run out of time, leases go back, the log is drained.
 //! The data plane has Pingora's threads; store, log, admin API and reload have their own.
 
+mod descriptors;
 mod follow;
 pub(crate) mod handover;
 mod headers;
@@ -23,7 +24,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
-use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
@@ -53,12 +53,13 @@ use crate::identity::Identity;
 use crate::identity::mint::Minter;
 use crate::metrics::{Levels, Metrics};
 use crate::proxy::Gateway;
-use crate::proxy::guard::HeadGuard;
+use crate::proxy::guard::Guard;
 use crate::proxy::intake::Intake;
 use crate::proxy::leave::Leaving;
-use crate::proxy::listen::PreBound;
+use crate::proxy::listen::{Door, PreBound};
 use crate::proxy::local::Local;
 use crate::proxy::probe;
+use crate::proxy::seats::Seats;
 use crate::proxy::upstream::Headers;
 use crate::proxy::upstreams::Upstreams;
 use crate::registry::Registry;
@@ -75,12 +76,6 @@ pub(crate) use headers::Templates;
 pub(crate) use reload::secrets as load_secrets;
 use stop::{Draining, Signals};
 pub use stop::{Stopped, Switch, stop_switch};
-
-/// Connections to upstreams that are kept for reuse, over all threads.
-const UPSTREAM_POOL: usize = 1_024;
-
-/// How long an HTTP/2 connection without a request is kept.
-const H2_IDLE: Duration = Duration::from_mins(5);
 
 /// How long tasks of the control runtime may take to end.
 const LAST_TASKS: Duration = Duration::from_secs(1);
@@ -138,12 +133,13 @@ pub fn run(
     let offer = handover::offer(config, &started, &sockets);
 
     let threads = config.proxy.threads.unwrap_or_else(cores);
+    let descriptors = descriptors::divide(config)?;
     let conf = ServerConf {
         threads,
         // The wait is over when Pingora is told: see `stop`.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
-        upstream_keepalive_pool_size: UPSTREAM_POOL,
+        upstream_keepalive_pool_size: descriptors.pool,
         max_retries: 3,
         ..ServerConf::default()
     };
@@ -157,16 +153,18 @@ pub fn run(
         .build()
         .context("starting the threads for large bodies")?;
     let gateway = parts.gateway(config, upstreams, bulk.handle().clone());
-    let mut proxy = http_proxy(&server.configuration, gateway);
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(H2_IDLE);
-    proxy.server_options = Some(options);
+    let proxy = http_proxy(&server.configuration, gateway);
+    let guard = Guard::new(proxy, parts.gate.clone(), &config.proxy);
+    let seats = Seats::new(
+        descriptors.connections,
+        config.proxy.max_connections_per_source,
+        parts.metrics.clone(),
+    );
+    let door = Door { seats, clock: parts.clock.clone(), metrics: parts.metrics.clone() };
     let drain = &parts.gate.drain;
-    let leaving = Leaving {
-        inner: Arc::new(HeadGuard { inner: Arc::new(proxy) }),
-        leaving: drain.when_leaving(),
-    };
-    let service = PreBound::new("proxy", leaving, sockets.proxy, tls, drain.when_closed());
+    let leaving = Leaving { inner: Arc::new(guard), leaving: drain.when_leaving() };
+    let closed = drain.when_closed();
+    let service = PreBound::new("proxy", leaving, sockets.proxy, tls, door, closed);
     server.add_service(service.with_threads(threads));
     let people = People::new(config, &parts.clock, control.handle())
         .context("preparing to ask the issuer of `admin.oidc`")?;
@@ -426,6 +424,7 @@ impl Parts {
             upstream_timeout: timeout,
             max_response_body_bytes: proxy.max_response_body_bytes,
             idle_timeout: idle,
+            keep_alive_secs: proxy.idle_connection_secs,
             legacy_streams: proxy.legacy_streams,
         }
     }

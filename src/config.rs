@@ -86,6 +86,13 @@ pub struct Proxy {
     pub max_refusals_per_agent_per_sec: u32,
     /// Bytes a second that a body must bring on average once it has taken five seconds.
     pub min_body_rate_bytes: u32,
+    /// `None`: as many as the limit of open files allows.
+    pub max_connections: Option<u32>,
+    /// 0: no limit.
+    pub max_connections_per_source: usize,
+    pub first_byte_timeout_secs: u64,
+    pub idle_connection_secs: u64,
+    pub max_requests_per_connection: u32,
     pub max_header_bytes: usize,
     pub max_headers: usize,
     pub max_uri_bytes: usize,

@@ -41,6 +41,61 @@ pub enum Outcome {
     Escalate,
 }
 
+/// Why a connection has ended before or between requests, or was not kept at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Every place was busy.
+    Full,
+    /// Its source had all the places that one may have.
+    SourceFull,
+    /// It was idle, and another needed its place.
+    ForAnother,
+    /// It sent no first byte in time.
+    Silent,
+    /// It sent no further request in time.
+    Idle,
+    /// Its TLS handshake failed.
+    Handshake,
+    /// HTTP/2 broke off.
+    Broken,
+    /// Not the connection: one stream of it, which HTTP/2 reset before it was a request.
+    StreamReset,
+    /// The system could not accept it.
+    NotAccepted,
+}
+
+impl Closed {
+    const ALL: [(Self, &str); 9] = [
+        (Self::Full, "full"),
+        (Self::SourceFull, "source_full"),
+        (Self::ForAnother, "for_another"),
+        (Self::Silent, "silent"),
+        (Self::Idle, "idle"),
+        (Self::Handshake, "handshake"),
+        (Self::Broken, "broken"),
+        (Self::StreamReset, "stream_reset"),
+        (Self::NotAccepted, "not_accepted"),
+    ];
+}
+
+struct Connections {
+    open: IntGauge,
+    /// In the order of [`Closed::ALL`].
+    closed: Vec<(Closed, IntCounter)>,
+}
+
+impl Connections {
+    fn new(registry: &Registry) -> Self {
+        let help = "Connections that were refused, or ended without a request";
+        let closed = counters(registry, "arbiter_connections_closed_total", help, "cause");
+        let child = |(why, name): &(Closed, &str)| (*why, closed.with_label_values(&[name]));
+        Self {
+            open: gauge(registry, "arbiter_connections", "Connections to the proxy port"),
+            closed: Closed::ALL.iter().map(child).collect(),
+        }
+    }
+}
+
 /// What is counted elsewhere and read when metrics are asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Levels {
@@ -87,6 +142,7 @@ pub struct Metrics {
     draining: IntGauge,
     /// Event streams to agents that are open.
     pub open_streams: IntGauge,
+    connections: Connections,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -203,6 +259,7 @@ impl Metrics {
             draining: gauge(r, "arbiter_draining", "1 once the gateway goes out of service"),
             open_streams: gauge(r, "arbiter_open_streams", "Event streams to agents that are open"),
             levels: OnceLock::new(),
+            connections: Connections::new(r),
             registry,
         }
     }
@@ -251,6 +308,17 @@ impl Metrics {
         }
         if let Some(grown) = grown {
             self.named_tools.store(Arc::new(grown));
+        }
+    }
+
+    pub fn connections(&self, open: usize) {
+        self.connections.open.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    pub fn connection_closed(&self, why: Closed) {
+        if let Some((_, counter)) = self.connections.closed.iter().find(|(other, _)| *other == why)
+        {
+            counter.inc();
         }
     }
 
@@ -397,6 +465,8 @@ mod tests {
             "arbiter_credentials_scrubbed_total",
             "arbiter_policy_version_info",
             "arbiter_build_info",
+            "arbiter_connections",
+            "arbiter_connections_closed_total",
         ] {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
         }

@@ -5,8 +5,10 @@
 //! ones too.
 
 pub mod affinity;
+mod buffered;
 mod contain;
 pub mod guard;
+mod head;
 mod health;
 mod hygiene;
 pub mod intake;
@@ -20,6 +22,7 @@ pub mod probe;
 mod replay;
 mod reply;
 mod response;
+pub mod seats;
 pub mod upstream;
 pub mod upstreams;
 
@@ -54,6 +57,8 @@ pub struct Gateway {
     pub max_response_body_bytes: usize,
     /// Longest silence inside a response.
     pub idle_timeout: Duration,
+    /// How long an idle connection is kept for the client's next request.
+    pub keep_alive_secs: u64,
     /// Whether clients can ask for the rest of a stream that broke off.
     pub legacy_streams: bool,
 }
@@ -93,13 +98,8 @@ impl ProxyHttp for Gateway {
         Ctx { state: State::Arrived, slot: replay::Slot::default() }
     }
 
-    async fn early_request_filter(&self, _session: &mut Session, _ctx: &mut Ctx) -> Result<()> {
-        guard::head_arrived();
-        Ok(())
-    }
-
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let kept = (!self.gate.drain.is_leaving()).then_some(intake::KEEP_ALIVE_SECS);
+        let kept = (!self.gate.drain.is_leaving()).then_some(self.keep_alive_secs);
         session.set_keepalive(kept);
         session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
         if self.local.answer(session, &self.gate).await? {

@@ -164,30 +164,6 @@ fn framing(head: &RequestHeader) -> Result<(), Denial> {
     Ok(())
 }
 
-/// Judges the head as it was sent: Pingora's own reading has lost what two parsers may read
-/// differently, as a fragment or a length that stands beside a coding.
-pub(super) fn raw_head(raw: &[u8]) -> Result<(), Denial> {
-    let bare = memchr::memchr_iter(b'\n', raw)
-        .any(|at| at.checked_sub(1).and_then(|before| raw.get(before)) != Some(&b'\r'));
-    if bare {
-        return Err(malformed("header lines must end with CR LF (RFC 9112 section 2.2)"));
-    }
-    // An empty line before the request is allowed (RFC 9112 section 2.2).
-    let mut lines =
-        raw.split(|b| *b == b'\n').map(<[u8]>::trim_ascii_end).skip_while(|l| l.is_empty());
-    let request = lines.next().unwrap_or_default();
-    if request.contains(&b'#') {
-        return Err(malformed("the request target must not hold a fragment (`#`)"));
-    }
-    let (mut length, mut coding) = (false, false);
-    for line in lines {
-        let name = line.split(|b| *b == b':').next().unwrap_or_default();
-        length |= name.eq_ignore_ascii_case(b"content-length");
-        coding |= name.eq_ignore_ascii_case(b"transfer-encoding");
-    }
-    if length && coding { Err(framed_twice()) } else { Ok(()) }
-}
-
 fn framed_twice() -> Denial {
     malformed("Content-Length and Transfer-Encoding together are refused (RFC 9112 section 6.1)")
 }
@@ -511,21 +487,6 @@ mod tests {
             Err(Code::MalformedRequest),
         );
         check("POST", "/", &[("Transfer-Encoding", "gzip, chunked")], Err(Code::MalformedRequest));
-    }
-
-    #[test]
-    fn heads_that_pingora_would_repair_are_refused() {
-        let rest = "\r\nHost: a\r\n";
-        let check = |head: &str, fine: bool| {
-            assert_eq!(raw_head(format!("{head}\r\n").as_bytes()).is_ok(), fine, "{head:?}");
-        };
-        check(&format!("POST / HTTP/1.1{rest}Content-Length: 1\r\n"), true);
-        check(&format!("\r\nPOST /a?b HTTP/1.1{rest}Transfer-Encoding: chunked\r\n"), true);
-        check("POST / HTTP/1.1\r\nHost: a\nX: b\r\n", false);
-        check("\n", false);
-        check(&format!("POST /#a HTTP/1.1{rest}"), false);
-        let both = "content-length: 1\r\nTRANSFER-ENCODING: chunked\r\n";
-        check(&format!("POST / HTTP/1.1{rest}{both}"), false);
     }
 
     #[test]

@@ -29,9 +29,6 @@ use crate::mcp::headers::ProtocolHeaders;
 const SESSION: HeaderName = HeaderName::from_static("x-arbiter-session");
 const AGENT_ID: HeaderName = HeaderName::from_static("x-agent-id");
 
-/// How long an idle connection is kept for the client's next request.
-pub(super) const KEEP_ALIVE_SECS: u64 = 60;
-
 /// How long a client may take to accept what is written to it.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -166,9 +163,6 @@ impl Intake {
         session: &mut Session,
         ticket: &mut Ticket,
     ) -> Result<Arrived, Denial> {
-        if session.as_http1().is_some() {
-            hygiene::raw_head(&session.to_h1_raw())?;
-        }
         drop_nominated(session)?;
         let route = hygiene::route(session.req_header(), &self.head)?;
         let path = session.req_header().uri.path();

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderName, StatusCode, header};
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 use pingora::{ErrorType, OrErr, Result};
 use serde_json::{Map, Value, json};
@@ -19,6 +20,45 @@ pub(super) async fn write(
     refused: &Refused,
     challenge: Option<String>,
 ) -> Result<()> {
+    let (header, body) = answer(refused, challenge)?;
+    let without_body = session.req_header().method == http::Method::HEAD || body.is_empty();
+    session.write_response_header(Box::new(header), without_body).await?;
+    if !without_body {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// Writes a refusal as the whole response of a stream that no request came of.
+pub(super) async fn on_stream(stream: &mut ServerSession, refused: &Refused) -> Result<()> {
+    let (header, body) = answer(refused, None)?;
+    stream.write_response_header(Box::new(header)).await?;
+    stream.write_response_body(body, true).await?;
+    stream.finish_body().await
+}
+
+/// The bytes of a refusal as the last answer on a connection of HTTP/1.1.
+pub(super) fn last_answer(refused: &Refused, head_only: bool) -> Vec<u8> {
+    let Ok((header, body)) = answer(refused, None) else { return Vec::new() };
+    let reason = header.status.canonical_reason().unwrap_or_default();
+    let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
+    let line = format!("HTTP/1.1 {} {reason}\r\nDate: {date}\r\n", header.status.as_u16());
+    let mut bytes = line.into_bytes();
+    for (name, value) in &header.headers {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"Connection: close\r\n\r\n");
+    if !head_only {
+        bytes.extend_from_slice(&body);
+    }
+    bytes
+}
+
+/// The head and body of a refusal.
+fn answer(refused: &Refused, challenge: Option<String>) -> Result<(ResponseHeader, Bytes)> {
     let (status, body) = render(refused);
     let denial = &refused.denial;
     let mut header = ResponseHeader::build(status, Some(8))?;
@@ -40,12 +80,7 @@ pub(super) async fn write(
         header.insert_header(header::CONTENT_TYPE, "application/json")?;
     }
     header.insert_header(header::CONTENT_LENGTH, body.len())?;
-    let without_body = session.req_header().method == http::Method::HEAD || body.is_empty();
-    session.write_response_header(Box::new(header), without_body).await?;
-    if !without_body {
-        session.write_response_body(Some(body), true).await?;
-    }
-    Ok(())
+    Ok((header, body))
 }
 
 /// Sets what every response carries.

@@ -2,6 +2,7 @@
 
 mod approvals;
 mod bodies;
+mod connections;
 mod credentials;
 mod floods;
 mod late;
