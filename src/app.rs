@@ -12,6 +12,7 @@ mod listener;
 mod node;
 mod reload;
 mod shared;
+mod standing;
 mod stop;
 mod tls;
 mod upstreams;
@@ -148,6 +149,7 @@ pub fn run(
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
     control.spawn(probe::watch(upstreams.clone(), parts.clock.clone()));
+    standing::connect(&parts, upstreams.clone(), certificate.clone());
     let bulk = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.div_ceil(2))
         .thread_name("bulk")
@@ -163,6 +165,7 @@ pub fn run(
     let leaving = Leaving {
         inner: Arc::new(HeadGuard { inner: Arc::new(proxy) }),
         leaving: drain.when_leaving(),
+        connections: parts.metrics.operation.connections.clone(),
     };
     let service = PreBound::new("proxy", leaving, sockets.proxy, tls, drain.when_closed());
     server.add_service(service.with_threads(threads));
@@ -226,6 +229,13 @@ pub fn write_ready_file(path: &Path, started: &Started) -> Result<()> {
     std::fs::write(&partial, serde_json::to_string(started)?)
         .and_then(|()| std::fs::rename(&partial, path))
         .with_context(|| format!("writing the ready file {}", path.display()))
+}
+
+/// A time for a metric.
+fn unix_seconds(at: Timestamp) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "microseconds fit for two centuries")]
+    let micros = at.0 as f64;
+    micros / 1e6
 }
 
 fn cores() -> usize {

@@ -3,6 +3,9 @@
 //! Children are resolved once, so that counting a request is a few atomic additions. The only open
 //! label is `tool`; it takes names that a policy or a session names, up to a bound, else `other`.
 
+mod operation;
+mod process;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -14,6 +17,9 @@ use prometheus::{
 };
 
 use crate::firewall::denial::Code;
+use operation::Operation;
+pub use operation::{IssuerKeys, Reload, ServerStanding, Standing};
+use process::Process;
 
 /// How many tools get a series of their own.
 pub const MAX_TOOL_LABELS: usize = 1_024;
@@ -54,6 +60,7 @@ pub struct Levels {
 }
 
 type ReadLevels = Box<dyn Fn() -> Levels + Send + Sync>;
+type ReadStanding = Box<dyn Fn() -> Standing + Send + Sync>;
 
 /// All metrics of one Arbiter.
 pub struct Metrics {
@@ -80,6 +87,9 @@ pub struct Metrics {
     credentials_scrubbed: IntCounter,
     policy_version: IntGaugeVec,
     levels: OnceLock<ReadLevels>,
+    standing: OnceLock<ReadStanding>,
+    process: Process,
+    pub operation: Operation,
     calls_in_flight: IntGauge,
     draining: IntGauge,
     /// Event streams to agents that are open.
@@ -188,6 +198,9 @@ impl Metrics {
             draining: gauge(r, "arbiter_draining", "1 once the gateway goes out of service"),
             open_streams: gauge(r, "arbiter_open_streams", "Event streams to agents that are open"),
             levels: OnceLock::new(),
+            standing: OnceLock::new(),
+            process: Process::new(r),
+            operation: Operation::new(r),
             registry,
         }
     }
@@ -274,6 +287,11 @@ impl Metrics {
         self.levels.get_or_init(|| Box::new(read));
     }
 
+    /// Sets how the gateway's own operation is read. The first call holds.
+    pub fn read_standing_with(&self, read: impl Fn() -> Standing + Send + Sync + 'static) {
+        self.standing.get_or_init(|| Box::new(read));
+    }
+
     /// Everything in the Prometheus text format.
     pub fn render(&self) -> String {
         if let Some(read) = self.levels.get() {
@@ -288,6 +306,10 @@ impl Metrics {
                 .inc_by(levels.audit_records.saturating_sub(self.audit_records.get()));
             self.audit_syncs.inc_by(levels.audit_syncs.saturating_sub(self.audit_syncs.get()));
         }
+        if let Some(read) = self.standing.get() {
+            self.operation.show(&read());
+        }
+        self.process.read();
         let mut text = String::new();
         // Writing to a string fails only for a family without metrics, which `gather` leaves out.
         if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
@@ -363,6 +385,18 @@ mod tests {
             "arbiter_credentials_scrubbed_total",
             "arbiter_policy_version_info",
             "arbiter_build_info",
+            "arbiter_calls_in_flight",
+            "arbiter_open_streams",
+            "arbiter_connections",
+            "arbiter_draining",
+            "arbiter_approvals_pending",
+            "arbiter_reloads_total",
+            "arbiter_store_request_seconds",
+            "arbiter_store_errors_total",
+            "arbiter_store_staleness_seconds",
+            "process_cpu_seconds_total",
+            "process_resident_memory_bytes",
+            "process_open_fds",
         ] {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
         }

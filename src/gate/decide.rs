@@ -1,6 +1,7 @@
 //! What is asked and whether it may be: the one parse, the decision, the credentials.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -201,7 +202,11 @@ impl Gate {
                 (Decided::Verdict(verdict), _) => return Ok(verdict),
                 (Decided::LeaseFirst, Some(live)) => {
                     let price = admit::price(message.calls.iter());
-                    self.sessions.lease(live, price, &self.clock).await.map_err(|error| {
+                    let since = self.clock.mono();
+                    let leased = self.sessions.lease(live, price, &self.clock).await;
+                    let took = Duration::from_micros(self.clock.mono().since(since));
+                    self.metrics.operation.leased(took, leased.is_ok());
+                    leased.map_err(|error| {
                         warn!(session = %live.order.id, error = %Causes(&error), "store did not answer; call refused");
                         store_unavailable()
                     })?;

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
+use prometheus::IntGauge;
 
 /// How long connections without a request are kept after no new ones are accepted: a client that
 /// sends one after the other ends on an answer that says so.
@@ -22,6 +23,24 @@ pub struct Leaving<A> {
     pub inner: Arc<A>,
     /// Becomes true once connections should not be kept.
     pub leaving: ShutdownWatch,
+    /// Counts the connections.
+    pub connections: IntGauge,
+}
+
+/// One connection among those that are open.
+struct Counted<'a>(&'a IntGauge);
+
+impl<'a> Counted<'a> {
+    fn among(connections: &'a IntGauge) -> Self {
+        connections.inc();
+        Self(connections)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 #[async_trait]
@@ -31,6 +50,7 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Leaving<A> {
         session: Stream,
         _process_ends: &ShutdownWatch,
     ) -> Option<Stream> {
+        let _counted = Counted::among(&self.connections);
         self.inner.process_new(session, &self.leaving).await
     }
 
