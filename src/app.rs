@@ -10,6 +10,7 @@ pub(crate) mod handover;
 mod headers;
 mod listener;
 mod node;
+mod notify;
 mod reload;
 mod shared;
 mod standing;
@@ -56,7 +57,7 @@ use crate::proxy::guard::HeadGuard;
 use crate::proxy::intake::Intake;
 use crate::proxy::leave::Leaving;
 use crate::proxy::listen::PreBound;
-use crate::proxy::local::Local;
+use crate::proxy::local::{Local, Scrapes};
 use crate::proxy::probe;
 use crate::proxy::upstream::Headers;
 use crate::proxy::upstreams::Upstreams;
@@ -156,7 +157,10 @@ pub fn run(
         .enable_all()
         .build()
         .context("starting the threads for large bodies")?;
-    let gateway = parts.gateway(config, upstreams, bulk.handle().clone());
+    let people = People::new(config, &parts.clock, control.handle())
+        .context("preparing to ask the issuer of `admin.oidc`")?;
+    let admin = parts.admin(config, people);
+    let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
     let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(H2_IDLE);
@@ -169,9 +173,7 @@ pub fn run(
     };
     let service = PreBound::new("proxy", leaving, sockets.proxy, tls, drain.when_closed());
     server.add_service(service.with_threads(threads));
-    let people = People::new(config, &parts.clock, control.handle())
-        .context("preparing to ask the issuer of `admin.oidc`")?;
-    let admin = AdminService::new(parts.admin(config, people), sockets.admin, drain.when_closed());
+    let admin = AdminService::new(admin, sockets.admin, drain.when_closed());
     let admin_ended = admin.when_ended();
     server.add_service(admin);
     let signals = {
@@ -183,6 +185,7 @@ pub fn run(
     control.spawn(offer.serve(drain.when_leaving()));
     parts.start_tasks(&control, config, certificate);
     on_ready(&started)?;
+    notify::report(notify::READY);
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
 
     let signal = Draining {
@@ -238,6 +241,13 @@ fn unix_seconds(at: Timestamp) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "microseconds fit for two centuries")]
     let micros = at.0 as f64;
     micros / 1e6
+}
+
+/// Reads the certificate that agents would see; the end of its validity, as Unix time.
+pub(crate) fn certificate_expiry(files: &config::Tls) -> Result<Option<i64>> {
+    let certificate = Certificate::open(files)?;
+    certificate.settings()?;
+    Ok(certificate.expires())
 }
 
 fn cores() -> usize {
@@ -394,7 +404,13 @@ impl Parts {
         });
     }
 
-    fn gateway(&self, config: &Config, upstreams: Arc<Upstreams>, bulk: Handle) -> Gateway {
+    fn gateway(
+        &self,
+        config: &Config,
+        upstreams: Arc<Upstreams>,
+        bulk: Handle,
+        admin: &axum::Router,
+    ) -> Gateway {
         let proxy = &config.proxy;
         let timeout = Duration::from_secs(proxy.upstream_timeout_secs);
         let idle = Duration::from_secs(proxy.stream_idle_timeout_secs);
@@ -404,7 +420,11 @@ impl Parts {
             upstreams,
             local: Local {
                 metrics: self.metrics.clone(),
-                serve_metrics: config.metrics.enabled && !config.metrics.require_auth,
+                scrapes: match (config.metrics.enabled, config.metrics.require_auth) {
+                    (false, _) => Scrapes::Nobody,
+                    (true, false) => Scrapes::Anyone,
+                    (true, true) => Scrapes::Keyholders(admin.clone()),
+                },
                 scheme: if proxy.tls.is_some() { "https" } else { "http" },
                 resource: config.oauth.resource.clone(),
                 authorization_servers: config

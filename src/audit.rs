@@ -179,11 +179,7 @@ impl Audit {
     }
 
     /// Opens one log, whatever else lies in its folder.
-    fn open_alone(
-        settings: Settings,
-        clock: Clock,
-        events: Vec<Event>,
-    ) -> Result<Self, OpenError> {
+    fn open_alone(settings: Settings, clock: Clock, events: Vec<Event>) -> Result<Self, OpenError> {
         let slots = settings.max_calls_in_flight;
         Self::start(prepare(settings, clock, slots, events)?)
     }

@@ -122,7 +122,7 @@ impl Keys {
     /// Age of the keys, and how many fetches have failed since they came.
     pub fn standing(&self, now: Mono) -> IssuerKeys {
         let fetched_at = self.fetched_at_us.load(Ordering::Relaxed);
-        let age = (fetched_at > 0).then(|| Duration::from_micros(now.since(Mono(fetched_at))));
+        let age = Duration::from_micros(now.since(Mono(fetched_at)));
         let errors = u64::from(self.state().failures);
         IssuerKeys { issuer: self.name.clone(), age, errors }
     }

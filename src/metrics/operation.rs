@@ -60,8 +60,8 @@ pub struct Standing {
 #[derive(Clone, Debug)]
 pub struct IssuerKeys {
     pub issuer: String,
-    /// None before the first were fetched.
-    pub age: Option<Duration>,
+    /// Since they were fetched, or since the start if none ever was.
+    pub age: Duration,
     pub errors: u64,
 }
 
@@ -171,7 +171,7 @@ impl Operation {
             leases,
             issuer_age: decimals(
                 "arbiter_issuer_keys_age_seconds",
-                "Time since an issuer's keys were fetched; +Inf before the first",
+                "Time since an issuer's keys were fetched, or since the start before the first",
                 &["issuer"],
             ),
             issuer_errors: gauges(
@@ -253,8 +253,7 @@ impl Operation {
             self.certificate_expiry.with_label_values(&["proxy.tls"]).set(expires as f64);
         }
         for IssuerKeys { issuer, age, errors } in &standing.issuers {
-            let age = age.map_or(f64::INFINITY, |age| age.as_secs_f64());
-            self.issuer_age.with_label_values(&[issuer]).set(age);
+            self.issuer_age.with_label_values(&[issuer]).set(age.as_secs_f64());
             self.issuer_errors.with_label_values(&[issuer]).set(whole(*errors));
         }
         for ServerStanding { upstream, server, up } in &standing.upstreams {
@@ -311,7 +310,11 @@ mod tests {
             journal_slots: 10,
             journal_slots_free: 7,
             certificate_expires: Some(99),
-            issuers: vec![IssuerKeys { issuer: "idp".to_owned(), age: None, errors: 2 }],
+            issuers: vec![IssuerKeys {
+                issuer: "idp".to_owned(),
+                age: Duration::from_millis(1_500),
+                errors: 2,
+            }],
             upstreams: vec![ServerStanding {
                 upstream: "git".into(),
                 server: "h:1".into(),
@@ -326,7 +329,7 @@ mod tests {
             r#"arbiter_reloads_total{outcome="failed",what="policies"} 1"#,
             r#"arbiter_reload_success_timestamp_seconds{what="policies"} 6.5"#,
             r#"arbiter_certificate_expiry_timestamp_seconds{file="proxy.tls"} 99"#,
-            r#"arbiter_issuer_keys_age_seconds{issuer="idp"} +Inf"#,
+            r#"arbiter_issuer_keys_age_seconds{issuer="idp"} 1.5"#,
             r#"arbiter_issuer_fetch_failures{issuer="idp"} 2"#,
             r#"arbiter_upstream_up{server="h:1",upstream="git"} 0"#,
             r#"arbiter_upstream_failures_total{cause="tls",upstream="git"} 0"#,

@@ -63,7 +63,7 @@ async fn a_journal_that_a_process_holds_is_left_alone() {
     let found = unfinished(&bench.path()).unwrap();
     assert_eq!(found, Unfinished { under_way: true, calls: vec![entry.request_id] });
     running.complete(DONE);
-    audit.close();
+    drop(audit);
     assert_eq!(bench.story(), ["running completed"]);
     assert_eq!(unfinished(&bench.path()).unwrap(), Unfinished::default());
 }
