@@ -81,7 +81,7 @@ async fn finished_logs_count_among_the_files_to_keep() {
     let mut settings = another(&bench, "own.jsonl");
     settings.rotation.keep_files = 1;
     let own = settings.path.clone();
-    Audit::open(settings, bench.clock.clone()).unwrap().close();
+    Audit::open(settings, bench.clock).unwrap().close();
     assert!(!folder.join("old.jsonl").exists() && folder.join("new.jsonl").exists());
     let text = fs::read_to_string(own).unwrap();
     assert!(text.contains(r#""event":"finished_log_deleted""#) && text.contains("old.jsonl"));
