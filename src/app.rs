@@ -11,8 +11,10 @@ pub(crate) mod handover;
 mod headers;
 mod listener;
 mod node;
+mod notify;
 mod reload;
 mod shared;
+mod standing;
 mod stop;
 mod tls;
 mod upstreams;
@@ -57,7 +59,7 @@ use crate::proxy::guard::Guard;
 use crate::proxy::intake::Intake;
 use crate::proxy::leave::Leaving;
 use crate::proxy::listen::{Door, PreBound};
-use crate::proxy::local::Local;
+use crate::proxy::local::{Local, Scrapes};
 use crate::proxy::probe;
 use crate::proxy::seats::Seats;
 use crate::proxy::upstream::Headers;
@@ -146,13 +148,17 @@ pub fn run(
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
     control.spawn(probe::watch(upstreams.clone(), parts.clock.clone()));
+    standing::connect(&parts, upstreams.clone(), certificate.clone());
     let bulk = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.div_ceil(2))
         .thread_name("bulk")
         .enable_all()
         .build()
         .context("starting the threads for large bodies")?;
-    let gateway = parts.gateway(config, upstreams, bulk.handle().clone());
+    let people = People::new(config, &parts.clock, control.handle())
+        .context("preparing to ask the issuer of `admin.oidc`")?;
+    let admin = parts.admin(config, people);
+    let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
     let proxy = http_proxy(&server.configuration, gateway);
     let guard = Guard::new(proxy, parts.gate.clone(), &config.proxy);
     let seats = Seats::new(
@@ -166,9 +172,7 @@ pub fn run(
     let closed = drain.when_closed();
     let service = PreBound::new("proxy", leaving, sockets.proxy, tls, door, closed);
     server.add_service(service.with_threads(threads));
-    let people = People::new(config, &parts.clock, control.handle())
-        .context("preparing to ask the issuer of `admin.oidc`")?;
-    let admin = AdminService::new(parts.admin(config, people), sockets.admin, drain.when_closed());
+    let admin = AdminService::new(admin, sockets.admin, drain.when_closed());
     let admin_ended = admin.when_ended();
     server.add_service(admin);
     let signals = {
@@ -180,6 +184,7 @@ pub fn run(
     control.spawn(offer.serve(drain.when_leaving()));
     parts.start_tasks(&control, config, certificate);
     on_ready(&started)?;
+    notify::report(notify::READY);
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
 
     let signal = Draining {
@@ -242,6 +247,20 @@ fn approvals(config: &Config) -> Approvals {
         hold: Duration::from_secs(terms.hold_secs),
     };
     Approvals::new(settings, config.admin.signing_secret.expose().as_bytes())
+}
+
+/// A time for a metric.
+fn unix_seconds(at: Timestamp) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "microseconds fit for two centuries")]
+    let micros = at.0 as f64;
+    micros / 1e6
+}
+
+/// Reads the certificate that agents would see; the end of its validity, as Unix time.
+pub(crate) fn certificate_expiry(files: &config::Tls) -> Result<Option<i64>> {
+    let certificate = Certificate::open(files)?;
+    certificate.settings()?;
+    Ok(certificate.expires())
 }
 
 fn cores() -> usize {
@@ -401,7 +420,13 @@ impl Parts {
         });
     }
 
-    fn gateway(&self, config: &Config, upstreams: Arc<Upstreams>, bulk: Handle) -> Gateway {
+    fn gateway(
+        &self,
+        config: &Config,
+        upstreams: Arc<Upstreams>,
+        bulk: Handle,
+        admin: &axum::Router,
+    ) -> Gateway {
         let proxy = &config.proxy;
         let timeout = Duration::from_secs(proxy.upstream_timeout_secs);
         let idle = Duration::from_secs(proxy.stream_idle_timeout_secs);
@@ -411,7 +436,11 @@ impl Parts {
             upstreams,
             local: Local {
                 metrics: self.metrics.clone(),
-                serve_metrics: config.metrics.enabled && !config.metrics.require_auth,
+                scrapes: match (config.metrics.enabled, config.metrics.require_auth) {
+                    (false, _) => Scrapes::Nobody,
+                    (true, false) => Scrapes::Anyone,
+                    (true, true) => Scrapes::Keyholders(admin.clone()),
+                },
                 scheme: if proxy.tls.is_some() { "https" } else { "http" },
                 resource: config.oauth.resource.clone(),
                 authorization_servers: config

@@ -187,11 +187,13 @@ impl From<Exit> for ExitCode {
 struct Failure {
     exit: Exit,
     message: String,
+    /// The reader of the output closed it, as `head` does.
+    reader_left: bool,
 }
 
 impl Failure {
     fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self { exit, message: message.into(), reader_left: false }
     }
 
     fn usage(message: impl Into<String>) -> Self {
@@ -202,7 +204,9 @@ impl Failure {
 impl From<std::io::Error> for Failure {
     /// Only printing fails this way: whoever read our output has gone.
     fn from(error: std::io::Error) -> Self {
-        Self::new(Exit::No, format!("cannot write the output: {error}"))
+        let reader_left = error.kind() == std::io::ErrorKind::BrokenPipe;
+        let message = format!("cannot write the output: {error}");
+        Self { reader_left, ..Self::new(Exit::No, message) }
     }
 }
 
@@ -225,6 +229,8 @@ pub fn run(tool: &Tool) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
     match runtime.block_on(run_with(tool, &env, &mut stdout)) {
         Ok(exit) => exit.into(),
+        // Whoever read the output has seen enough: nothing went wrong, and nobody is there to be told.
+        Err(Failure { reader_left: true, .. }) => Exit::Fine.into(),
         Err(failure) => {
             print::complain(&failure.message);
             failure.exit.into()

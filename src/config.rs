@@ -347,6 +347,21 @@ impl fmt::Display for ConfigError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
+impl ConfigErrors {
+    /// Names the file in every message that is about the file.
+    fn of_file(mut self, path: &Path) -> Self {
+        for error in &mut self.0 {
+            let line = match error.at {
+                Some(Origin::Line(line)) => Some(line),
+                None => None,
+                Some(Origin::File(..) | Origin::Variable(_)) => continue,
+            };
+            error.at = Some(Origin::File(path.to_owned(), line));
+        }
+        self
+    }
+}
+
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, error) in self.0.iter().enumerate() {
@@ -369,7 +384,7 @@ impl Config {
             let problem = format!("cannot read the file {}: {error}", path.display());
             ConfigErrors(vec![ConfigError { key: String::new(), at: None, problem }])
         })?;
-        Self::from_toml(&text, env)
+        Self::from_toml(&text, env).map_err(|errors| errors.of_file(path))
     }
 
     /// Reads a text and lays the environment over it.

@@ -31,6 +31,7 @@ use crate::config;
 use crate::firewall::agent::Principal;
 use crate::firewall::time::{Mono, Now};
 use crate::json::Doc;
+use crate::metrics::IssuerKeys;
 use claims::{Terms, required};
 use fetch::Fetcher;
 pub use fetch::SetupError;
@@ -146,6 +147,11 @@ impl Identity {
             identity.issuers.push(issuer);
         }
         Ok(identity)
+    }
+
+    /// The keys of every issuer that has any.
+    pub fn issuers_standing(&self, now: Mono) -> Vec<IssuerKeys> {
+        self.issuers.iter().filter_map(|issuer| Some(issuer.keys()?.standing(now))).collect()
     }
 
     /// What is known of a token without any work: `None` if it must be verified.

@@ -3,6 +3,9 @@
 //! Children are resolved once, so that counting a request is a few atomic additions. The only open
 //! label is `tool`; it takes names that a policy or a session names, up to a bound, else `other`.
 
+mod operation;
+mod process;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -14,6 +17,9 @@ use prometheus::{
 };
 
 use crate::firewall::denial::Code;
+use operation::Operation;
+pub use operation::{IssuerKeys, Reload, ServerStanding, Standing};
+use process::Process;
 
 /// How many tools get a series of their own.
 pub const MAX_TOOL_LABELS: usize = 1_024;
@@ -110,6 +116,7 @@ pub struct Levels {
 }
 
 type ReadLevels = Box<dyn Fn() -> Levels + Send + Sync>;
+type ReadStanding = Box<dyn Fn() -> Standing + Send + Sync>;
 
 /// All metrics of one Arbiter.
 pub struct Metrics {
@@ -128,7 +135,6 @@ pub struct Metrics {
     upstream_duration: Histogram,
     overhead: Histogram,
     active_sessions: IntGauge,
-    approvals_pending: IntGauge,
     registered_agents: IntGauge,
     audit_records: IntCounter,
     audit_syncs: IntCounter,
@@ -138,6 +144,9 @@ pub struct Metrics {
     policy_version: IntGaugeVec,
     admin_requests: IntCounterVec,
     levels: OnceLock<ReadLevels>,
+    standing: OnceLock<ReadStanding>,
+    process: Process,
+    pub operation: Operation,
     calls_in_flight: IntGauge,
     draining: IntGauge,
     /// Event streams to agents that are open.
@@ -221,11 +230,6 @@ impl Metrics {
                 "What Arbiter itself took of it",
                 OVERHEAD_BUCKETS,
             ),
-            approvals_pending: gauge(
-                r,
-                "arbiter_approvals_pending",
-                "Calls that wait for a person's decision",
-            ),
             active_sessions: gauge(r, "arbiter_active_sessions", "Sessions that are active now"),
             registered_agents: gauge(r, "arbiter_registered_agents", "Agents that are active now"),
             audit_records: counter(r, "arbiter_audit_records_total", "Audit records written"),
@@ -260,6 +264,9 @@ impl Metrics {
             open_streams: gauge(r, "arbiter_open_streams", "Event streams to agents that are open"),
             levels: OnceLock::new(),
             connections: Connections::new(r),
+            standing: OnceLock::new(),
+            process: Process::new(r),
+            operation: Operation::new(r),
             registry,
         }
     }
@@ -370,13 +377,18 @@ impl Metrics {
         self.levels.get_or_init(|| Box::new(read));
     }
 
+    /// Sets how the gateway's own operation is read. The first call holds.
+    pub fn read_standing_with(&self, read: impl Fn() -> Standing + Send + Sync + 'static) {
+        self.standing.get_or_init(|| Box::new(read));
+    }
+
     /// Everything in the Prometheus text format.
     pub fn render(&self) -> String {
         if let Some(read) = self.levels.get() {
             let levels = read();
             let level = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             self.active_sessions.set(level(levels.active_sessions));
-            self.approvals_pending.set(level(levels.approvals_pending));
+            self.operation.approvals_pending.set(level(levels.approvals_pending));
             self.registered_agents.set(level(levels.registered_agents));
             self.calls_in_flight.set(level(levels.calls_in_flight));
             self.draining.set(i64::from(levels.draining));
@@ -385,6 +397,10 @@ impl Metrics {
                 .inc_by(levels.audit_records.saturating_sub(self.audit_records.get()));
             self.audit_syncs.inc_by(levels.audit_syncs.saturating_sub(self.audit_syncs.get()));
         }
+        if let Some(read) = self.standing.get() {
+            self.operation.show(&read());
+        }
+        self.process.read();
         let mut text = String::new();
         // Writing to a string fails only for a family without metrics, which `gather` leaves out.
         if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
@@ -467,6 +483,16 @@ mod tests {
             "arbiter_build_info",
             "arbiter_connections",
             "arbiter_connections_closed_total",
+            "arbiter_calls_in_flight",
+            "arbiter_open_streams",
+            "arbiter_draining",
+            "arbiter_reloads_total",
+            "arbiter_store_request_seconds",
+            "arbiter_store_errors_total",
+            "arbiter_store_staleness_seconds",
+            "process_cpu_seconds_total",
+            "process_resident_memory_bytes",
+            "process_open_fds",
         ] {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
         }

@@ -319,6 +319,9 @@ impl ProxyHttp for Gateway {
             let InFlight { cleared, flow, way, upstream_status, failed, .. } = *call;
             let server = way.server_name();
             let scrubbed = flow.scrubbed();
+            if let Some(denial) = &failed {
+                self.gate.metrics.operation.upstream_failed(&way.pool.label(), denial);
+            }
             self.gate.finish(
                 cleared,
                 &Ended { server, upstream_status, scrubbed, failed, whole: error.is_none() },

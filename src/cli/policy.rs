@@ -85,6 +85,13 @@ impl Validate {
         let mistakes = match policies_at(&self.path) {
             Ok(policies) => {
                 let (count, version) = (policies.len(), policies.version());
+                if count == 0 {
+                    let path = self.path.display();
+                    super::complain(&format!(
+                        "{path} holds no policy, so everything would be refused; policies are TOML, \
+                         in files whose names end in .toml"
+                    ));
+                }
                 if out.json {
                     let answer = json!({
                         "valid": true, "policies_count": count, "policy_version": version,

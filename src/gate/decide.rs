@@ -1,6 +1,7 @@
 //! The way of one message to its decision: the one parse, the look-ups, the credentials.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -224,7 +225,11 @@ impl Gate {
                 (Err(Lack::Over(refused)), _) => return Ok(*refused),
                 (Err(Lack::NotLeased), Some(live)) => {
                     let price = admit::price(ask.calls).saturating_sub(counted);
-                    self.sessions.lease(live, price, &self.clock).await.map_err(|error| {
+                    let since = self.clock.mono();
+                    let leased = self.sessions.lease(live, price, &self.clock).await;
+                    let took = Duration::from_micros(self.clock.mono().since(since));
+                    self.metrics.operation.leased(took, leased.is_ok());
+                    leased.map_err(|error| {
                         warn!(session = %live.order.id, error = %Causes(&error), "store did not answer; call refused");
                         store_unavailable()
                     })?;

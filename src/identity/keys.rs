@@ -19,6 +19,7 @@ use super::fetch::{FetchError, Fetcher};
 use super::jwks::{Found, JwksError, KeySet};
 use crate::clock::Clock;
 use crate::firewall::time::Mono;
+use crate::metrics::IssuerKeys;
 use jsonwebtoken::Algorithm;
 
 /// How long an issuer is left in peace after it was asked for a key that nobody knew.
@@ -70,6 +71,8 @@ pub struct Keys {
     /// When the set has aged, in microseconds of the monotonic clock.
     due_at_us: AtomicU64,
     state: Mutex<State>,
+    /// When the set was fetched, in microseconds of the monotonic clock; 0 before the first.
+    fetched_at_us: AtomicU64,
     /// Counts the fetches that ended.
     ended: watch::Sender<u64>,
 }
@@ -101,6 +104,7 @@ impl Keys {
             set: ArcSwap::default(),
             due_at_us: AtomicU64::new(0),
             state: Mutex::default(),
+            fetched_at_us: AtomicU64::new(0),
             ended: watch::Sender::new(0),
         }
     }
@@ -113,6 +117,14 @@ impl Keys {
     /// Whether there is any key at all.
     pub fn is_empty(&self) -> bool {
         self.set.load().is_empty()
+    }
+
+    /// Age of the keys, and how many fetches have failed since they came.
+    pub fn standing(&self, now: Mono) -> IssuerKeys {
+        let fetched_at = self.fetched_at_us.load(Ordering::Relaxed);
+        let age = Duration::from_micros(now.since(Mono(fetched_at)));
+        let errors = u64::from(self.state().failures);
+        IssuerKeys { issuer: self.name.clone(), age, errors }
     }
 
     /// Starts a fetch if the keys have aged; never waits.
@@ -190,6 +202,7 @@ impl Keys {
             Ok((set, fresh_secs)) => {
                 self.replace(set);
                 self.state().failures = 0;
+                self.fetched_at_us.store(now.0.max(1), Ordering::Relaxed);
                 now.plus_secs(self.lasting_secs(fresh_secs))
             }
             Err(error) => {

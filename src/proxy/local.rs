@@ -2,23 +2,36 @@
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode, header};
+use axum::extract::ConnectInfo;
+use http::{HeaderName, Method, StatusCode, header};
 use pingora::Result;
 use pingora::proxy::Session;
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 use super::reply;
 use crate::firewall::denial::Code;
 use crate::gate::{Gate, Readiness, Refused};
 use crate::metrics::Metrics;
 
+const EXPOSITION: &str = "text/plain; version=0.0.4";
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const MAX_SCRAPE_BYTES: usize = 16 * 1024 * 1024;
+
 const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
+
+/// The readers of metrics on this port.
+pub enum Scrapes {
+    Nobody,
+    Anyone,
+    /// Holders of a key that may, as this service of the admin port judges.
+    Keyholders(axum::Router),
+}
 
 /// The gateway's own answers.
 pub struct Local {
     pub metrics: Arc<Metrics>,
-    /// Whether metrics are served on this port at all.
-    pub serve_metrics: bool,
+    pub scrapes: Scrapes,
     /// How agents reach this port.
     pub scheme: &'static str,
     /// The canonical URI of this resource, where configured.
@@ -40,9 +53,13 @@ impl Local {
                 let body = json!({"status": said}).to_string();
                 reply::plain(session, status, "application/json", body).await?;
             }
-            "/metrics" if self.serve_metrics => {
-                let body = self.metrics.render();
-                reply::plain(session, StatusCode::OK, "text/plain; version=0.0.4", body).await?;
+            "/metrics" => {
+                let (status, kind, body) = match &self.scrapes {
+                    Scrapes::Nobody => return Ok(false),
+                    Scrapes::Anyone => (StatusCode::OK, EXPOSITION, self.metrics.render()),
+                    Scrapes::Keyholders(admin) => scrape(admin.clone(), session).await,
+                };
+                reply::plain(session, status, kind, body).await?;
             }
             path => {
                 let Some(rest) = behind_metadata_path(path) else { return Ok(false) };
@@ -126,6 +143,31 @@ impl Local {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
         (!host.is_empty() && host.chars().all(plain)).then(|| format!("{}://{host}", self.scheme))
     }
+}
+
+/// Asks the admin port's service for the metrics, with the key that this request has. Roles, rates and
+/// the bound on wrong keys are the same there and here.
+async fn scrape(admin: axum::Router, session: &Session) -> (StatusCode, &'static str, String) {
+    let failed = (StatusCode::INTERNAL_SERVER_ERROR, EXPOSITION, String::new());
+    let mut request = http::Request::new(axum::body::Body::empty());
+    *request.uri_mut() = http::Uri::from_static("/metrics");
+    let given = &session.req_header().headers;
+    for name in [API_KEY, header::AUTHORIZATION] {
+        for value in given.get_all(&name) {
+            request.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    let peer = session.client_addr().and_then(|address| address.as_inet());
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(ConnectInfo(*peer));
+    }
+    let Ok(response) = admin.oneshot(request).await;
+    let status = response.status();
+    let Ok(body) = axum::body::to_bytes(response.into_body(), MAX_SCRAPE_BYTES).await else {
+        return failed;
+    };
+    let kind = if status.is_success() { EXPOSITION } else { "application/json" };
+    String::from_utf8(body.to_vec()).map_or(failed, |body| (status, kind, body))
 }
 
 /// Readiness as the admin port's `/ready` reports it, in a word.

@@ -61,6 +61,11 @@ impl Pool {
         Self { destination, path, memory, servers, seals, next: AtomicUsize::new(0) }
     }
 
+    /// The upstream's name in metrics.
+    pub(super) fn label(&self) -> Arc<str> {
+        self.destination.name.clone().unwrap_or_else(|| Arc::from("default"))
+    }
+
     pub fn servers(&self) -> &[Upstream] {
         &self.servers
     }
