@@ -55,12 +55,16 @@ impl Filter {
             at += BLOCK;
         }
         let rest = text.get(at..).unwrap_or_default();
-        let may_start = |n: &usize| match rest.get(*n..) {
+        (at..at + rest.len()).find(|&n| self.may_start(text, n))
+    }
+
+    /// Whether a secret may start at `at`.
+    pub(super) fn may_start(&self, text: &[u8], at: usize) -> bool {
+        match text.get(at..) {
             Some(&[a, b, c, ..]) => self.holds(u32::from_le_bytes([a, b, c, 0]) | FOLD),
             Some(&[a, ..]) => self.first.get(usize::from(a)) == Some(&true),
             Some([]) | None => false,
-        };
-        (0..rest.len()).find(may_start).map(|n| at + n)
+        }
     }
 
     // Kept out of the loop, whose registers it would take.
@@ -120,7 +124,7 @@ impl Filter {
             let noise: &[u8] = match form.kind {
                 Kind::Hex => b": -\n",
                 Kind::Base64 | Kind::Base32 => b"\r\n",
-                Kind::Plain => b"\n",
+                Kind::Plain => b"\r\n",
                 Kind::Raw => b"",
             };
             for &byte in noise {
