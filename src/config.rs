@@ -74,8 +74,24 @@ pub struct Proxy {
     pub max_response_body_bytes: usize,
     pub max_in_flight_body_bytes: usize,
     pub max_calls_in_flight: u32,
+    /// Percentage of the places and of the body memory that one agent may have.
+    pub max_share_per_agent_pct: f64,
+    pub max_refusals_per_agent_per_sec: u32,
+    /// Bytes a second that a body must bring on average once it has taken five seconds.
+    pub min_body_rate_bytes: u32,
+    pub max_header_bytes: usize,
+    pub max_headers: usize,
+    pub max_uri_bytes: usize,
     pub upstream_timeout_secs: u64,
     pub stream_idle_timeout_secs: u64,
+    /// How long calls are still served after a signal to stop.
+    pub drain_delay_secs: u64,
+    /// How long calls in flight may go on after that.
+    pub drain_timeout_secs: u64,
+    /// How long calls in flight may go on when another process takes over.
+    pub takeover_wait_secs: u64,
+    /// Socket by which another process takes over; `None`: beside the audit log.
+    pub control_socket: Option<PathBuf>,
     /// `None`: one for each core.
     pub threads: Option<usize>,
 }
@@ -97,6 +113,20 @@ pub struct Pool {
     pub urls: Vec<Upstream>,
     /// Lower-case names; values may hold `${CRED:ref}`.
     pub headers: Vec<(http::HeaderName, Secret)>,
+}
+
+impl Config {
+    /// The control socket: the configured one, else the one beside the audit log.
+    pub fn control_socket(&self) -> Option<PathBuf> {
+        let beside_the_log = || {
+            self.audit.enabled.then(|| {
+                let mut path = self.audit.file_path.clone().into_os_string();
+                path.push(".control");
+                path.into()
+            })
+        };
+        self.proxy.control_socket.clone().or_else(beside_the_log)
+    }
 }
 
 impl Pool {
@@ -209,6 +239,8 @@ pub struct Audit {
     pub checkpoint_records: u64,
     pub checkpoint_secs: u64,
     pub max_unauthenticated_records_per_sec: u32,
+    /// 0: no limit.
+    pub max_bytes_per_agent_per_sec: u64,
 }
 
 /// When a record counts as written.

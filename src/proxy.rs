@@ -5,13 +5,16 @@
 //! ones too.
 
 pub mod affinity;
+mod contain;
 pub mod guard;
 mod health;
 mod hygiene;
 pub mod intake;
+pub mod leave;
 pub mod listen;
 pub mod local;
 mod location;
+pub mod memory;
 pub mod pool;
 pub mod probe;
 mod replay;
@@ -30,12 +33,12 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, warn};
 
 use crate::firewall::denial::{Code, Denial};
-use crate::gate::{Cleared, Ended, Gate};
+use crate::gate::{Cleared, Ended, Gate, cut_off};
 use intake::Intake;
+use memory::Held;
 use pool::Way;
 use response::Flow;
 use upstreams::Upstreams;
@@ -70,7 +73,7 @@ struct InFlight {
     cleared: Cleared,
     flow: Flow,
     /// The request body's share of the memory that all bodies together may take.
-    _share: Option<OwnedSemaphorePermit>,
+    _held: Held,
     way: Way,
     upstream_status: Option<u16>,
     /// Set when the call failed after it was cleared.
@@ -96,14 +99,15 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        session.set_keepalive(Some(intake::KEEP_ALIVE_SECS));
+        let kept = (!self.gate.drain.is_leaving()).then_some(intake::KEEP_ALIVE_SECS);
+        session.set_keepalive(kept);
         session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
         if self.local.answer(session, &self.gate).await? {
             ctx.state = State::Local;
             return Ok(true);
         }
         match self.intake.admit(&self.gate, &self.upstreams, session).await {
-            Ok((cleared, share, way)) => {
+            Ok((cleared, held, way)) => {
                 let flow = Flow::new(self.max_response_body_bytes);
                 let body = cleared.body().clone();
                 replay::install(
@@ -113,12 +117,14 @@ impl ProxyHttp for Gateway {
                     replay::Patience {
                         first_byte: self.upstream_timeout,
                         silence: self.idle_timeout,
+                        ending: self.gate.drain.ending(),
+                        streams: self.gate.metrics.open_streams.clone(),
                     },
                 );
                 ctx.state = State::Cleared(Box::new(InFlight {
                     cleared,
                     flow,
-                    _share: share,
+                    _held: held,
                     way,
                     upstream_status: None,
                     failed: None,
@@ -193,7 +199,7 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
@@ -208,7 +214,10 @@ impl ProxyHttp for Gateway {
         call.upstream_status = Some(response.status.as_u16());
         self.gate.upstream_answered(&mut call.cleared);
         call.way.answered(response)?;
-        let accepted = call.flow.begin(response, &call.cleared);
+        let accepted = contain::refused(|| {
+            contain::failpoint(session.req_header(), "answer");
+            call.flow.begin(response, &call.cleared)
+        });
         accepted.or_else(|denial| {
             let reason = denial.message.clone();
             call.failed = Some(denial);
@@ -228,13 +237,17 @@ impl ProxyHttp for Gateway {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
-        match call.flow.push(body.take(), end_of_stream) {
+        let pushed = contain::refused(|| {
+            contain::failpoint(session.req_header(), "event");
+            call.flow.push(body.take(), end_of_stream)
+        });
+        match pushed {
             Ok(out) => {
                 *body = out;
                 Ok(None)
@@ -254,7 +267,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<Option<Bytes>> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
-        match call.flow.trailers(trailers) {
+        match contain::refused(|| call.flow.trailers(trailers)) {
             Ok(held_back) => Ok(held_back),
             Err(denial) => {
                 let reason = denial.message.clone();
@@ -331,6 +344,7 @@ fn failure(e: &Error) -> Option<Denial> {
     };
     match (e.etype(), e.esource()) {
         (ErrorType::Custom(replay::FIRST_BYTE_LATE | replay::SILENT), _) => Some(late()),
+        (ErrorType::Custom(replay::CUT_OFF), _) => Some(cut_off()),
         (_, ErrorSource::Downstream) => None,
         (ErrorType::ReadTimedout | ErrorType::WriteTimedout, _) => Some(late()),
         _ => Some(Denial::new(

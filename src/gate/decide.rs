@@ -22,6 +22,7 @@ use crate::json::Doc;
 use crate::mcp::headers;
 use crate::mcp::message::{self, Message};
 use crate::sessions::Live;
+use crate::telemetry::Causes;
 
 impl Gate {
     pub(super) async fn decide(
@@ -37,8 +38,7 @@ impl Gate {
             .map_err(|e| Denial::new(Code::NotJson, format!("the body is not strict JSON: {e}")))?;
         let message = message::read(&doc).map_err(|bad| self.malformed(bad, reply))?;
         reply.id = echoed_id(&message);
-        let known = self.secrets.patterns();
-        ticket.describe(&message, &self.redactor, self.settings.max_argument_bytes, &known);
+        ticket.name(&message, &self.secrets.patterns());
         self.count_tools(&message, to);
         let era = headers::agree(&claims.protocol, &message)
             .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;
@@ -77,6 +77,8 @@ impl Gate {
         let rules = self.rulebook.rules();
         ticket.entry_mut().policy_version = Some(rules.policies.version().into());
         let live = self.session(&rules, caller, claims).await?;
+        let known = self.secrets.patterns();
+        ticket.describe(message, &self.redactor, self.settings.max_argument_bytes, &known);
         let mut style = self.settings.refusal_style;
         if let Some(live) = &live {
             ticket.in_session(&live.order);
@@ -158,7 +160,7 @@ impl Gate {
     /// Looks for a session that another node may have opened a moment ago.
     async fn elsewhere(&self, id: SessionId) -> Result<Option<Arc<Live>>, Denial> {
         self.sessions.find(id, self.clock.now()).await.map_err(|error| {
-            warn!(session = %id, %error, "store did not answer; call refused");
+            warn!(session = %id, error = %Causes(&error), "store did not answer; call refused");
             store_unavailable()
         })
     }
@@ -198,7 +200,7 @@ impl Gate {
                 (Decided::LeaseFirst, Some(live)) => {
                     let price = admit::price(message.calls.iter());
                     self.sessions.lease(live, price, &self.clock).await.map_err(|error| {
-                        warn!(session = %live.order.id, %error, "store did not answer; call refused");
+                        warn!(session = %live.order.id, error = %Causes(&error), "store did not answer; call refused");
                         store_unavailable()
                     })?;
                 }

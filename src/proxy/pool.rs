@@ -12,10 +12,10 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
-use tokio::sync::Semaphore;
 
 use super::affinity::{self, Seal, SealKey};
 use super::location;
+use super::memory::BodyMemory;
 use super::upstream::Upstream;
 use crate::firewall::agent::AgentId;
 use crate::firewall::denial::{Code, Denial};
@@ -32,8 +32,8 @@ pub struct Pool {
     pub destination: Arc<Destination>,
     /// What its paths begin with; `/` for all.
     pub path: String,
-    /// Memory that bodies on their way to it may take together, in permits.
-    pub memory: Arc<Semaphore>,
+    /// Memory for the bodies on their way to it.
+    pub memory: Arc<BodyMemory>,
     servers: Vec<Upstream>,
     /// One for each server.
     seals: Vec<Seal>,
@@ -53,7 +53,7 @@ impl Pool {
     pub fn new(
         destination: Arc<Destination>,
         path: String,
-        memory: Arc<Semaphore>,
+        memory: Arc<BodyMemory>,
         servers: Vec<Upstream>,
         key: &SealKey,
     ) -> Self {

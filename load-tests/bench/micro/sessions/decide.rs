@@ -14,6 +14,7 @@ use arbiter::firewall::rules::Terms;
 use arbiter::firewall::session::{RefusalStyle, SessionId, WorkOrder};
 use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
+use arbiter::gate::shares::Limits;
 use arbiter::gate::ticket::InFlight;
 use arbiter::gate::{Claims, Destination, Gate, Settings as GateSettings};
 use arbiter::identity::Identity;
@@ -225,7 +226,11 @@ fn gate(clock: Clock, registry: Arc<Registry>, sessions: Arc<super::Sessions>) -
             max_argument_bytes: 8_192,
             max_request_body_bytes: 10 * 1024 * 1024,
         },
-        in_flight: Arc::new(InFlight::new(8_192)),
+        in_flight: Arc::new(InFlight::new(Limits {
+            refusals_per_sec: u32::MAX,
+            ..Limits::default()
+        })),
+        drain: Arc::default(),
         clock,
     }
 }
