@@ -11,7 +11,7 @@
 
 use smallvec::SmallVec;
 
-/// How many encodings may lie over each other.
+/// Most encodings that may lie over each other.
 pub(super) const LEVELS: u8 = 3;
 
 /// A reading: what stands at a position, and where the text goes on behind it.
@@ -76,6 +76,13 @@ fn glance_number(itself: u8, digits: &[u8]) -> Option<Glance> {
     char::from_u32(number)?.encode_utf8(&mut utf8);
     glance.extend(utf8.first().copied());
     Some(glance)
+}
+
+/// Counts one look at a byte of a text: the law of cost is about how many there are.
+#[inline]
+pub(super) fn look() {
+    #[cfg(test)]
+    READ.set(READ.get() + 1);
 }
 
 /// A stretch of text, and whether more of it may come.
@@ -163,6 +170,7 @@ impl Text<'_> {
     /// Returns the character at `at` behind `level` decoders.
     fn char_at(&self, at: usize, level: u8, cut: &mut CutShort) -> Option<Reading> {
         let Some(below) = level.checked_sub(1) else {
+            look();
             let Some(&raw) = self.bytes.get(at) else {
                 cut.0 |= !self.complete;
                 return None;
@@ -248,7 +256,7 @@ impl Below<'_> {
         Some(Reading { value: Value::of_number(number)?, next })
     }
 
-    /// What stands behind `&`: a number in either base, or one of the five names of XML. The
+    /// Reads an entity behind `&`: a number in either base, or one of the five names of XML. The
     /// semicolon may be missing, as browsers allow.
     fn entity(&self, at: usize, cut: &mut CutShort) -> Option<Reading> {
         let (first, next) = self.next(at, cut)?;
@@ -302,7 +310,7 @@ impl Below<'_> {
 pub(super) const ENTITIES: [(&str, u8); 5] =
     [("quot", b'"'), ("amp", b'&'), ("lt", b'<'), ("gt", b'>'), ("apos", b'\'')];
 
-/// What a backslash before `byte` makes of it.
+/// Value of an escape of a backslash and `byte`.
 fn simple_escape(byte: u8) -> Option<u8> {
     match byte {
         b'n' => Some(b'\n'),
@@ -324,6 +332,17 @@ pub(super) fn escape_letter(byte: u8) -> Option<u8> {
         12 => Some(b'f'),
         other => other.is_ascii_punctuation().then_some(other),
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static READ: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// Bytes that this thread has read, each as often as it was read.
+#[cfg(test)]
+pub(super) fn bytes_read() -> u64 {
+    READ.get()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::reference::{Misuse, Reference};
 use super::vault::{Secret, Vault};
 use crate::firewall::denial::{Code, Denial};
 
-/// Why a reference is not replaced.
+/// Reason for which a reference is not replaced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialDenial {
     #[error("credential `{0}` does not exist; use a name you were given")]
@@ -55,7 +55,7 @@ impl From<CredentialDenial> for Denial {
     }
 }
 
-/// What a session's calls may use.
+/// Credentials that a session's calls may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Grant<'g> {
     /// `authorized_credentials` of the session.
@@ -69,7 +69,8 @@ pub struct Grant<'g> {
 /// The values that a message's references stand for.
 #[derive(Debug, Default)]
 pub struct Edits {
-    edits: Vec<(std::ops::Range<usize>, usize)>,
+    /// Each reference's place, and the number of its secret.
+    places: Vec<(std::ops::Range<usize>, usize)>,
     secrets: Vec<Arc<Secret>>,
     /// Each secret's value as the inside of a JSON string.
     values: Vec<Zeroizing<String>>,
@@ -82,7 +83,7 @@ pub fn resolve(
     grant: Grant<'_>,
 ) -> Result<Edits, CredentialDenial> {
     let mut secrets: Vec<Arc<Secret>> = Vec::new();
-    let mut edits = Vec::with_capacity(references.len());
+    let mut places = Vec::with_capacity(references.len());
     for reference in references {
         let name = &reference.name;
         let secret = vault.get(name).ok_or_else(|| CredentialDenial::Unknown(name.clone()))?;
@@ -99,17 +100,17 @@ pub fn resolve(
             secrets.push(Arc::clone(secret));
             secrets.len() - 1
         });
-        edits.push((reference.span.clone(), number));
+        places.push((reference.span.clone(), number));
     }
-    edits.sort_unstable_by_key(|(span, _)| span.start);
+    places.sort_unstable_by_key(|(span, _)| span.start);
     let values = secrets.iter().map(|s| json_escaped(s.value.expose())).collect();
-    Ok(Edits { edits, secrets, values })
+    Ok(Edits { places, secrets, values })
 }
 
 impl Edits {
     /// Whether the message goes out as it came.
     pub fn is_empty(&self) -> bool {
-        self.edits.is_empty()
+        self.places.is_empty()
     }
 
     /// The credentials used, each once.
@@ -128,8 +129,8 @@ impl Edits {
         source_bytes: usize,
         max_bytes: usize,
     ) -> Result<usize, CredentialDenial> {
-        let cut: usize = self.edits.iter().map(|(span, _)| span.len()).sum();
-        let added = self.edits.iter().map(|(_, number)| self.value(*number).len());
+        let cut: usize = self.places.iter().map(|(span, _)| span.len()).sum();
+        let added = self.places.iter().map(|(_, number)| self.value(*number).len());
         let kept = source_bytes.saturating_sub(cut);
         let bytes = added.fold(kept, usize::saturating_add);
         if bytes > max_bytes && !self.is_empty() {
@@ -144,7 +145,7 @@ impl Edits {
         let length = self.edited_length(source.len(), usize::MAX).unwrap_or_default();
         let mut out = Zeroizing::new(Vec::with_capacity(length));
         let mut at = 0;
-        for (span, number) in &self.edits {
+        for (span, number) in &self.places {
             out.extend_from_slice(source.get(at..span.start).unwrap_or_default());
             out.extend_from_slice(self.value(*number).as_bytes());
             at = span.end;

@@ -73,7 +73,7 @@ impl Filter {
         windows(block).iter().position(|&word| self.holds(word))
     }
 
-    /// What the large table says of a folded window, in the lowest bit.
+    /// Looks a folded window up in the large table, in the lowest bit.
     #[inline]
     fn bit(&self, word: u32) -> u32 {
         let (index, bit) = place(word, SPREAD);
@@ -123,8 +123,7 @@ impl Filter {
         if at > 0 {
             let noise: &[u8] = match form.kind {
                 Kind::Hex => b": -\n",
-                Kind::Base64 | Kind::Base32 => b"\r\n",
-                Kind::Plain => b"\r\n",
+                Kind::Plain | Kind::Base64 | Kind::Base32 => b"\r\n",
                 Kind::Raw => b"",
             };
             for &byte in noise {
@@ -176,7 +175,7 @@ impl Filter {
     }
 }
 
-/// Where a table keeps a folded window: its word, and its bit modulo 32.
+/// Place of a folded window in a table: its word, and its bit modulo 32.
 #[inline]
 fn place(word: u32, spread: u32) -> (usize, u32) {
     let hash = word.wrapping_mul(spread);

@@ -23,7 +23,7 @@ impl std::fmt::Debug for Patterns {
     }
 }
 
-/// What a search found.
+/// Result of a search.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Scan {
     /// Matches in order; overlapping ones are one.

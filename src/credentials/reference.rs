@@ -22,7 +22,7 @@ pub const MAX_REFERENCES: usize = 64;
 pub struct Reference {
     pub name: String,
     pub span: Range<usize>,
-    /// Which of the message's tool calls it belongs to.
+    /// Number of the tool call that the reference belongs to.
     pub call: usize,
 }
 

@@ -14,7 +14,7 @@ use super::decoded::Text;
 use super::patterns::{Patterns, Span};
 use super::search::Search;
 
-/// What stands in a secret's place.
+/// Text that takes a secret's place.
 pub const REPLACEMENT: &[u8] = b"[CREDENTIAL]";
 
 /// Whether a body is JSON, where a replaced number must become a string.
@@ -30,7 +30,7 @@ pub struct Scrubber {
     patterns: Arc<Patterns>,
     search: Search,
     held: Held,
-    /// How much of `held` belongs to a match whose replacement has gone out.
+    /// Length of the part of `held` that belongs to a match whose replacement has gone out.
     covered: usize,
     /// The last byte before `held` that is no white space.
     before: Option<u8>,
@@ -71,12 +71,12 @@ impl Scrubber {
         }
     }
 
-    /// How many secrets have been replaced so far.
+    /// Number of secrets replaced so far.
     pub fn replaced(&self) -> u64 {
         self.replaced
     }
 
-    /// What is looked for.
+    /// Patterns in force.
     pub fn patterns(&self) -> &Arc<Patterns> {
         &self.patterns
     }

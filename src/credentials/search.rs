@@ -24,12 +24,12 @@ const MOST_OF_A_FORM: usize = 4;
 /// A partial match.
 #[derive(Clone, Debug)]
 struct Thread {
-    /// Where its next character stands.
+    /// Position of the next character.
     at: usize,
     form: u32,
     /// Line breaks and the like since its last character.
     noise: u8,
-    /// Where the characters of the match stand, from `first` on.
+    /// Positions of the match's characters, from `first` on.
     path: SmallVec<[u32; 8]>,
     first: u32,
 }
@@ -39,7 +39,7 @@ struct Thread {
 struct Padded {
     form: u32,
     matched: usize,
-    /// Which of the matches it is.
+    /// Number of the match.
     number: usize,
 }
 
@@ -53,13 +53,13 @@ pub(super) struct Search {
     matches: Vec<(usize, usize)>,
     /// Up to here the text has been searched.
     at: usize,
-    /// Where an escape stands that the text breaks off.
+    /// Position of an escape that the text breaks off.
     broken_off: Option<usize>,
     /// Forms for which a thread went on by the reading that ends there: it covers a start here.
     covered: SmallVec<[(u32, usize); 4]>,
 }
 
-/// How a thread goes on by one reading: how much of its match is left, and what follows.
+/// Continuation of a thread by one reading: the length of match that is left, and the step.
 type Outcome = (usize, Step);
 
 impl Thread {
@@ -78,7 +78,7 @@ impl Thread {
 
     /// Forgets the first characters of the match.
     fn shorten(&mut self, to: usize) {
-        /// So many forgotten characters are kept until it is worth moving the others.
+        /// Forgotten characters that are kept before the others are moved.
         const FORGOTTEN: usize = 64;
         let first = self.path.len() - to;
         if first > FORGOTTEN && first > to {
@@ -89,14 +89,14 @@ impl Thread {
         }
     }
 
-    /// How the thread goes on; nothing if nothing of the match is left.
+    /// Computes the thread's continuation; nothing if nothing of the match is left.
     #[inline]
     fn outcome(&self, form: &Form, value: Value) -> Option<Outcome> {
         let mut matched = self.matched();
         while matched > 0 {
             match form.step(matched, value) {
-                Step::Noise if self.noise >= MOST_NOISE => {}
                 Step::Mismatch => {}
+                Step::Noise if self.noise >= MOST_NOISE => {}
                 step @ (Step::Forward(_) | Step::Noise) => return Some((matched, step)),
             }
             matched = form.shorter(matched);

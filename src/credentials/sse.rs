@@ -38,7 +38,7 @@ pub struct SseScrubber {
     limit_bytes: usize,
     /// Events that wait, then the one under way.
     kept: BytesMut,
-    /// Where `kept` starts in the stream; all other positions count from the stream's start.
+    /// Start of `kept` in the stream; all other positions count from the stream's start.
     base: usize,
     framer: Framer,
     edits: Vec<Edit>,
@@ -64,7 +64,7 @@ impl Drop for SseScrubber {
 #[derive(Debug)]
 struct Edit {
     span: Range<usize>,
-    /// What goes out instead.
+    /// Text that goes out instead.
     by: Instead,
 }
 
@@ -78,7 +78,7 @@ enum Instead {
 /// The end of a string that could go on as a secret in the next event.
 struct Carry {
     tail: Zeroizing<Vec<u8>>,
-    /// Where the parts of `tail` stand in the stream.
+    /// Positions of the parts of `tail` in the stream.
     parts: Vec<Part>,
     pending_bytes: usize,
     /// From which event on the stream waits for this.
@@ -87,13 +87,13 @@ struct Carry {
 
 #[derive(Clone, Copy)]
 struct Part {
-    /// Where it starts in the joined text.
+    /// Start in the joined text.
     at: usize,
-    /// Where it ends there; a line feed put in by joining belongs to no part.
+    /// End in the joined text; a line feed put in by joining belongs to no part.
     end: usize,
-    /// Where it starts in the stream.
+    /// Start in the stream.
     stream_at: usize,
-    /// Where its event starts in the stream.
+    /// Start of the part's event in the stream.
     event_at: usize,
 }
 
@@ -113,12 +113,12 @@ impl SseScrubber {
         }
     }
 
-    /// How many secrets have been replaced so far.
+    /// Number of secrets replaced so far.
     pub fn replaced(&self) -> u64 {
         self.replaced
     }
 
-    /// What is looked for.
+    /// Patterns in force.
     pub fn patterns(&self) -> &Arc<Patterns> {
         &self.patterns
     }
@@ -392,7 +392,7 @@ fn join(
     (text, parts)
 }
 
-/// Where position `at` of a joined text stands in the stream.
+/// Position in the stream of position `at` of a joined text.
 fn locate(parts: &[Part], at: usize) -> usize {
     let behind = parts.partition_point(|part| part.at <= at);
     let part = behind.checked_sub(1).and_then(|n| parts.get(n));
