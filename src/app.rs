@@ -346,6 +346,7 @@ impl Parts {
                 require_healthy_audit: config.audit.require_healthy,
                 refusal_style: config.proxy.refusal_style,
                 max_argument_bytes: config.audit.max_argument_bytes,
+                max_request_body_bytes: config.proxy.max_request_body_bytes,
             },
             in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
             drain: Arc::default(),

@@ -28,6 +28,7 @@ use crate::approvals::Approvals;
 use crate::audit::redact::Redactor;
 use crate::audit::{Audit, Decision, Entry, Receipt};
 use crate::clock::Clock;
+use crate::credentials::Edits;
 use crate::firewall::agent::{AgentId, Caller};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::session::RefusalStyle;
@@ -80,6 +81,8 @@ pub struct Settings {
     pub require_healthy_audit: bool,
     pub refusal_style: RefusalStyle,
     pub max_argument_bytes: usize,
+    /// Bound of a body also after its credentials were put in.
+    pub max_request_body_bytes: usize,
 }
 
 /// What a client claims in its headers, nothing of it believed yet.
@@ -114,6 +117,8 @@ pub struct Cleared {
 /// What the decision let through.
 struct Admitted {
     body: Bytes,
+    /// Made to the body once the decision is on record.
+    edits: Edits,
     due: Due,
     lists: Option<ListView>,
     scrub: Option<Watch>,
@@ -201,6 +206,7 @@ impl Gate {
         ticket.entry_mut().anomaly_flags.push("unchecked_method");
         let admitted = Admitted {
             body,
+            edits: Edits::default(),
             due: Due::Anything,
             lists: None,
             scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tracing::{info, warn};
-use zeroize::Zeroizing;
 
 use super::approval::Hearing;
 use super::reply::{Reply, echoed_id, form, warnings};
@@ -62,6 +61,7 @@ impl Gate {
 
         let vault = self.secrets.vault();
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
+        edits.edited_length(body.len(), self.settings.max_request_body_bytes)?;
         let hearing = Hearing { caller, live: live.as_deref(), message: &message, to };
         // Boxed, because few requests wait for a person and all would carry its room.
         Box::pin(self.approved(ticket, &hearing, &escalations)).await?;
@@ -70,13 +70,11 @@ impl Gate {
             Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
             None => self.injected.without_session(caller.agent.id, &vault),
         };
-        let edited = (!edits.is_empty()).then(|| edits.apply(&body));
         let lists = ListView::of(&message, rules, caller, live, to);
         let due = Due::to(&message);
         drop(message);
         drop(doc);
-        let body = edited.map_or(body, |edited| Bytes::from_owner(Edited(edited)));
-        Ok(Admitted { body, due, lists, scrub })
+        Ok(Admitted { body, edits, due, lists, scrub })
     }
 
     /// Judges a message by session, policies and drift.
@@ -280,14 +278,5 @@ impl Gate {
             upstreams: &to.urls,
         };
         Ok(credentials::resolve(&references, vault, grant)?)
-    }
-}
-
-/// A body with secrets in it, wiped when it goes.
-struct Edited(Zeroizing<Vec<u8>>);
-
-impl AsRef<[u8]> for Edited {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
     }
 }

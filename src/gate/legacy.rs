@@ -13,6 +13,7 @@ use super::decide::Passed;
 use super::{
     Admitted, Claims, Cleared, Destination, Due, Form, Gate, ListView, Refused, Reply, Ticket,
 };
+use crate::credentials::Edits;
 use crate::firewall::admit;
 use crate::firewall::agent::Caller;
 use crate::firewall::call::{Call, CallKind};
@@ -99,7 +100,8 @@ impl Gate {
             Verb::Get => Some(ListView::of_stream(rules, caller, live, to)),
             Verb::Delete => None,
         };
-        Ok(Admitted { body: Bytes::new(), due: verb.due(), lists, scrub })
+        let edits = Edits::default();
+        Ok(Admitted { body: Bytes::new(), edits, due: verb.due(), lists, scrub })
     }
 }
 

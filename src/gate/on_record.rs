@@ -4,12 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::reply::Reply;
 use super::ticket::Ticket;
 use super::{Admitted, Cleared, Form, Gate, RETRY_SECS, Refused};
 use crate::audit::{Completion, Decision, Entry, Outcome};
+use crate::credentials::Edits;
 use crate::firewall::agent::Caller;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::time::Now;
@@ -59,7 +62,8 @@ impl Gate {
                     judged_from,
                     decided_at: self.clock.mono(),
                     answered_at: None,
-                    body: admitted.body,
+                    // Only now: what is made for a call is made for a call on record.
+                    body: edited(admitted.body, &admitted.edits),
                     agent: caller.agent.id,
                     warnings: reply.warnings,
                     id: reply.id,
@@ -185,4 +189,17 @@ impl Gate {
             completion,
         });
     }
+}
+
+/// A body with secrets in it, wiped when it goes.
+struct Edited(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Edited {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn edited(body: Bytes, edits: &Edits) -> Bytes {
+    if edits.is_empty() { body } else { Bytes::from_owner(Edited(edits.apply(&body))) }
 }

@@ -39,7 +39,7 @@ pub(super) struct Flow {
 
 enum Scrub {
     Nothing,
-    Body(Scrubber),
+    Body(Box<Scrubber>),
     Stream(Box<SseScrubber>),
 }
 
@@ -129,7 +129,7 @@ impl Flow {
                 Scrub::Stream(Box::new(SseScrubber::new(patterns.clone(), self.max_bytes)))
             } else {
                 let content = if is_json(&head.headers) { Content::Json } else { Content::Other };
-                Scrub::Body(Scrubber::new(patterns.clone(), content))
+                Scrub::Body(Box::new(Scrubber::new(patterns.clone(), content)))
             };
             self.scrub_headers(head, &patterns)?;
         }

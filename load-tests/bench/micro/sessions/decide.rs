@@ -224,6 +224,7 @@ fn gate(clock: Clock, registry: Arc<Registry>, sessions: Arc<super::Sessions>) -
             require_healthy_audit: true,
             refusal_style: RefusalStyle::Http,
             max_argument_bytes: 8_192,
+            max_request_body_bytes: 10 * 1024 * 1024,
         },
         in_flight: Arc::new(InFlight::new(Limits {
             refusals_per_sec: u32::MAX,
