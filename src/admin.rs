@@ -11,6 +11,7 @@ mod body;
 mod check;
 mod draining;
 mod error;
+mod explain;
 mod guard;
 mod limit;
 mod openapi;
@@ -48,9 +49,10 @@ use crate::telemetry::Causes;
 
 pub use body::MAX_BODY_BYTES;
 pub use error::{ApiError, Code};
+pub use explain::explain_offline;
 pub use limit::Limiter;
 pub use openapi::document as openapi;
-pub use policy::explain_offline;
+
 
 use routes::{Access, Input, ROUTES, Route};
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::error::{ApiError, Code};
 use super::query::Parameters;
-use super::{Admin, agents, audit, body, policy, sessions, system, tokens};
+use super::{Admin, agents, audit, body, explain, policy, sessions, system, tokens};
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 
@@ -226,9 +226,9 @@ pub static ROUTES: &[Route] = &[
         errors: CHANGE, handler: handler!(sessions::close) },
     Route { method: Method::Post, path: "/policy/explain", access: Access::Key,
         summary: "Say how a hypothetical call would be decided, and why",
-        query: NONE, body: Some(body::<policy::Explain>()),
-        status: StatusCode::OK, answer: json::<policy::Explained>(),
-        errors: &[Code::NotFound], handler: handler!(policy::explain) },
+        query: NONE, body: Some(body::<explain::Explain>()),
+        status: StatusCode::OK, answer: json::<explain::Explanation>(),
+        errors: &[Code::NotFound], handler: handler!(explain::explain) },
     Route { method: Method::Post, path: "/policy/validate", access: Access::Key,
         summary: "Check a policy file without using it",
         query: NONE, body: Some(body::<policy::Validate>()),

@@ -264,7 +264,7 @@ pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
 
 impl Admin {
     /// A session, wherever it was opened.
-    async fn session(&self, id: SessionId) -> Result<Arc<Live>, ApiError> {
+    pub(super) async fn session(&self, id: SessionId) -> Result<Arc<Live>, ApiError> {
         let found = self.sessions.find(id, self.clock.now()).await;
         found.map_err(|error| store_failed(&error))?.ok_or_else(|| ApiError::not_found("session"))
     }

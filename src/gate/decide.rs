@@ -95,7 +95,8 @@ impl Gate {
         };
         let now = self.clock.now();
         let ask = Ask {
-            rules: &rules,
+            policies: &rules.policies,
+            terms: &rules.terms,
             caller,
             header: AgentHeader::of(claims.agent),
             claimed: match (claims.session, &live) {
@@ -198,7 +199,7 @@ impl Gate {
     async fn verdict(&self, ask: Ask<'_>, live: Option<&Arc<Live>>) -> Result<Verdict, Denial> {
         let judged = match admit::judge(ask, &mut ()) {
             Ok(judged) => judged,
-            Err(refused) => return Ok(refused),
+            Err(refused) => return Ok(*refused),
         };
         loop {
             // Read again after every wait: what is counted is counted at the time it is counted.
@@ -209,7 +210,7 @@ impl Gate {
             };
             match (spent, live) {
                 (Ok(spent), _) => return Ok(judged.conclude(spent, &mut ())),
-                (Err(Lack::Over(refused)), _) => return Ok(refused),
+                (Err(Lack::Over(refused)), _) => return Ok(*refused),
                 (Err(Lack::NotLeased), Some(live)) => {
                     let price = admit::price(ask.calls);
                     self.sessions.lease(live, price, &self.clock).await.map_err(|error| {

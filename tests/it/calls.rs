@@ -2,6 +2,7 @@
 
 mod bodies;
 mod credentials;
+mod explained;
 mod floods;
 mod late;
 mod legacy;
