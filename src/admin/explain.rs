@@ -127,8 +127,9 @@ pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, A
         None => None,
         Some(id) => {
             let id = SessionId::parse(id).ok_or_else(|| not_a_uuid("session_id"))?;
-            let live = admin.session(id).await;
-            Some(live.map_err(|error| error.of_field("session_id"))?)
+            let live = admin.session(id).await.map_err(|error| error.of_field("session_id"))?;
+            input.actor.serves_agent(admin.registry.agent(live.order.agent).as_deref())?;
+            Some(live)
         }
     };
     let id = match &body.agent_id {
