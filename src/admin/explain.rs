@@ -223,38 +223,37 @@ pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiEr
 
 impl Question<'_> {
     /// Decides. `bytes` are the request's own text: arguments taken from there keep every digit.
-    fn answer(mut self, body: &Explain, bytes: &[u8]) -> Result<Explanation, ApiError> {
+    fn answer(self, body: &Explain, bytes: &[u8]) -> Result<Explanation, ApiError> {
+        let Self { policies, mut terms, upstreams, caller, session, open, now } = self;
         let doc = Doc::parse(bytes)
             .map_err(|error| ApiError::new(Code::MalformedRequest, error.to_string()))?;
         let arguments = doc.root().get("arguments").filter(|value| value.kind() == Kind::Object);
         let kind = body.kind(arguments)?;
         let upstream = body.upstream.as_deref();
-        let place = upstream.map_or_else(Place::default, |name| Place {
-            upstream: Some(name),
-            known: self.upstreams,
-        });
-        if self.session.is_none() {
+        let place = upstream
+            .map_or_else(Place::default, |name| Place { upstream: Some(name), known: upstreams });
+        if session.is_none() {
             // The question is about the policies alone.
-            self.terms.require_session = false;
+            terms.require_session = false;
         }
         let call = Call { method: None, id: None, params: None, meta: None, kind };
         let calls = std::slice::from_ref(&call);
         let price = admit::price(calls);
-        let (terms, now) = (&self.terms, self.now);
-        let claimed = match &mut self.session {
-            None => Claimed::Nothing,
-            Some(asked) => Claimed::Found(Found {
+        let mut usage = session.as_ref().map(|asked| asked.usage.clone());
+        let claimed = match (&session, &mut usage) {
+            (Some(asked), Some(usage)) => Claimed::Found(Found {
                 order: &asked.order,
                 deadline: asked.deadline,
-                seen: Seen::of(terms, &asked.order, &mut asked.usage, price, now),
+                seen: Seen::of(&terms, &asked.order, usage, price, now),
                 chain: asked.chain,
             }),
+            _ => Claimed::Nothing,
         };
         let ask = Ask {
-            policies: self.policies,
-            terms,
-            caller: &self.caller,
-            header: AgentHeader::Is(self.caller.agent.id),
+            policies,
+            terms: &terms,
+            caller: &caller,
+            header: AgentHeader::Is(caller.agent.id),
             claimed,
             calls,
             place,
@@ -269,29 +268,26 @@ impl Question<'_> {
             Ok(references) => (Ok(()), !references.is_empty()),
             Err(misuse) => (Err(Denial::from(CredentialDenial::from(misuse))), false),
         };
-        let usage = self.session.as_ref().map(|asked| asked.usage.clone());
         let facts = ask.facts();
-        let told =
-            policy::asked(&call.kind, place).map(|asked| self.policies.explain(&facts, &asked));
+        let told = policy::asked(&call.kind, place).map(|asked| policies.explain(&facts, &asked));
         let explained = explained(ask, usage, credentials);
-        let drift_is_open = self.open && claimed.found().is_none();
+        let drift_is_open = open && claimed.found().is_none();
         let steps = explained.steps.iter().map(|(step, taken)| {
-            let reason = if self.open && OF_A_SESSION.contains(step)
-                || drift_is_open && *step == Step::Drift
-            {
-                Some("no session is named or described")
-            } else if unknown && *step == Step::Credentials {
-                Some("credentials are looked up only when a call is made")
-            } else {
-                None
-            };
+            let reason =
+                if open && OF_A_SESSION.contains(step) || drift_is_open && *step == Step::Drift {
+                    Some("no session is named or described")
+                } else if unknown && *step == Step::Credentials {
+                    Some("credentials are looked up only when a call is made")
+                } else {
+                    None
+                };
             StepTaken::of(*step, taken, reason)
         });
         Ok(Explanation {
             steps: [StepTaken::agent(None)].into_iter().chain(steps).collect(),
             left_out: told.as_ref().map_or(0, |told| told.left_out),
             trace: told.map_or_else(Vec::new, |told| told.trace),
-            ..Explanation::of(explained, self.policies.version())
+            ..Explanation::of(explained, policies.version())
         })
     }
 }
