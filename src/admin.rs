@@ -14,6 +14,7 @@ mod body;
 mod check;
 mod draining;
 mod error;
+mod explain;
 mod guard;
 mod keys;
 mod limit;
@@ -56,11 +57,11 @@ use crate::telemetry::Causes;
 
 pub use body::MAX_BODY_BYTES;
 pub use error::{ApiError, Code};
+pub use explain::explain_offline;
 pub use guard::Hosts;
 pub use keys::{Keyring, NewKeys};
 pub use openapi::document as openapi;
 pub use people::People;
-pub use policy::explain_offline;
 
 use access::{Access, Actor};
 use routes::{Input, ROUTES, Route};

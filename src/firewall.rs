@@ -11,6 +11,7 @@ pub mod call;
 pub mod checks;
 pub mod delegation;
 pub mod denial;
+pub mod explain;
 pub mod names;
 pub mod policy;
 pub mod preview;
@@ -20,3 +21,6 @@ pub mod session;
 pub mod shared;
 pub mod steps;
 pub mod time;
+
+#[cfg(test)]
+mod tests;

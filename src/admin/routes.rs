@@ -16,7 +16,7 @@ use super::access::{
 };
 use super::error::{ApiError, Code};
 use super::query::Parameters;
-use super::{Admin, agents, approvals, audit, body, policy, sessions, system, tokens};
+use super::{Admin, agents, approvals, audit, body, explain, policy, sessions, system, tokens};
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 
@@ -246,9 +246,9 @@ pub static ROUTES: &[Route] = &[
     Route { method: Method::Post, path: "/policy/explain", access: VIEW,
         takes_away: TakesAway::Never,
         summary: "Say how a hypothetical call would be decided, and why",
-        query: NONE, body: Some(body::<policy::Explain>()),
-        status: StatusCode::OK, answer: json::<policy::Explained>(),
-        errors: &[Code::NotFound], handler: handler!(policy::explain) },
+        query: NONE, body: Some(body::<explain::Explain>()),
+        status: StatusCode::OK, answer: json::<explain::Explanation>(),
+        errors: &[Code::NotFound], handler: handler!(explain::explain) },
     Route { method: Method::Post, path: "/policy/validate", access: VIEW,
         takes_away: TakesAway::Never,
         summary: "Check a policy file without using it",

@@ -299,7 +299,7 @@ impl Admin {
     }
 
     /// A session, wherever it was opened.
-    async fn session(&self, id: SessionId) -> Result<Arc<Live>, ApiError> {
+    pub(super) async fn session(&self, id: SessionId) -> Result<Arc<Live>, ApiError> {
         let found = self.sessions.find(id, self.clock.now()).await;
         found.map_err(|error| store_failed(&error))?.ok_or_else(|| ApiError::not_found("session"))
     }

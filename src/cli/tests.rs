@@ -264,7 +264,7 @@ async fn a_call_is_explained_offline_and_by_a_running_arbiter() {
     let offline = format!("--file {}", file.display());
     for (amount, exit, told) in [
         ("9007199254740993", Exit::Fine, "allow by policy `big`"),
-        ("9007199254740994", Exit::No, "deny: no policy matches"),
+        ("9007199254740994", Exit::No, "deny: PolicyDenied, no policy allows"),
     ] {
         let line = format!("policy explain --tool pay --arguments {{\"n\":{amount}}}");
         let ran = run(&format!("{line} {offline}"), &[]).await;

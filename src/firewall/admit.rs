@@ -18,8 +18,8 @@ use super::checks::{
     Lack, budget, delegation, drift, owner, policy, rate, sensitivity, session, spend, whitelist,
 };
 use super::denial::Denial;
-use super::policy::{Decision, Facts, Policy};
-use super::rules::Rules;
+use super::policy::{Decision, Facts, Policy, PolicySet};
+use super::rules::Terms;
 use super::session::Usage;
 use super::steps::{Step, Trace};
 use super::time::Now;
@@ -27,7 +27,8 @@ use super::time::Now;
 /// A message to decide, with everything that was looked up for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    pub rules: &'a Rules,
+    pub policies: &'a PolicySet,
+    pub terms: &'a Terms,
     pub caller: &'a Caller,
     pub header: AgentHeader,
     pub claimed: Claimed<'a>,
@@ -44,7 +45,8 @@ impl<'a> Ask<'a> {
         self.claimed.found().filter(|_| owned)
     }
 
-    pub(super) fn facts(&self) -> Facts<'a> {
+    /// The caller and the intent, as the policies are asked about them.
+    pub fn facts(&self) -> Facts<'a> {
         Facts {
             agent: &self.caller.agent,
             principal: &self.caller.principal,
@@ -68,7 +70,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    fn refused(denial: Denial, by: Option<&Policy>) -> Box<Self> {
+    pub(super) fn refused(denial: Denial, by: Option<&Policy>) -> Box<Self> {
         Box::new(Self {
             outcome: Err(denial),
             policy: by.map(|policy| Arc::clone(&policy.id)),
@@ -115,7 +117,7 @@ pub fn judge<'a>(ask: Ask<'a>, trace: &mut impl Trace) -> Result<Judged<'a>, Box
     look(&ask, trace).map_err(|denial| Verdict::refused(denial, None))?;
     let facts = ask.facts();
     let decide =
-        |call| Member { call, decision: policy::decide(ask.rules, &facts, call, ask.place) };
+        |call| Member { call, decision: policy::decide(ask.policies, &facts, call, ask.place) };
     let judged = Judged { ask, members: ask.calls.iter().map(decide).collect(), paid: 0 };
     judged.every(Step::Sensitivity, trace, |member| match ask.claimed.found() {
         Some(found) => sensitivity::check(found.order, &member.call.kind, &member.decision),
@@ -126,8 +128,7 @@ pub fn judge<'a>(ask: Ask<'a>, trace: &mut impl Trace) -> Result<Judged<'a>, Box
 
 /// The cheap checks: none reads an argument.
 fn look(ask: &Ask<'_>, trace: &mut impl Trace) -> Result<(), Denial> {
-    let Ask { rules, caller, header, claimed, calls, place, now } = *ask;
-    let terms = &rules.terms;
+    let Ask { terms, caller, header, claimed, calls, place, now, .. } = *ask;
     trace.step(Step::Session, session::check(terms, header, &claimed, now))?;
     trace.step(Step::Owner, owner::check(caller.agent.id, header, &claimed))?;
     let Some(Found { order, seen, chain, .. }) = claimed.found() else { return Ok(()) };
@@ -163,7 +164,7 @@ impl Judged<'_> {
             (None, _) => Ok(()),
             (Some(_), _) if price == 0 => Ok(()),
             (Some(found), Some(usage)) => {
-                spend::spend(&self.ask.rules.terms, found, usage, price, now)
+                spend::spend(self.ask.terms, found, usage, price, now)
             }
             // Without its usage a session's calls cannot be counted.
             (Some(_), None) => Err(Lack::NotLeased),
@@ -179,10 +180,10 @@ impl Judged<'_> {
 
     /// Gives the policies' answer, then compares what is done with what was declared.
     pub fn conclude(self, _counted: Spent, trace: &mut impl Trace) -> Verdict {
-        let Ask { rules, claimed, calls, place, .. } = self.ask;
+        let Ask { policies, terms, claimed, calls, place, .. } = self.ask;
         let facts = self.ask.facts();
         let answer = |member: &Member<'_>| {
-            policy::check(rules, &facts, member.call, &member.decision, place)
+            policy::check(policies, &facts, member.call, &member.decision, place)
         };
         if let Err(refused) = self.every(Step::Policy, trace, answer) {
             return *refused;
@@ -190,7 +191,7 @@ impl Judged<'_> {
         let escalations = self.escalations();
         let first = || self.members.iter().find_map(|member| member.decision.policy());
         let kinds = || calls.iter().map(|call| &call.kind);
-        let found = claimed.found().map(|found| drift::look(&rules.terms, found.order, kinds()));
+        let found = claimed.found().map(|found| drift::look(terms, found.order, kinds()));
         let found = found.unwrap_or_default();
         let outcome = trace.step(Step::Drift, drift::check(&found));
         Verdict {

@@ -1,5 +1,6 @@
 //! The checks, one file each with its text and its tests; [`admit`](super::admit) puts them in order.
 
+pub mod agent;
 pub mod budget;
 pub mod delegation;
 pub mod drift;
@@ -10,6 +11,7 @@ pub mod rate;
 pub mod sensitivity;
 pub mod session;
 pub mod spend;
+pub mod token;
 pub mod whitelist;
 
 /// The reason why something cannot be counted now.

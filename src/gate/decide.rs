@@ -99,7 +99,8 @@ impl Gate {
         let counted =
             live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now.wall));
         let ask = Ask {
-            rules: &rules,
+            policies: &rules.policies,
+            terms: &rules.terms,
             caller,
             header: AgentHeader::of(claims.agent),
             claimed: match (claims.session, &live) {

@@ -4,6 +4,7 @@ mod approvals;
 mod bodies;
 mod connections;
 mod credentials;
+mod explained;
 mod floods;
 mod late;
 mod legacy;

@@ -307,7 +307,8 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
             chain: Ok(()),
         };
         let ask = Ask {
-            rules: black_box(&rules),
+            policies: black_box(&rules.policies),
+            terms: &rules.terms,
             caller: &world.caller,
             header: AgentHeader::Is(order.agent),
             claimed: Claimed::Found(found),

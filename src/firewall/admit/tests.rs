@@ -133,7 +133,8 @@ impl Case {
             }),
         };
         let ask = Ask {
-            rules: &self.rules,
+            policies: &self.rules.policies,
+            terms: &self.rules.terms,
             caller: &self.caller,
             header: self.header,
             claimed,

@@ -161,7 +161,7 @@ pub fn judge(
             };
             match unknown {
                 UnknownIntent::Off => Finding::FINE,
-                UnknownIntent::Flag => Finding::drift(flag, false),
+                UnknownIntent::Flag => Finding { flag: Some(flag), counts: false, refuse: false },
                 UnknownIntent::Enforce => Finding::drift(flag, escalate),
             }
         }
@@ -239,7 +239,8 @@ mod tests {
     fn an_unknown_intent_is_as_it_is_configured() {
         let finding = |unknown| judge(IntentTier::Unknown, Operation::Admin, unknown, true);
         assert_eq!(finding(UnknownIntent::Off), Finding::default());
-        assert_eq!(finding(UnknownIntent::Flag), Finding::drift("admin_under_unknown", false));
+        let flagged = Finding { flag: Some("admin_under_unknown"), counts: false, refuse: false };
+        assert_eq!(finding(UnknownIntent::Flag), flagged);
         assert_eq!(finding(UnknownIntent::Enforce), Finding::drift("admin_under_unknown", true));
         assert_eq!(UnknownIntent::default(), UnknownIntent::Flag);
     }

@@ -2,19 +2,18 @@
 
 use crate::firewall::call::{Call, CallKind, Data, Place};
 use crate::firewall::denial::{Code, Denial};
-use crate::firewall::policy::{Asked, Decision, Facts, Target};
-use crate::firewall::rules::Rules;
+use crate::firewall::policy::{Asked, Decision, Facts, PolicySet, Target};
 
 /// Asks the policies. A protocol message needs any policy that allows its caller something.
 pub fn decide<'r>(
-    rules: &'r Rules,
+    policies: &'r PolicySet,
     facts: &Facts<'_>,
     call: &Call<'_>,
     place: Place<'_>,
 ) -> Decision<'r> {
     match asked(&call.kind, place) {
-        Some(asked) => rules.policies.evaluate(facts, &asked),
-        None => match rules.policies.any_allow(facts) {
+        Some(asked) => policies.evaluate(facts, &asked),
+        None => match policies.any_allow(facts) {
             Some(policy) => Decision::Allow(policy),
             None => Decision::NoMatch,
         },
@@ -23,7 +22,7 @@ pub fn decide<'r>(
 
 /// Refuses what a policy forbids, and what none allows. An escalation is answered later.
 pub fn check(
-    rules: &Rules,
+    policies: &PolicySet,
     facts: &Facts<'_>,
     call: &Call<'_>,
     decision: &Decision<'_>,
@@ -37,7 +36,7 @@ pub fn check(
         )),
         Decision::NoMatch => {
             let missing = asked(&call.kind, place)
-                .and_then(|asked| rules.policies.missing_scopes(facts, &asked));
+                .and_then(|asked| policies.missing_scopes(facts, &asked));
             Err(match missing {
                 Some(scopes) => Denial::new(
                     Code::InsufficientScope,

@@ -227,6 +227,20 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// The first constraint that is in doubt, and therefore counts as met, for a policy that refuses
+    /// a tool call.
+    pub(super) fn doubt(&self, asked: &Asked<'_>) -> Option<(&Path, Verdict)> {
+        let tool = matches!(asked.target, Target::Tool(_) | Target::ToolAt(..));
+        let refuses = tool && self.effect != Effect::Allow;
+        let mut judged = self.parameter_constraints.iter().map(|constraint| {
+            (&constraint.key, constraint::judge(constraint, asked.arguments))
+        });
+        let unclear = judged.find(|(_, verdict)| matches!(verdict, Verdict::Unclear(_)));
+        unclear.filter(|_| refuses)
+    }
+}
+
 fn met_for_allow<'p>(constraints: &'p [Constraint], asked: &Asked<'_>) -> Result<(), Mismatch<'p>> {
     for constraint in constraints {
         match constraint::judge(constraint, asked.arguments) {

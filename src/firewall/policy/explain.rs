@@ -1,4 +1,4 @@
-//! Why a call is decided as it is: every policy that was considered, and what it said.
+//! The reasons of a decision: every policy that was considered, with its answer.
 
 use std::sync::Arc;
 
@@ -67,7 +67,16 @@ impl PolicySet {
 
 fn considered(policy: &Policy, facts: &Facts<'_>, asked: &Asked<'_>) -> TraceEntry {
     let verdict = policy.is_about(facts, Scopes::Needed).and_then(|()| policy.is_met(asked));
-    entry(policy, facts, verdict.map_err(|mismatch| mismatch.to_string()))
+    let mut entry = entry(policy, facts, verdict.map_err(|mismatch| mismatch.to_string()));
+    if let Some((key, why)) = policy.doubt(asked).filter(|_| entry.matched) {
+        let effect = match policy.effect {
+            Effect::Deny => "a deny",
+            Effect::Escalate | Effect::Allow => "an escalate",
+        };
+        entry.reason =
+            format!("`{key}` {why}: {effect} policy whose constraint cannot be judged matches");
+    }
+    entry
 }
 
 fn entry(policy: &Policy, facts: &Facts<'_>, verdict: Result<(), String>) -> TraceEntry {

@@ -267,7 +267,8 @@ impl World {
             kind: CallKind::Tool { name: tool.into(), arguments: None },
         };
         let ask = Ask {
-            rules: &self.rules,
+            policies: &self.rules.policies,
+            terms: &self.rules.terms,
             caller,
             header: AgentHeader::Absent,
             claimed: Claimed::Nothing,
