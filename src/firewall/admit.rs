@@ -163,9 +163,7 @@ impl Judged<'_> {
         let spent = match (self.ask.claimed.found(), usage) {
             (None, _) => Ok(()),
             (Some(_), _) if price == 0 => Ok(()),
-            (Some(found), Some(usage)) => {
-                spend::spend(self.ask.terms, found, usage, price, now)
-            }
+            (Some(found), Some(usage)) => spend::spend(self.ask.terms, found, usage, price, now),
             // Without its usage a session's calls cannot be counted.
             (Some(_), None) => Err(Lack::NotLeased),
         };

@@ -24,18 +24,14 @@ pub struct Explained {
 
 /// Decides as the gateway would, on a copy of the session's usage and as if whatever can be leased
 /// were leased. `credentials` is the refusal of the calls' credentials, if there is one.
-pub fn explain(
-    ask: Ask<'_>,
-    usage: Option<Usage>,
-    credentials: Result<(), Denial>,
-) -> Explained {
+pub fn explain(ask: Ask<'_>, usage: Option<Usage>, credentials: Result<(), Denial>) -> Explained {
     let mut log = Log(Vec::with_capacity(Step::ALL.len()));
     let mut usage = usage.map(|usage| Usage { booked: u64::MAX, shared: None, ..usage });
     let verdict = admit(ask, usage.as_mut(), &mut log).map(|mut verdict| {
         verdict.outcome = verdict
             .outcome
             .and_then(|()| log.step(Step::Credentials, credentials))
-            .and_then(|()| settle(verdict.escalation.as_ref(), &mut log));
+            .and_then(|()| settle(&verdict.escalations, &mut log));
         verdict
     });
     let verdict = verdict.unwrap_or_else(|| {

@@ -71,7 +71,8 @@ impl Gate {
         principal: &Arc<Principal>,
         now: Now,
     ) -> Result<Option<Caller>, Denial> {
-        let revoked = principal.token_id.as_deref().is_some_and(|jti| self.registry.is_revoked(jti));
+        let revoked =
+            principal.token_id.as_deref().is_some_and(|jti| self.registry.is_revoked(jti));
         let token = token::check(principal.expires_at, revoked, now.wall);
         if self.followed.is_stale(now.mono) {
             // What a node that lags knows is enough to refuse, never to let pass.

@@ -35,8 +35,8 @@ pub fn check(
             "a policy forbids this call: do not retry it as it is",
         )),
         Decision::NoMatch => {
-            let missing = asked(&call.kind, place)
-                .and_then(|asked| policies.missing_scopes(facts, &asked));
+            let missing =
+                asked(&call.kind, place).and_then(|asked| policies.missing_scopes(facts, &asked));
             Err(match missing {
                 Some(scopes) => Denial::new(
                     Code::InsufficientScope,

@@ -233,9 +233,10 @@ impl Policy {
     pub(super) fn doubt(&self, asked: &Asked<'_>) -> Option<(&Path, Verdict)> {
         let tool = matches!(asked.target, Target::Tool(_) | Target::ToolAt(..));
         let refuses = tool && self.effect != Effect::Allow;
-        let mut judged = self.parameter_constraints.iter().map(|constraint| {
-            (&constraint.key, constraint::judge(constraint, asked.arguments))
-        });
+        let mut judged = self
+            .parameter_constraints
+            .iter()
+            .map(|constraint| (&constraint.key, constraint::judge(constraint, asked.arguments)));
         let unclear = judged.find(|(_, verdict)| matches!(verdict, Verdict::Unclear(_)));
         unclear.filter(|_| refuses)
     }

@@ -48,7 +48,7 @@ fn decided(
     verdict.outcome = verdict
         .outcome
         .and_then(|()| credentials)
-        .and_then(|()| settle(verdict.escalation.as_ref(), &mut ()));
+        .and_then(|()| settle(&verdict.escalations, &mut ()));
     (verdict, usage)
 }
 
