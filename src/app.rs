@@ -48,6 +48,8 @@ use crate::identity::Identity;
 use crate::identity::mint::Minter;
 use crate::metrics::{Levels, Metrics};
 use crate::proxy::Gateway;
+use crate::proxy::browser::Browsers;
+use crate::proxy::forwarding::Forwarding;
 use crate::proxy::guard::HeadGuard;
 use crate::proxy::intake::Intake;
 use crate::proxy::listen::PreBound;
@@ -310,14 +312,16 @@ impl Parts {
         let proxy = &config.proxy;
         let timeout = Duration::from_secs(proxy.upstream_timeout_secs);
         let idle = Duration::from_secs(proxy.stream_idle_timeout_secs);
+        let scheme = if proxy.tls.is_some() { "https" } else { "http" };
+        let browsers = Arc::new(Browsers::new(&proxy.allowed_origins, &proxy.allowed_hosts));
         Gateway {
             gate: self.gate.clone(),
-            intake: Intake::new(proxy),
+            intake: Intake::new(proxy, browsers.clone()),
             upstreams,
             local: Local {
                 metrics: self.metrics.clone(),
                 serve_metrics: config.metrics.enabled && !config.metrics.require_auth,
-                scheme: if proxy.tls.is_some() { "https" } else { "http" },
+                scheme,
                 resource: config.oauth.resource.clone(),
                 authorization_servers: config
                     .oauth
@@ -325,10 +329,20 @@ impl Parts {
                     .iter()
                     .map(|issuer| issuer.issuer_url.clone())
                     .collect(),
+                browsers: browsers.clone(),
+                methods: if proxy.legacy_streams { "GET, POST, DELETE" } else { "POST" },
+            },
+            browsers,
+            forwarding: Forwarding {
+                trusted: proxy.trusted_proxies.clone(),
+                send: proxy.send_forwarded,
+                scheme,
             },
             upstream_timeout: timeout,
             max_response_body_bytes: proxy.max_response_body_bytes,
             idle_timeout: idle,
+            stream_keepalive: Some(Duration::from_secs(proxy.stream_keepalive_secs))
+                .filter(|pause| !pause.is_zero()),
             legacy_streams: proxy.legacy_streams,
         }
     }

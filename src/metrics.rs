@@ -76,6 +76,8 @@ pub struct Metrics {
     audit_healthy: IntGauge,
     credentials_injected: IntCounter,
     credentials_scrubbed: IntCounter,
+    hidden_entries: IntCounter,
+    unread_entries: IntCounter,
     policy_version: IntGaugeVec,
     levels: OnceLock<ReadLevels>,
 }
@@ -109,7 +111,15 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let policy_version = gauges(r, "policy_version_info", "The policy set in force", "version");
         let duration = DURATION_BUCKETS;
+        let odd = counters(
+            r,
+            "arbiter_odd_list_entries_total",
+            "Entries of upstreams' lists that were hidden, or passed unread, for their form",
+            "what",
+        );
         Self {
+            hidden_entries: odd.with_label_values(&["hidden"]),
+            unread_entries: odd.with_label_values(&["unread"]),
             allowed: requests.with_label_values(&["allow"]),
             denied: requests.with_label_values(&["deny"]),
             escalated: requests.with_label_values(&["escalate"]),
@@ -226,6 +236,12 @@ impl Metrics {
 
     pub fn arbiter_took(&self, time: Duration) {
         self.overhead.observe(time.as_secs_f64());
+    }
+
+    /// Counts entries of lists that were hidden, or passed unread, for their form alone.
+    pub fn odd_list_entries(&self, hidden: u64, unread: u64) {
+        self.hidden_entries.inc_by(hidden);
+        self.unread_entries.inc_by(unread);
     }
 
     pub fn credentials_injected(&self, count: u64) {

@@ -5,6 +5,8 @@
 //! ones too.
 
 pub mod affinity;
+pub mod browser;
+pub mod forwarding;
 pub mod guard;
 mod health;
 mod hygiene;
@@ -17,6 +19,7 @@ pub mod probe;
 mod replay;
 mod reply;
 mod response;
+mod trouble;
 pub mod upstream;
 pub mod upstreams;
 
@@ -33,8 +36,10 @@ use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, warn};
 
-use crate::firewall::denial::{Code, Denial};
+use crate::firewall::denial::Denial;
 use crate::gate::{Cleared, Ended, Gate};
+use browser::Browsers;
+use forwarding::Forwarding;
 use intake::Intake;
 use pool::Way;
 use response::Flow;
@@ -46,11 +51,15 @@ pub struct Gateway {
     pub intake: Intake,
     pub upstreams: Arc<Upstreams>,
     pub local: local::Local,
+    pub browsers: Arc<Browsers>,
+    pub forwarding: Forwarding,
     /// Longest wait for the upstream's response header.
     pub upstream_timeout: Duration,
     pub max_response_body_bytes: usize,
     /// Longest silence inside a response.
     pub idle_timeout: Duration,
+    /// How often a silent stream gets a comment; `None`: never.
+    pub stream_keepalive: Option<Duration>,
     /// Whether clients can ask for the rest of a stream that broke off.
     pub legacy_streams: bool,
 }
@@ -98,7 +107,9 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         session.set_keepalive(Some(intake::KEEP_ALIVE_SECS));
         session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
-        if self.local.answer(session, &self.gate).await? {
+        let answered = (self.intake.is_preflight(session) && self.local.preflight(session).await?)
+            || self.local.answer(session, &self.gate, &self.upstreams).await?;
+        if answered {
             ctx.state = State::Local;
             return Ok(true);
         }
@@ -113,6 +124,7 @@ impl ProxyHttp for Gateway {
                     replay::Patience {
                         first_byte: self.upstream_timeout,
                         silence: self.idle_timeout,
+                        comment: self.stream_keepalive,
                     },
                 );
                 ctx.state = State::Cleared(Box::new(InFlight {
@@ -127,8 +139,9 @@ impl ProxyHttp for Gateway {
             }
             Err(refused) => {
                 ctx.state = State::Refused;
-                let challenge = self.local.challenge(session, &refused, &self.gate);
-                reply::write(session, &refused, challenge).await?;
+                let challenge =
+                    self.local.challenge(session, &refused, &self.gate, &self.upstreams);
+                reply::write(session, &refused, challenge, &self.browsers).await?;
                 Ok(true)
             }
         }
@@ -143,13 +156,14 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
         let State::Cleared(call) = &ctx.state else {
             return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
         };
+        self.forwarding.apply(request, forwarding::peer(session))?;
         call.way.address(request, &call.cleared)
     }
 
@@ -209,6 +223,8 @@ impl ProxyHttp for Gateway {
         self.gate.upstream_answered(&mut call.cleared);
         call.way.answered(response)?;
         let accepted = call.flow.begin(response, &call.cleared);
+        ctx.slot.hold_head(call.flow.holds_head());
+        ctx.slot.allow_comments(call.flow.is_between_events());
         accepted.or_else(|denial| {
             let reason = denial.message.clone();
             call.failed = Some(denial);
@@ -218,12 +234,13 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
-        reply::decorate(response, call.cleared.request_id(), call.cleared.warnings())
+        reply::decorate(response, call.cleared.request_id(), call.cleared.warnings())?;
+        self.browsers.share(session.req_header(), response)
     }
 
     fn response_body_filter(
@@ -237,6 +254,7 @@ impl ProxyHttp for Gateway {
         match call.flow.push(body.take(), end_of_stream) {
             Ok(out) => {
                 *body = out;
+                ctx.slot.allow_comments(!end_of_stream && call.flow.is_between_events());
                 Ok(None)
             }
             Err(denial) => {
@@ -268,7 +286,10 @@ impl ProxyHttp for Gateway {
         let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
         let State::Cleared(call) = &mut ctx.state else { return gone };
         if call.failed.is_none() {
-            call.failed = failure(e);
+            call.failed = trouble::denial(e);
+        }
+        if let Some(Denial { cause: Some(cause), .. }) = call.failed {
+            call.way.report(cause, e, self.gate.clock.mono());
         }
         let Some(denial) = &call.failed else { return gone };
         let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
@@ -287,14 +308,14 @@ impl ProxyHttp for Gateway {
         // next request is lost on it. Only the real session can be told.
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
         session.set_keepalive(None);
-        if let Err(e) = reply::write(session, &refused, None).await {
+        if let Err(e) = reply::write(session, &refused, None, &self.browsers).await {
             warn!(error = %e, "could not tell the client that the upstream failed");
         }
         FailToProxy { error_code: refused.denial.code.row().status, can_reuse_downstream: false }
     }
 
-    /// Failures of the upstream are in the record and the metrics; a log line each would be noise
-    /// that a dead upstream could flood.
+    /// Failures of the upstream are in the record and the metrics, and logged now and then for each
+    /// server; a line each would be noise that a dead upstream could flood.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
         true
     }
@@ -306,6 +327,11 @@ impl ProxyHttp for Gateway {
             let InFlight { cleared, flow, way, upstream_status, failed, .. } = *call;
             let server = way.server_name();
             let scrubbed = flow.scrubbed();
+            let odd = flow.oddities();
+            if !odd.is_empty() {
+                self.gate.metrics.odd_list_entries(odd.hidden, odd.unread);
+                way.report_oddities(odd, self.gate.clock.mono());
+            }
             self.gate.finish(
                 cleared,
                 &Ended { server, upstream_status, scrubbed, failed, whole: error.is_none() },
@@ -319,23 +345,4 @@ impl ProxyHttp for Gateway {
 /// an answer that is not valid, which may follow upon work that was done.
 fn untouched(e: &Error) -> bool {
     matches!(e.retry, RetryType::Decided(true)) && *e.etype() != ErrorType::InvalidH2
-}
-
-/// What an error of Pingora's means to the agent; `None` when the client itself is gone.
-fn failure(e: &Error) -> Option<Denial> {
-    let late = || {
-        Denial::new(
-            Code::UpstreamTimeout,
-            "the MCP server did not answer in time: try again later, or with a smaller request",
-        )
-    };
-    match (e.etype(), e.esource()) {
-        (ErrorType::Custom(replay::FIRST_BYTE_LATE | replay::SILENT), _) => Some(late()),
-        (_, ErrorSource::Downstream) => None,
-        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, _) => Some(late()),
-        _ => Some(Denial::new(
-            Code::UpstreamFailed,
-            "the MCP server could not be reached or broke off: try again later",
-        )),
-    }
 }

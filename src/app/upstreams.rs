@@ -42,7 +42,8 @@ pub(super) fn connect(config: &Config, headers: &[Arc<ArcSwap<Headers>>]) -> Res
         };
         let servers = pool.urls.iter().map(server).collect();
         let memory = memory_for_each(proxy, config.upstreams.len());
-        Pool::new(Arc::new(destination), pool.path.clone(), memory, servers, &key)
+        let (path, resource) = (pool.path.clone(), pool.resource.clone());
+        Pool::new(Arc::new(destination), path, resource, memory, servers, &key)
     });
     Ok(Upstreams::new(pools))
 }

@@ -105,6 +105,8 @@ pub struct Entry {
     pub policy_version: Option<Arc<str>>,
     pub anomaly_flags: Vec<&'static str>,
     pub credentials_injected: Vec<String>,
+    /// The configured name of the claim for which a token was refused.
+    pub claim: Option<Box<str>>,
     pub event: Option<Event>,
 }
 
@@ -131,6 +133,7 @@ impl Entry {
             policy_version: None,
             anomaly_flags: Vec::new(),
             credentials_injected: Vec::new(),
+            claim: None,
             event: None,
         }
     }
@@ -144,6 +147,8 @@ pub struct Outcome {
     pub upstream_status: Option<u16>,
     /// Host and port of the server that the call was sent to, or was to be.
     pub upstream_server: Option<Arc<str>>,
+    /// Why it failed, in one word.
+    pub upstream_cause: Option<&'static str>,
     pub credentials_scrubbed: u64,
     pub denial_code: Option<&'static str>,
     pub failure_category: Option<&'static str>,
@@ -201,7 +206,7 @@ impl Draft {
         ending(&mut out, entry.stage, entry.upstream.as_deref(), &unknown);
 
         let known = out.len();
-        event(&mut out, entry.event.as_ref());
+        event(&mut out, entry.event.as_ref(), entry.claim.as_deref());
         let fourth = known..out.len();
         Self {
             bytes: out,
@@ -308,13 +313,21 @@ fn ending(out: &mut Vec<u8>, stage: Option<&str>, upstream: Option<&str>, outcom
     text_member(out, "stage", stage);
     text_member(out, "upstream", upstream);
     text_member(out, "upstream_server", outcome.upstream_server.as_deref());
+    text_member(out, "upstream_cause", outcome.upstream_cause);
 }
 
-fn event(out: &mut Vec<u8>, event: Option<&Event>) {
+fn event(out: &mut Vec<u8>, event: Option<&Event>, claim: Option<&str>) {
     text_member(out, "event", event.map(|e| e.name));
     out.extend_from_slice(b",\"detail\":");
     let Some(event) = event else {
-        out.extend_from_slice(b"null");
+        match claim {
+            None => out.extend_from_slice(b"null"),
+            Some(claim) => {
+                out.extend_from_slice(b"{\"claim\":");
+                clipped(out, claim);
+                out.push(b'}');
+            }
+        }
         return;
     };
     out.push(b'{');

@@ -111,6 +111,7 @@ const DONE: Outcome = Outcome {
     latency_us: 1_500,
     upstream_status: Some(200),
     upstream_server: None,
+    upstream_cause: None,
     credentials_scrubbed: 0,
     denial_code: None,
     failure_category: None,

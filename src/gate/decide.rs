@@ -18,10 +18,11 @@ use crate::firewall::agent::{AgentId, Caller};
 use crate::firewall::call::CallKind;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::rules::Rules;
-use crate::firewall::session::{RefusalStyle, SessionId};
+use crate::firewall::session::{RefusalStyle, SessionId, Status};
 use crate::json::Doc;
 use crate::mcp::headers;
 use crate::mcp::message::{self, Message};
+use crate::mcp::version::Version;
 use crate::sessions::Live;
 
 impl Gate {
@@ -41,12 +42,11 @@ impl Gate {
         let known = self.secrets.patterns();
         ticket.describe(&message, &self.redactor, self.settings.max_argument_bytes, &known);
         self.count_tools(&message, to);
-        let era = headers::agree(&claims.protocol, &message)
-            .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;
+        let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
 
-        let form_for = |style| form(style, &message, era);
+        let form_for = |style| form(style, &message, version.era());
         let (rules, live) =
-            self.by_rules(ticket, caller, claims, &message, to, reply, form_for).await?;
+            self.by_rules(ticket, caller, claims, (&message, version), to, reply, form_for).await?;
 
         let vault = self.secrets.vault();
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
@@ -71,7 +71,7 @@ impl Gate {
         ticket: &mut Ticket,
         caller: &Caller,
         claims: &Claims<'_>,
-        message: &Message<'_>,
+        (message, version): (&Message<'_>, Version),
         to: &Destination,
         reply: &mut Reply,
         form_for: impl Fn(RefusalStyle) -> Form,
@@ -88,6 +88,7 @@ impl Gate {
         if let Some(live) = &live {
             self.still_delegated(caller, live)?;
         }
+        self.still_there(message, version, live.as_deref())?;
         let verdict = self.verdict(&rules, caller, live.as_ref(), message, to).await?;
         self.remember(ticket, caller, &verdict);
         reply.warnings = live.as_ref().map_or_else(Vec::new, |live| {
@@ -95,6 +96,25 @@ impl Gate {
         });
         verdict.outcome.map_err(|denial| escalated(denial, ticket))?;
         Ok((rules, live))
+    }
+
+    /// Refuses a method that the message's version has removed: a server of both eras would serve it
+    /// all the same, by the rules of the other one. Whether the session has ended is asked first.
+    fn still_there(
+        &self,
+        message: &Message<'_>,
+        version: Version,
+        live: Option<&Live>,
+    ) -> Result<(), Denial> {
+        let ended = live.is_some_and(|live| live.status(self.clock.now()) != Status::Active);
+        let gone = |method: &str| version.has_removed(method);
+        if ended || !message.calls.iter().any(|call| call.method.as_deref().is_some_and(gone)) {
+            return Ok(());
+        }
+        Err(Denial::new(
+            Code::MethodNotFound,
+            format!("protocol version {version} and later have no such method"),
+        ))
     }
 
     fn count_tools(&self, message: &Message<'_>, to: &Destination) {

@@ -78,15 +78,15 @@ impl Gate {
     ) -> Result<Admitted, Denial> {
         ticket.entry_mut().mcp_method = Some(verb.as_str().to_owned());
         let message = without_body();
-        let era = headers::agree(&claims.protocol, &message)
-            .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;
-        if era == Era::Modern {
+        let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
+        if version.era() == Era::Modern {
             let message = "from protocol version 2026-07-28 on only POST is served";
             return Err(Denial::new(Code::MethodNotAllowed, message));
         }
         // There is no id that a result could answer, so the form is always HTTP's.
-        let (rules, live) =
-            self.by_rules(ticket, caller, claims, &message, to, reply, |_style| Form::Http).await?;
+        let (rules, live) = self
+            .by_rules(ticket, caller, claims, (&message, version), to, reply, |_style| Form::Http)
+            .await?;
         let vault = self.secrets.vault();
         let scrub = match &live {
             Some(live) => self.injected.add(&live.order, &[], &vault),

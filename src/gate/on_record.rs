@@ -11,7 +11,7 @@ use super::ticket::Ticket;
 use super::{Admitted, Cleared, Form, Gate, RETRY_SECS, Refused};
 use crate::audit::{Completion, Decision, Entry, Outcome};
 use crate::firewall::agent::Caller;
-use crate::firewall::denial::{Code, Denial};
+use crate::firewall::denial::{Cause, Code, Denial};
 use crate::firewall::time::Now;
 use crate::metrics;
 
@@ -166,6 +166,11 @@ impl Gate {
             upstream_status: ended.upstream_status,
             upstream_server: ended.server.clone(),
             credentials_scrubbed: ended.scrubbed,
+            upstream_cause: ended
+                .failed
+                .as_ref()
+                .and_then(|denial| denial.cause)
+                .map(Cause::as_str),
             denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),
             failure_category: row.map(|row| row.category.as_str()),
             stage: row.map(|row| row.stage.as_str()),

@@ -14,9 +14,10 @@ use std::collections::HashSet;
 
 use smallvec::SmallVec;
 
-use crate::firewall::call::{Call, CallKind};
+use crate::firewall::call::{Call, CallKind, Data};
 use crate::firewall::denial::Code;
 
+use super::class::Class;
 use crate::json::keys::disguised_as;
 use crate::json::{Doc, Kind, Value};
 
@@ -85,6 +86,12 @@ pub fn read<'d>(doc: &'d Doc<'_>) -> Result<Message<'d>, Malformed> {
     let mut calls = SmallVec::new();
     calls.push(call);
     Ok(Message { calls, batch: false })
+}
+
+/// Whether a call must name a resource and does not; only versions without its method let that pass.
+pub fn lacks_uri(call: &Call<'_>) -> bool {
+    let by_uri = call.method.as_deref().is_some_and(|method| Class::of(method) == Class::Resource);
+    by_uri && matches!(call.kind, CallKind::Data { what: Data::Method, .. })
 }
 
 fn not_mcp() -> Malformed {

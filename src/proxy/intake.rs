@@ -9,6 +9,7 @@ use pingora::protocols::http::v1::common::is_expect_continue_req;
 use pingora::proxy::Session;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::browser::Browsers;
 use super::hygiene::{self, HeadRules, Route};
 use super::pool::Way;
 use super::upstreams::Upstreams;
@@ -66,16 +67,22 @@ pub fn memory_for_each(settings: &config::Proxy, upstreams: usize) -> Arc<Semaph
 }
 
 impl Intake {
-    pub fn new(settings: &config::Proxy) -> Self {
+    pub fn new(settings: &config::Proxy, browsers: Arc<Browsers>) -> Self {
         Self {
             head: HeadRules {
                 blocked_paths: settings.blocked_paths.clone(),
-                allowed_origins: settings.allowed_origins.clone(),
+                browsers,
                 deny_non_post_methods: settings.deny_non_post_methods,
                 legacy_streams: settings.legacy_streams,
             },
             max_body_bytes: settings.max_request_body_bytes,
         }
+    }
+
+    /// Whether a request is a preflight whose head is in order.
+    pub(super) fn is_preflight(&self, session: &Session) -> bool {
+        let whole = session.as_http1().is_none() || hygiene::raw_head(&session.to_h1_raw()).is_ok();
+        hygiene::preflight(session.req_header(), &self.head) && whole
     }
 
     /// Takes a request through every check; what comes back is on record.
@@ -118,6 +125,7 @@ impl Intake {
             hygiene::raw_head(&session.to_h1_raw())?;
         }
         drop_nominated(session)?;
+        hygiene::drop_offers(session.req_header_mut());
         let route = hygiene::route(session.req_header(), &self.head)?;
         let path = session.req_header().uri.path();
         let pool = upstreams.find(path).cloned().ok_or_else(hygiene::not_served)?;

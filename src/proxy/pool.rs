@@ -13,14 +13,17 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
 use tokio::sync::Semaphore;
+use tracing::warn;
 
 use super::affinity::{self, Seal, SealKey};
 use super::location;
+use super::trouble;
 use super::upstream::Upstream;
 use crate::firewall::agent::AgentId;
-use crate::firewall::denial::{Code, Denial};
+use crate::firewall::denial::{Cause, Code, Denial};
 use crate::firewall::time::Mono;
 use crate::gate::{Cleared, Destination};
+use crate::mcp::filter::Oddities;
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
@@ -32,6 +35,8 @@ pub struct Pool {
     pub destination: Arc<Destination>,
     /// What its paths begin with; `/` for all.
     pub path: String,
+    /// Its own canonical URI, if it has one (RFC 9728).
+    pub resource: Option<String>,
     /// Memory that bodies on their way to it may take together, in permits.
     pub memory: Arc<Semaphore>,
     servers: Vec<Upstream>,
@@ -53,12 +58,13 @@ impl Pool {
     pub fn new(
         destination: Arc<Destination>,
         path: String,
+        resource: Option<String>,
         memory: Arc<Semaphore>,
         servers: Vec<Upstream>,
         key: &SealKey,
     ) -> Self {
         let seals = destination.urls.iter().map(|url| Seal::of(key, url)).collect();
-        Self { destination, path, memory, servers, seals, next: AtomicUsize::new(0) }
+        Self { destination, path, resource, memory, servers, seals, next: AtomicUsize::new(0) }
     }
 
     pub fn servers(&self) -> &[Upstream] {
@@ -135,6 +141,26 @@ impl Way {
 
     fn tries_at(&self, server: usize) -> usize {
         self.tried.iter().filter(|tried| **tried == server).count()
+    }
+
+    /// Logs now and then why a server failed.
+    pub(super) fn report(&self, cause: Cause, error: &pingora::Error, now: Mono) {
+        let Some(server) = self.server() else { return };
+        let Some(silenced) = server.failures.due(now) else { return };
+        let reason = trouble::reason(error);
+        let (upstream, server) = (self.pool.destination.name.as_deref(), &server.name);
+        let cause = cause.as_str();
+        warn!(upstream, %server, cause, reason, silenced, "MCP server failed; call refused");
+    }
+
+    /// Logs now and then which entries of a server's lists were hidden or passed unread.
+    pub(super) fn report_oddities(&self, odd: &Oddities, now: Mono) {
+        let Some(server) = self.server() else { return };
+        let Some(silenced) = server.oddities.due(now) else { return };
+        let named: Vec<String> = odd.named.iter().map(ToString::to_string).collect();
+        let (upstream, server) = (self.pool.destination.name.as_deref(), &server.name);
+        let (hidden, unread, entries) = (odd.hidden, odd.unread, named.join("; "));
+        warn!(upstream, %server, hidden, unread, entries, silenced, "odd entries in a list");
     }
 
     /// The server could not be reached; whether there is another, or another address of it.

@@ -8,6 +8,7 @@ use pingora::{ErrorType, OrErr, Result};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::browser::Browsers;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Form, Refused};
 
@@ -18,11 +19,13 @@ pub(super) async fn write(
     session: &mut Session,
     refused: &Refused,
     challenge: Option<String>,
+    browsers: &Browsers,
 ) -> Result<()> {
     let (status, body) = render(refused);
     let denial = &refused.denial;
     let mut header = ResponseHeader::build(status, Some(8))?;
     decorate(&mut header, refused.request_id, &refused.warnings)?;
+    browsers.share(session.req_header(), &mut header)?;
     header.insert_header(header::CACHE_CONTROL, "no-store")?;
     if refused.form == Form::Http {
         if let Some(secs) = denial.retry_after_secs {
@@ -64,7 +67,7 @@ pub(super) fn decorate(
 }
 
 fn data(refused: &Refused) -> Value {
-    let Denial { code, message: _, retry_after_secs: _, details } = &refused.denial;
+    let Denial { code, message: _, retry_after_secs: _, cause: _, details } = &refused.denial;
     let mut data = Map::new();
     data.insert("code".to_owned(), code.name().into());
     data.insert("stage".to_owned(), code.row().stage.as_str().into());
@@ -121,11 +124,13 @@ pub(super) async fn plain(
     status: StatusCode,
     content_type: &'static str,
     body: String,
+    browsers: &Browsers,
 ) -> Result<()> {
     let mut header = ResponseHeader::build(status, Some(4))?;
     header.insert_header(header::CONTENT_TYPE, content_type)?;
     header.insert_header(header::CONTENT_LENGTH, body.len())?;
     decorate(&mut header, Uuid::new_v4(), &[])?;
+    browsers.share(session.req_header(), &mut header)?;
     let head_only = session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(header), head_only).await?;
     if head_only {

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::health::Health;
 use super::hygiene;
+use super::trouble::{NO_ADDRESS, Reports};
 use crate::config;
 use crate::firewall::time::Mono;
 use crate::gate::Cleared;
@@ -61,6 +62,9 @@ pub struct Upstream {
     headers: Arc<ArcSwap<Headers>>,
     resolved: ArcSwapOption<Resolved>,
     pub(super) health: Health,
+    /// Limit the log lines about its failures and its lists.
+    pub(super) failures: Reports,
+    pub(super) oddities: Reports,
 }
 
 impl Upstream {
@@ -73,8 +77,19 @@ impl Upstream {
         let authority = url.authority().into();
         let name = format!("{}:{}", url.host, url.port).into();
         let fixed = url.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, url.port));
-        let (resolved, health) = (ArcSwapOption::empty(), Health::default());
-        Self { url, authority, name, fixed, ca, read_timeout, headers, resolved, health }
+        Self {
+            url,
+            authority,
+            name,
+            fixed,
+            ca,
+            read_timeout,
+            headers,
+            resolved: ArcSwapOption::empty(),
+            health: Health::default(),
+            failures: Reports::default(),
+            oddities: Reports::default(),
+        }
     }
 
     pub(super) fn url(&self) -> &config::Upstream {
@@ -109,7 +124,7 @@ impl Upstream {
         let addresses = self.addresses(now).await?;
         let address = addresses.get(tries.checked_rem(addresses.len()).unwrap_or(0)).copied();
         address.ok_or_else(|| {
-            Error::explain(ErrorType::ConnectError, "the upstream's name has no address")
+            Error::explain(ErrorType::Custom(NO_ADDRESS), "the upstream's name has no address")
         })
     }
 
@@ -144,7 +159,10 @@ impl Upstream {
             // A name server that is away must not take the upstream with it.
             Err(e) => match known {
                 Some(known) => Ok(known.addresses.clone()),
-                None => Err(Error::because(ErrorType::ConnectError, "resolving the upstream", e)),
+                None => {
+                    let kind = ErrorType::Custom(NO_ADDRESS);
+                    Err(Error::because(kind, "resolving the upstream", e))
+                }
             },
         }
     }

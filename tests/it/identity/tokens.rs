@@ -29,6 +29,7 @@ struct Bench {
 
 fn settings(issuer: &Issuer) -> config::Issuer {
     config::Issuer {
+        introspection_grace_secs: 0,
         name: "test".to_owned(),
         issuer_url: issuer.origin.clone(),
         jwks_uri: Some(issuer.jwks_uri()),
