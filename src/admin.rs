@@ -42,6 +42,7 @@ use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::sessions::Sessions;
 use crate::store::Followed;
+use crate::telemetry::Causes;
 
 pub use body::MAX_BODY_BYTES;
 pub use error::{ApiError, Code};
@@ -164,7 +165,7 @@ async fn answer(
     if route.access == Access::Key
         && let Err(error) = admin.followed.catch_up().await
     {
-        tracing::warn!(%error, "answered from what is known: the store did not answer");
+        tracing::warn!(error = %Causes(&error), "answered from what is known: the store did not answer");
     }
     let answered = match input.await {
         Ok(input) => (route.handler)(admin, input).await,

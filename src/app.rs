@@ -61,6 +61,7 @@ use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::sessions::{self, Sessions};
 use crate::store::{Followed, SealKey, Store};
+use crate::telemetry::Causes;
 use follow::Follower;
 use listener::AdminService;
 use reload::Reloads;
@@ -195,7 +196,7 @@ impl Parts {
             Backend::Redis(redis) => shared::store(config, redis).await?,
         });
         // From here on nothing that other nodes change is missed.
-        let position = store.position().await.context("asking the store")?;
+        let position = store.follow_from_here().await.context("asking the store")?;
         let followed = Arc::new(Followed::of(&store, config.storage.max_stale_secs, now.mono));
         let registry = Arc::new(Registry::open(store.clone()).await.context("loading agents")?);
         let limits = sessions::Settings {
@@ -398,13 +399,13 @@ impl Parts {
         let now = self.clock.now();
         control.block_on(async {
             if let Err(error) = self.sessions.close_all_leases(now).await {
-                error!(%error, "leases were not given back; their calls count as made");
+                error!(error = %Causes(&error), "leases were not given back; their calls count as made");
             }
             if let Err(error) = self.registry.close().await {
-                error!(%error, "agents' last changes were not stored");
+                error!(error = %Causes(&error), "agents' last changes were not stored");
             }
             if let Err(error) = self.store.close().await {
-                error!(%error, "the store was not closed cleanly");
+                error!(error = %Causes(&error), "the store was not closed cleanly");
             }
         });
         self.audit.close();
@@ -419,7 +420,7 @@ async fn cleanup(gate: Arc<Gate>, period: Duration) {
     loop {
         ticks.tick().await;
         if let Err(error) = gate.sessions.cleanup(gate.clock.now()).await {
-            warn!(%error, "ended sessions were not forgotten; tried again later");
+            warn!(error = %Causes(&error), "ended sessions were not forgotten; tried again later");
         }
         gate.injected.retain(|id| gate.sessions.get(id).is_some());
     }

@@ -59,6 +59,7 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
+use crate::telemetry::Causes;
 
 pub mod chain;
 pub mod checkpoint;
@@ -311,7 +312,7 @@ impl Shared {
         let place = Place { inode, length: self.log_length.load(Ordering::Acquire) };
         let Err(error) = self.journal.write(lease, line, place) else { return true };
         if !self.journal_failed.swap(true, Ordering::SeqCst) {
-            tracing::error!(%error, "audit journal cannot be written");
+            tracing::error!(error = %Causes(&error), "audit journal cannot be written");
         }
         self.healthy.store(false, Ordering::SeqCst);
         false

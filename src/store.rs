@@ -358,13 +358,23 @@ impl Store {
         }
     }
 
-    /// From where a node that loads everything now has to follow the changes.
+    /// Returns where the changes end now.
     pub async fn position(&self) -> Result<Position, StoreError> {
         match self {
             Self::Memory(_) | Self::Sqlite(_) => Ok(Position(0)),
             #[cfg(test)]
             Self::Fleet(fleet) => fleet.position(),
             Self::Redis(redis) => redis.position().await,
+        }
+    }
+
+    /// Returns the position from which a node follows the changes that loads everything now.
+    pub async fn follow_from_here(&self) -> Result<Position, StoreError> {
+        match self {
+            Self::Memory(_) | Self::Sqlite(_) => Ok(Position(0)),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.position(),
+            Self::Redis(redis) => redis.follow_from_here().await,
         }
     }
 

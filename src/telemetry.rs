@@ -28,6 +28,27 @@ pub enum TelemetryError {
     Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Displays an error with everything that caused it, outermost first, for a line of the log.
+pub struct Causes<'e>(pub &'e (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut said = self.0.to_string();
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            // An error that is transparent, or that quotes its cause, has said it already.
+            let text = cause.to_string();
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+            }
+            said = text;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}
+
 /// Sets up the log of this process. `filter` is a level or `RUST_LOG`'s language.
 pub fn init(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
     let builder = tracing_subscriber::fmt()
@@ -50,6 +71,25 @@ fn parse(filter: &str) -> Result<EnvFilter, ParseError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        #[derive(Debug, thiserror::Error)]
+        enum Told {
+            #[error("the store could not commit")]
+            Outer(#[source] Box<Told>),
+            #[error(transparent)]
+            Through(Box<Told>),
+            #[error("disk full")]
+            Inner,
+        }
+        let inner = || Box::new(Told::Inner);
+        let shown = |error: &Told| Causes(error).to_string();
+        assert_eq!(shown(&Told::Outer(inner())), "the store could not commit: disk full");
+        assert_eq!(shown(&Told::Through(inner())), "disk full");
+        let twice = Told::Outer(Box::new(Told::Outer(inner())));
+        assert_eq!(shown(&twice), "the store could not commit: disk full");
+    }
 
     #[test]
     fn libraries_stay_quiet_unless_named() {

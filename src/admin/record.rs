@@ -16,6 +16,7 @@ use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 use crate::firewall::time::Mono;
 use crate::store::StoreError;
+use crate::telemetry::Causes;
 
 /// What is about to change.
 pub(super) struct Change {
@@ -70,7 +71,7 @@ impl Admin {
         match self.audit.admit(&entry).await {
             Ok(receipt) => Ok(Announced { receipt, clock: self.clock.clone(), since: now.mono }),
             Err(error) => {
-                tracing::error!(event = change.event, %error, "admin change refused");
+                tracing::error!(event = change.event, error = %Causes(&error), "admin change refused");
                 let message = format!("{error}, so nothing was changed; try again when it is");
                 Err(ApiError::new(Code::AuditUnavailable, message).retry_after(1))
             }
@@ -107,7 +108,7 @@ impl Announced {
 
 /// The store did not take a change that counts all the same, on this node.
 pub(super) fn not_stored(error: &StoreError) -> ApiError {
-    tracing::error!(%error, "store did not take a revocation; it is in force here and tried again");
+    tracing::error!(error = %Causes(error), "store did not take a revocation; it is in force here and tried again");
     let message = "this is in force on this gateway from now on, but the store did not take it yet: \
                    it is tried again until it does, and a restart before that would undo it";
     ApiError::new(Code::StoreUnavailable, message).retry_after(1)
@@ -115,7 +116,7 @@ pub(super) fn not_stored(error: &StoreError) -> ApiError {
 
 /// The store did not take a change.
 pub(super) fn store_failed(error: &StoreError) -> ApiError {
-    tracing::error!(%error, "store did not take an admin change");
+    tracing::error!(error = %Causes(error), "store did not take an admin change");
     let message = "the store did not answer, so the change may not have been made; try again";
     ApiError::new(Code::StoreUnavailable, message).retry_after(1)
 }

@@ -23,6 +23,7 @@ use crate::firewall::session::{
 use crate::firewall::time::{Now, Timestamp};
 use crate::sessions::{CreateError, Filter, Live};
 use crate::store::{StoreError, to_the_end};
+use crate::telemetry::Causes;
 
 const MAX_RATE_PER_MINUTE: u32 = 1_000_000;
 
@@ -334,7 +335,7 @@ pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     lives.truncate(limit);
     for live in lives.iter().filter(|_| admin.followed.has_others()) {
         if let Err(error) = admin.sessions.refresh(live, &admin.clock).await {
-            warn!(%error, "listed as last known: the store did not answer");
+            warn!(error = %Causes(&error), "listed as last known: the store did not answer");
             break;
         }
     }
@@ -355,7 +356,7 @@ fn status(text: &str) -> Option<Status> {
 pub(super) async fn show(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let live = admin.session(input.session_id()?).await?;
     if let Err(error) = admin.sessions.refresh(&live, &admin.clock).await {
-        warn!(session = %live.order.id, %error, "shown as last known: the store did not answer");
+        warn!(session = %live.order.id, error = %Causes(&error), "shown as last known: the store did not answer");
     }
     Answer::of(&SessionView::of(&live, admin.clock.now()))
 }

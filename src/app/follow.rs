@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::store::{Change, Position, Store, StoreError};
+use crate::telemetry::Causes;
 
 /// How long to wait before a store that failed is asked again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -38,7 +39,7 @@ impl Follower {
                 Ok(()) => {}
                 Err(error) => {
                     if !failing {
-                        warn!(%error, "the store does not answer; going on with what is known");
+                        warn!(error = %Causes(&error), "the store does not answer; going on with what is known");
                         failing = true;
                     }
                     tokio::time::sleep(RETRY).await;
@@ -69,7 +70,7 @@ impl Follower {
             }
             Err(StoreError::Missed) => {
                 warn!("changes of other nodes were missed; loading everything anew");
-                let position = self.store.position().await?;
+                let position = self.store.follow_from_here().await?;
                 self.gate.registry.reload().await?;
                 self.gate.sessions.reload(self.clock.now()).await?;
                 self.position = position;
@@ -115,7 +116,7 @@ pub(super) async fn return_idle(gate: Arc<Gate>) {
     loop {
         ticks.tick().await;
         if let Err(error) = gate.sessions.return_idle(&gate.clock).await {
-            warn!(%error, "leases were not given back; their calls count as made");
+            warn!(error = %Causes(&error), "leases were not given back; their calls count as made");
         }
     }
 }

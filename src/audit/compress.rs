@@ -14,6 +14,8 @@ use std::thread::JoinHandle;
 use super::files;
 use super::journal::sync_folder;
 
+use crate::telemetry::Causes;
+
 const LEVEL: i32 = 3;
 const PIECE_BYTES: usize = 1_024 * 1_024;
 
@@ -34,13 +36,15 @@ impl Compressor {
         let (log, stop) = (log.to_owned(), Arc::clone(&self.stop));
         let work = move || {
             if let Err(error) = compress_closed(&log, &stop) {
-                tracing::warn!(%error, "closed audit file was not compressed; tried again later");
+                tracing::warn!(error = %Causes(&error), "closed audit file was not compressed; tried again later");
             }
         };
         let thread = std::thread::Builder::new().name("audit-compress".to_owned()).spawn(work);
         match thread {
             Ok(thread) => self.thread = Some(thread),
-            Err(error) => tracing::warn!(%error, "closed audit files are not compressed"),
+            Err(error) => {
+                tracing::warn!(error = %Causes(&error), "closed audit files are not compressed");
+            }
         }
     }
 

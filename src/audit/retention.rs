@@ -15,6 +15,8 @@ use super::files::{self, ClosedFile};
 use super::journal::sync_folder;
 use super::record::{Detail, Event};
 
+use crate::telemetry::Causes;
+
 pub(super) struct Retention {
     /// How many closed files are kept; 0: all.
     keep: u64,
@@ -42,7 +44,7 @@ impl Retention {
         self.due = false;
         let chosen = self.too_many(log, hash_chain);
         chosen.unwrap_or_else(|error| {
-            tracing::warn!(%error, "old audit files are not deleted; tried again later");
+            tracing::warn!(error = %Causes(&error), "old audit files are not deleted; tried again later");
             None
         })
     }
@@ -86,13 +88,13 @@ impl Retention {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     let file = path.display();
-                    tracing::warn!(%error, %file, "old audit file was not deleted");
+                    tracing::warn!(error = %Causes(&error), %file, "old audit file was not deleted");
                     break;
                 }
             }
         }
         if let Err(error) = sync_folder(log) {
-            tracing::warn!(%error, "deleted audit files may come back after a power cut");
+            tracing::warn!(error = %Causes(&error), "deleted audit files may come back after a power cut");
         }
     }
 }

@@ -21,6 +21,7 @@ use super::checkpoint::{self, Checkpoint, SigningKey};
 use super::journal::sync_folder;
 use super::{CheckpointSettings, OpenError};
 use crate::firewall::time::{Mono, Now};
+use crate::telemetry::Causes;
 
 /// How much of the file's end is read for the last checkpoint.
 const TAIL_BYTES: u64 = 64 * 1_024;
@@ -109,12 +110,12 @@ impl Signer {
                 self.was_well = true;
                 *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
                 if let Err(error) = self.thin_out_if_full() {
-                    tracing::warn!(%error, "audit checkpoints are not thinned out");
+                    tracing::warn!(error = %Causes(&error), "audit checkpoints are not thinned out");
                 }
             }
             Err(error) => {
                 if self.was_well {
-                    tracing::error!(%error, "audit checkpoint cannot be written");
+                    tracing::error!(error = %Causes(&error), "audit checkpoint cannot be written");
                 }
                 self.was_well = false;
             }

@@ -21,6 +21,7 @@ use super::retention::Retention;
 use super::signer::Signer;
 use super::{Rotation, Shared, recover};
 use crate::firewall::time::Mono;
+use crate::telemetry::Causes;
 
 /// At most this much goes out with one write.
 const BATCH_BYTES: usize = 1_024 * 1_024;
@@ -119,7 +120,7 @@ impl Writer {
             Err(error) => {
                 self.shared.healthy.store(false, Ordering::SeqCst);
                 if self.was_healthy {
-                    tracing::error!(%error, "audit log cannot be written");
+                    tracing::error!(error = %Causes(&error), "audit log cannot be written");
                 }
                 self.was_healthy = false;
                 // Whoever waits for a record learns by the dropped sender that there is none.
@@ -211,7 +212,7 @@ impl Writer {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "audit log was not rotated; it goes on in the same file");
+                tracing::error!(error = %Causes(&error), "audit log was not rotated; it goes on in the same file");
                 self.rotate_not_before = now.mono.plus_secs(ROTATE_AGAIN_SECS);
             }
         }

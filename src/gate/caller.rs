@@ -11,6 +11,7 @@ use crate::firewall::denial::{Code, Denial};
 use crate::firewall::time::Now;
 use crate::identity::TokenError;
 use crate::registry::Acting;
+use crate::telemetry::Causes;
 
 impl Gate {
     /// Proves who calls.
@@ -54,7 +55,7 @@ impl Gate {
 
     async fn catch_up(&self) -> Result<(), Denial> {
         self.followed.catch_up().await.map_err(|error| {
-            warn!(%error, "store did not answer; call refused");
+            warn!(error = %Causes(&error), "store did not answer; call refused");
             store_unavailable()
         })
     }
@@ -117,7 +118,7 @@ impl Gate {
         let now = ticket.arrived().wall;
         let enrolled = self.enrolment.enrol(&self.registry, id, principal, now).await;
         let agent = enrolled.map_err(|error| {
-            warn!(agent = %id, %error, "store did not answer; agent not registered, call refused");
+            warn!(agent = %id, error = %Causes(&error), "store did not answer; agent not registered, call refused");
             store_unavailable()
         })?;
         let agent = agent.ok_or_else(unknown_agent)?;

@@ -24,6 +24,7 @@ use crate::mcp::headers;
 use crate::mcp::message::{self, Message};
 use crate::mcp::version::Version;
 use crate::sessions::Live;
+use crate::telemetry::Causes;
 
 impl Gate {
     pub(super) async fn decide(
@@ -180,7 +181,7 @@ impl Gate {
     /// Looks for a session that another node may have opened a moment ago.
     async fn elsewhere(&self, id: SessionId) -> Result<Option<Arc<Live>>, Denial> {
         self.sessions.find(id, self.clock.now()).await.map_err(|error| {
-            warn!(session = %id, %error, "store did not answer; call refused");
+            warn!(session = %id, error = %Causes(&error), "store did not answer; call refused");
             store_unavailable()
         })
     }
@@ -220,7 +221,7 @@ impl Gate {
                 (Decided::LeaseFirst, Some(live)) => {
                     let price = admit::price(message.calls.iter());
                     self.sessions.lease(live, price, &self.clock).await.map_err(|error| {
-                        warn!(session = %live.order.id, %error, "store did not answer; call refused");
+                        warn!(session = %live.order.id, error = %Causes(&error), "store did not answer; call refused");
                         store_unavailable()
                     })?;
                 }

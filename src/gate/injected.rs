@@ -6,7 +6,6 @@
 //! was given, or leaving the session out would be a way around. What was injected before a restart
 //! is not known; a session from before counts as having been given all that it is authorised for.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -32,19 +31,19 @@ struct Known {
 #[derive(Clone, Debug)]
 pub struct Watch(Arc<Known>);
 
-struct OfSession {
-    agent: AgentId,
-    known: Arc<Known>,
-}
-
 /// The secrets of every session that was given any.
 pub struct Injected {
     started: Timestamp,
     /// Those of the headers that every upstream request carries.
     always: Arc<Known>,
-    by_session: DashMap<SessionId, OfSession>,
+    by_session: DashMap<SessionId, Arc<Known>>,
+    /// The sets of `by_session` by their agent, so that no agent's clean-up looks at the others'.
+    sessions_of: DashMap<AgentId, Vec<(SessionId, Arc<Known>)>>,
     by_agent: DashMap<AgentId, Arc<Known>>,
     cache: PatternCache,
+    /// Sets of sessions that clean-ups have looked at.
+    #[cfg(test)]
+    looked_at: std::sync::atomic::AtomicUsize,
 }
 
 impl Known {
@@ -103,7 +102,16 @@ impl Injected {
     pub fn new(headers: Vec<Arc<Secret>>, started: Timestamp) -> Self {
         let cache = PatternCache::default();
         let always = Arc::new(Known::of(headers, &cache));
-        Self { started, always, by_session: DashMap::new(), by_agent: DashMap::new(), cache }
+        Self {
+            started,
+            always,
+            by_session: DashMap::new(),
+            sessions_of: DashMap::new(),
+            by_agent: DashMap::new(),
+            cache,
+            #[cfg(test)]
+            looked_at: std::sync::atomic::AtomicUsize::new(0),
+        }
     }
 
     /// Adds what a call of a session injects and gives what its response is scrubbed of; nothing if
@@ -113,7 +121,7 @@ impl Injected {
             let nothing = self.always.patterns.load().is_empty();
             return (!nothing).then(|| Watch(Arc::clone(&self.always)));
         }
-        let found = self.by_session.get(&order.id).map(|of| Arc::clone(&of.known));
+        let found = self.by_session.get(&order.id).map(|known| Arc::clone(&known));
         let known = found.unwrap_or_else(|| self.first_seen(order, vault));
         // First the session's, then the agent's: see `retain`.
         known.grow(secrets, usize::MAX, &self.cache);
@@ -135,8 +143,8 @@ impl Injected {
     pub fn in_headers(&self, secrets: &[Arc<Secret>]) {
         // What is made from now on starts with them; what there is gets them.
         self.always.grow(secrets, MOST_IN_HEADERS, &self.cache);
-        for of in &self.by_session {
-            of.known.grow(secrets, usize::MAX, &self.cache);
+        for known in &self.by_session {
+            known.grow(secrets, usize::MAX, &self.cache);
         }
         for known in &self.by_agent {
             known.grow(secrets, usize::MAX, &self.cache);
@@ -148,11 +156,13 @@ impl Injected {
         let earlier = order.authorized_credentials.iter().filter(|_| from_before);
         let earlier: Vec<_> = earlier.filter_map(|name| vault.get(name)).cloned().collect();
         let known = {
-            let of = self.by_session.entry(order.id).or_insert_with(|| OfSession {
-                agent: order.agent,
-                known: Arc::new(Known::of(self.always.secrets(), &self.cache)),
+            let known = self.by_session.entry(order.id).or_insert_with(|| {
+                let known = Arc::new(Known::of(self.always.secrets(), &self.cache));
+                let mut of_agent = self.sessions_of.entry(order.agent).or_default();
+                of_agent.push((order.id, Arc::clone(&known)));
+                known
             });
-            Arc::clone(&of.known)
+            Arc::clone(&known)
         };
         known.grow(&earlier, usize::MAX, &self.cache);
         if !earlier.is_empty() {
@@ -172,9 +182,14 @@ impl Injected {
     /// Forgets the sessions that are gone, and what only they were given.
     pub fn retain(&self, lives: impl Fn(SessionId) -> bool) {
         self.by_session.retain(|id, _| lives(*id));
-        let agents: HashSet<_> = self.by_session.iter().map(|of| of.agent).collect();
+        self.sessions_of.retain(|_, sessions| {
+            sessions.retain(|(id, _)| lives(*id));
+            !sessions.is_empty()
+        });
         // While a response under way watches a set, the set must stay the one that grows.
-        self.by_agent.retain(|agent, known| agents.contains(agent) || Arc::strong_count(known) > 1);
+        self.by_agent.retain(|agent, known| {
+            self.sessions_of.contains_key(agent) || Arc::strong_count(known) > 1
+        });
         let agents: Vec<_> =
             self.by_agent.iter().map(|of| (*of.key(), Arc::clone(of.value()))).collect();
         for (agent, known) in agents {
@@ -182,8 +197,10 @@ impl Injected {
             // agent, so what it adds is kept either way.
             let mut secrets = known.secrets.lock().unwrap_or_else(PoisonError::into_inner);
             let mut left = self.always.secrets();
-            for of in self.by_session.iter().filter(|of| of.agent == agent) {
-                merge(&mut left, &of.known.secrets());
+            for (_, of_session) in self.sessions_of.get(&agent).iter().flat_map(|of| of.iter()) {
+                merge(&mut left, &of_session.secrets());
+                #[cfg(test)]
+                self.looked_at.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }
             if left.len() < secrets.len() {
                 *secrets = left;
@@ -272,6 +289,18 @@ mod tests {
         assert!(scrubs(without(theirs.agent).as_ref(), "header-secret"));
         injected.retain(|_| false);
         assert!(!scrubs(without(ours.agent).as_ref(), "alpha-secret"));
+    }
+
+    #[test]
+    fn forgetting_looks_at_each_session_once_however_many_agents_there_are() {
+        let vault = vault();
+        let a = vault.get("a").unwrap().clone();
+        let injected = injected();
+        for _ in 0..1_000 {
+            injected.add(&order(Timestamp(6)), std::slice::from_ref(&a), &vault);
+        }
+        injected.retain(|_| true);
+        assert_eq!(injected.looked_at.load(std::sync::atomic::Ordering::Relaxed), 1_000);
     }
 
     #[test]

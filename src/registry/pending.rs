@@ -17,6 +17,7 @@ use super::Inner;
 use crate::firewall::agent::AgentId;
 use crate::firewall::time::Timestamp;
 use crate::store::StoreError;
+use crate::telemetry::Causes;
 
 /// How long to wait before the store is tried again: from the first to the last, doubling.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -114,7 +115,7 @@ impl Retries {
         if let Some(task) = task
             && let Err(error) = task.await
         {
-            warn!(%error, "the task that stores revocations ended badly");
+            warn!(error = %Causes(&error), "the task that stores revocations ended badly");
         }
     }
 }
@@ -135,7 +136,7 @@ async fn run(inner: Arc<Inner>, stop: Arc<Notify>) {
         }
         let mut wait = FIRST_WAIT;
         while let Err(error) = inner.store_pending().await {
-            warn!(%error, "demotions or revocations are in force but not stored; trying again");
+            warn!(error = %Causes(&error), "demotions or revocations are in force but not stored; trying again");
             tokio::select! {
                 () = stop.notified() => return,
                 () = tokio::time::sleep(wait) => {}

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::firewall::session::SessionId;
 use crate::firewall::time::Mono;
 use crate::store::StoreError;
+use crate::telemetry::Causes;
 
 /// A session without calls for this long is idle.
 const IDLE_US: u64 = 1_000_000;
@@ -90,7 +91,7 @@ impl Sessions {
         let Ok(_lane) = self.inner.lane(id).await else { return };
         let Some(settlement) = live.let_go(clock.mono()) else { return };
         if let Err(error) = self.inner.store.settle(vec![settlement]).await {
-            warn!(session = %id, %error, "a lease was not given back; its calls count as made");
+            warn!(session = %id, error = %Causes(&error), "a lease was not given back; its calls count as made");
         }
     }
 }

@@ -288,7 +288,12 @@ impl Redis {
 
     pub(super) async fn position(&self) -> Result<Position, StoreError> {
         self.open_for_asking()?;
-        self.feed.position(self).await
+        feed::position(self).await
+    }
+
+    pub(super) async fn follow_from_here(&self) -> Result<Position, StoreError> {
+        self.open_for_asking()?;
+        self.feed.start(self).await
     }
 
     pub(super) async fn changes(&self, after: Position) -> Result<Changes, StoreError> {

@@ -1,8 +1,8 @@
 """A small MCP server that writes down what reached it. Standard library only.
 
-    recording_upstream.py --ready-file PORT_FILE --record FILE.jsonl
+    recording_upstream.py [--port PORT] [--ready-file PORT_FILE] [--record FILE.jsonl]
 
-It binds a free port of 127.0.0.1, writes the port to the ready file, and answers `POST /mcp` with JSON: enough of
+It binds a port of 127.0.0.1 (a free one unless given), writes the port to the ready file, and answers `POST /mcp` with JSON: enough of
 the protocol for a tool call by hand. Each request it gets becomes one line: {"headers": {…}, "body": …}. What stands
 there is what the gateway let through; a test that claims that a call was refused looks here.
 """
@@ -88,12 +88,15 @@ class Server(http.server.ThreadingHTTPServer):
 
 def main():
     parser = argparse.ArgumentParser(description="a recording MCP upstream for tests")
-    parser.add_argument("--ready-file", required=True, type=pathlib.Path)
-    parser.add_argument("--record", required=True, type=pathlib.Path)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--ready-file", type=pathlib.Path)
+    parser.add_argument("--record", type=pathlib.Path, default=pathlib.Path("/dev/null"))
     options = parser.parse_args()
-    options.record.touch()
-    server = Server(("127.0.0.1", 0), handler(options.record))
-    options.ready_file.write_text(f"{server.server_port}\n")
+    if options.record.name != "null":
+        options.record.touch()
+    server = Server(("127.0.0.1", options.port), handler(options.record))
+    if options.ready_file:
+        options.ready_file.write_text(f"{server.server_port}\n")
     server.serve_forever()
 
 

@@ -21,7 +21,8 @@ const PAGE: usize = 1_000;
 /// For how long a node counts as running that has not asked again.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
-/// The node's own way to the changes: waiting on it delays nothing else.
+/// The node's way to the changes: a connection of its own, since a question to which there is no answer
+/// yet holds it up. Nothing else may be asked on it.
 #[derive(Debug)]
 pub(super) struct Feed {
     link: Link,
@@ -48,13 +49,9 @@ impl Feed {
         self.link.hang_up();
     }
 
-    /// Looks where the changes stand now.
-    pub(super) async fn position(&self, redis: &Redis) -> Result<Position, StoreError> {
-        let mut ask = pipe();
-        ask.add_command(heartbeat(redis)).ignore();
-        ask.cmd("XREVRANGE").arg(redis.key("changes")).arg("+").arg("-").arg("COUNT").arg(1);
-        let (last,): (Vec<Entry>,) = self.link.pipeline(&ask).await?;
-        let last = last.first().map(seen).transpose()?;
+    /// Returns where the changes end now, from where a node that loads everything follows them.
+    pub(super) async fn start(&self, redis: &Redis) -> Result<Position, StoreError> {
+        let last = latest(&self.link, redis).await?;
         let position = Position(last.as_ref().map_or(0, |seen| seen.number));
         self.remember(last);
         Ok(position)
@@ -112,6 +109,21 @@ impl Feed {
     fn remember(&self, seen: Option<Seen>) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
+}
+
+/// Returns where the changes end now, and changes nothing of how far this node has followed them:
+/// a guard against a rewritten history that is set anew between two looks guards nothing.
+pub(super) async fn position(redis: &Redis) -> Result<Position, StoreError> {
+    let last = latest(&redis.link, redis).await?;
+    Ok(Position(last.map_or(0, |seen| seen.number)))
+}
+
+async fn latest(link: &Link, redis: &Redis) -> Result<Option<Seen>, StoreError> {
+    let mut ask = pipe();
+    ask.add_command(heartbeat(redis)).ignore();
+    ask.cmd("XREVRANGE").arg(redis.key("changes")).arg("+").arg("-").arg("COUNT").arg(1);
+    let (last,): (Vec<Entry>,) = link.pipeline(&ask).await?;
+    last.first().map(seen).transpose()
 }
 
 /// Shows the others that this node runs and can give back what it holds.

@@ -345,11 +345,14 @@ async fn a_server_that_forgot_makes_nodes_load_everything_anew() {
     let mut server = Server::start().await;
     let redis = open(&server.config()).await.unwrap();
     let order = opened(&redis, 100).await;
-    let position = redis.position().await.unwrap();
+    let position = redis.follow_from_here().await.unwrap();
     server.restart(&Options::default()).await;
     // As many changes as there were before: only their marks tell that they are others.
     let other = open(&server.config()).await.unwrap();
     opened(&other, 100).await;
+    // An operator's look at the end of the changes takes nothing from the guard.
+    let looked = async { while redis.position().await.is_err() {} };
+    timeout(PATIENCE, looked).await.unwrap();
     let missed = async {
         loop {
             match redis.changes(position).await {
@@ -370,7 +373,7 @@ async fn a_server_that_forgot_makes_nodes_load_everything_anew() {
     };
     let gone = timeout(PATIENCE, gone).await.unwrap();
     assert!(matches!(gone, Err(StoreError::Missing(_))), "{gone:?}");
-    let position = redis.position().await.unwrap();
+    let position = redis.follow_from_here().await.unwrap();
     assert_eq!(redis.changes(position).await.unwrap().changes, []);
 }
 
@@ -411,6 +414,7 @@ async fn waiting_for_changes_delays_nothing_else() {
         () = async {
             for _ in 0..5 {
                 redis.book(calls(order.id, 1)).await.unwrap();
+                redis.position().await.unwrap();
             }
         } => {}
     }
