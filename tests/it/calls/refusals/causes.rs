@@ -141,7 +141,9 @@ async fn identities() {
         "name": "away", "issuer_url": "https://idp.example", "audiences": ["us"],
         "jwks_uri": "http://127.0.0.1:9/keys",
     }]);
-    let gateway = Gateway::start(setup().with("oauth.issuers", away)).await;
+    let mut setup = setup();
+    setup.env.push(("ARBITER_OAUTH__ISSUERS", away.to_string()));
+    let gateway = Gateway::start(setup).await;
     let session = gateway.session(json!({"authorized_tools": ["read_scoped"]})).await;
     let mut table = Table::of(&gateway);
     let with = |agent: &Agent, token: &str| {
