@@ -27,6 +27,7 @@ use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin, Limiter};
@@ -42,6 +43,7 @@ use crate::firewall::session::Status;
 use crate::firewall::time::{Now, Timestamp};
 use crate::gate::enrol::Enrolment;
 use crate::gate::injected::Injected;
+use crate::gate::shares::Limits;
 use crate::gate::ticket::InFlight;
 use crate::gate::{self, Gate};
 use crate::identity::Identity;
@@ -124,7 +126,13 @@ pub fn run(
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
     control.spawn(probe::watch(upstreams.clone(), parts.clock.clone()));
-    let gateway = parts.gateway(config, upstreams);
+    let bulk = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.div_ceil(2))
+        .thread_name("bulk")
+        .enable_all()
+        .build()
+        .context("starting the threads for large bodies")?;
+    let gateway = parts.gateway(config, upstreams, bulk.handle().clone());
     let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(H2_IDLE);
@@ -139,6 +147,8 @@ pub fn run(
 
     let signal = stop::Draining { stopped, gate: parts.gate.clone(), grace: GRACE };
     server.run(RunArgs { shutdown_signal: Box::new(signal) });
+    // Nothing is being judged any more.
+    bulk.shutdown_background();
     parts.end(&control);
     Ok(())
 }
@@ -220,7 +230,7 @@ impl Parts {
                 config.admin.signing_secret.expose().as_bytes(),
                 &config.oauth,
                 &clock,
-                &tokio::runtime::Handle::current(),
+                &Handle::current(),
             )
             .context("preparing to ask `oauth.issuers`")?,
             enrolment: Enrolment::new(&config.oauth.issuers, &registry),
@@ -243,7 +253,7 @@ impl Parts {
                 refusal_style: config.proxy.refusal_style,
                 max_argument_bytes: config.audit.max_argument_bytes,
             },
-            in_flight: Arc::new(InFlight::new(config.proxy.max_calls_in_flight)),
+            in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
         });
         let rulebook = gate.rulebook.clone();
         let headers: Vec<_> =
@@ -309,7 +319,7 @@ impl Parts {
         });
     }
 
-    fn gateway(&self, config: &Config, upstreams: Arc<Upstreams>) -> Gateway {
+    fn gateway(&self, config: &Config, upstreams: Arc<Upstreams>, bulk: Handle) -> Gateway {
         let proxy = &config.proxy;
         let timeout = Duration::from_secs(proxy.upstream_timeout_secs);
         let idle = Duration::from_secs(proxy.stream_idle_timeout_secs);
@@ -317,7 +327,7 @@ impl Parts {
         let browsers = Arc::new(Browsers::new(&proxy.allowed_origins, &proxy.allowed_hosts));
         Gateway {
             gate: self.gate.clone(),
-            intake: Intake::new(proxy, browsers.clone()),
+            intake: Intake::new(proxy, browsers.clone(), bulk),
             upstreams,
             local: Local {
                 metrics: self.metrics.clone(),
@@ -423,6 +433,16 @@ async fn cleanup(gate: Arc<Gate>, period: Duration) {
             warn!(error = %Causes(&error), "ended sessions were not forgotten; tried again later");
         }
         gate.injected.retain(|id| gate.sessions.get(id).is_some());
+        gate.in_flight.sweep(gate.clock.mono());
+    }
+}
+
+fn limits_of_agents(config: &Config) -> Limits {
+    Limits {
+        max_calls: config.proxy.max_calls_in_flight,
+        share_pct: config.proxy.max_share_per_agent_pct,
+        refusals_per_sec: config.proxy.max_refusals_per_agent_per_sec,
+        log_bytes_per_sec: config.audit.max_bytes_per_agent_per_sec,
     }
 }
 

@@ -59,6 +59,7 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
+use crate::firewall::agent::AgentId;
 use crate::telemetry::Causes;
 
 pub mod chain;
@@ -79,6 +80,7 @@ pub mod verify;
 mod writer;
 
 use chain::Link;
+pub use flood::Weight;
 use flood::{Flood, Fold};
 use inbox::{Inbox, Job};
 use journal::{Journal, Lease, Place};
@@ -218,11 +220,21 @@ impl Audit {
     ///
     /// A request that cannot be recorded is counted, and the count is recorded later.
     pub async fn record(&self, entry: Entry, outcome: Outcome) -> Result<(), AuditUnavailable> {
+        let weight = Weight::of(&entry);
+        self.record_as(entry, outcome, weight).await
+    }
+
+    /// Writes the record of a refused request, or counts it, as `weight` says.
+    pub async fn record_as(
+        &self,
+        entry: Entry,
+        outcome: Outcome,
+        weight: Weight,
+    ) -> Result<(), AuditUnavailable> {
         let Some(shared) = &self.shared else { return Ok(()) };
-        let recorded = if shared.is_one_too_many(&entry) {
-            shared.count(&entry).await
-        } else {
-            shared.record(&entry, outcome).await
+        let recorded = match shared.line(&entry, weight) {
+            Line::Counted(agent) => shared.count(&entry, agent).await,
+            Line::Own => shared.record(&entry, outcome).await,
         };
         let Err(error) = recorded else { return Ok(()) };
         shared.unrecorded.fetch_add(1, Ordering::SeqCst);
@@ -231,11 +243,11 @@ impl Audit {
 
     /// Hands over the record of a request that ended undecided, where nobody can wait: it broke off,
     /// or a bug of ours ended it. What cannot be taken is counted like any other.
-    pub fn note(&self, entry: &Entry, outcome: Outcome) {
+    pub fn note(&self, entry: &Entry, outcome: Outcome, weight: Weight) {
         let Some(shared) = &self.shared else { return };
         let (written, _nobody_waits) = oneshot::channel();
-        let taken = if shared.is_one_too_many(entry) {
-            shared.fold(entry).is_ok()
+        let taken = if let Line::Counted(agent) = shared.line(entry, weight) {
+            shared.fold(entry, agent).is_ok()
         } else {
             let draft = Draft::new(entry, &shared.node_id, 0);
             self.healthy() && shared.inbox.push(Job::Record { draft, outcome, written })
@@ -318,17 +330,18 @@ impl Shared {
         false
     }
 
-    /// Whether this is a refusal of a request whose token nobody has verified, and there were
-    /// enough of them in this second.
-    fn is_one_too_many(&self, entry: &Entry) -> bool {
-        let unproven = entry.principal.is_none() && entry.event.is_none();
-        let refused = entry.decision == Decision::Deny;
-        refused && unproven && !self.flood.has_room(self.clock.mono())
+    /// Decides if a refusal is recorded by itself or counted, and under which agent.
+    fn line(&self, entry: &Entry, weight: Weight) -> Line {
+        match weight {
+            Weight::Stranger if !self.flood.has_room(self.clock.mono()) => Line::Counted(None),
+            Weight::Stranger | Weight::Single => Line::Own,
+            Weight::Folded => Line::Counted(entry.agent_id),
+        }
     }
 
     /// Counts a refusal instead of recording it by itself.
-    async fn count(&self, entry: &Entry) -> Result<(), AuditUnavailable> {
-        self.fold(entry)?;
+    async fn count(&self, entry: &Entry, agent: Option<AgentId>) -> Result<(), AuditUnavailable> {
+        self.fold(entry, agent)?;
         if self.durable {
             let (synced, wait) = oneshot::channel();
             if !self.inbox.push(Job::Sync { synced }) || wait.await.is_err() {
@@ -339,17 +352,17 @@ impl Shared {
     }
 
     /// Adds a refusal to the record that counts its cause, and writes that to the journal.
-    fn fold(&self, entry: &Entry) -> Result<(), AuditUnavailable> {
+    fn fold(&self, entry: &Entry, agent: Option<AgentId>) -> Result<(), AuditUnavailable> {
         if !self.healthy.load(Ordering::SeqCst) {
             return Err(AuditUnavailable::Unhealthy);
         }
-        let cause = flood::cause(entry);
         let mut state = self.flood.lock();
-        let mut fold = if let Some(fold) = state.folds.remove(cause) {
+        let key = state.key(agent, flood::cause(entry));
+        let mut fold = if let Some(fold) = state.folds.remove(&key) {
             fold
         } else {
             let lease = self.journal.take(journal::ONE_SLOT_BYTES);
-            Fold::new(entry, self.clock.mono(), lease.ok_or(AuditUnavailable::NoRoom)?)
+            Fold::new(entry, key.0, self.clock.mono(), lease.ok_or(AuditUnavailable::NoRoom)?)
         };
         let mut line = fold.line_with_one_more(entry.timestamp, &self.node_id);
         let fits = line.len() <= journal::RESERVED + journal::ONE_SLOT_BYTES;
@@ -360,7 +373,7 @@ impl Shared {
         if fold.is_empty() {
             self.inbox.push(Job::Withdrawn { lease: fold.lease });
         } else {
-            state.folds.insert(cause, fold);
+            state.folds.insert(key, fold);
         }
         if written { Ok(()) } else { Err(AuditUnavailable::Unhealthy) }
     }
@@ -376,6 +389,13 @@ impl Shared {
         }
         wait.await.map_err(|_gone| AuditUnavailable::Unhealthy)
     }
+}
+
+/// Where a refusal is recorded: in a line of its own, or in one that counts those of an agent, or of
+/// all unauthenticated requests.
+enum Line {
+    Own,
+    Counted(Option<AgentId>),
 }
 
 /// Proof that a call's decision is on record, and the place where its outcome goes.

@@ -83,6 +83,14 @@ pub struct Proxy {
     pub max_response_body_bytes: usize,
     pub max_in_flight_body_bytes: usize,
     pub max_calls_in_flight: u32,
+    /// Percentage of the places and of the body memory that one agent may have.
+    pub max_share_per_agent_pct: f64,
+    pub max_refusals_per_agent_per_sec: u32,
+    /// Bytes a second that a body must bring on average once it has taken five seconds.
+    pub min_body_rate_bytes: u32,
+    pub max_header_bytes: usize,
+    pub max_headers: usize,
+    pub max_uri_bytes: usize,
     pub upstream_timeout_secs: u64,
     pub stream_idle_timeout_secs: u64,
     /// Silence after which a stream gets a comment; 0: never.
@@ -224,6 +232,8 @@ pub struct Audit {
     pub checkpoint_records: u64,
     pub checkpoint_secs: u64,
     pub max_unauthenticated_records_per_sec: u32,
+    /// 0: no limit.
+    pub max_bytes_per_agent_per_sec: u64,
 }
 
 /// When a record counts as written.

@@ -4,6 +4,7 @@
 //! things for a request: a [`Cleared`], which is the only key to the upstream and exists only after
 //! the decision is on record, or a [`Refused`], which is on record too.
 
+mod bucket;
 mod caller;
 mod decide;
 mod destination;
@@ -12,6 +13,7 @@ pub mod injected;
 pub mod legacy;
 mod on_record;
 mod reply;
+pub mod shares;
 pub mod ticket;
 pub mod view;
 

@@ -6,6 +6,7 @@
 
 pub mod affinity;
 pub mod browser;
+mod contain;
 pub mod forwarding;
 pub mod guard;
 mod health;
@@ -14,6 +15,7 @@ pub mod intake;
 pub mod listen;
 pub mod local;
 mod location;
+pub mod memory;
 pub mod pool;
 pub mod probe;
 mod replay;
@@ -33,7 +35,6 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, warn};
 
 use crate::firewall::denial::Denial;
@@ -41,6 +42,7 @@ use crate::gate::{Cleared, Ended, Gate};
 use browser::Browsers;
 use forwarding::Forwarding;
 use intake::Intake;
+use memory::Held;
 use pool::Way;
 use response::Flow;
 use upstreams::Upstreams;
@@ -79,7 +81,7 @@ struct InFlight {
     cleared: Cleared,
     flow: Flow,
     /// The request body's share of the memory that all bodies together may take.
-    _share: Option<OwnedSemaphorePermit>,
+    _held: Held,
     way: Way,
     upstream_status: Option<u16>,
     /// Set when the call failed after it was cleared.
@@ -114,7 +116,7 @@ impl ProxyHttp for Gateway {
             return Ok(true);
         }
         match self.intake.admit(&self.gate, &self.upstreams, session).await {
-            Ok((cleared, share, way)) => {
+            Ok((cleared, held, way)) => {
                 let flow = Flow::new(self.max_response_body_bytes);
                 let body = cleared.body().clone();
                 replay::install(
@@ -130,7 +132,7 @@ impl ProxyHttp for Gateway {
                 ctx.state = State::Cleared(Box::new(InFlight {
                     cleared,
                     flow,
-                    _share: share,
+                    _held: held,
                     way,
                     upstream_status: None,
                     failed: None,
@@ -207,7 +209,7 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
@@ -222,7 +224,10 @@ impl ProxyHttp for Gateway {
         call.upstream_status = Some(response.status.as_u16());
         self.gate.upstream_answered(&mut call.cleared);
         call.way.answered(response)?;
-        let accepted = call.flow.begin(response, &call.cleared);
+        let accepted = contain::refused(|| {
+            contain::failpoint(session.req_header(), "answer");
+            call.flow.begin(response, &call.cleared)
+        });
         ctx.slot.hold_head(call.flow.holds_head());
         ctx.slot.allow_comments(call.flow.is_between_events());
         accepted.or_else(|denial| {
@@ -245,13 +250,17 @@ impl ProxyHttp for Gateway {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
-        match call.flow.push(body.take(), end_of_stream) {
+        let pushed = contain::refused(|| {
+            contain::failpoint(session.req_header(), "event");
+            call.flow.push(body.take(), end_of_stream)
+        });
+        match pushed {
             Ok(out) => {
                 *body = out;
                 ctx.slot.allow_comments(!end_of_stream && call.flow.is_between_events());
@@ -272,7 +281,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<Option<Bytes>> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
-        match call.flow.trailers(trailers) {
+        match contain::refused(|| call.flow.trailers(trailers)) {
             Ok(held_back) => Ok(held_back),
             Err(denial) => {
                 let reason = denial.message.clone();

@@ -14,7 +14,7 @@ use rustls_pki_types::pem::PemObject;
 use crate::config::{self, Config};
 use crate::gate::Destination;
 use crate::proxy::affinity::SealKey;
-use crate::proxy::intake::memory_for_each;
+use crate::proxy::memory::BodyMemory;
 use crate::proxy::pool::Pool;
 use crate::proxy::upstream::{Headers, Upstream};
 use crate::proxy::upstreams::Upstreams;
@@ -41,7 +41,7 @@ pub(super) fn connect(config: &Config, headers: &[Arc<ArcSwap<Headers>>]) -> Res
             urls: pool.url_texts(),
         };
         let servers = pool.urls.iter().map(server).collect();
-        let memory = memory_for_each(proxy, config.upstreams.len());
+        let memory = BodyMemory::for_each(proxy, config.upstreams.len());
         let (path, resource) = (pool.path.clone(), pool.resource.clone());
         Pool::new(Arc::new(destination), path, resource, memory, servers, &key)
     });

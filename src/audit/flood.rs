@@ -1,6 +1,6 @@
-//! Refusals of requests that nobody has proven to be his: each has its record up to a rate, and
-//! beyond it they are counted in one record a second for each cause, so that nobody fills the disk
-//! for free and yet the counts add up.
+//! Refusals that come too fast for a record each: those of unauthenticated requests, and those of an
+//! agent that goes on although it was refused. They are counted in one record a second for each agent
+//! and cause, so that no sender fills the disk and yet the counts add up.
 //!
 //! The record that counts stands in the journal while it grows: each refusal writes it anew with a
 //! count one higher, before it is answered. So a crash does not lose a count, and whether the line
@@ -14,9 +14,33 @@ use uuid::Uuid;
 
 use super::journal::{Lease, RESERVED};
 use super::record::{Decision, Detail, Draft, Entry, Event, Outcome};
+use crate::firewall::agent::AgentId;
 use crate::firewall::time::{Mono, Timestamp};
 
 const SECOND_US: u64 = 1_000_000;
+
+/// Counts that can grow at once, each in a slot of the journal; beyond it agents share one.
+const MAX_FOLDS: usize = 256;
+
+/// How a refusal comes into the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// By itself up to the rate of unauthenticated requests; beyond it counted by its cause.
+    Stranger,
+    /// By itself: whoever sends it is bounded otherwise.
+    Single,
+    /// Counted by its agent and cause.
+    Folded,
+}
+
+impl Weight {
+    /// The weight of a record of which no more is known than it says.
+    pub(super) fn of(entry: &Entry) -> Self {
+        let unproven = entry.principal.is_none() && entry.event.is_none();
+        let refused = entry.decision == Decision::Deny;
+        if unproven && refused { Self::Stranger } else { Self::Single }
+    }
+}
 
 /// What is counted at the moment.
 pub(super) struct Flood {
@@ -28,7 +52,19 @@ pub(super) struct Flood {
 pub(super) struct State {
     second: Option<Mono>,
     recorded: u32,
-    pub(super) folds: BTreeMap<&'static str, Fold>,
+    pub(super) folds: BTreeMap<Key, Fold>,
+}
+
+/// What refusals are counted by: their agent, if one is known, and their cause.
+pub(super) type Key = (Option<AgentId>, &'static str);
+
+impl State {
+    /// The key to count under: without the agent where too many are counted already.
+    pub(super) fn key(&self, agent: Option<AgentId>, cause: &'static str) -> Key {
+        let own = (agent, cause);
+        let room = self.folds.len() < MAX_FOLDS || self.folds.contains_key(&own);
+        if room { own } else { (None, cause) }
+    }
 }
 
 /// The record of one cause that is still growing.
@@ -76,8 +112,9 @@ impl Flood {
 
 impl Fold {
     /// Begins with a count of none.
-    pub(super) fn new(refused: &Entry, since: Mono, lease: Lease) -> Self {
+    pub(super) fn new(refused: &Entry, agent: Option<AgentId>, since: Mono, lease: Lease) -> Self {
         let mut entry = Entry::new(refused.timestamp, Uuid::new_v4(), Decision::Deny);
+        entry.agent_id = agent;
         entry.denial_code = refused.denial_code;
         entry.failure_category = refused.failure_category;
         entry.stage = refused.stage;

@@ -61,6 +61,14 @@ impl Redacted {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Makes the form without content: length and hash of what would have been written.
+    #[must_use]
+    pub fn brief(&self) -> Self {
+        let mut output = Output::new(0);
+        output.push(&self.0);
+        Self(output.finish())
+    }
 }
 
 /// A configured pattern that could never match, or would match everything.

@@ -1,5 +1,6 @@
 //! The log as its users see it: what is in the file after calls, crashes and failures.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;

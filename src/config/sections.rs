@@ -146,6 +146,16 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
         max_response_body_bytes: s.number("max_response_body_bytes", 10 * MIB, 1..=GIB),
         max_in_flight_body_bytes,
         max_calls_in_flight: s.number("max_calls_in_flight", 8_192, 1_024..=1_000_000),
+        max_share_per_agent_pct: s.decimal("max_share_per_agent_pct", 12.5, 0.1..=100.0),
+        max_refusals_per_agent_per_sec: s.number(
+            "max_refusals_per_agent_per_sec",
+            50,
+            1..=1_000_000,
+        ),
+        min_body_rate_bytes: s.number("min_body_rate_bytes", 65_536, 1..=1_000_000_000),
+        max_header_bytes: s.number("max_header_bytes", 65_536, 1_024..=MIB / 2),
+        max_headers: s.number("max_headers", 100, 10..=250),
+        max_uri_bytes: s.number("max_uri_bytes", 8_192, 64..=65_536),
         upstream_timeout_secs: s.number("upstream_timeout_secs", 60, 1..=3_600),
         stream_idle_timeout_secs: s.number("stream_idle_timeout_secs", 300, 1..=DAY_SECS),
         stream_keepalive_secs: s.number("stream_keepalive_secs", 25, 0..=DAY_SECS),
@@ -366,6 +376,7 @@ fn audit(mut s: Section<'_>) -> Read<Audit> {
             100,
             0..=1_000_000,
         ),
+        max_bytes_per_agent_per_sec: s.number("max_bytes_per_agent_per_sec", 0, 0..=100_000_000),
     };
     if audit.rotate_bytes > 0 && audit.rotate_bytes < MIN_ROTATE_BYTES {
         let problem = "is out of range; use 0 (never) or at least 65536";

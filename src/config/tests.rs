@@ -92,6 +92,9 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.sessions.unknown_intent, UnknownIntent::Flag);
     assert_eq!(config.proxy.max_in_flight_body_bytes, 268_435_456);
     assert_eq!(config.proxy.max_calls_in_flight, 8_192);
+    assert!((config.proxy.max_share_per_agent_pct - 12.5).abs() < f64::EPSILON);
+    assert_eq!(config.proxy.max_refusals_per_agent_per_sec, 50);
+    assert_eq!(config.proxy.min_body_rate_bytes, 65_536);
     assert_eq!(config.storage.backend, Backend::Memory);
     assert_eq!(config.credentials.provider, None);
     assert_eq!(config.policy.file, None);

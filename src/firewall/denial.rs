@@ -94,6 +94,9 @@ table! {
     NotMcp                   403    403 Protocol    Protocol;
     UnsupportedMediaType     415    415 Protocol    Protocol;
     BodyTooLarge             413    413 Protocol    Protocol;
+    RequestTooSlow           408    408 Protocol    Protocol;
+    UriTooLong               414    414 Protocol    Protocol;
+    HeadTooLarge             431    431 Protocol    Protocol;
     NotJson                  400 -32700 Protocol    Protocol;
     MalformedRequest         400 -32600 Protocol    Protocol;
     MetaMissing              400 -32602 Protocol    Protocol;
@@ -128,6 +131,9 @@ table! {
     CredentialNotAuthorized  403    403 Credentials Governance;
     CredentialMisplaced      403    403 Credentials Governance;
     CredentialTooShort       403    403 Credentials Governance;
+    TooManyRefusals          429    429 Gateway     Governance;
+    TooManyInFlight          429    429 Gateway     Infrastructure;
+    InternalError            500 -32603 Gateway     Infrastructure;
     AuditUnavailable         503    503 Gateway     Infrastructure;
     StoreUnavailable         503    503 Gateway     Infrastructure;
     Overloaded               503    503 Gateway     Infrastructure;

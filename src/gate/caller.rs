@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::ticket::Ticket;
-use super::{Gate, RETRY_SECS, store_unavailable};
+use super::{Gate, store_unavailable};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::time::Now;
@@ -14,12 +14,19 @@ use crate::registry::Acting;
 use crate::telemetry::Causes;
 
 impl Gate {
-    /// Proves who calls.
+    /// Proves who calls, and charges the request to that agent.
     pub async fn identify(
         &self,
         ticket: &mut Ticket,
         token: Option<&str>,
     ) -> Result<Caller, Denial> {
+        let caller = self.prove(ticket, token).await?;
+        // Only now: a token that has expired or was revoked must not use up its agent's part.
+        ticket.charge(caller.agent.id)?;
+        Ok(caller)
+    }
+
+    async fn prove(&self, ticket: &mut Ticket, token: Option<&str>) -> Result<Caller, Denial> {
         let token = token.ok_or_else(|| {
             Denial::new(Code::TokenMissing, "send one Authorization header with a Bearer token")
         })?;
@@ -89,18 +96,10 @@ impl Gate {
     }
 
     /// Looks again, now that the whole request is here: a body may take its time to arrive, and
-    /// what was revoked meanwhile is revoked. Takes the agent's place among the calls in flight.
+    /// what was revoked meanwhile is revoked.
     pub(super) fn still(&self, ticket: &mut Ticket, caller: &Caller) -> Result<Caller, Denial> {
         let now = self.clock.now();
-        let caller = self.standing(ticket, &caller.principal, now)?.ok_or_else(unknown_agent)?;
-        if !ticket.take_place(caller.agent.id) {
-            return Err(Denial::new(
-                Code::Overloaded,
-                "this agent has too many calls in flight: wait for some of them to end",
-            )
-            .retry_after(RETRY_SECS));
-        }
-        Ok(caller)
+        self.standing(ticket, &caller.principal, now)?.ok_or_else(unknown_agent)
     }
 
     /// The scopes that policies ask tokens for.

@@ -40,8 +40,7 @@ impl Gate {
             .map_err(|e| Denial::new(Code::NotJson, format!("the body is not strict JSON: {e}")))?;
         let message = message::read(&doc).map_err(|bad| self.malformed(bad, reply))?;
         reply.id = echoed_id(&message);
-        let known = self.secrets.patterns();
-        ticket.describe(&message, &self.redactor, self.settings.max_argument_bytes, &known);
+        ticket.name(&message, &self.secrets.patterns());
         self.count_tools(&message, to);
         let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
 
@@ -80,6 +79,8 @@ impl Gate {
         let rules = self.rulebook.rules();
         ticket.entry_mut().policy_version = Some(rules.policies.version().into());
         let live = self.session(&rules, caller, claims).await?;
+        let known = self.secrets.patterns();
+        ticket.describe(message, &self.redactor, self.settings.max_argument_bytes, &known);
         let mut style = self.settings.refusal_style;
         if let Some(live) = &live {
             ticket.in_session(&live.order);

@@ -45,6 +45,7 @@ impl Gate {
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
         let judged_from = ticket.judging_since();
         let (mut entry, open) = ticket.into_parts();
+        open.logged(&mut entry, arrived.mono);
         entry.decision = Decision::Allow;
         let injected = entry.credentials_injected.len();
         match self.audit.admit(&entry).await {
@@ -79,7 +80,7 @@ impl Gate {
     pub(super) async fn refuse_as(&self, ticket: Ticket, denial: Denial, reply: Reply) -> Refused {
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
         let judged_from = ticket.judging_since();
-        let (mut entry, _open) = ticket.into_parts();
+        let (mut entry, open) = ticket.into_parts();
         let row = denial.code.row();
         entry.decision = if denial.code == Code::EscalationRequired {
             Decision::Escalate
@@ -89,9 +90,12 @@ impl Gate {
         entry.denial_code = Some(denial.code.name());
         entry.failure_category = Some(row.category.as_str());
         entry.stage = Some(row.stage.as_str());
-        let latency_us = self.clock.mono().since(arrived.mono);
+        let now = self.clock.mono();
+        open.logged(&mut entry, now);
+        let weight = open.refused(denial.code, &mut entry, now);
+        let latency_us = now.since(arrived.mono);
         let outcome = Outcome::refused(latency_us);
-        if self.audit.record(entry, outcome).await.is_err() {
+        if self.audit.record_as(entry, outcome, weight).await.is_err() {
             return self.unrecorded(request_id);
         }
         let took = Duration::from_micros(latency_us);
@@ -99,6 +103,12 @@ impl Gate {
         self.metrics.request_took(took);
         self.metrics.arbiter_took(Duration::from_micros(self.clock.mono().since(judged_from)));
         Refused { denial, request_id, id: reply.id, form: reply.form, warnings: reply.warnings }
+    }
+
+    /// Refuses a request whose record its ticket has left already.
+    pub fn refuse_recorded(&self, request_id: Uuid, denial: Denial) -> Refused {
+        self.count_denial(denial.code);
+        Refused { denial, request_id, id: None, form: Form::Http, warnings: Vec::new() }
     }
 
     fn count_denial(&self, code: Code) {

@@ -6,50 +6,46 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::shares::{Limits, Place, Recorded, Share, Shares};
 use crate::audit::redact::{Redactor, scrubbed};
-use crate::audit::{Audit, Completion, Entry as Record, Outcome};
+use crate::audit::{Audit, Completion, Entry as Record, Outcome, Weight};
 use crate::credentials::Patterns;
 use crate::firewall::agent::AgentId;
 use crate::firewall::call::CallKind;
+use crate::firewall::denial::{Code, Denial};
 use crate::firewall::session::WorkOrder;
 use crate::firewall::time::{Mono, Now};
 use crate::gate::Destination;
 use crate::mcp::message::Message;
 
-/// Counts the requests that are being served.
+/// Counts the requests that are being served, and what each agent has of them.
 #[derive(Debug)]
 pub struct InFlight {
-    max_per_agent: usize,
+    shares: Shares,
     count: AtomicUsize,
-    by_agent: DashMap<AgentId, usize>,
     draining: AtomicBool,
     none_left: Notify,
 }
-
-/// What share of all calls under way one agent can have: none can take the room of all others.
-const AGENTS_SHARE: u32 = 8;
 
 /// One request among those being served.
 #[derive(Debug)]
 pub struct Open {
     among: Arc<InFlight>,
-    agent: Option<AgentId>,
+    /// The part of the agent that sent it, once that is known.
+    share: Option<Arc<Share>>,
+    /// Its place among those of its agent.
+    place: Option<Place>,
 }
 
 impl InFlight {
-    /// `max_calls` is how many calls the audit journal has room for.
-    pub fn new(max_calls: u32) -> Self {
-        let max_per_agent = usize::try_from(max_calls / AGENTS_SHARE).unwrap_or(usize::MAX);
+    pub fn new(limits: Limits) -> Self {
         Self {
-            max_per_agent,
+            shares: Shares::new(limits),
             count: AtomicUsize::default(),
-            by_agent: DashMap::default(),
             draining: AtomicBool::default(),
             none_left: Notify::default(),
         }
@@ -57,7 +53,12 @@ impl InFlight {
 
     pub fn enter(self: &Arc<Self>) -> Open {
         self.count.fetch_add(1, Ordering::AcqRel);
-        Open { among: self.clone(), agent: None }
+        Open { among: self.clone(), share: None, place: None }
+    }
+
+    /// Forgets agents that have nothing in use and nothing owed.
+    pub fn sweep(&self, now: Mono) {
+        self.shares.sweep(now);
     }
 
     /// From now on no new request is served.
@@ -83,28 +84,53 @@ impl InFlight {
 }
 
 impl Open {
-    /// Counts the request among its agent's; false if there are too many.
-    fn take_place(&mut self, agent: AgentId) -> bool {
-        let mut count = self.among.by_agent.entry(agent).or_default();
-        if *count >= self.among.max_per_agent {
-            return false;
+    /// Charges the request to its agent; refused if that was refused too often, or has its part of
+    /// the places in use.
+    fn charge(&mut self, agent: AgentId, now: Mono) -> Result<(), Denial> {
+        let shares = &self.among.shares;
+        let share = self.share.insert(shares.of(agent));
+        shares.check_refusals(share, now)?;
+        self.place = Some(shares.take_place(share)?);
+        Ok(())
+    }
+
+    /// Counts a refusal and says how it is to be recorded; arguments that are too much for the
+    /// log leave the record.
+    pub(super) fn refused(&self, code: Code, entry: &mut Record, now: Mono) -> Weight {
+        let Some(share) = &self.share else { return Weight::Stranger };
+        let shares = &self.among.shares;
+        let weight = weight(shares.refused(share, code, now));
+        if let Some(arguments) = &mut entry.arguments
+            && !shares.refused_bytes_fit(share, arguments.as_str().len(), now)
+        {
+            *arguments = arguments.brief();
         }
-        *count = count.saturating_add(1);
-        self.agent = Some(agent);
-        true
+        weight
+    }
+
+    /// Charges a record's arguments to the agent; those that are too much for the log leave it.
+    pub(super) fn logged(&self, entry: &mut Record, now: Mono) {
+        let (Some(share), Some(arguments)) = (&self.share, &mut entry.arguments) else { return };
+        if !self.among.shares.log_bytes_fit(share, arguments.as_str().len(), now) {
+            *arguments = arguments.brief();
+        }
+    }
+
+    fn troubled(&self, now: Mono) -> Weight {
+        let Some(share) = &self.share else { return Weight::Stranger };
+        weight(self.among.shares.troubled(share, now))
+    }
+}
+
+fn weight(recorded: Recorded) -> Weight {
+    match recorded {
+        Recorded::ByItself => Weight::Single,
+        Recorded::Folded => Weight::Folded,
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if let Some(agent) = self.agent
-            && let Entry::Occupied(mut count) = self.among.by_agent.entry(agent)
-        {
-            *count.get_mut() = count.get().saturating_sub(1);
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
         if self.among.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.among.none_left.notify_waiters();
         }
@@ -149,9 +175,10 @@ impl Ticket {
         self.judged_from
     }
 
-    /// Counts the request among its agent's; false if there are too many.
-    pub(super) fn take_place(&mut self, agent: AgentId) -> bool {
-        self.parts.as_mut().is_some_and(|(_, open)| open.take_place(agent))
+    /// Charges the request to its agent; refused if that has used up its part.
+    pub(super) fn charge(&mut self, agent: AgentId) -> Result<(), Denial> {
+        let now = self.arrived.mono;
+        self.parts.as_mut().map_or(Ok(()), |(_, open)| open.charge(agent, now))
     }
 
     /// The record so far.
@@ -171,7 +198,24 @@ impl Ticket {
         self.parts.take().expect("a ticket holds its record until it is decided")
     }
 
-    /// Notes what is asked, arguments redacted and nothing in it that is `known` to be secret.
+    /// Notes which methods and tools are asked for, without what is `known` to be secret.
+    pub(super) fn name(&mut self, message: &Message<'_>, known: &Arc<Patterns>) {
+        let entry = self.entry_mut();
+        for call in &message.calls {
+            if let Some(method) = call.method.as_deref() {
+                name_method(&mut entry.mcp_method, &scrubbed(method, known));
+            }
+            if let CallKind::Tool { name, .. } = &call.kind {
+                entry.tool_called.get_or_insert_with(|| scrubbed(name, known).into_owned());
+                if message.batch {
+                    entry.tools_called.push(scrubbed(name, known).into_owned());
+                }
+            }
+        }
+    }
+
+    /// Notes the arguments, redacted and without what is `known` to be secret: work that is done
+    /// only for a request whose session is known.
     pub(super) fn describe(
         &mut self,
         message: &Message<'_>,
@@ -182,17 +226,8 @@ impl Ticket {
         let entry = self.entry_mut();
         let mut arguments = SmallVec::<[_; 1]>::new();
         for call in &message.calls {
-            if let Some(method) = call.method.as_deref() {
-                name_method(&mut entry.mcp_method, &scrubbed(method, known));
-            }
             match &call.kind {
-                CallKind::Tool { name, arguments: given } => {
-                    entry.tool_called.get_or_insert_with(|| scrubbed(name, known).into_owned());
-                    if message.batch {
-                        entry.tools_called.push(scrubbed(name, known).into_owned());
-                    }
-                    arguments.push(*given);
-                }
+                CallKind::Tool { arguments: given, .. } => arguments.push(*given),
                 CallKind::Data { .. } => arguments.push(call.params),
                 CallKind::Protocol => {}
             }
@@ -236,14 +271,20 @@ fn name_method(named: &mut Option<String>, method: &str) {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let Some((mut entry, _open)) = self.parts.take() else { return };
+        let Some((mut entry, open)) = self.parts.take() else { return };
         let (flag, completion) = if std::thread::panicking() {
-            ("panicked", Completion::Unknown)
+            // Nothing has gone upstream, and whoever catches the panic answers with this refusal.
+            let row = Code::InternalError.row();
+            entry.denial_code = Some(row.name);
+            entry.failure_category = Some(row.category.as_str());
+            entry.stage = Some(row.stage.as_str());
+            ("panicked", Completion::Refused)
         } else {
             ("broken_off", Completion::ClientGone)
         };
         entry.anomaly_flags.push(flag);
-        self.audit.note(&entry, Outcome { completion, ..Outcome::default() });
+        let weight = open.troubled(self.arrived.mono);
+        self.audit.note(&entry, Outcome { completion, ..Outcome::default() }, weight);
     }
 }
 
@@ -263,7 +304,7 @@ mod tests {
         let clock = Clock::system();
         let settings = Settings::at(folder.path().join("audit.jsonl"), "node-1");
         let audit = Arc::new(Audit::open(settings, clock.clone()).unwrap());
-        let in_flight = Arc::new(InFlight::new(8_192));
+        let in_flight = Arc::new(InFlight::new(Limits::default()));
         let entry = Record::new(clock.now().wall, Uuid::new_v4(), Decision::Deny);
         let ticket = Ticket::open(entry, clock.now(), in_flight.enter(), audit.clone());
         let local = tokio::task::LocalSet::new();
@@ -297,7 +338,8 @@ mod tests {
         };
         assert_eq!(of("allow")["tool_called"], "admitted");
         assert_eq!(of("allow")["outcome"], "unknown");
-        assert_eq!(of("deny")["outcome"], "unknown");
+        assert_eq!(of("deny")["outcome"], "refused");
+        assert_eq!(of("deny")["denial_code"], "InternalError");
         assert_eq!(of("deny")["anomaly_flags"], serde_json::json!(["panicked"]));
     }
 

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, Method, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use pingora::http::RequestHeader;
 
 use super::browser::{self, Browsers};
 use super::local;
+use crate::config;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::legacy::Verb;
 
@@ -37,6 +38,64 @@ pub(super) struct HeadRules {
     pub(super) deny_non_post_methods: bool,
     /// Whether GET and DELETE of the 2025 era are served (`legacy_streams`).
     pub(super) legacy_streams: bool,
+    pub(super) size: HeadSize,
+}
+
+/// Largest head that is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadSize {
+    pub(super) bytes: usize,
+    pub(super) headers: usize,
+    pub(super) uri_bytes: usize,
+}
+
+impl Default for HeadSize {
+    /// The defaults of the configuration.
+    fn default() -> Self {
+        Self { bytes: 64 * 1024, headers: 100, uri_bytes: 8 * 1024 }
+    }
+}
+
+impl HeadSize {
+    pub(super) fn of(settings: &config::Proxy) -> Self {
+        Self {
+            bytes: settings.max_header_bytes,
+            headers: settings.max_headers,
+            uri_bytes: settings.max_uri_bytes,
+        }
+    }
+
+    pub(super) fn uri_too_long(self) -> Denial {
+        let max = self.uri_bytes;
+        let message = format!("the request target is longer than {max} bytes");
+        Denial::new(Code::UriTooLong, message).with("max_uri_bytes", max)
+    }
+
+    pub(super) fn too_large(self) -> Denial {
+        let max = self.bytes;
+        let message = format!("the request head is larger than {max} bytes");
+        Denial::new(Code::HeadTooLarge, message).with("max_header_bytes", max)
+    }
+
+    pub(super) fn too_many(self) -> Denial {
+        let max = self.headers;
+        let message = format!("the request has more than {max} headers");
+        Denial::new(Code::HeadTooLarge, message).with("max_headers", max)
+    }
+
+    /// Judges a head that a library has read, each line counted as it is written.
+    fn check(self, head: &RequestHeader) -> Result<(), Denial> {
+        if head.raw_path().len() > self.uri_bytes {
+            return Err(self.uri_too_long());
+        }
+        if head.headers.len() > self.headers {
+            return Err(self.too_many());
+        }
+        let line =
+            |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+        let total: usize = head.headers.iter().map(line).sum();
+        if total > self.bytes { Err(self.too_large()) } else { Ok(()) }
+    }
 }
 
 /// What a request to this port wants.
@@ -52,6 +111,7 @@ pub(super) enum Route {
 
 /// Judges path, method, host, origin and media type, in that order.
 pub(super) fn route(head: &RequestHeader, rules: &HeadRules) -> Result<Route, Denial> {
+    rules.size.check(head)?;
     framing(head)?;
     path(head, &rules.blocked_paths)?;
     let preflight = browser::is_preflight(head);
@@ -74,6 +134,7 @@ pub(super) fn route(head: &RequestHeader, rules: &HeadRules) -> Result<Route, De
 /// Whether a preflight may be answered: its form, its path and its host are in order.
 pub(super) fn preflight(head: &RequestHeader, rules: &HeadRules) -> bool {
     browser::is_preflight(head)
+        && rules.size.check(head).is_ok()
         && framing(head).is_ok()
         && path(head, &rules.blocked_paths).is_ok()
         && rules.browsers.host(head).is_ok()
@@ -87,7 +148,7 @@ fn framing(head: &RequestHeader) -> Result<(), Denial> {
     if head.version < Version::HTTP_11 {
         return Err(Denial::new(
             Code::HttpVersionNotSupported,
-            "HTTP/1.0 is not spoken here: use HTTP/1.1 or newer",
+            "HTTP/1.0 is not supported: use HTTP/1.1 or newer",
         ));
     }
     let headers = &head.headers;
@@ -364,6 +425,7 @@ mod tests {
             browsers: Arc::new(Browsers::new(&["https://app.example".to_owned()], &[])),
             deny_non_post_methods: true,
             legacy_streams: false,
+            size: HeadSize::default(),
         }
     }
 
@@ -518,6 +580,22 @@ mod tests {
         check(&format!("POST /#a HTTP/1.1{rest}"), false);
         let both = "content-length: 1\r\nTRANSFER-ENCODING: chunked\r\n";
         check(&format!("POST / HTTP/1.1{rest}{both}"), false);
+    }
+
+    #[test]
+    fn heads_beyond_their_limits_are_refused() {
+        let path = |length: usize| format!("/{}", "a".repeat(length - 1));
+        check("POST", &path(8_192), &[], Ok(Route::Mcp));
+        check("POST", &path(8_193), &[], Err(Code::UriTooLong));
+        let names: Vec<String> = (0..99).map(|n| format!("x-{n}")).collect();
+        let many: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        check("POST", "/", &many[..98], Ok(Route::Mcp));
+        check("POST", "/", &many, Err(Code::HeadTooLarge));
+        // What is there without it: `Host: localhost` and `Content-Type: application/json`, and
+        // each line has four bytes of its own.
+        let rest = 65_536 - (4 + 9 + 4) - (12 + 16 + 4) - (1 + 4);
+        check("POST", "/", &[("x", &"1".repeat(rest))], Ok(Route::Mcp));
+        check("POST", "/", &[("x", &"1".repeat(rest + 1))], Err(Code::HeadTooLarge));
     }
 
     #[test]

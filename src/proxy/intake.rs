@@ -1,23 +1,30 @@
 //! From Pingora's session to the gate's verdict: head, token, body, in the contract's order.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, header};
+use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::common::is_expect_continue_req;
 use pingora::proxy::Session;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, timeout_at};
 
 use super::browser::Browsers;
-use super::hygiene::{self, HeadRules, Route};
+use super::contain;
+use super::hygiene::{self, HeadRules, HeadSize, Route};
+use super::memory::Held;
 use super::pool::Way;
 use super::upstreams::Upstreams;
 use crate::config;
 use crate::firewall::agent::Caller;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::ticket::Ticket;
-use crate::gate::{Claims, Cleared, Gate, Refused};
+use crate::gate::{Claims, Cleared, Destination, Gate, Refused};
 use crate::mcp::headers::ProtocolHeaders;
 
 const SESSION: HeaderName = HeaderName::from_static("x-arbiter-session");
@@ -29,14 +36,14 @@ pub(super) const KEEP_ALIVE_SECS: u64 = 60;
 /// How long a client may take to accept what is written to it.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How long the whole body may take to arrive.
-const BODY_DEADLINE: Duration = Duration::from_mins(1);
+/// How long a body may take however slow it comes.
+const BODY_GRACE: Duration = Duration::from_secs(5);
+
+/// Bodies larger than this are judged apart from the small ones.
+const BULK_BYTES: usize = 64 * 1024;
 
 /// How long the rest of a refused body is read, so that the refusal can be received.
 const DRAIN: Duration = Duration::from_secs(2);
-
-/// What one permit of the memory budget stands for.
-const PERMIT_BYTES: usize = 1024;
 
 /// Most that is reserved for a body before its first byte has come.
 const INITIAL_BUFFER: usize = 64 * 1024;
@@ -45,37 +52,35 @@ const INITIAL_BUFFER: usize = 64 * 1024;
 pub struct Intake {
     head: HeadRules,
     max_body_bytes: usize,
+    min_body_rate: u32,
+    bulk: Handle,
 }
 
-type Passed = (Cleared, Option<OwnedSemaphorePermit>, Way);
+type Passed = (Cleared, Held, Way);
 
 /// A request whose sender is known and whose body has come.
 struct Arrived {
     route: Route,
     caller: Caller,
     body: Bytes,
-    share: Option<OwnedSemaphorePermit>,
+    held: Held,
     way: Way,
 }
 
-/// Memory for request bodies, divided evenly: an upstream that does not answer holds up no more
-/// than its own part. Each part lets the largest body through.
-pub fn memory_for_each(settings: &config::Proxy, upstreams: usize) -> Arc<Semaphore> {
-    let share = settings.max_in_flight_body_bytes.checked_div(upstreams).unwrap_or(0);
-    let permits = share.max(settings.max_request_body_bytes).div_ceil(PERMIT_BYTES);
-    Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
-}
-
 impl Intake {
-    pub fn new(settings: &config::Proxy, browsers: Arc<Browsers>) -> Self {
+    /// `bulk` has threads for work on large bodies.
+    pub fn new(settings: &config::Proxy, browsers: Arc<Browsers>, bulk: Handle) -> Self {
         Self {
             head: HeadRules {
                 blocked_paths: settings.blocked_paths.clone(),
                 browsers,
                 deny_non_post_methods: settings.deny_non_post_methods,
                 legacy_streams: settings.legacy_streams,
+                size: HeadSize::of(settings),
             },
             max_body_bytes: settings.max_request_body_bytes,
+            min_body_rate: settings.min_body_rate_bytes,
+            bulk,
         }
     }
 
@@ -92,25 +97,72 @@ impl Intake {
         upstreams: &Upstreams,
         session: &mut Session,
     ) -> Result<Passed, Refused> {
-        let mut ticket = gate.open().await?;
-        match self.read(gate, upstreams, session, &mut ticket).await {
-            Ok(Arrived { route, caller, body, share, way }) => {
-                let to = &way.pool.destination;
-                let head = session.req_header();
-                let claims = match claims(&head.headers) {
-                    Ok(claims) => claims,
-                    Err(denial) => return Err(gate.refuse(ticket, denial).await),
-                };
-                let cleared = match route {
-                    Route::Mcp => gate.judge(ticket, &caller, &claims, body, to).await?,
-                    Route::Legacy(verb) => {
-                        gate.judge_legacy(ticket, &caller, &claims, verb, to).await?
-                    }
-                    Route::Unchecked => gate.pass_unchecked(ticket, &caller, body).await?,
-                };
-                Ok((cleared, share, way))
+        let ticket = gate.open().await?;
+        let request_id = ticket.request_id();
+        let admitted = contain::caught(self.admit_opened(gate, upstreams, session, ticket)).await;
+        let Some(admitted) = admitted else {
+            // Where this request ends is not certain.
+            session.set_keepalive(None);
+            return Err(gate.refuse_recorded(request_id, contain::internal_error()));
+        };
+        admitted
+    }
+
+    async fn admit_opened(
+        &self,
+        gate: &Arc<Gate>,
+        upstreams: &Upstreams,
+        session: &mut Session,
+        mut ticket: Ticket,
+    ) -> Result<Passed, Refused> {
+        let arrived = match self.read(gate, upstreams, session, &mut ticket).await {
+            Ok(arrived) => arrived,
+            Err(denial) => return Err(gate.refuse(ticket, denial).await),
+        };
+        let head = session.req_header();
+        contain::failpoint(head, "judge");
+        let Arrived { route, caller, body, held, way } = arrived;
+        let to = &way.pool.destination;
+        if route == Route::Mcp && body.len() > BULK_BYTES {
+            // Boxed, because few requests come this way and all would carry its room.
+            let judged = Box::pin(self.judge_apart(gate, head, ticket, caller, body, to)).await;
+            return judged.map(|cleared| (cleared, held, way));
+        }
+        let claims = match claims(&head.headers) {
+            Ok(claims) => claims,
+            Err(denial) => return Err(gate.refuse(ticket, denial).await),
+        };
+        let cleared = match route {
+            Route::Mcp => gate.judge(ticket, &caller, &claims, body, to).await?,
+            Route::Legacy(verb) => gate.judge_legacy(ticket, &caller, &claims, verb, to).await?,
+            Route::Unchecked => gate.pass_unchecked(ticket, &caller, body).await?,
+        };
+        Ok((cleared, held, way))
+    }
+
+    /// Judges a large body on threads of its own, so that small calls do not wait behind it. Ends
+    /// with the request: a client that leaves takes the work with it.
+    async fn judge_apart(
+        &self,
+        gate: &Arc<Gate>,
+        head: &RequestHeader,
+        ticket: Ticket,
+        caller: Caller,
+        body: Bytes,
+        to: &Arc<Destination>,
+    ) -> Result<Cleared, Refused> {
+        let request_id = ticket.request_id();
+        let (judge, head, to) = (gate.clone(), head.clone(), to.clone());
+        let judged = self.bulk.spawn(async move {
+            contain::failpoint(&head, "bulk");
+            match claims(&head.headers) {
+                Ok(claims) => judge.judge(ticket, &caller, &claims, body, &to).await,
+                Err(denial) => Err(judge.refuse(ticket, denial).await),
             }
-            Err(denial) => Err(gate.refuse(ticket, denial).await),
+        });
+        match AbortOnDrop(judged).await {
+            Ok(judged) => judged,
+            Err(_panicked) => Err(gate.refuse_recorded(request_id, contain::internal_error())),
         }
     }
 
@@ -133,27 +185,17 @@ impl Intake {
         let token = bearer(&session.req_header().headers)?;
         let caller = gate.identify(ticket, token).await?;
         let way = Way::new(pool, session.req_header(), caller.agent.id)?;
-        let (body, share) = self.body(session, &way.pool.memory).await?;
+        let mut held = way.pool.memory.held_by(caller.agent.id);
+        let body = self.body(session, &mut held).await?;
         if matches!(route, Route::Legacy(_)) && !body.is_empty() {
             return Err(Denial::new(Code::MalformedRequest, "send GET and DELETE without a body"));
         }
-        Ok(Arrived { route, caller, body, share, way })
+        Ok(Arrived { route, caller, body, held, way })
     }
 
     /// Reads the whole body, within the limits of size, time and memory.
-    async fn body(
-        &self,
-        session: &mut Session,
-        memory: &Arc<Semaphore>,
-    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Denial> {
+    async fn body(&self, session: &mut Session, held: &mut Held) -> Result<Bytes, Denial> {
         let max = self.max_body_bytes;
-        let too_large = || {
-            Denial::new(
-                Code::BodyTooLarge,
-                format!("the body is larger than {max} bytes: send less"),
-            )
-            .with("max_request_body_bytes", max)
-        };
         let declared = session
             .req_header()
             .headers
@@ -166,8 +208,10 @@ impl Intake {
                 session.set_close_on_response_before_downstream_finish(false);
                 session.set_total_drain_timeout(Some(DRAIN));
             }
-            return Err(too_large());
+            return Err(too_large(max));
         }
+        // No more than what is about to be held: a length is only a claim.
+        held.cover(declared.unwrap_or(max).min(INITIAL_BUFFER))?;
         if is_expect_continue_req(session.req_header()) {
             // Else the interim response itself would end the connection.
             session.set_close_on_response_before_downstream_finish(false);
@@ -175,60 +219,75 @@ impl Intake {
             session.set_close_on_response_before_downstream_finish(true);
             written.map_err(|_gone| broken_body())?;
         }
-        let mut share = None;
-        // No more than what is about to be held: a length is only a claim.
-        reserve(memory, &mut share, declared.unwrap_or(max).min(INITIAL_BUFFER))?;
-        let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(INITIAL_BUFFER));
-        let whole = tokio::time::timeout(BODY_DEADLINE, async {
-            while let Some(part) =
-                session.read_request_body().await.map_err(|_broken| broken_body())?
-            {
-                let length = body.len().saturating_add(part.len());
-                if length > max {
-                    return Err(too_large());
-                }
-                reserve(memory, &mut share, length)?;
-                body.extend_from_slice(&part);
-            }
-            Ok(())
-        });
-        match whole.await {
-            Ok(Ok(())) => Ok((body.freeze(), share)),
-            Ok(Err(denial)) => {
-                // Where this body ends is not certain, so neither is where another request begins.
-                session.set_keepalive(None);
-                Err(denial)
-            }
-            Err(_late) => {
-                session.set_keepalive(None);
-                let secs = BODY_DEADLINE.as_secs();
-                let late = format!("the body did not arrive within {secs} s");
-                Err(Denial::new(Code::MalformedRequest, late))
-            }
+        let body = self.whole_body(session, held, declared).await;
+        if body.is_err() {
+            // Where this body ends is not certain, so neither is where another request begins.
+            session.set_keepalive(None);
         }
+        body
+    }
+
+    async fn whole_body(
+        &self,
+        session: &mut Session,
+        held: &mut Held,
+        declared: Option<usize>,
+    ) -> Result<Bytes, Denial> {
+        let max = self.max_body_bytes;
+        let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(INITIAL_BUFFER));
+        let began = Instant::now();
+        loop {
+            let by = began.checked_add(patience(body.len(), self.min_body_rate));
+            let read = session.read_request_body();
+            let part = match by {
+                Some(by) => timeout_at(by, read).await.map_err(|_late| self.too_slow())?,
+                None => read.await,
+            };
+            let Some(part) = part.map_err(|_broken| broken_body())? else { break };
+            let length = body.len().saturating_add(part.len());
+            if length > max {
+                return Err(too_large(max));
+            }
+            held.cover(length)?;
+            body.extend_from_slice(&part);
+        }
+        Ok(body.freeze())
+    }
+
+    fn too_slow(&self) -> Denial {
+        let rate = self.min_body_rate;
+        let message = format!("the body comes too slowly: send at least {rate} bytes a second");
+        Denial::new(Code::RequestTooSlow, message).with("min_body_rate_bytes", rate)
     }
 }
 
-/// Makes `share` cover `bytes`, or refuses when too much is in flight already.
-fn reserve(
-    memory: &Arc<Semaphore>,
-    share: &mut Option<OwnedSemaphorePermit>,
-    bytes: usize,
-) -> Result<(), Denial> {
-    let wanted = bytes.div_ceil(PERMIT_BYTES);
-    let held = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-    let Some(more) = wanted.checked_sub(held).filter(|n| *n > 0) else { return Ok(()) };
-    let overloaded = || {
-        Denial::new(Code::Overloaded, "too many request bodies are in flight: try again")
-            .retry_after(1)
-    };
-    let more = u32::try_from(more).map_err(|_too_many| overloaded())?;
-    let permit = memory.clone().try_acquire_many_owned(more).map_err(|_none| overloaded())?;
-    match share {
-        Some(held) => held.merge(permit),
-        None => *share = Some(permit),
+/// How long a body may take of which `received` bytes have come.
+fn patience(received: usize, min_rate: u32) -> Duration {
+    let received = u64::try_from(received).unwrap_or(u64::MAX);
+    let micros = received.saturating_mul(1_000_000).checked_div(min_rate.into()).unwrap_or(0);
+    BODY_GRACE.max(Duration::from_micros(micros))
+}
+
+fn too_large(max: usize) -> Denial {
+    let message = format!("the body is larger than {max} bytes: send less");
+    Denial::new(Code::BodyTooLarge, message).with("max_request_body_bytes", max)
+}
+
+/// A task that ends when nobody waits for it any more.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Future for AbortOnDrop<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
     }
-    Ok(())
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 fn broken_body() -> Denial {

@@ -12,11 +12,11 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
-use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::affinity::{self, Seal, SealKey};
 use super::location;
+use super::memory::BodyMemory;
 use super::trouble;
 use super::upstream::Upstream;
 use crate::firewall::agent::AgentId;
@@ -37,8 +37,8 @@ pub struct Pool {
     pub path: String,
     /// Its own canonical URI, if it has one (RFC 9728).
     pub resource: Option<String>,
-    /// Memory that bodies on their way to it may take together, in permits.
-    pub memory: Arc<Semaphore>,
+    /// Memory for the bodies on their way to it.
+    pub memory: Arc<BodyMemory>,
     servers: Vec<Upstream>,
     /// One for each server.
     seals: Vec<Seal>,
@@ -59,7 +59,7 @@ impl Pool {
         destination: Arc<Destination>,
         path: String,
         resource: Option<String>,
-        memory: Arc<Semaphore>,
+        memory: Arc<BodyMemory>,
         servers: Vec<Upstream>,
         key: &SealKey,
     ) -> Self {

@@ -44,14 +44,13 @@ fn is_plain(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::Semaphore;
-
     use super::*;
     use crate::proxy::affinity::SealKey;
+    use crate::proxy::memory::BodyMemory;
 
     fn find(paths: &[&str], path: &str) -> Option<String> {
         let pool = |path: &&str| {
-            let memory = Arc::new(Semaphore::new(0));
+            let memory = BodyMemory::new(0, 0);
             let key = SealKey::from_secret(b"secret");
             Pool::new(Arc::default(), (*path).to_owned(), None, memory, Vec::new(), &key)
         };

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod credentials;
+mod floods;
 mod late;
 mod legacy;
 mod limits;

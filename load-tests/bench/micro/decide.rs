@@ -31,6 +31,7 @@ use arbiter::firewall::rules::{Rules, Terms};
 use arbiter::firewall::session::{IntentTier, RefusalStyle, Sensitivity, SessionId, WorkOrder};
 use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
+use arbiter::gate::shares::Limits;
 use arbiter::gate::ticket::{InFlight, Ticket};
 use arbiter::gate::{Claims, Cleared, Destination, Ended, Gate, Settings};
 use arbiter::identity::Identity;
@@ -247,7 +248,10 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
             refusal_style: RefusalStyle::Http,
             max_argument_bytes: 8_192,
         },
-        in_flight: Arc::new(InFlight::new(8_192)),
+        in_flight: Arc::new(InFlight::new(Limits {
+            refusals_per_sec: u32::MAX,
+            ..Limits::default()
+        })),
         clock,
     };
     (gate, live, agent)

@@ -75,7 +75,8 @@ async fn who_has_proven_who_he_is_is_never_folded() {
     let mut escalated = refusal("a");
     escalated.decision = Decision::Escalate;
     audit.record(escalated, Outcome::refused(1)).await.unwrap();
-    audit.note(&Entry { principal: Some("alice".into()), ..refusal("a") }, Outcome::default());
+    let known = Entry { principal: Some("alice".into()), ..refusal("a") };
+    audit.note(&known, Outcome::default(), Weight::Single);
     audit.close();
     assert_eq!(bench.records().len(), 52);
     assert!(bench.records().iter().all(|record| record["event"].is_null()));
@@ -90,7 +91,8 @@ async fn a_count_outlives_a_kill_and_is_not_told_twice() {
         for _ in 0..40 {
             refuse_for(&audit, "TokenMissing").await.unwrap();
         }
-        audit.note(&Entry { denial_code: None, ..refusal("gone") }, Outcome::default());
+        let gone = Entry { denial_code: None, ..refusal("gone") };
+        audit.note(&gone, Outcome::default(), Weight::Stranger);
         let copy = limited(5);
         fs::create_dir_all(copy.path().parent().unwrap()).unwrap();
         for suffix in ["", ".journal"] {
@@ -130,4 +132,56 @@ async fn counts_add_up_across_a_failure_too() {
     assert_eq!(single + folded + lost, 60);
     assert!(single + folded >= told && lost > 0 && folded > 0, "{single} {folded} {lost} {told}");
     bench.assert_intact();
+}
+
+#[tokio::test]
+async fn an_agents_refusals_are_counted_under_its_name() {
+    let bench = limited(100);
+    let audit = bench.open();
+    let (first, second) = (AgentId::random(), AgentId::random());
+    for n in 0..30 {
+        let agent = if n % 3 == 0 { second } else { first };
+        let entry = Entry {
+            agent_id: Some(agent),
+            principal: Some("alice".into()),
+            denial_code: Some("TooManyRefusals"),
+            ..refusal("-")
+        };
+        audit.record_as(entry, Outcome::refused(9), Weight::Folded).await.unwrap();
+    }
+    audit.close();
+    let folds: BTreeMap<_, _> = bench
+        .records()
+        .iter()
+        .map(|record| {
+            assert_eq!(record["event"], "refusals_folded", "{record}");
+            assert_eq!(record["detail"]["cause"], "TooManyRefusals");
+            (record["agent_id"].as_str().unwrap().to_owned(), record["detail"]["count"].as_u64())
+        })
+        .collect();
+    let expected = [(first.to_string(), Some(20)), (second.to_string(), Some(10))];
+    assert_eq!(folds, BTreeMap::from(expected));
+    bench.assert_intact();
+}
+
+/// However many agents are refused at once, the counts take a bounded part of the journal.
+#[tokio::test]
+async fn counts_of_too_many_agents_share_one() {
+    let bench = Bench { slots: 1_024, ..limited(100) };
+    let audit = bench.open();
+    for _ in 0..400 {
+        let entry = Entry {
+            agent_id: Some(AgentId::random()),
+            principal: Some("alice".into()),
+            denial_code: Some("TooManyRefusals"),
+            ..refusal("-")
+        };
+        audit.record_as(entry, Outcome::refused(9), Weight::Folded).await.unwrap();
+    }
+    audit.close();
+    let records = bench.records();
+    assert_eq!(records.len(), 257);
+    let shared: Vec<_> = records.iter().filter(|record| record["agent_id"].is_null()).collect();
+    assert_eq!(shared.len(), 1);
+    assert_eq!(shared[0]["detail"]["count"], 400 - 256);
 }

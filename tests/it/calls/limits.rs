@@ -53,7 +53,7 @@ async fn an_agent_has_an_eighth_of_the_calls_in_flight_and_the_others_the_rest()
         streams.push(stream);
     }
     let refused = gateway.call(&session, call.clone()).await;
-    assert_eq!((refused.status, refused.code().as_str()), (503, "Overloaded"));
+    assert_eq!((refused.status, refused.code().as_str()), (429, "TooManyInFlight"));
     assert!(refused.header("retry-after").is_some());
     gateway.agent = gateway.register(json!({})).await;
     let other = gateway.session(json!({})).await;
@@ -85,8 +85,10 @@ async fn forty_creations_at_a_cap_of_ten_give_ten() {
 async fn no_window_at_the_upstream_holds_more_than_the_limit() {
     const LIMIT: usize = 20;
     const WINDOW: Duration = Duration::from_secs(2);
-    let gateway =
-        Arc::new(Gateway::start(Setup::default().with("sessions.rate_limit_window_secs", 2)).await);
+    let setup = Setup::default()
+        .with("sessions.rate_limit_window_secs", 2)
+        .with("proxy.max_refusals_per_agent_per_sec", 1_000_000);
+    let gateway = Arc::new(Gateway::start(setup).await);
     let arrivals: Arc<std::sync::Mutex<Vec<Instant>>> = Arc::default();
     let log = arrivals.clone();
     gateway.upstream.answer_with(move |_| {

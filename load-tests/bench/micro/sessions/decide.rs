@@ -14,6 +14,7 @@ use arbiter::firewall::rules::Terms;
 use arbiter::firewall::session::{RefusalStyle, SessionId, WorkOrder};
 use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
+use arbiter::gate::shares::Limits;
 use arbiter::gate::ticket::InFlight;
 use arbiter::gate::{Claims, Destination, Gate, Settings as GateSettings};
 use arbiter::identity::Identity;
@@ -224,7 +225,10 @@ fn gate(clock: Clock, registry: Arc<Registry>, sessions: Arc<super::Sessions>) -
             refusal_style: RefusalStyle::Http,
             max_argument_bytes: 8_192,
         },
-        in_flight: Arc::new(InFlight::new(8_192)),
+        in_flight: Arc::new(InFlight::new(Limits {
+            refusals_per_sec: u32::MAX,
+            ..Limits::default()
+        })),
         clock,
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Table;
 use crate::support::harness::{Agent, Gateway, SIGNING_SECRET, Setup, eventually, tool_call};
-use crate::support::raw::{Raw, request};
+use crate::support::raw::{Raw, request, request_with};
 
 const POLICIES: &str = r#"
 [[policies]]
@@ -118,6 +118,44 @@ async fn heads_and_bodies() {
     });
     let removed = modern("resources/subscribe", "2026-07-28", meta);
     table.add(Code::MethodNotFound, json!("m-3"), removed).await;
+    assert_eq!(gateway.upstream.calls(), 0);
+    table.compare();
+}
+
+#[tokio::test]
+async fn what_one_agent_may_cost() {
+    let gateway = Gateway::start(setup().with("proxy.max_refusals_per_agent_per_sec", 1)).await;
+    let session = gateway.session(json!({})).await;
+    let mut table = Table::of(&gateway);
+    let good = call("e", "read_file");
+    let ask = |headers: &[(&str, &str)]| {
+        let sent = request_with(&gateway, &session, headers, &good);
+        async {
+            let mut raw = Raw::connect(&gateway.proxy).await;
+            raw.send(sent).await;
+            raw.answer().await.unwrap()
+        }
+    };
+    let long = format!("/{}", "a".repeat(9_000));
+    let target =
+        request(&gateway, &session, &good).replacen("POST / ", &format!("POST {long} "), 1);
+    let answer = async {
+        let mut raw = Raw::connect(&gateway.proxy).await;
+        raw.send(target).await;
+        raw.answer().await.unwrap()
+    };
+    table.add(Code::UriTooLong, Value::Null, answer).await;
+    let large = ask(&[("x-large", &"1".repeat(66_000))]);
+    table.add(Code::HeadTooLarge, Value::Null, large).await;
+    table.add(Code::InternalError, Value::Null, ask(&[("x-arbiter-failpoint", "judge")])).await;
+    // Its rest is withheld.
+    table.add(Code::RequestTooSlow, Value::Null, ask(&[("Content-Length", "1000")])).await;
+
+    // One token went to the slow request, and less than one has come back.
+    for _ in 0..4 {
+        gateway.call("no-session", good.clone()).await;
+    }
+    table.add(Code::TooManyRefusals, Value::Null, gateway.call(&session, good.clone())).await;
     assert_eq!(gateway.upstream.calls(), 0);
     table.compare();
 }

@@ -1,0 +1,49 @@
+//! Keeps a panic inside the request that caused it: the agent is answered 500 and every other call
+//! goes on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use futures::FutureExt;
+use pingora::http::RequestHeader;
+use tracing::error;
+
+use crate::firewall::denial::{Code, Denial};
+
+/// The refusal of a request in which a bug of the gateway has shown itself.
+pub(super) fn internal_error() -> Denial {
+    Denial::new(
+        Code::InternalError,
+        "the gateway failed while it handled this request: try again, and report the request id",
+    )
+}
+
+/// Runs to the end, or to a panic: then there is no result.
+///
+/// What a panic leaves half changed belongs to the request and ends with it; state that is shared
+/// stands behind locks that recover and is changed in single steps.
+pub(super) async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+    let caught = AssertUnwindSafe(work).catch_unwind().await;
+    caught.inspect_err(|_panic| error!("a request has panicked; answered 500")).ok()
+}
+
+/// Runs work on a response; a panic in it is a refusal.
+pub(super) fn refused<T>(work: impl FnOnce() -> Result<T, Denial>) -> Result<T, Denial> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_panic| {
+        error!("a response has panicked; the call has failed");
+        Err(internal_error())
+    })
+}
+
+/// Panics where a test asks for it; builds without debug assertions have no such place.
+#[cfg(debug_assertions)]
+pub(super) fn failpoint(head: &RequestHeader, place: &str) {
+    assert!(
+        head.headers
+            .get("x-arbiter-failpoint")
+            .is_none_or(|asked| asked.as_bytes() != place.as_bytes()),
+        "failpoint {place}"
+    );
+}
+
+#[cfg(not(debug_assertions))]
+pub(super) fn failpoint(_head: &RequestHeader, _place: &str) {}
