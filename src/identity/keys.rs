@@ -210,7 +210,7 @@ impl Keys {
             Err(error) => {
                 match self.set.load().len() {
                     0 => {
-                        warn!(issuer = self.name, %error, "no keys yet; its tokens cannot be checked")
+                        warn!(issuer = self.name, %error, "no keys yet; its tokens cannot be checked");
                     }
                     keys => {
                         warn!(issuer = self.name, keys, %error, "keys not refreshed; cached keys remain valid");

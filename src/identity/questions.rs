@@ -101,17 +101,16 @@ impl Questions {
     pub async fn ask(&self, token: &str, hash: &Hash, lane: Lane, now: Mono) -> Answer {
         let question = {
             let mut open = self.desk.open();
-            match open.get(&(lane, *hash.as_bytes())) {
-                Some(question) => question.clone(),
-                None => {
-                    let waiting = open.keys().filter(|(other, _)| *other == lane).count();
-                    if waiting >= lane.most_open() {
-                        return Err(TokenError::Unanswered);
-                    }
-                    let question = self.put(token, hash, lane, now);
-                    open.insert((lane, *hash.as_bytes()), question.clone());
-                    question
+            if let Some(question) = open.get(&(lane, *hash.as_bytes())) {
+                question.clone()
+            } else {
+                let waiting = open.keys().filter(|(other, _)| *other == lane).count();
+                if waiting >= lane.most_open() {
+                    return Err(TokenError::Unanswered);
                 }
+                let question = self.put(token, hash, lane, now);
+                open.insert((lane, *hash.as_bytes()), question.clone());
+                question
             }
         };
         question.await

@@ -253,7 +253,7 @@ impl ReplaySession {
             // INVARIANT: a comment fits into the connection's empty write buffer, so that this may be
             // dropped while it waits without tearing the framing.
             let written = real.write_response_body(Bytes::from_static(COMMENT), false).await;
-            written.map_err(|gone| gone.into_down())?;
+            written.map_err(Error::into_down)?;
             self.comment = None;
         }
     }

@@ -140,7 +140,7 @@ mod tests {
     fn a_reason_quotes_nothing_that_was_sent() {
         let error = Error::explain(ErrorType::InvalidHTTPHeader, "buf: secret");
         assert_eq!(reason(&error), "InvalidHTTPHeader");
-        let io = std::io::Error::new(std::io::ErrorKind::Other, "broken\r\npipe");
+        let io = std::io::Error::other("broken\r\npipe");
         assert_eq!(reason(&Error::because(ErrorType::ReadError, "x", io)), "brokenpipe");
     }
 }

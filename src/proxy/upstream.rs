@@ -157,13 +157,9 @@ impl Upstream {
                 Ok(addresses)
             }
             // A name server that is away must not take the upstream with it.
-            Err(e) => match known {
-                Some(known) => Ok(known.addresses.clone()),
-                None => {
-                    let kind = ErrorType::Custom(NO_ADDRESS);
-                    Err(Error::because(kind, "resolving the upstream", e))
-                }
-            },
+            Err(e) => known.map(|known| known.addresses.clone()).ok_or_else(|| {
+                Error::because(ErrorType::Custom(NO_ADDRESS), "resolving the upstream", e)
+            }),
         }
     }
 
