@@ -12,6 +12,7 @@ pub mod guard;
 mod health;
 mod hygiene;
 pub mod intake;
+pub mod leave;
 pub mod listen;
 pub mod local;
 mod location;
@@ -38,7 +39,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use tracing::{debug, warn};
 
 use crate::firewall::denial::Denial;
-use crate::gate::{Cleared, Ended, Gate};
+use crate::gate::{Cleared, Ended, Gate, cut_off};
 use browser::Browsers;
 use forwarding::Forwarding;
 use intake::Intake;
@@ -107,7 +108,8 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        session.set_keepalive(Some(intake::KEEP_ALIVE_SECS));
+        let kept = (!self.gate.drain.is_leaving()).then_some(intake::KEEP_ALIVE_SECS);
+        session.set_keepalive(kept);
         session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
         let answered = (self.intake.is_preflight(session) && self.local.preflight(session).await?)
             || self.local.answer(session, &self.gate, &self.upstreams).await?;
@@ -127,6 +129,8 @@ impl ProxyHttp for Gateway {
                         first_byte: self.upstream_timeout,
                         silence: self.idle_timeout,
                         comment: self.stream_keepalive,
+                        ending: self.gate.drain.ending(),
+                        streams: self.gate.metrics.open_streams.clone(),
                     },
                 );
                 ctx.state = State::Cleared(Box::new(InFlight {
@@ -295,7 +299,8 @@ impl ProxyHttp for Gateway {
         let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
         let State::Cleared(call) = &mut ctx.state else { return gone };
         if call.failed.is_none() {
-            call.failed = trouble::denial(e);
+            let cut = matches!(e.etype(), ErrorType::Custom(replay::CUT_OFF));
+            call.failed = if cut { Some(cut_off()) } else { trouble::denial(e) };
         }
         if let Some(Denial { cause: Some(cause), .. }) = call.failed {
             call.way.report(cause, e, self.gate.clock.mono());

@@ -13,7 +13,7 @@ use super::browser::Browsers;
 use super::reply;
 use super::upstreams::Upstreams;
 use crate::firewall::denial::Code;
-use crate::gate::{Gate, Refused};
+use crate::gate::{Gate, Readiness, Refused};
 use crate::metrics::Metrics;
 
 const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
@@ -62,7 +62,11 @@ impl Local {
             return Ok(false);
         }
         let (status, kind, body) = match path {
-            _ if is_health => (StatusCode::OK, JSON, json!({"status": "ok"}).to_string()),
+            _ if is_health => {
+                let asked = head.uri.query().is_some_and(|query| query == "ready");
+                let (status, said) = if asked { ready(gate) } else { (StatusCode::OK, "ok") };
+                (status, JSON, json!({"status": said}).to_string())
+            }
             "/metrics" if self.serve_metrics => {
                 (StatusCode::OK, "text/plain; version=0.0.4", self.metrics.render())
             }
@@ -193,6 +197,16 @@ impl Local {
         let host = named.or_else(|| head.uri.authority().map(http::uri::Authority::as_str))?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
         (!host.is_empty() && host.chars().all(plain)).then(|| format!("{}://{host}", self.scheme))
+    }
+}
+
+/// Readiness as the admin port's `/ready` reports it, in a word.
+fn ready(gate: &Gate) -> (StatusCode, &'static str) {
+    match gate.readiness() {
+        Readiness::Ready => (StatusCode::OK, "ready"),
+        Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        Readiness::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "store unavailable"),
+        Readiness::AuditUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "audit unavailable"),
     }
 }
 

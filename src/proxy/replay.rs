@@ -28,7 +28,11 @@ use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
+use prometheus::IntGauge;
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
+
+use crate::gate::drain::Ending;
 
 /// How much of the body is handed over at a time.
 const SLICE: usize = 64 * 1024;
@@ -39,14 +43,21 @@ pub(super) const FIRST_BYTE_LATE: &str = "no response header in time";
 /// Error type that says that the stream was silent for too long.
 pub(super) const SILENT: &str = "no event in time";
 
-/// How long the upstream may take.
-#[derive(Clone, Copy, Debug)]
+/// Error type that says that the gateway is to stop and the call had not ended.
+pub(super) const CUT_OFF: &str = "the gateway stops";
+
+/// How long a call may take.
+#[derive(Clone, Debug)]
 pub(super) struct Patience {
     pub(super) first_byte: Duration,
     pub(super) silence: Duration,
     /// After which silence a stream gets a comment, so that nothing between here and the client takes
     /// it for dead; `None`: never.
     pub(super) comment: Option<Duration>,
+    /// The kinds of responses that the gateway has to end.
+    pub(super) ending: watch::Receiver<Ending>,
+    /// Counts the event streams that are open.
+    pub(super) streams: IntGauge,
 }
 
 /// A comment of an event stream: a line that no client hands on (HTML Standard section 9.2.6).
@@ -96,6 +107,10 @@ struct ReplaySession {
     body: Bytes,
     position: usize,
     silence: Duration,
+    ending: watch::Receiver<Ending>,
+    streams: IntGauge,
+    /// Set once the response has begun as an event stream.
+    is_stream: bool,
     /// Ends when the upstream's next byte has come too late.
     late: Pin<Box<Sleep>>,
     /// What it is called then.
@@ -131,6 +146,9 @@ pub(super) fn install(
         held: Vec::new(),
         comment_after: patience.comment,
         comment: None,
+        ending: patience.ending,
+        streams: patience.streams,
+        is_stream: false,
     };
     **current = ServerSession::new_custom(Box::new(replay));
 }
@@ -149,6 +167,9 @@ pub(super) fn uninstall(current: &mut Box<ServerSession>, slot: &Slot) {
 
 impl Drop for ReplaySession {
     fn drop(&mut self) {
+        if self.is_stream {
+            self.streams.dec();
+        }
         *self.slot.real() = self.inner.take();
     }
 }
@@ -175,8 +196,13 @@ impl ReplaySession {
     }
 
     fn response_begins(&mut self, header: &ResponseHeader) {
-        if !header.status.is_informational() {
-            self.heard();
+        if header.status.is_informational() {
+            return;
+        }
+        self.heard();
+        if !self.is_stream && super::response::is_event_stream(&header.headers) {
+            self.is_stream = true;
+            self.streams.inc();
         }
     }
 
@@ -223,15 +249,16 @@ impl ReplaySession {
             && self.slot.0.comments.load(Ordering::Acquire)
     }
 
-    /// Waits for the client to leave, no longer than the upstream's next byte may take; meanwhile a
-    /// silent stream gets its comments.
+    /// Waits for the client to leave, no longer than the upstream's next byte may take and the gateway
+    /// goes on; meanwhile a silent stream gets its comments.
     async fn idle(&mut self) -> Result<Option<Bytes>> {
         loop {
             let after = self.comment_after.filter(|_| self.may_comment());
             if let (Some(after), None) = (after, &self.comment) {
                 self.comment = Some(Box::pin(sleep(after)));
             }
-            let Self { inner: Some(real), late, late_is, comment, .. } = self else {
+            let Self { inner: Some(real), late, late_is, comment, ending, is_stream, .. } = self
+            else {
                 return Error::e_explain(
                     ErrorType::InternalError,
                     "the session is here until drop",
@@ -247,6 +274,9 @@ impl ReplaySession {
                 gone = real.read_body_or_idle(true) => return gone,
                 () = late.as_mut() => {
                     return Error::e_explain(ErrorType::Custom(late_is), "upstream timed out");
+                }
+                _ended = ending.wait_for(|e| e.calls || (e.streams && *is_stream)) => {
+                    return Error::e_explain(ErrorType::Custom(CUT_OFF), "the gateway stops");
                 }
                 () = due, if after.is_some() => {}
             }
