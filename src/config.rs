@@ -93,6 +93,8 @@ pub struct Proxy {
     pub max_uri_bytes: usize,
     pub upstream_timeout_secs: u64,
     pub stream_idle_timeout_secs: u64,
+    /// How long a connection to an upstream is kept without a call.
+    pub upstream_idle_secs: u64,
     /// Silence after which a stream gets a comment; 0: never.
     pub stream_keepalive_secs: u64,
     /// How long calls are still served after a signal to stop.

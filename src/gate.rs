@@ -103,6 +103,7 @@ pub struct Cleared {
     id: Option<String>,
     form: Form,
     due: Due,
+    repeatable: bool,
     lists: Option<ListView>,
     scrub: Option<Watch>,
     _open: Open,
@@ -111,6 +112,7 @@ pub struct Cleared {
 /// What the decision let through.
 struct Admitted {
     body: Bytes,
+    repeatable: bool,
     due: Due,
     lists: Option<ListView>,
     scrub: Option<Watch>,
@@ -197,6 +199,7 @@ impl Gate {
         ticket.entry_mut().anomaly_flags.push("unchecked_method");
         let admitted = Admitted {
             body,
+            repeatable: false,
             due: Due::Anything,
             lists: None,
             scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),
@@ -221,6 +224,11 @@ impl Cleared {
 
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Whether the message may be sent again where its connection died.
+    pub fn is_repeatable(&self) -> bool {
+        self.repeatable
     }
 
     pub fn due(&self) -> Due {

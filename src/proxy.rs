@@ -85,6 +85,8 @@ struct InFlight {
     _held: Held,
     way: Way,
     upstream_status: Option<u16>,
+    /// Whether the message was sent once more.
+    repeated: bool,
     /// Set when the call failed after it was cleared.
     failed: Option<Denial>,
 }
@@ -139,6 +141,7 @@ impl ProxyHttp for Gateway {
                     _held: held,
                     way,
                     upstream_status: None,
+                    repeated: false,
                     failed: None,
                 }));
                 Ok(false)
@@ -187,26 +190,29 @@ impl ProxyHttp for Gateway {
     }
 
     /// Retries only what the upstream has seen nothing of, or says that it did not touch: a tool may
-    /// have done its work although its answer never came.
+    /// have done its work although its answer never came. A message that only asks is sent once more
+    /// when a kept connection turned out to be dead.
     fn error_while_proxy(
         &self,
         peer: &HttpPeer,
         session: &mut Session,
         e: Box<Error>,
         ctx: &mut Ctx,
-        _reused: bool,
+        reused: bool,
     ) -> Box<Error> {
         let mut e = e.more_context(format!("peer {peer}"));
         let unanswered = session.response_written().is_none_or(|r| r.status.is_informational());
-        let State::Cleared(call) = &ctx.state else {
+        let State::Cleared(call) = &mut ctx.state else {
             e.set_retry(false);
             return e;
         };
         let unseen = !ctx.slot.head_sent() && *e.etype() == ErrorType::WriteError;
+        let again = reused && call.cleared.is_repeatable() && !call.repeated && died(&e);
         let retry = unanswered
             && *e.esource() == ErrorSource::Upstream
-            && (unseen || untouched(&e))
+            && (unseen || untouched(&e) || again)
             && call.way.may_retry();
+        call.repeated |= retry && again;
         e.set_retry(retry);
         e
     }
@@ -352,6 +358,11 @@ impl ProxyHttp for Gateway {
             );
         }
     }
+}
+
+/// Whether a connection has ended, rather than brought something wrong.
+fn died(e: &Error) -> bool {
+    matches!(e.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError)
 }
 
 /// Whether a server of HTTP/2 has said that it did not process the request (RFC 9113 section 8.7):

@@ -159,6 +159,7 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
         max_uri_bytes: s.number("max_uri_bytes", 8_192, 64..=65_536),
         upstream_timeout_secs,
         stream_idle_timeout_secs: s.number("stream_idle_timeout_secs", 300, 1..=DAY_SECS),
+        upstream_idle_secs: s.number("upstream_idle_secs", 4, 1..=3_600),
         stream_keepalive_secs: s.number("stream_keepalive_secs", 25, 0..=DAY_SECS),
         drain_delay_secs: s.number("drain_delay_secs", 5, 0..=3_600),
         drain_timeout_secs: s.number("drain_timeout_secs", upstream_timeout_secs, 0..=DAY_SECS),

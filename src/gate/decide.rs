@@ -58,10 +58,11 @@ impl Gate {
         let edited = (!edits.is_empty()).then(|| edits.apply(&body));
         let lists = ListView::of(&message, rules, caller, live, to);
         let due = Due::to(&message);
+        let repeatable = message::is_repeatable(&message);
         drop(message);
         drop(doc);
         let body = edited.map_or(body, |edited| Bytes::from_owner(Edited(edited)));
-        Ok(Admitted { body, due, lists, scrub })
+        Ok(Admitted { body, repeatable, due, lists, scrub })
     }
 
     /// Judges a message by session, policies and drift; gives by which rules, and which session.

@@ -96,7 +96,8 @@ impl Gate {
             Verb::Get => Some(ListView::of_stream(rules, caller, live, to)),
             Verb::Delete => None,
         };
-        Ok(Admitted { body: Bytes::new(), due: verb.due(), lists, scrub })
+        let body = Bytes::new();
+        Ok(Admitted { body, repeatable: false, due: verb.due(), lists, scrub })
     }
 }
 

@@ -65,6 +65,7 @@ impl Gate {
                     id: reply.id,
                     form: reply.form,
                     due: admitted.due,
+                    repeatable: admitted.repeatable,
                     lists: admitted.lists,
                     scrub: admitted.scrub,
                     _open: open,

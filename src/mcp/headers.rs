@@ -20,7 +20,7 @@ use crate::firewall::denial::{Code, Denial};
 
 use super::message::{self, Message};
 use super::sentinel;
-use super::version::{CAPABILITIES_KEY, Era, META_KEY, SUPPORTED, Version};
+use super::version::{CAPABILITIES_KEY, Era, META_KEY, SUPPORTED, SUPPORTED_MODERN, Version};
 use crate::json::number::Number;
 use crate::json::{Kind, Value};
 
@@ -58,8 +58,12 @@ pub enum HeaderDenial {
     #[error("`params._meta[\"{0}\"]` is missing; each request from 2026-07-28 on has it")]
     MetaMissing(&'static str),
     /// No server behind the gateway can know the version.
-    #[error("this protocol version is not supported; supported are {}", SUPPORTED.join(", "))]
-    Version { requested: String },
+    #[error("this protocol version is not supported; supported are {}", supported.join(", "))]
+    Version {
+        requested: String,
+        /// Those that can be asked for in the same way.
+        supported: &'static [&'static str],
+    },
 }
 
 impl HeaderDenial {
@@ -77,8 +81,8 @@ impl HeaderDenial {
     pub fn denial(&self) -> Denial {
         let denial = Denial::new(self.code(), self.to_string());
         match self {
-            Self::Version { requested } => {
-                denial.with("supported", SUPPORTED.to_vec()).with("requested", requested.as_str())
+            Self::Version { requested, supported } => {
+                denial.with("supported", supported.to_vec()).with("requested", requested.as_str())
             }
             Self::Mismatch(_) | Self::Malformed(_) | Self::MetaMissing(_) => denial,
         }
@@ -175,8 +179,11 @@ fn version(headers: &ProtocolHeaders<'_>, message: &Message<'_>) -> Result<Versi
     }
     let Some(said) = said else { return Ok(Version::ASSUMED) };
     let Some(version) = Version::parse(&said) else {
+        let in_meta = |call: &Call<'_>| call.meta.is_some_and(|meta| meta.get(META_KEY).is_some());
+        let modern = message.calls.iter().any(in_meta);
         return Err(HeaderDenial::Version {
             requested: said.chars().take(MAX_VERSION_CHARS).collect(),
+            supported: if modern { &SUPPORTED_MODERN } else { &SUPPORTED },
         });
     };
     if version.era() == Era::Modern {

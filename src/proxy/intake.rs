@@ -184,9 +184,10 @@ impl Intake {
         ticket.bound_for(&pool.destination);
         let token = bearer(&session.req_header().headers)?;
         let caller = gate.identify(ticket, token).await?;
-        let way = Way::new(pool, session.req_header(), caller.agent.id)?;
+        let mut way = Way::new(pool, session.req_header(), caller.agent.id);
         let mut held = way.pool.memory.held_by(caller.agent.id);
         let body = self.body(session, &mut held).await?;
+        way.in_session(session.req_header_mut(), &body)?;
         if matches!(route, Route::Legacy(_)) && !body.is_empty() {
             return Err(Denial::new(Code::MalformedRequest, "send GET and DELETE without a body"));
         }

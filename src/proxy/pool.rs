@@ -23,6 +23,7 @@ use crate::firewall::agent::AgentId;
 use crate::firewall::denial::{Cause, Code, Denial};
 use crate::firewall::time::Mono;
 use crate::gate::{Cleared, Destination};
+use crate::json::Doc;
 use crate::mcp::filter::Oddities;
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -51,6 +52,8 @@ pub(super) struct Way {
     agent: AgentId,
     /// The server that the call's session belongs to, and what it calls the session.
     owner: Option<(usize, HeaderValue)>,
+    /// Whether the client named a session that is not its own, or that has gone.
+    stale: bool,
     tried: SmallVec<[usize; MAX_TRIES]>,
 }
 
@@ -99,23 +102,44 @@ impl Pool {
     }
 }
 
+/// Whether a body opens a session of the protocol.
+fn is_initialize(body: &[u8]) -> bool {
+    let method = |doc: &Doc<'_>| {
+        doc.root()
+            .get("method")
+            .and_then(|method| method.as_str().map(|method| method == "initialize"))
+    };
+    Doc::parse(body).is_ok_and(|doc| method(&doc) == Some(true))
+}
+
 impl Way {
-    /// `request` tells to which session the call belongs; refused if that is not the agent's.
-    pub(super) fn new(
-        pool: Arc<Pool>,
-        request: &RequestHeader,
-        agent: AgentId,
-    ) -> Result<Self, Denial> {
-        let owner = match request.headers.get(SESSION_ID) {
-            None => None,
-            Some(id) => Some(pool.owner(agent, id).ok_or_else(|| {
-                Denial::new(
-                    Code::McpSessionUnknown,
-                    "there is no such MCP session: send `initialize` again, without Mcp-Session-Id",
-                )
-            })?),
-        };
-        Ok(Self { pool, agent, owner, tried: SmallVec::new() })
+    /// `request` names the session that the call belongs to.
+    pub(super) fn new(pool: Arc<Pool>, request: &RequestHeader, agent: AgentId) -> Self {
+        let id = request.headers.get(SESSION_ID);
+        let owner = id.and_then(|id| pool.owner(agent, id));
+        let stale = id.is_some() && owner.is_none();
+        Self { pool, agent, owner, stale, tried: SmallVec::new() }
+    }
+
+    /// Refuses a call in a session that is not the agent's. An `initialize` opens a new one, whatever
+    /// session it names.
+    pub(super) fn in_session(
+        &mut self,
+        head: &mut RequestHeader,
+        body: &[u8],
+    ) -> Result<(), Denial> {
+        if !self.stale {
+            return Ok(());
+        }
+        if !is_initialize(body) {
+            return Err(Denial::new(
+                Code::McpSessionUnknown,
+                "there is no such MCP session: send `initialize` again, without Mcp-Session-Id",
+            ));
+        }
+        head.remove_header(&SESSION_ID);
+        self.stale = false;
+        Ok(())
     }
 
     fn server(&self) -> Option<&Upstream> {

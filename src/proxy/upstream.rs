@@ -25,10 +25,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TLS_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Shorter than the five seconds after which common MCP servers close idle connections, so that a
-/// call is rarely sent into a connection that is being closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-
 /// Calls on one HTTP/2 connection at a time.
 const MAX_H2_STREAMS: usize = 64;
 
@@ -59,6 +55,8 @@ pub struct Upstream {
     ca: Option<Arc<CaType>>,
     /// Longest silence inside a response.
     read_timeout: Duration,
+    /// How long an idle connection is kept.
+    idle_timeout: Duration,
     headers: Arc<ArcSwap<Headers>>,
     resolved: ArcSwapOption<Resolved>,
     pub(super) health: Health,
@@ -72,6 +70,7 @@ impl Upstream {
         url: config::Upstream,
         ca: Option<Arc<CaType>>,
         read_timeout: Duration,
+        idle_timeout: Duration,
         headers: Arc<ArcSwap<Headers>>,
     ) -> Self {
         let authority = url.authority().into();
@@ -84,6 +83,7 @@ impl Upstream {
             fixed,
             ca,
             read_timeout,
+            idle_timeout,
             headers,
             resolved: ArcSwapOption::empty(),
             health: Health::default(),
@@ -109,7 +109,7 @@ impl Upstream {
         options.total_connection_timeout = Some(CONNECT_TIMEOUT.saturating_add(TLS_TIMEOUT));
         options.read_timeout = Some(self.read_timeout);
         options.write_timeout = Some(WRITE_TIMEOUT);
-        options.idle_timeout = Some(IDLE_TIMEOUT);
+        options.idle_timeout = Some(self.idle_timeout);
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
         options.ca.clone_from(&self.ca);
         if tls {

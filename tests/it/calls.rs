@@ -1,5 +1,6 @@
 //! Calls of agents: heads, bodies, refusals, answers, streams and upstreams.
 
+mod between;
 mod bodies;
 mod credentials;
 mod floods;

@@ -174,7 +174,10 @@ fn a_version_that_nobody_knows_is_answered_as_the_revision_says() {
     let denial = judge(&["mcp-protocol-version: v999.0.0"], &body).unwrap_err().denial();
     assert_eq!((denial.code.row().status, denial.code.row().rpc), (400, -32022));
     assert_eq!(denial.details["requested"], "v999.0.0");
-    assert_eq!(denial.details["supported"].as_array().unwrap().len(), SUPPORTED.len());
+    assert_eq!(denial.details["supported"], serde_json::json!(SUPPORTED_MODERN));
+    // Where only the header says it, any version can be sent instead.
+    let denial = judge(&["mcp-protocol-version: 1999-01-01"], CALL).unwrap_err().denial();
+    assert_eq!(denial.details["supported"], serde_json::json!(SUPPORTED));
 }
 
 #[test]
@@ -217,8 +220,8 @@ fn versions_nobody_knows_are_refused_naming_those_that_are() {
     for version in ["1999-01-01", "2026-01-01", "2025-03-27", "latest", "2026-07-28, 2026-07-28"] {
         let header = format!("MCP-Protocol-Version: {version}");
         malformed(&[&header], CALL, "2025-11-25");
-        malformed(&[], &with_meta("ping", "", version), "2025-11-25");
-        malformed(&[&header], &with_meta("ping", "", version), "2025-11-25");
+        malformed(&[], &with_meta("ping", "", version), "2026-07-28");
+        malformed(&[&header], &with_meta("ping", "", version), "2026-07-28");
     }
     malformed(&["MCP-Protocol-Version: "], CALL, "2025-11-25");
 }
