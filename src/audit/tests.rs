@@ -114,6 +114,8 @@ const DONE: Outcome = Outcome {
     upstream_server: None,
     upstream_cause: None,
     credentials_scrubbed: 0,
+    bytes_out: None,
+    decision: None,
     denial_code: None,
     failure_category: None,
     stage: None,

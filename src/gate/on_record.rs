@@ -73,7 +73,7 @@ impl Gate {
             }
             Err(_unavailable) => {
                 entry.decision = Decision::Deny;
-                Err(self.refuse_unrecorded(entry, arrived).await)
+                Err(Box::pin(self.refuse_unrecorded(entry, arrived)).await)
             }
         }
     }
@@ -182,6 +182,8 @@ impl Gate {
                 .as_ref()
                 .and_then(|denial| denial.cause)
                 .map(Cause::as_str),
+            bytes_out: None,
+            decision: None,
             denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),
             failure_category: row.map(|row| row.category.as_str()),
             stage: row.map(|row| row.stage.as_str()),
