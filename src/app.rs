@@ -137,6 +137,9 @@ pub fn run(
     };
     let offer = handover::offer(config, &started, &sockets);
 
+    for hint in config.hints() {
+        warn!("{hint}");
+    }
     let threads = config.proxy.threads.unwrap_or_else(cores);
     let conf = ServerConf {
         threads,

@@ -8,6 +8,7 @@ mod admin;
 mod check;
 mod env;
 mod file;
+mod hints;
 mod network;
 mod redis_url;
 mod secret;

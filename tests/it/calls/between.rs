@@ -126,7 +126,8 @@ async fn only_the_named_hosts_are_served_calls_and_metadata() {
 
 #[tokio::test]
 async fn what_a_client_says_of_its_address_is_believed_of_proxies_only() {
-    let said = [("X-Forwarded-For", "10.0.0.1"), ("X-Real-IP", "10.0.0.1"), ("Forwarded", "for=10.0.0.1")];
+    let said =
+        [("X-Forwarded-For", "10.0.0.1"), ("X-Real-IP", "10.0.0.1"), ("Forwarded", "for=10.0.0.1")];
     for (trusted, believed) in [("[]", false), (r#"["127.0.0.0/8"]"#, true)] {
         let setup = Setup::default()
             .with("proxy.trusted_proxies", trusted)
@@ -170,9 +171,15 @@ async fn a_challenge_of_the_upstream_is_the_gateways_matter() {
                 _ => &body["result"]["_meta"]["arbiter/refusal"],
             };
             assert_eq!(answer.status, if style == "http" { 502 } else { 200 });
-            assert_eq!((&data["code"], &data["cause"]), (&json!("UpstreamFailed"), &json!("credentials")));
+            assert_eq!(
+                (&data["code"], &data["cause"]),
+                (&json!("UpstreamFailed"), &json!("credentials"))
+            );
             let record = gateway.record_of(answer.request_id()).await;
-            assert_eq!((&record["upstream_status"], &record["upstream_cause"]), (&json!(status), &json!("credentials")));
+            assert_eq!(
+                (&record["upstream_status"], &record["upstream_cause"]),
+                (&json!(status), &json!("credentials"))
+            );
             assert_eq!(record["outcome"], "upstream_failed");
         }
     }
@@ -226,7 +233,8 @@ async fn why_an_upstream_failed_is_said_recorded_and_logged() {
 
 #[tokio::test]
 async fn a_list_that_fails_behind_its_head_is_a_clean_refusal() {
-    let gateway = Gateway::start(Setup::default().with("proxy.max_response_body_bytes", 5_000)).await;
+    let gateway =
+        Gateway::start(Setup::default().with("proxy.max_response_body_bytes", 5_000)).await;
     let session = gateway.session(json!({})).await;
     let large = format!("{{\"x\":\"{}\"}}", "x".repeat(6_000));
     for (late, code) in [
