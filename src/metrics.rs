@@ -78,8 +78,8 @@ pub struct Metrics {
     audit_healthy: IntGauge,
     credentials_injected: IntCounter,
     credentials_scrubbed: IntCounter,
-    hidden_entries: IntCounter,
-    unread_entries: IntCounter,
+    /// Of lists: hidden, and passed unread.
+    odd_entries: (IntCounter, IntCounter),
     policy_version: IntGaugeVec,
     admin_requests: IntCounterVec,
     levels: OnceLock<ReadLevels>,
@@ -130,15 +130,8 @@ impl Metrics {
         let policy_version =
             gauges(r, "arbiter_policy_version_info", "The policy set in force", "version");
         let duration = DURATION_BUCKETS;
-        let odd = counters(
-            r,
-            "arbiter_odd_list_entries_total",
-            "Entries of upstreams' lists that were hidden, or passed unread, for their form",
-            "what",
-        );
         Self {
-            hidden_entries: odd.with_label_values(&["hidden"]),
-            unread_entries: odd.with_label_values(&["unread"]),
+            odd_entries: odd_entries(r),
             allowed: requests.with_label_values(&["allow"]),
             denied: requests.with_label_values(&["deny"]),
             escalated: requests.with_label_values(&["escalate"]),
@@ -275,8 +268,8 @@ impl Metrics {
 
     /// Counts entries of lists that were hidden, or passed unread, for their form alone.
     pub fn odd_list_entries(&self, hidden: u64, unread: u64) {
-        self.hidden_entries.inc_by(hidden);
-        self.unread_entries.inc_by(unread);
+        self.odd_entries.0.inc_by(hidden);
+        self.odd_entries.1.inc_by(unread);
     }
 
     pub fn credentials_injected(&self, count: u64) {
@@ -354,6 +347,17 @@ fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     register(registry, IntGauge::new(name, help))
+}
+
+/// Entries of lists that were hidden, and those that passed unread.
+fn odd_entries(registry: &Registry) -> (IntCounter, IntCounter) {
+    let odd = counters(
+        registry,
+        "arbiter_odd_list_entries_total",
+        "Entries of upstreams' lists that were hidden, or passed unread, for their form",
+        "what",
+    );
+    (odd.with_label_values(&["hidden"]), odd.with_label_values(&["unread"]))
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {
