@@ -55,6 +55,8 @@ use crate::identity::Identity;
 use crate::identity::mint::Minter;
 use crate::metrics::{Levels, Metrics};
 use crate::proxy::Gateway;
+use crate::proxy::browser::Browsers;
+use crate::proxy::forwarding::Forwarding;
 use crate::proxy::guard::Guard;
 use crate::proxy::intake::Intake;
 use crate::proxy::leave::Leaving;
@@ -134,6 +136,9 @@ pub fn run(
     };
     let offer = handover::offer(config, &started, &sockets);
 
+    for hint in config.hints() {
+        warn!("{hint}");
+    }
     let threads = config.proxy.threads.unwrap_or_else(cores);
     let descriptors = descriptors::divide(config)?;
     let conf = ServerConf {
@@ -431,9 +436,11 @@ impl Parts {
         let proxy = &config.proxy;
         let timeout = Duration::from_secs(proxy.upstream_timeout_secs);
         let idle = Duration::from_secs(proxy.stream_idle_timeout_secs);
+        let scheme = if proxy.tls.is_some() { "https" } else { "http" };
+        let browsers = Arc::new(Browsers::new(&proxy.allowed_origins, &proxy.allowed_hosts));
         Gateway {
             gate: self.gate.clone(),
-            intake: Intake::new(proxy, bulk),
+            intake: Intake::new(proxy, browsers.clone(), bulk),
             upstreams,
             local: Local {
                 metrics: self.metrics.clone(),
@@ -442,7 +449,7 @@ impl Parts {
                     (true, false) => Scrapes::Anyone,
                     (true, true) => Scrapes::Keyholders(admin.clone()),
                 },
-                scheme: if proxy.tls.is_some() { "https" } else { "http" },
+                scheme,
                 resource: config.oauth.resource.clone(),
                 authorization_servers: config
                     .oauth
@@ -450,11 +457,21 @@ impl Parts {
                     .iter()
                     .map(|issuer| issuer.issuer_url.clone())
                     .collect(),
+                browsers: browsers.clone(),
+                methods: if proxy.legacy_streams { "GET, POST, DELETE" } else { "POST" },
+            },
+            browsers,
+            forwarding: Forwarding {
+                trusted: proxy.trusted_proxies.clone(),
+                send: proxy.send_forwarded,
+                scheme,
             },
             upstream_timeout: timeout,
             max_response_body_bytes: proxy.max_response_body_bytes,
             idle_timeout: idle,
             keep_alive_secs: proxy.idle_connection_secs,
+            stream_keepalive: Some(Duration::from_secs(proxy.stream_keepalive_secs))
+                .filter(|pause| !pause.is_zero()),
             legacy_streams: proxy.legacy_streams,
         }
     }

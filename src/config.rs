@@ -9,6 +9,8 @@ mod approvals;
 mod check;
 mod env;
 mod file;
+mod hints;
+mod network;
 mod redis_url;
 mod secret;
 mod sections;
@@ -29,6 +31,7 @@ pub use admin::{
 pub use approvals::Approvals;
 pub use env::environment;
 pub use file::Origin;
+pub use network::Network;
 pub use redis_url::{RedisLogin, RedisServers, RedisShape};
 pub use secret::Secret;
 pub use values::{Scheme, Upstream, provider_url};
@@ -71,7 +74,14 @@ pub struct Proxy {
     pub tls: Option<Tls>,
     pub upstream_ca_file: Option<PathBuf>,
     pub blocked_paths: Vec<String>,
+    /// `loopback` stands for every port of this machine's own names.
     pub allowed_origins: Vec<String>,
+    /// Names under which agents reach this port; empty: any.
+    pub allowed_hosts: Vec<String>,
+    /// Peers whose forwarding headers are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether upstreams get a `Forwarded` header.
+    pub send_forwarded: bool,
     pub require_session: bool,
     pub strict_mcp: bool,
     pub deny_non_post_methods: bool,
@@ -98,6 +108,10 @@ pub struct Proxy {
     pub max_uri_bytes: usize,
     pub upstream_timeout_secs: u64,
     pub stream_idle_timeout_secs: u64,
+    /// How long a connection to an upstream is kept without a call.
+    pub upstream_idle_secs: u64,
+    /// Silence after which a stream gets a comment; 0: never.
+    pub stream_keepalive_secs: u64,
     /// How long calls are still served after a signal to stop.
     pub drain_delay_secs: u64,
     /// How long calls in flight may go on after that.
@@ -127,6 +141,8 @@ pub struct Pool {
     pub urls: Vec<Upstream>,
     /// Lower-case names; values may hold `${CRED:ref}`.
     pub headers: Vec<(http::HeaderName, Secret)>,
+    /// Its own canonical URI, for RFC 9728 metadata; `None`: derived from `oauth.resource`.
+    pub resource: Option<String>,
 }
 
 impl Config {
@@ -175,6 +191,8 @@ pub struct Issuer {
     pub agent_claim: String,
     pub groups_claim: String,
     pub introspection: Option<Introspection>,
+    /// How much longer a yes counts while the issuer does not answer.
+    pub introspection_grace_secs: u64,
     /// How many agents may be registered on first sight of a token; `None`: not at all.
     pub auto_register: Option<usize>,
 }

@@ -109,6 +109,7 @@ pub struct Cleared {
     id: Option<String>,
     form: Form,
     due: Due,
+    repeatable: bool,
     lists: Option<ListView>,
     scrub: Option<Watch>,
     _open: Open,
@@ -119,6 +120,7 @@ struct Admitted {
     body: Bytes,
     /// Made to the body once the decision is on record.
     edits: Edits,
+    repeatable: bool,
     due: Due,
     lists: Option<ListView>,
     scrub: Option<Watch>,
@@ -207,6 +209,7 @@ impl Gate {
         let admitted = Admitted {
             body,
             edits: Edits::default(),
+            repeatable: false,
             due: Due::Anything,
             lists: None,
             scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),
@@ -231,6 +234,11 @@ impl Cleared {
 
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Whether the message may be sent again where its connection died.
+    pub fn is_repeatable(&self) -> bool {
+        self.repeatable
     }
 
     pub fn due(&self) -> Due {

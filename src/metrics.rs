@@ -141,6 +141,8 @@ pub struct Metrics {
     audit_healthy: IntGauge,
     credentials_injected: IntCounter,
     credentials_scrubbed: IntCounter,
+    /// Of lists: hidden, and passed unread.
+    odd_entries: (IntCounter, IntCounter),
     policy_version: IntGaugeVec,
     admin_requests: IntCounterVec,
     levels: OnceLock<ReadLevels>,
@@ -196,6 +198,7 @@ impl Metrics {
             gauges(r, "arbiter_policy_version_info", "The policy set in force", "version");
         let duration = DURATION_BUCKETS;
         Self {
+            odd_entries: odd_entries(r),
             allowed: requests.with_label_values(&["allow"]),
             denied: requests.with_label_values(&["deny"]),
             escalated: requests.with_label_values(&["escalate"]),
@@ -345,6 +348,12 @@ impl Metrics {
         self.overhead.observe(time.as_secs_f64());
     }
 
+    /// Counts entries of lists that were hidden, or passed unread, for their form alone.
+    pub fn odd_list_entries(&self, hidden: u64, unread: u64) {
+        self.odd_entries.0.inc_by(hidden);
+        self.odd_entries.1.inc_by(unread);
+    }
+
     pub fn credentials_injected(&self, count: u64) {
         self.credentials_injected.inc_by(count);
     }
@@ -430,6 +439,17 @@ fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     register(registry, IntGauge::new(name, help))
+}
+
+/// Entries of lists that were hidden, and those that passed unread.
+fn odd_entries(registry: &Registry) -> (IntCounter, IntCounter) {
+    let odd = counters(
+        registry,
+        "arbiter_odd_list_entries_total",
+        "Entries of upstreams' lists that were hidden, or passed unread, for their form",
+        "what",
+    );
+    (odd.with_label_values(&["hidden"]), odd.with_label_values(&["unread"]))
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {

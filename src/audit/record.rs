@@ -162,6 +162,8 @@ pub struct Entry {
     pub policy_version: Option<Arc<str>>,
     pub anomaly_flags: Vec<&'static str>,
     pub credentials_injected: Vec<String>,
+    /// The configured name of the claim for which a token was refused.
+    pub claim: Option<Box<str>>,
     /// From where the request came, and what its head said.
     pub head: RequestHead,
     /// How long the body was, if it was read.
@@ -194,6 +196,7 @@ impl Entry {
             policy_version: None,
             anomaly_flags: Vec::new(),
             credentials_injected: Vec::new(),
+            claim: None,
             head: RequestHead::default(),
             bytes_in: None,
             approval: None,
@@ -280,7 +283,7 @@ impl Draft {
         id_member(&mut out, "approval_id", approval.map(|approval| approval.id));
         let by = approval.and_then(|approval| approval.by.as_deref());
         text_member(&mut out, "approved_by", by);
-        event(&mut out, entry.event.as_deref());
+        event(&mut out, entry.event.as_deref(), entry.claim.as_deref());
         let fourth = known..out.len();
         Self {
             bytes: out,
@@ -407,11 +410,18 @@ fn ending(out: &mut Vec<u8>, stage: Option<&str>, upstream: Option<&str>, outcom
     count_member(out, "bytes_out", outcome.bytes_out);
 }
 
-fn event(out: &mut Vec<u8>, event: Option<&Event>) {
+fn event(out: &mut Vec<u8>, event: Option<&Event>, claim: Option<&str>) {
     text_member(out, "event", event.map(|e| e.name));
     out.extend_from_slice(b",\"detail\":");
     let Some(event) = event else {
-        out.extend_from_slice(b"null");
+        match claim {
+            None => out.extend_from_slice(b"null"),
+            Some(claim) => {
+                out.extend_from_slice(b"{\"claim\":");
+                clipped(out, claim);
+                out.push(b'}');
+            }
+        }
         return;
     };
     out.push(b'{');

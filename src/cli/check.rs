@@ -118,6 +118,7 @@ async fn examine(path: &Path, config: &Config, env: &Env) -> Vec<Finding> {
     for url in config.upstreams.iter().flat_map(|pool| &pool.urls) {
         findings.push(upstream(url).await);
     }
+    findings.extend(config.hints().into_iter().map(|hint| found(Health::Warn, "config", hint)));
     if !config.admin.listen.ip().is_loopback() {
         let text = "listens beyond this machine; keep agents off that network";
         findings.push(found(Health::Warn, "admin port", text));

@@ -36,7 +36,12 @@ impl Gate {
             // Boxed, because few requests come this way and all would carry its room.
             None => Box::pin(self.identity.verify(token, ticket.arrived())).await,
         };
-        let principal = verified.map_err(token_denial)?;
+        let principal = verified.map_err(|error| {
+            if let TokenError::Claim(name) = &error {
+                ticket.entry_mut().claim = Some(name.clone());
+            }
+            token_denial(&error)
+        })?;
         ticket.entry_mut().principal = Some(principal.subject.clone());
         ticket.entry_mut().agent_id = principal.agent;
         let now = ticket.arrived();
@@ -120,8 +125,16 @@ impl Gate {
     }
 }
 
-fn token_denial(error: TokenError) -> Denial {
-    let code = if error == TokenError::Expired { Code::TokenExpired } else { Code::TokenInvalid };
-    let advice = if error.is_passing() { "try again later" } else { "get a new token" };
-    Denial::new(code, format!("{error}: {advice}"))
+/// Delay after which an agent may ask again while its issuer cannot be asked.
+const ISSUER_RETRY_SECS: u64 = 5;
+
+fn token_denial(error: &TokenError) -> Denial {
+    if error.is_passing() {
+        // No fault of the token's: a challenge would send its client to an issuer that is down.
+        let message = format!("{error}: keep the token and try again later");
+        return Denial::new(Code::IdentityUnavailable, message).retry_after(ISSUER_RETRY_SECS);
+    }
+    let expired = *error == TokenError::Expired;
+    let code = if expired { Code::TokenExpired } else { Code::TokenInvalid };
+    Denial::new(code, format!("{error}: get a new token"))
 }

@@ -21,11 +21,12 @@ use crate::firewall::checks::escalation::Escalation;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::rules::Rules;
-use crate::firewall::session::{RefusalStyle, SessionId};
+use crate::firewall::session::{RefusalStyle, SessionId, Status};
 use crate::firewall::time::Now;
 use crate::json::Doc;
 use crate::mcp::headers;
 use crate::mcp::message::{self, Message};
+use crate::mcp::version::Version;
 use crate::sessions::Live;
 use crate::telemetry::Causes;
 
@@ -52,12 +53,11 @@ impl Gate {
         reply.id = echoed_id(&message);
         ticket.name(&message, &self.secrets.patterns());
         self.count_tools(&message, to);
-        let era = headers::agree(&claims.protocol, &message)
-            .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;
+        let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
 
-        let form_for = |style| form(style, &message, era);
+        let form_for = |style| form(style, &message, version.era());
         let Passed { rules, live, escalations } =
-            self.by_rules(ticket, caller, claims, &message, to, reply, form_for).await?;
+            self.by_rules(ticket, caller, claims, (&message, version), to, reply, form_for).await?;
 
         let vault = self.secrets.vault();
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
@@ -72,9 +72,10 @@ impl Gate {
         };
         let lists = ListView::of(&message, rules, caller, live, to);
         let due = Due::to(&message);
+        let repeatable = message::is_repeatable(&message);
         drop(message);
         drop(doc);
-        Ok(Admitted { body, edits, due, lists, scrub })
+        Ok(Admitted { body, edits, repeatable, due, lists, scrub })
     }
 
     /// Judges a message by session, policies and drift.
@@ -84,7 +85,7 @@ impl Gate {
         ticket: &mut Ticket,
         caller: &Caller,
         claims: &Claims<'_>,
-        message: &Message<'_>,
+        (message, version): (&Message<'_>, Version),
         to: &Destination,
         reply: &mut Reply,
         form_for: impl Fn(RefusalStyle) -> Form,
@@ -127,6 +128,11 @@ impl Gate {
             style = live.order.refusal_style.unwrap_or(style);
         }
         reply.form = form_for(style);
+        let usable =
+            ask.session().is_some() || (claims.session.is_none() && !rules.terms.require_session);
+        if usable {
+            self.still_there(message, version, live.as_deref())?;
+        }
         let verdict = self.verdict(ask, live.as_ref(), counted).await?;
         self.remember(ticket, caller, &verdict);
         if ask.session().is_some()
@@ -137,6 +143,25 @@ impl Gate {
         }
         verdict.outcome?;
         Ok(Passed { rules, live, escalations: verdict.escalations })
+    }
+
+    /// Refuses a method that the message's version has removed: a server of both eras would serve it
+    /// all the same, by the rules of the other one. Whether the session has ended is asked first.
+    fn still_there(
+        &self,
+        message: &Message<'_>,
+        version: Version,
+        live: Option<&Live>,
+    ) -> Result<(), Denial> {
+        let ended = live.is_some_and(|live| live.status(self.clock.now()) != Status::Active);
+        let gone = |method: &str| version.has_removed(method);
+        if ended || !message.calls.iter().any(|call| call.method.as_deref().is_some_and(gone)) {
+            return Ok(());
+        }
+        Err(Denial::new(
+            Code::MethodNotFound,
+            format!("protocol version {version} and later have no such method"),
+        ))
     }
 
     fn count_tools(&self, message: &Message<'_>, to: &Destination) {

@@ -14,7 +14,7 @@ use super::{Admitted, Cleared, Form, Gate, RETRY_SECS, Refused};
 use crate::audit::{Completion, Decision, Entry, Outcome};
 use crate::credentials::Edits;
 use crate::firewall::agent::Caller;
-use crate::firewall::denial::{Code, Denial};
+use crate::firewall::denial::{Cause, Code, Denial};
 use crate::firewall::time::Now;
 use crate::metrics;
 
@@ -69,6 +69,7 @@ impl Gate {
                     id: reply.id,
                     form: reply.form,
                     due: admitted.due,
+                    repeatable: admitted.repeatable,
                     lists: admitted.lists,
                     scrub: admitted.scrub,
                     _open: open,
@@ -180,7 +181,11 @@ impl Gate {
             upstream_status: ended.upstream_status,
             upstream_server: ended.server.clone(),
             credentials_scrubbed: ended.scrubbed,
-            upstream_cause: None,
+            upstream_cause: ended
+                .failed
+                .as_ref()
+                .and_then(|denial| denial.cause)
+                .map(Cause::as_str),
             bytes_out: None,
             decision: None,
             denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, timeout_at};
 
+use super::browser::Browsers;
 use super::contain;
 use super::hygiene::{self, HeadRules, HeadSize, Route};
 use super::memory::Held;
@@ -65,11 +66,11 @@ struct Arrived {
 
 impl Intake {
     /// `bulk` has threads for work on large bodies.
-    pub fn new(settings: &config::Proxy, bulk: Handle) -> Self {
+    pub fn new(settings: &config::Proxy, browsers: Arc<Browsers>, bulk: Handle) -> Self {
         Self {
             head: HeadRules {
                 blocked_paths: settings.blocked_paths.clone(),
-                allowed_origins: settings.allowed_origins.clone(),
+                browsers,
                 deny_non_post_methods: settings.deny_non_post_methods,
                 legacy_streams: settings.legacy_streams,
                 size: HeadSize::of(settings),
@@ -78,6 +79,11 @@ impl Intake {
             min_body_rate: settings.min_body_rate_bytes,
             bulk,
         }
+    }
+
+    /// Whether a request is a preflight whose head is in order.
+    pub(super) fn is_preflight(&self, session: &Session) -> bool {
+        hygiene::preflight(session.req_header(), &self.head)
     }
 
     /// Takes a request through every check; what comes back is on record.
@@ -164,15 +170,17 @@ impl Intake {
         ticket: &mut Ticket,
     ) -> Result<Arrived, Denial> {
         drop_nominated(session)?;
+        hygiene::drop_offers(session.req_header_mut());
         let route = hygiene::route(session.req_header(), &self.head)?;
         let path = session.req_header().uri.path();
         let pool = upstreams.find(path).cloned().ok_or_else(hygiene::not_served)?;
         ticket.bound_for(&pool.destination);
         let token = bearer(&session.req_header().headers)?;
         let caller = gate.identify(ticket, token).await?;
-        let way = Way::new(pool, session.req_header(), caller.agent.id)?;
+        let mut way = Way::new(pool, session.req_header(), caller.agent.id);
         let mut held = way.pool.memory.held_by(caller.agent.id);
         let body = self.body(session, &mut held).await?;
+        way.in_session(session.req_header_mut(), &body)?;
         if matches!(route, Route::Legacy(_)) && !body.is_empty() {
             return Err(Denial::new(Code::MalformedRequest, "send GET and DELETE without a body"));
         }

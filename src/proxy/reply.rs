@@ -9,6 +9,7 @@ use pingora::{ErrorType, OrErr, Result};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::browser::Browsers;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Form, Refused};
 
@@ -19,8 +20,10 @@ pub(super) async fn write(
     session: &mut Session,
     refused: &Refused,
     challenge: Option<String>,
+    browsers: &Browsers,
 ) -> Result<()> {
-    let (header, body) = answer(refused, challenge)?;
+    let (mut header, body) = answer(refused, challenge)?;
+    browsers.share(session.req_header(), &mut header)?;
     let without_body = session.req_header().method == http::Method::HEAD || body.is_empty();
     session.write_response_header(Box::new(header), without_body).await?;
     if !without_body {
@@ -99,7 +102,7 @@ pub(super) fn decorate(
 }
 
 fn data(refused: &Refused) -> Value {
-    let Denial { code, message: _, retry_after_secs: _, details } = &refused.denial;
+    let Denial { code, message: _, retry_after_secs: _, cause: _, details } = &refused.denial;
     let mut data = Map::new();
     data.insert("code".to_owned(), code.name().into());
     data.insert("stage".to_owned(), code.row().stage.as_str().into());
@@ -156,11 +159,13 @@ pub(super) async fn plain(
     status: StatusCode,
     content_type: &'static str,
     body: String,
+    browsers: &Browsers,
 ) -> Result<()> {
     let mut header = ResponseHeader::build(status, Some(4))?;
     header.insert_header(header::CONTENT_TYPE, content_type)?;
     header.insert_header(header::CONTENT_LENGTH, body.len())?;
     decorate(&mut header, Uuid::new_v4(), &[])?;
+    browsers.share(session.req_header(), &mut header)?;
     let head_only = session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(header), head_only).await?;
     if head_only {

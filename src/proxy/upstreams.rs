@@ -65,7 +65,7 @@ mod tests {
         let pool = |path: &&str| {
             let memory = BodyMemory::new(0, 0);
             let key = SealKey::from_secret(b"secret");
-            Pool::new(Arc::default(), (*path).to_owned(), memory, Vec::new(), &key)
+            Pool::new(Arc::default(), (*path).to_owned(), None, memory, Vec::new(), &key)
         };
         let upstreams = Upstreams::new(paths.iter().map(pool));
         upstreams.find(path).map(|pool| pool.path.clone())

@@ -124,8 +124,8 @@ impl Explain {
         }
         if let Some(principal) = &self.principal {
             check::name("principal.sub", &principal.sub)?;
-            check::names("principal.groups", &principal.groups, check::MAX_NAMES)?;
-            check::names("principal.scopes", &principal.scopes, check::MAX_NAMES)?;
+            check::names("principal.groups", &principal.groups, MAX_NAMES)?;
+            check::names("principal.scopes", &principal.scopes, MAX_NAMES)?;
         }
         if let Some(session) = &self.session {
             session.check()?;
