@@ -30,6 +30,13 @@ pub struct Settings {
     pub hold: Duration,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        let limits = Limits { ttl_secs: 900, max_pending_per_agent: 20 };
+        Self { limits, hold: Duration::ZERO }
+    }
+}
+
 /// The book, its key, and the bell of those who wait.
 #[derive(Debug)]
 pub struct Approvals {
@@ -83,7 +90,7 @@ pub enum Answer {
     /// A person has to decide about these.
     Pending(Vec<Approval>),
     /// A person has said no.
-    Denied(Approval),
+    Denied(Box<Approval>),
     TooMany,
 }
 
@@ -158,7 +165,7 @@ impl Approvals {
             match standing {
                 Standing::Denied(id) => {
                     return match book.get(id) {
-                        Some(denied) => (Answer::Denied(denied.clone()), effects),
+                        Some(denied) => (Answer::Denied(Box::new(denied.clone())), effects),
                         None => (Answer::TooMany, effects),
                     };
                 }
@@ -185,7 +192,9 @@ impl Approvals {
         let mut used = Vec::new();
         for id in ready {
             let Some(next) = book.take(id, now) else {
-                before.into_iter().for_each(|approval| book.restore(approval));
+                for approval in before {
+                    book.restore(approval);
+                }
                 let pending = used.into_iter().collect();
                 return (Answer::Pending(pending), effects);
             };
@@ -232,7 +241,9 @@ impl Approvals {
         let mut book = self.book();
         let ids = book.open_ids(of);
         let ended: Vec<_> = ids.into_iter().filter_map(|id| book.end(id, status)).collect();
-        ended.iter().for_each(|one| book.put(one.clone()));
+        for one in &ended {
+            book.put(one.clone());
+        }
         drop(book);
         self.decided.notify_waiters();
         ended
@@ -259,7 +270,9 @@ impl Approvals {
     pub fn expire(&self, now: Timestamp) -> Vec<Approval> {
         let mut book = self.book();
         let ended = book.due(now, EXPIRE_AT_ONCE);
-        ended.iter().for_each(|one| book.put(one.clone()));
+        for one in &ended {
+            book.put(one.clone());
+        }
         ended
     }
 

@@ -162,6 +162,11 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
+fn admin_requests(registry: &Registry) -> IntCounterVec {
+    let help = "Requests on the admin port, by the key's name and what came of them";
+    families(registry, "arbiter_admin_requests_total", help, &["key", "outcome"])
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -188,12 +193,6 @@ impl Metrics {
         );
         let build = gauges(r, "arbiter_build_info", "The running version", "version");
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let admin_requests = families(
-            r,
-            "arbiter_admin_requests_total",
-            "Requests on the admin port, by the key's name and what came of them",
-            &["key", "outcome"],
-        );
         let policy_version =
             gauges(r, "arbiter_policy_version_info", "The policy set in force", "version");
         let duration = DURATION_BUCKETS;
@@ -257,7 +256,7 @@ impl Metrics {
                 "Credential values removed from responses",
             ),
             policy_version,
-            admin_requests,
+            admin_requests: admin_requests(r),
             calls_in_flight: gauge(
                 r,
                 "arbiter_calls_in_flight",

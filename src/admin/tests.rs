@@ -52,13 +52,6 @@ struct Told {
     text: String,
 }
 
-fn approval_terms() -> crate::approvals::Settings {
-    crate::approvals::Settings {
-        limits: crate::firewall::approvals::Limits { ttl_secs: 900, max_pending_per_agent: 20 },
-        hold: std::time::Duration::ZERO,
-    }
-}
-
 impl Told {
     fn error(&self) -> &str {
         self.body["error"].as_str().unwrap_or_default()
@@ -99,7 +92,10 @@ impl Bench {
             sessions: Arc::new(sessions),
             followed: Arc::new(Followed::alone()),
             drain: Arc::default(),
-            approvals: Arc::new(crate::approvals::Approvals::new(approval_terms(), b"secret")),
+            approvals: Arc::new(crate::approvals::Approvals::new(
+                crate::approvals::Settings::default(),
+                b"secret",
+            )),
             rulebook: Arc::new(Rulebook::load(Some(&policies), Terms::default()).unwrap()),
             audit,
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),

@@ -137,7 +137,7 @@ async fn a_held_call_goes_on_when_a_person_has_decided() {
     let (waiting, decider) = (Arc::clone(&approvals), Arc::clone(&approvals));
     let wait = async move {
         let started = tokio::time::Instant::now();
-        waiting.wait(Duration::from_secs(60), || waiting.any_pending(&[id], NOW)).await;
+        waiting.wait(Duration::from_mins(1), || waiting.any_pending(&[id], NOW)).await;
         started.elapsed()
     };
     let decide = async move {

@@ -83,14 +83,14 @@ fn number(raw: &str, sink: &mut dyn FnMut(&[u8])) {
     sink(whole.as_bytes());
     sink(fraction.as_bytes());
     sink(b"e");
-    match exponent.parse::<i128>().ok().and_then(|exponent| exponent.checked_add(shift)) {
-        Some(exponent) => sink(exponent.to_string().as_bytes()),
-        // Beyond all reason: the exponent's own text, and the shift beside it.
-        None => {
-            sink(exponent.trim_start_matches('+').as_bytes());
-            sink(b",");
-            sink(shift.to_string().as_bytes());
-        }
+    let whole = exponent.parse::<i128>().ok().and_then(|exponent| exponent.checked_add(shift));
+    if let Some(exponent) = whole {
+        sink(exponent.to_string().as_bytes());
+    } else {
+        // An exponent beyond all reason is written as its own text, with the shift.
+        sink(exponent.trim_start_matches('+').as_bytes());
+        sink(b",");
+        sink(shift.to_string().as_bytes());
     }
     sink(b";");
 }

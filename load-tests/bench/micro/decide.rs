@@ -255,6 +255,10 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
             ..Limits::default()
         })),
         drain: Arc::default(),
+        approvals: Arc::new(arbiter::approvals::Approvals::new(
+            arbiter::approvals::Settings::default(),
+            b"bench",
+        )),
         clock,
     };
     (gate, live, agent)

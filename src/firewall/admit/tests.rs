@@ -9,7 +9,7 @@ use crate::firewall::checks::session::Seen;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::Code;
 use crate::firewall::policy::{PolicySet, Source};
-use crate::firewall::rules::Terms;
+use crate::firewall::rules::{Rules, Terms};
 use crate::firewall::session::{IntentTier, Sensitivity, SessionId, WorkOrder};
 use crate::firewall::time::{Mono, Timestamp};
 use crate::json::Doc;

@@ -116,7 +116,9 @@ fn pending_approvals_are_limited_by_agent_and_owner() {
     assert_eq!(book.has_room(agent, "user:alice", LIMITS), Ok(()));
     let due = book.due(at(900), 100);
     assert_eq!((due.len(), book.pending()), (19, 19));
-    due.into_iter().for_each(|ended| book.put(ended));
+    for ended in due {
+        book.put(ended);
+    }
     assert_eq!(book.pending(), 0);
 }
 

@@ -36,6 +36,10 @@ pub(super) struct World {
     pub(super) caller: Caller,
     pub(super) header: AgentHeader,
     /// No session, an unknown one, or this one.
+    #[expect(
+        clippy::option_option,
+        reason = "a header may name nothing, or a session that is unknown"
+    )]
     pub(super) session: Option<Option<(WorkOrder, Usage)>>,
     pub(super) chain: Result<(), Lapse>,
     pub(super) deadline: Mono,

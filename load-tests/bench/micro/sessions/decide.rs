@@ -231,6 +231,10 @@ fn gate(clock: Clock, registry: Arc<Registry>, sessions: Arc<super::Sessions>) -
             ..Limits::default()
         })),
         drain: Arc::default(),
+        approvals: Arc::new(arbiter::approvals::Approvals::new(
+            arbiter::approvals::Settings::default(),
+            b"bench",
+        )),
         clock,
     }
 }
