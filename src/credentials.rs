@@ -13,7 +13,6 @@ mod filter;
 mod patterns;
 mod reference;
 mod scrubber;
-mod search;
 mod sse;
 mod strings;
 #[cfg(test)]

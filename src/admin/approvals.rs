@@ -106,6 +106,7 @@ pub struct ApprovalList {
 /// Decision on an approval.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "ApprovalDecision")]
 pub enum Decision {
     Approve,
     Deny,

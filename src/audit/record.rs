@@ -8,8 +8,8 @@
 //! Every text that an agent chooses is clipped, every list is bounded, and no control character
 //! stands in a line unescaped, so a line is always one line, whatever reads it.
 
+use core::net::IpAddr;
 use std::io::Write as _;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 

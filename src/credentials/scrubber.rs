@@ -12,9 +12,8 @@ use zeroize::Zeroize as _;
 use super::bare::Bare;
 use super::decoded::Text;
 use super::patterns::{Patterns, Span};
-use super::search::Search;
 
-/// Text that takes a secret's place.
+/// What stands in a secret's place.
 pub const REPLACEMENT: &[u8] = b"[CREDENTIAL]";
 
 /// Whether a body is JSON, where a replaced number must become a string.
@@ -28,9 +27,8 @@ pub enum Content {
 #[derive(Debug)]
 pub struct Scrubber {
     patterns: Arc<Patterns>,
-    search: Search,
     held: Held,
-    /// Length of the part of `held` that belongs to a match whose replacement has gone out.
+    /// How much of `held` belongs to a match whose replacement has gone out.
     covered: usize,
     /// The last byte before `held` that is no white space.
     before: Option<u8>,
@@ -60,23 +58,15 @@ impl Scrubber {
             Content::Json if patterns.can_be_bare() => Bare::watching(),
             Content::Json | Content::Other => Bare::ignoring(),
         };
-        Self {
-            patterns,
-            search: Search::default(),
-            held: Held::default(),
-            covered: 0,
-            before: None,
-            bare,
-            replaced: 0,
-        }
+        Self { patterns, held: Held::default(), covered: 0, before: None, bare, replaced: 0 }
     }
 
-    /// Number of secrets replaced so far.
+    /// How many secrets have been replaced so far.
     pub fn replaced(&self) -> u64 {
         self.replaced
     }
 
-    /// Patterns in force.
+    /// What is looked for.
     pub fn patterns(&self) -> &Arc<Patterns> {
         &self.patterns
     }
@@ -85,7 +75,6 @@ impl Scrubber {
     /// only the new ones find is replaced without quotes.
     pub fn look_for(&mut self, patterns: Arc<Patterns>) {
         self.patterns = patterns;
-        self.search = Search::default();
     }
 
     /// Takes a chunk; gives back all that can go.
@@ -120,8 +109,8 @@ impl Scrubber {
     /// Searches `text` and keeps its tail: where the tail starts, and what goes out if that is not
     /// simply all before it.
     fn split(&mut self, text: &[u8], complete: bool) -> (usize, Option<Bytes>) {
-        let bytes = Text { bytes: text, complete, before: self.before };
-        let mut scan = self.patterns.go_on(&mut self.search, bytes, self.covered);
+        let mut scan =
+            self.patterns.scan(Text { bytes: text, complete, before: self.before }, self.covered);
         if !complete {
             scan.hold = self.bare.hold(text, scan.hold);
             scan.spans.retain(|span| span.continues || span.start < scan.hold);
@@ -138,7 +127,6 @@ impl Scrubber {
         self.before = gone.trim_ascii_end().last().copied().or(self.before);
         let covered_to = scan.spans.last().map_or(0, |span| span.end);
         self.covered = covered_to.saturating_sub(scan.hold);
-        self.search.forget(scan.hold);
         self.held.0.extend_from_slice(text.get(scan.hold..).unwrap_or_default());
         (scan.hold, out)
     }
@@ -168,7 +156,7 @@ fn replace(text: &[u8], spans: &[Span], end: usize, bare: &mut Bare) -> (Bytes, 
 
 /// `value` without secrets, if it holds any.
 pub fn scrub_header_value(patterns: &Arc<Patterns>, value: &[u8]) -> Option<(Vec<u8>, u64)> {
-    let spans = patterns.scan(Text::whole(value)).spans;
+    let spans = patterns.scan(Text::whole(value), 0).spans;
     if spans.is_empty() {
         return None;
     }

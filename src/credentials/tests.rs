@@ -1,4 +1,3 @@
 //! Laws of the scrubber.
 
-mod cost;
 mod laws;

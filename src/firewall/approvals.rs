@@ -34,6 +34,7 @@ const MAX_ENDED: usize = 10_000;
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "ApprovalStatus")]
 pub enum Status {
     /// Waits for a person.
     Pending,

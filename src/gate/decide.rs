@@ -127,10 +127,10 @@ impl Gate {
             ticket.in_session(&live.order);
             style = live.order.refusal_style.unwrap_or(style);
         }
-        reply.form = form_for(style);
         let usable =
             ask.session().is_some() || (claims.session.is_none() && !rules.terms.require_session);
         if usable {
+            reply.form = form_for(style);
             self.still_there(message, version, live.as_deref())?;
         }
         let verdict = self.verdict(ask, live.as_ref(), counted).await?;

@@ -66,6 +66,9 @@ const TABLE: &str = "
     GET /audit/head                  v o p a
     GET /audit/checkpoint            v o p a
     POST /audit/reopen               o a
+    GET /approvals                   v o p a
+    GET /approvals/{id}              v o p a
+    POST /approvals/{id}             p a
     GET /metrics                     v m o p a
 ";
 

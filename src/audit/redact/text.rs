@@ -57,7 +57,9 @@ impl Redactor {
             return user_info(cuts, at + 3);
         }
         let name = name_before(text, at);
-        if name.is_empty() {
+        let before = at.saturating_sub(name.len());
+        // A reference to a credential is no secret: `${CRED:name}`.
+        if name.is_empty() || text.get(..before).is_some_and(|text| text.ends_with("${")) {
             return;
         }
         let is_line = text.as_bytes().get(at) == Some(&b':');

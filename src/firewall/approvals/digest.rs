@@ -62,7 +62,14 @@ pub fn digest(key: &[u8; 32], subject: &Subject<'_>) -> Digest {
     }
     hasher.update(if subject.upstream.is_some() { b"u" } else { b"-" });
     if let Some(params) = subject.params {
-        let volatile = |path: &[&str]| matches!(path, ["_meta", name] if VOLATILE.contains(name));
+        let changes = |name: &str| VOLATILE.contains(&name);
+        let mut meta = params.get("_meta").into_iter().flat_map(|meta| meta.entries());
+        let has_meta = meta.any(|entry| !changes(&entry.key()));
+        let volatile = |path: &[&str]| match path {
+            ["_meta"] => !has_meta,
+            ["_meta", name] => changes(name),
+            _ => false,
+        };
         canonical::write(params, &volatile, &mut |bytes| {
             hasher.update(bytes);
         });

@@ -50,7 +50,7 @@ fn broken_json_rpc_is_refused_with_the_fields_name() {
         (format!(r#"{{"jsonrpc":"2.0","id":{{}},{call}}}"#), "`id`"),
         (format!(r#"{{"jsonrpc":"2.0","id":1.5,{call}}}"#), "`id`"),
         (format!(r#"{{"jsonrpc":"2.0","id":1.5,{call}}}"#), "`id`"),
-        (format!(r#"{{"jsonrpc":"2.0","id":1e3,{call}}}"#), "`id`"),
+        (format!(r#"{{"jsonrpc":"2.0","id":1.5,{call}}}"#), "`id`"),
         (format!(r#"{{"jsonrpc":"2.0","id":"{}",{call}}}"#, "x".repeat(1024)), "`id` is longer"),
         // Method.
         (request(r#""params":{}"#), "`method` is missing"),

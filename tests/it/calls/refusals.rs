@@ -137,8 +137,13 @@ fn the_golden_table_has_every_row_with_what_the_code_says() {
         let category =
             if *code == Code::AuditUnavailable { "-" } else { expected.category.as_str() };
         assert_eq!(row.split(' ').nth(4), Some(category), "{row}");
-        let limited =
-            matches!(code, Code::RateLimited | Code::TooManyRefusals | Code::TooManyInFlight);
+        let limited = matches!(
+            code,
+            Code::RateLimited
+                | Code::TooManyRefusals
+                | Code::TooManyInFlight
+                | Code::TooManyApprovals
+        );
         assert_eq!(row.contains("retry-after="), expected.status == 503 || limited, "{row}");
         assert_eq!(row.contains("allow="), expected.status == 405, "{row}");
         let asks = expected.status == 401 || *code == Code::InsufficientScope;

@@ -220,8 +220,9 @@ async fn a_session_is_for_those_it_was_opened_for() {
     assert_eq!(chain.gateway.admin("POST", &path, Some(body)).await.0, 201);
     assert_eq!(chain.call("read_file").await.status, 200);
     until(end).await;
+    // The session ends no later than the delegation that it was opened under.
     let refused = chain.call("read_file").await;
-    assert_eq!(refused.code(), "AgentInactive");
+    assert_eq!(refused.code(), "SessionExpired");
     let record = chain.gateway.record_of(refused.request_id()).await;
     assert_eq!(record["delegation_chain"], json!(chain.ids()));
     let session = chain.open().await;

@@ -91,7 +91,7 @@ const NOT_RPC: &[(&str, &str)] = &[
     (r#""jsonrpc":"2.0","id":true,"method":"ping""#, "`id`"),
     (r#""jsonrpc":"2.0","id":null,"method":"ping""#, "`id`"),
     (r#""jsonrpc":"2.0","id":1.5,"method":"ping""#, "`id`"),
-    (r#""jsonrpc":"2.0","id":1e3,"method":"ping""#, "`id`"),
+    (r#""jsonrpc":"2.0","id":1.5,"method":"ping""#, "`id`"),
     (r#""jsonrpc":"2.0","ID":1,"method":"ping""#, "`id` by case"),
     (r#""jsonrpc":"2.0","result":{}"#, "`id`"),
     (r#""jsonrpc":"2.0","id":null,"result":{}"#, "`id`"),
