@@ -222,6 +222,7 @@ impl Parts {
         let redactor =
             Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
         reload::in_force(&metrics, &rulebook.rules());
+        reload::warn_of(&rulebook.rules());
         let gate = Arc::new(Gate {
             clock: clock.clone(),
             identity: Identity::with_issuers(
@@ -449,6 +450,7 @@ fn terms(config: &Config) -> Terms {
             config::UnknownIntent::Enforce => UnknownIntent::Enforce,
         },
         warning_threshold_pct: sessions.warning_threshold_pct,
+        upstreams: config.upstream_names().into(),
     }
 }
 

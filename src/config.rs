@@ -55,6 +55,13 @@ pub struct Config {
     pub admin: Admin,
 }
 
+impl Config {
+    /// The names of all upstreams that have one.
+    pub fn upstream_names(&self) -> Vec<Box<str>> {
+        self.upstreams.iter().filter_map(|pool| pool.name.as_deref().map(Box::from)).collect()
+    }
+}
+
 /// The agents' side and what lies behind it.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]

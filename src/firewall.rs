@@ -17,3 +17,4 @@ pub mod rules;
 pub mod session;
 pub mod shared;
 pub mod time;
+pub mod uri;

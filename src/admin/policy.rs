@@ -16,7 +16,7 @@ use crate::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
 use crate::firewall::call::Place;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::policy::{
-    Asked, Effect, Facts, PolicySet, Source, Target, TraceEntry, json_schema,
+    Asked, Effect, Facts, Limits, PolicyError, PolicySet, Source, Target, TraceEntry, json_schema,
 };
 use crate::firewall::time::Timestamp;
 use crate::json::{Doc, Kind};
@@ -95,7 +95,7 @@ pub struct Explained {
 impl Explained {
     /// Whatever the policies say, an agent that may not act is refused before they are asked.
     fn of_lapsed(admin: &Admin, body: &Explain, lapse: Lapse) -> Result<Self, ApiError> {
-        body.target(&admin.settings.upstreams)?;
+        body.target()?;
         Ok(Self {
             decision: Effect::Deny,
             matched_policy: None,
@@ -121,6 +121,8 @@ pub struct Validated {
     valid: bool,
     policies_count: usize,
     errors: Vec<Mistake>,
+    /// Oddities that are no mistakes, such as a tool of an upstream that does not exist.
+    warnings: Vec<Mistake>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -154,7 +156,7 @@ pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, A
     {
         return Err(ApiError::field("upstream", "is not the name of a configured upstream"));
     }
-    Answer::of(&explained(&admin.rulebook.rules().policies, &body, known, &agent, &input.body)?)
+    Answer::of(&explained(&admin.rulebook.rules().policies, &body, &agent, &input.body)?)
 }
 
 /// What `POST /policy/explain` would say with these policies, without a running Arbiter.
@@ -166,9 +168,7 @@ pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiEr
         return Err(ApiError::field("agent_id", problem));
     }
     let agent = request.described_agent()?;
-    // Which other names stand before tools is known to a running Arbiter only; they matter to none.
-    let known: Vec<Box<str>> = request.upstream.as_deref().map(Box::from).into_iter().collect();
-    serde_json::to_value(explained(policies, &request, &known, &agent, body)?)
+    serde_json::to_value(explained(policies, &request, &agent, body)?)
         .map_err(|error| ApiError::new(Code::Internal, error.to_string()))
 }
 
@@ -176,7 +176,6 @@ pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiEr
 fn explained(
     policies: &PolicySet,
     body: &Explain,
-    upstreams: &[Box<str>],
     agent: &Agent,
     bytes: &[u8],
 ) -> Result<Explained, ApiError> {
@@ -187,7 +186,7 @@ fn explained(
     let intent = body.declared_intent.as_deref();
     let facts = Facts { agent, principal: &principal, intent };
     let policy_version = policies.version().to_owned();
-    Ok(if let Some(target) = body.target(upstreams)? {
+    Ok(if let Some(target) = body.target()? {
         let told = policies.explain(&facts, &Asked { target, arguments });
         Explained {
             decision: told.decision.unwrap_or(Effect::Deny),
@@ -260,10 +259,10 @@ impl Explain {
     }
 
     /// What the call touches; none for a protocol method.
-    fn target<'a>(&'a self, upstreams: &'a [Box<str>]) -> Result<Option<Target<'a>>, ApiError> {
+    fn target(&self) -> Result<Option<Target<'_>>, ApiError> {
         let tool = |name| match self.upstream.as_deref() {
             None => Target::Tool(name),
-            upstream => Target::ToolAt(Place { upstream, known: upstreams }, name),
+            upstream => Target::ToolAt(Place { upstream }, name),
         };
         let needed = || {
             self.target
@@ -323,18 +322,27 @@ impl AgentDescription {
     }
 }
 
-pub(super) async fn validate(_admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+pub(super) async fn validate(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let body: Validate = input.json()?;
-    let parsed = PolicySet::parse(&[Source { name: "toml", text: &body.toml }]);
-    let validated = match parsed {
-        Ok(set) => Validated { valid: true, policies_count: set.len(), errors: Vec::new() },
+    let parsed = PolicySet::parse_within(
+        &[Source { name: "toml", text: &body.toml }],
+        &Limits { upstreams: Some(&admin.settings.upstreams) },
+    );
+    let mistakes = |found: &[PolicyError]| found.iter().cloned().map(Mistake::from).collect();
+    Answer::of(&match parsed {
+        Ok(set) => Validated {
+            valid: true,
+            policies_count: set.len(),
+            errors: Vec::new(),
+            warnings: mistakes(set.warnings()),
+        },
         Err(errors) => Validated {
             valid: false,
             policies_count: 0,
-            errors: errors.into_iter().map(Mistake::from).collect(),
+            errors: mistakes(&errors),
+            warnings: Vec::new(),
         },
-    };
-    Answer::of(&validated)
+    })
 }
 
 pub(super) async fn reload(admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {

@@ -149,9 +149,17 @@ fn told(metrics: &Metrics, rules: &Rules, reloaded: Result<usize, ReloadError>) 
     match reloaded {
         Ok(count) => {
             in_force(metrics, rules);
+            warn_of(rules);
             info!(count, version = rules.policies.version(), "policies reloaded");
         }
         Err(error) => warn!(%error, "policies not reloaded; the old ones stay in force"),
+    }
+}
+
+/// Logs the oddities of the policies in force.
+pub(super) fn warn_of(rules: &Rules) {
+    for warning in rules.policies.warnings() {
+        warn!("policies: {warning}");
     }
 }
 

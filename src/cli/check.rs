@@ -13,7 +13,7 @@ use super::print::Out;
 use super::{Env, Exit, Failure};
 use crate::app::{Templates, load_secrets};
 use crate::clock::Clock;
-use crate::config::{self, Audit, Backend, Config, Policy, Upstream};
+use crate::config::{self, Audit, Backend, Config, Upstream};
 use crate::rulebook::policies_at;
 use crate::store::{RedisReport, RedisTrouble, StoreError};
 
@@ -87,7 +87,7 @@ async fn examine(path: &Path, config: &Config) -> Vec<Finding> {
     let mut findings = vec![
         found(Health::Ok, "config", format!("{} is valid", path.display())),
         found(Health::Ok, "secrets", "admin key and signing secret are set and long enough"),
-        policies(&config.policy),
+        policies(config),
         audit(&config.audit),
         credentials(config),
         storage(&config.storage.backend).await,
@@ -108,15 +108,19 @@ async fn examine(path: &Path, config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn policies(policy: &Policy) -> Finding {
+fn policies(config: &Config) -> Finding {
     const WHAT: &str = "policies";
-    let Some(path) = &policy.file else {
+    let Some(path) = &config.policy.file else {
         return found(Health::Warn, WHAT, "`policy.file` is not set: everything is refused");
     };
-    match policies_at(path) {
+    match policies_at(path, Some(&config.upstream_names())) {
         Ok(set) if set.is_empty() => {
             let text = format!("{} holds none: everything is refused", path.display());
             found(Health::Warn, WHAT, text)
+        }
+        Ok(set) if !set.warnings().is_empty() => {
+            let warnings: Vec<_> = set.warnings().iter().map(ToString::to_string).collect();
+            found(Health::Warn, WHAT, warnings.join("; "))
         }
         Ok(set) => {
             let (count, version) = (set.len(), set.version());

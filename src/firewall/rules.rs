@@ -1,5 +1,7 @@
 //! Everything in force at one moment: immutable, shared, and replaced whole.
 
+use std::sync::Arc;
+
 use super::checks::drift::UnknownIntent;
 use super::checks::whitelist::Wildcard;
 use super::policy::PolicySet;
@@ -16,12 +18,14 @@ pub struct Rules {
 pub struct Terms {
     pub require_session: bool,
     pub rate_window_secs: u64,
-    /// Whether `*` alone in `authorized_tools` means every tool.
+    /// Meaning of `*` alone in `authorized_tools`.
     pub wildcard: Wildcard,
-    /// Whether drift is refused (else only flagged).
+    /// True if drift is refused, not only flagged.
     pub escalate_anomalies: bool,
     pub unknown_intent: UnknownIntent,
     pub warning_threshold_pct: f64,
+    /// The names of all upstreams, which policies may limit tools to.
+    pub upstreams: Arc<[Box<str>]>,
 }
 
 /// As the configuration's own defaults are.
@@ -34,6 +38,7 @@ impl Default for Terms {
             escalate_anomalies: false,
             unknown_intent: UnknownIntent::default(),
             warning_threshold_pct: 20.0,
+            upstreams: Arc::default(),
         }
     }
 }

@@ -53,12 +53,17 @@ impl ListView {
 
     /// Whether the session could use the item that a list shows under `label`.
     pub fn shows(&self, kind: ListKind, label: &str) -> bool {
-        let usable = |label: &str| self.listed(kind, label) && self.allowed(kind, label);
-        match kind {
-            // Granted as it is written, or with all that it can expand to.
-            ListKind::ResourceTemplates => usable(label) || usable(literal_prefix(label)),
-            ListKind::Tools | ListKind::Resources | ListKind::Prompts => usable(label),
-        }
+        let allowed = |target| self.allowed(kind, target);
+        self.listed(kind, label)
+            && match kind {
+                ListKind::Tools => allowed(Target::ToolAt(self.at.place(), label)),
+                ListKind::Resources => allowed(Target::Resource(label)),
+                // Granted as it is written, or with all that it can expand to.
+                ListKind::ResourceTemplates => {
+                    allowed(Target::Resource(label)) || allowed(Target::Template(label))
+                }
+                ListKind::Prompts => allowed(Target::Prompt(label)),
+            }
     }
 
     fn listed(&self, kind: ListKind, label: &str) -> bool {
@@ -69,9 +74,14 @@ impl ListView {
                 let (place, wildcard) = (self.at.place(), self.rules.terms.wildcard);
                 whitelist::lists(&order.authorized_tools, place, label, wildcard)
             }
-            ListKind::Resources | ListKind::ResourceTemplates => whitelist::lists_data(
+            ListKind::Resources => whitelist::lists_data(
                 &order.authorized_resources,
                 Data::Resource,
+                label,
+                self.rules.terms.wildcard,
+            ),
+            ListKind::ResourceTemplates => whitelist::lists_template(
+                &order.authorized_resources,
                 label,
                 self.rules.terms.wildcard,
             ),
@@ -84,21 +94,16 @@ impl ListView {
         }
     }
 
-    fn allowed(&self, kind: ListKind, label: &str) -> bool {
+    fn allowed(&self, kind: ListKind, target: Target<'_>) -> bool {
         let facts = Facts {
             agent: &self.caller.agent,
             principal: &self.caller.principal,
             intent: self.live.as_ref().map(|live| live.order.declared_intent.as_ref()),
         };
-        let target = match kind {
-            ListKind::Tools => Target::ToolAt(self.at.place(), label),
-            ListKind::Resources | ListKind::ResourceTemplates => Target::Resource(label),
-            ListKind::Prompts => Target::Prompt(label),
-        };
         let Some(policy) = self.rules.policies.would_allow(&facts, target) else { return false };
         let Some(live) = &self.live else { return true };
         sensitivity::reaches(live.order.ceiling, policy.data_sensitivity)
-            && (kind != ListKind::Tools || self.fits_intent(&live.order, label))
+            && (kind != ListKind::Tools || self.fits_intent(&live.order, target.name()))
     }
 
     /// Whether drift would let the tool pass.
@@ -108,9 +113,4 @@ impl ListView {
         let escalate = terms.escalate_anomalies;
         !drift::judge(order.intent_tier, operation, terms.unknown_intent, escalate).refuse
     }
-}
-
-/// What every URI of a template begins with (RFC 6570): its text up to the first expression.
-fn literal_prefix(template: &str) -> &str {
-    template.split('{').next().unwrap_or_default()
 }

@@ -11,9 +11,11 @@ use crate::json::{Kind, Value};
 pub(super) enum Verdict {
     Met,
     Unmet(&'static str),
-    /// It cannot be judged: what is needed is missing or of another type.
+    /// The argument is required and absent.
+    Absent,
+    /// The argument is present in a form that cannot be judged.
     Unclear(&'static str),
-    /// The argument is optional and not there.
+    /// The argument is optional and absent.
     Silent,
 }
 
@@ -22,13 +24,13 @@ impl fmt::Display for Verdict {
         f.write_str(match self {
             Self::Met => "is as it must be",
             Self::Unmet(why) | Self::Unclear(why) => why,
-            Self::Silent => "is not there",
+            Self::Absent => "is missing",
+            Self::Silent => "is not present",
         })
     }
 }
 
-const MISSING: Verdict = Verdict::Unclear("is missing");
-const OTHER_TYPE: Verdict = Verdict::Unclear("is of another type");
+const OTHER_TYPE: Verdict = Verdict::Unclear("is of another type, or its key is written otherwise");
 
 /// What stands at the end of a path.
 enum Found<'d> {
@@ -62,7 +64,7 @@ fn find<'d>(path: &Path, arguments: Option<Value<'d>>) -> Found<'d> {
 pub(super) fn judge(constraint: &Constraint, arguments: Option<Value<'_>>) -> Verdict {
     let value = match find(&constraint.key, arguments) {
         Found::Value(value) => value,
-        Found::Nothing if constraint.required => return MISSING,
+        Found::Nothing if constraint.required => return Verdict::Absent,
         Found::Nothing => return Verdict::Silent,
         Found::Obstacle => return OTHER_TYPE,
     };

@@ -9,10 +9,10 @@ use regex::{Regex, RegexBuilder};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::name::Name;
 use super::number::Number;
 use super::words::Phrase;
 use crate::firewall::agent::{AgentId, TrustLevel};
-use crate::firewall::call::Place;
 use crate::firewall::session::Sensitivity;
 
 /// Largest size of a compiled regex. Enough for `^\w{1,64}$`, too little to fill a node's memory.
@@ -152,50 +152,6 @@ fn yes() -> bool {
     true
 }
 
-/// Whether a name is meant exactly or by its beginning.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Name {
-    Exact(Box<str>),
-    Prefix(Box<str>),
-}
-
-impl Name {
-    /// The name that covers all names.
-    pub(super) fn every() -> Self {
-        Self::Prefix("".into())
-    }
-
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        let name = match text.strip_suffix('*') {
-            Some(start) => Self::Prefix(start.into()),
-            None if text.is_empty() => return Err("must not be empty"),
-            None => Self::Exact(text.into()),
-        };
-        let (Self::Exact(fixed) | Self::Prefix(fixed)) = &name;
-        if fixed.contains('*') {
-            return Err("may have a `*` only at its end");
-        }
-        Ok(name)
-    }
-
-    pub(super) fn covers(&self, name: &str) -> bool {
-        match self {
-            Self::Exact(exact) => **exact == *name,
-            Self::Prefix(start) => name.starts_with(&**start),
-        }
-    }
-}
-
-impl Name {
-    /// Whether this names the tool of this upstream.
-    pub(super) fn covers_at(&self, place: Place<'_>, tool: &str) -> bool {
-        match self {
-            Self::Exact(exact) => place.entry(exact) == Some(tool),
-            Self::Prefix(start) => place.entry(start).is_some_and(|start| tool.starts_with(start)),
-        }
-    }
-}
-
 /// A dotted path into the arguments.
 #[derive(Clone, Debug)]
 pub(super) struct Path {
@@ -314,7 +270,6 @@ macro_rules! written_as {
 }
 
 written_as! {
-    Name { "type": "string", "pattern": r"^([^*]+\*?|\*)$" }
     Path { "type": "string", "pattern": r"^[^.]+(\.[^.]+)*$" }
     Pattern { "type": "string", "format": "regex", "maxLength": REGEX_TEXT_BYTES_MAX }
     Number { "type": "number" }
@@ -323,19 +278,6 @@ written_as! {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_end_in_a_star_or_have_none() {
-        assert!(Name::parse("read_*").unwrap().covers("read_"));
-        assert!(Name::parse("read_*").unwrap().covers("read_file"));
-        assert!(!Name::parse("read_*").unwrap().covers("read"));
-        assert!(Name::parse("*").unwrap().covers("anything"));
-        assert!(Name::parse("files:read").unwrap().covers("files:read"));
-        assert!(!Name::parse("read").unwrap().covers("Read"));
-        for bad in ["", "*_file", "a*b", "**", "a**"] {
-            assert!(Name::parse(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_whole_match_leaves_nothing_over() {

@@ -1,6 +1,8 @@
 //! From TOML to policies. Every mistake is reported with its line, not only the first one.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -9,12 +11,13 @@ use toml::de::{DeArray, DeTable, DeValue};
 use super::Source;
 use super::error::{Lines, PolicyError, nearest};
 use super::model::{
-    AgentMatch, Constraint, Effect, IntentMatch, Name, Path, Pattern, Policy, PrincipalMatch,
-    Scalar,
+    AgentMatch, Constraint, Effect, IntentMatch, Path, Pattern, Policy, PrincipalMatch, Scalar,
 };
+use super::name::Name;
 use super::number::Number;
 use super::words::Phrase;
 use crate::firewall::agent::AgentId;
+use crate::firewall::call::{Entry, unknown_upstream};
 
 const PRIORITY_MAX: u32 = 1000;
 
@@ -48,21 +51,44 @@ struct At<T> {
 /// One table of the file.
 type Table<'t> = At<&'t DeTable<'t>>;
 
+/// What files are read for.
+#[derive(Clone, Copy, Default)]
+pub struct Limits<'l> {
+    /// The names of all upstreams, if they are known: names of others are mistakes.
+    pub upstreams: Option<&'l [Box<str>]>,
+}
+
+/// What was found in the files.
+pub(super) struct Found {
+    pub(super) policies: Vec<Policy>,
+    pub(super) errors: Vec<PolicyError>,
+    pub(super) warnings: Vec<PolicyError>,
+}
+
 /// Reads all files. A policy with a mistake is left out, but the rest is still read.
-pub(super) fn read(sources: &[Source<'_>]) -> (Vec<Policy>, Vec<PolicyError>) {
-    let mut errors = Vec::new();
-    let mut policies = Vec::new();
+pub(super) fn read(sources: &[Source<'_>], limits: &Limits<'_>) -> Found {
+    let mut found = Found { policies: Vec::new(), errors: Vec::new(), warnings: Vec::new() };
     let mut ids = HashMap::new();
     let mut regexes = Regexes::default();
     for source in sources {
-        let lines = Lines::of(source.text);
-        let mut reader =
-            Reader { source, lines, errors: Vec::new(), ids: &mut ids, regexes: &mut regexes };
-        reader.file(&mut policies);
-        reader.errors.sort_by_key(|error| (error.line, error.column));
-        errors.append(&mut reader.errors);
+        let mut reader = Reader {
+            source,
+            lines: Lines::of(source.text),
+            limits,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            ids: &mut ids,
+            regexes: &mut regexes,
+        };
+        reader.file(&mut found.policies);
+        for (from, to) in
+            [(&mut reader.errors, &mut found.errors), (&mut reader.warnings, &mut found.warnings)]
+        {
+            from.sort_by_key(|error| (error.line, error.column));
+            to.append(from);
+        }
     }
-    (policies, errors)
+    found
 }
 
 /// Regexes that were built already: many policies say the same one, and each is large.
@@ -75,7 +101,9 @@ struct Regexes {
 struct Reader<'s> {
     source: &'s Source<'s>,
     lines: Lines<'s>,
+    limits: &'s Limits<'s>,
     errors: Vec<PolicyError>,
+    warnings: Vec<PolicyError>,
     /// Each id and the place where it was given.
     ids: &'s mut HashMap<String, String>,
     regexes: &'s mut Regexes,
@@ -83,9 +111,18 @@ struct Reader<'s> {
 
 impl Reader<'_> {
     fn fail(&mut self, at: usize, message: impl Into<String>) {
+        let error = self.note(at, message);
+        self.errors.push(error);
+    }
+
+    fn warn(&mut self, at: usize, message: impl Into<String>) {
+        let warning = self.note(at, message);
+        self.warnings.push(warning);
+    }
+
+    fn note(&self, at: usize, message: impl Into<String>) -> PolicyError {
         let (line, column) = self.lines.locate(at);
-        let source = self.source.name.to_owned();
-        self.errors.push(PolicyError { source, line, column, message: message.into() });
+        PolicyError { source: self.source.name.to_owned(), line, column, message: message.into() }
     }
 
     fn file(&mut self, policies: &mut Vec<Policy>) {
@@ -111,9 +148,15 @@ impl Reader<'_> {
         let id = self.id(table);
         let effect = self.effect(table);
         let before_lists = self.errors.len();
-        let mut lists =
-            ["allowed_tools", "allowed_resources", "allowed_prompts", "allowed_methods"]
-                .map(|key| self.parsed(table, key, Name::parse));
+        let mut lists = [
+            self.parsed(table, "allowed_tools", Name::parse_tool),
+            self.parsed(table, "allowed_resources", Name::parse_uri),
+            self.parsed(table, "allowed_prompts", Name::parse),
+            self.parsed(table, "allowed_methods", Name::parse),
+        ];
+        if let Some(effect) = effect {
+            self.check_upstreams(table, effect);
+        }
         if lists.iter().all(Vec::is_empty) && self.errors.len() == before_lists {
             match effect {
                 Some(Effect::Allow) => self.fail(
@@ -149,6 +192,27 @@ impl Reader<'_> {
             intent_match,
             parameter_constraints,
         })
+    }
+
+    /// Reports tools of upstreams that do not exist: a refusal that applies to nothing is a hole.
+    fn check_upstreams(&mut self, table: &Table<'_>, effect: Effect) {
+        let Some(known) = self.limits.upstreams else { return };
+        let Some(DeValue::Array(items)) = get(table, "allowed_tools").map(Spanned::get_ref) else {
+            return;
+        };
+        for item in items {
+            let DeValue::String(text) = item.get_ref() else { continue };
+            let Some(name) = Entry::of(text).upstream else { continue };
+            if known.iter().any(|known| **known == *name) {
+                continue;
+            }
+            let message = format!("`{text}` in `allowed_tools`: {}", unknown_upstream(text, known));
+            let at = item.span().start;
+            match effect {
+                Effect::Allow => self.warn(at, message + "; until then it allows nothing"),
+                Effect::Escalate | Effect::Deny => self.fail(at, message),
+            }
+        }
     }
 
     fn id(&mut self, table: &Table<'_>) -> Option<Arc<str>> {
@@ -402,15 +466,15 @@ impl Reader<'_> {
     }
 
     fn texts(&mut self, table: &Table<'_>, key: &str) -> Vec<String> {
-        self.parsed(table, key, |text| Ok(text.to_owned()))
+        self.parsed(table, key, |text| Ok::<_, Infallible>(text.to_owned()))
     }
 
     /// A list of strings, each read by `parse`; what is listed twice counts once.
-    fn parsed<T: PartialEq>(
+    fn parsed<T: PartialEq, E: fmt::Display>(
         &mut self,
         table: &Table<'_>,
         key: &str,
-        parse: impl Fn(&str) -> Result<T, &'static str>,
+        parse: impl Fn(&str) -> Result<T, E>,
     ) -> Vec<T> {
         let Some(items) = self.array(table, key) else { return Vec::new() };
         let mut parsed = Vec::new();

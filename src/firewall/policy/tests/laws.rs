@@ -175,12 +175,13 @@ proptest! {
                 let mut granted = principal.clone();
                 granted.scopes.extend(scopes.iter().cloned());
                 prop_assert!(scopes.iter().any(|scope| !principal.scopes.contains(scope)));
+                let facts = Facts { principal: &granted, ..facts };
+                let wanted = Wanted::of(asked.target);
                 let allowed = set.policies.iter().any(|policy| {
-                    let facts = Facts { principal: &granted, ..facts };
+                    let fit = policy.fit(&facts, &asked, &wanted, Scopes::Needed);
                     policy.effect == Effect::Allow
-                        && policy.covers(asked.target)
-                        && policy.is_about(&facts, Scopes::Needed).is_ok()
-                        && policy.is_met(&asked).is_ok()
+                        && policy.coverage(&wanted) == Coverage::Full
+                        && matches!(fit, Fit::Met)
                 });
                 prop_assert!(allowed);
             }
@@ -196,12 +197,15 @@ proptest! {
 
 fn could_allow_plainly(set: &PolicySet, facts: &Facts<'_>, target: Target<'_>) -> bool {
     let tool = matches!(target, Target::Tool(_));
+    let wanted = Wanted::of(target);
     let speaks = |policy: &Policy| match policy.effect {
         Effect::Allow => tool || policy.parameter_constraints.is_empty(),
         Effect::Deny | Effect::Escalate => !tool || policy.parameter_constraints.is_empty(),
     };
     let about = set.policies.iter().enumerate().filter(|(_, policy)| {
-        policy.covers(target) && speaks(policy) && policy.is_about(facts, Scopes::Needed).is_ok()
+        policy.coverage(&wanted) != Coverage::None
+            && speaks(policy)
+            && policy.is_about(facts, Scopes::Needed).is_ok()
     });
     let best = about.max_by_key(|(place, policy)| rank(policy, facts, *place));
     best.is_some_and(|(_, policy)| policy.effect == Effect::Allow)
