@@ -9,6 +9,7 @@ mod agents;
 mod audit;
 mod body;
 mod check;
+mod draining;
 mod error;
 mod guard;
 mod limit;
@@ -36,6 +37,7 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::{self, Secret};
 use crate::firewall::checks::drift::Keywords;
+use crate::gate::drain::Drain;
 use crate::identity::mint::Minter;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -58,6 +60,8 @@ pub struct Admin {
     pub sessions: Arc<Sessions>,
     /// How far this node is with what others changed.
     pub followed: Arc<Followed>,
+    /// How far this gateway is on its way out of service.
+    pub drain: Arc<Drain>,
     pub rulebook: Arc<Rulebook>,
     pub audit: Arc<Audit>,
     pub minter: Arc<Minter>,
@@ -147,6 +151,9 @@ async fn answer(
     id: Option<String>,
     request: Request,
 ) -> Response {
+    if let Err(error) = draining::check(&admin, route) {
+        return error.into_response();
+    }
     let (head, body) = request.into_parts();
     let input = async {
         let query = query::Parameters::read(&head.uri, route.query)?;

@@ -1,11 +1,12 @@
 //! Wiring: what is built, in which order it starts, and in which it stops.
 //!
 //! Start: state first (store, agents, sessions, audit log, policies, credentials), then the sockets,
-//! then whoever serves on them, so that whatever is wrong is said before the first request. Stop:
-//! the listeners close, calls in flight end or run out of grace, leases go back, the log is drained.
+//! then the services on them, so that every mistake is reported before the first request. Stop:
+//! readiness falls, calls in flight end or run out of time, leases go back, the log is drained.
 //! The data plane has Pingora's threads; store, log, admin API and reload have their own.
 
 mod follow;
+pub(crate) mod handover;
 mod headers;
 mod listener;
 mod node;
@@ -15,7 +16,7 @@ mod stop;
 mod tls;
 mod upstreams;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,7 @@ use crate::metrics::{Levels, Metrics};
 use crate::proxy::Gateway;
 use crate::proxy::guard::HeadGuard;
 use crate::proxy::intake::Intake;
+use crate::proxy::leave::Leaving;
 use crate::proxy::listen::PreBound;
 use crate::proxy::local::Local;
 use crate::proxy::probe;
@@ -69,16 +71,17 @@ use tls::Certificate;
 
 pub(crate) use headers::Templates;
 pub(crate) use reload::secrets as load_secrets;
+use stop::{Draining, Signals};
 pub use stop::{Stopped, Switch, stop_switch};
-
-/// How long calls in flight may go on after a stop was asked for.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Connections to upstreams that are kept for reuse, over all threads.
 const UPSTREAM_POOL: usize = 1_024;
 
 /// How long an HTTP/2 connection without a request is kept.
 const H2_IDLE: Duration = Duration::from_mins(5);
+
+/// How long tasks of the control runtime may take to end.
+const LAST_TASKS: Duration = Duration::from_secs(1);
 
 /// Where a running gateway listens.
 #[derive(Clone, Debug, Serialize)]
@@ -88,9 +91,19 @@ pub struct Started {
     pub pid: u32,
 }
 
-/// Serves until told to stop.
+/// The way to the listening sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Those that systemd holds, else new ones.
+    Start,
+    /// Those of the running process, which then ends.
+    TakeOver,
+}
+
+/// Serves until a signal or the switch stops it, or another process takes over.
 pub fn run(
     config: &Config,
+    way: Way,
     stopped: Stopped,
     on_ready: impl FnOnce(&Started) -> Result<()>,
 ) -> Result<()> {
@@ -100,16 +113,27 @@ pub fn run(
         .enable_all()
         .build()
         .context("starting the control runtime")?;
-    let mut parts = control.block_on(Parts::build(config))?;
     let certificate = config.proxy.tls.as_ref().map(Certificate::open).transpose()?;
     let tls = certificate.as_ref().map(Certificate::settings).transpose()?;
-    let proxy_listener = bind(config.proxy.listen, "proxy.listen_port")?;
-    let admin_listener = bind(config.admin.listen, "admin.listen_port")?;
+    let taken_over = match way {
+        Way::Start => None,
+        Way::TakeOver => {
+            // The running process is asked to end only if nothing that can be tried is wrong.
+            rehearse(config)?;
+            Some(handover::take_over(config)?)
+        }
+    };
+    let mut parts = control.block_on(Parts::build(config))?;
+    let sockets = match taken_over {
+        Some(sockets) => sockets,
+        None => handover::open(config)?,
+    };
     let started = Started {
-        proxy: proxy_listener.local_addr()?,
-        admin: admin_listener.local_addr()?,
+        proxy: sockets.proxy.local_addr()?,
+        admin: sockets.admin.local_addr()?,
         pid: std::process::id(),
     };
+    let offer = handover::offer(config, &started, &sockets);
 
     let threads = config.proxy.threads.unwrap_or_else(cores);
     let conf = ServerConf {
@@ -135,19 +159,61 @@ pub fn run(
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(H2_IDLE);
     proxy.server_options = Some(options);
-    let guard = HeadGuard { inner: Arc::new(proxy) };
-    let service = PreBound::new("proxy", guard, proxy_listener, tls);
+    let drain = &parts.gate.drain;
+    let leaving = Leaving {
+        inner: Arc::new(HeadGuard { inner: Arc::new(proxy) }),
+        leaving: drain.when_leaving(),
+    };
+    let service = PreBound::new("proxy", leaving, sockets.proxy, tls, drain.when_closed());
     server.add_service(service.with_threads(threads));
-    server.add_service(AdminService::new(parts.admin(config), admin_listener));
+    let admin = AdminService::new(parts.admin(config), sockets.admin, drain.when_closed());
+    let admin_ended = admin.when_ended();
+    server.add_service(admin);
+    let signals = {
+        let _within = control.enter();
+        Signals::watch().context("watching for signals")?
+    };
+    let successor = offer.successor.clone();
+    let taken = offer.taken.subscribe();
+    control.spawn(offer.serve(drain.when_leaving()));
     parts.start_tasks(&control, config, certificate);
     on_ready(&started)?;
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
 
-    let signal = stop::Draining { stopped, gate: parts.gate.clone(), grace: GRACE };
+    let signal = Draining {
+        stopped,
+        signals: Some(signals).into(),
+        gate: parts.gate.clone(),
+        delay: Duration::from_secs(config.proxy.drain_delay_secs),
+        patience: Duration::from_secs(config.proxy.drain_timeout_secs),
+        taken,
+        takeover_patience: Duration::from_secs(config.proxy.takeover_wait_secs),
+        admin_ended,
+    };
     server.run(RunArgs { shutdown_signal: Box::new(signal) });
     // Nothing is being judged any more.
     bulk.shutdown_background();
     parts.end(&control);
+    // Nothing holds log and store once these are gone.
+    control.shutdown_timeout(LAST_TASKS);
+    drop(parts);
+    successor.release();
+    Ok(())
+}
+
+/// Reads everything that can be read while another process holds log and store, so that a mistake
+/// ends this process and not that one.
+fn rehearse(config: &Config) -> Result<()> {
+    let rulebook = Rulebook::load(config.policy.file.as_deref(), terms(config));
+    rulebook.context("loading `policy.file`")?;
+    let secrets = reload::secrets(config, &Clock::system()).context("loading credentials")?;
+    Templates::of(config)?.expand(&secrets.vault())?;
+    Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
+    audit_settings(config)?;
+    seal_key(config)?;
+    if config.storage.backend == Backend::Memory {
+        warn!("`storage.backend` is \"memory\": the running process's sessions end with it");
+    }
     Ok(())
 }
 
@@ -164,13 +230,6 @@ pub fn write_ready_file(path: &Path, started: &Started) -> Result<()> {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
-    let listener = TcpListener::bind(address)
-        .with_context(|| format!("cannot listen on {address}: choose another `{key}`"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 /// Everything that lives as long as the process.
@@ -253,6 +312,7 @@ impl Parts {
                 max_argument_bytes: config.audit.max_argument_bytes,
             },
             in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
+            drain: Arc::default(),
         });
         let rulebook = gate.rulebook.clone();
         let headers: Vec<_> =
@@ -308,8 +368,11 @@ impl Parts {
     fn connect_levels(&self) {
         let (sessions, registry) = (self.sessions.clone(), self.registry.clone());
         let (audit, clock) = (self.audit.clone(), self.clock.clone());
+        let (in_flight, drain) = (self.gate.in_flight.clone(), self.gate.drain.clone());
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         self.metrics.read_levels_with(move || Levels {
+            calls_in_flight: count(in_flight.count()),
+            draining: drain.is_leaving(),
             active_sessions: count(sessions.active_count(clock.now())),
             registered_agents: count(registry.active_count()),
             audit_records: audit.records_written(),
@@ -350,6 +413,7 @@ impl Parts {
             registry: self.registry.clone(),
             sessions: self.sessions.clone(),
             followed: self.gate.followed.clone(),
+            drain: self.gate.drain.clone(),
             rulebook: self.rulebook.clone(),
             audit: self.audit.clone(),
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),

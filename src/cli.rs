@@ -53,6 +53,9 @@ pub struct Serve {
     /// Write the bound addresses as JSON to this file once requests are served.
     #[arg(long)]
     pub ready_file: Option<PathBuf>,
+    /// Take the listening sockets over from the running process, which then ends.
+    #[arg(long)]
+    pub takeover: bool,
     #[command(flatten)]
     pub log: Log,
 }

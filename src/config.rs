@@ -91,6 +91,14 @@ pub struct Proxy {
     pub max_uri_bytes: usize,
     pub upstream_timeout_secs: u64,
     pub stream_idle_timeout_secs: u64,
+    /// How long calls are still served after a signal to stop.
+    pub drain_delay_secs: u64,
+    /// How long calls in flight may go on after that.
+    pub drain_timeout_secs: u64,
+    /// How long calls in flight may go on when another process takes over.
+    pub takeover_wait_secs: u64,
+    /// Socket by which another process takes over; `None`: beside the audit log.
+    pub control_socket: Option<PathBuf>,
     /// `None`: one for each core.
     pub threads: Option<usize>,
 }
@@ -112,6 +120,20 @@ pub struct Pool {
     pub urls: Vec<Upstream>,
     /// Lower-case names; values may hold `${CRED:ref}`.
     pub headers: Vec<(http::HeaderName, Secret)>,
+}
+
+impl Config {
+    /// The control socket: the configured one, else the one beside the audit log.
+    pub fn control_socket(&self) -> Option<PathBuf> {
+        let beside_the_log = || {
+            self.audit.enabled.then(|| {
+                let mut path = self.audit.file_path.clone().into_os_string();
+                path.push(".control");
+                path.into()
+            })
+        };
+        self.proxy.control_socket.clone().or_else(beside_the_log)
+    }
 }
 
 impl Pool {

@@ -72,7 +72,7 @@ fn run_in(options: Options, folder: &Path, out: &mut Out<'_>) -> Result<bool> {
     let (ready, started) = mpsc::sync_channel(1);
     let (stop, stopped) = app::stop_switch();
     let gateway = std::thread::Builder::new().name("gateway".to_owned()).spawn(move || {
-        app::run(&config, stopped, move |now_running| {
+        app::run(&config, app::Way::Start, stopped, move |now_running| {
             // The tour waits for this; if it has gone, nobody needs to know.
             let _gone = ready.send(now_running.clone());
             Ok(())
@@ -196,6 +196,7 @@ fn config(
 listen_addr = "127.0.0.1"
 listen_port = {proxy_port}
 upstream_url = "http://127.0.0.1:{upstream}/mcp"
+drain_delay_secs = 0
 [policy]
 file = {policies}
 [sessions]

@@ -8,6 +8,7 @@ mod bucket;
 mod caller;
 mod decide;
 mod destination;
+pub mod drain;
 pub mod enrol;
 pub mod injected;
 pub mod legacy;
@@ -38,6 +39,7 @@ use crate::secrets::Secrets;
 use crate::sessions::Sessions;
 use crate::store::Followed;
 pub use destination::{Destination, Due};
+use drain::{Drain, Phase};
 use enrol::Enrolment;
 use injected::{Injected, Watch};
 pub use on_record::Ended;
@@ -65,6 +67,7 @@ pub struct Gate {
     pub metrics: Arc<Metrics>,
     pub settings: Settings,
     pub in_flight: Arc<InFlight>,
+    pub drain: Arc<Drain>,
 }
 
 /// What of the configuration the gate itself needs.
@@ -113,7 +116,28 @@ struct Admitted {
     scrub: Option<Watch>,
 }
 
+/// Readiness to serve calls, and the first thing in its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    Ready,
+    Draining,
+    StoreUnavailable,
+    AuditUnavailable,
+}
+
 impl Gate {
+    pub fn readiness(&self) -> Readiness {
+        if self.drain.is_leaving() {
+            Readiness::Draining
+        } else if self.followed.is_stale(self.clock.mono()) {
+            Readiness::StoreUnavailable
+        } else if self.settings.require_healthy_audit && !self.audit.healthy() {
+            Readiness::AuditUnavailable
+        } else {
+            Readiness::Ready
+        }
+    }
+
     /// Opens the record of a request; refused while the log cannot be written.
     pub async fn open(&self) -> Result<Ticket, Refused> {
         let arrived = self.clock.now();
@@ -123,17 +147,10 @@ impl Gate {
         }
         let open = self.in_flight.enter();
         let ticket = Ticket::open(entry, arrived, open, self.audit.clone());
-        if self.in_flight.is_draining() {
-            let denial = Denial::new(Code::Overloaded, "this gateway is shutting down: try again")
-                .retry_after(RETRY_SECS);
-            return Err(self.refuse(ticket, denial).await);
+        if self.drain.phase() >= Phase::Refusing {
+            return Err(self.refuse(ticket, shutting_down()).await);
         }
         Ok(ticket)
-    }
-
-    /// From now on new requests are refused.
-    pub fn drain(&self) {
-        self.in_flight.drain();
     }
 
     /// Resolves when no request is being served any more.
@@ -229,6 +246,18 @@ impl Cleared {
             warnings: self.warnings.clone(),
         }
     }
+}
+
+fn shutting_down() -> Denial {
+    Denial::new(Code::Overloaded, "this gateway is shutting down: try again")
+        .retry_after(RETRY_SECS)
+}
+
+/// The end of a call that did not end by itself before the gateway had to.
+pub fn cut_off() -> Denial {
+    let message = "this gateway is shutting down and had to end the call, which may have done its \
+                   work: look before you send it again";
+    Denial::new(Code::Overloaded, message).retry_after(RETRY_SECS)
 }
 
 fn store_unavailable() -> Denial {

@@ -32,7 +32,8 @@ fn serve_calls(serve: &cli::Serve) -> anyhow::Result<Exit> {
     let config = Config::load(&serve.config, config::environment())?;
     telemetry::init(&serve.log.log_level, serve.log.log_format.into())?;
     let (_switch, stopped) = app::stop_switch();
-    app::run(&config, stopped, |started| match &serve.ready_file {
+    let way = if serve.takeover { app::Way::TakeOver } else { app::Way::Start };
+    app::run(&config, way, stopped, |started| match &serve.ready_file {
         Some(path) => app::write_ready_file(path, started),
         None => Ok(()),
     })?;

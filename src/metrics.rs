@@ -44,6 +44,8 @@ pub enum Outcome {
 /// What is counted elsewhere and read when metrics are asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Levels {
+    pub calls_in_flight: u64,
+    pub draining: bool,
     pub active_sessions: u64,
     pub registered_agents: u64,
     pub audit_records: u64,
@@ -78,6 +80,10 @@ pub struct Metrics {
     credentials_scrubbed: IntCounter,
     policy_version: IntGaugeVec,
     levels: OnceLock<ReadLevels>,
+    calls_in_flight: IntGauge,
+    draining: IntGauge,
+    /// Event streams to agents that are open.
+    pub open_streams: IntGauge,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -96,18 +102,24 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;
-        let requests =
-            counters(r, "requests_total", "Requests on the proxy port, by decision", "decision");
-        let denial_codes = counters(r, "denials_total", "Refused requests, by code", "code");
+        let requests = counters(
+            r,
+            "arbiter_requests_total",
+            "Requests on the proxy port, by decision",
+            "decision",
+        );
+        let denial_codes =
+            counters(r, "arbiter_denials_total", "Refused requests, by code", "code");
         let tool_calls = counters(
             r,
-            "tool_calls_total",
+            "arbiter_tool_calls_total",
             "Tool calls judged, by tool; `other` are tools that no policy or session names",
             "tool",
         );
-        let build = gauges(r, "build_info", "The running version", "version");
+        let build = gauges(r, "arbiter_build_info", "The running version", "version");
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let policy_version = gauges(r, "policy_version_info", "The policy set in force", "version");
+        let policy_version =
+            gauges(r, "arbiter_policy_version_info", "The policy set in force", "version");
         let duration = DURATION_BUCKETS;
         Self {
             allowed: requests.with_label_values(&["allow"]),
@@ -121,16 +133,20 @@ impl Metrics {
             tool_calls,
             named_tools: ArcSwap::default(),
             naming: Mutex::new(()),
-            anomalies: counter(r, "anomalies_total", "Calls that drift from the declared intent"),
+            anomalies: counter(
+                r,
+                "arbiter_anomalies_total",
+                "Calls that drift from the declared intent",
+            ),
             request_duration: histogram(
                 r,
-                "request_duration_seconds",
+                "arbiter_request_duration_seconds",
                 "From a request's headers to the end of its response",
                 duration,
             ),
             upstream_duration: histogram(
                 r,
-                "upstream_duration_seconds",
+                "arbiter_upstream_duration_seconds",
                 "What the upstream took of it",
                 duration,
             ),
@@ -140,26 +156,37 @@ impl Metrics {
                 "What Arbiter itself took of it",
                 OVERHEAD_BUCKETS,
             ),
-            active_sessions: gauge(r, "active_sessions", "Sessions that are active now"),
-            registered_agents: gauge(r, "registered_agents", "Agents that are active now"),
-            audit_records: counter(r, "audit_records_total", "Audit records written"),
+            active_sessions: gauge(r, "arbiter_active_sessions", "Sessions that are active now"),
+            registered_agents: gauge(r, "arbiter_registered_agents", "Agents that are active now"),
+            audit_records: counter(r, "arbiter_audit_records_total", "Audit records written"),
             audit_syncs: counter(
                 r,
-                "audit_syncs_total",
+                "arbiter_audit_syncs_total",
                 "Times the audit log or its journal was brought to the disk",
             ),
-            audit_healthy: gauge(r, "audit_healthy", "1 while audit records can be written"),
+            audit_healthy: gauge(
+                r,
+                "arbiter_audit_healthy",
+                "1 while audit records can be written",
+            ),
             credentials_injected: counter(
                 r,
-                "credentials_injected_total",
+                "arbiter_credentials_injected_total",
                 "Credential references replaced in requests",
             ),
             credentials_scrubbed: counter(
                 r,
-                "credentials_scrubbed_total",
+                "arbiter_credentials_scrubbed_total",
                 "Credential values removed from responses",
             ),
             policy_version,
+            calls_in_flight: gauge(
+                r,
+                "arbiter_calls_in_flight",
+                "Requests under way, open streams included",
+            ),
+            draining: gauge(r, "arbiter_draining", "1 once the gateway goes out of service"),
+            open_streams: gauge(r, "arbiter_open_streams", "Event streams to agents that are open"),
             levels: OnceLock::new(),
             registry,
         }
@@ -256,6 +283,8 @@ impl Metrics {
             let level = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             self.active_sessions.set(level(levels.active_sessions));
             self.registered_agents.set(level(levels.registered_agents));
+            self.calls_in_flight.set(level(levels.calls_in_flight));
+            self.draining.set(i64::from(levels.draining));
             self.audit_healthy.set(i64::from(levels.audit_healthy));
             self.audit_records
                 .inc_by(levels.audit_records.saturating_sub(self.audit_records.get()));
@@ -320,26 +349,26 @@ mod tests {
         metrics.policy_version("v1");
         let text = metrics.render();
         for name in [
-            "requests_total",
-            "denials_total",
-            "tool_calls_total",
-            "anomalies_total",
-            "request_duration_seconds",
-            "upstream_duration_seconds",
+            "arbiter_requests_total",
+            "arbiter_denials_total",
+            "arbiter_tool_calls_total",
+            "arbiter_anomalies_total",
+            "arbiter_request_duration_seconds",
+            "arbiter_upstream_duration_seconds",
             "arbiter_overhead_seconds",
-            "active_sessions",
-            "registered_agents",
-            "audit_records_total",
-            "audit_syncs_total",
-            "audit_healthy",
-            "credentials_injected_total",
-            "credentials_scrubbed_total",
-            "policy_version_info",
-            "build_info",
+            "arbiter_active_sessions",
+            "arbiter_registered_agents",
+            "arbiter_audit_records_total",
+            "arbiter_audit_syncs_total",
+            "arbiter_audit_healthy",
+            "arbiter_credentials_injected_total",
+            "arbiter_credentials_scrubbed_total",
+            "arbiter_policy_version_info",
+            "arbiter_build_info",
         ] {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
         }
-        has(&metrics, r#"denials_total{code="PolicyDenied"} 0"#);
+        has(&metrics, r#"arbiter_denials_total{code="PolicyDenied"} 0"#);
         has(&metrics, r#"arbiter_overhead_seconds_bucket{le="0.000005"} 0"#);
     }
 
@@ -351,11 +380,11 @@ mod tests {
         metrics.denial(Code::NotJson);
         metrics.denial(Code::MalformedRequest);
         metrics.credentials_scrubbed(3);
-        has(&metrics, r#"requests_total{decision="allow"} 1"#);
-        has(&metrics, r#"requests_total{decision="escalate"} 1"#);
-        has(&metrics, r#"requests_total{decision="deny"} 0"#);
-        has(&metrics, r#"denials_total{code="MalformedRequest"} 2"#);
-        has(&metrics, "credentials_scrubbed_total 3");
+        has(&metrics, r#"arbiter_requests_total{decision="allow"} 1"#);
+        has(&metrics, r#"arbiter_requests_total{decision="escalate"} 1"#);
+        has(&metrics, r#"arbiter_requests_total{decision="deny"} 0"#);
+        has(&metrics, r#"arbiter_denials_total{code="MalformedRequest"} 2"#);
+        has(&metrics, "arbiter_credentials_scrubbed_total 3");
     }
 
     #[test]
@@ -365,8 +394,8 @@ mod tests {
         for tool in ["read_file", "evil\"}\n", "list_*", "list_dir"] {
             metrics.tool_call(None, tool);
         }
-        has(&metrics, r#"tool_calls_total{tool="read_file"} 1"#);
-        has(&metrics, r#"tool_calls_total{tool="other"} 3"#);
+        has(&metrics, r#"arbiter_tool_calls_total{tool="read_file"} 1"#);
+        has(&metrics, r#"arbiter_tool_calls_total{tool="other"} 3"#);
         assert!(!metrics.render().contains("evil"));
     }
 
@@ -380,9 +409,9 @@ mod tests {
             metrics.tool_call(Some(upstream), tool);
         }
         metrics.tool_call(None, "commit");
-        has(&metrics, r#"tool_calls_total{tool="git:commit"} 1"#);
-        has(&metrics, r#"tool_calls_total{tool="read"} 2"#);
-        has(&metrics, r#"tool_calls_total{tool="other"} 2"#);
+        has(&metrics, r#"arbiter_tool_calls_total{tool="git:commit"} 1"#);
+        has(&metrics, r#"arbiter_tool_calls_total{tool="read"} 2"#);
+        has(&metrics, r#"arbiter_tool_calls_total{tool="other"} 2"#);
     }
 
     #[test]
@@ -396,9 +425,9 @@ mod tests {
             metrics.tool_call(None, name);
         }
         let series =
-            metrics.render().lines().filter(|l| l.starts_with("tool_calls_total{")).count();
+            metrics.render().lines().filter(|l| l.starts_with("arbiter_tool_calls_total{")).count();
         assert_eq!(series, MAX_TOOL_LABELS + 1);
-        has(&metrics, r#"tool_calls_total{tool="other"} 1024"#);
+        has(&metrics, r#"arbiter_tool_calls_total{tool="other"} 1024"#);
     }
 
     #[test]
@@ -406,26 +435,28 @@ mod tests {
         let metrics = Metrics::new();
         metrics.policy_version("v1");
         metrics.policy_version("v2");
-        has(&metrics, r#"policy_version_info{version="v2"} 1"#);
+        has(&metrics, r#"arbiter_policy_version_info{version="v2"} 1"#);
         assert!(!metrics.render().contains("v1\""));
     }
 
     #[test]
     fn levels_are_read_when_asked_for() {
         let metrics = Metrics::new();
-        has(&metrics, "audit_healthy 0");
+        has(&metrics, "arbiter_audit_healthy 0");
         metrics.read_levels_with(|| Levels {
+            calls_in_flight: 6,
+            draining: true,
             audit_records: 3,
             audit_syncs: 5,
             active_sessions: 7,
             registered_agents: 2,
             audit_healthy: true,
         });
-        has(&metrics, "active_sessions 7");
-        has(&metrics, "registered_agents 2");
-        has(&metrics, "audit_healthy 1");
-        has(&metrics, "audit_records_total 3");
-        has(&metrics, "audit_syncs_total 5");
+        has(&metrics, "arbiter_active_sessions 7");
+        has(&metrics, "arbiter_registered_agents 2");
+        has(&metrics, "arbiter_audit_healthy 1");
+        has(&metrics, "arbiter_audit_records_total 3");
+        has(&metrics, "arbiter_audit_syncs_total 5");
     }
 
     #[test]
@@ -436,7 +467,7 @@ mod tests {
         metrics.upstream_took(Duration::from_secs(2));
         has(&metrics, r#"arbiter_overhead_seconds_bucket{le="0.000005"} 0"#);
         has(&metrics, r#"arbiter_overhead_seconds_bucket{le="0.00001"} 1"#);
-        has(&metrics, r#"request_duration_seconds_bucket{le="0.025"} 1"#);
-        has(&metrics, r#"upstream_duration_seconds_bucket{le="1"} 0"#);
+        has(&metrics, r#"arbiter_request_duration_seconds_bucket{le="0.025"} 1"#);
+        has(&metrics, r#"arbiter_upstream_duration_seconds_bucket{le="1"} 0"#);
     }
 }

@@ -10,6 +10,7 @@ pub mod guard;
 mod health;
 mod hygiene;
 pub mod intake;
+pub mod leave;
 pub mod listen;
 pub mod local;
 mod location;
@@ -35,7 +36,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use tracing::{debug, warn};
 
 use crate::firewall::denial::{Code, Denial};
-use crate::gate::{Cleared, Ended, Gate};
+use crate::gate::{Cleared, Ended, Gate, cut_off};
 use intake::Intake;
 use memory::Held;
 use pool::Way;
@@ -98,7 +99,8 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        session.set_keepalive(Some(intake::KEEP_ALIVE_SECS));
+        let kept = (!self.gate.drain.is_leaving()).then_some(intake::KEEP_ALIVE_SECS);
+        session.set_keepalive(kept);
         session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
         if self.local.answer(session, &self.gate).await? {
             ctx.state = State::Local;
@@ -115,6 +117,8 @@ impl ProxyHttp for Gateway {
                     replay::Patience {
                         first_byte: self.upstream_timeout,
                         silence: self.idle_timeout,
+                        ending: self.gate.drain.ending(),
+                        streams: self.gate.metrics.open_streams.clone(),
                     },
                 );
                 ctx.state = State::Cleared(Box::new(InFlight {
@@ -340,6 +344,7 @@ fn failure(e: &Error) -> Option<Denial> {
     };
     match (e.etype(), e.esource()) {
         (ErrorType::Custom(replay::FIRST_BYTE_LATE | replay::SILENT), _) => Some(late()),
+        (ErrorType::Custom(replay::CUT_OFF), _) => Some(cut_off()),
         (_, ErrorSource::Downstream) => None,
         (ErrorType::ReadTimedout | ErrorType::WriteTimedout, _) => Some(late()),
         _ => Some(Denial::new(

@@ -78,6 +78,7 @@ codes! {
     Internal INTERNAL_SERVER_ERROR;
     AuditUnavailable SERVICE_UNAVAILABLE;
     StoreUnavailable SERVICE_UNAVAILABLE;
+    Draining SERVICE_UNAVAILABLE;
 }
 
 /// The body of every answer that is not a success.

@@ -114,6 +114,9 @@ fn refusals(route: &Route) -> BTreeMap<u16, Vec<String>> {
     } else if !route.query.is_empty() || route.path.contains('{') {
         all.push(Code::InvalidField);
     }
+    if super::draining::creates(route) {
+        all.push(Code::Draining);
+    }
     let mut refusals: BTreeMap<u16, Vec<String>> = BTreeMap::new();
     for code in all {
         refusals.entry(code.status().as_u16()).or_default().push(format!("`{code:?}`"));

@@ -268,7 +268,7 @@ pub static ROUTES: &[Route] = &[
         summary: "Whether calls can be served: the audit log can be written",
         query: NONE, body: None,
         status: StatusCode::OK, answer: json::<system::Ready>(),
-        errors: &[Code::AuditUnavailable], handler: handler!(system::ready) },
+        errors: &[Code::AuditUnavailable, Code::StoreUnavailable, Code::Draining], handler: handler!(system::ready) },
     Route { method: Method::Get, path: "/metrics", access: Access::Metrics,
         summary: "Metrics in the Prometheus text format",
         query: NONE, body: None,

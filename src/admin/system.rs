@@ -1,16 +1,16 @@
-//! What machines ask: is it alive, is it ready, what has it counted, what does it offer.
+//! Endpoints for machines: liveness, readiness, metrics and the API's description.
 
 use std::sync::{Arc, OnceLock};
 
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::IntoResponse;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::{ApiError, Code};
 use super::routes::{Answer, Input};
-use super::{Admin, openapi as api};
+use super::{Admin, draining, openapi as api};
 
 #[derive(Serialize, JsonSchema)]
 pub struct Health {
@@ -28,6 +28,14 @@ pub(super) async fn health(_admin: Arc<Admin>, _input: Input) -> Result<Answer, 
 }
 
 pub(super) async fn ready(admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {
+    if admin.drain.is_leaving() {
+        let draining = draining::refusal();
+        let body = json!({
+            "error": draining.code.name(), "message": draining.message, "status": "draining",
+        });
+        let answer = (draining.code.status(), [(RETRY_AFTER, "1")], axum::Json(body));
+        return Ok(Answer::Whole(Box::new(answer.into_response())));
+    }
     if admin.followed.is_stale(admin.clock.mono()) {
         let message = "the store has not answered for too long, so calls are refused";
         return Err(ApiError::new(Code::StoreUnavailable, message).retry_after(1));

@@ -90,6 +90,7 @@ impl Bench {
             registry: Arc::new(Registry::open(Arc::clone(&store)).await.unwrap()),
             sessions: Arc::new(sessions),
             followed: Arc::new(Followed::alone()),
+            drain: Arc::default(),
             rulebook: Arc::new(Rulebook::load(Some(&policies), Terms::default()).unwrap()),
             audit,
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),

@@ -1,5 +1,6 @@
-//! What is read again while serving: policies and certificate when their files change, credentials
-//! when they have outlived their time, all at SIGHUP, which also opens an audit log that was moved away anew. What cannot be read leaves the old set in force.
+//! Reloads while serving: policies and certificate when their files change, credentials when they have
+//! outlived their time, all at SIGHUP. SIGHUP and SIGUSR1 open an audit log that was moved away anew.
+//! A file that cannot be read leaves the old set in force.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,7 @@ impl Reloads {
         if let Some(certificate) = self.certificate.clone() {
             control.spawn(certificate_in_time(certificate));
         }
+        control.spawn(self.clone().at_user_signal());
         control.spawn(self.at_hangup());
     }
 
@@ -72,16 +74,31 @@ impl Reloads {
         }
     }
 
+    /// Opens an audit log that was moved away anew, and nothing else: for log rotation.
+    async fn at_user_signal(self) {
+        let Ok(mut user) = signal(SignalKind::user_defined1()) else {
+            warn!("SIGUSR1 cannot be watched: it does not open the audit log anew");
+            return;
+        };
+        while user.recv().await.is_some() {
+            self.reopen_log().await;
+        }
+    }
+
+    async fn reopen_log(&self) {
+        match self.audit.reopen().await {
+            Ok(()) => info!("audit log is the one in its place"),
+            Err(error) => warn!(%error, "audit log could not be opened anew"),
+        }
+    }
+
     async fn at_hangup(self) {
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
             warn!("SIGHUP cannot be watched: it reloads nothing");
             return;
         };
         while hangup.recv().await.is_some() {
-            match self.audit.reopen().await {
-                Ok(()) => info!("audit log is the one in its place"),
-                Err(error) => warn!(%error, "audit log could not be looked after"),
-            }
+            self.reopen_log().await;
             let rulebook = self.rulebook.clone();
             if let Ok(reloaded) = tokio::task::spawn_blocking(move || rulebook.reload()).await {
                 told(&self.metrics, &self.rulebook.rules(), reloaded);

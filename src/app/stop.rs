@@ -1,15 +1,25 @@
-//! Stopping: by signal or by a switch, with grace for the calls in flight.
+//! Stopping: by signal or by a switch, phase by phase, with time for the calls in flight.
 
-use std::sync::Arc;
+use std::future::pending;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::gate::Gate;
+use crate::gate::drain::Phase;
+use crate::proxy::leave::LAST_REQUESTS;
+
+/// How long streams and calls that are cut off have for their last event or answer.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long admin requests under way have for their answer.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// Asks a running gateway to stop.
 pub struct Switch(watch::Sender<bool>);
@@ -29,49 +39,137 @@ impl Switch {
     }
 }
 
-/// Waits for a reason to stop, then for the calls in flight.
+/// The signals that stop a gateway, watched from its start on.
+pub(super) struct Signals {
+    terminate: Signal,
+    quit: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Starts to watch; within a runtime that lives as long as the process.
+    pub(super) fn watch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            Some(()) = self.terminate.recv() => "SIGTERM",
+            Some(()) = self.quit.recv() => "SIGQUIT",
+            Some(()) = self.interrupt.recv() => "SIGINT",
+            else => pending().await,
+        }
+    }
+}
+
+/// Waits for a reason to stop, then leads the gateway out of service.
 pub(super) struct Draining {
     pub(super) stopped: Stopped,
+    /// Taken when the wait begins.
+    pub(super) signals: Mutex<Option<Signals>>,
     pub(super) gate: Arc<Gate>,
-    pub(super) grace: Duration,
+    /// How long calls are still served once readiness is withdrawn.
+    pub(super) delay: Duration,
+    /// How long calls in flight may go on after that.
+    pub(super) patience: Duration,
+    /// Becomes true once another process takes over.
+    pub(super) taken: watch::Receiver<bool>,
+    /// How long calls in flight may go on then.
+    pub(super) takeover_patience: Duration,
+    /// Becomes true once the admin port has answered its last request.
+    pub(super) admin_ended: watch::Receiver<bool>,
+}
+
+/// The cause of a stop.
+enum Reason {
+    Signal(&'static str),
+    Switch,
+    TakenOver,
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Draining {
-    /// Resolves when nothing is in flight any more, so that Pingora can end at once. New calls are
-    /// refused meanwhile and readiness is withdrawn, so the wait ends.
+    /// Resolves when nothing is in flight any more, so that Pingora can end at once.
     async fn recv(&self) -> ShutdownSignal {
-        self.reason().await;
-        self.gate.drain();
-        let idle = self.gate.idle();
-        if tokio::time::timeout(self.grace, idle).await.is_err() {
-            warn!(grace_secs = self.grace.as_secs(), "calls in flight are cut off");
+        let signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut signals = match signals {
+            Some(signals) => signals,
+            // Pingora waits once.
+            None => pending().await,
+        };
+        let reason = tokio::select! {
+            name = signals.next() => Reason::Signal(name),
+            () = turned(&self.stopped.0) => Reason::Switch,
+            () = turned(&self.taken) => Reason::TakenOver,
+        };
+        tokio::select! {
+            () = self.leave(&reason) => {}
+            again = signals.next() => warn!(signal = again, "second signal: stopping now"),
+        }
+        self.gate.drain.enter(Phase::EndingCalls);
+        if timeout(LAST_WORDS, self.gate.idle()).await.is_err() {
+            warn!("calls in flight are cut off without a last word");
+        }
+        self.gate.drain.close();
+        if timeout(LAST_ANSWERS, turned(&self.admin_ended)).await.is_err() {
+            warn!("an admin request is cut off");
         }
         ShutdownSignal::GracefulTerminate
     }
 }
 
 impl Draining {
-    async fn reason(&self) {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            warn!("signals cannot be watched: only the switch stops the gateway");
-            self.switched().await;
-            return;
-        };
-        tokio::select! {
-            _ = terminate.recv() => info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => info!("SIGINT: stopping"),
-            () = self.switched() => info!("stopping"),
+    /// Serves for a while, then refuses until no call is left or patience ends.
+    async fn drain(&self, delay: Duration) {
+        self.gate.drain.enter(Phase::Leaving);
+        sleep(delay).await;
+        self.gate.drain.enter(Phase::Refusing);
+        if timeout(self.patience, self.gate.idle()).await.is_err() {
+            let count = self.gate.in_flight.count();
+            warn!(count, "calls in flight are cut off: `proxy.drain_timeout_secs` has passed");
         }
     }
 
-    async fn switched(&self) {
-        let mut receiver = self.stopped.0.clone();
-        if receiver.wait_for(|stop| *stop).await.is_err() {
-            // The switch is gone: only a signal can stop the gateway now.
-            std::future::pending::<()>().await;
+    async fn leave(&self, reason: &Reason) {
+        match reason {
+            Reason::Signal(name @ ("SIGTERM" | "SIGQUIT")) => {
+                info!(signal = name, "draining: not ready any more");
+                self.drain(self.delay).await;
+            }
+            // At a terminal or in a test no balancer has to turn away first.
+            Reason::Signal(name) => {
+                info!(signal = name, "stopping");
+                self.drain(Duration::ZERO).await;
+            }
+            Reason::Switch => {
+                info!("stopping");
+                self.drain(Duration::ZERO).await;
+            }
+            Reason::TakenOver => self.hand_over().await,
         }
+    }
+
+    /// Ends streams at once and calls soon. Nothing is refused: no new connection is accepted, and a
+    /// request on a connection that is still open is served.
+    async fn hand_over(&self) {
+        self.gate.drain.enter(Phase::Leaving);
+        self.gate.drain.close();
+        sleep(LAST_REQUESTS).await;
+        self.gate.drain.end_streams();
+        if timeout(self.takeover_patience, self.gate.idle()).await.is_err() {
+            let count = self.gate.in_flight.count();
+            warn!(count, "calls in flight are cut off: `proxy.takeover_wait_secs` has passed");
+        }
+    }
+}
+
+/// Resolves once the value is true, and never if its sender is gone.
+async fn turned(receiver: &watch::Receiver<bool>) {
+    if receiver.clone().wait_for(|turned| *turned).await.is_err() {
+        pending::<()>().await;
     }
 }

@@ -1,7 +1,8 @@
 //! `arbiter check`: the doctor. Looks at everything that `serve` will need, changes nothing, and
-//! says of each thing whether it is well.
+//! reports the state of each thing.
 
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use serde_json::json;
 
 use super::print::Out;
 use super::{Env, Exit, Failure};
+use crate::app::handover::{Running, who};
 use crate::app::{Templates, load_secrets};
 use crate::clock::Clock;
 use crate::config::{self, Audit, Backend, Config, Upstream};
@@ -84,16 +86,21 @@ impl Check {
 }
 
 async fn examine(path: &Path, config: &Config) -> Vec<Finding> {
+    // A gateway that serves this configuration already has its ports and its files, and should.
+    let running = config.control_socket().and_then(|path| who(&path));
     let mut findings = vec![
         found(Health::Ok, "config", format!("{} is valid", path.display())),
         found(Health::Ok, "secrets", "admin key and signing secret are set and long enough"),
         policies(config),
         audit(&config.audit),
         credentials(config),
-        storage(&config.storage.backend).await,
-        port("proxy port", config.proxy.listen),
-        port("admin port", config.admin.listen),
+        storage(&config.storage.backend, running.as_ref()).await,
+        port("proxy port", config.proxy.listen, running.as_ref().map(|r| (r.pid, r.proxy))),
+        port("admin port", config.admin.listen, running.as_ref().map(|r| (r.pid, r.admin))),
     ];
+    findings.extend(running.map(|Running { version, pid, .. }| {
+        found(Health::Ok, "running", format!("version {version} serves this, as process {pid}"))
+    }));
     let upstream_ca = config.proxy.upstream_ca_file.as_deref();
     findings.extend(upstream_ca.map(|path| authorities("upstream CA", path)));
     let issuers = config.oauth.issuers.iter().filter_map(|issuer| issuer.ca_file.as_deref());
@@ -183,7 +190,7 @@ fn credentials(config: &Config) -> Finding {
     }
 }
 
-async fn storage(backend: &Backend) -> Finding {
+async fn storage(backend: &Backend, running: Option<&Running>) -> Finding {
     const WHAT: &str = "storage";
     let path = match backend {
         Backend::Memory => {
@@ -206,7 +213,14 @@ async fn storage(backend: &Backend) -> Finding {
     match read {
         Ok(_tables) => found(Health::Ok, WHAT, format!("{shown} can be opened")),
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
-            found(Health::Warn, WHAT, format!("{shown} is in use by another process"))
+            match running {
+                Some(Running { pid, .. }) => found(
+                    Health::Ok,
+                    WHAT,
+                    format!("{shown} is in use by the running process {pid}"),
+                ),
+                None => found(Health::Warn, WHAT, format!("{shown} is in use by another process")),
+            }
         }
         Err(error) => found(Health::Fail, WHAT, format!("{shown} cannot be opened: {error}")),
     }
@@ -246,10 +260,13 @@ async fn shared(redis: &config::Redis) -> Finding {
     }
 }
 
-fn port(what: &'static str, address: std::net::SocketAddr) -> Finding {
-    match std::net::TcpListener::bind(address) {
-        Ok(_free) => found(Health::Ok, what, format!("{address} is free")),
-        Err(error) => found(Health::Fail, what, format!("{address} cannot be taken: {error}")),
+fn port(what: &'static str, address: SocketAddr, running: Option<(u32, SocketAddr)>) -> Finding {
+    match (TcpListener::bind(address), running) {
+        (Ok(_free), _) => found(Health::Ok, what, format!("{address} is free")),
+        (Err(_taken), Some((pid, at))) if at == address => {
+            found(Health::Ok, what, format!("{address} is served by the running process {pid}"))
+        }
+        (Err(error), _) => found(Health::Fail, what, format!("{address} cannot be taken: {error}")),
     }
 }
 

@@ -128,6 +128,7 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
         s.problem("max_in_flight_body_bytes", None, problem);
     }
     let styles = [("http", RefusalStyle::Http), ("result", RefusalStyle::Result)];
+    let upstream_timeout_secs = s.number("upstream_timeout_secs", 60, 1..=3_600);
     let proxy = Proxy {
         listen: SocketAddr::new(ip, port),
         tls,
@@ -153,8 +154,12 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
         max_header_bytes: s.number("max_header_bytes", 65_536, 1_024..=MIB / 2),
         max_headers: s.number("max_headers", 100, 10..=250),
         max_uri_bytes: s.number("max_uri_bytes", 8_192, 64..=65_536),
-        upstream_timeout_secs: s.number("upstream_timeout_secs", 60, 1..=3_600),
+        upstream_timeout_secs,
         stream_idle_timeout_secs: s.number("stream_idle_timeout_secs", 300, 1..=DAY_SECS),
+        drain_delay_secs: s.number("drain_delay_secs", 5, 0..=3_600),
+        drain_timeout_secs: s.number("drain_timeout_secs", upstream_timeout_secs, 0..=DAY_SECS),
+        takeover_wait_secs: s.number("takeover_wait_secs", 5, 0..=3_600),
+        control_socket: s.text("control_socket").map(PathBuf::from),
         threads: s.optional_number("threads", 1..=1_024),
     };
     (Some(Front { proxy, default }), s.finish())

@@ -4,7 +4,7 @@
 //! of a bug of ours, still becomes a record, and the record says which.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smallvec::SmallVec;
 use tokio::sync::Notify;
@@ -27,7 +27,6 @@ use crate::mcp::message::Message;
 pub struct InFlight {
     shares: Shares,
     count: AtomicUsize,
-    draining: AtomicBool,
     none_left: Notify,
 }
 
@@ -46,7 +45,6 @@ impl InFlight {
         Self {
             shares: Shares::new(limits),
             count: AtomicUsize::default(),
-            draining: AtomicBool::default(),
             none_left: Notify::default(),
         }
     }
@@ -61,13 +59,9 @@ impl InFlight {
         self.shares.sweep(now);
     }
 
-    /// From now on no new request is served.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+    /// Requests that are being served now.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
     }
 
     /// Resolves when no request is being served.
@@ -315,7 +309,7 @@ mod tests {
         audit.close();
         let text = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
         let records = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        (records, in_flight.count.load(Ordering::SeqCst))
+        (records, in_flight.count())
     }
 
     fn call(ticket: &Ticket) -> Record {

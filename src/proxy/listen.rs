@@ -27,11 +27,18 @@ pub struct PreBound<A> {
     inner: listening::Service<A>,
     key: String,
     listener: Mutex<Option<TcpListener>>,
+    closed: ShutdownWatch,
 }
 
 impl<A: ServerApp + Send + Sync + 'static> PreBound<A> {
-    /// `listener` must be non-blocking.
-    pub fn new(name: &str, app: A, listener: TcpListener, tls: Option<TlsSettings>) -> Self {
+    /// `listener` must be non-blocking; it is closed when `closed` becomes true.
+    pub fn new(
+        name: &str,
+        app: A,
+        listener: TcpListener,
+        tls: Option<TlsSettings>,
+        closed: ShutdownWatch,
+    ) -> Self {
         let mut inner = listening::Service::new(name.to_owned(), app);
         let reading =
             |bytes| ListenerConfig::tcp(name).l4_buffer(L4BufferSettings::default().read(bytes));
@@ -39,7 +46,7 @@ impl<A: ServerApp + Send + Sync + 'static> PreBound<A> {
             None => reading(0),
             Some(tls) => reading(TLS_READ_BUFFER).tls(tls),
         });
-        Self { inner, key: name.to_owned(), listener: Mutex::new(Some(listener)) }
+        Self { inner, key: name.to_owned(), listener: Mutex::new(Some(listener)), closed }
     }
 
     /// Sets how many threads serve it.
@@ -55,7 +62,7 @@ impl<A: ServerApp + Send + Sync + 'static> Service for PreBound<A> {
     async fn start_service(
         &mut self,
         fds: Option<ListenFds>,
-        shutdown: ShutdownWatch,
+        _process_ends: ShutdownWatch,
         listeners_per_fd: usize,
     ) {
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -65,7 +72,8 @@ impl<A: ServerApp + Send + Sync + 'static> Service for PreBound<A> {
                 table.add(self.key.clone(), listener.into_raw_fd());
             }
         }
-        Service::start_service(&mut self.inner, fds, shutdown, listeners_per_fd).await;
+        let closed = self.closed.clone();
+        Service::start_service(&mut self.inner, fds, closed, listeners_per_fd).await;
     }
 
     fn name(&self) -> &str {

@@ -1,4 +1,4 @@
-//! What the proxy port answers by itself: health, metrics, and OAuth metadata (RFC 9728).
+//! Answers of the proxy port itself: health, metrics, and OAuth metadata (RFC 9728).
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::reply;
 use crate::firewall::denial::Code;
-use crate::gate::{Gate, Refused};
+use crate::gate::{Gate, Readiness, Refused};
 use crate::metrics::Metrics;
 
 const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
@@ -35,8 +35,10 @@ impl Local {
         }
         match head.uri.path() {
             "/health" => {
-                let body = json!({"status": "ok"}).to_string();
-                reply::plain(session, StatusCode::OK, "application/json", body).await?;
+                let asked = head.uri.query().is_some_and(|query| query == "ready");
+                let (status, said) = if asked { ready(gate) } else { (StatusCode::OK, "ok") };
+                let body = json!({"status": said}).to_string();
+                reply::plain(session, status, "application/json", body).await?;
             }
             "/metrics" if self.serve_metrics => {
                 let body = self.metrics.render();
@@ -123,6 +125,16 @@ impl Local {
         let host = named.or_else(|| head.uri.authority().map(http::uri::Authority::as_str))?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
         (!host.is_empty() && host.chars().all(plain)).then(|| format!("{}://{host}", self.scheme))
+    }
+}
+
+/// Readiness as the admin port's `/ready` reports it, in a word.
+fn ready(gate: &Gate) -> (StatusCode, &'static str) {
+    match gate.readiness() {
+        Readiness::Ready => (StatusCode::OK, "ready"),
+        Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        Readiness::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "store unavailable"),
+        Readiness::AuditUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "audit unavailable"),
     }
 }
 

@@ -28,7 +28,11 @@ use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
+use prometheus::IntGauge;
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
+
+use crate::gate::drain::Ending;
 
 /// How much of the body is handed over at a time.
 const SLICE: usize = 64 * 1024;
@@ -39,11 +43,18 @@ pub(super) const FIRST_BYTE_LATE: &str = "no response header in time";
 /// Error type that says that the stream was silent for too long.
 pub(super) const SILENT: &str = "no event in time";
 
-/// How long the upstream may take.
-#[derive(Clone, Copy, Debug)]
+/// Error type that says that the gateway is to stop and the call had not ended.
+pub(super) const CUT_OFF: &str = "the gateway stops";
+
+/// How long a call may take.
+#[derive(Clone, Debug)]
 pub(super) struct Patience {
     pub(super) first_byte: Duration,
     pub(super) silence: Duration,
+    /// The kinds of responses that the gateway has to end.
+    pub(super) ending: watch::Receiver<Ending>,
+    /// Counts the event streams that are open.
+    pub(super) streams: IntGauge,
 }
 
 /// What a replay shares with the request's context.
@@ -76,6 +87,10 @@ struct ReplaySession {
     body: Bytes,
     position: usize,
     silence: Duration,
+    ending: watch::Receiver<Ending>,
+    streams: IntGauge,
+    /// Set once the response has begun as an event stream.
+    is_stream: bool,
     /// Ends when the upstream's next byte has come too late.
     late: Pin<Box<Sleep>>,
     /// What it is called then.
@@ -103,6 +118,9 @@ pub(super) fn install(
         late: Box::pin(sleep(patience.first_byte)),
         late_is: FIRST_BYTE_LATE,
         silence: patience.silence,
+        ending: patience.ending,
+        streams: patience.streams,
+        is_stream: false,
     };
     **current = ServerSession::new_custom(Box::new(replay));
 }
@@ -121,6 +139,9 @@ pub(super) fn uninstall(current: &mut Box<ServerSession>, slot: &Slot) {
 
 impl Drop for ReplaySession {
     fn drop(&mut self) {
+        if self.is_stream {
+            self.streams.dec();
+        }
         *self.slot.real() = self.inner.take();
     }
 }
@@ -147,8 +168,13 @@ impl ReplaySession {
     }
 
     fn response_begins(&mut self, header: &ResponseHeader) {
-        if !header.status.is_informational() {
-            self.heard();
+        if header.status.is_informational() {
+            return;
+        }
+        self.heard();
+        if !self.is_stream && super::response::is_event_stream(&header.headers) {
+            self.is_stream = true;
+            self.streams.inc();
         }
     }
 
@@ -160,15 +186,19 @@ impl ReplaySession {
         }
     }
 
-    /// Waits for the client to leave, no longer than the upstream's next byte may take.
+    /// Waits for the client to leave, no longer than the upstream's next byte may take and the gateway
+    /// goes on.
     async fn idle(&mut self) -> Result<Option<Bytes>> {
-        let Self { inner: Some(real), late, late_is, .. } = self else {
+        let Self { inner: Some(real), late, late_is, ending, is_stream, .. } = self else {
             return Error::e_explain(ErrorType::InternalError, "the session is here until drop");
         };
         tokio::select! {
             gone = real.read_body_or_idle(true) => gone,
             () = late.as_mut() => {
                 Error::e_explain(ErrorType::Custom(late_is), "upstream timed out")
+            }
+            _ended = ending.wait_for(|ending| ending.calls || (ending.streams && *is_stream)) => {
+                Error::e_explain(ErrorType::Custom(CUT_OFF), "the gateway stops")
             }
         }
     }

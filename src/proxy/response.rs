@@ -436,7 +436,7 @@ fn essence(headers: &HeaderMap) -> Option<&str> {
     Some(value.split(';').next()?.trim())
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     essence(headers).is_some_and(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
 }
 

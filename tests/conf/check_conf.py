@@ -31,11 +31,11 @@ KUBERNETES = "1.34"
 
 # The names of the contract; a histogram is asked for by its `_bucket`, `_sum` and `_count`.
 METRICS = set(
-    """requests_total denials_total tool_calls_total anomalies_total active_sessions registered_agents
-    audit_records_total audit_syncs_total audit_healthy credentials_injected_total credentials_scrubbed_total policy_version_info
-    build_info up""".split()
+    """arbiter_requests_total arbiter_denials_total arbiter_tool_calls_total arbiter_anomalies_total arbiter_active_sessions arbiter_registered_agents
+    arbiter_audit_records_total arbiter_audit_syncs_total arbiter_audit_healthy arbiter_credentials_injected_total arbiter_credentials_scrubbed_total arbiter_policy_version_info
+    arbiter_build_info up""".split()
 )
-for histogram in ("request_duration_seconds", "upstream_duration_seconds", "arbiter_overhead_seconds"):
+for histogram in ("arbiter_request_duration_seconds", "arbiter_upstream_duration_seconds", "arbiter_overhead_seconds"):
     METRICS |= {f"{histogram}_{part}" for part in ("bucket", "sum", "count")}
 
 problems = []

@@ -164,7 +164,7 @@ class Arbiter:
 
     def _config(self):
         sections = {
-            "proxy": {"listen_addr": "127.0.0.1", "listen_port": 0, "upstream_url": self.upstream_url},
+            "proxy": {"listen_addr": "127.0.0.1", "listen_port": 0, "upstream_url": self.upstream_url, "drain_delay_secs": 0},
             # Tests set up faster than an operator types.
             "admin": {"listen_addr": "127.0.0.1", "listen_port": 0, "rate_limit_per_minute": 6000},
             "policy": {"file": str(self.folder / "policies.toml")},

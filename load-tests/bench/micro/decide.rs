@@ -252,6 +252,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
             refusals_per_sec: u32::MAX,
             ..Limits::default()
         })),
+        drain: Arc::default(),
         clock,
     };
     (gate, live, agent)

@@ -62,7 +62,7 @@ async fn metrics_need_the_key_only_if_told_so() {
     let told = bench.send(bare("GET", "/metrics").body(Body::empty()).unwrap()).await;
     told.is(401, "Unauthorized");
     let told = bench.get("/metrics").await;
-    assert!(told.status == 200 && told.text.contains("requests_total"), "{told:?}");
+    assert!(told.status == 200 && told.text.contains("arbiter_requests_total"), "{told:?}");
     let off = Bench::with("[metrics]\nenabled = false").await;
     off.get("/metrics").await.is(404, "NotFound");
 }

@@ -128,7 +128,7 @@ async fn a_session_is_opened_looked_at_and_closed() {
     }
     bench.admin.metrics.tool_call(None, "update_page");
     let metrics = bench.get("/metrics").await.text;
-    assert!(metrics.contains(r#"tool_calls_total{tool="update_page"} 1"#));
+    assert!(metrics.contains(r#"arbiter_tool_calls_total{tool="update_page"} 1"#));
     let told = bench.call("DELETE", &path, None).await;
     assert_eq!((told.status.as_u16(), told.body), (200, json!({"status": "closed"})));
     assert_eq!(bench.get(&path).await.body["status"], "closed");

@@ -146,7 +146,7 @@ async fn a_reload_with_a_mistake_keeps_the_old_set() {
     assert_eq!(bench.admin.rulebook.rules().policies.len(), 4);
     let version = bench.admin.rulebook.rules().policies.version().to_owned();
     let metrics = bench.get("/metrics").await.text;
-    assert!(metrics.contains(&format!("policy_version_info{{version=\"{version}\"}} 1")));
+    assert!(metrics.contains(&format!("arbiter_policy_version_info{{version=\"{version}\"}} 1")));
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ impl<'g> Table<'g> {
         answer: impl Future<Output = Answer>,
     ) {
         let gateway = self.gateway;
-        let counter = format!("denials_total{{code=\"{}\"}}", code.name());
+        let counter = format!("arbiter_denials_total{{code=\"{}\"}}", code.name());
         let (denied, seen) = (gateway.metric(&counter).await, gateway.upstream.calls());
         let answer = answer.await;
         let name = code.row().name;

@@ -147,7 +147,11 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        let keys = [("admin.rate_limit_per_minute", "100000"), ("storage.backend", "\"sqlite\"")];
+        let keys = [
+            ("admin.rate_limit_per_minute", "100000"),
+            ("storage.backend", "\"sqlite\""),
+            ("proxy.drain_delay_secs", "0"),
+        ];
         Self {
             keys: keys.into_iter().map(|(k, v)| (k, v.to_owned())).collect(),
             policies: "[[policies]]\nid = \"all\"\neffect = \"allow\"\nallowed_tools = [\"*\"]\nallowed_resources = [\"*\"]\nallowed_prompts = [\"*\"]\nallowed_methods = [\"*\"]\n".to_owned(),
@@ -219,7 +223,7 @@ impl Gateway {
     pub async fn start_before(upstream: Upstream, setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_config(folder.path(), &upstream, &setup);
-        let (child, proxy, admin) = spawn(folder.path(), &setup);
+        let (child, proxy, admin) = spawn(folder.path(), &setup, &[]);
         let client = client();
         let nobody = Agent { id: String::new(), token: String::new() };
         let mut gateway =
@@ -236,15 +240,31 @@ impl Gateway {
 
     /// Stops the process as an operator would.
     pub fn stop(&mut self) {
+        self.signal("TERM");
+        assert_eq!(self.wait_for_end(), Some(0), "a clean stop exits with 0");
+    }
+
+    pub fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        assert!(self.child.wait().unwrap().success(), "a clean stop exits with 0");
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Waits until the process has ended, and gives its exit code.
+    pub fn wait_for_end(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
     }
 
     /// Starts the process anew, on the same state and on other ports.
     pub fn start_again(&mut self) {
-        let (child, proxy, admin) = spawn(self.folder.path(), &self.setup);
+        let (child, proxy, admin) = spawn(self.folder.path(), &self.setup, &[]);
         (self.child, self.proxy, self.admin) = (child, proxy, admin);
+    }
+
+    /// Starts another process that takes this one's place; gives the exit code of the old one.
+    pub fn take_over(&mut self) -> Option<i32> {
+        let (child, proxy, admin) = spawn(self.folder.path(), &self.setup, &["--takeover"]);
+        assert_eq!((&proxy, &admin), (&self.proxy, &self.admin), "the sockets are the same");
+        std::mem::replace(&mut self.child, child).wait().unwrap().code()
     }
 
     pub fn pid(&self) -> u32 {
@@ -511,12 +531,12 @@ fn command(folder: &Path, setup: &Setup) -> Command {
 }
 
 /// Starts the program and waits until it has said where it listens.
-fn spawn(folder: &Path, setup: &Setup) -> (Child, String, String) {
+fn spawn(folder: &Path, setup: &Setup, options: &[&str]) -> (Child, String, String) {
     let ready = folder.join("ready.json");
     // One of an earlier run would name ports that nobody serves.
     let _none_yet = std::fs::remove_file(&ready);
     let log = folder.join("log.txt");
-    let mut child = command(folder, setup).spawn().unwrap();
+    let mut child = command(folder, setup).args(options).spawn().unwrap();
     let end = Instant::now() + PATIENCE;
     let ready = loop {
         if let Ok(ready) = std::fs::read(&ready) {

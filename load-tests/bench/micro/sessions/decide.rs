@@ -229,6 +229,7 @@ fn gate(clock: Clock, registry: Arc<Registry>, sessions: Arc<super::Sessions>) -
             refusals_per_sec: u32::MAX,
             ..Limits::default()
         })),
+        drain: Arc::default(),
         clock,
     }
 }

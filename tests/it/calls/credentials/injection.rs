@@ -27,7 +27,7 @@ async fn a_reference_arrives_as_its_value_and_nothing_else_changes() {
     assert_eq!(seen.headers["content-length"], expected.len().to_string().as_str());
     let record = gateway.record_of(answer.request_id()).await;
     assert_eq!(record["credentials_injected"], json!(["token", "other", "tiny_ok"]));
-    assert!(gateway.metric("credentials_injected_total").await >= 3.0);
+    assert!(gateway.metric("arbiter_credentials_injected_total").await >= 3.0);
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ async fn every_spelling_is_scrubbed_whatever_the_type_and_status() {
         let record = gateway.record_of(answer.request_id()).await;
         assert_eq!(record["credentials_scrubbed"], 1);
     }
-    assert!(gateway.metric("credentials_scrubbed_total").await >= 8.0);
+    assert!(gateway.metric("arbiter_credentials_scrubbed_total").await >= 8.0);
 }
 
 #[tokio::test]

@@ -99,7 +99,8 @@ async fn a_field_that_will_not_do_is_named() {
     let gateway = Gateway::start(Setup::default()).await;
     let agent = &gateway.agent.id;
     let count = async || {
-        gateway.metric("registered_agents").await + gateway.metric("active_sessions").await
+        gateway.metric("arbiter_registered_agents").await
+            + gateway.metric("arbiter_active_sessions").await
     };
     let before = count().await;
     let good = json!({"owner": "user:a", "model": "m", "capabilities": [], "trust_level": "basic"});
