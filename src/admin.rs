@@ -1,10 +1,12 @@
 //! The operators' side: agents, sessions, policies and the audit log's head over REST.
 //!
-//! One table ([`routes`]) says which endpoints there are; the router and the OpenAPI document both
-//! come from it. One guard stands before all of them: a rate, then the key. Every change goes on
-//! record before it is made ([`record`]), so that none is made unseen: with the audit log down the
-//! answer is 503 and nothing has changed.
+//! One table ([`routes`]) says which endpoints there are and which roles may use each; the router and
+//! the OpenAPI document both come from it. One guard stands before all of them: the host, the key,
+//! its rate, its role ([`guard`]). Every change goes on record before it is made ([`record`]), with
+//! the name of the key, so that none is made unseen: with the audit log down the answer is 503 and
+//! nothing has changed.
 
+mod access;
 mod agents;
 mod audit;
 mod body;
@@ -12,13 +14,17 @@ mod check;
 mod draining;
 mod error;
 mod guard;
+mod keys;
 mod limit;
+mod lru;
 mod openapi;
+mod people;
 mod policy;
 mod query;
 mod record;
 mod routes;
 mod sessions;
+mod sources;
 mod system;
 mod tokens;
 
@@ -28,14 +34,14 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{RawPathParams, Request, State};
+use axum::extract::{Extension, RawPathParams, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::config::{self, Secret};
+use crate::config;
 use crate::firewall::checks::drift::Keywords;
 use crate::gate::drain::Drain;
 use crate::identity::mint::Minter;
@@ -48,11 +54,16 @@ use crate::telemetry::Causes;
 
 pub use body::MAX_BODY_BYTES;
 pub use error::{ApiError, Code};
-pub use limit::Limiter;
+pub use guard::Hosts;
+pub use keys::{Keyring, NewKeys};
 pub use openapi::document as openapi;
+pub use people::People;
 pub use policy::explain_offline;
 
-use routes::{Access, Input, ROUTES, Route};
+use access::{Access, Actor};
+use routes::{Input, ROUTES, Route};
+pub use sources::Pair;
+use sources::Sources;
 
 /// What the endpoints work on.
 pub struct Admin {
@@ -67,16 +78,32 @@ pub struct Admin {
     pub minter: Arc<Minter>,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
-    pub limiter: Limiter,
-    /// Counts requests without the right key apart, so that they lock nobody out.
-    pub wrong_keys: Limiter,
+    pub keys: Arc<Keyring>,
+    /// Where people sign in, if they can.
+    pub people: Option<People>,
+    pub sources: WrongKeys,
     pub settings: Settings,
+}
+
+/// Counts wrong keys by their source.
+pub struct WrongKeys(Sources);
+
+impl WrongKeys {
+    pub fn new(limit_per_minute: u32) -> Self {
+        Self(Sources::new(limit_per_minute))
+    }
+
+    /// Remembers which keys succeeded from which sources before, the least recently used first.
+    pub fn remember(&self, pairs: Vec<Pair>) {
+        self.0.remember(pairs);
+    }
 }
 
 /// The part of the configuration that matters here.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub api_key: Secret,
+    /// Names that this gateway is called by.
+    pub hosts: Hosts,
     pub token_expiry_secs: u64,
     /// `audit.require_healthy`.
     pub require_healthy: bool,
@@ -91,7 +118,7 @@ impl Settings {
     pub fn of(config: &config::Config) -> Self {
         let sessions = &config.sessions;
         Self {
-            api_key: config.admin.api_key.clone(),
+            hosts: Hosts::new(config.admin.allowed_hosts.clone(), config.admin.listen.ip()),
             token_expiry_secs: config.admin.token_expiry_secs,
             require_healthy: config.audit.require_healthy,
             metrics: config.metrics.clone(),
@@ -111,6 +138,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
         let serve = move |State(admin): State<Arc<Admin>>,
+                          Extension(actor): Extension<Actor>,
                           parameters: Result<RawPathParams, _>,
                           request: Request| async move {
             // What is not UTF-8 in a path is none of our ids.
@@ -118,7 +146,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
                 Ok(parameters) => id_of(&parameters),
                 Err::<_, axum::extract::rejection::RawPathParamsRejection>(_) => None,
             };
-            answer(route, admin, parameters, request).await
+            answer(route, admin, actor, parameters, request).await
         };
         router = router.route(route.path, on(filter(route), serve));
     }
@@ -148,6 +176,7 @@ fn id_of(parameters: &RawPathParams) -> Option<String> {
 async fn answer(
     route: &'static Route,
     admin: Arc<Admin>,
+    actor: Actor,
     id: Option<String>,
     request: Request,
 ) -> Response {
@@ -155,25 +184,32 @@ async fn answer(
         return error.into_response();
     }
     let (head, body) = request.into_parts();
-    let input = async {
+    let input = async |actor| {
         let query = query::Parameters::read(&head.uri, route.query)?;
         let body = match route.body {
             Some(_) => body::read(&head.headers, body).await?,
             None => bytes::Bytes::new(),
         };
-        Ok::<_, ApiError>(Input { id, query, body })
+        Ok::<_, ApiError>(Input { actor, id, query, body })
     };
     // What other nodes did before this was asked is known when it is answered; without the store
     // what this node knows has to do.
-    if route.access == Access::Key
+    if matches!(route.access, Access::Roles(_))
         && let Err(error) = admin.followed.catch_up().await
     {
         tracing::warn!(error = %Causes(&error), "answered from what is known: the store did not answer");
     }
-    let answered = match input.await {
-        Ok(input) => (route.handler)(admin, input).await,
+    let by = actor.clone();
+    let answered = match input(actor).await {
+        Ok(input) => (route.handler)(Arc::clone(&admin), input).await,
         Err(error) => Err(error),
     };
+    if let Err(error) = &answered
+        && error.code == Code::Forbidden
+    {
+        let place = (routes::verb(route.method), route.path);
+        record::refused(&admin, place, by.source, Some(&by), error).await;
+    }
     match answered {
         Ok(routes::Answer::Json(value)) => (route.status, axum::Json(value)).into_response(),
         Ok(routes::Answer::Whole(response)) => *response,

@@ -31,7 +31,7 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
-use crate::admin::{self, Admin, Limiter};
+use crate::admin::{self, Admin, Keyring, People, WrongKeys};
 use crate::audit::checkpoint::SigningKey;
 use crate::audit::redact::Redactor;
 use crate::audit::{self, Audit};
@@ -166,7 +166,9 @@ pub fn run(
     };
     let service = PreBound::new("proxy", leaving, sockets.proxy, tls, drain.when_closed());
     server.add_service(service.with_threads(threads));
-    let admin = AdminService::new(parts.admin(config), sockets.admin, drain.when_closed());
+    let people = People::new(config, &parts.clock, control.handle())
+        .context("preparing to ask the issuer of `admin.oidc`")?;
+    let admin = AdminService::new(parts.admin(config, people), sockets.admin, drain.when_closed());
     let admin_ended = admin.when_ended();
     server.add_service(admin);
     let signals = {
@@ -242,6 +244,7 @@ struct Parts {
     rulebook: Arc<Rulebook>,
     audit: Arc<Audit>,
     gate: Arc<Gate>,
+    keys: Arc<Keyring>,
     templates: Arc<Templates>,
     /// Those of each upstream.
     headers: Vec<Arc<ArcSwap<Headers>>>,
@@ -326,6 +329,7 @@ impl Parts {
             rulebook,
             audit,
             gate,
+            keys: Arc::new(Keyring::new(&config.admin)),
             templates,
             headers,
             follower: None,
@@ -408,7 +412,7 @@ impl Parts {
         }
     }
 
-    fn admin(&self, config: &Config) -> axum::Router {
+    fn admin(&self, config: &Config, people: Option<People>) -> axum::Router {
         admin::router(Arc::new(Admin {
             registry: self.registry.clone(),
             sessions: self.sessions.clone(),
@@ -419,8 +423,9 @@ impl Parts {
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
-            limiter: Limiter::new(config.admin.rate_limit_per_minute),
-            wrong_keys: Limiter::new(config.admin.rate_limit_per_minute),
+            keys: self.keys.clone(),
+            people,
+            sources: WrongKeys::new(config.admin.wrong_keys_per_minute),
             settings: admin::Settings::of(config),
         }))
     }

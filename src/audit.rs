@@ -62,6 +62,7 @@ use crate::clock::Clock;
 use crate::firewall::agent::AgentId;
 use crate::telemetry::Causes;
 
+mod announce;
 pub mod chain;
 pub mod checkpoint;
 mod compress;
@@ -79,17 +80,23 @@ mod signer;
 pub mod verify;
 mod writer;
 
+pub use announce::{Announced, By, Change};
 use chain::Link;
 pub use flood::Weight;
 use flood::{Flood, Fold};
 use inbox::{Inbox, Job};
 use journal::{Journal, Lease, Place};
 use log::Log;
-pub use record::{Completion, Decision, Detail, Draft, Entry, Event, Outcome};
+pub use record::{
+    Approval, Completion, Decision, Detail, Draft, Entry, Event, HeadParts, Outcome, RequestHead,
+};
 pub use redact::{Redacted, Redactor};
 pub use settings::{CheckpointSettings, Durability, Rotation, Settings};
 use signer::{Latest, Signer};
 use writer::{Begin, Writer};
+
+/// The event of an admin request without the right key.
+pub const ADMIN_UNAUTHORIZED: &str = "admin.unauthorized";
 
 /// Refusals that may wait to be written.
 const MAX_WAITING_RECORDS: usize = 8_192;

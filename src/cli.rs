@@ -4,6 +4,7 @@
 //! that it stands in no list of processes and no shell history. The process says by its exit code
 //! how it went: see [`Exit`].
 
+mod admin_key;
 mod agent;
 mod audit;
 mod check;
@@ -104,6 +105,9 @@ impl From<Format> for LogFormat {
 pub enum Tool {
     /// Check the configuration and everything it points to.
     Check(check::Check),
+    /// Make keys for operators.
+    #[command(subcommand)]
+    AdminKey(admin_key::AdminKey),
     /// Register, show, trust and revoke agents.
     #[command(subcommand)]
     Agent(agent::Agent),
@@ -227,6 +231,7 @@ pub fn run(tool: &Tool) -> ExitCode {
 async fn run_with(tool: &Tool, env: &Env, sink: &mut dyn std::io::Write) -> Result<Exit, Failure> {
     match tool {
         Tool::Check(check) => check.run(env, &mut Out::new(check.json, sink)).await,
+        Tool::AdminKey(key) => key.run(sink),
         Tool::Agent(agent) => agent.run(env, sink).await,
         Tool::Session(session) => session.run(env, sink).await,
         Tool::Policy(policy) => policy.run(env, sink).await,

@@ -4,6 +4,7 @@
 //! Messages name the key, the line or variable, what is wrong and what to do; they never quote a
 //! secret. Only this module reads the environment.
 
+mod admin;
 mod check;
 mod env;
 mod file;
@@ -21,6 +22,9 @@ use std::time::Duration;
 
 use crate::firewall::session::RefusalStyle;
 
+pub use admin::{
+    Admin, AdminKey, AdminOidc, AdminTls, ENVIRONMENT_KEY, KEY_HASH_MARK, Role, Roles, key_name,
+};
 pub use env::environment;
 pub use file::Origin;
 pub use redis_url::{RedisLogin, RedisServers, RedisShape};
@@ -313,16 +317,6 @@ pub struct Redis {
 pub struct Metrics {
     pub enabled: bool,
     pub require_auth: bool,
-}
-
-/// The operators' side.
-#[derive(Clone, Debug)]
-pub struct Admin {
-    pub listen: SocketAddr,
-    pub api_key: Secret,
-    pub signing_secret: Secret,
-    pub token_expiry_secs: u64,
-    pub rate_limit_per_minute: u32,
 }
 
 /// One thing that is wrong with the configuration.

@@ -178,7 +178,8 @@ impl Gate {
         };
         match decided {
             Ok((caller, admitted)) => self.clear(ticket, &caller, admitted, reply).await,
-            Err(denial) => Err(self.refuse_as(ticket, denial, reply).await),
+            // Boxed, as the refusal in [`Gate::clear`] is, so that calls that go on do not carry its room.
+            Err(denial) => Err(Box::pin(self.refuse_as(ticket, denial, reply)).await),
         }
     }
 

@@ -79,6 +79,7 @@ pub struct Metrics {
     credentials_injected: IntCounter,
     credentials_scrubbed: IntCounter,
     policy_version: IntGaugeVec,
+    admin_requests: IntCounterVec,
     levels: OnceLock<ReadLevels>,
     calls_in_flight: IntGauge,
     draining: IntGauge,
@@ -118,6 +119,12 @@ impl Metrics {
         );
         let build = gauges(r, "arbiter_build_info", "The running version", "version");
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let admin_requests = families(
+            r,
+            "arbiter_admin_requests_total",
+            "Requests on the admin port, by the key's name and what came of them",
+            &["key", "outcome"],
+        );
         let policy_version =
             gauges(r, "arbiter_policy_version_info", "The policy set in force", "version");
         let duration = DURATION_BUCKETS;
@@ -180,6 +187,7 @@ impl Metrics {
                 "Credential values removed from responses",
             ),
             policy_version,
+            admin_requests,
             calls_in_flight: gauge(
                 r,
                 "arbiter_calls_in_flight",
@@ -265,6 +273,19 @@ impl Metrics {
         self.credentials_scrubbed.inc_by(count);
     }
 
+    /// Counts an answer of the admin port. The label is a configured name, `(oidc)` or `(none)`.
+    pub fn admin_request(&self, key: &str, status: http::StatusCode) {
+        let outcome = match status.as_u16() {
+            401 => "unauthorized",
+            403 => "forbidden",
+            429 => "limited",
+            400..=499 => "refused",
+            500.. => "failed",
+            _ => "done",
+        };
+        self.admin_requests.with_label_values(&[key, outcome]).inc();
+    }
+
     /// Tells which policy set is in force; the one before it is forgotten.
     pub fn policy_version(&self, version: &str) {
         self.policy_version.reset();
@@ -323,6 +344,10 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
 
 fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {
     register(registry, IntCounterVec::new(Opts::new(name, help), &[label]))
+}
+
+fn families(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
 }
 
 fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> IntGaugeVec {

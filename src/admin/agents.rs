@@ -204,6 +204,8 @@ pub(super) async fn register(admin: Arc<Admin>, input: Input) -> Result<Answer, 
     check::name("model", &body.model)?;
     check::names("capabilities", &body.capabilities, check::MAX_CAPABILITIES)?;
     check::future("expires_at", body.expires_at, now)?;
+    input.actor.serves(&body.owner)?;
+    input.actor.may_trust(body.trust_level)?;
     let id = AgentId::random();
     let change = Change::new("agent.register")
         .agent(id)
@@ -211,7 +213,7 @@ pub(super) async fn register(admin: Arc<Admin>, input: Input) -> Result<Answer, 
         .with("model", &body.model)
         .with("trust_level", body.trust_level)
         .with("capabilities", body.capabilities.join(" "));
-    let announced = admin.announce(change).await?;
+    let announced = admin.announce(&input.actor, change).await?;
     let new = NewAgent {
         owner: body.owner,
         model: body.model,
@@ -268,7 +270,7 @@ pub(super) async fn show(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
 pub(super) async fn deactivate(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let id = input.agent_id()?;
     admin.agent(id)?;
-    let announced = admin.announce(Change::new("agent.deactivate").agent(id)).await?;
+    let announced = admin.announce(&input.actor, Change::new("agent.deactivate").agent(id)).await?;
     let Some((gone, closed)) = deactivate_and_close(&admin, id).await? else {
         return Err(announced.refused(ApiError::not_found("agent")));
     };
@@ -302,9 +304,10 @@ pub(super) async fn set_trust(admin: Arc<Admin>, input: Input) -> Result<Answer,
     let id = input.agent_id()?;
     let body: SetTrust = input.json()?;
     let before = admin.agent(id)?.trust;
+    input.actor.only_takes_away(body.trust_level < before)?;
     let change =
         Change::new("agent.trust").agent(id).with("from", before).with("to", body.trust_level);
-    let announced = admin.announce(change).await?;
+    let announced = admin.announce(&input.actor, change).await?;
     match admin.registry.set_trust(id, body.trust_level).await {
         Ok(Some(agent)) => {
             announced.done();
@@ -334,7 +337,7 @@ pub(super) async fn delegate(admin: Arc<Admin>, input: Input) -> Result<Answer, 
         .agent(from)
         .with("to", to)
         .with("scopes", body.scopes.join(" "));
-    let announced = admin.announce(change).await?;
+    let announced = admin.announce(&input.actor, change).await?;
     match delegate_from_now(&admin, from, to, body, now).await {
         Ok(delegation) => {
             announced.done();

@@ -38,7 +38,7 @@ pub(super) async fn checkpoint(admin: Arc<Admin>, _input: Input) -> Result<Answe
 
 /// Opens the log anew if it was moved away.
 pub(super) async fn reopen(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
-    let announced = admin.announce(Change::new("audit.reopen")).await?;
+    let announced = admin.announce(&input.actor, Change::new("audit.reopen")).await?;
     if let Err(error) = admin.audit.reopen().await {
         let message = format!("{error}: see the log for the cause");
         return Err(announced.refused(ApiError::new(Code::AuditUnavailable, message)));

@@ -65,6 +65,8 @@ codes! {
     ScopeNarrowingViolation BAD_REQUEST;
     DelegationCycle BAD_REQUEST;
     Unauthorized UNAUTHORIZED;
+    Forbidden FORBIDDEN;
+    HostDenied FORBIDDEN;
     NotFound NOT_FOUND;
     MethodNotAllowed METHOD_NOT_ALLOWED;
     RequestTimeout REQUEST_TIMEOUT;
@@ -78,6 +80,7 @@ codes! {
     Internal INTERNAL_SERVER_ERROR;
     AuditUnavailable SERVICE_UNAVAILABLE;
     StoreUnavailable SERVICE_UNAVAILABLE;
+    IdentityUnavailable SERVICE_UNAVAILABLE;
     Draining SERVICE_UNAVAILABLE;
 }
 

@@ -6,13 +6,22 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use super::access::Access;
 use super::check::MAX_NAME_BYTES;
 use super::error::{Code, ErrorBody};
 use super::query::MAX_PAGE;
-use super::routes::{Access, Describe, Method, Parameter, ROUTES, Route};
+use super::routes::{self, Describe, Method, Parameter, ROUTES, Route};
+use crate::config::Roles;
 
 /// Refusals that any endpoint behind the key can answer with.
-const SHARED: [Code; 3] = [Code::Unauthorized, Code::RateLimited, Code::Internal];
+const SHARED: [Code; 6] = [
+    Code::Unauthorized,
+    Code::Forbidden,
+    Code::HostDenied,
+    Code::RateLimited,
+    Code::IdentityUnavailable,
+    Code::Internal,
+];
 /// And any that reads a body.
 const OF_BODIES: [Code; 5] = [
     Code::MalformedRequest,
@@ -32,7 +41,7 @@ pub fn document() -> Value {
     for route in ROUTES {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         if let Some(path) = path.as_object_mut() {
-            path.insert(verb(route.method).to_owned(), operation(route, &error, &mut generator));
+            path.insert(verb(route.method), operation(route, &error, &mut generator));
         }
     }
     let schemas = generator.take_definitions(true);
@@ -42,7 +51,7 @@ pub fn document() -> Value {
             "title": "Arbiter admin API",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Agents, task sessions, policies and the audit log. \
-                Requests are limited per minute over all callers.",
+                Requests are limited per minute for each key.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": "http://127.0.0.1:3000" }],
@@ -51,18 +60,14 @@ pub fn document() -> Value {
             "schemas": schemas,
             "securitySchemes": {
                 "key": { "type": "apiKey", "in": "header", "name": "x-api-key" },
+                "bearer": { "type": "http", "scheme": "bearer" },
             },
         },
     })
 }
 
-fn verb(method: Method) -> &'static str {
-    match method {
-        Method::Get => "get",
-        Method::Post => "post",
-        Method::Put => "put",
-        Method::Delete => "delete",
-    }
+fn verb(method: Method) -> String {
+    routes::verb(method).to_ascii_lowercase()
 }
 
 fn operation(route: &Route, error: &schemars::Schema, generator: &mut SchemaGenerator) -> Value {
@@ -90,11 +95,15 @@ fn operation(route: &Route, error: &schemars::Schema, generator: &mut SchemaGene
         "parameters": parameters,
         "responses": responses,
         "security": match route.access {
-            Access::Key => json!([{ "key": [] }]),
-            Access::Metrics => json!([{}, { "key": [] }]),
+            Access::Roles(_) => json!([{ "key": [] }, { "bearer": [] }]),
+            Access::Metrics => json!([{}, { "key": [] }, { "bearer": [] }]),
             Access::Open => json!([]),
         },
     });
+    let roles: Vec<_> = route.access.roles(true).into_iter().flat_map(Roles::names).collect();
+    if let (false, Some(operation)) = (roles.is_empty(), operation.as_object_mut()) {
+        operation.insert("x-arbiter-roles".to_owned(), json!(roles));
+    }
     if let (Some(body), Some(operation)) = (route.body, operation.as_object_mut()) {
         let content = json!({ "application/json": { "schema": (body.schema)(generator) } });
         let body = json!({ "required": !body.optional, "content": content });
@@ -127,7 +136,7 @@ fn refusals(route: &Route) -> BTreeMap<u16, Vec<String>> {
 /// `POST /agents/{id}/token` becomes `post_agents_id_token`.
 fn operation_id(route: &Route) -> String {
     let words = route.path.split(['/', '{', '}', '.']).filter(|word| !word.is_empty());
-    let mut id = verb(route.method).to_owned();
+    let mut id = verb(route.method);
     for word in words {
         id.push('_');
         id.push_str(word);

@@ -345,7 +345,7 @@ pub(super) async fn validate(admin: Arc<Admin>, input: Input) -> Result<Answer, 
     })
 }
 
-pub(super) async fn reload(admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {
+pub(super) async fn reload(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let book = Arc::clone(&admin.rulebook);
     let read = tokio::task::spawn_blocking(move || book.read()).await;
     let draft = match read {
@@ -361,7 +361,7 @@ pub(super) async fn reload(admin: Arc<Admin>, _input: Input) -> Result<Answer, A
         .with("from", admin.rulebook.rules().policies.version())
         .with("to", draft.policies().version())
         .count("policies", u64::try_from(draft.policies().len()).unwrap_or(u64::MAX));
-    let announced = admin.announce(change).await?;
+    let announced = admin.announce(&input.actor, change).await?;
     let rules = admin.rulebook.put(draft);
     announced.done();
     admin.metrics.policy_version(rules.policies.version());

@@ -1,77 +1,35 @@
-//! Changes go on record before they are made.
+//! Changes go on record before they are made, with the name of the key that asked for them.
 //!
-//! What is refused before it changes anything (a wrong key, a bad field) leaves no record: the log
-//! holds what was done. A wrong key is a line of the ordinary log, bounded by the rate.
+//! A request that is refused for a bad field leaves no record, because it changed nothing. One that
+//! is refused for its key does: it says that somebody tried.
 
-use std::fmt::Display;
-use std::sync::Arc;
-
-use uuid::Uuid;
+use std::net::IpAddr;
 
 use super::Admin;
+use super::access::Actor;
 use super::error::{ApiError, Code};
-use crate::audit::{Decision, Detail, Entry, Event, Outcome, Receipt};
-use crate::clock::Clock;
-use crate::firewall::agent::AgentId;
-use crate::firewall::session::SessionId;
-use crate::firewall::time::Mono;
+pub(super) use crate::audit::Change;
+use crate::audit::{self, By, Decision, Outcome, Weight};
 use crate::store::StoreError;
 use crate::telemetry::Causes;
 
-/// What is about to change.
-pub(super) struct Change {
-    event: &'static str,
-    agent: Option<AgentId>,
-    session: Option<SessionId>,
-    detail: Vec<(&'static str, Detail)>,
-}
-
-impl Change {
-    pub(super) fn new(event: &'static str) -> Self {
-        Self { event, agent: None, session: None, detail: Vec::new() }
-    }
-
-    pub(super) fn agent(mut self, id: AgentId) -> Self {
-        self.agent = Some(id);
-        self
-    }
-
-    pub(super) fn session(mut self, id: SessionId) -> Self {
-        self.session = Some(id);
-        self
-    }
-
-    pub(super) fn with(mut self, name: &'static str, text: impl Display) -> Self {
-        self.detail.push((name, Detail::Text(text.to_string())));
-        self
-    }
-
-    pub(super) fn count(mut self, name: &'static str, count: u64) -> Self {
-        self.detail.push((name, Detail::Count(count)));
-        self
-    }
-}
-
-/// A change that is on record and may be made now. Dropped, its outcome is on record as unknown.
-pub(super) struct Announced {
-    receipt: Receipt,
-    clock: Clock,
-    since: Mono,
-}
+/// A change that is on record and may be made now.
+pub(super) struct Announced(audit::Announced);
 
 impl Admin {
     /// Puts a change on record; without that it must not be made.
-    pub(super) async fn announce(&self, change: Change) -> Result<Announced, ApiError> {
-        let now = self.clock.now();
-        let mut entry = Entry::new(now.wall, Uuid::new_v4(), Decision::Allow);
-        entry.principal = Some(Arc::from("admin"));
-        entry.agent_id = change.agent;
-        entry.task_session_id = change.session;
-        entry.event = Some(Event { name: change.event, detail: change.detail });
-        match self.audit.admit(&entry).await {
-            Ok(receipt) => Ok(Announced { receipt, clock: self.clock.clone(), since: now.mono }),
+    pub(super) async fn announce(
+        &self,
+        actor: &Actor,
+        change: Change,
+    ) -> Result<Announced, ApiError> {
+        let event = change.event();
+        let change = change.with("role", actor.role_text());
+        let by = By { name: Some(&actor.name), source: Some(actor.source), ..By::default() };
+        match self.audit.announce(change, by, &self.clock).await {
+            Ok(announced) => Ok(Announced(announced)),
             Err(error) => {
-                tracing::error!(event = change.event, error = %Causes(&error), "admin change refused");
+                tracing::error!(event, error = %Causes(&error), "admin change refused");
                 let message = format!("{error}, so nothing was changed; try again when it is");
                 Err(ApiError::new(Code::AuditUnavailable, message).retry_after(1))
             }
@@ -80,29 +38,48 @@ impl Admin {
 }
 
 impl Announced {
-    fn latency_us(&self) -> u64 {
-        self.clock.mono().since(self.since)
-    }
-
     pub(super) fn done(self) {
-        let latency_us = self.latency_us();
-        self.receipt.complete(Outcome::completed(latency_us, None));
+        self.0.done();
     }
 
     /// The change was made, though not all of it is as it should be.
     pub(super) fn in_force(self, error: ApiError) -> ApiError {
-        let latency_us = self.latency_us();
-        let denial_code = Some(error.code.name());
-        self.receipt.complete(Outcome { denial_code, ..Outcome::completed(latency_us, None) });
+        self.0.in_force(error.code.name());
         error
     }
 
     /// The change was not made after all.
     pub(super) fn refused(self, error: ApiError) -> ApiError {
-        let latency_us = self.latency_us();
-        let denial_code = Some(error.code.name());
-        self.receipt.complete(Outcome { denial_code, ..Outcome::refused(latency_us) });
+        self.0.refused(error.code.name());
         error
+    }
+}
+
+/// The event of a request without the right key.
+const UNAUTHORIZED: &str = audit::ADMIN_UNAUTHORIZED;
+/// The event of a request whose key may not do what it asked for.
+const FORBIDDEN: &str = "admin.forbidden";
+
+/// Puts on record that a request was refused for its key. Of many without a right key, from
+/// anywhere, only some have a record each; the rest is counted.
+pub(super) async fn refused(
+    admin: &Admin,
+    (method, path): (&str, &str),
+    source: IpAddr,
+    by: Option<&Actor>,
+    error: &ApiError,
+) {
+    let (change, name) = match by {
+        Some(actor) => (Change::new(FORBIDDEN).with("role", actor.role_text()), Some(&actor.name)),
+        None => (Change::new(UNAUTHORIZED), None),
+    };
+    let by = By { name, source: Some(source), http_method: Some(method), path: Some(path) };
+    let mut entry = by.entry(change, &admin.clock, Decision::Deny);
+    entry.denial_code = Some(error.code.name());
+    // The answer is no in any case; what could not be recorded is counted there.
+    let weight = if name.is_some() { Weight::Single } else { Weight::Stranger };
+    if let Err(error) = admin.audit.record_as(entry, Outcome::refused(0), weight).await {
+        tracing::warn!(%source, error = %Causes(&error), "refused admin request is not on record");
     }
 }
 

@@ -6,9 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::access::Actor;
 use super::agents::{inactive, unknown_cursor, uuid_parameter};
 use super::check::{self, MAX_CAPABILITIES, MAX_NAMES};
 use super::error::{ApiError, Code};
+use super::query::MAX_PAGE;
 use super::record::{Change, not_stored, store_failed};
 use super::routes::{Answer, Input, Parameter, not_a_uuid};
 use super::{Admin, Settings};
@@ -274,6 +276,8 @@ pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     body.check(&admin.settings)?;
     body.canonical_resources()?;
     let now = admin.clock.now();
+    let registered = admin.agent(agent_id).map_err(|error| error.of_field("agent_id"))?;
+    input.actor.serves(&registered.owner)?;
     let (agent, chain) = admin.acting(agent_id).map_err(|error| error.of_field("agent_id"))?;
     let order = body.into_order(&agent, chain, &admin, now);
     let (id, expires_at) = (order.id, order.expires_at);
@@ -287,7 +291,7 @@ pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
         .count("call_budget", order.call_budget)
         .with("data_sensitivity", order.ceiling)
         .with("expires_at", expires_at);
-    let announced = admin.announce(change).await?;
+    let announced = admin.announce(&input.actor, change).await?;
     if let Err(failed) = create(&admin, order, now).await {
         return Err(announced.refused(failed.into()));
     }
@@ -297,6 +301,37 @@ pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
 }
 
 impl Admin {
+    /// The next sessions that an actor may see, `count` of them if there are so many.
+    async fn listed(
+        &self,
+        actor: &Actor,
+        filter: Filter,
+        mut after: Option<SessionId>,
+        count: usize,
+        now: Now,
+    ) -> Vec<Arc<Live>> {
+        if actor.scope.as_ref().is_none_or(|scope| scope.owners.is_none()) {
+            return self.sessions.list(filter, after, count, now);
+        }
+        let mut seen = Vec::new();
+        loop {
+            let page = self.sessions.list(filter, after, MAX_PAGE, now);
+            let Some(last) = page.last() else { return seen };
+            after = Some(last.order.id);
+            let served = |live: &Arc<Live>| {
+                let agent = self.registry.agent(live.order.agent);
+                agent.is_some_and(|agent| actor.may_serve(&agent.owner))
+            };
+            seen.extend(page.into_iter().filter(served));
+            if seen.len() >= count {
+                seen.truncate(count);
+                return seen;
+            }
+            // Others' sessions may be many; whoever waits for this thread goes first.
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// A session, wherever it was opened.
     async fn session(&self, id: SessionId) -> Result<Arc<Live>, ApiError> {
         let found = self.sessions.find(id, self.clock.now()).await;
@@ -364,7 +399,7 @@ pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
         return Err(unknown_cursor());
     }
     let now = admin.clock.now();
-    let mut lives = admin.sessions.list(filter, after, limit.saturating_add(1), now);
+    let mut lives = admin.listed(&input.actor, filter, after, limit.saturating_add(1), now).await;
     let more = lives.len() > limit;
     lives.truncate(limit);
     for live in lives.iter().filter(|_| admin.followed.has_others()) {
@@ -389,6 +424,7 @@ fn status(text: &str) -> Option<Status> {
 
 pub(super) async fn show(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let live = admin.session(input.session_id()?).await?;
+    input.actor.serves_agent(admin.registry.agent(live.order.agent).as_deref())?;
     if let Err(error) = admin.sessions.refresh(&live, &admin.clock).await {
         warn!(session = %live.order.id, error = %Causes(&error), "shown as last known: the store did not answer");
     }
@@ -398,8 +434,9 @@ pub(super) async fn show(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
 pub(super) async fn close(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let id = input.session_id()?;
     let live = admin.session(id).await?;
+    input.actor.serves_agent(admin.registry.agent(live.order.agent).as_deref())?;
     let change = Change::new("session.close").agent(live.order.agent).session(id);
-    let announced = admin.announce(change).await?;
+    let announced = admin.announce(&input.actor, change).await?;
     match admin.sessions.close(id, admin.clock.now()).await {
         // Forgotten between the two looks: it had ended long before.
         Ok(Some(_) | None) => {

@@ -5,6 +5,7 @@ mod delegation;
 mod guard;
 mod lifecycle;
 mod policies;
+mod roles;
 mod shape;
 
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::{Admin, Limiter, Settings, router};
+use super::{Admin, Keyring, Settings, WrongKeys, router};
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -95,8 +96,9 @@ impl Bench {
             audit,
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),
             metrics: Arc::new(Metrics::new()),
-            limiter: Limiter::new(config.admin.rate_limit_per_minute),
-            wrong_keys: Limiter::new(config.admin.rate_limit_per_minute),
+            keys: Arc::new(Keyring::new(&config.admin)),
+            people: None,
+            sources: WrongKeys::new(config.admin.wrong_keys_per_minute),
             settings: Settings::of(&config),
             clock,
         });

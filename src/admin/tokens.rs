@@ -51,6 +51,7 @@ pub(super) async fn issue(admin: Arc<Admin>, input: Input) -> Result<Answer, Api
     let body: Issue = if input.body.is_empty() { Issue::default() } else { input.json()? };
     let expiry_secs = body.expiry_seconds.unwrap_or(admin.settings.token_expiry_secs);
     check::within("expiry_seconds", expiry_secs, 1, MAX_TOKEN_EXPIRY_SECS)?;
+    input.actor.serves(&admin.agent(id)?.owner)?;
     let (agent, _chain) = admin.acting(id)?;
     let minted = admin.mint(&agent, expiry_secs)?;
     let change = Change::new("token.issue")
@@ -58,7 +59,7 @@ pub(super) async fn issue(admin: Arc<Admin>, input: Input) -> Result<Answer, Api
         .with("jti", minted.jti)
         .with("expires_at", minted.expires_at);
     // Nobody has the token before it is on record.
-    admin.announce(change).await?.done();
+    admin.announce(&input.actor, change).await?.done();
     Answer::of(&Issued {
         token: minted.token,
         jti: ShownUuid(minted.jti),
@@ -67,10 +68,11 @@ pub(super) async fn issue(admin: Arc<Admin>, input: Input) -> Result<Answer, Api
 }
 
 pub(super) async fn revoke(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
-    let jti = input.id.unwrap_or_default();
+    let jti = input.id.clone().unwrap_or_default();
     check::name("jti", &jti)?;
     let now = admin.clock.now().wall;
-    let announced = admin.announce(Change::new("token.revoke").with("jti", &jti)).await?;
+    let announced =
+        admin.announce(&input.actor, Change::new("token.revoke").with("jti", &jti)).await?;
     match admin.registry.revoke_token(&jti, now.plus_secs(REVOKED_FOR_SECS), now).await {
         Ok(()) => {
             announced.done();

@@ -1,6 +1,6 @@
 //! The admin API as a service of Pingora, on a socket bound beforehand and a thread of its own.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -42,7 +42,8 @@ impl Service for AdminService {
         let mut closed = self.closed.clone();
         let served = async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            axum::serve(listener, router)
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            axum::serve(listener, service)
                 .with_graceful_shutdown(async move {
                     // A sender that is gone means the same.
                     let _closed = closed.wait_for(|closed| *closed).await;

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::ADMIN_UNAUTHORIZED;
 use super::journal::{Lease, RESERVED};
 use super::record::{Decision, Detail, Draft, Entry, Event, Outcome};
 use crate::firewall::agent::AgentId;
@@ -118,6 +119,11 @@ impl Fold {
         entry.denial_code = refused.denial_code;
         entry.failure_category = refused.failure_category;
         entry.stage = refused.stage;
+        // Names the event that is counted; written as the record's own when it is.
+        entry.event = refused
+            .event
+            .as_ref()
+            .map(|event| Box::new(Event { name: event.name, detail: Vec::new() }));
         Self { entry, since, last: refused.timestamp, count: 0, lease }
     }
 
@@ -142,7 +148,8 @@ impl Fold {
             ("until", Detail::Text(last.to_string())),
         ];
         let mut entry = self.entry.clone();
-        entry.event = Some(Event { name: "refusals_folded", detail });
+        let name = self.entry.event.as_ref().map_or("refusals_folded", |event| event.name);
+        entry.event = Some(Box::new(Event { name, detail }));
         let mut line = vec![0; RESERVED];
         Draft::new(&entry, node_id, 0).finish(&Outcome::refused(0), &mut line);
         line
@@ -151,5 +158,10 @@ impl Fold {
 
 /// What refusals are counted by. The codes are ours, so there are few.
 pub(super) fn cause(entry: &Entry) -> &'static str {
-    entry.denial_code.unwrap_or("broken_off")
+    // The admin port's codes are its own, though some share their names with others.
+    match (&entry.event, entry.denial_code) {
+        (Some(event), Some("RateLimited")) if event.name == ADMIN_UNAUTHORIZED => "admin.limited",
+        (Some(event), _) => event.name,
+        (None, code) => code.unwrap_or("broken_off"),
+    }
 }

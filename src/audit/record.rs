@@ -9,6 +9,7 @@
 //! stands in a line unescaped, so a line is always one line, whatever reads it.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -82,6 +83,58 @@ pub enum Detail {
     Count(u64),
 }
 
+/// A person's word on a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    pub id: Uuid,
+    /// Who gave it; none while it is waited for.
+    pub by: Option<Arc<str>>,
+}
+
+/// From where a request came and what its head said, as members of its record: written once from
+/// what is borrowed, so that nothing of it is kept a second time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestHead(Box<[u8]>);
+
+/// What of a request's head goes on record. Texts are clipped like all others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeadParts<'h> {
+    pub client_addr: Option<IpAddr>,
+    pub user_agent: Option<&'h str>,
+    pub http_method: Option<&'h str>,
+    /// Without its query, which may hold anything.
+    pub path: Option<&'h str>,
+    /// 32 hexadecimal digits of the trace that the request belongs to.
+    pub trace_id: Option<&'h str>,
+}
+
+/// A head about which nothing is known.
+const NO_HEAD: &[u8] =
+    br#","client_addr":null,"user_agent":null,"http_method":null,"path":null,"trace_id":null"#;
+
+impl RequestHead {
+    pub fn of(parts: &HeadParts<'_>) -> Self {
+        let HeadParts { client_addr, user_agent, http_method, path, trace_id } = parts;
+        let texts = [user_agent, http_method, path, trace_id];
+        let length: usize = texts.iter().filter_map(|text| text.map(str::len)).sum();
+        let mut out = Vec::with_capacity(NO_HEAD.len() + 48 + length.min(4 * MAX_TEXT_BYTES));
+        member(&mut out, "client_addr");
+        match client_addr {
+            Some(address) => formatted(&mut out, format_args!("\"{address}\"")),
+            None => out.extend_from_slice(b"null"),
+        }
+        text_member(&mut out, "user_agent", *user_agent);
+        text_member(&mut out, "http_method", *http_method);
+        text_member(&mut out, "path", *path);
+        text_member(&mut out, "trace_id", *trace_id);
+        Self(out.into_boxed_slice())
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(if self.0.is_empty() { NO_HEAD } else { &self.0 });
+    }
+}
+
 /// What is known about a request when it is decided.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -105,7 +158,13 @@ pub struct Entry {
     pub policy_version: Option<Arc<str>>,
     pub anomaly_flags: Vec<&'static str>,
     pub credentials_injected: Vec<String>,
-    pub event: Option<Event>,
+    /// From where the request came, and what its head said.
+    pub head: RequestHead,
+    /// How long the body was, if it was read.
+    pub bytes_in: Option<u64>,
+    /// The approval that the request used, or that it waits for.
+    pub approval: Option<Box<Approval>>,
+    pub event: Option<Box<Event>>,
 }
 
 impl Entry {
@@ -131,6 +190,9 @@ impl Entry {
             policy_version: None,
             anomaly_flags: Vec::new(),
             credentials_injected: Vec::new(),
+            head: RequestHead::default(),
+            bytes_in: None,
+            approval: None,
             event: None,
         }
     }
@@ -144,7 +206,13 @@ pub struct Outcome {
     pub upstream_status: Option<u16>,
     /// Host and port of the server that the call was sent to, or was to be.
     pub upstream_server: Option<Arc<str>>,
+    /// Why the upstream failed, if it did.
+    pub upstream_cause: Option<&'static str>,
     pub credentials_scrubbed: u64,
+    /// How much of an answer went to the client, if one was counted.
+    pub bytes_out: Option<u64>,
+    /// Replaces the entry's decision: what was to be done was refused after all.
+    pub decision: Option<Decision>,
     pub denial_code: Option<&'static str>,
     pub failure_category: Option<&'static str>,
     pub stage: Option<&'static str>,
@@ -169,6 +237,7 @@ pub struct Draft {
     bytes: Vec<u8>,
     /// The text between the holes.
     parts: [Range<usize>; 4],
+    decision: Decision,
     denial_code: Option<&'static str>,
     failure_category: Option<&'static str>,
     stage: Option<&'static str>,
@@ -186,7 +255,7 @@ impl Draft {
         let known = out.len();
         decided(&mut out, entry, node_id);
         let first = known..out.len();
-        denial(&mut out, entry.denial_code);
+        decision(&mut out, entry.decision, entry.denial_code);
 
         let known = out.len();
         text_member(&mut out, "policy_matched", entry.policy_matched.as_deref());
@@ -201,11 +270,18 @@ impl Draft {
         ending(&mut out, entry.stage, entry.upstream.as_deref(), &unknown);
 
         let known = out.len();
-        event(&mut out, entry.event.as_ref());
+        entry.head.write(&mut out);
+        count_member(&mut out, "bytes_in", entry.bytes_in);
+        let approval = entry.approval.as_deref();
+        id_member(&mut out, "approval_id", approval.map(|approval| approval.id));
+        let by = approval.and_then(|approval| approval.by.as_deref());
+        text_member(&mut out, "approved_by", by);
+        event(&mut out, entry.event.as_deref());
         let fourth = known..out.len();
         Self {
             bytes: out,
             parts: [first, second, third, fourth],
+            decision: entry.decision,
             denial_code: entry.denial_code,
             failure_category: entry.failure_category,
             stage: entry.stage,
@@ -223,7 +299,8 @@ impl Draft {
     pub fn finish(&self, outcome: &Outcome, out: &mut Vec<u8>) {
         let [first, second, third, fourth] = &self.parts;
         out.extend_from_slice(&self.bytes[first.clone()]);
-        denial(out, outcome.denial_code.or(self.denial_code));
+        let decided = outcome.decision.unwrap_or(self.decision);
+        decision(out, decided, outcome.denial_code.or(self.denial_code));
         out.extend_from_slice(&self.bytes[second.clone()]);
         failure(out, outcome.failure_category.or(self.failure_category), outcome);
         out.extend_from_slice(&self.bytes[third.clone()]);
@@ -269,11 +346,25 @@ fn decided(out: &mut Vec<u8>, entry: &Entry, node_id: &str) {
     list_member(out, "tools_called", &entry.tools_called);
     out.extend_from_slice(b",\"arguments\":");
     let arguments = entry.arguments.as_ref().map_or("null", Redacted::as_str);
-    out.extend_from_slice(arguments.as_bytes());
-    text_member(out, "authorization_decision", Some(entry.decision.as_str()));
+    without_mark(out, arguments.as_bytes());
 }
 
-fn denial(out: &mut Vec<u8>, code: Option<&str>) {
+/// Writes arguments so that no member of theirs is spelt like the one that ends a line: a reader
+/// that looks for the first such name finds the right one, too.
+fn without_mark(out: &mut Vec<u8>, mut arguments: &[u8]) {
+    const MARK: &[u8] = b"\"chain_record_hash\"";
+    const SPELT_OTHERWISE: &[u8] = b"\"chain\\u005frecord_hash\"";
+    while let Some(at) = memchr::memmem::find(arguments, MARK) {
+        let (before, rest) = arguments.split_at_checked(at).unwrap_or((arguments, &[]));
+        out.extend_from_slice(before);
+        out.extend_from_slice(SPELT_OTHERWISE);
+        arguments = rest.get(MARK.len()..).unwrap_or_default();
+    }
+    out.extend_from_slice(arguments);
+}
+
+fn decision(out: &mut Vec<u8>, decision: Decision, code: Option<&str>) {
+    text_member(out, "authorization_decision", Some(decision.as_str()));
     text_member(out, "denial_code", code);
 }
 
@@ -308,6 +399,8 @@ fn ending(out: &mut Vec<u8>, stage: Option<&str>, upstream: Option<&str>, outcom
     text_member(out, "stage", stage);
     text_member(out, "upstream", upstream);
     text_member(out, "upstream_server", outcome.upstream_server.as_deref());
+    text_member(out, "upstream_cause", outcome.upstream_cause);
+    count_member(out, "bytes_out", outcome.bytes_out);
 }
 
 fn event(out: &mut Vec<u8>, event: Option<&Event>) {
@@ -354,6 +447,14 @@ fn id_member(out: &mut Vec<u8>, name: &str, value: Option<Uuid>) {
             uuid(out, value);
             out.push(b'"');
         }
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+fn count_member(out: &mut Vec<u8>, name: &str, value: Option<u64>) {
+    member(out, name);
+    match value {
+        Some(value) => number(out, value),
         None => out.extend_from_slice(b"null"),
     }
 }

@@ -351,7 +351,7 @@ fn put(job: &Job, hash_chain: bool, out: &mut Vec<u8>, link: &mut Link) -> u64 {
 /// A line about the log itself.
 pub(super) fn event_line(shared: &Shared, event: Event) -> Job {
     let mut entry = Entry::new(shared.clock.now().wall, Uuid::new_v4(), Decision::Allow);
-    entry.event = Some(event);
+    entry.event = Some(Box::new(event));
     let draft = Draft::new(&entry, &shared.node_id, 0);
     let mut line = Vec::new();
     let outcome = Outcome { completion: Completion::Completed, ..Outcome::default() };

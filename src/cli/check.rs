@@ -111,6 +111,11 @@ async fn examine(path: &Path, config: &Config) -> Vec<Finding> {
     if !config.admin.listen.ip().is_loopback() {
         let text = "listens beyond this machine; keep agents off that network";
         findings.push(found(Health::Warn, "admin port", text));
+        if config.admin.tls.is_none() {
+            let text =
+                "is plain HTTP beyond this machine, so keys travel in the clear: set `admin.tls`";
+            findings.push(found(Health::Warn, "admin port", text));
+        }
     }
     findings
 }

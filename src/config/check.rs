@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use super::ConfigError;
 use super::file::{Node, Origin, Table, Value};
 use super::secret::Secret;
+use crate::firewall::time::Timestamp;
 
 /// Reads the keys of one section.
 pub(super) struct Section<'a> {
@@ -306,6 +307,38 @@ impl<'a> Section<'a> {
         Vec::new()
     }
 
+    /// The one table `[section.key]`, whose names are known.
+    pub(super) fn table(&mut self, key: &'static str) -> Option<Table> {
+        let Node { value, at } = self.node(key)?;
+        let table = match value {
+            Value::Table(table) => Some(table),
+            Value::Untyped(text) => match json(&text).map(|value| from_json(value, &at).value) {
+                Some(Value::Table(table)) => Some(table),
+                _ => None,
+            },
+            _ => None,
+        };
+        if table.is_none() {
+            self.problem(key, Some(at), "expected a table (from the environment: JSON)");
+        }
+        table
+    }
+
+    /// A moment, as text or as a TOML date with time and offset.
+    pub(super) fn time(&mut self, key: &'static str) -> Option<Timestamp> {
+        let Node { value, at } = self.node(key)?;
+        let text = match &value {
+            Value::Text(text) | Value::Untyped(text) | Value::Date(text) => text,
+            other => return self.expected(key, at, "a time", other),
+        };
+        let time = Timestamp::parse(text);
+        if time.is_none() {
+            let problem = "is not a time with a zone such as `2030-01-31T12:00:00Z`";
+            self.problem(key, Some(at), problem);
+        }
+        time
+    }
+
     /// Reads further sections below this one.
     pub(super) fn problems(&mut self) -> &mut Vec<ConfigError> {
         self.problems
@@ -368,7 +401,7 @@ fn from_json(value: serde_json::Value, at: &Origin) -> Node {
         serde_json::Value::Object(members) => Value::Table(
             members.into_iter().map(|(key, value)| (key, from_json(value, at))).collect(),
         ),
-        serde_json::Value::Null => Value::Date,
+        serde_json::Value::Null => Value::Null,
     };
     Node { value, at: at.clone() }
 }

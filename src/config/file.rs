@@ -27,7 +27,9 @@ pub(super) enum Value {
     Flag(bool),
     List(Vec<Node>),
     Table(Table),
-    Date,
+    Date(String),
+    /// JSON from the environment has it; no key takes it.
+    Null,
     /// From the environment: its type is the key's.
     Untyped(String),
 }
@@ -42,7 +44,8 @@ impl Value {
             Self::Flag(_) => "true or false",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
-            Self::Date => "a date",
+            Self::Date(_) => "a date",
+            Self::Null => "null",
             Self::Untyped(_) => "text from the environment",
         }
     }
@@ -93,7 +96,7 @@ fn read_value(value: &DeValue<'_>, lines: &Lines) -> Value {
         }
         DeValue::Float(n) => Value::Float(n.as_str().parse().unwrap_or(f64::NAN)),
         DeValue::Boolean(flag) => Value::Flag(*flag),
-        DeValue::Datetime(_) => Value::Date,
+        DeValue::Datetime(time) => Value::Date(time.to_string()),
         DeValue::Array(items) => Value::List(
             items
                 .iter()

@@ -4,16 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::admin;
 use super::check::{Section, unknown};
-use super::file::{Origin, Table};
+use super::file::Table;
 use super::redis_url;
 use super::upstreams;
 use super::values;
 use super::{
-    Admin, Audit, Backend, Config, ConfigError, CredentialProvider, Credentials,
+    Audit, Backend, Config, ConfigError, CredentialProvider, Credentials,
     DEFAULT_CREDENTIAL_PREFIX, Durability, Introspection, Issuer, KnownKeys, MAX_CALL_BUDGET,
-    MAX_TIME_LIMIT_SECS, MAX_TOKEN_EXPIRY_SECS, Metrics, Oauth, Policy, Proxy, Redis, Secret,
-    Sessions, Storage, Tls, UnknownIntent, Upstream,
+    MAX_TIME_LIMIT_SECS, Metrics, Oauth, Policy, Proxy, Redis, Secret, Sessions, Storage, Tls,
+    UnknownIntent, Upstream,
 };
 use crate::firewall::session::RefusalStyle;
 
@@ -22,9 +23,6 @@ const GIB: usize = 1024 * MIB;
 const DAY_SECS: u64 = 86_400;
 /// Smaller files would be more names than records.
 const MIN_ROTATE_BYTES: u64 = 65_536;
-
-/// The values that the public project compiled in; whoever reads its source knows them.
-const PUBLIC_DEFAULTS: [&str; 2] = ["arbiter-dev-key", "arbiter-dev-secret-change-in-production"];
 
 pub(super) const READ_KEYWORDS: &[&str] = &["read", "analyze", "query", "search", "list", "get"];
 pub(super) const WRITE_KEYWORDS: &[&str] = &["write", "create", "update", "modify", "edit"];
@@ -59,7 +57,7 @@ pub(super) fn read(
     section("storage", keys);
     let (metrics, keys) = metrics(Section::take(root, "metrics", problems));
     section("metrics", keys);
-    let (admin, keys) = admin(Section::take(root, "admin", problems));
+    let (admin, keys) = admin::read(Section::take(root, "admin", problems), &oauth);
     section("admin", keys);
     let names: Vec<_> = known.keys().copied().collect();
     for (name, node) in std::mem::take(root) {
@@ -89,9 +87,9 @@ pub(super) fn read(
     })
 }
 
-type Read<T> = (T, Vec<&'static str>);
+pub(super) type Read<T> = (T, Vec<&'static str>);
 
-fn address(s: &mut Section<'_>, default: IpAddr) -> IpAddr {
+pub(super) fn address(s: &mut Section<'_>, default: IpAddr) -> IpAddr {
     s.parsed("listen_addr", |text| {
         text.parse()
             .ok()
@@ -468,56 +466,4 @@ fn metrics(mut s: Section<'_>) -> Read<Metrics> {
     let metrics =
         Metrics { enabled: s.flag("enabled", true), require_auth: s.flag("require_auth", false) };
     (metrics, s.finish())
-}
-
-fn admin(mut s: Section<'_>) -> Read<Option<Admin>> {
-    let ip = address(&mut s, IpAddr::from([127, 0, 0, 1]));
-    let port = s.number("listen_port", 3000, 0..=65_535);
-    let api_key = key(&mut s, "api_key", 16, "ARBITER_ADMIN_API_KEY");
-    let signing_secret = key(&mut s, "signing_secret", 32, "ARBITER_SIGNING_SECRET");
-    if let (Some(key), Some(secret)) = (&api_key, &signing_secret)
-        && key == secret
-    {
-        let problem = "is the same as `admin.api_key`; whoever signs in could mint tokens of any \
-                       content; set ARBITER_SIGNING_SECRET to another value";
-        s.problem("signing_secret", None, problem);
-    }
-    let token_expiry_secs = s.number("token_expiry_secs", 3_600, 1..=MAX_TOKEN_EXPIRY_SECS);
-    let rate_limit_per_minute = s.number("rate_limit_per_minute", 60, 1..=1_000_000);
-    let admin = api_key.zip(signing_secret).map(|(api_key, signing_secret)| Admin {
-        listen: SocketAddr::new(ip, port),
-        api_key,
-        signing_secret,
-        token_expiry_secs,
-        rate_limit_per_minute,
-    });
-    (admin, s.finish())
-}
-
-/// A key or secret that must be there, be long enough and not be a published one.
-fn key(
-    s: &mut Section<'_>,
-    name: &'static str,
-    min_bytes: usize,
-    variable: &str,
-) -> Option<Secret> {
-    let origin: Option<Origin> = s.origin(name);
-    let Some(secret) = s.secret(name) else {
-        // A value of the wrong type has been told already.
-        if origin.is_none() {
-            s.problem(name, None, format!("is missing; set the environment variable {variable}"));
-        }
-        return None;
-    };
-    if PUBLIC_DEFAULTS.contains(&secret.expose()) {
-        let problem = "is a published default, known to everyone; set the environment variable";
-        s.problem(name, origin, format!("{problem} {variable} to a value of your own"));
-        return None;
-    }
-    if secret.expose().len() < min_bytes {
-        let problem = format!("is shorter than {min_bytes} bytes; set the environment variable");
-        s.problem(name, origin, format!("{problem} {variable} to a longer one"));
-        return None;
-    }
-    Some(secret)
 }

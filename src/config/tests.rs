@@ -128,7 +128,7 @@ fn the_environment_beats_the_file() {
     assert!(!config.proxy.require_session);
     assert_eq!(config.upstreams[0].headers[0].1.expose(), "${CRED:k}");
     assert!((config.sessions.warning_threshold_pct - 12.5).abs() < f64::EPSILON);
-    assert_eq!(config.admin.api_key.expose(), KEY);
+    assert_eq!(config.admin.api_key.unwrap().expose(), KEY);
     assert_eq!(config.oauth.issuers[0].agent_claim, "agent_id");
 }
 
@@ -283,6 +283,94 @@ fn an_issuer_must_be_complete() {
     let config = good(&format!("[oauth]\nresource = \"https://r.example/mcp\"\n{borrowed}"), &[]);
     assert_eq!(config.oauth.issuers[0].audiences, ["https://r.example/mcp"]);
     says("[oauth]\nissuers = 3", &["[[oauth.issuers]]"]);
+}
+
+const HASH: &str = "blake3:00000000000000000000000000000000000000000000000000000000000000aa";
+
+fn admin_key(name: &str, role: &str, more: &str) -> String {
+    let twice = HASH.replace("aa", &format!("{:02x}", name.len() + role.len() * 8));
+    format!(
+        "[[admin.keys]]\nname = \"{name}\"\nrole = \"{role}\"\nkey_hash = \"{twice}\"\n{more}\n"
+    )
+}
+
+#[test]
+fn admin_keys_are_named_and_bounded() {
+    let keys = |text: &str| good(text, &[]).admin.keys;
+    let one = keys(&admin_key(
+        "ci",
+        "sessions",
+        "owners = [\"team:a\"]\nexpires_at = 2030-01-01T00:00:00Z",
+    ));
+    assert_eq!((one[0].name.as_str(), one[0].role), ("ci", Role::Sessions));
+    assert_eq!((one[0].owners.len(), one[0].max_trust.as_str()), (1, "basic"));
+    assert_eq!(one[0].expires_at.unwrap().to_string(), "2030-01-01T00:00:00.000000Z");
+    let two = admin_key("a", "viewer", "expires_at = \"2030-01-01T00:00:00Z\"");
+    let next = two.replace("0000000", "1111111");
+    assert_eq!(keys(&(two.clone() + &next)).len(), 2, "a key and the one that replaces it");
+    says(&two.repeat(2), &["`key_hash`", "two entries"]);
+    says(&(two.clone() + &next + &two.replace("0000000", "2222222")), &["more than twice"]);
+    says(&(two + &next.replace("viewer", "operator")), &["`a`", "two roles"]);
+    says(&admin_key("admin", "viewer", ""), &["line 2", "admin.keys[0].name", "choose another"]);
+    says(&admin_key("a b", "viewer", ""), &["admin.keys[0].name"]);
+    says(&admin_key("a", "root", ""), &["`root`", "`viewer`", "`admin`"]);
+    says(&admin_key("a", "viewer", "owners = [\"x\"]"), &["owners", "`sessions` only"]);
+    says(&admin_key("a", "viewer", "max_trust = \"basic\""), &["max_trust", "`sessions` only"]);
+    says(&admin_key("a", "sessions", ""), &["owners", "[\"*\"]"]);
+    says(&admin_key("a", "sessions", "owners = [\"*\", \"x\"]"), &["`*` stands alone"]);
+    says(&admin_key("a", "viewer", "expires_at = \"tomorrow\""), &["expires_at", "2030-01-31"]);
+    says(&admin_key("a", "viewer", "expires_at = 2030-01-01"), &["expires_at", "zone"]);
+    says(&admin_key("a", "viewer", "rate_limit_per_minute = 0"), &["1 to 1000000"]);
+    says(&admin_key("a", "viewer", "keyhash = \"x\""), &["keyhash", "`admin.keys[0].key_hash`"]);
+    says(
+        "[[admin.keys]]\nname = \"a\"",
+        &["keys[0].role` is missing", "keys[0].key_hash` is missing", "admin-key new"],
+    );
+    says(&admin_key("a", "viewer", "").replace("blake3:", "sha256:"), &["key_hash", "`blake3:`"]);
+    says(&admin_key("a", "viewer", "").replace("0000000", "ABCDEF0"), &["key_hash"]);
+    let own = admin_key("a", "viewer", "");
+    let own = own.replace(
+        own.split('"').nth(5).unwrap(),
+        &format!("blake3:{}", blake3::hash(KEY.as_bytes())),
+    );
+    says(&own, &["admin.api_key", "second time"]);
+    says("[admin]\nwrong_keys_per_minute = 0", &["1 to 1000000"]);
+    says("[admin]\nallowed_hosts = [\"http://a\"]", &["allowed_hosts", "without a port"]);
+    says("[admin]\ntls = { cert_file = \"a\" }", &["admin.tls", "key_file"]);
+    says("[admin]\ntls = { cert_file = \"a\", ca = \"b\", key_file = \"c\" }", &["admin.tls.ca"]);
+}
+
+#[test]
+fn the_environment_key_may_be_absent_if_another_administrator_has_one() {
+    let secret = || [("ARBITER_SIGNING_SECRET".to_owned(), SECRET.to_owned())].into_iter();
+    let without = |text: &str| Config::from_toml(text, secret());
+    assert!(without(&admin_key("root", "admin", "")).unwrap().admin.api_key.is_none());
+    assert!(without(&admin_key("root", "admin", "expires_at = 2020-01-01T00:00:00Z")).is_err());
+    assert!(without(&admin_key("root", "operator", "")).is_err());
+}
+
+#[test]
+fn people_sign_in_with_tokens_of_their_own() {
+    let issuer = "[[oauth.issuers]]\nname = \"corp\"\nissuer_url = \"https://i.example\"\n\
+                  audiences = [\"agents\"]\n";
+    let oidc = "[admin.oidc]\nissuer = \"corp\"\naudiences = [\"operators\"]\nclaim = \"roles\"\n\
+                roles = { \"arbiter-ops\" = \"operator\" }\n";
+    let admin = good(&format!("{issuer}{oidc}"), &[]).admin;
+    let read = admin.oidc.unwrap();
+    assert_eq!(
+        (read.claim.as_str(), read.roles),
+        ("roles", vec![("arbiter-ops".to_owned(), Role::Operator)])
+    );
+    let bad = |from: &str, to: &str, parts: &[&str]| {
+        says(&format!("{issuer}{}", oidc.replace(from, to)), parts);
+    };
+    bad("\"corp\"", "\"none\"", &["admin.oidc.issuer", "[[oauth.issuers]]"]);
+    bad("\"operators\"", "\"agents\"", &["admin.oidc.audiences", "agents' tokens"]);
+    bad("audiences = [\"operators\"]\n", "", &["admin.oidc.audiences", "empty"]);
+    bad("\"operator\" }", "\"sessions\" }", &["roles.arbiter-ops", "owners"]);
+    bad("\"operator\" }", "\"king\" }", &["roles.arbiter-ops", "not a role"]);
+    bad("{ \"arbiter-ops\" = \"operator\" }", "{}", &["admin.oidc.roles"]);
+    bad("claim", "claims", &["admin.oidc.claims", "known key"]);
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Gate {
             }
             Err(_unavailable) => {
                 entry.decision = Decision::Deny;
-                Err(self.refuse_unrecorded(entry, arrived).await)
+                Err(Box::pin(self.refuse_unrecorded(entry, arrived)).await)
             }
         }
     }
@@ -176,6 +176,9 @@ impl Gate {
             upstream_status: ended.upstream_status,
             upstream_server: ended.server.clone(),
             credentials_scrubbed: ended.scrubbed,
+            upstream_cause: None,
+            bytes_out: None,
+            decision: None,
             denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),
             failure_category: row.map(|row| row.category.as_str()),
             stage: row.map(|row| row.stage.as_str()),

@@ -26,8 +26,16 @@ async fn the_key_is_asked_for_and_must_be_right() {
     for keys in [&[][..], &["wrong"], &["0123456789abcdeg"], &[KEY, KEY], &[""]] {
         ask(keys).await.is(401, "Unauthorized");
     }
-    let bearer = bare("GET", "/agents").header("authorization", format!("Bearer {KEY}"));
-    bench.send(bearer.body(Body::empty()).unwrap()).await.is(401, "Unauthorized");
+    let bearer = |text: String| {
+        let request = bare("GET", "/agents").header("authorization", text);
+        bench.send(request.body(Body::empty()).unwrap())
+    };
+    assert_eq!(bearer(format!("Bearer {KEY}")).await.status, 200);
+    bearer(format!("Basic {KEY}")).await.is(401, "Unauthorized");
+    let both = bare("GET", "/agents")
+        .header("authorization", format!("Bearer {KEY}"))
+        .header("x-api-key", KEY);
+    bench.send(both.body(Body::empty()).unwrap()).await.is(401, "Unauthorized");
 }
 
 #[tokio::test]
@@ -68,24 +76,98 @@ async fn metrics_need_the_key_only_if_told_so() {
 }
 
 #[tokio::test]
-async fn wrong_keys_use_up_the_rate_and_a_minute_gives_it_back() {
-    let bench = Bench::with("[admin]\nrate_limit_per_minute = 3").await;
-    for _ in 0..3 {
-        let wrong = bare("GET", "/agents").header("x-api-key", "wrong");
-        bench.send(wrong.body(Body::empty()).unwrap()).await.is(401, "Unauthorized");
+async fn wrong_keys_shut_out_a_source_but_not_who_worked_from_there() {
+    let settings = "[admin]\nrate_limit_per_minute = 100\nwrong_keys_per_minute = 3";
+    let other = blake3::hash(b"another right key");
+    let entry = format!(
+        "\n[[admin.keys]]\nname = \"other\"\nrole = \"viewer\"\nkey_hash = \"blake3:{other}\""
+    );
+    let bench = Bench::with(&(settings.to_owned() + &entry)).await;
+    let ask = async |key: &'static str, from: &str| {
+        let peer: std::net::SocketAddr = from.parse().unwrap();
+        let request = bare("GET", "/agents").header("x-api-key", key);
+        let request = request.extension(axum::extract::ConnectInfo(peer));
+        bench.send(request.body(Body::empty()).unwrap()).await
+    };
+    let (office, elsewhere) = ("192.0.2.1:1000", "192.0.2.2:1000");
+    assert_eq!(ask(KEY, office).await.status, 200);
+    // Without a key nothing was guessed.
+    for _ in 0..10 {
+        bench
+            .send(bare("GET", "/agents").body(Body::empty()).unwrap())
+            .await
+            .is(401, "Unauthorized");
     }
-    let wrong = || bare("GET", "/agents").header("x-api-key", "wrong").body(Body::empty()).unwrap();
-    let told = bench.send(wrong()).await;
+    for _ in 0..3 {
+        ask("wrong", office).await.is(401, "Unauthorized");
+    }
+    let told = ask("wrong", office).await;
     told.is(429, "RateLimited");
     assert_eq!(told.retry_after.as_deref(), Some("60"));
-    // Whoever holds the key is not locked out by those who guess it.
-    for _ in 0..3 {
-        assert_eq!(bench.get("/agents").await.status, 200);
-    }
-    bench.get("/agents").await.is(429, "RateLimited");
+    ask("another right key", office).await.is(429, "RateLimited");
+    assert_eq!(ask(KEY, office).await.status, 200, "it had succeeded from there");
+    assert_eq!(ask("another right key", elsewhere).await.status, 200);
     bench.admin.clock.advance_us(60_000_000);
-    bench.send(wrong()).await.is(401, "Unauthorized");
+    assert_eq!(ask("another right key", office).await.status, 200);
+    let records = bench.records();
+    let of = |code: &str| {
+        let all = records.iter().filter(|record| record["event"] == "admin.unauthorized");
+        all.filter(|record| record["denial_code"] == code).count()
+    };
+    assert_eq!((of("Unauthorized"), of("RateLimited")), (13, 2));
+    let last = records.iter().rev().find(|record| record["denial_code"] == "RateLimited").unwrap();
+    assert_eq!(last["client_addr"], "192.0.2.1");
+    assert_eq!((&last["http_method"], &last["path"]), (&json!("GET"), &json!("/agents")));
+    assert_eq!(last["authorization_decision"], "deny");
+    assert!(!last.to_string().contains("another right key"));
+}
+
+#[tokio::test]
+async fn a_key_that_asks_too_often_can_still_take_away() {
+    let bench = Bench::with("[admin]\nrate_limit_per_minute = 4").await;
+    let agent = bench.agent(&[]).await;
+    let session = bench.session(&agent).await.body["session_id"].as_str().unwrap().to_owned();
+    for _ in 0..2 {
+        bench.get("/agents").await;
+    }
+    let told = bench.get("/agents").await;
+    told.is(429, "RateLimited");
+    assert_eq!(told.retry_after.as_deref(), Some("60"));
+    let trust = format!("/agents/{agent}/trust");
+    let raise = Some(json!({"trust_level": "trusted"}));
+    bench.call("PUT", &trust, raise).await.is(429, "RateLimited");
+    let lower = Some(json!({"trust_level": "untrusted"}));
+    assert_eq!(bench.call("PUT", &trust, lower).await.status, 200);
+    for path in [format!("/sessions/{session}"), "/tokens/x".into(), format!("/agents/{agent}")] {
+        assert_eq!(bench.call("DELETE", &path, None).await.status, 200, "{path}");
+    }
+    bench.session(&agent).await.is(429, "RateLimited");
+    bench.admin.clock.advance_us(60_000_000);
     assert_eq!(bench.get("/agents").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_this_gateways_is_refused() {
+    let bench = Bench::new().await;
+    let ask = async |path: &str, host: &str| {
+        let request = bare("GET", path).header("x-api-key", KEY).header("host", host);
+        bench.send(request.body(Body::empty()).unwrap()).await
+    };
+    for host in ["localhost", "LOCALHOST:3000", "127.0.0.1:3000", "[::1]"] {
+        assert_eq!(ask("/agents", host).await.status, 200, "{host}");
+    }
+    for host in ["evil.example", "evil.example:3000", "localhost.evil.example", "a@localhost", ""] {
+        ask("/agents", host).await.is(403, "HostDenied");
+        ask("/openapi.json", host).await.is(403, "HostDenied");
+        // Probes know this machine by names of their own.
+        assert_eq!(ask("/ready", host).await.status, 200, "{host}");
+    }
+    let named = Bench::with("[admin]\nallowed_hosts = [\"Arbiter.example\"]").await;
+    let request =
+        bare("GET", "/agents").header("x-api-key", KEY).header("host", "arbiter.EXAMPLE:8");
+    assert_eq!(named.send(request.body(Body::empty()).unwrap()).await.status, 200);
+    let request = bare("GET", "/agents").header("x-api-key", KEY).header("host", "localhost");
+    named.send(request.body(Body::empty()).unwrap()).await.is(403, "HostDenied");
 }
 
 #[tokio::test]

@@ -294,7 +294,9 @@ async fn every_change_is_on_record_and_nothing_else_is() {
     assert_eq!(records[0]["agent_id"], alice.as_str());
     assert_eq!(records[0]["principal"], "admin");
     assert_eq!(records[3]["denial_code"], "DelegationCycle");
-    assert_eq!(records[4]["detail"], json!({"from": "basic", "to": "trusted"}));
+    assert_eq!(records[3]["authorization_decision"], "deny");
+    let detail = json!({"from": "basic", "to": "trusted", "role": "admin"});
+    assert_eq!(records[4]["detail"], detail);
     assert_eq!(records[6]["detail"]["jti"], jti.as_str());
     assert_eq!(records[7]["task_session_id"], session.as_str());
 }

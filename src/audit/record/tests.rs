@@ -36,6 +36,18 @@ fn full() -> Entry {
         policy_version: Some("v1".into()),
         anomaly_flags: vec!["delete_under_admin"],
         credentials_injected: vec!["db".to_owned()],
+        head: RequestHead::of(&HeadParts {
+            client_addr: Some("192.0.2.7".parse().unwrap()),
+            user_agent: Some("client/1 \"x\""),
+            http_method: Some("POST"),
+            path: Some("/mcp"),
+            trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
+        }),
+        bytes_in: Some(120),
+        approval: Some(Box::new(Approval {
+            id: id("44444444-4444-4444-8444-444444444444"),
+            by: Some("ops".into()),
+        })),
         ..bare()
     }
 }
@@ -55,6 +67,7 @@ fn the_bytes_of_a_record_and_its_hash_are_fixed() {
     let outcome = Outcome {
         credentials_scrubbed: 2,
         upstream_server: Some("10.0.0.2:8081".into()),
+        bytes_out: Some(77),
         ..Outcome::completed(1_234_005, Some(200))
     };
     let mut out = Vec::new();
@@ -97,7 +110,8 @@ fn every_member_is_always_there_and_in_order() {
         task_session_id mcp_method tool_called tools_called arguments authorization_decision \
         denial_code policy_matched policy_version anomaly_flags failure_category latency_ms \
         upstream_status credentials_injected credentials_scrubbed outcome stage upstream \
-        upstream_server event detail";
+        upstream_server upstream_cause bytes_out client_addr user_agent http_method path trace_id \
+        bytes_in approval_id approved_by event detail";
     let expected: Vec<&str> = expected.split_whitespace().collect();
     for entry in [full(), bare()] {
         for outcome in [Outcome::default(), Outcome::refused(0), Outcome::completed(1, None)] {
@@ -180,7 +194,7 @@ fn lists_end_with_the_count_of_what_was_left_out() {
 fn events_carry_their_details() {
     let detail =
         vec![("agent", Detail::Text("a\"b".to_owned())), ("count", Detail::Count(u64::MAX))];
-    let entry = Entry { event: Some(Event { name: "agent_revoked", detail }), ..bare() };
+    let entry = Entry { event: Some(Box::new(Event { name: "agent_revoked", detail })), ..bare() };
     let record = value(&entry, &Outcome::completed(5, None));
     assert_eq!(record["event"], "agent_revoked");
     assert_eq!(record["detail"], serde_json::json!({"agent": "a\"b", "count": u64::MAX}));
@@ -195,4 +209,32 @@ fn a_lines_request_id_is_read_back() {
     for other in [b"", &b"{}"[..], b"{\"timestamp\":\"", &bytes[..92], &bytes[1..]] {
         assert_eq!(request_id(other), None, "{other:?}");
     }
+}
+
+#[test]
+fn what_was_refused_after_all_is_no_permission() {
+    let outcome = Outcome {
+        decision: Some(Decision::Deny),
+        denial_code: Some("TooManySessions"),
+        ..Outcome::refused(1)
+    };
+    let record = value(&full(), &outcome);
+    assert_eq!(record["authorization_decision"], "deny");
+    assert_eq!(record["denial_code"], "TooManySessions");
+}
+
+#[test]
+fn the_name_that_ends_a_line_stands_in_it_once() {
+    let text = br#"{"a":1,"chain_record_hash":"x","b":{"chain_record_hash":[{"chain_record_hash":"chain_record_hash"}]}}"#;
+    let doc = Doc::parse(text).unwrap();
+    let arguments = Redactor::new(&[], false).unwrap().redact(doc.root(), 8_192, &none());
+    let entry = Entry { arguments: Some(arguments), ..bare() };
+    let mut out = Vec::new();
+    Draft::new(&entry, "node-1", 0).finish(&Outcome::refused(1), &mut out);
+    seal(&mut out, 0, &Link::GENESIS);
+    let marks = memchr::memmem::find_iter(&out, b",\"chain_record_hash\"").count();
+    assert_eq!(marks, 1, "{}", String::from_utf8_lossy(&out));
+    let record: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    let sent: serde_json::Value = serde_json::from_slice(text).unwrap();
+    assert_eq!(record["arguments"], sent, "it reads as it was sent");
 }
