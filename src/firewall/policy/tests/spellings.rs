@@ -84,18 +84,23 @@ fn respelled(uri: &str, change: u8, at: usize) -> String {
     let mut places: Vec<usize> = uri.char_indices().map(|(at, _)| at).collect();
     places.push(uri.len());
     let at = places[at % places.len()];
-    let path = uri.find("://").map_or(0, |at| at + 3);
-    let path = path + uri[path..].find('/').unwrap_or(0);
-    let slash = uri[path..].char_indices().filter(|(_, c)| *c == '/').map(|(at, _)| path + at);
-    let slashes: Vec<usize> = slash.collect();
+    let behind_scheme = uri.find("://").map_or(0, |at| at + 3);
+    let slashes: Vec<usize> =
+        uri.match_indices('/').map(|(at, _)| at).filter(|at| *at >= behind_scheme).collect();
+    let path = slashes.first().copied().unwrap_or(uri.len());
     let slash = slashes.get(at % slashes.len().max(1)).copied().unwrap_or(path);
-    let insert = |at: usize, text: &str| format!("{}{text}{}", &uri[..at], &uri[at..]);
+    let insert = |at: usize, text: &str| {
+        let (before, after) = uri.split_at(at);
+        format!("{before}{text}{after}")
+    };
     match change {
         0 | 1 if at < uri.len() && at >= path => {
-            let c = uri[at..].chars().next().unwrap();
-            let escaped: String = c.to_string().bytes().map(|b| format!("%{b:02x}")).collect();
+            let (before, after) = uri.split_at(at);
+            let mut rest = after.chars();
+            let c = rest.next().unwrap().to_string();
+            let escaped: String = c.bytes().map(|byte| format!("%{byte:02x}")).collect();
             let escaped = if change == 0 { escaped } else { escaped.to_uppercase() };
-            format!("{}{escaped}{}", &uri[..at], &uri[at + c.len_utf8()..])
+            format!("{before}{escaped}{}", rest.as_str())
         }
         2 => insert(slash, "/."),
         3 => insert(slash, "/x/.."),
