@@ -37,7 +37,7 @@ use crate::audit::redact::Redactor;
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
-use crate::firewall::checks::drift::UnknownIntent;
+use crate::firewall::checks::drift::{Tools, UnknownIntent};
 use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::rules::Terms;
 use crate::firewall::session::Status;
@@ -520,7 +520,13 @@ fn terms(config: &Config) -> Terms {
         },
         warning_threshold_pct: sessions.warning_threshold_pct,
         upstreams: config.upstream_names().into(),
+        tools: drift_tools(config),
     }
+}
+
+/// What tools do whose names do not say it.
+pub(crate) fn drift_tools(config: &Config) -> Tools {
+    Tools::of(config.tools.iter().map(|tool| (tool.name.clone(), tool.operation)))
 }
 
 fn audit_settings(config: &Config) -> Result<audit::Settings> {

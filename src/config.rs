@@ -11,6 +11,7 @@ mod file;
 mod redis_url;
 mod secret;
 mod sections;
+mod tools;
 mod upstreams;
 mod values;
 
@@ -20,6 +21,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::firewall::checks::drift::Operation;
 use crate::firewall::session::RefusalStyle;
 
 pub use admin::{
@@ -49,6 +51,8 @@ pub struct Config {
     pub proxy: Proxy,
     /// Where calls go, by path; at least one. `proxy.upstream_url` is among them if it is in use.
     pub upstreams: Vec<Pool>,
+    /// What tools do whose names do not say it.
+    pub tools: Vec<Tool>,
     pub oauth: Oauth,
     pub policy: Policy,
     pub sessions: Sessions,
@@ -64,6 +68,14 @@ impl Config {
     pub fn upstream_names(&self) -> Vec<Box<str>> {
         self.upstreams.iter().filter_map(|pool| pool.name.as_deref().map(Box::from)).collect()
     }
+}
+
+/// What one tool does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// An entry as in policies: `tool`, `upstream:tool`, or `*:tool`.
+    pub name: String,
+    pub operation: Operation,
 }
 
 /// The agents' side and what lies behind it.
@@ -215,7 +227,7 @@ pub struct Sessions {
 pub enum UnknownIntent {
     /// No check.
     Off,
-    /// What is not a read is flagged and counted, never refused.
+    /// What is not a read is flagged for the record, never counted and never refused.
     #[default]
     Flag,
     /// Treated as an intent to read.

@@ -82,11 +82,11 @@ impl ReloadError {
 /// Reads a file or folder as a running Arbiter would. Blocks on files. Without the names of the
 /// upstreams, those in the policies are not checked.
 pub fn policies_at(path: &Path, upstreams: Option<&[Box<str>]>) -> Result<PolicySet, ReloadError> {
-    Files::read(path)?.parse(&Limits { upstreams })
+    Files::read(path)?.parse(&Limits { upstreams, ..Limits::default() })
 }
 
 fn limits(terms: &Terms) -> Limits<'_> {
-    Limits { upstreams: Some(&terms.upstreams) }
+    Limits { upstreams: Some(&terms.upstreams), ..Limits::default() }
 }
 
 impl Rulebook {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 use super::Admin;
 use super::body::parse;
@@ -12,6 +13,7 @@ use super::check::{self, MAX_CAPABILITIES};
 use super::error::{ApiError, Code, Mistake};
 use super::record::Change;
 use super::routes::{Answer, Input, not_a_uuid};
+use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
 use crate::firewall::call::Place;
 use crate::firewall::delegation::Lapse;
@@ -187,7 +189,7 @@ fn explained(
     let facts = Facts { agent, principal: &principal, intent };
     let policy_version = policies.version().to_owned();
     Ok(if let Some(target) = body.target()? {
-        let told = policies.explain(&facts, &Asked { target, arguments });
+        let told = policies.explain(&facts, &Asked::of(target).with_arguments(arguments));
         Explained {
             decision: told.decision.unwrap_or(Effect::Deny),
             matched_policy: told.matched,
@@ -322,14 +324,33 @@ impl AgentDescription {
     }
 }
 
+/// Texts that are validated at one time: compiling regexes is work.
+static VALIDATING: Semaphore = Semaphore::const_new(1);
+
+/// Most bytes and time that the regexes of one text may take.
+const VALIDATE_REGEX_BYTES: usize = 64 << 20;
+const VALIDATE_TIME_US: u64 = 2_000_000;
+
 pub(super) async fn validate(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let body: Validate = input.json()?;
-    let parsed = PolicySet::parse_within(
-        &[Source { name: "toml", text: &body.toml }],
-        &Limits { upstreams: Some(&admin.settings.upstreams) },
-    );
+    let turn = VALIDATING.acquire().await;
+    let work = tokio::task::spawn_blocking(move || {
+        // Held until the work is done, even if the client has gone.
+        let _turn = turn;
+        validated(&body.toml, &admin.settings.upstreams, &admin.clock)
+    });
+    let validated = work.await.map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
+    Answer::of(&validated)
+}
+
+fn validated(text: &str, upstreams: &[Box<str>], clock: &Clock) -> Validated {
+    let started = clock.mono();
+    let is_late = || clock.mono().since(started) > VALIDATE_TIME_US;
+    let limits =
+        Limits { upstreams: Some(upstreams), regex_bytes: VALIDATE_REGEX_BYTES, is_late: &is_late };
+    let parsed = PolicySet::parse_within(&[Source { name: "toml", text }], &limits);
     let mistakes = |found: &[PolicyError]| found.iter().cloned().map(Mistake::from).collect();
-    Answer::of(&match parsed {
+    match parsed {
         Ok(set) => Validated {
             valid: true,
             policies_count: set.len(),
@@ -342,7 +363,7 @@ pub(super) async fn validate(admin: Arc<Admin>, input: Input) -> Result<Answer, 
             errors: mistakes(&errors),
             warnings: Vec::new(),
         },
-    })
+    }
 }
 
 pub(super) async fn reload(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {

@@ -8,6 +8,7 @@ use super::admin;
 use super::check::{Section, unknown};
 use super::file::Table;
 use super::redis_url;
+use super::tools;
 use super::upstreams;
 use super::values;
 use super::{
@@ -43,6 +44,9 @@ pub(super) fn read(
     section("proxy", keys);
     let (mut upstreams, keys) = upstreams::read(root, problems);
     section("upstreams", keys);
+    let names = upstreams.iter().filter_map(|pool| pool.name.as_deref().map(Box::from));
+    let (tools, keys) = tools::read(root, &names.collect::<Vec<_>>(), problems);
+    section("tools", keys);
     let (oauth, keys) = oauth(Section::take(root, "oauth", problems));
     section("oauth", keys);
     let (policy, keys) = policy(Section::take(root, "policy", problems));
@@ -76,6 +80,7 @@ pub(super) fn read(
     Some(Config {
         proxy,
         upstreams,
+        tools,
         oauth,
         policy,
         sessions,

@@ -99,7 +99,7 @@ fn checks(
         })?;
     }
     match order {
-        Some(order) => Ok(fits_intent(&rules.terms, order, calls, verdict)?),
+        Some(order) => Ok(fits_intent(&rules.terms, order, calls, place, verdict)?),
         None => Ok(()),
     }
 }
@@ -313,7 +313,7 @@ fn decide<'r>(
 fn asked<'c>(call: &'c Call<'c>, place: Place<'c>) -> Option<Asked<'c>> {
     match &call.kind {
         CallKind::Tool { name, arguments } => {
-            Some(Asked { target: Target::ToolAt(place, name), arguments: *arguments })
+            Some(Asked::of(Target::ToolAt(place, name)).with_arguments(*arguments))
         }
         CallKind::Data { what, target } => {
             let target = match what {
@@ -321,7 +321,7 @@ fn asked<'c>(call: &'c Call<'c>, place: Place<'c>) -> Option<Asked<'c>> {
                 Data::Prompt => Target::Prompt(target),
                 Data::Method => Target::Method(target),
             };
-            Some(Asked { target, arguments: None })
+            Some(Asked::of(target))
         }
         CallKind::Protocol => None,
     }
@@ -368,6 +368,7 @@ fn fits_intent(
     terms: &Terms,
     order: &WorkOrder,
     calls: &[Call<'_>],
+    place: Place<'_>,
     verdict: &mut Verdict,
 ) -> Result<(), Denial> {
     let mut refused = false;
@@ -375,7 +376,7 @@ fn fits_intent(
         let CallKind::Tool { name, .. } = &call.kind else { continue };
         let finding = drift::judge(
             order.intent_tier,
-            drift::operation(name),
+            terms.tools.does(place, name),
             terms.unknown_intent,
             terms.escalate_anomalies,
         );

@@ -9,20 +9,25 @@ mod error;
 mod evaluate;
 mod explain;
 mod index;
+mod lint;
+mod matcher;
+mod memo;
 mod model;
 mod name;
 mod number;
+mod path;
 mod read;
+mod regexes;
 mod schema;
 mod wanted;
 pub mod words;
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 pub use error::PolicyError;
-use evaluate::{Block, Fit, Mismatch, Rank, Scopes};
+use evaluate::{Block, Fit, Mismatch, Question, Rank, Scopes};
 pub use explain::{Explanation, TraceEntry};
 use index::{Index, best_rank};
 pub use model::{Effect, Policy};
@@ -91,6 +96,19 @@ pub struct Asked<'a> {
     pub target: Target<'a>,
     /// The arguments of a tool call.
     pub arguments: Option<json::Value<'a>>,
+    /// What the client answered to questions of the server, by key (`@input.<key>`).
+    pub inputs: Option<json::Value<'a>>,
+}
+
+impl<'a> Asked<'a> {
+    /// A call without arguments.
+    pub fn of(target: Target<'a>) -> Self {
+        Self { target, arguments: None, inputs: None }
+    }
+
+    pub fn with_arguments(self, arguments: Option<json::Value<'a>>) -> Self {
+        Self { arguments, ..self }
+    }
 }
 
 /// What the policies say of a call.
@@ -155,7 +173,8 @@ impl PolicySet {
         Self::of(Vec::new(), &[])
     }
 
-    fn of(policies: Vec<Policy>, sources: &[Source<'_>]) -> Self {
+    fn of(mut policies: Vec<Policy>, sources: &[Source<'_>]) -> Self {
+        number_shared(&mut policies);
         let mut hasher = blake3::Hasher::new();
         for source in sources {
             hasher.update(source.text.as_bytes());
@@ -189,9 +208,9 @@ impl PolicySet {
 
     /// Decides a call.
     pub fn evaluate(&self, facts: &Facts<'_>, asked: &Asked<'_>) -> Decision<'_> {
-        let wanted = Wanted::of(asked.target);
+        let question = Question::new(facts, asked);
         Decision::by(
-            self.decide(&wanted, facts, |policy| policy.fit(facts, asked, &wanted, Scopes::Needed)),
+            self.decide(&question.wanted, facts, |policy| policy.fit(&question, Scopes::Needed)),
         )
     }
 
@@ -204,7 +223,8 @@ impl PolicySet {
         naming.sort_by_key(|(place, policy)| Reverse(order(policy, facts, *place, &wanted)));
         let mut block: Option<Block> = None;
         let speaks = naming.into_iter().find(|(_, policy)| {
-            match policy.fit(facts, asked, &wanted, Scopes::Needed) {
+            // Each is asked alone: what was found out for one is not kept for the next.
+            match policy.fit(&Question::new(facts, asked), Scopes::Needed) {
                 Fit::Met | Fit::InDoubt(_) => !block.is_some_and(|block| block.holds_back(policy)),
                 Fit::Unmet(_) => false,
                 Fit::Unclear(_, blocks) => {
@@ -236,13 +256,14 @@ impl PolicySet {
 
     /// The policy that would allow some arguments.
     pub fn would_allow(&self, facts: &Facts<'_>, target: Target<'_>) -> Option<&Policy> {
-        let wanted = Wanted::of(target);
-        let asked = Asked { target, arguments: None };
-        let best = self.decide(&wanted, facts, |policy| {
+        let asked = Asked::of(target);
+        let question = Question::new(facts, &asked);
+        let wanted = &question.wanted;
+        let best = self.decide(wanted, facts, |policy| {
             let evadable = policy.refuses() && !policy.parameter_constraints.is_empty();
             match policy.is_about(facts, Scopes::Needed) {
                 Err(mismatch) => Fit::Unmet(mismatch),
-                Ok(()) if !wanted.is_tool() => policy.fit_target(&asked, &wanted),
+                Ok(()) if !wanted.is_tool() => policy.fit_target(&question),
                 // Constraints on a refusal may be evaded by the right arguments.
                 Ok(()) if evadable => Fit::Unmet(Mismatch::Silent),
                 Ok(()) => Fit::Met,
@@ -253,9 +274,9 @@ impl PolicySet {
 
     /// The scopes of the allow policy that would decide a refused call if only the token had them.
     pub fn missing_scopes(&self, facts: &Facts<'_>, asked: &Asked<'_>) -> Option<&[String]> {
-        let wanted = Wanted::of(asked.target);
-        let best = self
-            .decide(&wanted, facts, |policy| policy.fit(facts, asked, &wanted, Scopes::Granted))?;
+        let question = Question::new(facts, asked);
+        let best =
+            self.decide(&question.wanted, facts, |policy| policy.fit(&question, Scopes::Granted))?;
         let lacks_some = best.is_about(facts, Scopes::Needed).is_err();
         (best.effect == Effect::Allow && lacks_some).then_some(&best.principal_match.scopes)
     }
@@ -349,6 +370,40 @@ impl PolicySet {
             }
         });
         best.map(|(_, policy, blocks)| (policy, blocks))
+    }
+}
+
+/// Numbers the keys and the costly constraints that several policies have, so that one call is held
+/// against each of them once.
+fn number_shared(policies: &mut [Policy]) {
+    let mut keys = Numbers::default();
+    let mut wholes = Numbers::default();
+    let all = || policies.iter().flat_map(|policy| &policy.parameter_constraints);
+    for constraint in all() {
+        keys.see(constraint.key.to_string());
+        wholes.see(format!("{constraint:?}"));
+    }
+    for constraint in policies.iter_mut().flat_map(|policy| &mut policy.parameter_constraints) {
+        let costly = constraint.regex.is_some() || constraint.key.enters_list();
+        let whole = costly.then(|| format!("{constraint:?}"));
+        constraint.shared = whole.and_then(|whole| wholes.shared(&whole));
+        constraint.shared_key = keys.shared(&constraint.key.to_string());
+    }
+}
+
+/// Numbers texts, and counts each.
+#[derive(Default)]
+struct Numbers(HashMap<String, (u32, usize)>);
+
+impl Numbers {
+    fn see(&mut self, text: String) {
+        let next = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        self.0.entry(text).or_insert((next, 0)).1 += 1;
+    }
+
+    /// The number of a text that was seen more than once.
+    fn shared(&self, text: &str) -> Option<u32> {
+        self.0.get(text).filter(|(_, count)| *count > 1).map(|(number, _)| *number)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::checks::drift::UnknownIntent;
+use super::checks::drift::{Tools, UnknownIntent};
 use super::checks::whitelist::Wildcard;
 use super::policy::PolicySet;
 
@@ -23,6 +23,8 @@ pub struct Terms {
     /// True if drift is refused, not only flagged.
     pub escalate_anomalies: bool,
     pub unknown_intent: UnknownIntent,
+    /// What tools do whose names do not say it.
+    pub tools: Tools,
     pub warning_threshold_pct: f64,
     /// The names of all upstreams, which policies may limit tools to.
     pub upstreams: Arc<[Box<str>]>,
@@ -37,6 +39,7 @@ impl Default for Terms {
             wildcard: Wildcard::Literal,
             escalate_anomalies: false,
             unknown_intent: UnknownIntent::default(),
+            tools: Tools::default(),
             warning_threshold_pct: 20.0,
             upstreams: Arc::default(),
         }

@@ -109,8 +109,8 @@ impl ListView {
     /// Whether drift would let the tool pass.
     fn fits_intent(&self, order: &WorkOrder, tool: &str) -> bool {
         let terms = &self.rules.terms;
-        let operation = drift::operation(tool);
+        let does = terms.tools.does(self.at.place(), tool);
         let escalate = terms.escalate_anomalies;
-        !drift::judge(order.intent_tier, operation, terms.unknown_intent, escalate).refuse
+        !drift::judge(order.intent_tier, does, terms.unknown_intent, escalate).refuse
     }
 }

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use flags::FlagHistory;
-pub use operation::{Operation, operation};
+pub use operation::{Does, Operation, Tools, operation};
 
 use crate::firewall::policy::words::Phrase;
 use crate::firewall::session::IntentTier;
@@ -56,7 +56,7 @@ pub fn tier(intent: &str, keywords: &Keywords) -> IntentTier {
 pub enum UnknownIntent {
     /// Nothing is checked.
     Off,
-    /// What is not a read is flagged and counted, never refused.
+    /// What is not a read is flagged for the record, never counted and never refused.
     #[default]
     Flag,
     /// As a read intent.
@@ -81,8 +81,20 @@ impl Finding {
     }
 }
 
-/// Holds an operation against an intent. `escalate` is `sessions.escalate_anomalies`.
+/// Holds an operation against an intent. `escalate` is `sessions.escalate_anomalies`. A flag that rests
+/// on a guess does not count: an honest agent cannot know how its tools are called.
 pub fn judge(
+    tier: IntentTier,
+    does: impl Into<Does>,
+    unknown: UnknownIntent,
+    escalate: bool,
+) -> Finding {
+    let Does { operation, is_guess } = does.into();
+    let finding = judge_known(tier, operation, unknown, escalate);
+    Finding { counts: finding.counts && !is_guess, ..finding }
+}
+
+fn judge_known(
     tier: IntentTier,
     operation: Operation,
     unknown: UnknownIntent,
@@ -108,7 +120,7 @@ pub fn judge(
             };
             match unknown {
                 UnknownIntent::Off => Finding::FINE,
-                UnknownIntent::Flag => Finding::drift(flag, false),
+                UnknownIntent::Flag => Finding { flag: Some(flag), counts: false, refuse: false },
                 UnknownIntent::Enforce => Finding::drift(flag, escalate),
             }
         }
@@ -183,10 +195,23 @@ mod tests {
     }
 
     #[test]
+    fn a_guess_is_flagged_and_refused_but_never_counted() {
+        let guess = operation("frobnicate");
+        for escalate in [false, true] {
+            let finding = judge(IntentTier::Read, guess, UnknownIntent::Flag, escalate);
+            let expected =
+                Finding { flag: Some("write_under_read"), counts: false, refuse: escalate };
+            assert_eq!(finding, expected);
+        }
+        assert!(judge(IntentTier::Read, operation("write_x"), UnknownIntent::Flag, false).counts);
+    }
+
+    #[test]
     fn an_unknown_intent_is_as_it_is_configured() {
         let finding = |unknown| judge(IntentTier::Unknown, Operation::Admin, unknown, true);
         assert_eq!(finding(UnknownIntent::Off), Finding::default());
-        assert_eq!(finding(UnknownIntent::Flag), Finding::drift("admin_under_unknown", false));
+        let flagged = Finding { flag: Some("admin_under_unknown"), counts: false, refuse: false };
+        assert_eq!(finding(UnknownIntent::Flag), flagged);
         assert_eq!(finding(UnknownIntent::Enforce), Finding::drift("admin_under_unknown", true));
         assert_eq!(UnknownIntent::default(), UnknownIntent::Flag);
     }

@@ -9,8 +9,11 @@
 use std::cmp::Reverse;
 use std::fmt;
 
-use super::constraint::{self, Verdict};
-use super::model::{Constraint, Effect, Path, Pattern, Policy};
+use super::constraint::{self, Constraint, Need, Verdict};
+use super::memo::Memo;
+use super::model::{Effect, Policy};
+use super::path::Path;
+use super::regexes::Pattern;
 use super::wanted::{Coverage, Wanted};
 use super::words::Phrase;
 use super::{Asked, Facts};
@@ -218,21 +221,16 @@ impl Policy {
     }
 
     /// Holds the policy against a call.
-    pub(super) fn fit(
-        &self,
-        facts: &Facts<'_>,
-        asked: &Asked<'_>,
-        wanted: &Wanted<'_>,
-        scopes: Scopes,
-    ) -> Fit<'_> {
-        match self.is_about(facts, scopes) {
-            Ok(()) => self.fit_target(asked, wanted),
+    pub(super) fn fit(&self, question: &Question<'_>, scopes: Scopes) -> Fit<'_> {
+        match self.is_about(question.facts, scopes) {
+            Ok(()) => self.fit_target(question),
             Err(mismatch) => Fit::Unmet(mismatch),
         }
     }
 
     /// Holds names and constraints, but no caller, against a call.
-    pub(super) fn fit_target(&self, asked: &Asked<'_>, wanted: &Wanted<'_>) -> Fit<'_> {
+    pub(super) fn fit_target(&self, question: &Question<'_>) -> Fit<'_> {
+        let wanted = &question.wanted;
         match (self.coverage(wanted), self.refuses(), wanted.doubt()) {
             (Coverage::Perhaps, true, Some(doubt)) => {
                 return Fit::InDoubt(Mismatch::Doubtful(doubt));
@@ -250,17 +248,36 @@ impl Policy {
         match (constraints.is_empty(), self.refuses(), wanted.is_tool()) {
             (true, _, _) | (false, true, false) => Fit::Met,
             (false, false, false) => Fit::Unmet(Mismatch::NotATool),
-            (false, false, true) => allowed_by(constraints, asked),
-            (false, true, true) => refused_by(constraints, asked),
+            (false, false, true) => allowed_by(constraints, question),
+            (false, true, true) => refused_by(constraints, question),
         }
     }
 }
 
+/// One call, as the policies are asked about it.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    pub(super) facts: &'a Facts<'a>,
+    asked: &'a Asked<'a>,
+    pub(super) wanted: Wanted<'a>,
+    memo: Memo<'a>,
+}
+
+impl<'a> Question<'a> {
+    pub(super) fn new(facts: &'a Facts<'a>, asked: &'a Asked<'a>) -> Self {
+        Self { facts, asked, wanted: Wanted::of(asked.target), memo: Memo::default() }
+    }
+
+    fn judge(&self, constraint: &Constraint, need: Need) -> Verdict {
+        constraint::judge(constraint, need, self.facts, self.asked, &self.memo)
+    }
+}
+
 /// Constraints of an allow policy: what is certainly not met decides, then what is unclear.
-fn allowed_by<'p>(constraints: &'p [Constraint], asked: &Asked<'_>) -> Fit<'p> {
+fn allowed_by<'p>(constraints: &'p [Constraint], question: &Question<'_>) -> Fit<'p> {
     let mut unclear = None;
     for constraint in constraints {
-        let verdict = constraint::judge(constraint, asked.arguments);
+        let verdict = question.judge(constraint, Need::All);
         let mismatch = Mismatch::Argument(&constraint.key, verdict);
         match verdict {
             Verdict::Met | Verdict::Silent => {}
@@ -272,10 +289,10 @@ fn allowed_by<'p>(constraints: &'p [Constraint], asked: &Asked<'_>) -> Fit<'p> {
 }
 
 /// Constraints of a refusal: what cannot be judged counts as met.
-fn refused_by<'p>(constraints: &'p [Constraint], asked: &Asked<'_>) -> Fit<'p> {
+fn refused_by<'p>(constraints: &'p [Constraint], question: &Question<'_>) -> Fit<'p> {
     let mut spoken = None;
     for constraint in constraints {
-        let verdict = constraint::judge(constraint, asked.arguments);
+        let verdict = question.judge(constraint, Need::Any);
         let mismatch = Mismatch::Argument(&constraint.key, verdict);
         match verdict {
             Verdict::Met => spoken = spoken.or(Some(Fit::Met)),

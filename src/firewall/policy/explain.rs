@@ -6,9 +6,9 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::evaluate::{Block, Fit, Scopes};
+use super::evaluate::{Block, Fit, Question, Scopes};
 use super::model::{Effect, Policy};
-use super::wanted::{Coverage, Wanted};
+use super::wanted::Coverage;
 use super::{Asked, Decision, Facts, PolicySet, order};
 
 /// At most this many policies that do not name what is asked are listed.
@@ -43,14 +43,15 @@ impl PolicySet {
     /// Evaluates a call with reasons, by the same matching as [`PolicySet::evaluate`].
     pub fn explain(&self, facts: &Facts<'_>, asked: &Asked<'_>) -> Explanation {
         let decision = self.evaluate(facts, asked);
-        let wanted = Wanted::of(asked.target);
+        let question = Question::new(facts, asked);
+        let wanted = &question.wanted;
         let (mut naming, others): (Vec<_>, Vec<_>) = { self.policies.iter().enumerate() }
-            .partition(|(_, p)| p.coverage(&wanted) != Coverage::None);
-        naming.sort_by_key(|(place, policy)| Reverse(order(policy, facts, *place, &wanted)));
+            .partition(|(_, p)| p.coverage(wanted) != Coverage::None);
+        naming.sort_by_key(|(place, policy)| Reverse(order(policy, facts, *place, wanted)));
         let left_out = others.len().saturating_sub(OTHERS_MAX);
         let mut block: Option<(Block, &str)> = None;
         let naming = naming.into_iter().map(|(_, policy)| {
-            let fit = policy.fit(facts, asked, &wanted, Scopes::Needed);
+            let fit = policy.fit(&question, Scopes::Needed);
             let entry = considered(policy, facts, fit, block);
             if let Fit::Unclear(_, blocks) = fit
                 && block.is_none_or(|(before, _)| blocks > before)

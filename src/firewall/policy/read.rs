@@ -8,13 +8,17 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+mod constraint;
+
+#[cfg(test)]
+pub(super) use constraint::CONSTRAINT_KEYS;
+
 use super::Source;
 use super::error::{Lines, PolicyError, nearest};
-use super::model::{
-    AgentMatch, Constraint, Effect, IntentMatch, Path, Pattern, Policy, PrincipalMatch, Scalar,
-};
+use super::model::{AgentMatch, Effect, IntentMatch, Policy, PrincipalMatch};
 use super::name::Name;
 use super::number::Number;
+use super::regexes::Regexes;
 use super::words::Phrase;
 use crate::firewall::agent::AgentId;
 use crate::firewall::call::{Entry, unknown_upstream};
@@ -39,9 +43,6 @@ pub(super) const POLICY_KEYS: &[&str] = &[
 pub(super) const AGENT_KEYS: &[&str] = &["agent_id", "trust_level", "capabilities"];
 pub(super) const PRINCIPAL_KEYS: &[&str] = &["sub", "groups", "scopes"];
 pub(super) const INTENT_KEYS: &[&str] = &["keywords", "regex"];
-pub(super) const CONSTRAINT_KEYS: &[&str] =
-    &["key", "min_value", "max_value", "allowed_values", "regex", "required"];
-
 /// One value and the byte at which it stands.
 struct At<T> {
     value: T,
@@ -51,11 +52,24 @@ struct At<T> {
 /// One table of the file.
 type Table<'t> = At<&'t DeTable<'t>>;
 
-/// What files are read for.
-#[derive(Clone, Copy, Default)]
+/// What files are read for, and how much work they may make.
+#[derive(Clone, Copy)]
 pub struct Limits<'l> {
     /// The names of all upstreams, if they are known: names of others are mistakes.
     pub upstreams: Option<&'l [Box<str>]>,
+    /// Most bytes that all compiled regexes take together.
+    pub regex_bytes: usize,
+    /// True as soon as no further regex may be compiled.
+    pub is_late: &'l dyn Fn() -> bool,
+}
+
+/// Most bytes of all regexes of a set: thousands of usual ones, a few hundred of the largest ones.
+const SET_REGEX_BYTES: usize = 512 << 20;
+
+impl Default for Limits<'_> {
+    fn default() -> Self {
+        Self { upstreams: None, regex_bytes: SET_REGEX_BYTES, is_late: &|| false }
+    }
 }
 
 /// What was found in the files.
@@ -69,7 +83,7 @@ pub(super) struct Found {
 pub(super) fn read(sources: &[Source<'_>], limits: &Limits<'_>) -> Found {
     let mut found = Found { policies: Vec::new(), errors: Vec::new(), warnings: Vec::new() };
     let mut ids = HashMap::new();
-    let mut regexes = Regexes::default();
+    let mut regexes = Regexes::new(limits.regex_bytes, limits.is_late);
     for source in sources {
         let mut reader = Reader {
             source,
@@ -91,25 +105,18 @@ pub(super) fn read(sources: &[Source<'_>], limits: &Limits<'_>) -> Found {
     found
 }
 
-/// Regexes that were built already: many policies say the same one, and each is large.
-#[derive(Default)]
-struct Regexes {
-    whole: HashMap<String, Pattern>,
-    anywhere: HashMap<String, Pattern>,
-}
-
-struct Reader<'s> {
+struct Reader<'s, 'l> {
     source: &'s Source<'s>,
     lines: Lines<'s>,
-    limits: &'s Limits<'s>,
+    limits: &'s Limits<'l>,
     errors: Vec<PolicyError>,
     warnings: Vec<PolicyError>,
     /// Each id and the place where it was given.
     ids: &'s mut HashMap<String, String>,
-    regexes: &'s mut Regexes,
+    regexes: &'s mut Regexes<'l>,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn fail(&mut self, at: usize, message: impl Into<String>) {
         let error = self.note(at, message);
         self.errors.push(error);
@@ -176,7 +183,7 @@ impl Reader<'_> {
         let intent_match = self.intent(table);
         let constraints = self.tables(table, "parameter_constraints");
         let parameter_constraints =
-            constraints.iter().filter_map(|table| self.constraint(table)).collect();
+            constraints.iter().filter_map(|table| self.constraint(table, effect)).collect();
         let (id, effect) = (id?, effect?);
         (self.errors.len() == before).then_some(Policy {
             id,
@@ -290,91 +297,11 @@ impl Reader<'_> {
         let keywords = self.parsed(&table, "keywords", |text| {
             Phrase::parse(text).ok_or("must hold a word (letters or digits)")
         });
-        IntentMatch {
-            keywords,
-            regex: self.pattern(&table, Pattern::anywhere, |r| &mut r.anywhere),
-        }
-    }
-
-    fn constraint(&mut self, table: &Table<'_>) -> Option<Constraint> {
-        self.only(table, CONSTRAINT_KEYS);
-        let key = self.needed(table, "key").and_then(|key| {
-            Path::parse(key.value).map_err(|why| self.fail(key.at, format!("`key` {why}"))).ok()
+        let regex = self.string(&table, "regex").and_then(|text| {
+            let built = self.regexes.anywhere(text.value);
+            built.map_err(|why| self.fail(text.at, format!("`regex` {why}"))).ok()
         });
-        let min = self.number(table, "min_value");
-        let max = self.number(table, "max_value");
-        if let (Some(min), Some(max)) = (&min, &max)
-            && min.value.compare_to(&max.value).is_gt()
-        {
-            let message = format!("`min_value` {} is above `max_value` {}", min.value, max.value);
-            self.fail(min.at, message);
-        }
-        let allowed_values = self.scalars(table, "allowed_values");
-        let regex = self.pattern(table, Pattern::whole, |regexes| &mut regexes.whole);
-        let required = self.boolean(table, "required").unwrap_or(true);
-        Some(Constraint {
-            key: key?,
-            min_value: min.map(|min| min.value),
-            max_value: max.map(|max| max.value),
-            allowed_values,
-            regex,
-            required,
-        })
-    }
-
-    fn number(&mut self, table: &Table<'_>, key: &str) -> Option<At<Number>> {
-        let value = get(table, key)?;
-        let at = value.span().start;
-        match number(value.get_ref()) {
-            Some(Ok(value)) => return Some(At { value, at }),
-            Some(Err(why)) => self.fail(at, format!("`{key}` {why}")),
-            None => self.wrong_type(value, key, "a number"),
-        }
-        None
-    }
-
-    fn scalars(&mut self, table: &Table<'_>, key: &str) -> Vec<Scalar> {
-        let Some(items) = self.array(table, key) else { return Vec::new() };
-        if items.value.is_empty() {
-            self.fail(items.at, format!("`{key}` must list at least one value"));
-        }
-        let mut scalars = Vec::new();
-        for item in items.value {
-            match (item.get_ref(), number(item.get_ref())) {
-                (DeValue::String(text), _) => scalars.push(Scalar::Text(text.to_string())),
-                (DeValue::Boolean(value), _) => scalars.push(Scalar::Boolean(*value)),
-                (_, Some(Ok(value))) => scalars.push(Scalar::Number(value)),
-                (_, Some(Err(why))) => {
-                    self.fail(item.span().start, format!("a value of `{key}` {why}"));
-                }
-                (_, None) => {
-                    self.wrong_type(item, key, "a list of strings, numbers and booleans");
-                }
-            }
-        }
-        scalars
-    }
-
-    fn pattern(
-        &mut self,
-        table: &Table<'_>,
-        build: fn(&str) -> Result<Pattern, String>,
-        built: fn(&mut Regexes) -> &mut HashMap<String, Pattern>,
-    ) -> Option<Pattern> {
-        let text = self.string(table, "regex")?;
-        if let Some(pattern) = built(self.regexes).get(text.value) {
-            return Some(pattern.clone());
-        }
-        match build(text.value) {
-            Ok(pattern) => {
-                built(self.regexes).insert(text.value.to_owned(), pattern.clone());
-                Some(pattern)
-            }
-            Err(why) => {
-                self.fail(text.at, format!("`regex` {why}"));
-                None
-            }
-        }
+        IntentMatch { keywords, regex }
     }
 
     /// Reports the keys of a table that mean nothing.

@@ -1,8 +1,10 @@
 //! The language as a whole: files in, decisions out.
 
+mod compliance;
 mod constraints;
 mod errors;
 mod laws;
+mod lists;
 mod spellings;
 mod starter;
 mod unclear;
@@ -57,7 +59,7 @@ fn decide_for(
     let (agent, principal) = (agent(), principal());
     let facts = Facts { agent: &agent, principal: &principal, intent };
     let doc = json::Doc::parse(arguments.as_bytes()).unwrap();
-    let asked = Asked { target, arguments: Some(doc.root()) };
+    let asked = Asked::of(target).with_arguments(Some(doc.root()));
     let decision = set.evaluate(&facts, &asked);
     let plainly = set.evaluate_plainly(&facts, &asked);
     assert_eq!(said(decision), said(plainly));
@@ -91,7 +93,7 @@ fn matches(lines: &str) -> Option<u32> {
     let set = set(&policy("p", "allow", lines));
     let (agent, principal) = (agent(), principal());
     let facts = Facts { agent: &agent, principal: &principal, intent: Some("Read the logs") };
-    let asked = Asked { target: Target::Tool("t"), arguments: None };
+    let asked = Asked::of(Target::Tool("t"));
     let explanation = set.explain(&facts, &asked);
     explanation.matched.and(explanation.trace.first().map(|entry| entry.score))
 }
@@ -295,7 +297,7 @@ fn lists_show_what_some_arguments_would_reach() {
 fn missing_scopes_are_those_that_would_let_the_call_through() {
     let (agent, principal) = (agent(), principal());
     let facts = Facts { agent: &agent, principal: &principal, intent: Some("x") };
-    let asked = Asked { target: Target::Tool("t"), arguments: None };
+    let asked = Asked::of(Target::Tool("t"));
     let missing = |text: &str| set(text).missing_scopes(&facts, &asked).map(<[String]>::to_vec);
     let scoped = |more: &str| {
         policy(
@@ -353,7 +355,7 @@ fn an_explanation_names_every_policy_and_why() {
     let (agent, principal) = (agent(), principal());
     let facts = Facts { agent: &agent, principal: &principal, intent: None };
     let doc = json::Doc::parse(br#"{"n": 2}"#).unwrap();
-    let asked = Asked { target: Target::Tool("t"), arguments: Some(doc.root()) };
+    let asked = Asked::of(Target::Tool("t")).with_arguments(Some(doc.root()));
     let explanation = set(&text).explain(&facts, &asked);
     assert_eq!(explanation.decision, Some(Effect::Allow));
     assert_eq!(explanation.matched.as_deref(), Some("low"));
@@ -377,7 +379,7 @@ fn a_long_trace_is_cut() {
         .collect();
     let (agent, principal) = (agent(), principal());
     let facts = Facts { agent: &agent, principal: &principal, intent: None };
-    let asked = Asked { target: Target::Tool("t1400"), arguments: None };
+    let asked = Asked::of(Target::Tool("t1400"));
     let explanation = set(&texts.concat()).explain(&facts, &asked);
     assert_eq!(explanation.trace.len(), 1001);
     assert_eq!(&*explanation.trace[0].policy_id, "p1400");

@@ -166,7 +166,7 @@ proptest! {
         let (agent, principal) = (agent(), principal());
         let facts = Facts { agent: &agent, principal: &principal, intent: None };
         let decide = |uri| {
-            let asked = Asked { target: Target::Resource(uri), arguments: None };
+            let asked = Asked::of(Target::Resource(uri));
             let decision = set.evaluate(&facts, &asked);
             assert_eq!(said(decision), said(set.evaluate_plainly(&facts, &asked)), "{uri}");
             laxness(decision)

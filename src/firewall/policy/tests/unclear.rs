@@ -82,7 +82,7 @@ fn an_explanation_names_what_blocks_and_why() {
     let facts = Facts { agent: &agent, principal: &principal, intent: None };
     let reasons = |arguments: &str, expected: [(&str, bool, &str); 3]| {
         let doc = json::Doc::parse(arguments.as_bytes()).unwrap();
-        let asked = Asked { target: Target::Tool("t"), arguments: Some(doc.root()) };
+        let asked = Asked::of(Target::Tool("t")).with_arguments(Some(doc.root()));
         let explanation = set(&text.concat()).explain(&facts, &asked);
         let trace: Vec<_> =
             explanation.trace.iter().map(|e| (&*e.policy_id, e.matched, &*e.reason)).collect();

@@ -36,7 +36,7 @@ fn found(effect: &str, entry: &str, upstreams: &[&str]) -> (Vec<String>, Vec<Str
     let text =
         format!("[[policies]]\nid = 'p'\neffect = '{effect}'\nallowed_tools = [\n'ok', '{entry}']");
     let names: Vec<Box<str>> = upstreams.iter().map(|&name| name.into()).collect();
-    let limits = Limits { upstreams: Some(&names) };
+    let limits = Limits { upstreams: Some(&names), ..Limits::default() };
     let shown = |found: &[PolicyError]| found.iter().map(ToString::to_string).collect();
     match PolicySet::parse_within(&[Source { name: "p.toml", text: &text }], &limits) {
         Ok(set) => (Vec::new(), shown(set.warnings())),
