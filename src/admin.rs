@@ -8,11 +8,13 @@
 
 mod access;
 mod agents;
+mod approvals;
 mod audit;
 mod body;
 mod check;
 mod draining;
 mod error;
+mod explain;
 mod guard;
 mod keys;
 mod limit;
@@ -39,6 +41,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 
+use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config;
@@ -54,11 +57,11 @@ use crate::telemetry::Causes;
 
 pub use body::MAX_BODY_BYTES;
 pub use error::{ApiError, Code};
+pub use explain::explain_offline;
 pub use guard::Hosts;
 pub use keys::{Keyring, NewKeys};
 pub use openapi::document as openapi;
 pub use people::People;
-pub use policy::explain_offline;
 
 use access::{Access, Actor};
 use routes::{Input, ROUTES, Route};
@@ -74,6 +77,7 @@ pub struct Admin {
     /// How far this gateway is on its way out of service.
     pub drain: Arc<Drain>,
     pub rulebook: Arc<Rulebook>,
+    pub approvals: Arc<Approvals>,
     pub audit: Arc<Audit>,
     pub minter: Arc<Minter>,
     pub metrics: Arc<Metrics>,

@@ -5,13 +5,16 @@
 //! readiness falls, calls in flight end or run out of time, leases go back, the log is drained.
 //! The data plane has Pingora's threads; store, log, admin API and reload have their own.
 
+mod descriptors;
 mod follow;
 pub(crate) mod handover;
 mod headers;
 mod listener;
 mod node;
+mod notify;
 mod reload;
 mod shared;
+mod standing;
 mod stop;
 mod tls;
 mod upstreams;
@@ -23,7 +26,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
-use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
@@ -32,6 +34,7 @@ use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin, Keyring, People, WrongKeys};
+use crate::approvals::{self, Approvals};
 use crate::audit::checkpoint::SigningKey;
 use crate::audit::redact::Redactor;
 use crate::audit::{self, Audit};
@@ -51,12 +54,15 @@ use crate::identity::Identity;
 use crate::identity::mint::Minter;
 use crate::metrics::{Levels, Metrics};
 use crate::proxy::Gateway;
-use crate::proxy::guard::HeadGuard;
+use crate::proxy::browser::Browsers;
+use crate::proxy::forwarding::Forwarding;
+use crate::proxy::guard::Guard;
 use crate::proxy::intake::Intake;
 use crate::proxy::leave::Leaving;
-use crate::proxy::listen::PreBound;
-use crate::proxy::local::Local;
+use crate::proxy::listen::{Door, PreBound};
+use crate::proxy::local::{Local, Scrapes};
 use crate::proxy::probe;
+use crate::proxy::seats::Seats;
 use crate::proxy::upstream::Headers;
 use crate::proxy::upstreams::Upstreams;
 use crate::registry::Registry;
@@ -73,12 +79,6 @@ pub(crate) use headers::Templates;
 pub(crate) use reload::secrets as load_secrets;
 use stop::{Draining, Signals};
 pub use stop::{Stopped, Switch, stop_switch};
-
-/// Connections to upstreams that are kept for reuse, over all threads.
-const UPSTREAM_POOL: usize = 1_024;
-
-/// How long an HTTP/2 connection without a request is kept.
-const H2_IDLE: Duration = Duration::from_mins(5);
 
 /// How long tasks of the control runtime may take to end.
 const LAST_TASKS: Duration = Duration::from_secs(1);
@@ -135,40 +135,48 @@ pub fn run(
     };
     let offer = handover::offer(config, &started, &sockets);
 
+    for hint in config.hints() {
+        warn!("{hint}");
+    }
     let threads = config.proxy.threads.unwrap_or_else(cores);
+    let descriptors = descriptors::divide(config)?;
     let conf = ServerConf {
         threads,
         // The wait is over when Pingora is told: see `stop`.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
-        upstream_keepalive_pool_size: UPSTREAM_POOL,
+        upstream_keepalive_pool_size: descriptors.pool,
         max_retries: 3,
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
     control.spawn(probe::watch(upstreams.clone(), parts.clock.clone()));
+    standing::connect(&parts, upstreams.clone(), certificate.clone());
     let bulk = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.div_ceil(2))
         .thread_name("bulk")
         .enable_all()
         .build()
         .context("starting the threads for large bodies")?;
-    let gateway = parts.gateway(config, upstreams, bulk.handle().clone());
-    let mut proxy = http_proxy(&server.configuration, gateway);
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(H2_IDLE);
-    proxy.server_options = Some(options);
-    let drain = &parts.gate.drain;
-    let leaving = Leaving {
-        inner: Arc::new(HeadGuard { inner: Arc::new(proxy) }),
-        leaving: drain.when_leaving(),
-    };
-    let service = PreBound::new("proxy", leaving, sockets.proxy, tls, drain.when_closed());
-    server.add_service(service.with_threads(threads));
     let people = People::new(config, &parts.clock, control.handle())
         .context("preparing to ask the issuer of `admin.oidc`")?;
-    let admin = AdminService::new(parts.admin(config, people), sockets.admin, drain.when_closed());
+    let admin = parts.admin(config, people);
+    let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
+    let proxy = http_proxy(&server.configuration, gateway);
+    let guard = Guard::new(proxy, parts.gate.clone(), &config.proxy);
+    let seats = Seats::new(
+        descriptors.connections,
+        config.proxy.max_connections_per_source,
+        parts.metrics.clone(),
+    );
+    let door = Door { seats, clock: parts.clock.clone(), metrics: parts.metrics.clone() };
+    let drain = &parts.gate.drain;
+    let leaving = Leaving { inner: Arc::new(guard), leaving: drain.when_leaving() };
+    let closed = drain.when_closed();
+    let service = PreBound::new("proxy", leaving, sockets.proxy, tls, door, closed);
+    server.add_service(service.with_threads(threads));
+    let admin = AdminService::new(admin, sockets.admin, drain.when_closed());
     let admin_ended = admin.when_ended();
     server.add_service(admin);
     let signals = {
@@ -180,6 +188,7 @@ pub fn run(
     control.spawn(offer.serve(drain.when_leaving()));
     parts.start_tasks(&control, config, certificate);
     on_ready(&started)?;
+    notify::report(notify::READY);
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
 
     let signal = Draining {
@@ -228,6 +237,34 @@ pub fn write_ready_file(path: &Path, started: &Started) -> Result<()> {
     std::fs::write(&partial, serde_json::to_string(started)?)
         .and_then(|()| std::fs::rename(&partial, path))
         .with_context(|| format!("writing the ready file {}", path.display()))
+}
+
+/// Makes an empty book of approvals.
+fn approvals(config: &Config) -> Approvals {
+    let terms = &config.approvals;
+    let settings = approvals::Settings {
+        limits: crate::firewall::approvals::Limits {
+            ttl_secs: terms.ttl_secs,
+            max_pending_per_agent: usize::try_from(terms.max_pending_per_agent)
+                .unwrap_or(usize::MAX),
+        },
+        hold: Duration::from_secs(terms.hold_secs),
+    };
+    Approvals::new(settings, config.admin.signing_secret.expose().as_bytes())
+}
+
+/// A time for a metric.
+fn unix_seconds(at: Timestamp) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "microseconds fit for two centuries")]
+    let micros = at.0 as f64;
+    micros / 1e6
+}
+
+/// Reads the certificate that agents would see; the end of its validity, as Unix time.
+pub(crate) fn certificate_expiry(files: &config::Tls) -> Result<Option<i64>> {
+    let certificate = Certificate::open(files)?;
+    certificate.settings()?;
+    Ok(certificate.expires())
 }
 
 fn cores() -> usize {
@@ -296,6 +333,7 @@ impl Parts {
             .context("preparing to ask `oauth.issuers`")?,
             enrolment: Enrolment::new(&config.oauth.issuers, &registry),
             rulebook: Arc::new(rulebook),
+            approvals: Arc::new(approvals(config)),
             registry: registry.clone(),
             sessions: sessions.clone(),
             followed,
@@ -313,6 +351,7 @@ impl Parts {
                 require_healthy_audit: config.audit.require_healthy,
                 refusal_style: config.proxy.refusal_style,
                 max_argument_bytes: config.audit.max_argument_bytes,
+                max_request_body_bytes: config.proxy.max_request_body_bytes,
             },
             in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
             drain: Arc::default(),
@@ -372,12 +411,14 @@ impl Parts {
     fn connect_levels(&self) {
         let (sessions, registry) = (self.sessions.clone(), self.registry.clone());
         let (audit, clock) = (self.audit.clone(), self.clock.clone());
+        let approvals = self.gate.approvals.clone();
         let (in_flight, drain) = (self.gate.in_flight.clone(), self.gate.drain.clone());
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         self.metrics.read_levels_with(move || Levels {
             calls_in_flight: count(in_flight.count()),
             draining: drain.is_leaving(),
             active_sessions: count(sessions.active_count(clock.now())),
+            approvals_pending: count(approvals.pending()),
             registered_agents: count(registry.active_count()),
             audit_records: audit.records_written(),
             audit_syncs: audit.syncs(),
@@ -385,18 +426,30 @@ impl Parts {
         });
     }
 
-    fn gateway(&self, config: &Config, upstreams: Arc<Upstreams>, bulk: Handle) -> Gateway {
+    fn gateway(
+        &self,
+        config: &Config,
+        upstreams: Arc<Upstreams>,
+        bulk: Handle,
+        admin: &axum::Router,
+    ) -> Gateway {
         let proxy = &config.proxy;
         let timeout = Duration::from_secs(proxy.upstream_timeout_secs);
         let idle = Duration::from_secs(proxy.stream_idle_timeout_secs);
+        let scheme = if proxy.tls.is_some() { "https" } else { "http" };
+        let browsers = Arc::new(Browsers::new(&proxy.allowed_origins, &proxy.allowed_hosts));
         Gateway {
             gate: self.gate.clone(),
-            intake: Intake::new(proxy, bulk),
+            intake: Intake::new(proxy, browsers.clone(), bulk),
             upstreams,
             local: Local {
                 metrics: self.metrics.clone(),
-                serve_metrics: config.metrics.enabled && !config.metrics.require_auth,
-                scheme: if proxy.tls.is_some() { "https" } else { "http" },
+                scrapes: match (config.metrics.enabled, config.metrics.require_auth) {
+                    (false, _) => Scrapes::Nobody,
+                    (true, false) => Scrapes::Anyone,
+                    (true, true) => Scrapes::Keyholders(admin.clone()),
+                },
+                scheme,
                 resource: config.oauth.resource.clone(),
                 authorization_servers: config
                     .oauth
@@ -404,10 +457,21 @@ impl Parts {
                     .iter()
                     .map(|issuer| issuer.issuer_url.clone())
                     .collect(),
+                browsers: browsers.clone(),
+                methods: if proxy.legacy_streams { "GET, POST, DELETE" } else { "POST" },
+            },
+            browsers,
+            forwarding: Forwarding {
+                trusted: proxy.trusted_proxies.clone(),
+                send: proxy.send_forwarded,
+                scheme,
             },
             upstream_timeout: timeout,
             max_response_body_bytes: proxy.max_response_body_bytes,
             idle_timeout: idle,
+            keep_alive_secs: proxy.idle_connection_secs,
+            stream_keepalive: Some(Duration::from_secs(proxy.stream_keepalive_secs))
+                .filter(|pause| !pause.is_zero()),
             legacy_streams: proxy.legacy_streams,
         }
     }
@@ -418,6 +482,7 @@ impl Parts {
             sessions: self.sessions.clone(),
             followed: self.gate.followed.clone(),
             drain: self.gate.drain.clone(),
+            approvals: self.gate.approvals.clone(),
             rulebook: self.rulebook.clone(),
             audit: self.audit.clone(),
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),

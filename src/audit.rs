@@ -71,6 +71,7 @@ mod flood;
 mod inbox;
 mod journal;
 mod log;
+pub mod orphans;
 pub mod record;
 mod recover;
 pub mod redact;
@@ -173,8 +174,14 @@ impl Audit {
         if !settings.enabled {
             return Ok(Self { shared: None, writer: Mutex::default() });
         }
+        let adopted = orphans::adopt(&settings, &clock);
+        Self::open_alone(settings, clock, adopted)
+    }
+
+    /// Opens one log, whatever else lies in its folder.
+    fn open_alone(settings: Settings, clock: Clock, events: Vec<Event>) -> Result<Self, OpenError> {
         let slots = settings.max_calls_in_flight;
-        Self::start(prepare(settings, clock, slots)?)
+        Self::start(prepare(settings, clock, slots, events)?)
     }
 
     fn start((shared, mut writer): (Arc<Shared>, Writer)) -> Result<Self, OpenError> {
@@ -206,6 +213,19 @@ impl Audit {
     /// serves all who wait by then.
     pub fn syncs(&self) -> u64 {
         self.shared.as_ref().map_or(0, |shared| shared.syncs.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of the file that is being written.
+    pub fn log_bytes(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.log_length.load(Ordering::Relaxed))
+    }
+
+    /// Slots of the journal, and how many of them no call holds.
+    pub fn journal_slots(&self) -> (u64, u64) {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        self.shared.as_ref().map_or((0, 0), |shared| {
+            (u64::from(shared.journal.slots()), count(shared.journal.free_slots()))
+        })
     }
 
     /// Puts the decision to let a call through on record. Nothing may go upstream before this.
@@ -463,6 +483,7 @@ fn prepare(
     settings: Settings,
     clock: Clock,
     slots: u32,
+    events: Vec<Event>,
 ) -> Result<(Arc<Shared>, Writer), OpenError> {
     let path = settings.path;
     let failed = |source| OpenError::Io { path: path.clone(), source };
@@ -508,7 +529,7 @@ fn prepare(
         flood: Flood::new(settings.max_unauthenticated_records_per_sec),
         latest_checkpoint: latest,
     });
-    let events = mended.event.into_iter().chain(missing);
+    let events = mended.event.into_iter().chain(missing).chain(events);
     let mut pending: Vec<Job> = events.map(|event| writer::event_line(&shared, event)).collect();
     pending.extend(
         unfinished.into_iter().map(|call| Job::Line { line: call.line, lease: Some(call.lease) }),

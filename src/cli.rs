@@ -6,6 +6,7 @@
 
 mod admin_key;
 mod agent;
+mod approval;
 mod audit;
 mod check;
 mod client;
@@ -111,6 +112,9 @@ pub enum Tool {
     /// Register, show, trust and revoke agents.
     #[command(subcommand)]
     Agent(agent::Agent),
+    /// Decide calls that a policy holds back for a person.
+    #[command(subcommand)]
+    Approval(approval::Approval),
     /// Open, show and close task sessions.
     #[command(subcommand)]
     Session(session::Session),
@@ -183,11 +187,13 @@ impl From<Exit> for ExitCode {
 struct Failure {
     exit: Exit,
     message: String,
+    /// The reader of the output closed it, as `head` does.
+    reader_left: bool,
 }
 
 impl Failure {
     fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self { exit, message: message.into(), reader_left: false }
     }
 
     fn usage(message: impl Into<String>) -> Self {
@@ -198,7 +204,9 @@ impl Failure {
 impl From<std::io::Error> for Failure {
     /// Only printing fails this way: whoever read our output has gone.
     fn from(error: std::io::Error) -> Self {
-        Self::new(Exit::No, format!("cannot write the output: {error}"))
+        let reader_left = error.kind() == std::io::ErrorKind::BrokenPipe;
+        let message = format!("cannot write the output: {error}");
+        Self { reader_left, ..Self::new(Exit::No, message) }
     }
 }
 
@@ -221,6 +229,8 @@ pub fn run(tool: &Tool) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
     match runtime.block_on(run_with(tool, &env, &mut stdout)) {
         Ok(exit) => exit.into(),
+        // Whoever read the output has seen enough: nothing went wrong, and nobody is there to be told.
+        Err(Failure { reader_left: true, .. }) => Exit::Fine.into(),
         Err(failure) => {
             print::complain(&failure.message);
             failure.exit.into()
@@ -233,6 +243,7 @@ async fn run_with(tool: &Tool, env: &Env, sink: &mut dyn std::io::Write) -> Resu
         Tool::Check(check) => check.run(env, &mut Out::new(check.json, sink)).await,
         Tool::AdminKey(key) => key.run(sink),
         Tool::Agent(agent) => agent.run(env, sink).await,
+        Tool::Approval(approval) => approval.run(env, sink).await,
         Tool::Session(session) => session.run(env, sink).await,
         Tool::Policy(policy) => policy.run(env, sink).await,
         Tool::Audit(audit) => audit.run(sink).await,

@@ -5,9 +5,12 @@
 //! secret. Only this module reads the environment.
 
 mod admin;
+mod approvals;
 mod check;
 mod env;
 mod file;
+mod hints;
+mod network;
 mod redis_url;
 mod secret;
 mod sections;
@@ -27,8 +30,10 @@ use crate::firewall::session::RefusalStyle;
 pub use admin::{
     Admin, AdminKey, AdminOidc, AdminTls, ENVIRONMENT_KEY, KEY_HASH_MARK, Role, Roles, key_name,
 };
+pub use approvals::Approvals;
 pub use env::environment;
 pub use file::Origin;
+pub use network::Network;
 pub use redis_url::{RedisLogin, RedisServers, RedisShape};
 pub use secret::Secret;
 pub use values::{Scheme, Upstream, provider_url};
@@ -56,6 +61,7 @@ pub struct Config {
     pub oauth: Oauth,
     pub policy: Policy,
     pub sessions: Sessions,
+    pub approvals: Approvals,
     pub audit: Audit,
     pub credentials: Credentials,
     pub storage: Storage,
@@ -87,7 +93,14 @@ pub struct Proxy {
     pub tls: Option<Tls>,
     pub upstream_ca_file: Option<PathBuf>,
     pub blocked_paths: Vec<String>,
+    /// `loopback` stands for every port of this machine's own names.
     pub allowed_origins: Vec<String>,
+    /// Names under which agents reach this port; empty: any.
+    pub allowed_hosts: Vec<String>,
+    /// Peers whose forwarding headers are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether upstreams get a `Forwarded` header.
+    pub send_forwarded: bool,
     pub require_session: bool,
     pub strict_mcp: bool,
     pub deny_non_post_methods: bool,
@@ -102,11 +115,22 @@ pub struct Proxy {
     pub max_refusals_per_agent_per_sec: u32,
     /// Bytes a second that a body must bring on average once it has taken five seconds.
     pub min_body_rate_bytes: u32,
+    /// `None`: as many as the limit of open files allows.
+    pub max_connections: Option<u32>,
+    /// 0: no limit.
+    pub max_connections_per_source: usize,
+    pub first_byte_timeout_secs: u64,
+    pub idle_connection_secs: u64,
+    pub max_requests_per_connection: u32,
     pub max_header_bytes: usize,
     pub max_headers: usize,
     pub max_uri_bytes: usize,
     pub upstream_timeout_secs: u64,
     pub stream_idle_timeout_secs: u64,
+    /// How long a connection to an upstream is kept without a call.
+    pub upstream_idle_secs: u64,
+    /// Silence after which a stream gets a comment; 0: never.
+    pub stream_keepalive_secs: u64,
     /// How long calls are still served after a signal to stop.
     pub drain_delay_secs: u64,
     /// How long calls in flight may go on after that.
@@ -136,6 +160,8 @@ pub struct Pool {
     pub urls: Vec<Upstream>,
     /// Lower-case names; values may hold `${CRED:ref}`.
     pub headers: Vec<(http::HeaderName, Secret)>,
+    /// Its own canonical URI, for RFC 9728 metadata; `None`: derived from `oauth.resource`.
+    pub resource: Option<String>,
 }
 
 impl Config {
@@ -184,6 +210,8 @@ pub struct Issuer {
     pub agent_claim: String,
     pub groups_claim: String,
     pub introspection: Option<Introspection>,
+    /// How much longer a yes counts while the issuer does not answer.
+    pub introspection_grace_secs: u64,
     /// How many agents may be registered on first sight of a token; `None`: not at all.
     pub auto_register: Option<usize>,
 }
@@ -356,6 +384,21 @@ impl fmt::Display for ConfigError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
+impl ConfigErrors {
+    /// Names the file in every message that is about the file.
+    fn of_file(mut self, path: &Path) -> Self {
+        for error in &mut self.0 {
+            let line = match error.at {
+                Some(Origin::Line(line)) => Some(line),
+                None => None,
+                Some(Origin::File(..) | Origin::Variable(_)) => continue,
+            };
+            error.at = Some(Origin::File(path.to_owned(), line));
+        }
+        self
+    }
+}
+
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, error) in self.0.iter().enumerate() {
@@ -378,7 +421,7 @@ impl Config {
             let problem = format!("cannot read the file {}: {error}", path.display());
             ConfigErrors(vec![ConfigError { key: String::new(), at: None, problem }])
         })?;
-        Self::from_toml(&text, env)
+        Self::from_toml(&text, env).map_err(|errors| errors.of_file(path))
     }
 
     /// Reads a text and lays the environment over it.

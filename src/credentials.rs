@@ -13,6 +13,7 @@ mod filter;
 mod patterns;
 mod reference;
 mod scrubber;
+mod search;
 mod sse;
 mod strings;
 #[cfg(test)]

@@ -6,15 +6,22 @@
 
 pub mod admit;
 pub mod agent;
+pub mod approvals;
 pub mod call;
 pub mod checks;
 pub mod delegation;
 pub mod denial;
+pub mod explain;
 pub mod names;
 pub mod policy;
+pub mod preview;
 pub mod recent;
 pub mod rules;
 pub mod session;
 pub mod shared;
+pub mod steps;
 pub mod time;
 pub mod uri;
+
+#[cfg(test)]
+mod tests;

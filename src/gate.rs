@@ -4,6 +4,7 @@
 //! things for a request: a [`Cleared`], which is the only key to the upstream and exists only after
 //! the decision is on record, or a [`Refused`], which is on record too.
 
+pub mod approval;
 mod bucket;
 mod caller;
 mod decide;
@@ -23,9 +24,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::approvals::Approvals;
 use crate::audit::redact::Redactor;
 use crate::audit::{Audit, Decision, Entry, Receipt};
 use crate::clock::Clock;
+use crate::credentials::Edits;
 use crate::firewall::agent::{AgentId, Caller};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::session::RefusalStyle;
@@ -57,6 +60,7 @@ pub struct Gate {
     pub identity: Identity,
     pub enrolment: Enrolment,
     pub rulebook: Arc<Rulebook>,
+    pub approvals: Arc<Approvals>,
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
     pub followed: Arc<Followed>,
@@ -77,6 +81,8 @@ pub struct Settings {
     pub require_healthy_audit: bool,
     pub refusal_style: RefusalStyle,
     pub max_argument_bytes: usize,
+    /// Bound of a body also after its credentials were put in.
+    pub max_request_body_bytes: usize,
 }
 
 /// What a client claims in its headers, nothing of it believed yet.
@@ -103,6 +109,7 @@ pub struct Cleared {
     id: Option<String>,
     form: Form,
     due: Due,
+    repeatable: bool,
     lists: Option<ListView>,
     scrub: Option<Watch>,
     _open: Open,
@@ -111,6 +118,9 @@ pub struct Cleared {
 /// What the decision let through.
 struct Admitted {
     body: Bytes,
+    /// Made to the body once the decision is on record.
+    edits: Edits,
+    repeatable: bool,
     due: Due,
     lists: Option<ListView>,
     scrub: Option<Watch>,
@@ -198,6 +208,8 @@ impl Gate {
         ticket.entry_mut().anomaly_flags.push("unchecked_method");
         let admitted = Admitted {
             body,
+            edits: Edits::default(),
+            repeatable: false,
             due: Due::Anything,
             lists: None,
             scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),
@@ -222,6 +234,11 @@ impl Cleared {
 
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Whether the message may be sent again where its connection died.
+    pub fn is_repeatable(&self) -> bool {
+        self.repeatable
     }
 
     pub fn due(&self) -> Due {

@@ -31,15 +31,20 @@ use crate::config;
 use crate::firewall::agent::Principal;
 use crate::firewall::time::{Mono, Now};
 use crate::json::Doc;
+use crate::metrics::IssuerKeys;
 use claims::{Terms, required};
 use fetch::Fetcher;
 pub use fetch::SetupError;
 use issuer::{Issuer, Proof};
 use jwt::{Compact, malformed};
+use questions::Lane;
 use remembered::Remembered;
 
-/// Tokens longer than this are refused unread.
-pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Tokens longer than this are refused unread. Those that list a few hundred groups fit.
+pub const MAX_TOKEN_BYTES: usize = 32 * 1024;
+
+/// Pause between two questions about a token that is believed because its issuer does not answer.
+const ASK_AGAIN_SECS: u64 = 5;
 
 /// Tokens remembered, in each of two generations.
 const REMEMBERED: usize = 65_536;
@@ -48,9 +53,9 @@ const REMEMBERED: usize = 65_536;
 pub const OWN_ISSUER: &str = "arbiter";
 
 /// Why a token proves nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    #[error("the token is longer than 16 KiB")]
+    #[error("the token is longer than 32 KiB")]
     TooLong,
     #[error("the token is not a well-formed JWT")]
     Malformed,
@@ -68,10 +73,12 @@ pub enum TokenError {
     WhichKey,
     #[error("the keys of the token's issuer are not known yet")]
     NoKeys,
+    #[error("the token's issuer publishes no key that can be used")]
+    NoUsableKey,
     #[error("the token's signature does not match")]
     Signature,
-    #[error("a claim is missing or of the wrong type")]
-    Claims,
+    #[error("the token's claim `{0}` is missing or of the wrong type")]
+    Claim(Box<str>),
     #[error("the token is for another audience")]
     Audience,
     #[error("the token is bound to a proof that is not supported here")]
@@ -88,8 +95,8 @@ pub enum TokenError {
 
 impl TokenError {
     /// Whether the same token may be good later: the fault is not the token's.
-    pub fn is_passing(self) -> bool {
-        matches!(self, Self::NoKeys | Self::Unanswered)
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::NoKeys | Self::NoUsableKey | Self::Unanswered)
     }
 }
 
@@ -148,30 +155,39 @@ impl Identity {
         Ok(identity)
     }
 
+    /// The keys of every issuer that has any.
+    pub fn issuers_standing(&self, now: Mono) -> Vec<IssuerKeys> {
+        self.issuers.iter().filter_map(|issuer| Some(issuer.keys()?.standing(now))).collect()
+    }
+
     /// What is known of a token without any work: `None` if it must be verified.
     pub fn remembered(&self, token: &str, now: Now) -> Option<Result<Arc<Principal>, TokenError>> {
         if token.len() > MAX_TOKEN_BYTES {
             return Some(Err(TokenError::TooLong));
         }
-        self.recall(&blake3::hash(token.as_bytes()), now)
+        match self.recall(&blake3::hash(token.as_bytes()), now) {
+            Recalled::Fresh(judged) => Some(judged),
+            Recalled::Stale(_) | Recalled::Nothing => None,
+        }
     }
 
-    fn recall(&self, hash: &Hash, now: Now) -> Option<Result<Arc<Principal>, TokenError>> {
-        let known = self.remembered.get(hash)?;
+    fn recall(&self, hash: &Hash, now: Now) -> Recalled {
+        let Some(known) = self.remembered.get(hash) else { return Recalled::Nothing };
         if let Some(issuer) = &known.issuer {
             issuer.touch(now.mono);
         }
         let proof = &known.proof;
-        let withdrawn = proof.key.as_ref().is_some_and(|key| key.is_withdrawn());
-        if withdrawn || now.mono >= proof.holds_until {
+        if proof.key.as_ref().is_some_and(|key| key.is_withdrawn()) {
             self.remembered.forget(hash);
-            return None;
+            return Recalled::Nothing;
         }
-        Some(if now.wall < proof.principal.expires_at {
-            Ok(Arc::clone(&proof.principal))
-        } else {
-            Err(TokenError::Expired)
-        })
+        if now.wall >= proof.principal.expires_at {
+            return Recalled::Fresh(Err(TokenError::Expired));
+        }
+        if now.mono >= proof.holds_until {
+            return Recalled::Stale(known);
+        }
+        Recalled::Fresh(Ok(Arc::clone(&proof.principal)))
     }
 
     /// Proves who stands behind `token`. Waits only for an issuer, and for none whose key is known.
@@ -180,14 +196,27 @@ impl Identity {
             return Err(TokenError::TooLong);
         }
         let hash = blake3::hash(token.as_bytes());
-        if let Some(known) = self.recall(&hash, now) {
-            return known;
-        }
-        let known = match Compact::split(token) {
-            Ok(compact) => self.prove(token, &hash, &compact, now).await?,
+        let before = match self.recall(&hash, now) {
+            Recalled::Fresh(judged) => return judged,
+            Recalled::Stale(known) => Some(known),
+            Recalled::Nothing => None,
+        };
+        let lane = if before.is_some() { Lane::Known } else { Lane::Stranger };
+        let proved = match Compact::split(token) {
+            Ok(compact) => self.prove(token, &hash, lane, &compact, now).await,
             // It may be a token that only its issuer can read.
-            Err(TokenError::Malformed) => self.ask_all(token, &hash, now).await?,
-            Err(error) => return Err(error),
+            Err(TokenError::Malformed) => self.ask_all(token, &hash, lane, now).await,
+            Err(error) => Err(error),
+        };
+        let known = match (proved, before) {
+            (Ok(known), _) => known,
+            (Err(error), Some(before)) if error.is_passing() => still_believed(&before, now)?,
+            (Err(error), before) => {
+                if before.is_some() && !error.is_passing() {
+                    self.remembered.forget(&hash);
+                }
+                return Err(error);
+            }
         };
         let principal = Arc::clone(&known.proof.principal);
         self.remembered.insert(hash, Arc::new(known));
@@ -198,6 +227,7 @@ impl Identity {
         &self,
         token: &str,
         hash: &Hash,
+        lane: Lane,
         compact: &Compact<'_>,
         now: Now,
     ) -> Result<Known, TokenError> {
@@ -206,12 +236,13 @@ impl Identity {
         let named = claims::issuer(doc.root())?;
         if named == OWN_ISSUER {
             let principal = Arc::new(self.prove_own(compact, &doc, now)?);
-            let proof = Proof { principal, key: None, holds_until: Mono(u64::MAX) };
+            let (holds_until, believed_until) = (Mono(u64::MAX), Mono(u64::MAX));
+            let proof = Proof { principal, key: None, holds_until, believed_until };
             return Ok(Known { proof, issuer: None });
         }
         let issuer = self.issuers.iter().find(|issuer| issuer.is(&named));
         let issuer = issuer.ok_or(TokenError::Issuer)?;
-        let proof = issuer.verify((token, hash), compact, doc.root(), now).await?;
+        let proof = issuer.verify((token, hash), lane, compact, doc.root(), now).await?;
         Ok(Known { proof, issuer: Some(Arc::clone(issuer)) })
     }
 
@@ -225,18 +256,24 @@ impl Identity {
             return Err(TokenError::Algorithm);
         }
         compact.verify(&self.own_key)?;
-        let expires_at = required(claims::expiry(doc.root())?)?;
+        let expires_at = required("exp", claims::expiry(doc.root())?)?;
         let principal =
             claims::principal(doc.root(), &self.own_terms, claims::SUBJECT, expires_at, now.wall)?;
-        required(principal.agent)?;
+        required(&self.own_terms.agent_claim, principal.agent)?;
         Ok(principal)
     }
 
     /// Asks every issuer that may know an opaque token; the first yes counts.
-    async fn ask_all(&self, token: &str, hash: &Hash, now: Now) -> Result<Known, TokenError> {
+    async fn ask_all(
+        &self,
+        token: &str,
+        hash: &Hash,
+        lane: Lane,
+        now: Now,
+    ) -> Result<Known, TokenError> {
         let mut failed = TokenError::Malformed;
         for issuer in self.issuers.iter().filter(|issuer| issuer.knows_opaque_tokens()) {
-            match issuer.introspect((token, hash), now).await {
+            match issuer.introspect((token, hash), lane, now).await {
                 Ok(proof) => return Ok(Known { proof, issuer: Some(Arc::clone(issuer)) }),
                 // One that does not answer may be the one that knows.
                 Err(error) if !failed.is_passing() => failed = error,
@@ -245,6 +282,25 @@ impl Identity {
         }
         Err(failed)
     }
+}
+
+/// What is remembered of a token.
+enum Recalled {
+    Fresh(Result<Arc<Principal>, TokenError>),
+    /// It was good, and its issuer must be asked again.
+    Stale(Arc<Known>),
+    Nothing,
+}
+
+/// A proof that counts a little longer, since its issuer does not answer.
+fn still_believed(before: &Known, now: Now) -> Result<Known, TokenError> {
+    let proof = &before.proof;
+    if now.mono >= proof.believed_until {
+        return Err(TokenError::Unanswered);
+    }
+    let holds_until = now.mono.plus_secs(ASK_AGAIN_SECS).min(proof.believed_until);
+    let proof = Proof { holds_until, ..proof.clone() };
+    Ok(Known { proof, issuer: before.issuer.clone() })
 }
 
 #[cfg(test)]
@@ -287,7 +343,10 @@ mod tests {
         assert_eq!(verify(&identity, token, at(NOW)).map(|_| ()), expected, "{token}");
         assert_eq!(verify(&identity, token, at(NOW)).map(|_| ()), expected, "again: {token}");
         let remembered = identity.remembered(token, at(NOW));
-        let known = expected.is_ok() || expected == Err(TokenError::TooLong);
+        let known = match expected {
+            Ok(()) => true,
+            Err(error) => error == TokenError::TooLong,
+        };
         assert_eq!(remembered.is_some(), known, "only what passed is remembered: {token}");
     }
 
@@ -319,8 +378,9 @@ mod tests {
             &token(HEADER, &claims(&format!(r#","exp":{}"#, NOW - 1)), SECRET),
             Err(TokenError::Expired),
         );
-        check(&token(HEADER, &claims(""), SECRET), Err(TokenError::Claims));
-        check(&token(HEADER, &claims(r#","exp":"1900000000""#), SECRET), Err(TokenError::Claims));
+        let no_end = || Err(TokenError::Claim("exp".into()));
+        check(&token(HEADER, &claims(""), SECRET), no_end());
+        check(&token(HEADER, &claims(r#","exp":"1900000000""#), SECRET), no_end());
         check(
             &token(HEADER, &claims(&format!(r#","exp":{0},"nbf":{0}"#, NOW + 600)), SECRET),
             Err(TokenError::NotYet),
@@ -345,7 +405,8 @@ mod tests {
             &token(HEADER, &fresh.replace("arbiter", "https://evil.invalid"), SECRET),
             Err(TokenError::Issuer),
         );
-        check(&token(HEADER, &fresh.replace(AGENT, "nobody"), SECRET), Err(TokenError::Claims));
+        let no_agent = Err(TokenError::Claim("agent_id".into()));
+        check(&token(HEADER, &fresh.replace(AGENT, "nobody"), SECRET), no_agent);
         check("", Err(TokenError::Malformed));
         check("a.b", Err(TokenError::Malformed));
         check("....", Err(TokenError::Malformed));

@@ -11,13 +11,19 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+pub mod canonical;
 pub mod keys;
 pub mod number;
 mod parse;
 pub mod write;
 
+use parse::Mode;
+
 /// Deepest nesting of arrays and objects that is accepted.
 pub const MAX_DEPTH: usize = 64;
+
+/// Deepest nesting that a lenient reading accepts.
+pub const MAX_LENIENT_DEPTH: usize = 512;
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +45,8 @@ struct Node {
     next: u32,
     kind: Kind,
     escaped: bool,
+    /// Set for a string with a lone surrogate, which has no text.
+    broken: bool,
 }
 
 /// Why a text is not strict JSON, and at which byte.
@@ -87,6 +95,16 @@ pub struct Doc<'a> {
 impl<'a> Doc<'a> {
     /// Parses `bytes` as exactly one JSON document.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, JsonError> {
+        Self::parse_in(bytes, Mode::Strict)
+    }
+
+    /// Parses a document of somebody else's in which repeated keys, lone surrogates and nesting up to
+    /// [`MAX_LENIENT_DEPTH`] pass. What is read from it must be checked for them where they matter.
+    pub fn parse_leniently(bytes: &'a [u8]) -> Result<Self, JsonError> {
+        Self::parse_in(bytes, Mode::Lenient)
+    }
+
+    fn parse_in(bytes: &'a [u8], mode: Mode) -> Result<Self, JsonError> {
         if bytes.starts_with(b"\xEF\xBB\xBF") {
             return Err(JsonError { problem: Problem::ByteOrderMark, at: 0 });
         }
@@ -95,7 +113,7 @@ impl<'a> Doc<'a> {
         }
         let src = std::str::from_utf8(bytes)
             .map_err(|e| JsonError { problem: Problem::Utf8, at: e.valid_up_to() })?;
-        Ok(Self { src, nodes: parse::nodes(src)? })
+        Ok(Self { src, nodes: parse::nodes(src, mode)? })
     }
 
     /// The outermost value.
@@ -170,9 +188,9 @@ impl<'d> Value<'d> {
         if node.escaped { Cow::Owned(unescape(inner)) } else { Cow::Borrowed(inner) }
     }
 
-    /// The unescaped text of a string.
+    /// The unescaped text of a string; nothing for one with a lone surrogate.
     pub fn as_str(&self) -> Option<Cow<'d, str>> {
-        (self.kind() == Kind::String).then(|| self.unescaped())
+        (self.kind() == Kind::String && !self.node().broken).then(|| self.unescaped())
     }
 
     /// Whether a string holds an escape sequence.
@@ -279,12 +297,14 @@ fn unescape(inner: &str) -> String {
             Some('f') => out.push('\u{c}'),
             Some('u') => {
                 let mut unit = hex4(&mut chars);
-                if (0xD800..0xDC00).contains(&unit) {
-                    // The parser has seen the `\u` and the low half that follow.
-                    chars.next();
-                    chars.next();
-                    let low = hex4(&mut chars);
-                    unit = 0x10000 + ((unit - 0xD800) << 10) + (low.saturating_sub(0xDC00));
+                let mut behind = chars.clone();
+                // A high half without its low one, which only a lenient reading has, stays itself.
+                if (0xD800..0xDC00).contains(&unit)
+                    && (behind.next(), behind.next()) == (Some('\\'), Some('u'))
+                    && let low @ 0xDC00..0xE000 = hex4(&mut behind)
+                {
+                    chars = behind;
+                    unit = 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
                 }
                 out.push(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER));
             }

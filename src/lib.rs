@@ -21,6 +21,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod approvals;
 pub mod audit;
 pub mod cli;
 pub mod clock;

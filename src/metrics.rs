@@ -3,6 +3,9 @@
 //! Children are resolved once, so that counting a request is a few atomic additions. The only open
 //! label is `tool`; it takes names that a policy or a session names, up to a bound, else `other`.
 
+mod operation;
+mod process;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -14,6 +17,9 @@ use prometheus::{
 };
 
 use crate::firewall::denial::Code;
+use operation::Operation;
+pub use operation::{IssuerKeys, Reload, ServerStanding, Standing};
+use process::Process;
 
 /// How many tools get a series of their own.
 pub const MAX_TOOL_LABELS: usize = 1_024;
@@ -41,12 +47,68 @@ pub enum Outcome {
     Escalate,
 }
 
+/// Why a connection has ended before or between requests, or was not kept at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Every place was busy.
+    Full,
+    /// Its source had all the places that one may have.
+    SourceFull,
+    /// It was idle, and another needed its place.
+    ForAnother,
+    /// It sent no first byte in time.
+    Silent,
+    /// It sent no further request in time.
+    Idle,
+    /// Its TLS handshake failed.
+    Handshake,
+    /// HTTP/2 broke off.
+    Broken,
+    /// Not the connection: one stream of it, which HTTP/2 reset before it was a request.
+    StreamReset,
+    /// The system could not accept it.
+    NotAccepted,
+}
+
+impl Closed {
+    const ALL: [(Self, &str); 9] = [
+        (Self::Full, "full"),
+        (Self::SourceFull, "source_full"),
+        (Self::ForAnother, "for_another"),
+        (Self::Silent, "silent"),
+        (Self::Idle, "idle"),
+        (Self::Handshake, "handshake"),
+        (Self::Broken, "broken"),
+        (Self::StreamReset, "stream_reset"),
+        (Self::NotAccepted, "not_accepted"),
+    ];
+}
+
+struct Connections {
+    open: IntGauge,
+    /// In the order of [`Closed::ALL`].
+    closed: Vec<(Closed, IntCounter)>,
+}
+
+impl Connections {
+    fn new(registry: &Registry) -> Self {
+        let help = "Connections that were refused, or ended without a request";
+        let closed = counters(registry, "arbiter_connections_closed_total", help, "cause");
+        let child = |(why, name): &(Closed, &str)| (*why, closed.with_label_values(&[name]));
+        Self {
+            open: gauge(registry, "arbiter_connections", "Connections to the proxy port"),
+            closed: Closed::ALL.iter().map(child).collect(),
+        }
+    }
+}
+
 /// What is counted elsewhere and read when metrics are asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Levels {
     pub calls_in_flight: u64,
     pub draining: bool,
     pub active_sessions: u64,
+    pub approvals_pending: u64,
     pub registered_agents: u64,
     pub audit_records: u64,
     pub audit_syncs: u64,
@@ -54,6 +116,7 @@ pub struct Levels {
 }
 
 type ReadLevels = Box<dyn Fn() -> Levels + Send + Sync>;
+type ReadStanding = Box<dyn Fn() -> Standing + Send + Sync>;
 
 /// All metrics of one Arbiter.
 pub struct Metrics {
@@ -78,19 +141,30 @@ pub struct Metrics {
     audit_healthy: IntGauge,
     credentials_injected: IntCounter,
     credentials_scrubbed: IntCounter,
+    /// Of lists: hidden, and passed unread.
+    odd_entries: (IntCounter, IntCounter),
     policy_version: IntGaugeVec,
     admin_requests: IntCounterVec,
     levels: OnceLock<ReadLevels>,
+    standing: OnceLock<ReadStanding>,
+    process: Process,
+    pub operation: Operation,
     calls_in_flight: IntGauge,
     draining: IntGauge,
     /// Event streams to agents that are open.
     pub open_streams: IntGauge,
+    connections: Connections,
 }
 
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
+}
+
+fn admin_requests(registry: &Registry) -> IntCounterVec {
+    let help = "Requests on the admin port, by the key's name and what came of them";
+    families(registry, "arbiter_admin_requests_total", help, &["key", "outcome"])
 }
 
 impl Default for Metrics {
@@ -119,16 +193,11 @@ impl Metrics {
         );
         let build = gauges(r, "arbiter_build_info", "The running version", "version");
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let admin_requests = families(
-            r,
-            "arbiter_admin_requests_total",
-            "Requests on the admin port, by the key's name and what came of them",
-            &["key", "outcome"],
-        );
         let policy_version =
             gauges(r, "arbiter_policy_version_info", "The policy set in force", "version");
         let duration = DURATION_BUCKETS;
         Self {
+            odd_entries: odd_entries(r),
             allowed: requests.with_label_values(&["allow"]),
             denied: requests.with_label_values(&["deny"]),
             escalated: requests.with_label_values(&["escalate"]),
@@ -187,7 +256,7 @@ impl Metrics {
                 "Credential values removed from responses",
             ),
             policy_version,
-            admin_requests,
+            admin_requests: admin_requests(r),
             calls_in_flight: gauge(
                 r,
                 "arbiter_calls_in_flight",
@@ -196,6 +265,10 @@ impl Metrics {
             draining: gauge(r, "arbiter_draining", "1 once the gateway goes out of service"),
             open_streams: gauge(r, "arbiter_open_streams", "Event streams to agents that are open"),
             levels: OnceLock::new(),
+            connections: Connections::new(r),
+            standing: OnceLock::new(),
+            process: Process::new(r),
+            operation: Operation::new(r),
             registry,
         }
     }
@@ -249,6 +322,17 @@ impl Metrics {
         }
     }
 
+    pub fn connections(&self, open: usize) {
+        self.connections.open.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    pub fn connection_closed(&self, why: Closed) {
+        if let Some((_, counter)) = self.connections.closed.iter().find(|(other, _)| *other == why)
+        {
+            counter.inc();
+        }
+    }
+
     pub fn anomaly(&self) {
         self.anomalies.inc();
     }
@@ -263,6 +347,12 @@ impl Metrics {
 
     pub fn arbiter_took(&self, time: Duration) {
         self.overhead.observe(time.as_secs_f64());
+    }
+
+    /// Counts entries of lists that were hidden, or passed unread, for their form alone.
+    pub fn odd_list_entries(&self, hidden: u64, unread: u64) {
+        self.odd_entries.0.inc_by(hidden);
+        self.odd_entries.1.inc_by(unread);
     }
 
     pub fn credentials_injected(&self, count: u64) {
@@ -297,12 +387,18 @@ impl Metrics {
         self.levels.get_or_init(|| Box::new(read));
     }
 
+    /// Sets how the gateway's own operation is read. The first call holds.
+    pub fn read_standing_with(&self, read: impl Fn() -> Standing + Send + Sync + 'static) {
+        self.standing.get_or_init(|| Box::new(read));
+    }
+
     /// Everything in the Prometheus text format.
     pub fn render(&self) -> String {
         if let Some(read) = self.levels.get() {
             let levels = read();
             let level = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             self.active_sessions.set(level(levels.active_sessions));
+            self.operation.approvals_pending.set(level(levels.approvals_pending));
             self.registered_agents.set(level(levels.registered_agents));
             self.calls_in_flight.set(level(levels.calls_in_flight));
             self.draining.set(i64::from(levels.draining));
@@ -311,6 +407,10 @@ impl Metrics {
                 .inc_by(levels.audit_records.saturating_sub(self.audit_records.get()));
             self.audit_syncs.inc_by(levels.audit_syncs.saturating_sub(self.audit_syncs.get()));
         }
+        if let Some(read) = self.standing.get() {
+            self.operation.show(&read());
+        }
+        self.process.read();
         let mut text = String::new();
         // Writing to a string fails only for a family without metrics, which `gather` leaves out.
         if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
@@ -340,6 +440,17 @@ fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     register(registry, IntGauge::new(name, help))
+}
+
+/// Entries of lists that were hidden, and those that passed unread.
+fn odd_entries(registry: &Registry) -> (IntCounter, IntCounter) {
+    let odd = counters(
+        registry,
+        "arbiter_odd_list_entries_total",
+        "Entries of upstreams' lists that were hidden, or passed unread, for their form",
+        "what",
+    );
+    (odd.with_label_values(&["hidden"]), odd.with_label_values(&["unread"]))
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {
@@ -382,6 +493,7 @@ mod tests {
             "arbiter_upstream_duration_seconds",
             "arbiter_overhead_seconds",
             "arbiter_active_sessions",
+            "arbiter_approvals_pending",
             "arbiter_registered_agents",
             "arbiter_audit_records_total",
             "arbiter_audit_syncs_total",
@@ -390,6 +502,18 @@ mod tests {
             "arbiter_credentials_scrubbed_total",
             "arbiter_policy_version_info",
             "arbiter_build_info",
+            "arbiter_connections",
+            "arbiter_connections_closed_total",
+            "arbiter_calls_in_flight",
+            "arbiter_open_streams",
+            "arbiter_draining",
+            "arbiter_reloads_total",
+            "arbiter_store_request_seconds",
+            "arbiter_store_errors_total",
+            "arbiter_store_staleness_seconds",
+            "process_cpu_seconds_total",
+            "process_resident_memory_bytes",
+            "process_open_fds",
         ] {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
         }
@@ -474,6 +598,7 @@ mod tests {
             audit_records: 3,
             audit_syncs: 5,
             active_sessions: 7,
+            approvals_pending: 2,
             registered_agents: 2,
             audit_healthy: true,
         });

@@ -5,8 +5,12 @@
 //! ones too.
 
 pub mod affinity;
+pub mod browser;
+mod buffered;
 mod contain;
+pub mod forwarding;
 pub mod guard;
+mod head;
 mod health;
 mod hygiene;
 pub mod intake;
@@ -20,6 +24,8 @@ pub mod probe;
 mod replay;
 mod reply;
 mod response;
+pub mod seats;
+mod trouble;
 pub mod upstream;
 pub mod upstreams;
 
@@ -35,8 +41,10 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use tracing::{debug, warn};
 
-use crate::firewall::denial::{Code, Denial};
+use crate::firewall::denial::Denial;
 use crate::gate::{Cleared, Ended, Gate, cut_off};
+use browser::Browsers;
+use forwarding::Forwarding;
 use intake::Intake;
 use memory::Held;
 use pool::Way;
@@ -49,11 +57,17 @@ pub struct Gateway {
     pub intake: Intake,
     pub upstreams: Arc<Upstreams>,
     pub local: local::Local,
+    pub browsers: Arc<Browsers>,
+    pub forwarding: Forwarding,
     /// Longest wait for the upstream's response header.
     pub upstream_timeout: Duration,
     pub max_response_body_bytes: usize,
     /// Longest silence inside a response.
     pub idle_timeout: Duration,
+    /// How long an idle connection is kept for the client's next request.
+    pub keep_alive_secs: u64,
+    /// How often a silent stream gets a comment; `None`: never.
+    pub stream_keepalive: Option<Duration>,
     /// Whether clients can ask for the rest of a stream that broke off.
     pub legacy_streams: bool,
 }
@@ -76,6 +90,8 @@ struct InFlight {
     _held: Held,
     way: Way,
     upstream_status: Option<u16>,
+    /// Whether the message was sent once more.
+    repeated: bool,
     /// Set when the call failed after it was cleared.
     failed: Option<Denial>,
 }
@@ -93,16 +109,13 @@ impl ProxyHttp for Gateway {
         Ctx { state: State::Arrived, slot: replay::Slot::default() }
     }
 
-    async fn early_request_filter(&self, _session: &mut Session, _ctx: &mut Ctx) -> Result<()> {
-        guard::head_arrived();
-        Ok(())
-    }
-
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let kept = (!self.gate.drain.is_leaving()).then_some(intake::KEEP_ALIVE_SECS);
+        let kept = (!self.gate.drain.is_leaving()).then_some(self.keep_alive_secs);
         session.set_keepalive(kept);
         session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
-        if self.local.answer(session, &self.gate).await? {
+        let answered = (self.intake.is_preflight(session) && self.local.preflight(session).await?)
+            || self.local.answer(session, &self.gate, &self.upstreams).await?;
+        if answered {
             ctx.state = State::Local;
             return Ok(true);
         }
@@ -117,6 +130,7 @@ impl ProxyHttp for Gateway {
                     replay::Patience {
                         first_byte: self.upstream_timeout,
                         silence: self.idle_timeout,
+                        comment: self.stream_keepalive,
                         ending: self.gate.drain.ending(),
                         streams: self.gate.metrics.open_streams.clone(),
                     },
@@ -127,14 +141,16 @@ impl ProxyHttp for Gateway {
                     _held: held,
                     way,
                     upstream_status: None,
+                    repeated: false,
                     failed: None,
                 }));
                 Ok(false)
             }
             Err(refused) => {
                 ctx.state = State::Refused;
-                let challenge = self.local.challenge(session, &refused, &self.gate);
-                reply::write(session, &refused, challenge).await?;
+                let challenge =
+                    self.local.challenge(session, &refused, &self.gate, &self.upstreams);
+                reply::write(session, &refused, challenge, &self.browsers).await?;
                 Ok(true)
             }
         }
@@ -149,13 +165,14 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
         let State::Cleared(call) = &ctx.state else {
             return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
         };
+        self.forwarding.apply(request, forwarding::peer(session))?;
         call.way.address(request, &call.cleared)
     }
 
@@ -173,26 +190,29 @@ impl ProxyHttp for Gateway {
     }
 
     /// Retries only what the upstream has seen nothing of, or says that it did not touch: a tool may
-    /// have done its work although its answer never came.
+    /// have done its work although its answer never came. A message that only asks is sent once more
+    /// when a kept connection turned out to be dead.
     fn error_while_proxy(
         &self,
         peer: &HttpPeer,
         session: &mut Session,
         e: Box<Error>,
         ctx: &mut Ctx,
-        _reused: bool,
+        reused: bool,
     ) -> Box<Error> {
         let mut e = e.more_context(format!("peer {peer}"));
         let unanswered = session.response_written().is_none_or(|r| r.status.is_informational());
-        let State::Cleared(call) = &ctx.state else {
+        let State::Cleared(call) = &mut ctx.state else {
             e.set_retry(false);
             return e;
         };
         let unseen = !ctx.slot.head_sent() && *e.etype() == ErrorType::WriteError;
+        let again = reused && call.cleared.is_repeatable() && !call.repeated && died(&e);
         let retry = unanswered
             && *e.esource() == ErrorSource::Upstream
-            && (unseen || untouched(&e))
+            && (unseen || untouched(&e) || again)
             && call.way.may_retry();
+        call.repeated |= retry && again;
         e.set_retry(retry);
         e
     }
@@ -218,6 +238,8 @@ impl ProxyHttp for Gateway {
             contain::failpoint(session.req_header(), "answer");
             call.flow.begin(response, &call.cleared)
         });
+        ctx.slot.hold_head(call.flow.holds_head());
+        ctx.slot.allow_comments(call.flow.is_between_events());
         accepted.or_else(|denial| {
             let reason = denial.message.clone();
             call.failed = Some(denial);
@@ -227,12 +249,13 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
-        reply::decorate(response, call.cleared.request_id(), call.cleared.warnings())
+        reply::decorate(response, call.cleared.request_id(), call.cleared.warnings())?;
+        self.browsers.share(session.req_header(), response)
     }
 
     fn response_body_filter(
@@ -250,6 +273,7 @@ impl ProxyHttp for Gateway {
         match pushed {
             Ok(out) => {
                 *body = out;
+                ctx.slot.allow_comments(!end_of_stream && call.flow.is_between_events());
                 Ok(None)
             }
             Err(denial) => {
@@ -281,7 +305,11 @@ impl ProxyHttp for Gateway {
         let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
         let State::Cleared(call) = &mut ctx.state else { return gone };
         if call.failed.is_none() {
-            call.failed = failure(e);
+            let cut = matches!(e.etype(), ErrorType::Custom(replay::CUT_OFF));
+            call.failed = if cut { Some(cut_off()) } else { trouble::denial(e) };
+        }
+        if let Some(Denial { cause: Some(cause), .. }) = call.failed {
+            call.way.report(cause, e, self.gate.clock.mono());
         }
         let Some(denial) = &call.failed else { return gone };
         let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
@@ -300,14 +328,14 @@ impl ProxyHttp for Gateway {
         // next request is lost on it. Only the real session can be told.
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
         session.set_keepalive(None);
-        if let Err(e) = reply::write(session, &refused, None).await {
+        if let Err(e) = reply::write(session, &refused, None, &self.browsers).await {
             warn!(error = %e, "could not tell the client that the upstream failed");
         }
         FailToProxy { error_code: refused.denial.code.row().status, can_reuse_downstream: false }
     }
 
-    /// Failures of the upstream are in the record and the metrics; a log line each would be noise
-    /// that a dead upstream could flood.
+    /// Failures of the upstream are in the record and the metrics, and logged now and then for each
+    /// server; a line each would be noise that a dead upstream could flood.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
         true
     }
@@ -319,6 +347,14 @@ impl ProxyHttp for Gateway {
             let InFlight { cleared, flow, way, upstream_status, failed, .. } = *call;
             let server = way.server_name();
             let scrubbed = flow.scrubbed();
+            if let Some(denial) = &failed {
+                self.gate.metrics.operation.upstream_failed(&way.pool.label(), denial);
+            }
+            let odd = flow.oddities();
+            if !odd.is_empty() {
+                self.gate.metrics.odd_list_entries(odd.hidden, odd.unread);
+                way.report_oddities(odd, self.gate.clock.mono());
+            }
             self.gate.finish(
                 cleared,
                 &Ended { server, upstream_status, scrubbed, failed, whole: error.is_none() },
@@ -327,29 +363,14 @@ impl ProxyHttp for Gateway {
     }
 }
 
+/// Whether a connection has ended, rather than brought something wrong.
+fn died(e: &Error) -> bool {
+    matches!(e.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError)
+}
+
 /// Whether a server of HTTP/2 has said that it did not process the request (RFC 9113 section 8.7):
 /// it refused the stream, is going away, or wants HTTP/1.1. Pingora marks these, and one thing more:
 /// an answer that is not valid, which may follow upon work that was done.
 fn untouched(e: &Error) -> bool {
     matches!(e.retry, RetryType::Decided(true)) && *e.etype() != ErrorType::InvalidH2
-}
-
-/// What an error of Pingora's means to the agent; `None` when the client itself is gone.
-fn failure(e: &Error) -> Option<Denial> {
-    let late = || {
-        Denial::new(
-            Code::UpstreamTimeout,
-            "the MCP server did not answer in time: try again later, or with a smaller request",
-        )
-    };
-    match (e.etype(), e.esource()) {
-        (ErrorType::Custom(replay::FIRST_BYTE_LATE | replay::SILENT), _) => Some(late()),
-        (ErrorType::Custom(replay::CUT_OFF), _) => Some(cut_off()),
-        (_, ErrorSource::Downstream) => None,
-        (ErrorType::ReadTimedout | ErrorType::WriteTimedout, _) => Some(late()),
-        _ => Some(Denial::new(
-            Code::UpstreamFailed,
-            "the MCP server could not be reached or broke off: try again later",
-        )),
-    }
 }

@@ -17,8 +17,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
-use crate::firewall::admit::rate_window_us;
 use crate::firewall::agent::AgentId;
+use crate::firewall::checks::rate;
 use crate::firewall::session::{SessionId, Status, WorkOrder};
 use crate::firewall::time::{Mono, Now, Timestamp};
 use crate::store::{Booked, Booking, Closing, Opened, Settlement, Store, StoreError, to_the_end};
@@ -335,7 +335,7 @@ impl Inner {
     /// Books until `price` is covered or nothing more is to be had. The caller holds the session's
     /// lane.
     async fn lease(&self, live: &Arc<Live>, price: u64, clock: &Clock) -> Result<(), StoreError> {
-        let window_us = rate_window_us(self.settings.rate_window_secs);
+        let window_us = rate::window_us(self.settings.rate_window_secs);
         let mut give_up_at = None;
         loop {
             let asked_at = clock.mono();

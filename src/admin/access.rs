@@ -37,6 +37,8 @@ pub const SESSIONS: Access = Access::Roles(ADMIN_ROLE.and(Role::Sessions));
 pub const SERVE: Access = Access::Roles(OPERATE_ROLES.and(Role::Sessions));
 /// Changing trust and delegations, revoking, reloading.
 pub const OPERATE: Access = Access::Roles(OPERATE_ROLES);
+/// Deciding approvals.
+pub const APPROVE: Access = Access::Roles(ADMIN_ROLE.and(Role::Approver));
 /// Reading metrics where that needs a key.
 pub const METRICS: Roles = VIEW_ROLES.and(Role::Metrics);
 

@@ -274,6 +274,7 @@ pub(super) async fn deactivate(admin: Arc<Admin>, input: Input) -> Result<Answer
     let Some((gone, closed)) = deactivate_and_close(&admin, id).await? else {
         return Err(announced.refused(ApiError::not_found("agent")));
     };
+    admin.void(admin.approvals.end_agents(&gone.all)).await;
     let sessions_closed = match gone.stored.and(closed) {
         Ok(sessions_closed) => sessions_closed,
         Err(error) => return Err(announced.in_force(not_stored(&error))),

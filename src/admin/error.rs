@@ -71,6 +71,7 @@ codes! {
     MethodNotAllowed METHOD_NOT_ALLOWED;
     RequestTimeout REQUEST_TIMEOUT;
     AgentInactive CONFLICT;
+    AlreadyDecided CONFLICT;
     BodyTooLarge PAYLOAD_TOO_LARGE;
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE;
     PolicyInvalid UNPROCESSABLE_ENTITY;

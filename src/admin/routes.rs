@@ -11,10 +11,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::access::{Access, Actor, OPERATE, SERVE, SESSIONS, TakesAway, VIEW, VIEW_SESSIONS};
+use super::access::{
+    APPROVE, Access, Actor, OPERATE, SERVE, SESSIONS, TakesAway, VIEW, VIEW_SESSIONS,
+};
 use super::error::{ApiError, Code};
 use super::query::Parameters;
-use super::{Admin, agents, audit, body, policy, sessions, system, tokens};
+use super::{Admin, agents, approvals, audit, body, explain, policy, sessions, system, tokens};
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 
@@ -244,9 +246,9 @@ pub static ROUTES: &[Route] = &[
     Route { method: Method::Post, path: "/policy/explain", access: VIEW,
         takes_away: TakesAway::Never,
         summary: "Say how a hypothetical call would be decided, and why",
-        query: NONE, body: Some(body::<policy::Explain>()),
-        status: StatusCode::OK, answer: json::<policy::Explained>(),
-        errors: &[Code::NotFound], handler: handler!(policy::explain) },
+        query: NONE, body: Some(body::<explain::Explain>()),
+        status: StatusCode::OK, answer: json::<explain::Explanation>(),
+        errors: &[Code::NotFound], handler: handler!(explain::explain) },
     Route { method: Method::Post, path: "/policy/validate", access: VIEW,
         takes_away: TakesAway::Never,
         summary: "Check a policy file without using it",
@@ -283,6 +285,25 @@ pub static ROUTES: &[Route] = &[
         query: NONE, body: None,
         status: StatusCode::OK, answer: json::<audit::AuditHead>(),
         errors: &[Code::AuditUnavailable], handler: handler!(audit::reopen) },
+    Route { method: Method::Get, path: "/approvals", access: VIEW,
+        takes_away: TakesAway::Never,
+        summary: "List calls that a person has to decide, in the order of their requests",
+        query: SESSION_LIST, body: None,
+        status: StatusCode::OK, answer: json::<approvals::ApprovalList>(),
+        errors: &[], handler: handler!(approvals::list) },
+    Route { method: Method::Get, path: "/approvals/{id}", access: VIEW,
+        takes_away: TakesAway::Never,
+        summary: "Show an approval",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<approvals::ApprovalView>(),
+        errors: &[Code::NotFound], handler: handler!(approvals::show) },
+    Route { method: Method::Post, path: "/approvals/{id}", access: APPROVE,
+        takes_away: TakesAway::Never,
+        summary: "Approve or deny a call",
+        query: NONE, body: Some(body::<approvals::Decide>()),
+        status: StatusCode::OK, answer: json::<approvals::ApprovalView>(),
+        errors: &[Code::NotFound, Code::AlreadyDecided, Code::AuditUnavailable],
+        handler: handler!(approvals::decide) },
     Route { method: Method::Get, path: "/health", access: Access::Open,
         takes_away: TakesAway::Never,
         summary: "Whether the process runs",

@@ -333,7 +333,7 @@ impl Admin {
     }
 
     /// A session, wherever it was opened.
-    async fn session(&self, id: SessionId) -> Result<Arc<Live>, ApiError> {
+    pub(super) async fn session(&self, id: SessionId) -> Result<Arc<Live>, ApiError> {
         let found = self.sessions.find(id, self.clock.now()).await;
         found.map_err(|error| store_failed(&error))?.ok_or_else(|| ApiError::not_found("session"))
     }
@@ -437,6 +437,7 @@ pub(super) async fn close(admin: Arc<Admin>, input: Input) -> Result<Answer, Api
     input.actor.serves_agent(admin.registry.agent(live.order.agent).as_deref())?;
     let change = Change::new("session.close").agent(live.order.agent).session(id);
     let announced = admin.announce(&input.actor, change).await?;
+    admin.void(admin.approvals.end_session(id)).await;
     match admin.sessions.close(id, admin.clock.now()).await {
         // Forgotten between the two looks: it had ended long before.
         Ok(Some(_) | None) => {

@@ -92,6 +92,10 @@ impl Bench {
             sessions: Arc::new(sessions),
             followed: Arc::new(Followed::alone()),
             drain: Arc::default(),
+            approvals: Arc::new(crate::approvals::Approvals::new(
+                crate::approvals::Settings::default(),
+                b"secret",
+            )),
             rulebook: Arc::new(Rulebook::load(Some(&policies), Terms::default()).unwrap()),
             audit,
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),

@@ -38,6 +38,7 @@ impl Follower {
                 }
                 Ok(()) => {}
                 Err(error) => {
+                    self.metrics.operation.store_failed();
                     if !failing {
                         warn!(error = %Causes(&error), "the store does not answer; going on with what is known");
                         failing = true;

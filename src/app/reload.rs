@@ -16,7 +16,7 @@ use crate::config::{self, Config, CredentialProvider};
 use crate::credentials::Vault;
 use crate::firewall::rules::Rules;
 use crate::gate::Gate;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Reload};
 use crate::proxy::upstream::Headers;
 use crate::rulebook::{ReloadError, Rulebook};
 use crate::secrets::{Environment, Secrets, Source};
@@ -52,13 +52,13 @@ impl Reloads {
     pub(super) fn start(self, control: &tokio::runtime::Runtime, config: &Config) {
         if config.policy.watch {
             let period = Duration::from_millis(config.policy.watch_debounce_ms);
-            let (rulebook, metrics) = (self.rulebook.clone(), self.metrics.clone());
-            let tell = move |rules: &Rules, reloaded| told(&metrics, rules, reloaded);
+            let (rulebook, reloads) = (self.rulebook.clone(), self.clone());
+            let tell = move |rules: &Rules, reloaded| reloads.told(rules, reloaded);
             control.spawn(rulebook.watch(period, tell));
         }
         control.spawn(self.clone().credentials_in_time());
         if let Some(certificate) = self.certificate.clone() {
-            control.spawn(certificate_in_time(certificate));
+            control.spawn(self.clone().certificate_in_time(certificate));
         }
         control.spawn(self.clone().at_user_signal());
         control.spawn(self.at_hangup());
@@ -101,12 +101,52 @@ impl Reloads {
             self.reopen_log().await;
             let rulebook = self.rulebook.clone();
             if let Ok(reloaded) = tokio::task::spawn_blocking(move || rulebook.reload()).await {
-                told(&self.metrics, &self.rulebook.rules(), reloaded);
+                self.told(&self.rulebook.rules(), reloaded);
             }
             self.reload_credentials().await;
             if let Some(certificate) = self.certificate.clone() {
-                reload_certificate(certificate).await;
+                self.reload_certificate(certificate).await;
             }
+        }
+    }
+
+    fn count(&self, what: Reload, good: bool) {
+        let now = super::unix_seconds(self.clock.now().wall);
+        self.metrics.operation.reloaded(what, good, now);
+    }
+
+    async fn certificate_in_time(self, certificate: Arc<Certificate>) {
+        let mut ticks = tokio::time::interval(LOOK_AT_CERTIFICATE);
+        loop {
+            ticks.tick().await;
+            if certificate.has_changed() {
+                self.reload_certificate(certificate.clone()).await;
+            }
+        }
+    }
+
+    async fn reload_certificate(&self, certificate: Arc<Certificate>) {
+        let read = tokio::task::spawn_blocking(move || certificate.reload()).await;
+        self.count(Reload::Certificate, matches!(read, Ok(Ok(()))));
+        match read {
+            Ok(Ok(())) => info!("certificate reloaded"),
+            Ok(Err(error)) => {
+                let error = format!("{error:#}");
+                warn!(%error, "certificate not reloaded; the old one stays in force");
+            }
+            Err(error) => warn!(%error, "certificate not reloaded"),
+        }
+    }
+
+    fn told(&self, rules: &Rules, reloaded: Result<usize, ReloadError>) {
+        self.count(Reload::Policies, reloaded.is_ok());
+        match reloaded {
+            Ok(count) => {
+                in_force(&self.metrics, rules);
+                warn_of(rules);
+                info!(count, version = rules.policies.version(), "policies reloaded");
+            }
+            Err(error) => warn!(%error, "policies not reloaded; the old ones stay in force"),
         }
     }
 
@@ -118,8 +158,10 @@ impl Reloads {
                     warn!("{warning}");
                 }
                 info!(count, "credentials reloaded");
+                self.count(Reload::Credentials, true);
             }
             Ok(Err(error)) => {
+                self.count(Reload::Credentials, false);
                 let error = format!("{error:#}");
                 warn!(%error, "credentials not reloaded; the old ones stay in force");
             }
@@ -138,38 +180,6 @@ impl Reloads {
             in_force.store(Arc::new(headers));
         }
         Ok(count)
-    }
-}
-
-async fn certificate_in_time(certificate: Arc<Certificate>) {
-    let mut ticks = tokio::time::interval(LOOK_AT_CERTIFICATE);
-    loop {
-        ticks.tick().await;
-        if certificate.has_changed() {
-            reload_certificate(certificate.clone()).await;
-        }
-    }
-}
-
-async fn reload_certificate(certificate: Arc<Certificate>) {
-    match tokio::task::spawn_blocking(move || certificate.reload()).await {
-        Ok(Ok(())) => info!("certificate reloaded"),
-        Ok(Err(error)) => {
-            let error = format!("{error:#}");
-            warn!(%error, "certificate not reloaded; the old one stays in force");
-        }
-        Err(error) => warn!(%error, "certificate not reloaded"),
-    }
-}
-
-fn told(metrics: &Metrics, rules: &Rules, reloaded: Result<usize, ReloadError>) {
-    match reloaded {
-        Ok(count) => {
-            in_force(metrics, rules);
-            warn_of(rules);
-            info!(count, version = rules.policies.version(), "policies reloaded");
-        }
-        Err(error) => warn!(%error, "policies not reloaded; the old ones stay in force"),
     }
 }
 

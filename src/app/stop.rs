@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::notify;
 use crate::gate::Gate;
 use crate::gate::drain::Phase;
 use crate::proxy::leave::LAST_REQUESTS;
@@ -106,6 +107,7 @@ impl ShutdownSignalWatch for Draining {
             () = turned(&self.stopped.0) => Reason::Switch,
             () = turned(&self.taken) => Reason::TakenOver,
         };
+        notify::report(notify::STOPPING);
         tokio::select! {
             () = self.leave(&reason) => {}
             again = signals.next() => warn!(signal = again, "second signal: stopping now"),

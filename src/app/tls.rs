@@ -64,6 +64,13 @@ impl Certificate {
         Ok(settings)
     }
 
+    /// End of the certificate's validity, as Unix time; `None` if it cannot be read.
+    pub(super) fn expires(&self) -> Option<i64> {
+        let in_force = self.in_force.load();
+        let (_, certificate) = x509_parser::parse_x509_certificate(in_force.cert.first()?).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    }
+
     /// Whether the files are others than at the last reading.
     pub(super) fn has_changed(&self) -> bool {
         let now = seen(&self.chain_file, &self.key_file);

@@ -28,16 +28,18 @@ pub(super) fn connect(config: &Config, headers: &[Arc<ArcSwap<Headers>>]) -> Res
     // The replay session ends silences earlier where one of the two is shorter.
     let read_timeout = proxy.stream_idle_timeout_secs.max(proxy.upstream_timeout_secs);
     let read_timeout = Duration::from_secs(read_timeout.saturating_add(1));
+    let kept = Duration::from_secs(proxy.upstream_idle_secs);
     let key = SealKey::from_secret(config.admin.signing_secret.expose().as_bytes());
     let pools = config.upstreams.iter().zip(headers).map(|(pool, headers)| {
         let server = |url: &config::Upstream| {
-            Upstream::new(url.clone(), ca.clone(), read_timeout, headers.clone())
+            Upstream::new(url.clone(), ca.clone(), read_timeout, kept, headers.clone())
         };
         let destination =
             Destination { name: pool.name.as_deref().map(Arc::from), urls: pool.url_texts() };
         let servers = pool.urls.iter().map(server).collect();
         let memory = BodyMemory::for_each(proxy, config.upstreams.len());
-        Pool::new(Arc::new(destination), pool.path.clone(), memory, servers, &key)
+        let (path, resource) = (pool.path.clone(), pool.resource.clone());
+        Pool::new(Arc::new(destination), path, resource, memory, servers, &key)
     });
     Ok(Upstreams::new(pools))
 }

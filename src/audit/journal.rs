@@ -188,11 +188,38 @@ impl Journal {
         Ok(true)
     }
 
-    /// Slots that no call holds.
-    #[cfg(test)]
-    pub(super) fn free_slots(&self) -> usize {
-        self.free.lock().unwrap().len()
+    pub(super) fn slots(&self) -> u32 {
+        self.slots
     }
+
+    /// Slots that no call holds.
+    pub(super) fn free_slots(&self) -> usize {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// A journal as somebody finds it who does not own it.
+pub(super) struct Peeked {
+    /// True while a process has it open.
+    pub(super) held: bool,
+    /// Lines of the calls that the journal holds open.
+    pub(super) lines: Vec<Vec<u8>>,
+}
+
+/// Reads a journal and changes nothing; `None` if there is none.
+pub(super) fn peek(path: &Path) -> io::Result<Option<Peeked>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let held = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    // One that is still being made has no slots, and no calls.
+    let slots = layout::slots(&file, 0).ok().flatten();
+    let open = match slots {
+        Some(slots) => open_calls(&file, &Closed::read(&file, slots)?)?.0,
+        None => Vec::new(),
+    };
+    Ok(Some(Peeked { held, lines: open.into_iter().map(|call| call.line).collect() }))
 }
 
 /// The table of admissions whose line is in the log; it is the writer's.

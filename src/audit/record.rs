@@ -28,6 +28,10 @@ pub const MAX_ITEMS: usize = 256;
 /// Most bytes of a list's texts that are written.
 pub const MAX_LIST_BYTES: usize = 32 * 1024;
 
+/// The name of a line's last member: where an agent chose it, a letter of it is escaped, so that who
+/// searches a line for it finds it once.
+const CHAIN_KEY: &str = "chain_record_hash";
+
 /// What was decided about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -158,6 +162,8 @@ pub struct Entry {
     pub policy_version: Option<Arc<str>>,
     pub anomaly_flags: Vec<&'static str>,
     pub credentials_injected: Vec<String>,
+    /// The configured name of the claim for which a token was refused.
+    pub claim: Option<Box<str>>,
     /// From where the request came, and what its head said.
     pub head: RequestHead,
     /// How long the body was, if it was read.
@@ -190,6 +196,7 @@ impl Entry {
             policy_version: None,
             anomaly_flags: Vec::new(),
             credentials_injected: Vec::new(),
+            claim: None,
             head: RequestHead::default(),
             bytes_in: None,
             approval: None,
@@ -276,7 +283,7 @@ impl Draft {
         id_member(&mut out, "approval_id", approval.map(|approval| approval.id));
         let by = approval.and_then(|approval| approval.by.as_deref());
         text_member(&mut out, "approved_by", by);
-        event(&mut out, entry.event.as_deref());
+        event(&mut out, entry.event.as_deref(), entry.claim.as_deref());
         let fourth = known..out.len();
         Self {
             bytes: out,
@@ -403,11 +410,18 @@ fn ending(out: &mut Vec<u8>, stage: Option<&str>, upstream: Option<&str>, outcom
     count_member(out, "bytes_out", outcome.bytes_out);
 }
 
-fn event(out: &mut Vec<u8>, event: Option<&Event>) {
+fn event(out: &mut Vec<u8>, event: Option<&Event>, claim: Option<&str>) {
     text_member(out, "event", event.map(|e| e.name));
     out.extend_from_slice(b",\"detail\":");
     let Some(event) = event else {
-        out.extend_from_slice(b"null");
+        match claim {
+            None => out.extend_from_slice(b"null"),
+            Some(claim) => {
+                out.extend_from_slice(b"{\"claim\":");
+                clipped(out, claim);
+                out.push(b'}');
+            }
+        }
         return;
     };
     out.push(b'{');
@@ -488,7 +502,9 @@ fn more(out: &mut Vec<u8>, count: usize) {
 /// Writes a JSON string of at most [`MAX_TEXT_BYTES`] and a note on what was cut off.
 fn clipped(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    if text.len() <= MAX_TEXT_BYTES {
+    if text == CHAIN_KEY {
+        out.extend_from_slice(b"chain_record_\\u0068ash");
+    } else if text.len() <= MAX_TEXT_BYTES {
         escaped(out, text);
     } else {
         let (head, _) = text.split_at(text.floor_char_boundary(MAX_TEXT_BYTES));

@@ -1,23 +1,28 @@
-//! What of a call's arguments may stand in the log.
+//! Arguments of calls as the log shows them.
 //!
 //! The value of a key that names a secret is replaced, whatever its type and depth. Keys are
 //! compared as words, so `userPassword`, `Access-Tokens` and `x_api_key` are found and `author` and
-//! `keyboard` are not. Everything else is written as it came, without the space between tokens;
-//! only characters that could break a line or a terminal are escaped, which is the same JSON.
+//! `keyboard` are not. Strings are read as tools write them: JSON, forms, URLs, header lines and
+//! `KEY=value` ([`text`]); a member that gives a name (`{"name": "Authorization", "value": ...}`)
+//! counts as a key. Everything else is written as it came, without the space between tokens; only
+//! characters that could break a line or a terminal are escaped, which is the same JSON.
 //!
-//! The values of known credentials are taken out wherever they stand, in any encoding, before
-//! anything is cut: an agent that pastes one must not bring it into the log.
+//! The values of known credentials are taken out in any encoding, before anything is cut. Arguments
+//! are looked at as far as their limit reaches and no further, so that their length is no matter.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
+use words::{SecretWords, Words};
 
 use crate::credentials::{Content, Patterns, Scrubber, scrub_header_value};
 use crate::json::write::{breaks_lines, escaped};
-use crate::json::{Kind, Value};
+use crate::json::{Doc, Kind, Value};
+
+mod text;
+mod words;
 
 /// The patterns that are always looked for, unless the configuration replaces them.
 pub const PATTERNS: [&str; 24] = [
@@ -48,10 +53,19 @@ pub const PATTERNS: [&str; 24] = [
 ];
 
 const REPLACEMENT: &str = "\"[REDACTED]\"";
-/// How much of arguments that are too long is shown, at most.
+/// Mark in a string for the part that was redacted.
+const MARK: &str = "[REDACTED]";
+/// Most bytes shown of arguments that are too long.
 const MAX_HEAD_BYTES: usize = 1_024;
-/// Arguments past their limit are hashed in pieces of this size.
-const PIECE_BYTES: usize = 16 * 1_024;
+/// Members that give a name to another member of their object.
+const NAMES: [&str; 9] =
+    ["name", "key", "header", "field", "parameter", "param", "variable", "option", "k"];
+/// Members that hold what another one names.
+const VALUES: [&str; 7] = ["value", "values", "val", "v", "content", "data", "default"];
+/// A key of the log itself; written otherwise, so that a reader who searches for it finds one.
+const CHAIN_KEY: &str = "\"chain_record_hash\"";
+/// The same key as JSON, in other bytes.
+const CHAIN_KEY_ESCAPED: &str = "\"chain_record_\\u0068ash\"";
 
 /// Compact JSON text that a [`Redactor`] made: one line, and nothing secret in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,9 +79,12 @@ impl Redacted {
     /// Makes the form without content: length and hash of what would have been written.
     #[must_use]
     pub fn brief(&self) -> Self {
-        let mut output = Output::new(0);
-        output.push(&self.0);
-        Self(output.finish())
+        let text = format!(
+            "{{\"truncated\":true,\"bytes\":{},\"blake3\":\"{}\",\"head\":\"\"}}",
+            self.0.len(),
+            blake3::hash(self.0.as_bytes()).to_hex(),
+        );
+        Self(text)
     }
 }
 
@@ -79,26 +96,16 @@ pub struct EmptyPattern(String);
 /// The patterns in force.
 #[derive(Clone, Debug)]
 pub struct Redactor {
-    /// Each pattern's words, written together.
-    patterns: HashSet<String>,
-    longest: usize,
+    words: SecretWords,
 }
 
 impl Redactor {
     /// Adds `extra` to the patterns, or puts them in their place if `replace`.
     pub fn new(extra: &[String], replace: bool) -> Result<Self, EmptyPattern> {
         let built_in = if replace { &[][..] } else { &PATTERNS[..] };
-        let mut patterns = HashSet::new();
-        let mut words = Words::default();
-        for pattern in built_in.iter().copied().chain(extra.iter().map(String::as_str)) {
-            words.split(pattern, Acronym::EndsBeforeItsLastLetter);
-            if words.text.is_empty() {
-                return Err(EmptyPattern(pattern.to_owned()));
-            }
-            patterns.insert(words.text.clone());
-        }
-        let longest = patterns.iter().map(String::len).max().unwrap_or_default();
-        Ok(Self { patterns, longest })
+        let extra = extra.iter().map(String::as_str);
+        let all: Vec<&str> = built_in.iter().copied().chain(extra).collect();
+        Ok(Self { words: SecretWords::new(&all)? })
     }
 
     /// Writes one call's arguments, without the values of `known` credentials.
@@ -108,7 +115,8 @@ impl Redactor {
         max_bytes: usize,
         known: &Arc<Patterns>,
     ) -> Redacted {
-        write(max_bytes, known, |out| self.value(arguments, out, &mut Words::default()))
+        let sent_bytes = arguments.raw().len();
+        write(max_bytes, sent_bytes, known, |out| self.value(arguments, out, &mut Walk::new(0)))
     }
 
     /// Writes the arguments of a batch's calls as one list.
@@ -118,14 +126,15 @@ impl Redactor {
         max_bytes: usize,
         known: &Arc<Patterns>,
     ) -> Redacted {
-        let mut words = Words::default();
-        write(max_bytes, known, |out| {
+        let mut walk = Walk::new(0);
+        let sent_bytes = calls.iter().flatten().map(|given| given.raw().len()).sum();
+        write(max_bytes, sent_bytes, known, |out| {
             let mut separator = "[";
             for arguments in calls {
                 out.push(separator);
                 separator = ",";
                 match arguments {
-                    Some(arguments) => self.value(*arguments, out, &mut words),
+                    Some(arguments) => self.value(*arguments, out, &mut walk),
                     None => out.push("null"),
                 }
             }
@@ -135,86 +144,190 @@ impl Redactor {
 
     /// Whether a key names something that must not be written down.
     pub fn names_a_secret(&self, key: &str) -> bool {
-        self.is_secret(key, &mut Words::default())
+        self.words.name(key, &mut Words::default())
     }
 
-    fn is_secret(&self, key: &str, words: &mut Words) -> bool {
-        // Where an acronym ends cannot be known: `APIKey` is API Key, `DBpassword` is DB password.
-        words.split(key, Acronym::EndsBeforeItsLastLetter);
-        if self.matches(words) {
-            return true;
+    /// A document that was written into a string, redacted; and whether anything had to go.
+    fn document(&self, root: Value<'_>, nesting: u8, words: &mut Words) -> (String, bool) {
+        let mut walk = Walk { words: std::mem::take(words), nesting, redacted: false };
+        let mut out = Output::new(usize::MAX);
+        self.value(root, &mut out, &mut walk);
+        *words = walk.words;
+        (out.text, walk.redacted)
+    }
+
+    /// Writes a value, as far as there is room; the parser has bounded how deep it can nest.
+    fn value(&self, value: Value<'_>, out: &mut Output, walk: &mut Walk) {
+        if out.is_full() {
+            return;
         }
-        words.ambiguous && {
-            words.split(key, Acronym::EndsWithItsLastLetter);
-            self.matches(words)
-        }
-    }
-
-    /// Whether some words in a row, written together, are a pattern.
-    fn matches(&self, words: &Words) -> bool {
-        words.ends.iter().enumerate().any(|(n, _)| {
-            let start = n.checked_sub(1).and_then(|p| words.ends.get(p)).copied().unwrap_or(0);
-            words
-                .ends
-                .iter()
-                .skip(n)
-                .take_while(|end| **end - start <= self.longest)
-                .any(|end| words.text.get(start..*end).is_some_and(|w| self.patterns.contains(w)))
-        })
-    }
-
-    /// Writes a value; the parser has bounded how deep it can nest.
-    fn value(&self, value: Value<'_>, out: &mut Output, words: &mut Words) {
         match value.kind() {
-            Kind::Object => {
-                out.push("{");
-                let mut first = true;
-                for entry in value.entries() {
-                    if !std::mem::take(&mut first) {
-                        out.push(",");
-                    }
-                    out.push_string(entry.key_value().raw());
-                    out.push(":");
-                    if self.is_secret(&entry.key(), words) {
-                        out.push(REPLACEMENT);
-                    } else {
-                        self.value(entry.value, out, words);
-                    }
-                }
-                out.push("}");
-            }
-            Kind::Array => {
-                out.push("[");
-                let mut first = true;
-                for item in value.items() {
-                    if !std::mem::take(&mut first) {
-                        out.push(",");
-                    }
-                    self.value(item, out, words);
-                }
-                out.push("]");
-            }
-            Kind::String => out.push_string(value.raw()),
+            Kind::Object => self.object(value, out, walk),
+            Kind::Array => self.array(value, out, walk),
+            Kind::String => self.string(value, out, walk),
             Kind::Number | Kind::True | Kind::False | Kind::Null => out.push(value.raw()),
         }
     }
+
+    fn object(&self, object: Value<'_>, out: &mut Output, walk: &mut Walk) {
+        let named = self.names_another(object, walk);
+        out.push("{");
+        let mut first = true;
+        for entry in object.entries() {
+            if out.is_full() {
+                return;
+            }
+            if !std::mem::take(&mut first) {
+                out.push(",");
+            }
+            out.push_string(entry.key_value().raw());
+            out.push(":");
+            let key = entry.key();
+            let secret = match named {
+                Some(secret) if is_one_of(&key, &VALUES) => {
+                    secret || self.words.name(&key, &mut walk.words)
+                }
+                // The name of a member is none of its secrets.
+                Some(_) if is_one_of(&key, &NAMES) => false,
+                Some(_) | None => self.hides(&key, entry.value, walk),
+            };
+            if secret {
+                walk.redacted = true;
+                out.push(REPLACEMENT);
+            } else {
+                self.value(entry.value, out, walk);
+            }
+        }
+        out.push("}");
+    }
+
+    fn hides(&self, key: &str, value: Value<'_>, walk: &mut Walk) -> bool {
+        let cookies = || text::is_cookie(key) && value.raw().contains('=');
+        self.words.name(key, &mut walk.words) || cookies()
+    }
+
+    /// Whether an object is a name and a value, and then whether the name is that of a secret.
+    fn names_another(&self, object: Value<'_>, walk: &mut Walk) -> Option<bool> {
+        /// A pair has few other members.
+        const MOST_MEMBERS: usize = 8;
+        let (mut name, mut has_value) = (None, false);
+        for entry in object.entries().take(MOST_MEMBERS) {
+            let key = entry.key();
+            if is_one_of(&key, &NAMES) {
+                name = name.or_else(|| entry.value.as_str());
+            }
+            has_value |= is_one_of(&key, &VALUES);
+        }
+        let name = name.filter(|_| has_value)?;
+        Some(text::is_cookie(&name) || self.words.name(&name, &mut walk.words))
+    }
+
+    fn array(&self, array: Value<'_>, out: &mut Output, walk: &mut Walk) {
+        out.push("[");
+        let mut first = true;
+        for item in array.items() {
+            if out.is_full() {
+                return;
+            }
+            if !std::mem::take(&mut first) {
+                out.push(",");
+            }
+            match self.pair(item, walk) {
+                Some(name) => {
+                    walk.redacted = true;
+                    out.push("[");
+                    out.push_string(name.raw());
+                    out.push(",");
+                    out.push(REPLACEMENT);
+                    out.push("]");
+                }
+                None => self.value(item, out, walk),
+            }
+        }
+        out.push("]");
+    }
+
+    /// The name in a list of two of which the first names a secret, as one of a list of such.
+    fn pair<'d>(&self, item: Value<'d>, walk: &mut Walk) -> Option<Value<'d>> {
+        if item.kind() != Kind::Array {
+            return None;
+        }
+        let mut items = item.items();
+        let (name, _value, None) = (items.next()?, items.next()?, items.next()) else {
+            return None;
+        };
+        let text = name.as_str()?;
+        let secret = text::is_cookie(&text) || self.words.name(&text, &mut walk.words);
+        secret.then_some(name)
+    }
+
+    fn string(&self, string: Value<'_>, out: &mut Output, walk: &mut Walk) {
+        let raw = out.clip(string.raw());
+        if text::may_hold_secrets(raw)
+            && let Some(text) = string_text(string, raw)
+            && let Some(redacted) = self.text(&text, walk.nesting, &mut walk.words)
+        {
+            walk.redacted = true;
+            let mut written = vec![b'"'];
+            escaped(&mut written, &redacted);
+            written.push(b'"');
+            return out.push(str::from_utf8(&written).unwrap_or(REPLACEMENT));
+        }
+        out.push_string(raw);
+    }
+}
+
+/// State of a walk over arguments.
+struct Walk {
+    words: Words,
+    /// Number of strings of JSON around.
+    nesting: u8,
+    redacted: bool,
+}
+
+impl Walk {
+    fn new(nesting: u8) -> Self {
+        Self { words: Words::default(), nesting, redacted: false }
+    }
+}
+
+fn is_one_of(key: &str, names: &[&str]) -> bool {
+    names.iter().any(|name| key.eq_ignore_ascii_case(name))
+}
+
+/// The text of a string of which `raw` is all or the beginning.
+fn string_text<'d>(string: Value<'d>, raw: &str) -> Option<Cow<'d, str>> {
+    if raw.len() == string.raw().len() {
+        return string.as_str();
+    }
+    let closed = format!("{raw}\"");
+    let doc = Doc::parse(closed.as_bytes()).ok()?;
+    Some(Cow::Owned(doc.root().as_str()?.into_owned()))
 }
 
 /// Has arguments written, and takes out what is known to be secret before anything is cut.
-fn write(max_bytes: usize, known: &Arc<Patterns>, write: impl FnOnce(&mut Output)) -> Redacted {
+fn write(
+    max_bytes: usize,
+    sent_bytes: usize,
+    known: &Arc<Patterns>,
+    write: impl FnOnce(&mut Output),
+) -> Redacted {
+    let mut out = Output::new(max_bytes);
+    write(&mut out);
+    let cut = out.is_full();
     if known.is_empty() {
-        let mut out = Output::new(max_bytes);
-        write(&mut out);
-        return Redacted(out.finish());
+        return Redacted(out.finish(sent_bytes));
     }
-    // All of it first: a value must be found also where the text is cut, and the hash of what
-    // is cut off must not be a hash of secrets.
-    let mut whole = Output::new(usize::MAX);
-    write(&mut whole);
     let mut scrubber = Scrubber::new(Arc::clone(known), Content::Json);
-    let mut text = scrubber.push(Bytes::from(whole.finish())).to_vec();
-    text.extend_from_slice(&scrubber.finish());
+    let mut text = scrubber.push(Bytes::from(std::mem::take(&mut out.text))).to_vec();
+    if !cut {
+        text.extend_from_slice(&scrubber.finish());
+    }
+    // What is kept back of a text that is cut could be the beginning of a secret.
     let mut text = String::from_utf8_lossy(&text).into_owned();
+    if cut {
+        return Redacted(truncated(&text, max_bytes, sent_bytes));
+    }
     if scrubber.replaced() > 0 && serde_json::from_str::<IgnoredAny>(&text).is_err() {
         // A secret with quotes in it took a part of the notation with it.
         let mut quoted = b"\"".to_vec();
@@ -224,7 +337,7 @@ fn write(max_bytes: usize, known: &Arc<Patterns>, write: impl FnOnce(&mut Output
     }
     let mut out = Output::new(max_bytes);
     out.push(&text);
-    Redacted(out.finish())
+    Redacted(out.finish(sent_bytes))
 }
 
 /// A short text that an agent chose, without the values of `known` credentials.
@@ -238,103 +351,48 @@ pub fn scrubbed<'t>(text: &'t str, known: &Arc<Patterns>) -> Cow<'t, str> {
     }
 }
 
-/// Where the word ends that a run of capitals and a small letter begin.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Acronym {
-    EndsBeforeItsLastLetter,
-    EndsWithItsLastLetter,
-}
-
-/// A key's words, in small letters and without a plural s, written together.
-#[derive(Default)]
-struct Words {
-    text: String,
-    ends: Vec<usize>,
-    /// Whether the key has a run of capitals before a small letter.
-    ambiguous: bool,
-}
-
-impl Words {
-    fn split(&mut self, key: &str, acronym: Acronym) {
-        self.text.clear();
-        self.ends.clear();
-        self.ambiguous = false;
-        let mut before: Option<char> = None;
-        let mut run = 0;
-        let mut chars = key.chars().peekable();
-        while let Some(c) = chars.next() {
-            if !c.is_alphanumeric() {
-                self.end_word();
-                before = None;
-                run = 0;
-                continue;
-            }
-            let next_is_small = chars.peek().is_some_and(|n| n.is_lowercase());
-            let new_word = before.is_some_and(|before| {
-                if before.is_numeric() != c.is_numeric() {
-                    return true;
-                }
-                match (before.is_uppercase(), c.is_uppercase()) {
-                    (false, true) => true,
-                    (true, true) if next_is_small => {
-                        self.ambiguous = true;
-                        acronym == Acronym::EndsBeforeItsLastLetter
-                    }
-                    (true, false) => run > 1 && acronym == Acronym::EndsWithItsLastLetter,
-                    (true, true) | (false, false) => false,
-                }
-            });
-            if new_word {
-                self.end_word();
-            }
-            run = if c.is_uppercase() { run + 1 } else { 0 };
-            self.text.extend(c.to_lowercase());
-            before = Some(c);
-        }
-        self.end_word();
-    }
-
-    fn end_word(&mut self) {
-        let start = self.ends.last().copied().unwrap_or(0);
-        let word = self.text.get(start..).unwrap_or_default();
-        if word.is_empty() {
-            return;
-        }
-        if word.len() > 1 && word.ends_with('s') && !word.ends_with("ss") {
-            self.text.pop();
-        }
-        self.ends.push(self.text.len());
-    }
-}
-
-/// Text up to a limit; past it only the head is kept, and the length and hash of it all.
+/// Text up to a limit.
 struct Output {
     text: String,
     max_bytes: usize,
-    over: Option<Over>,
-}
-
-struct Over {
-    head: String,
-    bytes: usize,
-    hasher: Box<blake3::Hasher>,
 }
 
 impl Output {
     fn new(max_bytes: usize) -> Self {
-        Self { text: String::new(), max_bytes, over: None }
+        Self { text: String::new(), max_bytes }
+    }
+
+    fn is_full(&self) -> bool {
+        self.text.len() > self.max_bytes
     }
 
     fn push(&mut self, text: &str) {
         self.text.push_str(text);
-        let limit = if self.over.is_some() { PIECE_BYTES } else { self.max_bytes };
-        if self.text.len() > limit {
-            self.spill();
+    }
+
+    /// As much of a string as there is room for, and not half an escape.
+    fn clip<'r>(&self, raw: &'r str) -> &'r str {
+        /// The longest escape: two halves of a surrogate pair.
+        const ESCAPE_BYTES: usize = 12;
+        let room = self.max_bytes.saturating_sub(self.text.len()).saturating_add(ESCAPE_BYTES * 2);
+        if raw.len() <= room {
+            return raw;
         }
+        let end = raw.floor_char_boundary(room);
+        let tail = raw.get(..end).unwrap_or_default();
+        let near = tail.floor_char_boundary(end.saturating_sub(ESCAPE_BYTES));
+        // The first escape that begins in the last bytes may be cut, and so may what it is half of.
+        let cut = tail.get(near..).and_then(|near| near.find('\\')).map_or(end, |n| near + n);
+        let run = tail.get(..cut).unwrap_or_default().bytes().rev().take_while(|b| *b == b'\\');
+        raw.get(..cut - run.count() % 2).unwrap_or_default()
     }
 
     /// Writes a JSON string as it stood, quotes included.
     fn push_string(&mut self, raw: &str) {
+        if raw == CHAIN_KEY {
+            return self.push(CHAIN_KEY_ESCAPED);
+        }
+        let raw = self.clip(raw);
         if raw.bytes().all(|b| b < 0x7f) || !raw.contains(breaks_lines) {
             self.push(raw);
             return;
@@ -349,31 +407,23 @@ impl Output {
         }
     }
 
-    fn spill(&mut self) {
-        let over = self.over.get_or_insert_with(|| {
-            let end = MAX_HEAD_BYTES.min(self.max_bytes / 4);
-            let (head, _) = self.text.split_at(self.text.floor_char_boundary(end));
-            Over { head: head.to_owned(), bytes: 0, hasher: Box::default() }
-        });
-        over.hasher.update(self.text.as_bytes());
-        over.bytes += self.text.len();
-        self.text.clear();
+    fn finish(self, sent_bytes: usize) -> String {
+        if self.is_full() { truncated(&self.text, self.max_bytes, sent_bytes) } else { self.text }
     }
+}
 
-    fn finish(mut self) -> String {
-        if self.over.is_some() {
-            self.spill();
-        }
-        let Some(over) = self.over else { return self.text };
-        let mut head = Vec::new();
-        escaped(&mut head, &over.head);
-        format!(
-            "{{\"truncated\":true,\"bytes\":{},\"blake3\":\"{}\",\"head\":\"{}\"}}",
-            over.bytes,
-            over.hasher.finalize().to_hex(),
-            String::from_utf8_lossy(&head),
-        )
-    }
+/// Arguments that are too long: the length at which they were sent, the hash of what was looked at,
+/// and its head.
+fn truncated(text: &str, max_bytes: usize, sent_bytes: usize) -> String {
+    let looked_at = text.get(..text.floor_char_boundary(max_bytes)).unwrap_or_default();
+    let end = text.floor_char_boundary(MAX_HEAD_BYTES.min(max_bytes / 4));
+    let mut head = Vec::new();
+    escaped(&mut head, text.get(..end).unwrap_or_default());
+    format!(
+        "{{\"truncated\":true,\"bytes\":{sent_bytes},\"blake3\":\"{}\",\"head\":\"{}\"}}",
+        blake3::hash(looked_at.as_bytes()).to_hex(),
+        String::from_utf8_lossy(&head),
+    )
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod crashes;
 mod damage;
 mod failures;
 mod floods;
+mod orphans;
 mod retention;
 mod rotation;
 
@@ -53,7 +54,8 @@ impl Bench {
     }
 
     fn try_open(&self) -> Result<(Audit, Fault), OpenError> {
-        let (shared, writer) = prepare(self.settings.clone(), self.clock.clone(), self.slots)?;
+        let (shared, writer) =
+            prepare(self.settings.clone(), self.clock.clone(), self.slots, Vec::new())?;
         let fault = writer.fault();
         Ok((Audit::start((shared, writer))?, fault))
     }

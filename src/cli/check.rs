@@ -1,6 +1,8 @@
 //! `arbiter check`: the doctor. Looks at everything that `serve` will need, changes nothing, and
 //! reports the state of each thing.
 
+mod host;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -63,7 +65,7 @@ fn found(health: Health, what: &'static str, text: impl Into<String>) -> Finding
 impl Check {
     pub(super) async fn run(&self, env: &Env, out: &mut Out<'_>) -> Result<Exit, Failure> {
         let (findings, bad) = match Config::load(&self.config, env.0.iter().cloned()) {
-            Ok(config) => (examine(&self.config, &config).await, Exit::No),
+            Ok(config) => (examine(&self.config, &config, env).await, Exit::No),
             Err(errors) => {
                 let findings =
                     errors.0.iter().map(|e| found(Health::Fail, "config", e.to_string()));
@@ -86,9 +88,10 @@ impl Check {
     }
 }
 
-async fn examine(path: &Path, config: &Config) -> Vec<Finding> {
+async fn examine(path: &Path, config: &Config, env: &Env) -> Vec<Finding> {
     // A gateway that serves this configuration already has its ports and its files, and should.
     let running = config.control_socket().and_then(|path| who(&path));
+    let in_use = running.is_some();
     let mut findings = vec![
         found(Health::Ok, "config", format!("{} is valid", path.display())),
         found(Health::Ok, "secrets", "admin key and signing secret are set and long enough"),
@@ -103,6 +106,13 @@ async fn examine(path: &Path, config: &Config) -> Vec<Finding> {
     findings.extend(running.map(|Running { version, pid, .. }| {
         found(Health::Ok, "running", format!("version {version} serves this, as process {pid}"))
     }));
+    findings.extend(host::certificate(config));
+    findings.extend(host::checkpoint_key(&config.audit));
+    findings.extend(host::storage_key(&config.storage, in_use));
+    findings.extend(host::volume(&config.audit));
+    findings.push(host::descriptors(config));
+    let names: Vec<&str> = env.0.iter().map(|(name, _)| name.as_str()).collect();
+    findings.extend(host::variables(&names, config));
     let upstream_ca = config.proxy.upstream_ca_file.as_deref();
     findings.extend(upstream_ca.map(|path| authorities("upstream CA", path)));
     let issuers = config.oauth.issuers.iter().filter_map(|issuer| issuer.ca_file.as_deref());
@@ -110,6 +120,7 @@ async fn examine(path: &Path, config: &Config) -> Vec<Finding> {
     for url in config.upstreams.iter().flat_map(|pool| &pool.urls) {
         findings.push(upstream(url).await);
     }
+    findings.extend(config.hints().into_iter().map(|hint| found(Health::Warn, "config", hint)));
     if !config.admin.listen.ip().is_loopback() {
         let text = "listens beyond this machine; keep agents off that network";
         findings.push(found(Health::Warn, "admin port", text));

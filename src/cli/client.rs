@@ -28,6 +28,10 @@ pub(super) struct Reply {
 
 impl Target {
     pub(super) fn new(url: &str, key: Option<&str>) -> Result<Self, Failure> {
+        if !url.contains("://") {
+            let message = format!("--admin-url `{url}` has no scheme: did you mean http://{url}");
+            return Err(Failure::usage(message));
+        }
         let base: Url = url
             .parse()
             .map_err(|error| Failure::usage(format!("--admin-url `{url}` is no URL: {error}")))?;
@@ -71,7 +75,13 @@ impl Target {
             StatusCode::UNAUTHORIZED => Exit::Usage,
             _ => Exit::No,
         };
-        Err(Failure::new(exit, reply.complaint()))
+        let mut complaint = reply.complaint();
+        if reply.status == StatusCode::UNAUTHORIZED {
+            let text =
+                format!("\nARBITER_ADMIN_API_KEY is not a key of the gateway at {}", self.base);
+            complaint.push_str(&text);
+        }
+        Err(Failure::new(exit, complaint))
     }
 
     /// Asks without the key.
@@ -104,7 +114,12 @@ impl Target {
         }
         let unreachable = |error: reqwest::Error| {
             let exit = if error.is_builder() { Exit::Usage } else { Exit::Unreachable };
-            let message = format!("cannot reach Arbiter at {}: {}", self.base, causes(&error));
+            let message = if refused(&error) {
+                let advice = "is `arbiter serve` running, and is that its admin port?";
+                format!("cannot reach Arbiter at {}: nothing listens there; {advice}", self.base)
+            } else {
+                format!("cannot reach Arbiter at {}: {}", self.base, causes(&error))
+            };
             Failure::new(exit, message)
         };
         let mut response = request.send().await.map_err(unreachable)?;
@@ -135,6 +150,19 @@ impl Reply {
         }
         complaint
     }
+}
+
+/// True if nothing listens where the request went.
+fn refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// An error with what caused it; the first alone often says nothing.

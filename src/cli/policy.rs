@@ -42,9 +42,16 @@ pub struct Explain {
     /// Ask these policies rather than a running Arbiter.
     #[arg(long)]
     file: Option<PathBuf>,
-    /// A registered agent; or describe one by the next two.
+    /// A registered agent; or describe one by the next two. With --session its agent, unless given.
     #[arg(long, conflicts_with_all = ["trust_level", "capabilities"])]
     agent: Option<String>,
+    /// A session that was opened; or give its terms as JSON.
+    #[arg(long, conflicts_with_all = ["session_terms", "intent"])]
+    session: Option<String>,
+    /// The terms of a session that might be opened, a JSON object as `POST /sessions` takes it,
+    /// without the agent; `calls_made` may be given too.
+    #[arg(long, conflicts_with = "intent")]
+    session_terms: Option<String>,
     #[arg(long)]
     trust_level: Option<TrustLevel>,
     #[arg(long = "capability")]
@@ -56,9 +63,12 @@ pub struct Explain {
     groups: Vec<String>,
     #[arg(long = "scope", requires = "sub")]
     scopes: Vec<String>,
-    /// The session's declared intent.
+    /// A declared intent alone: only policies and drift are asked.
     #[arg(long)]
     intent: Option<String>,
+    /// The configured name of the upstream that the call is for.
+    #[arg(long)]
+    upstream: Option<String>,
     /// The tool that is called.
     #[arg(long, required_unless_present = "method", conflicts_with = "method")]
     tool: Option<String>,
@@ -94,6 +104,13 @@ impl Validate {
             Ok(policies) => {
                 let (count, version) = (policies.len(), policies.version());
                 let warnings: Vec<Value> = policies.warnings().iter().map(as_json).collect();
+                if count == 0 {
+                    let path = self.path.display();
+                    super::complain(&format!(
+                        "{path} holds no policy, so everything would be refused; policies are TOML, \
+                         in files whose names end in .toml"
+                    ));
+                }
                 if out.json {
                     let answer = json!({
                         "valid": true, "policies_count": count, "policy_version": version,
@@ -155,11 +172,16 @@ impl Explain {
             out.thing(&answer)?;
             return Ok(exit);
         }
-        let matched = answer.get("matched_policy").and_then(Value::as_str);
-        out.line(&match matched {
-            Some(policy) => format!("{decision} by policy `{policy}`"),
-            None => format!("{decision}: no policy matches"),
+        let text = |name: &str| answer.get(name).and_then(Value::as_str);
+        let by = text("matched_policy").map(|policy| format!(" by policy `{policy}`"));
+        let by = by.unwrap_or_default();
+        out.line(&match (text("code"), text("message")) {
+            (Some(code), Some(message)) => format!("{decision}{by}: {code}, {message}"),
+            _ => format!("{decision}{by}"),
         })?;
+        let steps = answer.get("steps").and_then(Value::as_array);
+        let columns = ["step", "outcome", "code", "message"];
+        out.table(steps.map_or(&[], Vec::as_slice), &columns)?;
         let trace = answer.get("trace").and_then(Value::as_array);
         let columns = ["policy_id", "effect", "matched", "score", "reason"];
         out.table(trace.map_or(&[], Vec::as_slice), &columns)?;
@@ -171,7 +193,10 @@ impl Explain {
         let mut body = json!({});
         if let Some(id) = &self.agent {
             put(&mut body, "agent_id", Some(id.as_str()));
-        } else {
+        } else if self.session.is_none()
+            || self.trust_level.is_some()
+            || !self.capabilities.is_empty()
+        {
             let mut agent = json!({ "capabilities": self.capabilities });
             put(&mut agent, "trust_level", self.trust_level.map(TrustLevel::as_str));
             put(&mut body, "agent", Some(agent));
@@ -180,7 +205,14 @@ impl Explain {
             let principal = json!({ "sub": sub, "groups": self.groups, "scopes": self.scopes });
             put(&mut body, "principal", Some(principal));
         }
+        put(&mut body, "session_id", self.session.as_deref());
+        if let Some(terms) = &self.session_terms {
+            let terms: Value = serde_json::from_str(terms)
+                .map_err(|error| Failure::usage(format!("--session-terms is not JSON: {error}")))?;
+            put(&mut body, "session", Some(terms));
+        }
         put(&mut body, "declared_intent", self.intent.as_deref());
+        put(&mut body, "upstream", self.upstream.as_deref());
         put(&mut body, "tool", self.tool.as_deref());
         put(&mut body, "method", self.method.as_deref());
         put(&mut body, "target", self.target.as_deref());

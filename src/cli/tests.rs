@@ -189,6 +189,7 @@ async fn exit_codes_say_what_is_wrong() {
     let wrong = run(&line, &[("ARBITER_ADMIN_API_KEY", "not-the-right-key")]).await;
     assert_eq!(wrong.exit, Exit::Usage);
     assert!(wrong.complaint.starts_with("Unauthorized"), "{wrong:?}");
+    assert!(wrong.complaint.contains("ARBITER_ADMIN_API_KEY is not a key of"), "{wrong:?}");
     assert!(!wrong.complaint.contains("not-the-right-key"));
     let unknown = "11111111-2222-4333-8444-555555555555";
     let ran = arbiter.run(&format!("agent show {unknown}")).await;
@@ -198,6 +199,9 @@ async fn exit_codes_say_what_is_wrong() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let ran = run(&format!("agent list --admin-url http://{free}"), &key).await;
     assert_eq!(ran.exit, Exit::Unreachable, "{ran:?}");
+    assert!(ran.complaint.contains("nothing listens there"), "{ran:?}");
+    let ran = run("agent list --admin-url localhost:3000", &key).await;
+    assert!(ran.complaint.contains("did you mean http://localhost:3000"), "{ran:?}");
     for bad in ["ftp://h", "nonsense", "http://user@h"] {
         let ran = run(&format!("agent list --admin-url {bad}"), &key).await;
         assert_eq!(ran.exit, Exit::Usage, "{bad}: {ran:?}");
@@ -260,7 +264,7 @@ async fn a_call_is_explained_offline_and_by_a_running_arbiter() {
     let offline = format!("--file {}", file.display());
     for (amount, exit, told) in [
         ("9007199254740993", Exit::Fine, "allow by policy `big`"),
-        ("9007199254740994", Exit::No, "deny: no policy matches"),
+        ("9007199254740994", Exit::No, "deny: PolicyDenied, no policy allows"),
     ] {
         let line = format!("policy explain --tool pay --arguments {{\"n\":{amount}}}");
         let ran = run(&format!("{line} {offline}"), &[]).await;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use toml::de::{DeTable, DeValue};
 
@@ -56,6 +57,8 @@ impl Value {
 pub enum Origin {
     /// A line of the file, from 1.
     Line(usize),
+    /// A line of a file whose name is known, or the file as a whole.
+    File(PathBuf, Option<usize>),
     /// An environment variable.
     Variable(String),
 }
@@ -64,6 +67,8 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(line) => write!(f, "line {line}"),
+            Self::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
+            Self::File(path, None) => write!(f, "{}", path.display()),
             Self::Variable(name) => write!(f, "environment variable {name}"),
         }
     }

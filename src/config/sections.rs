@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::admin;
+use super::approvals;
 use super::check::{Section, unknown};
 use super::file::Table;
 use super::redis_url;
@@ -14,8 +15,8 @@ use super::values;
 use super::{
     Audit, Backend, Config, ConfigError, CredentialProvider, Credentials,
     DEFAULT_CREDENTIAL_PREFIX, Durability, Introspection, Issuer, KnownKeys, MAX_CALL_BUDGET,
-    MAX_TIME_LIMIT_SECS, Metrics, Oauth, Policy, Proxy, Redis, Secret, Sessions, Storage, Tls,
-    UnknownIntent, Upstream,
+    MAX_TIME_LIMIT_SECS, Metrics, Network, Oauth, Policy, Pool, Proxy, Redis, Secret, Sessions,
+    Storage, Tls, UnknownIntent, Upstream,
 };
 use crate::firewall::session::RefusalStyle;
 
@@ -47,12 +48,14 @@ pub(super) fn read(
     let names = upstreams.iter().filter_map(|pool| pool.name.as_deref().map(Box::from));
     let (tools, keys) = tools::read(root, &names.collect::<Vec<_>>(), problems);
     section("tools", keys);
-    let (oauth, keys) = oauth(Section::take(root, "oauth", problems));
+    let (oauth, keys) = oauth(Section::take(root, "oauth", problems), &upstreams);
     section("oauth", keys);
     let (policy, keys) = policy(Section::take(root, "policy", problems));
     section("policy", keys);
     let (sessions, keys) = sessions(Section::take(root, "sessions", problems));
     section("sessions", keys);
+    let (approvals, keys) = approvals::read(Section::take(root, "approvals", problems));
+    section("approvals", keys);
     let (audit, keys) = audit(Section::take(root, "audit", problems));
     section("audit", keys);
     let (credentials, keys) = credentials(Section::take(root, "credentials", problems));
@@ -84,6 +87,7 @@ pub(super) fn read(
         oauth,
         policy,
         sessions,
+        approvals,
         audit,
         credentials,
         storage,
@@ -138,6 +142,9 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
         upstream_ca_file,
         blocked_paths: s.checked_list("blocked_paths", &[], values::path),
         allowed_origins: s.checked_list("allowed_origins", &[], values::origin),
+        allowed_hosts: s.checked_list("allowed_hosts", &[], values::host),
+        trusted_proxies: networks(&mut s, "trusted_proxies"),
+        send_forwarded: s.flag("send_forwarded", false),
         require_session: s.flag("require_session", true),
         strict_mcp: s.flag("strict_mcp", true),
         deny_non_post_methods: s.flag("deny_non_post_methods", true),
@@ -154,11 +161,18 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
             1..=1_000_000,
         ),
         min_body_rate_bytes: s.number("min_body_rate_bytes", 65_536, 1..=1_000_000_000),
+        max_connections: s.optional_number("max_connections", 1..=10_000_000),
+        max_connections_per_source: s.number("max_connections_per_source", 0, 0..=10_000_000),
+        first_byte_timeout_secs: s.number("first_byte_timeout_secs", 10, 1..=3_600),
+        idle_connection_secs: s.number("idle_connection_secs", 60, 1..=3_600),
+        max_requests_per_connection: s.number("max_requests_per_connection", 100_000, 1..=u32::MAX),
         max_header_bytes: s.number("max_header_bytes", 65_536, 1_024..=MIB / 2),
         max_headers: s.number("max_headers", 100, 10..=250),
         max_uri_bytes: s.number("max_uri_bytes", 8_192, 64..=65_536),
         upstream_timeout_secs,
         stream_idle_timeout_secs: s.number("stream_idle_timeout_secs", 300, 1..=DAY_SECS),
+        upstream_idle_secs: s.number("upstream_idle_secs", 4, 1..=3_600),
+        stream_keepalive_secs: s.number("stream_keepalive_secs", 25, 0..=DAY_SECS),
         drain_delay_secs: s.number("drain_delay_secs", 5, 0..=3_600),
         drain_timeout_secs: s.number("drain_timeout_secs", upstream_timeout_secs, 0..=DAY_SECS),
         takeover_wait_secs: s.number("takeover_wait_secs", 5, 0..=3_600),
@@ -166,6 +180,12 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
         threads: s.optional_number("threads", 1..=1_024),
     };
     (Some(Front { proxy, default }), s.finish())
+}
+
+fn networks(s: &mut Section<'_>, key: &'static str) -> Vec<Network> {
+    let check = |text: &str| text.parse::<Network>().map(|_network| ());
+    let texts = s.checked_list(key, &[], check);
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 fn tls(s: &mut Section<'_>) -> Option<Tls> {
@@ -188,14 +208,16 @@ fn tls(s: &mut Section<'_>) -> Option<Tls> {
     Some(Tls { cert_file, key_file })
 }
 
-fn oauth(mut s: Section<'_>) -> Read<Oauth> {
+fn oauth(mut s: Section<'_>, upstreams: &[Pool]) -> Read<Oauth> {
     let jwks_cache_ttl_secs = s.number("jwks_cache_ttl_secs", 3_600, 1..=DAY_SECS);
     let resource = s.parsed("resource", |text| values::url(text).map(|_| text.to_owned()));
+    let resources = resources(resource.as_deref(), upstreams);
+    let grace_secs = s.number("introspection_grace_secs", 0, 0..=DAY_SECS);
     let mut issuers: Vec<Issuer> = Vec::new();
     for (n, table) in s.tables("issuers").into_iter().enumerate() {
         let path = format!("oauth.issuers[{n}]");
         let section = Section::new(path, table, s.problems());
-        let Some(issuer) = issuer(section, resource.as_deref()) else { continue };
+        let Some(issuer) = issuer(section, &resources, grace_secs) else { continue };
         let twin =
             |other: &Issuer| other.name == issuer.name || other.issuer_url == issuer.issuer_url;
         if issuers.iter().any(twin) {
@@ -206,15 +228,35 @@ fn oauth(mut s: Section<'_>) -> Read<Oauth> {
     (Oauth { jwks_cache_ttl_secs, resource, issuers }, s.finish())
 }
 
-fn issuer(mut s: Section<'_>, resource: Option<&str>) -> Option<Issuer> {
+/// Every resource that metadata names: the gateway's own and those of its upstreams.
+fn resources(own: Option<&str>, upstreams: &[Pool]) -> Vec<String> {
+    let origin = own.and_then(|own| {
+        let authority = own.find("://")?.checked_add(3)?;
+        Some(own.get(authority..)?.find('/').map_or(own, |at| own.split_at(authority + at).0))
+    });
+    let mut named: Vec<String> = own.map(str::to_owned).into_iter().collect();
+    for pool in upstreams {
+        let derived = || {
+            let path = Some(pool.path.as_str()).filter(|path| *path != "/")?;
+            Some(format!("{}{path}", origin?))
+        };
+        if let Some(resource) = pool.resource.clone().or_else(derived)
+            && !named.contains(&resource)
+        {
+            named.push(resource);
+        }
+    }
+    named
+}
+
+fn issuer(mut s: Section<'_>, resources: &[String], grace_secs: u64) -> Option<Issuer> {
     let name = s.text("name");
     let allow_http = s.flag("allow_http", false);
     let ca_file = s.text("ca_file").map(PathBuf::from);
     let fetched = |text: &str| values::provider_url(text, allow_http);
     let issuer_url = s.parsed("issuer_url", |text| values::url(text).map(|_| text.to_owned()));
     let jwks_uri = s.parsed("jwks_uri", fetched);
-    let audiences =
-        s.list("audiences").unwrap_or_else(|| resource.map(str::to_owned).into_iter().collect());
+    let audiences = s.list("audiences").unwrap_or_else(|| resources.to_vec());
     let agent_claim = s.text_or("agent_claim", "agent_id");
     let groups_claim = s.text_or("groups_claim", "groups");
     let auto_register = s.flag("auto_register", false);
@@ -222,6 +264,7 @@ fn issuer(mut s: Section<'_>, resource: Option<&str>) -> Option<Issuer> {
     let url = s.parsed("introspection_url", fetched);
     let client_id = s.text("client_id");
     let client_secret = s.secret("client_secret");
+    let introspection_grace_secs = s.number("introspection_grace_secs", grace_secs, 0..=DAY_SECS);
     if name.is_none() {
         s.problem("name", None, "is missing; give each issuer a name of its own");
     }
@@ -269,6 +312,7 @@ fn issuer(mut s: Section<'_>, resource: Option<&str>) -> Option<Issuer> {
         agent_claim,
         groups_claim,
         introspection,
+        introspection_grace_secs,
         auto_register: auto_register.then_some(auto_register_max),
     })
 }

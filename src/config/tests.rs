@@ -467,3 +467,53 @@ fn tls_needs_both_files() {
     says("[proxy.tls]\ncert_file = \"c\"", &["proxy.tls", "key_file"]);
     says("[proxy.tls]\ncert_file = \"c\"\nkey_file = \"k\"\nx = \"\"", &["proxy.tls.x"]);
 }
+
+#[test]
+fn what_is_hardly_meant_is_said() {
+    let issuer = |more: &str| {
+        format!(
+            "[[oauth.issuers]]\nname = \"a\"\nissuer_url = \"https://i.example\"\naudiences = [\"us\"]\n{more}"
+        )
+    };
+    let check = |text: &str, expected: &[&str]| {
+        let hints = good(text, &[]).hints();
+        assert_eq!(hints.len(), expected.len(), "{text}: {hints:?}");
+        for (hint, part) in hints.iter().zip(expected) {
+            assert!(hint.contains(part), "{text}: {hint}");
+        }
+    };
+    check("", &[]);
+    check(
+        "[proxy]\ntrusted_proxies = [\"10.0.0.0/8\", \"0.0.0.0/0\", \"::/0\"]\n",
+        &["0.0.0.0/0", "::/0"],
+    );
+    check(&issuer(""), &["`http://`"]);
+    check(&format!("[proxy]\nlisten_addr = \"127.0.0.1\"\n{}", issuer("")), &[]);
+    let local = "[proxy]\nlisten_addr = \"127.0.0.1\"\n";
+    check(&format!("{local}{}", issuer("agent_claim = \"iss\"\n")), &["could ever match"]);
+    check(&format!("{local}{}", issuer("groups_claim = \"a..b\"\n")), &["empty name"]);
+    check(&format!("{local}{}", issuer("groups_claim = \"realm_access.roles\"\n")), &[]);
+}
+
+#[test]
+fn tokens_for_any_resource_that_metadata_names_are_for_us() {
+    let text = r#"
+[oauth]
+resource = "https://mcp.example/mcp"
+[[oauth.issuers]]
+name = "a"
+issuer_url = "https://i.example"
+[[upstreams]]
+name = "git"
+path = "/git"
+urls = ["http://127.0.0.1:1"]
+[[upstreams]]
+name = "files"
+path = "/files"
+urls = ["http://127.0.0.1:2"]
+resource = "https://files.example"
+"#;
+    let audiences = &good(text, &[]).oauth.issuers[0].audiences;
+    let expected = ["https://mcp.example/mcp", "https://mcp.example/git", "https://files.example"];
+    assert_eq!(*audiences, expected);
+}

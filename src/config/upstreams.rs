@@ -40,7 +40,7 @@ impl Default {
             problem("upstream_url", self.url_at, advice);
         }
         let (urls, headers) = (vec![self.url], self.headers);
-        Some(Pool { name: None, path: "/".to_owned(), urls, headers })
+        Some(Pool { name: None, path: "/".to_owned(), urls, headers, resource: None })
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) fn read(
     root: &mut Table,
     problems: &mut Vec<ConfigError>,
 ) -> (Vec<Pool>, Vec<&'static str>) {
-    let mut known = vec!["name", "path", "urls", "headers"];
+    let mut known = vec!["name", "path", "urls", "headers", "resource"];
     let mut pools: Vec<Pool> = Vec::new();
     let Some(Node { value, at }) = root.remove("upstreams") else { return (pools, known) };
     let mut complain = |at: Origin, problem: &str| {
@@ -99,6 +99,7 @@ fn pool(mut s: Section<'_>, before: &[Pool]) -> (Option<Pool>, Vec<&'static str>
         }
     }
     let headers = headers(&mut s, "headers");
+    let resource = s.parsed("resource", |text| values::url(text).map(|_| text.to_owned()));
     if name.is_none() && name_at.is_none() {
         s.problem("name", None, "is missing; policies and sessions know the upstream by it");
     }
@@ -112,7 +113,7 @@ fn pool(mut s: Section<'_>, before: &[Pool]) -> (Option<Pool>, Vec<&'static str>
         s.problem("path", path_at, "is given to two upstreams; paths must differ");
     }
     let pool = match (name, path) {
-        (Some(name), Some(path)) => Some(Pool { name: Some(name), path, urls, headers }),
+        (Some(name), Some(path)) => Some(Pool { name: Some(name), path, urls, headers, resource }),
         _ => None,
     };
     (pool, s.finish())

@@ -104,8 +104,11 @@ fn is_loopback(host: &str) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// `scheme://host[:port]`, as a browser writes it.
+/// `scheme://host[:port]`, as a browser writes it; or `loopback`, for pages of this machine.
 pub(super) fn origin(text: &str) -> Result<(), String> {
+    if text == "loopback" {
+        return Ok(());
+    }
     let advice = "write it as the browser does: `https://host[:port]`, lower case, no path";
     let shaped = text.split_once("://").is_some_and(|(scheme, rest)| {
         !scheme.is_empty() && !rest.is_empty() && !rest.contains('/')
@@ -114,6 +117,17 @@ pub(super) fn origin(text: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("is not an origin; {advice}"))
+    }
+}
+
+/// A name under which this port is reached, or an address.
+pub(super) fn host(text: &str) -> Result<(), String> {
+    let plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':' | '[' | ']');
+    if !text.is_empty() && text.len() <= 255 && text.chars().all(plain) {
+        Ok(())
+    } else {
+        Err("is not a host name such as `mcp.example.com`".to_owned())
     }
 }
 

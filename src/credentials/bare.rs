@@ -13,7 +13,7 @@ use super::scrubber::REPLACEMENT;
 /// A number longer than this is not kept together.
 const LONGEST_NUMBER_BYTES: usize = 64;
 
-/// Where in a JSON text the scrubber is.
+/// Position of the scrubber in a JSON text: inside a string or outside.
 #[derive(Debug)]
 pub(super) struct Bare {
     watching: bool,

@@ -4,10 +4,14 @@
 //! encodings. So a byte is read through up to [`LEVELS`] decoders at once, each of which undoes
 //! percent, JSON, `\x` and HTML escapes and passes on what is not escaped: three levels cover double
 //! URL-encoding, JSON in JSON in JSON, and a URL-encoded HTML entity inside a JSON string.
+//!
+//! One decoder reads one text in one way: what stands at a position at a level is a single character,
+//! and it is found from the characters of the level below, of which an escape has a dozen at most. A
+//! position has therefore at most one reading a level, and reading it costs a bounded number of steps.
 
 use smallvec::SmallVec;
 
-/// How many encodings may lie over each other.
+/// Most encodings that may lie over each other.
 pub(super) const LEVELS: u8 = 3;
 
 /// A reading: what stands at a position, and where the text goes on behind it.
@@ -32,6 +36,11 @@ impl Value {
         }
     }
 
+    /// Whether one more decoder could make something else of it.
+    fn is_introducer(self) -> bool {
+        self.byte().is_some_and(Text::is_introducer)
+    }
+
     fn byte(self) -> Option<u8> {
         match self {
             Self::Byte(byte) => Some(byte),
@@ -40,7 +49,7 @@ impl Value {
     }
 }
 
-pub(super) type Readings = SmallVec<[Reading; 6]>;
+pub(super) type Readings = SmallVec<[Reading; 3]>;
 
 /// The bytes with which what an introducer may be read as starts.
 pub(super) type Glance = SmallVec<[u8; 4]>;
@@ -67,6 +76,13 @@ fn glance_number(itself: u8, digits: &[u8]) -> Option<Glance> {
     char::from_u32(number)?.encode_utf8(&mut utf8);
     glance.extend(utf8.first().copied());
     Some(glance)
+}
+
+/// Counts one look at a byte of a text: the law of cost is about how many there are.
+#[inline]
+pub(super) fn look() {
+    #[cfg(test)]
+    READ.set(READ.get() + 1);
 }
 
 /// A stretch of text, and whether more of it may come.
@@ -126,46 +142,55 @@ impl Text<'_> {
         }
     }
 
-    /// All readings of what starts at `at`.
+    /// Returns the readings of what starts at `at`: the byte itself first.
     pub(super) fn read(&self, at: usize, cut: &mut CutShort) -> Readings {
-        self.read_level(at, LEVELS, cut)
-    }
-
-    fn read_level(&self, at: usize, level: u8, cut: &mut CutShort) -> Readings {
         let mut readings = Readings::new();
-        let Some(&raw) = self.bytes.get(at) else {
-            cut.0 |= !self.complete;
-            return readings;
-        };
-        if level == 0 || !Self::is_introducer(raw) {
-            readings.push(Reading { value: Value::Byte(raw), next: at + 1 });
-            return readings;
-        }
-        readings = self.read_level(at, level - 1, cut);
-        let below = Below { text: self, level: level - 1 };
-        for at in 0..readings.len() {
-            let Some(&Reading { value: Value::Byte(byte), next }) = readings.get(at) else {
-                continue;
-            };
-            let mut found = |value: Option<Value>, next: usize| {
-                if let Some(value) = value {
-                    let reading = Reading { value, next };
-                    if !readings.contains(&reading) {
-                        readings.push(reading);
-                    }
+        let Some(raw) = self.char_at(at, 0, cut) else { return readings };
+        readings.push(raw);
+        let mut reading = raw;
+        for level in 0..LEVELS {
+            if !reading.value.is_introducer() {
+                break;
+            }
+            if let Some(decoded) = self.decoded(reading, level, cut) {
+                reading = decoded;
+                if !readings.contains(&reading) {
+                    readings.push(reading);
                 }
-            };
-            match byte {
-                b'%' => below.hex(next, 2, cut, &mut |number, next| {
-                    found(u8::try_from(number).ok().map(Value::Byte), next);
-                }),
-                b'+' => found(Some(Value::Byte(b' ')), next),
-                b'\\' => below.backslash(next, cut, &mut found),
-                b'&' => below.entity(next, cut, &mut found),
-                _ => {}
             }
         }
+        if raw.value == Value::Byte(b'\\')
+            && let Some(&punctuation @ (b'%' | b'&' | b'+')) = self.bytes.get(raw.next)
+        {
+            readings.push(Reading { value: Value::Byte(punctuation), next: raw.next + 1 });
+        }
         readings
+    }
+
+    /// Returns the character at `at` behind `level` decoders.
+    fn char_at(&self, at: usize, level: u8, cut: &mut CutShort) -> Option<Reading> {
+        let Some(below) = level.checked_sub(1) else {
+            look();
+            let Some(&raw) = self.bytes.get(at) else {
+                cut.0 |= !self.complete;
+                return None;
+            };
+            return Some(Reading { value: Value::Byte(raw), next: at + 1 });
+        };
+        let itself = self.char_at(at, below, cut)?;
+        Some(self.decoded(itself, below, cut).unwrap_or(itself))
+    }
+
+    /// Undoes the escape that `first` introduces in the text behind `level` decoders.
+    fn decoded(&self, first: Reading, level: u8, cut: &mut CutShort) -> Option<Reading> {
+        let below = Below { text: self, level };
+        match first.value {
+            Value::Byte(b'%') => below.byte(first.next, cut),
+            Value::Byte(b'+') => Some(Reading { value: Value::Byte(b' '), next: first.next }),
+            Value::Byte(b'\\') => below.backslash(first.next, cut),
+            Value::Byte(b'&') => below.entity(first.next, cut),
+            Value::Byte(_) | Value::Char(_) => None,
+        }
     }
 }
 
@@ -175,117 +200,109 @@ struct Below<'t> {
     level: u8,
 }
 
-type Found<'f> = &'f mut dyn FnMut(Option<Value>, usize);
-type Number<'f> = &'f mut dyn FnMut(u32, usize);
-
 impl Below<'_> {
-    fn bytes(&self, at: usize, cut: &mut CutShort) -> impl Iterator<Item = (u8, usize)> + use<> {
-        let readings = self.text.read_level(at, self.level, cut);
-        readings.into_iter().filter_map(|r| Some((r.value.byte()?, r.next)))
+    /// The byte at `at`, and where the text goes on behind it.
+    fn next(&self, at: usize, cut: &mut CutShort) -> Option<(u8, usize)> {
+        let reading = self.text.char_at(at, self.level, cut)?;
+        Some((reading.value.byte()?, reading.next))
     }
 
-    /// The one reading of `at` that `wanted` accepts.
-    fn expect(
-        &self,
-        at: usize,
-        cut: &mut CutShort,
-        wanted: impl Fn(u8) -> bool,
-    ) -> Option<(u8, usize)> {
-        self.bytes(at, cut).find(|&(byte, _)| wanted(byte))
+    fn expect(&self, at: usize, wanted: u8, cut: &mut CutShort) -> Option<usize> {
+        self.next(at, cut).filter(|(byte, _)| *byte == wanted).map(|(_, next)| next)
     }
 
     /// Exactly `digits` hexadecimal digits.
-    fn hex(&self, at: usize, digits: u8, cut: &mut CutShort, found: Number<'_>) {
+    fn hex(&self, at: usize, digits: u8, cut: &mut CutShort) -> Option<(u32, usize)> {
         let mut next = at;
         let mut number = 0;
         for _ in 0..digits {
-            let Some((digit, behind)) = self.expect(next, cut, |b| b.is_ascii_hexdigit()) else {
-                return;
-            };
-            number = number * 16 + char::from(digit).to_digit(16).unwrap_or(0);
+            let (digit, behind) = self.next(next, cut)?;
+            number = number * 16 + char::from(digit).to_digit(16)?;
             next = behind;
         }
-        found(number, next);
+        Some((number, next))
     }
 
-    fn backslash(&self, at: usize, cut: &mut CutShort, found: Found<'_>) {
-        for (byte, next) in self.bytes(at, cut).collect::<SmallVec<[_; 6]>>() {
-            match byte {
-                b'u' => self.unicode(next, cut, found),
-                b'x' => self.hex(next, 2, cut, &mut |number, next| {
-                    found(u8::try_from(number).ok().map(Value::Byte), next);
-                }),
-                _ => found(simple_escape(byte).map(Value::Byte), next),
-            }
+    /// A byte of two hexadecimal digits.
+    fn byte(&self, at: usize, cut: &mut CutShort) -> Option<Reading> {
+        let (number, next) = self.hex(at, 2, cut)?;
+        Some(Reading { value: Value::Byte(u8::try_from(number).ok()?), next })
+    }
+
+    fn backslash(&self, at: usize, cut: &mut CutShort) -> Option<Reading> {
+        let (byte, next) = self.next(at, cut)?;
+        match byte {
+            b'u' => self.unicode(next, cut),
+            b'x' => self.byte(next, cut),
+            // No notation that is read here escapes these; what follows may be an escape of its own.
+            b'%' | b'&' | b'+' => None,
+            _ => Some(Reading { value: Value::Byte(simple_escape(byte)?), next }),
         }
     }
 
     /// The digits behind `\u`, and the second half of a surrogate pair.
-    fn unicode(&self, at: usize, cut: &mut CutShort, found: Found<'_>) {
-        let mut first = None;
-        self.hex(at, 4, cut, &mut |unit, next| first = Some((unit, next)));
-        let Some((unit, next)) = first else { return };
+    fn unicode(&self, at: usize, cut: &mut CutShort) -> Option<Reading> {
+        let (unit, next) = self.hex(at, 4, cut)?;
         if !(0xD800..0xDC00).contains(&unit) {
-            return found(Value::of_number(unit), next);
+            return Some(Reading { value: Value::of_number(unit)?, next });
         }
-        // A backslash has readings of several lengths here; the right one is the one before a `u`.
-        for (byte, next) in self.bytes(next, cut).collect::<SmallVec<[_; 6]>>() {
-            if byte != b'\\' {
-                continue;
-            }
-            let Some((_, next)) = self.expect(next, cut, |b| b == b'u') else { continue };
-            self.hex(next, 4, cut, &mut |low, next| {
-                if (0xDC00..0xE000).contains(&low) {
-                    let number = 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
-                    found(Value::of_number(number), next);
-                }
-            });
+        let next = self.expect(next, b'\\', cut)?;
+        let next = self.expect(next, b'u', cut)?;
+        let (low, next) = self.hex(next, 4, cut)?;
+        if !(0xDC00..0xE000).contains(&low) {
+            return None;
         }
+        let number = 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
+        Some(Reading { value: Value::of_number(number)?, next })
     }
 
-    /// What stands behind `&`: a number in either base, or one of the five names of XML. The
+    /// Reads an entity behind `&`: a number in either base, or one of the five names of XML. The
     /// semicolon may be missing, as browsers allow.
-    fn entity(&self, at: usize, cut: &mut CutShort, found: Found<'_>) {
-        if let Some((_, next)) = self.expect(at, cut, |b| b == b'#') {
-            let (base, next) = match self.expect(next, cut, |b| matches!(b, b'x' | b'X')) {
-                Some((_, next)) => (16, next),
-                None => (10, next),
+    fn entity(&self, at: usize, cut: &mut CutShort) -> Option<Reading> {
+        let (first, next) = self.next(at, cut)?;
+        if first == b'#' {
+            return match self.next(next, cut)? {
+                (b'x' | b'X', digits) => self.entity_number(digits, 16, cut),
+                _ => self.entity_number(next, 10, cut),
             };
-            return self.entity_number(next, base, cut, found);
         }
-        for (name, byte) in ENTITIES {
-            let end = name.bytes().try_fold(at, |at, wanted| {
-                self.expect(at, cut, |b| b == wanted).map(|(_, next)| next)
-            });
-            if let Some(end) = end {
-                self.entity_end(end, Some(Value::Byte(byte)), cut, found);
-            }
+        let (name, value) = if first == b'a' {
+            // Two names begin with this letter.
+            let second = self.next(next, cut)?.0;
+            ENTITIES.into_iter().find(|(name, _)| name.as_bytes().starts_with(&[first, second]))?
+        } else {
+            ENTITIES.into_iter().find(|(name, _)| name.as_bytes().first() == Some(&first))?
+        };
+        let mut end = next;
+        for wanted in name.bytes().skip(1) {
+            end = self.expect(end, wanted, cut)?;
         }
+        Some(self.entity_end(end, Value::Byte(value), cut))
     }
 
-    fn entity_number(&self, at: usize, base: u32, cut: &mut CutShort, found: Found<'_>) {
+    fn entity_number(&self, at: usize, base: u32, cut: &mut CutShort) -> Option<Reading> {
         /// Digits of an entity, leading zeros included, that are followed.
         const MOST_DIGITS: u8 = 9;
         let mut next = at;
         let mut number = 0u32;
         for digits in 0..=MOST_DIGITS {
-            let digit = self.expect(next, cut, |b| char::from(b).is_digit(base));
+            let digit = self.next(next, cut).and_then(|(byte, behind)| {
+                char::from(byte).to_digit(base).map(|digit| (digit, behind))
+            });
             let Some((digit, behind)) = digit else {
-                if digits > 0 {
-                    self.entity_end(next, Value::of_number(number), cut, found);
+                if digits == 0 {
+                    return None;
                 }
-                return;
+                return Some(self.entity_end(next, Value::of_number(number)?, cut));
             };
-            number = number
-                .saturating_mul(base)
-                .saturating_add(char::from(digit).to_digit(base).unwrap_or(0));
+            number = number.saturating_mul(base).saturating_add(digit);
             next = behind;
         }
+        None
     }
 
-    fn entity_end(&self, at: usize, value: Option<Value>, cut: &mut CutShort, found: Found<'_>) {
-        let end = self.expect(at, cut, |b| b == b';').map_or(at, |(_, next)| next);
-        found(value, end);
+    fn entity_end(&self, at: usize, value: Value, cut: &mut CutShort) -> Reading {
+        Reading { value, next: self.expect(at, b';', cut).unwrap_or(at) }
     }
 }
 
@@ -293,7 +310,7 @@ impl Below<'_> {
 pub(super) const ENTITIES: [(&str, u8); 5] =
     [("quot", b'"'), ("amp", b'&'), ("lt", b'<'), ("gt", b'>'), ("apos", b'\'')];
 
-/// What a backslash before `byte` makes of it.
+/// Value of an escape of a backslash and `byte`.
 fn simple_escape(byte: u8) -> Option<u8> {
     match byte {
         b'n' => Some(b'\n'),
@@ -315,6 +332,17 @@ pub(super) fn escape_letter(byte: u8) -> Option<u8> {
         12 => Some(b'f'),
         other => other.is_ascii_punctuation().then_some(other),
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static READ: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// Bytes that this thread has read, each as often as it was read.
+#[cfg(test)]
+pub(super) fn bytes_read() -> u64 {
+    READ.get()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::reference::{Misuse, Reference};
 use super::vault::{Secret, Vault};
 use crate::firewall::denial::{Code, Denial};
 
-/// Why a reference is not replaced.
+/// Reason for which a reference is not replaced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialDenial {
     #[error("credential `{0}` does not exist; use a name you were given")]
@@ -21,6 +21,11 @@ pub enum CredentialDenial {
     Misplaced(#[from] Misuse),
     #[error("credential `{0}` is too short to be used safely; ask the operator for a longer one")]
     TooShort(String),
+    #[error(
+        "the message would be {bytes} bytes long with its credentials put in, and {max_bytes} are \
+         allowed: send less"
+    )]
+    TooLong { bytes: usize, max_bytes: usize },
 }
 
 impl CredentialDenial {
@@ -30,6 +35,7 @@ impl CredentialDenial {
             Self::NotAuthorized(_) => Code::CredentialNotAuthorized,
             Self::Misplaced(_) => Code::CredentialMisplaced,
             Self::TooShort(_) => Code::CredentialTooShort,
+            Self::TooLong { .. } => Code::BodyTooLarge,
         }
     }
 }
@@ -41,12 +47,15 @@ impl From<CredentialDenial> for Denial {
             CredentialDenial::Unknown(name)
             | CredentialDenial::NotAuthorized(name)
             | CredentialDenial::TooShort(name) => told.with("credential", name),
+            CredentialDenial::TooLong { max_bytes, .. } => {
+                told.with("max_request_body_bytes", max_bytes)
+            }
             CredentialDenial::Misplaced(_) => told,
         }
     }
 }
 
-/// What a session's calls may use.
+/// Credentials that a session's calls may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Grant<'g> {
     /// `authorized_credentials` of the session.
@@ -58,10 +67,13 @@ pub struct Grant<'g> {
 }
 
 /// The values that a message's references stand for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Edits {
-    edits: Vec<(std::ops::Range<usize>, usize)>,
+    /// Each reference's place, and the number of its secret.
+    places: Vec<(std::ops::Range<usize>, usize)>,
     secrets: Vec<Arc<Secret>>,
+    /// Each secret's value as the inside of a JSON string.
+    values: Vec<Zeroizing<String>>,
 }
 
 /// Looks up what every reference stands for; the first that may not be used refuses the message.
@@ -71,7 +83,7 @@ pub fn resolve(
     grant: Grant<'_>,
 ) -> Result<Edits, CredentialDenial> {
     let mut secrets: Vec<Arc<Secret>> = Vec::new();
-    let mut edits = Vec::with_capacity(references.len());
+    let mut places = Vec::with_capacity(references.len());
     for reference in references {
         let name = &reference.name;
         let secret = vault.get(name).ok_or_else(|| CredentialDenial::Unknown(name.clone()))?;
@@ -88,16 +100,17 @@ pub fn resolve(
             secrets.push(Arc::clone(secret));
             secrets.len() - 1
         });
-        edits.push((reference.span.clone(), number));
+        places.push((reference.span.clone(), number));
     }
-    edits.sort_unstable_by_key(|(span, _)| span.start);
-    Ok(Edits { edits, secrets })
+    places.sort_unstable_by_key(|(span, _)| span.start);
+    let values = secrets.iter().map(|s| json_escaped(s.value.expose())).collect();
+    Ok(Edits { places, secrets, values })
 }
 
 impl Edits {
     /// Whether the message goes out as it came.
     pub fn is_empty(&self) -> bool {
-        self.edits.is_empty()
+        self.places.is_empty()
     }
 
     /// The credentials used, each once.
@@ -110,22 +123,39 @@ impl Edits {
         self.secrets.iter().map(|s| s.name.clone()).collect()
     }
 
-    /// The message with its references replaced.
+    /// Computes the length of the edited message and checks it against its bound.
+    pub fn edited_length(
+        &self,
+        source_bytes: usize,
+        max_bytes: usize,
+    ) -> Result<usize, CredentialDenial> {
+        let cut: usize = self.places.iter().map(|(span, _)| span.len()).sum();
+        let added = self.places.iter().map(|(_, number)| self.value(*number).len());
+        let kept = source_bytes.saturating_sub(cut);
+        let bytes = added.fold(kept, usize::saturating_add);
+        if bytes > max_bytes && !self.is_empty() {
+            return Err(CredentialDenial::TooLong { bytes, max_bytes });
+        }
+        Ok(bytes)
+    }
+
+    /// Writes the message with its references replaced. Its length was checked before.
     pub fn apply(&self, source: &[u8]) -> Zeroizing<Vec<u8>> {
-        let escaped: Vec<_> = self.secrets.iter().map(|s| json_escaped(s.value.expose())).collect();
-        let value_of = |number: usize| escaped.get(number).map_or("", |value| value.as_str());
         // Sized beforehand, so that no copy of a secret is left behind by growing.
-        let cut: usize = self.edits.iter().map(|(span, _)| span.len()).sum();
-        let added: usize = self.edits.iter().map(|(_, number)| value_of(*number).len()).sum();
-        let mut out = Zeroizing::new(Vec::with_capacity(source.len().saturating_sub(cut) + added));
+        let length = self.edited_length(source.len(), usize::MAX).unwrap_or_default();
+        let mut out = Zeroizing::new(Vec::with_capacity(length));
         let mut at = 0;
-        for (span, number) in &self.edits {
+        for (span, number) in &self.places {
             out.extend_from_slice(source.get(at..span.start).unwrap_or_default());
-            out.extend_from_slice(value_of(*number).as_bytes());
+            out.extend_from_slice(self.value(*number).as_bytes());
             at = span.end;
         }
         out.extend_from_slice(source.get(at..).unwrap_or_default());
         out
+    }
+
+    fn value(&self, number: usize) -> &str {
+        self.values.get(number).map_or("", |value| value.as_str())
     }
 }
 
@@ -173,6 +203,7 @@ fn push_without_trace(out: &mut Zeroizing<String>, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reference::MAX_REFERENCES;
     use super::super::references;
     use super::*;
     use crate::json::Doc;
@@ -256,16 +287,32 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_references_in_ten_mebibytes() {
-        let filler = "x".repeat(10 * 1024);
-        let mut text = String::from("[");
-        for n in 0..1000 {
-            let comma = if n == 0 { "" } else { "," };
-            text = text + comma + "\"" + &filler + "${CRED:token}\"";
-        }
-        text.push(']');
+    fn the_longest_message_with_the_most_references() {
+        let filler = "x".repeat(160 * 1024);
+        let items = vec![format!("\"{filler}${{CRED:token}}\""); MAX_REFERENCES];
+        let text = format!("[{}]", items.join(","));
         let out = inject(&text, "use", "http://mcp:1/").unwrap();
         assert_eq!(out, text.replace("${CRED:token}", "tok-1"));
+        let more = format!("[{},\"${{CRED:token}}\"]", items.join(","));
+        let refused = inject(&more, "use", "http://mcp:1/").unwrap_err();
+        assert_eq!(refused, CredentialDenial::Misplaced(Misuse::TooMany));
+    }
+
+    #[test]
+    fn the_edited_length_is_known_and_bounded_before_anything_is_made() {
+        let doc = Doc::parse(br#"["${CRED:breaker}${CRED:token}", "\u0024{CRED:token}"]"#).unwrap();
+        let found = references(&doc, &[doc.root()]).unwrap();
+        let credentials = ["breaker".to_owned(), "token".to_owned()];
+        let upstreams = &["http://u".to_owned()];
+        let grant = Grant { credentials: &credentials, tools: &["t"], upstreams };
+        let edits = resolve(&found, &vault(), grant).unwrap();
+        let source = doc.text().as_bytes();
+        let length = edits.apply(source).len();
+        assert_eq!(edits.edited_length(source.len(), length), Ok(length));
+        let too_long = CredentialDenial::TooLong { bytes: length, max_bytes: length - 1 };
+        assert_eq!(edits.edited_length(source.len(), length - 1), Err(too_long.clone()));
+        assert_eq!(Denial::from(too_long).code, Code::BodyTooLarge);
+        assert_eq!(Edits::default().edited_length(9, 1), Ok(9));
     }
 
     #[test]

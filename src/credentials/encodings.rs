@@ -4,7 +4,7 @@
 //! rows a secret are enough: the secret itself (which covers every escape), hex, base64 at three
 //! alignments, base32 at five, and UTF-16 as raw bytes.
 //!
-//! Of base64 and base32 only the characters that the secret alone determines are compared; their
+//! In base64 and base32 only the characters that the secret alone determines are compared; their
 //! neighbours hold a few bits of the secret mixed with what stands beside it. A row with fewer than
 //! [`LEAST_CODED`] such characters (secrets of one to three bytes, which only `allow_short` lets in)
 //! is left out, since it would match innocent text all the time.
@@ -14,13 +14,13 @@ use base64::engine::general_purpose::STANDARD;
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
-use super::decoded::{CutShort, Text, Value};
+use super::decoded::{Text, Value, look};
 
 /// Fewest characters of base64 or base32 that are searched for: 20 to 24 bits.
 const LEAST_CODED: usize = 4;
 
-/// Line breaks and the like that may stand between two characters of a form.
-const MOST_NOISE: u8 = 4;
+/// Most line breaks and the like that may stand between two characters of a form.
+pub(super) const MOST_NOISE: u8 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -37,32 +37,29 @@ pub(super) enum Kind {
 pub(super) struct Form {
     pub kind: Kind,
     pub row: Zeroizing<Vec<u8>>,
-    /// How much of `row` must be there; the rest is padding that goes with it if it is.
+    /// Length of `row` that must be there; the rest is padding that goes with it if it is.
     pub required: usize,
     /// Length of the secret itself.
     pub secret_bytes: usize,
+    /// For each length of a partial match, the longest shorter one that ends where it does.
+    shorter: Box<[u32]>,
 }
 
-/// What a form is, seen from one position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(super) struct Seen {
-    /// Where the longest match so far ends.
-    pub end: Option<usize>,
-    /// How many bytes of the secret have been seen, if more text could still make (more of) a match.
-    pub pending: Option<usize>,
-}
-
-impl Seen {
-    /// The better of two forms at the same position.
-    pub(super) fn merge(self, other: Self) -> Self {
-        Self { end: self.end.max(other.end), pending: self.pending.max(other.pending) }
-    }
+/// Effect of one character on a partial match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The match goes on by as many bytes of the row.
+    Forward(usize),
+    /// The character may stand between two of the row.
+    Noise,
+    Mismatch,
 }
 
 /// Every form of `secret` that is searched for.
 pub(super) fn forms(secret: &[u8]) -> Vec<Form> {
     let form = |kind, row: Vec<u8>, required| Form {
         kind,
+        shorter: shorter_matches(row.get(..required).unwrap_or_default()),
         row: Zeroizing::new(row),
         required,
         secret_bytes: secret.len(),
@@ -70,7 +67,9 @@ pub(super) fn forms(secret: &[u8]) -> Vec<Form> {
     if secret.is_empty() {
         return Vec::new();
     }
-    let mut forms = vec![form(Kind::Plain, secret.to_vec(), secret.len())];
+    let plain = with_single_line_feeds(secret);
+    let length = plain.len();
+    let mut forms = vec![form(Kind::Plain, plain, length)];
     let hex: Vec<u8> = secret.iter().flat_map(|b| [hex_digit(b >> 4), hex_digit(b & 15)]).collect();
     forms.push(form(Kind::Hex, hex, secret.len() * 2));
     for lead in 0..3 {
@@ -102,7 +101,7 @@ pub(super) fn forms(secret: &[u8]) -> Vec<Form> {
 
 /// `text` as the inside of a JSON string, as most writers put it.
 pub(super) fn json_escaped(text: &str) -> Zeroizing<String> {
-    /// What a byte takes at most, as `\\u0000`.
+    /// Most bytes of one escaped byte, as `\\u0000`.
     const LONGEST_ESCAPE: usize = 6;
     // Sized beforehand, so that no copy of a secret is left behind by growing.
     let mut quoted = Zeroizing::new(Vec::with_capacity(text.len() * LONGEST_ESCAPE + 2));
@@ -153,121 +152,108 @@ pub(super) fn hex_digit(nibble: u8) -> u8 {
     *b"0123456789abcdef".get(usize::from(nibble & 15)).unwrap_or(&b'0')
 }
 
-/// A place in a form and the place in the text that it was matched up to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct State {
-    matched: usize,
-    at: usize,
-    noise: u8,
+/// `secret` with every run of line ends as one line feed, however a text breaks its lines.
+fn with_single_line_feeds(secret: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(secret.len());
+    for &byte in secret {
+        match byte {
+            b'\r' | b'\n' if row.last() == Some(&b'\n') => {}
+            b'\r' => row.push(b'\n'),
+            other => row.push(other),
+        }
+    }
+    row
+}
+
+/// For each length of a match of `row`, the longest shorter one that ends with it (Knuth, Morris and
+/// Pratt), so that a text is read once however often it looks like the beginning.
+fn shorter_matches(row: &[u8]) -> Box<[u32]> {
+    let mut shorter = vec![0u32; row.len() + 1];
+    let mut matched = 0;
+    for (at, byte) in row.iter().enumerate().skip(1) {
+        while matched > 0 && row.get(matched) != Some(byte) {
+            matched = shorter.get(matched).map_or(0, |n| usize::try_from(*n).unwrap_or(0));
+        }
+        matched += usize::from(row.get(matched) == Some(byte));
+        if let Some(slot) = shorter.get_mut(at + 1) {
+            *slot = u32::try_from(matched).unwrap_or(0);
+        }
+    }
+    shorter.into()
 }
 
 impl Form {
-    /// Compares the form with the text at `start`.
-    pub(super) fn seen_at(&self, text: Text<'_>, start: usize) -> Seen {
-        if self.kind == Kind::Raw {
-            return self.raw_seen_at(text, start);
-        }
-        let state = self.run_from(text, start);
-        if state.matched < self.required
-            && text.bytes.get(state.at).is_some_and(|&b| !is_special(b))
-        {
-            return Seen::default();
-        }
-        let mut seen = Seen::default();
-        // Kept sorted, so that what several readings lead to is followed once.
-        let mut states: SmallVec<[State; 8]> = SmallVec::new();
-        let mut state = state;
-        loop {
-            if state.matched >= self.required {
-                seen.end = seen.end.max(Some(state.at));
-            }
-            if state.matched < self.row.len() {
-                let mut cut = CutShort::default();
-                self.step(text, state, &mut cut, &mut |next| {
-                    if let Err(at) = states.binary_search(&next) {
-                        states.insert(at, next);
-                    }
-                });
-                if cut.0 {
-                    let bytes = state.matched.min(self.required) * self.secret_bytes;
-                    seen.pending = seen.pending.max(Some(bytes / self.required.max(1)));
+    /// Returns the longest match that ends where one of `matched` bytes does and is shorter.
+    pub(super) fn shorter(&self, matched: usize) -> usize {
+        self.shorter.get(matched).map_or(0, |n| usize::try_from(*n).unwrap_or(0))
+    }
+
+    /// Whether the form is compared with the text as decoders read it.
+    pub(super) fn reads_escapes(&self) -> bool {
+        self.kind != Kind::Raw
+    }
+
+    /// Compares a character with the row behind `matched` bytes of it.
+    pub(super) fn step(&self, matched: usize, value: Value) -> Step {
+        look();
+        // INVARIANT: `matched` never passes the end of the row; the search asks before it steps.
+        let Some(&wanted) = self.row.get(matched) else { return Step::Mismatch };
+        match value {
+            Value::Byte(byte) if self.same(byte, wanted) => Step::Forward(1),
+            Value::Byte(byte) if self.is_noise(byte, matched) => Step::Noise,
+            Value::Char(c) if self.kind == Kind::Plain => {
+                let rest = self.row.get(matched..).unwrap_or_default();
+                if rest.starts_with(c.encode_utf8(&mut [0; 4]).as_bytes()) {
+                    return Step::Forward(c.len_utf8());
                 }
+                // Bytes that were taken for Latin-1.
+                let latin1 = u8::try_from(c).is_ok_and(|byte| byte == wanted);
+                if latin1 { Step::Forward(1) } else { Step::Mismatch }
             }
-            if states.is_empty() {
-                return seen;
-            }
-            state = states.remove(0);
+            Value::Byte(_) | Value::Char(_) => Step::Mismatch,
         }
     }
 
-    /// How far the form and the text agree byte for byte, where a byte has one reading only.
-    fn run_from(&self, text: Text<'_>, start: usize) -> State {
-        let here = text.bytes.get(start..).unwrap_or_default();
-        let head = self.row.get(..self.required).unwrap_or_default();
-        let same = |&(&wanted, &byte): &(&u8, &u8)| {
-            !is_special(byte)
-                && match self.kind {
-                    Kind::Plain | Kind::Raw => byte == wanted,
-                    Kind::Hex | Kind::Base32 => byte.eq_ignore_ascii_case(&wanted),
-                    Kind::Base64 => standard_base64(byte) == wanted,
-                }
-        };
-        let matched = head.iter().zip(here).take_while(same).count();
-        State { matched, at: start + matched, noise: 0 }
-    }
-
-    fn raw_seen_at(&self, text: Text<'_>, start: usize) -> Seen {
-        let here = text.bytes.get(start..).unwrap_or_default();
-        let whole = here.starts_with(&self.row);
-        let pending = !text.complete && !whole && self.row.starts_with(here);
-        Seen {
-            end: whole.then_some(start + self.row.len()),
-            pending: pending.then_some(here.len() * self.secret_bytes / self.required.max(1)),
+    /// Whether a byte of the text stands for `wanted` of the row.
+    fn same(&self, byte: u8, wanted: u8) -> bool {
+        match self.kind {
+            Kind::Plain => byte == wanted || (byte == b'\r' && wanted == b'\n'),
+            Kind::Raw => byte == wanted,
+            Kind::Hex | Kind::Base32 => byte.eq_ignore_ascii_case(&wanted),
+            Kind::Base64 => standard_base64(byte) == wanted,
         }
     }
 
-    /// Follows every reading of the text at `state.at`.
-    fn step(&self, text: Text<'_>, state: State, cut: &mut CutShort, go: &mut dyn FnMut(State)) {
-        // INVARIANT: `matched` never passes the end of the row; `seen_at` asks before it steps.
-        let Some(&wanted) = self.row.get(state.matched) else { return };
-        let rest = self.row.get(state.matched..).unwrap_or_default();
-        if let Some(glance) = text.glance(state.at) {
-            let spellings = self.spellings(state.matched);
-            let fits = |byte: &u8| spellings.contains(byte) || self.is_noise(*byte, state.matched);
-            if !glance.iter().any(fits) {
-                return;
+    /// Compares the start of the row with `text`, whose first byte is the row's first, as far as a
+    /// byte has one reading: how much is the same, or nothing if the next byte cannot be.
+    pub(super) fn begins(&self, text: &[u8]) -> Option<usize> {
+        /// Longer beginnings are compared by the search, byte by byte.
+        const LONGEST: usize = 16;
+        let longest = LONGEST.min(self.required);
+        let mut same = 1;
+        while same < longest {
+            let (Some(&byte), Some(&wanted)) = (text.get(same), self.row.get(same)) else { break };
+            if self.is_special(byte) {
+                break;
             }
+            look();
+            if !self.same(byte, wanted) {
+                return None;
+            }
+            same += 1;
         }
-        for reading in text.read(state.at, cut) {
-            let mut forward = |by: usize| {
-                go(State { matched: state.matched + by, at: reading.next, noise: 0 });
-            };
-            match (self.kind, reading.value) {
-                (Kind::Plain, Value::Byte(byte)) if byte == wanted => forward(1),
-                (Kind::Plain, Value::Byte(b'\r')) if wanted == b'\n' => forward(1),
-                (Kind::Plain, Value::Byte(b'\n')) if rest.starts_with(b"\r\n") => forward(2),
-                (Kind::Plain, Value::Char(c)) => {
-                    let mut utf8 = [0; 4];
-                    if rest.starts_with(c.encode_utf8(&mut utf8).as_bytes()) {
-                        forward(c.len_utf8());
-                    }
-                    // Bytes that were taken for Latin-1.
-                    if u8::try_from(c).is_ok_and(|byte| byte == wanted) {
-                        forward(1);
-                    }
-                }
-                (Kind::Hex, Value::Byte(byte)) if byte.eq_ignore_ascii_case(&wanted) => forward(1),
-                (Kind::Base32, Value::Byte(byte)) if byte.eq_ignore_ascii_case(&wanted) => {
-                    forward(1);
-                }
-                (Kind::Base64, Value::Byte(byte)) if standard_base64(byte) == wanted => forward(1),
-                (_, Value::Byte(_) | Value::Char(_)) => {}
+        Some(same)
+    }
+
+    /// Whether a byte can be read in more than one way, or be noise between others.
+    fn is_special(&self, byte: u8) -> bool {
+        match self.kind {
+            Kind::Raw => false,
+            Kind::Plain | Kind::Base64 | Kind::Base32 => {
+                Text::is_introducer(byte) || matches!(byte, b'\r' | b'\n')
             }
-            if let Value::Byte(byte) = reading.value
-                && state.noise < MOST_NOISE
-                && self.is_noise(byte, state.matched)
-            {
-                go(State { noise: state.noise + 1, at: reading.next, ..state });
+            Kind::Hex => {
+                Text::is_introducer(byte) || matches!(byte, b'\r' | b'\n' | b' ' | b':' | b'-')
             }
         }
     }
@@ -278,7 +264,9 @@ impl Form {
             return false;
         }
         match self.kind {
-            Kind::Plain => byte == b'\n' && self.row.get(matched - 1) == Some(&b'\n'),
+            Kind::Plain => {
+                matches!(byte, b'\r' | b'\n') && self.row.get(matched - 1) == Some(&b'\n')
+            }
             Kind::Hex => matched.is_multiple_of(2) && matches!(byte, b':' | b' ' | b'-' | b'\n'),
             Kind::Base64 | Kind::Base32 => matches!(byte, b'\r' | b'\n'),
             Kind::Raw => false,
@@ -291,7 +279,6 @@ impl Form {
         let mut spellings = SmallVec::from_slice(&[wanted]);
         match (self.kind, wanted) {
             (Kind::Plain, b'\n') => spellings.push(b'\r'),
-            (Kind::Plain, b'\r') => spellings.push(b'\n'),
             (Kind::Hex | Kind::Base32, letter) if letter.is_ascii_alphabetic() => {
                 spellings.push(letter ^ 0x20);
             }
@@ -317,11 +304,6 @@ impl Form {
     }
 }
 
-/// Whether a byte of a text can be read in more than one way, or be noise between others.
-fn is_special(byte: u8) -> bool {
-    Text::is_introducer(byte) || matches!(byte, b'\r' | b'\n' | b' ' | b':' | b'-')
-}
-
 fn standard_base64(byte: u8) -> u8 {
     match byte {
         b'-' => b'+',
@@ -332,15 +314,20 @@ fn standard_base64(byte: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::decoded::Text;
+    use super::super::search::Search;
     use super::*;
+    use crate::credentials::Patterns;
+
+    fn found(secret: &str, text: &str) -> Vec<(usize, usize)> {
+        let patterns = Patterns::new([secret.as_bytes()]);
+        let mut search = Search::default();
+        search.run(&patterns, Text::whole(text.as_bytes()));
+        search.matches().to_vec()
+    }
 
     fn covers(secret: &str, text: &str) {
-        let whole = Text::whole(text.as_bytes());
-        let seen = forms(secret.as_bytes())
-            .iter()
-            .map(|f| f.seen_at(whole, 0))
-            .fold(Seen::default(), Seen::merge);
-        assert_eq!(seen.end, Some(text.len()), "{secret:?} in {text:?}");
+        assert!(found(secret, text).contains(&(0, text.len())), "{secret:?} in {text:?}");
     }
 
     #[test]
@@ -365,26 +352,31 @@ mod tests {
         for lead in ["", "u", "u:"] {
             for secret in ["four", "fiveb", "sixbyt", "tok_live_4f9aC2e7B1d8Kq3Z"] {
                 let text = STANDARD.encode(format!("{lead}{secret}!!"));
-                let whole = Text::whole(text.as_bytes());
-                let found = (0..text.len()).any(|at| {
-                    forms(secret.as_bytes()).iter().any(|f| f.seen_at(whole, at).end.is_some())
-                });
-                assert!(found, "{secret} in {text}");
+                assert!(!found(secret, &text).is_empty(), "{secret} in {text}");
             }
         }
     }
 
     #[test]
-    fn a_text_that_breaks_off_inside_a_form_is_pending() {
-        let forms = forms(b"secret-value");
-        let cut = Text::unfinished(b"secret-v");
-        assert_eq!(forms[0].seen_at(cut, 0), Seen { end: None, pending: Some(8) });
-        let cut = Text::unfinished(b"c2VjcmV0L");
-        assert_eq!(forms[2].seen_at(cut, 0).pending, Some(6));
+    fn a_beginning_that_repeats_itself_is_found_where_it_goes_on() {
+        for (secret, text, at) in [
+            ("-----BEGIN", "---------BEGIN", 4),
+            ("aabaaab", "aabaabaaab", 3),
+            ("aabaaab", "aab%61%61baaab", 3),
+            ("ababac", "abababac", 2),
+            ("6666a", "%36%366666a", 6),
+        ] {
+            assert!(found(secret, text).contains(&(at, text.len())), "{secret} in {text}");
+        }
+        let patterns = Patterns::new(["abab".as_bytes()]);
+        let scan = patterns.scan(Text::whole(b"ababab!"));
+        assert_eq!(scan.spans.iter().map(|s| (s.start, s.end)).collect::<Vec<_>>(), [(0, 6)]);
     }
 
     #[test]
-    fn many_backslashes_cost_little() {
-        covers(&"\\".repeat(40), &"\\".repeat(320));
+    fn many_backslashes_are_all_found() {
+        let patterns = Patterns::new(["\\".repeat(40).as_bytes()]);
+        let scan = patterns.scan(Text::whole("\\".repeat(320).as_bytes()));
+        assert_eq!(scan.spans.iter().map(|s| (s.start, s.end)).collect::<Vec<_>>(), [(0, 320)]);
     }
 }

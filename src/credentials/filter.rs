@@ -55,12 +55,16 @@ impl Filter {
             at += BLOCK;
         }
         let rest = text.get(at..).unwrap_or_default();
-        let may_start = |n: &usize| match rest.get(*n..) {
+        (at..at + rest.len()).find(|&n| self.may_start(text, n))
+    }
+
+    /// Whether a secret may start at `at`.
+    pub(super) fn may_start(&self, text: &[u8], at: usize) -> bool {
+        match text.get(at..) {
             Some(&[a, b, c, ..]) => self.holds(u32::from_le_bytes([a, b, c, 0]) | FOLD),
             Some(&[a, ..]) => self.first.get(usize::from(a)) == Some(&true),
             Some([]) | None => false,
-        };
-        (0..rest.len()).find(may_start).map(|n| at + n)
+        }
     }
 
     // Kept out of the loop, whose registers it would take.
@@ -69,7 +73,7 @@ impl Filter {
         windows(block).iter().position(|&word| self.holds(word))
     }
 
-    /// What the large table says of a folded window, in the lowest bit.
+    /// Looks a folded window up in the large table, in the lowest bit.
     #[inline]
     fn bit(&self, word: u32) -> u32 {
         let (index, bit) = place(word, SPREAD);
@@ -119,8 +123,7 @@ impl Filter {
         if at > 0 {
             let noise: &[u8] = match form.kind {
                 Kind::Hex => b": -\n",
-                Kind::Base64 | Kind::Base32 => b"\r\n",
-                Kind::Plain => b"\n",
+                Kind::Plain | Kind::Base64 | Kind::Base32 => b"\r\n",
                 Kind::Raw => b"",
             };
             for &byte in noise {
@@ -172,7 +175,7 @@ impl Filter {
     }
 }
 
-/// Where a table keeps a folded window: its word, and its bit modulo 32.
+/// Place of a folded window in a table: its word, and its bit modulo 32.
 #[inline]
 fn place(word: u32, spread: u32) -> (usize, u32) {
     let hash = word.wrapping_mul(spread);

@@ -4,9 +4,10 @@
 use smallvec::SmallVec;
 
 use super::bare::is_number_byte;
-use super::decoded::{CutShort, Text, Value};
-use super::encodings::{Form, Seen, forms};
+use super::decoded::Text;
+use super::encodings::{Form, forms};
 use super::filter::Filter;
+use super::search::Search;
 
 /// All forms of a set of secrets. Building one costs microseconds a secret; share it.
 pub struct Patterns {
@@ -22,7 +23,7 @@ impl std::fmt::Debug for Patterns {
     }
 }
 
-/// What a search found.
+/// Result of a search.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Scan {
     /// Matches in order; overlapping ones are one.
@@ -77,31 +78,57 @@ impl Patterns {
         self.forms.iter().any(digits)
     }
 
-    /// Searches `text`, whose first `covered` bytes are part of a match that is already known.
-    pub(super) fn scan(&self, text: Text<'_>, covered: usize) -> Scan {
+    pub(super) fn form(&self, number: u32) -> Option<&Form> {
+        self.forms.get(usize::try_from(number).ok()?)
+    }
+
+    pub(super) fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// The forms whose first byte may be `byte` once decoded.
+    pub(super) fn starting_with(&self, byte: u8) -> &[u32] {
+        self.by_first.get(usize::from(byte)).map(SmallVec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether a glance shows that no secret starts at `at`.
+    pub(super) fn is_no_start(&self, text: Text<'_>, at: usize) -> bool {
+        let introduces = text.bytes.get(at).is_some_and(|&byte| Text::is_introducer(byte));
+        introduces
+            && text
+                .glance(at)
+                .is_some_and(|bytes| bytes.iter().all(|&b| self.starting_with(b).is_empty()))
+    }
+
+    /// Searches the whole of `text`.
+    pub(super) fn scan(&self, text: Text<'_>) -> Scan {
+        let mut search = Search::default();
+        self.go_on(&mut search, text, 0)
+    }
+
+    /// Goes on with a search in `text`, whose first `covered` bytes are part of a match that is
+    /// already known.
+    pub(super) fn go_on(&self, search: &mut Search, text: Text<'_>, covered: usize) -> Scan {
         let bytes = text.bytes;
         let mut scan = Scan { hold: bytes.len(), ..Scan::default() };
         if covered > 0 {
             let end = escape_end(bytes, covered);
             scan.spans.push(Span { start: 0, end, continues: true });
         }
-        let mut from = 0;
-        while let Some(at) = self.filter.next(bytes, from) {
-            let seen = self.seen_at(text, at);
-            if seen.pending.is_some() {
-                scan.hold = at;
-                break;
+        search.run(self, text);
+        let mut matches: SmallVec<[(usize, usize); 8]> = SmallVec::from_slice(search.matches());
+        matches.sort_unstable();
+        if !text.complete {
+            scan.hold = search.hold().unwrap_or(scan.hold);
+            // What a quote at the end is, the next byte shows.
+            if bytes.last() == Some(&b'"') {
+                let open = matches.iter().filter(|(_, end)| *end == bytes.len()).map(|(at, _)| *at);
+                scan.hold = open.fold(scan.hold, usize::min);
             }
-            if let Some(end) = seen.end {
-                // What a quote at the end is, the next byte shows.
-                let open = !text.complete && end == bytes.len() && bytes.last() == Some(&b'"');
-                if open {
-                    scan.hold = at;
-                    break;
-                }
-                scan.add(text, at, end);
-            }
-            from = at + 1;
+        }
+        let hold = scan.hold;
+        for (start, end) in matches.into_iter().filter(|(start, _)| *start < hold) {
+            scan.add(text, start, end);
         }
         if !text.complete {
             scan.hold_escape(bytes);
@@ -111,72 +138,10 @@ impl Patterns {
 
     /// The tail of `bytes` that could go on as a secret.
     pub(super) fn pending(&self, bytes: &[u8]) -> Option<Pending> {
-        let text = Text::unfinished(bytes);
-        let mut pending = None;
-        let mut from = 0;
-        while let Some(at) = self.filter.next(bytes, from) {
-            let seen = self.seen_at(text, at);
-            if let Some(bytes) = seen.pending {
-                let most = pending.get_or_insert_with(|| Pending {
-                    from: escape_start(text.bytes, at),
-                    bytes: 0,
-                });
-                most.bytes = most.bytes.max(if seen.end.is_none() { bytes } else { 0 });
-            }
-            from = at + 1;
-        }
-        pending
-    }
-
-    /// The longest match at `at`, and whether more text could make it (longer).
-    fn seen_at(&self, text: Text<'_>, at: usize) -> Seen {
-        let Some(&raw) = text.bytes.get(at) else { return Seen::default() };
-        let mut seen = if Text::is_introducer(raw) {
-            if text.glance(at).is_some_and(|bytes| !bytes.iter().any(|&b| self.starts_any(b))) {
-                return Seen::default();
-            }
-            let mut cut = CutShort::default();
-            let mut seen = Seen::default();
-            for reading in text.read(at, &mut cut) {
-                match reading.value {
-                    Value::Byte(byte) => seen = seen.merge(self.starting_with(byte, text, at)),
-                    Value::Char(c) => {
-                        let [utf8, ..] = {
-                            let mut utf8 = [0; 4];
-                            c.encode_utf8(&mut utf8);
-                            utf8
-                        };
-                        seen = seen.merge(self.starting_with(utf8, text, at));
-                        if let Ok(latin1) = u8::try_from(c) {
-                            seen = seen.merge(self.starting_with(latin1, text, at));
-                        }
-                    }
-                }
-            }
-            if cut.0 {
-                seen.pending = seen.pending.max(Some(0));
-            }
-            seen
-        } else {
-            self.starting_with(raw, text, at)
-        };
-        if text.complete {
-            seen.pending = None;
-        }
-        seen
-    }
-
-    fn starts_any(&self, byte: u8) -> bool {
-        self.by_first.get(usize::from(byte)).is_some_and(|forms| !forms.is_empty())
-    }
-
-    fn starting_with(&self, byte: u8, text: Text<'_>, at: usize) -> Seen {
-        let numbers = self.by_first.get(usize::from(byte)).map(SmallVec::as_slice);
-        numbers
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|&n| self.forms.get(usize::try_from(n).ok()?))
-            .fold(Seen::default(), |seen, form| seen.merge(form.seen_at(text, at)))
+        let mut search = Search::default();
+        search.run(self, Text::unfinished(bytes));
+        let from = search.hold()?;
+        Some(Pending { from: escape_start(bytes, from), bytes: search.most_begun(self) })
     }
 }
 

@@ -14,13 +14,15 @@ use crate::json::{Doc, Kind, Value};
 const OPENING: &str = "${CRED:";
 /// Longest name of a credential.
 pub const MAX_NAME_BYTES: usize = 64;
+/// Most references in one message.
+pub const MAX_REFERENCES: usize = 64;
 
 /// One reference: which name, and where it stands in the message's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     pub name: String,
     pub span: Range<usize>,
-    /// Which of the message's tool calls it belongs to.
+    /// Number of the tool call that the reference belongs to.
     pub call: usize,
 }
 
@@ -39,6 +41,8 @@ pub enum Misuse {
          letters, digits, `_`, `.` or `-`, closed by `}}`, and none inside another"
     )]
     Malformed,
+    #[error("more than 64 credential references in one message; send fewer")]
+    TooMany,
 }
 
 /// Whether `name` may be the name of a credential.
@@ -123,6 +127,9 @@ fn read_string(string: Value<'_>, call: usize, found: &mut Vec<Reference>) -> Re
                 Some(_) | None => return Err(Misuse::Malformed),
             }
         };
+        if found.len() == MAX_REFERENCES {
+            return Err(Misuse::TooMany);
+        }
         found.push(Reference { name, span: start..end, call });
     }
     Ok(())

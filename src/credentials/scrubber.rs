@@ -12,8 +12,9 @@ use zeroize::Zeroize as _;
 use super::bare::Bare;
 use super::decoded::Text;
 use super::patterns::{Patterns, Span};
+use super::search::Search;
 
-/// What stands in a secret's place.
+/// Text that takes a secret's place.
 pub const REPLACEMENT: &[u8] = b"[CREDENTIAL]";
 
 /// Whether a body is JSON, where a replaced number must become a string.
@@ -27,8 +28,9 @@ pub enum Content {
 #[derive(Debug)]
 pub struct Scrubber {
     patterns: Arc<Patterns>,
+    search: Search,
     held: Held,
-    /// How much of `held` belongs to a match whose replacement has gone out.
+    /// Length of the part of `held` that belongs to a match whose replacement has gone out.
     covered: usize,
     /// The last byte before `held` that is no white space.
     before: Option<u8>,
@@ -58,15 +60,23 @@ impl Scrubber {
             Content::Json if patterns.can_be_bare() => Bare::watching(),
             Content::Json | Content::Other => Bare::ignoring(),
         };
-        Self { patterns, held: Held::default(), covered: 0, before: None, bare, replaced: 0 }
+        Self {
+            patterns,
+            search: Search::default(),
+            held: Held::default(),
+            covered: 0,
+            before: None,
+            bare,
+            replaced: 0,
+        }
     }
 
-    /// How many secrets have been replaced so far.
+    /// Number of secrets replaced so far.
     pub fn replaced(&self) -> u64 {
         self.replaced
     }
 
-    /// What is looked for.
+    /// Patterns in force.
     pub fn patterns(&self) -> &Arc<Patterns> {
         &self.patterns
     }
@@ -75,6 +85,7 @@ impl Scrubber {
     /// only the new ones find is replaced without quotes.
     pub fn look_for(&mut self, patterns: Arc<Patterns>) {
         self.patterns = patterns;
+        self.search = Search::default();
     }
 
     /// Takes a chunk; gives back all that can go.
@@ -109,8 +120,8 @@ impl Scrubber {
     /// Searches `text` and keeps its tail: where the tail starts, and what goes out if that is not
     /// simply all before it.
     fn split(&mut self, text: &[u8], complete: bool) -> (usize, Option<Bytes>) {
-        let mut scan =
-            self.patterns.scan(Text { bytes: text, complete, before: self.before }, self.covered);
+        let bytes = Text { bytes: text, complete, before: self.before };
+        let mut scan = self.patterns.go_on(&mut self.search, bytes, self.covered);
         if !complete {
             scan.hold = self.bare.hold(text, scan.hold);
             scan.spans.retain(|span| span.continues || span.start < scan.hold);
@@ -127,6 +138,7 @@ impl Scrubber {
         self.before = gone.trim_ascii_end().last().copied().or(self.before);
         let covered_to = scan.spans.last().map_or(0, |span| span.end);
         self.covered = covered_to.saturating_sub(scan.hold);
+        self.search.forget(scan.hold);
         self.held.0.extend_from_slice(text.get(scan.hold..).unwrap_or_default());
         (scan.hold, out)
     }
@@ -156,7 +168,7 @@ fn replace(text: &[u8], spans: &[Span], end: usize, bare: &mut Bare) -> (Bytes, 
 
 /// `value` without secrets, if it holds any.
 pub fn scrub_header_value(patterns: &Arc<Patterns>, value: &[u8]) -> Option<(Vec<u8>, u64)> {
-    let spans = patterns.scan(Text::whole(value), 0).spans;
+    let spans = patterns.scan(Text::whole(value)).spans;
     if spans.is_empty() {
         return None;
     }

@@ -38,11 +38,13 @@ pub struct SseScrubber {
     limit_bytes: usize,
     /// Events that wait, then the one under way.
     kept: BytesMut,
-    /// Where `kept` starts in the stream; all other positions count from the stream's start.
+    /// Start of `kept` in the stream; all other positions count from the stream's start.
     base: usize,
     framer: Framer,
     edits: Vec<Edit>,
     carries: HashMap<u64, Carry>,
+    /// Places of the carries that the stream waits for.
+    waiting: Vec<u64>,
     replaced: u64,
 }
 
@@ -62,7 +64,7 @@ impl Drop for SseScrubber {
 #[derive(Debug)]
 struct Edit {
     span: Range<usize>,
-    /// What goes out instead.
+    /// Text that goes out instead.
     by: Instead,
 }
 
@@ -76,7 +78,7 @@ enum Instead {
 /// The end of a string that could go on as a secret in the next event.
 struct Carry {
     tail: Zeroizing<Vec<u8>>,
-    /// Where the parts of `tail` stand in the stream.
+    /// Positions of the parts of `tail` in the stream.
     parts: Vec<Part>,
     pending_bytes: usize,
     /// From which event on the stream waits for this.
@@ -85,13 +87,13 @@ struct Carry {
 
 #[derive(Clone, Copy)]
 struct Part {
-    /// Where it starts in the joined text.
+    /// Start in the joined text.
     at: usize,
-    /// Where it ends there; a line feed put in by joining belongs to no part.
+    /// End in the joined text; a line feed put in by joining belongs to no part.
     end: usize,
-    /// Where it starts in the stream.
+    /// Start in the stream.
     stream_at: usize,
-    /// Where its event starts in the stream.
+    /// Start of the part's event in the stream.
     event_at: usize,
 }
 
@@ -106,16 +108,17 @@ impl SseScrubber {
             framer: Framer::default(),
             edits: Vec::new(),
             carries: HashMap::new(),
+            waiting: Vec::new(),
             replaced: 0,
         }
     }
 
-    /// How many secrets have been replaced so far.
+    /// Number of secrets replaced so far.
     pub fn replaced(&self) -> u64 {
         self.replaced
     }
 
-    /// What is looked for.
+    /// Patterns in force.
     pub fn patterns(&self) -> &Arc<Patterns> {
         &self.patterns
     }
@@ -180,7 +183,8 @@ impl SseScrubber {
         if under_way.len() > self.limit_bytes {
             return Err(EventTooLarge { limit_bytes: self.limit_bytes });
         }
-        let waits_from = self.carries.values().filter_map(|c| c.waits_from).min();
+        let waiting = self.waiting.iter().filter_map(|place| self.carries.get(place));
+        let waits_from = waiting.filter_map(|carry| carry.waits_from).min();
         let release = waits_from.map_or(finished, |at| at.saturating_sub(self.base).min(finished));
         if finished - release > self.limit_bytes {
             return Err(EventTooLarge { limit_bytes: self.limit_bytes });
@@ -204,17 +208,17 @@ impl SseScrubber {
         }
         // As a client joins them, and as one that forgets the line feed would.
         let (folded, parts) = join(event, &lines, b"", stream_at);
-        let scan = self.patterns.scan(Text::whole(&folded), 0);
+        let scan = self.patterns.scan(Text::whole(&folded));
         self.edit_all(&scan.spans, &parts);
         let (joined, parts) = join(event, &lines, b"\n", stream_at);
-        let scan = self.patterns.scan(Text::whole(&joined), 0);
+        let scan = self.patterns.scan(Text::whole(&joined));
         self.edit_all(&scan.spans, &parts);
         self.data(&joined, &parts, stream_at);
     }
 
     /// Secrets in an event as its bytes stand.
     fn raw(&mut self, event: &[u8], stream_at: usize) {
-        let scan = self.patterns.scan(Text::whole(event), 0);
+        let scan = self.patterns.scan(Text::whole(event));
         for span in scan.spans {
             let span = stream_at + span.start..stream_at + span.end;
             self.edits.push(Edit { span, by: Instead::Replacement });
@@ -226,8 +230,10 @@ impl SseScrubber {
         let Contents { strings, numbers } = contents(data, self.patterns.can_be_bare());
         self.quote_numbers(&numbers, parts);
         // What waited for this event and is not gone on with waits no longer.
-        for carry in self.carries.values_mut() {
-            carry.waits_from = None;
+        for place in std::mem::take(&mut self.waiting) {
+            if let Some(carry) = self.carries.get_mut(&place) {
+                carry.waits_from = None;
+            }
         }
         for (place, span) in strings {
             let content = data.get(span.clone()).unwrap_or_default();
@@ -258,6 +264,9 @@ impl SseScrubber {
             pending_bytes: bytes,
             waits_from: (bytes > FREE_BYTES).then_some(began_at.max(self.base)),
         };
+        if carry.waits_from.is_some() {
+            self.waiting.push(place);
+        }
         self.carries.insert(place, carry);
     }
 
@@ -268,7 +277,7 @@ impl SseScrubber {
         text.extend_from_slice(&tail);
         text.extend_from_slice(content);
         parts.push(Part { at: tail.len(), end: text.len(), ..part });
-        let scan = self.patterns.scan(Text::whole(&text), 0);
+        let scan = self.patterns.scan(Text::whole(&text));
         self.edit_all(&scan.spans, &parts);
         self.remember(place, &text, parts);
     }
@@ -278,7 +287,8 @@ impl SseScrubber {
     fn edit_all(&mut self, spans: &[Span], parts: &[Part]) {
         for span in spans {
             let mut by = Instead::Replacement;
-            for part in parts {
+            let first = parts.partition_point(|part| part.end <= span.start);
+            for part in parts.iter().skip(first).take_while(|part| part.at < span.end) {
                 let (from, to) = (span.start.max(part.at), span.end.min(part.end));
                 let stream_at = part.stream_at + from.saturating_sub(part.at);
                 if from < to && stream_at >= self.base {
@@ -292,14 +302,22 @@ impl SseScrubber {
 
     /// A number that holds a secret becomes a string as a whole.
     fn quote_numbers(&mut self, numbers: &[Range<usize>], parts: &[Part]) {
+        // Both lists are walked once: a stream may hold as many numbers as secrets.
+        self.edits.sort_unstable_by_key(|edit| edit.span.start);
+        let mut quoted = Vec::new();
+        let (mut before, mut reached) = (0, 0);
         for number in numbers {
             let start = locate(parts, number.start);
             let span = start..start + number.len();
-            let touched = |e: &Edit| e.span.start < span.end && span.start < e.span.end;
-            if self.edits.iter().any(touched) {
-                self.edits.push(Edit { span, by: Instead::QuotedReplacement });
+            while let Some(edit) = self.edits.get(before).filter(|e| e.span.start < span.end) {
+                reached = reached.max(edit.span.end);
+                before += 1;
+            }
+            if reached > span.start {
+                quoted.push(Edit { span, by: Instead::QuotedReplacement });
             }
         }
+        self.edits.append(&mut quoted);
     }
 
     fn give_up_the_least(&mut self) {
@@ -374,7 +392,7 @@ fn join(
     (text, parts)
 }
 
-/// Where position `at` of a joined text stands in the stream.
+/// Position in the stream of position `at` of a joined text.
 fn locate(parts: &[Part], at: usize) -> usize {
     let behind = parts.partition_point(|part| part.at <= at);
     let part = behind.checked_sub(1).and_then(|n| parts.get(n));
@@ -516,6 +534,13 @@ mod tests {
         let chunk = Bytes::from_static(&[b'x'; 60]);
         assert!(scrubber.push(chunk.clone()).is_ok());
         assert_eq!(scrubber.push(chunk), Err(EventTooLarge { limit_bytes: 100 }));
+    }
+
+    #[test]
+    fn every_number_that_holds_a_secret_is_quoted() {
+        let numbers = |n: &str| format!("data: [{}1]\n\n", format!("{n},").repeat(3_000));
+        check(&["12345678"], &numbers("12345678"), &numbers("\"[CREDENTIAL]\""));
+        check(&["12345678"], &numbers("-9123456780"), &numbers("\"[CREDENTIAL]\""));
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl Secret {
     }
 }
 
-/// Why a set of credentials is refused. Never quotes a value.
+/// Reason for which a set of credentials is refused. Never quotes a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VaultError {
     #[error("credential name {0:?} is not 1 to 64 letters, digits, `_`, `.` or `-`")]

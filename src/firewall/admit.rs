@@ -1,401 +1,234 @@
-//! The decision on one message, in one function whose lines are the checks in order.
+//! The order of the checks, and nothing else: each check is one file of [`checks`](super::checks).
+//!
+//! A decision has three parts. [`judge`] looks at what is known and asks the policies; no lock is
+//! held. [`Judged::spend`] counts the calls under the session's lock, and is the only part that is
+//! repeated after a lease. [`Judged::conclude`] gives the policies' answer and compares the calls
+//! with the declared intent. What a policy wants a person to see is left in the verdict for the end,
+//! after the credentials: [`settle`].
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::agent::Caller;
-use super::call::{Call, CallKind, Data, Place};
-use super::checks::{budget, drift, rate, sensitivity, whitelist};
-use super::denial::{Code, Denial};
-use super::policy::{Asked, Decision, Facts, Target};
-use super::rules::{Rules, Terms};
-use super::session::{Usage, WorkOrder};
-use super::shared::RateShort;
-use super::time::{Mono, Now};
+use super::call::{Call, CallKind, Place};
+use super::checks::escalation::{self, Escalation};
+use super::checks::session::{AgentHeader, Claimed, Found};
+use super::checks::{
+    Lack, budget, delegation, drift, owner, policy, rate, sensitivity, session, spend, whitelist,
+};
+use super::denial::Denial;
+use super::policy::{Decision, Facts, Policy, PolicySet};
+use super::rules::Terms;
+use super::session::Usage;
+use super::steps::{Step, Trace};
+use super::time::Now;
 
-/// A session as the decision sees it.
-pub struct Session<'s> {
-    pub order: &'s WorkOrder,
-    pub usage: &'s mut Usage,
-    pub deadline: Mono,
+/// A message to decide, with everything that was looked up for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    pub policies: &'a PolicySet,
+    pub terms: &'a Terms,
+    pub caller: &'a Caller,
+    pub header: AgentHeader,
+    pub claimed: Claimed<'a>,
+    pub calls: &'a [Call<'a>],
+    pub place: Place<'a>,
+    /// The instant of the look-ups.
+    pub now: Now,
 }
 
-/// What a decision comes to.
-#[derive(Debug)]
-pub enum Decided {
-    Verdict(Verdict),
-    /// The budget covers the calls, but what is leased of it does not: lease more and ask again.
-    LeaseFirst,
+impl<'a> Ask<'a> {
+    /// The session, if there is one and the caller may use it.
+    pub fn session(&self) -> Option<&Found<'a>> {
+        let owned = owner::check(self.caller.agent.id, self.header, &self.claimed).is_ok();
+        self.claimed.found().filter(|_| owned)
+    }
+
+    /// The caller and the intent, as the policies are asked about them.
+    pub fn facts(&self) -> Facts<'a> {
+        Facts {
+            agent: &self.caller.agent,
+            principal: &self.caller.principal,
+            intent: self.claimed.found().map(|found| &*found.order.declared_intent),
+        }
+    }
 }
 
-/// What came of it, and what is to be remembered.
+/// The decision on a message, and what is to be remembered of it.
 #[derive(Debug)]
 pub struct Verdict {
     pub outcome: Result<(), Denial>,
     /// The policy that decided, if one did.
     pub policy: Option<Arc<str>>,
-    /// For the record: every finding of the drift check.
+    /// Every finding of the drift check, for the record.
     pub flags: Vec<&'static str>,
-    /// How many of them count against the agent's trust.
+    /// How many of the findings count against the agent's trust.
     pub counted_flags: u32,
+    /// Approvals that the calls still need, everything else being in order.
+    pub escalations: Vec<Escalation>,
 }
 
-/// Why the checks stopped.
-enum Stop {
-    Denied(Denial),
-    LeaseFirst,
-}
-
-impl From<Denial> for Stop {
-    fn from(denial: Denial) -> Self {
-        Self::Denied(denial)
+impl Verdict {
+    pub(super) fn refused(denial: Denial, by: Option<&Policy>) -> Box<Self> {
+        Box::new(Self {
+            outcome: Err(denial),
+            policy: by.map(|policy| Arc::clone(&policy.id)),
+            flags: Vec::new(),
+            counted_flags: 0,
+            escalations: Vec::new(),
+        })
     }
 }
 
-/// Judges `calls`, all of them or none, and counts what passed the session's checks.
-pub fn admit(
-    rules: &Rules,
-    caller: &Caller,
-    session: Option<Session<'_>>,
-    calls: &[Call<'_>],
-    place: Place<'_>,
-    now: Now,
-) -> Decided {
-    let mut verdict =
-        Verdict { outcome: Ok(()), policy: None, flags: Vec::new(), counted_flags: 0 };
-    match checks(rules, caller, session, calls, place, now, &mut verdict) {
-        Ok(()) => {}
-        Err(Stop::Denied(denial)) => verdict.outcome = Err(denial),
-        Err(Stop::LeaseFirst) => return Decided::LeaseFirst,
-    }
-    Decided::Verdict(verdict)
+/// One call with the policies' answer to it.
+struct Member<'a> {
+    call: &'a Call<'a>,
+    decision: Decision<'a>,
 }
 
-fn checks(
-    rules: &Rules,
-    caller: &Caller,
-    session: Option<Session<'_>>,
-    calls: &[Call<'_>],
-    place: Place<'_>,
-    now: Now,
-    verdict: &mut Verdict,
-) -> Result<(), Stop> {
-    let order = session.as_ref().map(|session| session.order);
-    let facts = Facts {
-        agent: &caller.agent,
-        principal: &caller.principal,
-        intent: order.map(|order| order.declared_intent.as_ref()),
+/// Calls that passed every check that needs no lock.
+pub struct Judged<'a> {
+    ask: Ask<'a>,
+    members: SmallVec<[Member<'a>; 1]>,
+    /// Calls that were counted when they were first asked about.
+    paid: u64,
+}
+
+/// Proof that the calls of a message are counted, where they have to be.
+#[derive(Debug)]
+pub struct Spent(());
+
+/// Takes the three parts in turn, where nothing has to be leased in between: `None` if it has.
+pub fn admit(ask: Ask<'_>, usage: Option<&mut Usage>, trace: &mut impl Trace) -> Option<Verdict> {
+    let judged = match judge(ask, trace) {
+        Ok(judged) => judged,
+        Err(refused) => return Some(*refused),
     };
-    let judged: Judged<'_> =
-        calls.iter().map(|call| (call, decide(rules, &facts, call, place))).collect();
-    if let Some(session) = session {
-        within_session(&rules.terms, caller, session, &judged, place, now)?;
+    match judged.spend(usage, ask.now, trace) {
+        Ok(spent) => Some(judged.conclude(spent, trace)),
+        Err(Lack::Over(refused)) => Some(*refused),
+        Err(Lack::NotLeased) => None,
     }
-    verdict.policy = judged.iter().find_map(|(_, d)| d.policy()).map(|p| p.id.clone());
-    for (call, decision) in &judged {
-        allowed(rules, &facts, call, decision, place).inspect_err(|_denial| {
-            verdict.policy = decision.policy().map(|p| p.id.clone());
-        })?;
-    }
-    match order {
-        Some(order) => Ok(fits_intent(&rules.terms, order, calls, place, verdict)?),
+}
+
+/// Looks at the session, then asks the policies. Changes nothing.
+pub fn judge<'a>(ask: Ask<'a>, trace: &mut impl Trace) -> Result<Judged<'a>, Box<Verdict>> {
+    look(&ask, trace).map_err(|denial| Verdict::refused(denial, None))?;
+    let facts = ask.facts();
+    let decide =
+        |call| Member { call, decision: policy::decide(ask.policies, &facts, call, ask.place) };
+    let judged = Judged { ask, members: ask.calls.iter().map(decide).collect(), paid: 0 };
+    judged.every(Step::Sensitivity, trace, |member| match ask.claimed.found() {
+        Some(found) => sensitivity::check(found.order, &member.call.kind, &member.decision),
         None => Ok(()),
+    })?;
+    Ok(judged)
+}
+
+/// The cheap checks: none reads an argument.
+fn look(ask: &Ask<'_>, trace: &mut impl Trace) -> Result<(), Denial> {
+    let Ask { terms, caller, header, claimed, calls, place, now, .. } = *ask;
+    trace.step(Step::Session, session::check(terms, header, &claimed, now))?;
+    trace.step(Step::Owner, owner::check(caller.agent.id, header, &claimed))?;
+    let Some(Found { order, seen, chain, .. }) = claimed.found() else { return Ok(()) };
+    trace.step(Step::Delegation, delegation::check(*chain))?;
+    let mut calls = calls.iter();
+    let listed = calls.try_for_each(|call| whitelist::check(terms, order, &call.kind, place));
+    trace.step(Step::Whitelist, listed)?;
+    trace.step(Step::Budget, budget::check(order, seen.budget))?;
+    trace.step(Step::Rate, rate::check(terms, order, seen.rate))
+}
+
+impl Judged<'_> {
+    /// Returns the approvals that the calls need.
+    pub fn escalations(&self) -> Vec<Escalation> {
+        let members = self.members.iter().enumerate();
+        members.filter_map(|(at, member)| Escalation::by(at, member.decision)).collect()
+    }
+
+    /// Notes that so many of the calls were counted already, when they were first asked about.
+    pub fn paid(&mut self, calls: u64) {
+        self.paid = calls;
+    }
+
+    /// Counts the calls: the one step under the session's lock, and the one that a lease repeats.
+    pub fn spend(
+        &self,
+        usage: Option<&mut Usage>,
+        now: Now,
+        trace: &mut impl Trace,
+    ) -> Result<Spent, Lack<Box<Verdict>>> {
+        let price = price(self.ask.calls).saturating_sub(self.paid);
+        let spent = match (self.ask.claimed.found(), usage) {
+            (None, _) => Ok(()),
+            (Some(_), _) if price == 0 => Ok(()),
+            (Some(found), Some(usage)) => spend::spend(self.ask.terms, found, usage, price, now),
+            // Without its usage a session's calls cannot be counted.
+            (Some(_), None) => Err(Lack::NotLeased),
+        };
+        match spent {
+            Ok(()) => trace.step(Step::Spend, Ok(())),
+            Err(Lack::NotLeased) => return Err(Lack::NotLeased),
+            Err(Lack::Over(denial)) => trace.step(Step::Spend, Err(denial)),
+        }
+        .map_err(|denial| Lack::Over(Verdict::refused(denial, None)))?;
+        Ok(Spent(()))
+    }
+
+    /// Gives the policies' answer, then compares what is done with what was declared.
+    pub fn conclude(self, _counted: Spent, trace: &mut impl Trace) -> Verdict {
+        let Ask { policies, terms, claimed, calls, place, .. } = self.ask;
+        let facts = self.ask.facts();
+        let answer = |member: &Member<'_>| {
+            policy::check(policies, &facts, member.call, &member.decision, place)
+        };
+        if let Err(refused) = self.every(Step::Policy, trace, answer) {
+            return *refused;
+        }
+        let escalations = self.escalations();
+        let first = || self.members.iter().find_map(|member| member.decision.policy());
+        let kinds = || calls.iter().map(|call| &call.kind);
+        let found = claimed.found().map(|found| drift::look(terms, found.order, kinds(), place));
+        let found = found.unwrap_or_default();
+        let outcome = trace.step(Step::Drift, drift::check(&found));
+        Verdict {
+            outcome,
+            policy: match escalations.first() {
+                Some(escalation) => Some(Arc::clone(&escalation.policy)),
+                None => first().map(|policy| Arc::clone(&policy.id)),
+            },
+            flags: found.flags,
+            counted_flags: found.counted,
+            escalations,
+        }
+    }
+
+    /// Runs one check over all calls; the first that fails names its policy.
+    fn every(
+        &self,
+        step: Step,
+        trace: &mut impl Trace,
+        check: impl Fn(&Member<'_>) -> Result<(), Denial>,
+    ) -> Result<(), Box<Verdict>> {
+        let mut by = None;
+        let checked = self.members.iter().try_for_each(|member| {
+            by = member.decision.policy();
+            check(member)
+        });
+        trace.step(step, checked).map_err(|denial| Verdict::refused(denial, by))
     }
 }
 
-/// The calls, each with what the policies say of it.
-type Judged<'r> = SmallVec<[(&'r Call<'r>, Decision<'r>); 1]>;
-
-/// The session's own checks; what passes them is counted.
-fn within_session(
-    terms: &Terms,
-    caller: &Caller,
-    session: Session<'_>,
-    judged: &Judged<'_>,
-    place: Place<'_>,
-    now: Now,
-) -> Result<(), Stop> {
-    let Session { order, usage, deadline } = session;
-    active(usage, deadline, now)?;
-    if order.agent != caller.agent.id {
-        return Err(not_the_agent().into());
-    }
-    for (call, _) in judged {
-        granted(terms, order, call, place)?;
-    }
-    for (call, decision) in judged {
-        within_ceiling(order, call, decision)?;
-    }
-    let price = price(judged.iter().map(|(call, _)| *call));
-    if price == 0 {
-        return Ok(());
-    }
-    if let Err(spent) = afford(usage, order, price) {
-        let regain = usage.may_regain(now.mono);
-        return Err(if regain { Stop::LeaseFirst } else { spent.into() });
-    }
-    if let Some(limit) = order.rate_limit {
-        within_rate(usage, limit, terms.rate_window_secs, price, now.mono)?;
-    }
-    budget::count(usage, price, order.rate_limit.is_some(), now.mono)
-        .map_err(|budget::NotBooked| Stop::LeaseFirst)
+/// The end of a decision, once the credentials are there: what waits for a person is refused.
+pub fn settle(escalations: &[Escalation], trace: &mut impl Trace) -> Result<(), Denial> {
+    trace.step(Step::Escalation, escalation::check(escalations))
 }
 
-fn not_the_agent() -> Denial {
-    Denial::new(
-        Code::AgentMismatch,
-        "this session belongs to another agent: use a session that was opened for you",
-    )
-}
-
-fn within_ceiling(
-    order: &WorkOrder,
-    call: &Call<'_>,
-    decision: &Decision<'_>,
-) -> Result<(), Denial> {
-    let Decision::Allow(policy) = decision else { return Ok(()) };
-    if matches!(call.kind, CallKind::Protocol)
-        || sensitivity::reaches(order.ceiling, policy.data_sensitivity)
-    {
-        return Ok(());
-    }
-    Err(Denial::new(
-        Code::SensitivityExceeded,
-        "this call reaches data above the session's data_sensitivity: ask your operator for a \
-         session with a higher one",
-    )
-    .with("data_sensitivity", order.ceiling.as_str()))
-}
-
-/// How many calls a message costs: its tool calls.
-pub fn price<'c>(calls: impl IntoIterator<Item = &'c Call<'c>>) -> u64 {
-    let tools = calls.into_iter().filter(|c| matches!(c.kind, CallKind::Tool { .. })).count();
+/// The number of calls that a message costs: its tool calls.
+pub fn price(calls: &[Call<'_>]) -> u64 {
+    let tools = calls.iter().filter(|call| matches!(call.kind, CallKind::Tool { .. })).count();
     u64::try_from(tools).unwrap_or(u64::MAX)
-}
-
-fn active(usage: &Usage, deadline: Mono, now: Now) -> Result<(), Denial> {
-    if usage.closed {
-        return Err(Denial::new(
-            Code::SessionClosed,
-            "this session was closed: ask your operator for a new one",
-        ));
-    }
-    if now.mono >= deadline {
-        return Err(Denial::new(
-            Code::SessionExpired,
-            "this session's time limit has passed: ask your operator for a new one",
-        ));
-    }
-    Ok(())
-}
-
-/// Whether the session lists what the call touches.
-fn granted(
-    terms: &Terms,
-    order: &WorkOrder,
-    call: &Call<'_>,
-    place: Place<'_>,
-) -> Result<(), Denial> {
-    match &call.kind {
-        CallKind::Tool { name, .. } => {
-            if whitelist::lists(&order.authorized_tools, place, name, terms.wildcard) {
-                return Ok(());
-            }
-            Err(Denial::new(
-                Code::ToolNotAuthorized,
-                "this tool is not among the session's authorized_tools: use one that tools/list \
-                 shows, or ask your operator for a session that includes it",
-            ))
-        }
-        CallKind::Data { what, target } => {
-            let (list, code, field) = match what {
-                Data::Resource => (
-                    &order.authorized_resources,
-                    Code::ResourceNotAuthorized,
-                    "authorized_resources",
-                ),
-                Data::Prompt => {
-                    (&order.authorized_prompts, Code::PromptNotAuthorized, "authorized_prompts")
-                }
-                Data::Method => {
-                    (&order.authorized_methods, Code::MethodNotAuthorized, "authorized_methods")
-                }
-            };
-            if whitelist::lists_data(list, *what, target, terms.wildcard) {
-                return Ok(());
-            }
-            Err(Denial::new(
-                code,
-                format!(
-                    "this is not among the session's {field}: ask your operator for a session that includes it"
-                ),
-            ))
-        }
-        CallKind::Protocol => Ok(()),
-    }
-}
-
-fn afford(usage: &Usage, order: &WorkOrder, price: u64) -> Result<(), Denial> {
-    budget::afford(usage, order.call_budget, price).map_err(|short| {
-        Denial::new(
-            Code::BudgetExhausted,
-            "the session's call budget is used up: finish, or ask your operator for a new session",
-        )
-        .with("budget_remaining", short.remaining)
-        .with("budget_total", order.call_budget)
-    })
-}
-
-/// How long a counted call may take to reach the MCP server. Calls are counted here and felt there:
-/// without this a slow one and a quick one could lie closer together there than they were counted.
-const ON_THE_WAY_US: u64 = 100_000;
-
-/// How long a call counts against a rate limit of so many seconds.
-pub fn rate_window_us(window_secs: u64) -> u64 {
-    window_secs.saturating_mul(1_000_000).saturating_add(ON_THE_WAY_US)
-}
-
-fn within_rate(
-    usage: &mut Usage,
-    limit: u32,
-    window_secs: u64,
-    price: u64,
-    now: Mono,
-) -> Result<(), Stop> {
-    let limited = match &usage.shared {
-        Some(shared) if price <= u64::from(limit) => match shared.permit(price, now) {
-            Ok(()) => return Ok(()),
-            Err(RateShort::NotLeased) => return Err(Stop::LeaseFirst),
-            Err(RateShort::Limited { retry_after_secs }) => {
-                rate::Limited { retry_after_secs, never_fits: false }
-            }
-        },
-        Some(_) | None => {
-            match rate::admit(usage, limit, rate_window_us(window_secs), price, now) {
-                Ok(()) => return Ok(()),
-                Err(limited) => limited,
-            }
-        }
-    };
-    let message = if limited.never_fits {
-        "this batch holds more tool calls than the session's rate limit allows in one window: send \
-         fewer at once"
-    } else {
-        "too many tool calls in this window: wait as long as Retry-After says"
-    };
-    // What is on the way is nobody's concern: after a whole window there is room.
-    let retry_after_secs = limited.retry_after_secs.min(window_secs);
-    let denial = Denial::new(Code::RateLimited, message)
-        .retry_after(retry_after_secs)
-        .with("retry_after_secs", retry_after_secs)
-        .with("rate_limit", limit)
-        .with("rate_limit_window_secs", window_secs);
-    Err(denial.into())
-}
-
-fn decide<'r>(
-    rules: &'r Rules,
-    facts: &Facts<'_>,
-    call: &Call<'_>,
-    place: Place<'_>,
-) -> Decision<'r> {
-    match asked(call, place) {
-        Some(asked) => rules.policies.evaluate(facts, &asked),
-        None => match rules.policies.any_allow(facts) {
-            Some(policy) => Decision::Allow(policy),
-            None => Decision::NoMatch,
-        },
-    }
-}
-
-/// What a call asks of the policies; nothing for protocol messages.
-fn asked<'c>(call: &'c Call<'c>, place: Place<'c>) -> Option<Asked<'c>> {
-    match &call.kind {
-        CallKind::Tool { name, arguments } => {
-            Some(Asked::of(Target::ToolAt(place, name)).with_arguments(*arguments))
-        }
-        CallKind::Data { what, target } => {
-            let target = match what {
-                Data::Resource => Target::Resource(target),
-                Data::Prompt => Target::Prompt(target),
-                Data::Method => Target::Method(target),
-            };
-            Some(Asked::of(target))
-        }
-        CallKind::Protocol => None,
-    }
-}
-
-fn allowed(
-    rules: &Rules,
-    facts: &Facts<'_>,
-    call: &Call<'_>,
-    decision: &Decision<'_>,
-    place: Place<'_>,
-) -> Result<(), Denial> {
-    match decision {
-        Decision::Allow(_) => Ok(()),
-        Decision::Deny(_) => Err(Denial::new(
-            Code::PolicyDenied,
-            "a policy forbids this call: do not retry it as it is",
-        )),
-        Decision::Escalate(_) => Err(Denial::new(
-            Code::EscalationRequired,
-            "this call needs a person's approval: report the escalation_id to your operator",
-        )),
-        Decision::NoMatch => {
-            let missing =
-                asked(call, place).and_then(|asked| rules.policies.missing_scopes(facts, &asked));
-            Err(match missing {
-                Some(scopes) => Denial::new(
-                    Code::InsufficientScope,
-                    "the token lacks a scope that this call needs: ask for a token that has it",
-                )
-                .with("scope", scopes.join(" ")),
-                None => Denial::new(
-                    Code::PolicyDenied,
-                    "no policy allows this call for this agent, intent and these arguments: \
-                     change the call, or ask your operator",
-                ),
-            })
-        }
-    }
-}
-
-/// Compares what is done with what was declared.
-fn fits_intent(
-    terms: &Terms,
-    order: &WorkOrder,
-    calls: &[Call<'_>],
-    place: Place<'_>,
-    verdict: &mut Verdict,
-) -> Result<(), Denial> {
-    let mut refused = false;
-    for call in calls {
-        let CallKind::Tool { name, .. } = &call.kind else { continue };
-        let finding = drift::judge(
-            order.intent_tier,
-            terms.tools.does(place, name),
-            terms.unknown_intent,
-            terms.escalate_anomalies,
-        );
-        if let Some(flag) = finding.flag
-            && !verdict.flags.contains(&flag)
-        {
-            verdict.flags.push(flag);
-        }
-        verdict.counted_flags = verdict.counted_flags.saturating_add(u32::from(finding.counts));
-        refused |= finding.refuse;
-    }
-    if refused {
-        return Err(Denial::new(
-            Code::DriftDetected,
-            "this call goes beyond the session's declared intent: keep to it, or ask your operator \
-             for a session that declares what you need",
-        ));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -89,6 +89,7 @@ table! {
     MethodNotAllowed         405    405 Protocol    Protocol;
     HttpVersionNotSupported  505    505 Protocol    Protocol;
     PathBlocked              403    403 Protocol    Protocol;
+    HostDenied               403    403 Protocol    Protocol;
     OriginDenied             403    403 Protocol    Protocol;
     NotMcp                   403    403 Protocol    Protocol;
     UnsupportedMediaType     415    415 Protocol    Protocol;
@@ -98,10 +99,14 @@ table! {
     HeadTooLarge             431    431 Protocol    Protocol;
     NotJson                  400 -32700 Protocol    Protocol;
     MalformedRequest         400 -32600 Protocol    Protocol;
+    MetaMissing              400 -32602 Protocol    Protocol;
+    VersionUnsupported       400 -32022 Protocol    Protocol;
     HeaderMismatch           400 -32020 Protocol    Protocol;
+    MethodNotFound           404 -32601 Protocol    Protocol;
     TokenMissing             401    401 Identity    Governance;
     TokenInvalid             401    401 Identity    Governance;
     TokenExpired             401    401 Identity    Governance;
+    IdentityUnavailable      503    503 Identity    Infrastructure;
     AgentUnknown             403    403 Identity    Governance;
     AgentInactive            403    403 Identity    Governance;
     InsufficientScope        403    403 Identity    Governance;
@@ -121,6 +126,8 @@ table! {
     RateLimited              429    429 Session     Infrastructure;
     PolicyDenied             403    403 Policy      Governance;
     EscalationRequired       403    403 Policy      Governance;
+    ApprovalDenied           403    403 Policy      Governance;
+    TooManyApprovals         429    429 Policy      Governance;
     DriftDetected            403    403 Drift       Governance;
     CredentialUnknown        403    403 Credentials Governance;
     CredentialNotAuthorized  403    403 Credentials Governance;
@@ -138,9 +145,74 @@ table! {
 }
 
 impl Code {
-    /// The name the agent and the log see. Text that is not JSON is a malformed request too.
+    /// The name the agent and the log see. Requests can be malformed in several ways, each with its own
+    /// JSON-RPC code.
     pub fn name(self) -> &'static str {
-        if self == Self::NotJson { "MalformedRequest" } else { self.row().name }
+        match self {
+            Self::NotJson | Self::MetaMissing | Self::VersionUnsupported => "MalformedRequest",
+            _ => self.row().name,
+        }
+    }
+}
+
+/// Why an upstream's answer did not reach the agent: one list for answers, records and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Its name could not be resolved.
+    Dns,
+    /// It takes no connections.
+    Refused,
+    /// TLS could not be agreed on, its certificate included.
+    Tls,
+    /// It did not answer in time.
+    Timeout,
+    /// It closed the connection too early.
+    Reset,
+    /// It answered with something else than was due.
+    Protocol,
+    /// Its answer is larger than is allowed.
+    TooLarge,
+    /// It does not accept the gateway's own credentials.
+    Credentials,
+}
+
+impl Cause {
+    pub const ALL: [Self; 8] = [
+        Self::Dns,
+        Self::Refused,
+        Self::Tls,
+        Self::Timeout,
+        Self::Reset,
+        Self::Protocol,
+        Self::TooLarge,
+        Self::Credentials,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Refused => "refused",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Protocol => "protocol",
+            Self::TooLarge => "too_large",
+            Self::Credentials => "credentials",
+        }
+    }
+
+    /// The refusal that a call gets for this cause.
+    pub fn code(self) -> Code {
+        match self {
+            Self::Timeout => Code::UpstreamTimeout,
+            Self::TooLarge => Code::UpstreamResponseTooLarge,
+            Self::Dns
+            | Self::Refused
+            | Self::Tls
+            | Self::Reset
+            | Self::Protocol
+            | Self::Credentials => Code::UpstreamFailed,
+        }
     }
 }
 
@@ -151,13 +223,23 @@ pub struct Denial {
     /// Tells the agent what to do next. Quotes no secret, no other agent's data, no policy text.
     pub message: String,
     pub retry_after_secs: Option<u64>,
+    /// Why the upstream failed, if it did.
+    pub cause: Option<Cause>,
     /// Further members of `error.data`.
     pub details: Map<String, Value>,
 }
 
 impl Denial {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_secs: None, details: Map::new() }
+        let message = message.into();
+        Self { code, message, retry_after_secs: None, cause: None, details: Map::new() }
+    }
+
+    /// The refusal of a call whose upstream failed.
+    pub fn upstream(cause: Cause, message: impl Into<String>) -> Self {
+        let mut denial = Self::new(cause.code(), message).with("cause", cause.as_str());
+        denial.cause = Some(cause);
+        denial
     }
 
     #[must_use]

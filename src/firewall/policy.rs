@@ -249,27 +249,36 @@ impl PolicySet {
         found
     }
 
-    /// Whether some arguments would be allowed: whether a list shows this tool to this caller.
+    /// Looks for arguments that some policy would allow, every policy being within reach.
     pub fn could_allow(&self, facts: &Facts<'_>, target: Target<'_>) -> bool {
-        self.would_allow(facts, target).is_some()
+        self.would_allow(facts, target, |_| true)
     }
 
-    /// The policy that would allow some arguments.
-    pub fn would_allow(&self, facts: &Facts<'_>, target: Target<'_>) -> Option<&Policy> {
+    /// Looks for arguments that a policy `within` reach would allow.
+    ///
+    /// Constraints may be met or evaded by the right arguments. So a policy that has some decides
+    /// nothing for the lower-ranked ones, and one that has none decides for all of them.
+    pub fn would_allow(
+        &self,
+        facts: &Facts<'_>,
+        target: Target<'_>,
+        within: impl Fn(&Policy) -> bool,
+    ) -> bool {
         let asked = Asked::of(target);
         let question = Question::new(facts, &asked);
         let wanted = &question.wanted;
         let best = self.decide(wanted, facts, |policy| {
-            let evadable = policy.refuses() && !policy.parameter_constraints.is_empty();
+            let evadable = !policy.parameter_constraints.is_empty();
             match policy.is_about(facts, Scopes::Needed) {
                 Err(mismatch) => Fit::Unmet(mismatch),
                 Ok(()) if !wanted.is_tool() => policy.fit_target(&question),
-                // Constraints on a refusal may be evaded by the right arguments.
-                Ok(()) if evadable => Fit::Unmet(Mismatch::Silent),
+                Ok(()) if evadable && (policy.refuses() || !within(policy)) => {
+                    Fit::Unmet(Mismatch::Silent)
+                }
                 Ok(()) => Fit::Met,
             }
         });
-        best.filter(|policy| policy.effect == Effect::Allow)
+        best.is_some_and(|policy| policy.effect == Effect::Allow && within(policy))
     }
 
     /// The scopes of the allow policy that would decide a refused call if only the token had them.

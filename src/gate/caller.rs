@@ -1,4 +1,4 @@
-//! Who calls: the token, the agent behind it, and whether it may act at this instant.
+//! The caller: the token, the agent behind it, and its right to act at this instant.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use tracing::warn;
 use super::ticket::Ticket;
 use super::{Gate, store_unavailable};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
+use crate::firewall::checks::{agent, token};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::time::Now;
 use crate::identity::TokenError;
@@ -14,7 +15,7 @@ use crate::registry::Acting;
 use crate::telemetry::Causes;
 
 impl Gate {
-    /// Proves who calls, and charges the request to that agent.
+    /// Proves the caller, and charges the request to that agent.
     pub async fn identify(
         &self,
         ticket: &mut Ticket,
@@ -35,7 +36,12 @@ impl Gate {
             // Boxed, because few requests come this way and all would carry its room.
             None => Box::pin(self.identity.verify(token, ticket.arrived())).await,
         };
-        let principal = verified.map_err(token_denial)?;
+        let principal = verified.map_err(|error| {
+            if let TokenError::Claim(name) = &error {
+                ticket.entry_mut().claim = Some(name.clone());
+            }
+            token_denial(&error)
+        })?;
         ticket.entry_mut().principal = Some(principal.subject.clone());
         ticket.entry_mut().agent_id = principal.agent;
         let now = ticket.arrived();
@@ -70,31 +76,29 @@ impl Gate {
         principal: &Arc<Principal>,
         now: Now,
     ) -> Result<Option<Caller>, Denial> {
-        if now.wall >= principal.expires_at {
-            return Err(token_denial(TokenError::Expired));
-        }
+        let revoked =
+            principal.token_id.as_deref().is_some_and(|jti| self.registry.is_revoked(jti));
+        let token = token::check(principal.expires_at, revoked, now.wall);
         if self.followed.is_stale(now.mono) {
+            // What a node that lags knows is enough to refuse, never to let pass.
+            token?;
             return Err(store_unavailable());
         }
-        if principal.token_id.as_deref().is_some_and(|jti| self.registry.is_revoked(jti)) {
-            return Err(Denial::new(
-                Code::TokenInvalid,
-                "this token was revoked: ask your operator for a new one",
-            ));
-        }
+        token?;
         let Some(acting) = principal.agent.and_then(|id| self.registry.acting(id, now.wall)) else {
             return Ok(None);
         };
         let Acting { agent, chain } = acting;
         ticket.entry_mut().delegation_chain = Arc::clone(&chain);
-        Ok(Some(Caller { agent: agent?, principal: principal.clone(), chain }))
+        let agent = agent::check(Some(agent))?;
+        Ok(Some(Caller { agent, principal: principal.clone(), chain }))
     }
 
     /// Looks again, now that the whole request is here: a body may take its time to arrive, and
     /// what was revoked meanwhile is revoked.
     pub(super) fn still(&self, ticket: &mut Ticket, caller: &Caller) -> Result<Caller, Denial> {
         let now = self.clock.now();
-        self.standing(ticket, &caller.principal, now)?.ok_or_else(unknown_agent)
+        self.standing(ticket, &caller.principal, now)?.ok_or_else(agent::unknown)
     }
 
     /// The scopes that policies ask tokens for.
@@ -108,32 +112,29 @@ impl Gate {
         ticket: &mut Ticket,
         principal: &Principal,
     ) -> Result<Arc<Agent>, Denial> {
-        let id = principal.agent.ok_or_else(unknown_agent)?;
+        let id = principal.agent.ok_or_else(agent::unknown)?;
         let now = ticket.arrived().wall;
         let enrolled = self.enrolment.enrol(&self.registry, id, principal, now).await;
         let agent = enrolled.map_err(|error| {
             warn!(agent = %id, error = %Causes(&error), "store did not answer; agent not registered, call refused");
             store_unavailable()
         })?;
-        let agent = agent.ok_or_else(unknown_agent)?;
+        let agent = agent.ok_or_else(agent::unknown)?;
         ticket.entry_mut().anomaly_flags.push("auto_registered");
         Ok(agent)
     }
 }
 
-pub(super) fn unknown_agent() -> Denial {
-    Denial::new(Code::AgentUnknown, "the token's agent is not registered here")
-}
+/// Delay after which an agent may ask again while its issuer cannot be asked.
+const ISSUER_RETRY_SECS: u64 = 5;
 
-pub(super) fn not_yours() -> Denial {
-    Denial::new(
-        Code::AgentMismatch,
-        "x-agent-id, the token's agent and the session's agent must be the same",
-    )
-}
-
-fn token_denial(error: TokenError) -> Denial {
-    let code = if error == TokenError::Expired { Code::TokenExpired } else { Code::TokenInvalid };
-    let advice = if error.is_passing() { "try again later" } else { "get a new token" };
-    Denial::new(code, format!("{error}: {advice}"))
+fn token_denial(error: &TokenError) -> Denial {
+    if error.is_passing() {
+        // No fault of the token's: a challenge would send its client to an issuer that is down.
+        let message = format!("{error}: keep the token and try again later");
+        return Denial::new(Code::IdentityUnavailable, message).retry_after(ISSUER_RETRY_SECS);
+    }
+    let expired = *error == TokenError::Expired;
+    let code = if expired { Code::TokenExpired } else { Code::TokenInvalid };
+    Denial::new(code, format!("{error}: get a new token"))
 }

@@ -1,29 +1,41 @@
-//! What is asked and whether it may be: the one parse, the decision, the credentials.
+//! The way of one message to its decision: the one parse, the look-ups, the credentials.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tracing::{info, warn};
-use zeroize::Zeroizing;
 
-use super::caller::not_yours;
+use super::approval::Hearing;
 use super::reply::{Reply, echoed_id, form, warnings};
 use super::ticket::Ticket;
 use super::view::ListView;
 use super::{Admitted, Claims, Destination, Due, Form, Gate, store_unavailable};
 use crate::credentials::{self, CredentialDenial, Edits, Grant, Vault};
-use crate::firewall::admit::{self, Decided, Verdict, admit};
-use crate::firewall::agent::{AgentId, Caller};
+use crate::firewall::admit::{self, Ask, Verdict};
+use crate::firewall::agent::Caller;
 use crate::firewall::call::CallKind;
+use crate::firewall::checks::Lack;
+use crate::firewall::checks::escalation::Escalation;
+use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::rules::Rules;
-use crate::firewall::session::{RefusalStyle, SessionId};
+use crate::firewall::session::{RefusalStyle, SessionId, Status};
+use crate::firewall::time::Now;
 use crate::json::Doc;
 use crate::mcp::headers;
 use crate::mcp::message::{self, Message};
+use crate::mcp::version::Version;
 use crate::sessions::Live;
 use crate::telemetry::Causes;
+
+/// A message that the decision let through, but for its credentials and a person's leave.
+pub(super) struct Passed {
+    pub(super) rules: Arc<Rules>,
+    pub(super) live: Option<Arc<Live>>,
+    pub(super) escalations: Vec<Escalation>,
+}
 
 impl Gate {
     pub(super) async fn decide(
@@ -41,62 +53,115 @@ impl Gate {
         reply.id = echoed_id(&message);
         ticket.name(&message, &self.secrets.patterns());
         self.count_tools(&message, to);
-        let era = headers::agree(&claims.protocol, &message)
-            .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;
+        let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
 
-        let form_for = |style| form(style, &message, era);
-        let (rules, live) =
-            self.by_rules(ticket, caller, claims, &message, to, reply, form_for).await?;
+        let form_for = |style| form(style, &message, version.era());
+        let Passed { rules, live, escalations } =
+            self.by_rules(ticket, caller, claims, (&message, version), to, reply, form_for).await?;
 
         let vault = self.secrets.vault();
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
+        edits.edited_length(body.len(), self.settings.max_request_body_bytes)?;
+        let hearing = Hearing { caller, live: live.as_deref(), message: &message, to };
+        // Boxed, because few requests wait for a person and all would carry its room.
+        Box::pin(self.approved(ticket, &hearing, &escalations)).await?;
         ticket.entry_mut().credentials_injected = edits.names();
         let scrub = match &live {
             Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
             None => self.injected.without_session(caller.agent.id, &vault),
         };
-        let edited = (!edits.is_empty()).then(|| edits.apply(&body));
         let lists = ListView::of(&message, rules, caller, live, to);
         let due = Due::to(&message);
+        let repeatable = message::is_repeatable(&message);
         drop(message);
         drop(doc);
-        let body = edited.map_or(body, |edited| Bytes::from_owner(Edited(edited)));
-        Ok(Admitted { body, due, lists, scrub })
+        Ok(Admitted { body, edits, repeatable, due, lists, scrub })
     }
 
-    /// Judges a message by session, policies and drift; gives by which rules, and which session.
+    /// Judges a message by session, policies and drift.
     #[expect(clippy::too_many_arguments, reason = "each is a fact of the one request")]
     pub(super) async fn by_rules(
         &self,
         ticket: &mut Ticket,
         caller: &Caller,
         claims: &Claims<'_>,
-        message: &Message<'_>,
+        (message, version): (&Message<'_>, Version),
         to: &Destination,
         reply: &mut Reply,
         form_for: impl Fn(RefusalStyle) -> Form,
-    ) -> Result<(Arc<Rules>, Option<Arc<Live>>), Denial> {
+    ) -> Result<Passed, Denial> {
         let rules = self.rulebook.rules();
         ticket.entry_mut().policy_version = Some(rules.policies.version().into());
-        let live = self.session(&rules, caller, claims).await?;
-        let known = self.secrets.patterns();
-        ticket.describe(message, &self.redactor, self.settings.max_argument_bytes, &known);
+        let live = match claims.session {
+            Some(session) => self.claimed(session).await?,
+            None => None,
+        };
+        let now = self.clock.now();
+        let counted =
+            live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now.wall));
+        let ask = Ask {
+            policies: &rules.policies,
+            terms: &rules.terms,
+            caller,
+            header: AgentHeader::of(claims.agent),
+            claimed: match (claims.session, &live) {
+                (None, _) => Claimed::Nothing,
+                (Some(_), None) => Claimed::Unknown,
+                (Some(_), Some(live)) => {
+                    Claimed::Found(self.found(&rules, caller, live, message, counted, now))
+                }
+            },
+            calls: &message.calls,
+            place: to.place(),
+            now,
+        };
+        // Redacting is work, done for nobody who has no session to do it in.
+        if ask.session().is_some() || (claims.session.is_none() && !rules.terms.require_session) {
+            let known = self.secrets.patterns();
+            ticket.describe(message, &self.redactor, self.settings.max_argument_bytes, &known);
+        }
         let mut style = self.settings.refusal_style;
-        if let Some(live) = &live {
+        if ask.session().is_some()
+            && let Some(live) = &live
+        {
             ticket.in_session(&live.order);
             style = live.order.refusal_style.unwrap_or(style);
         }
         reply.form = form_for(style);
-        if let Some(live) = &live {
-            self.still_delegated(caller, live)?;
+        let usable =
+            ask.session().is_some() || (claims.session.is_none() && !rules.terms.require_session);
+        if usable {
+            self.still_there(message, version, live.as_deref())?;
         }
-        let verdict = self.verdict(&rules, caller, live.as_ref(), message, to).await?;
+        let verdict = self.verdict(ask, live.as_ref(), counted).await?;
         self.remember(ticket, caller, &verdict);
-        reply.warnings = live.as_ref().map_or_else(Vec::new, |live| {
-            warnings(live, rules.terms.warning_threshold_pct, self.clock.now())
-        });
-        verdict.outcome.map_err(|denial| escalated(denial, ticket))?;
-        Ok((rules, live))
+        if ask.session().is_some()
+            && let Some(live) = &live
+        {
+            let threshold = rules.terms.warning_threshold_pct;
+            reply.warnings = warnings(live, threshold, self.clock.now());
+        }
+        verdict.outcome?;
+        Ok(Passed { rules, live, escalations: verdict.escalations })
+    }
+
+    /// Refuses a method that the message's version has removed: a server of both eras would serve it
+    /// all the same, by the rules of the other one. Whether the session has ended is asked first.
+    fn still_there(
+        &self,
+        message: &Message<'_>,
+        version: Version,
+        live: Option<&Live>,
+    ) -> Result<(), Denial> {
+        let ended = live.is_some_and(|live| live.status(self.clock.now()) != Status::Active);
+        let gone = |method: &str| version.has_removed(method);
+        if ended || !message.calls.iter().any(|call| call.method.as_deref().is_some_and(gone)) {
+            return Ok(());
+        }
+        Err(Denial::new(
+            Code::MethodNotFound,
+            format!("protocol version {version} and later have no such method"),
+        ))
     }
 
     fn count_tools(&self, message: &Message<'_>, to: &Destination) {
@@ -117,46 +182,14 @@ impl Gate {
         Denial::new(code, bad.reason)
     }
 
-    /// Finds the session that the headers claim.
-    async fn session(
-        &self,
-        rules: &Rules,
-        caller: &Caller,
-        claims: &Claims<'_>,
-    ) -> Result<Option<Arc<Live>>, Denial> {
-        let Some(session) = claims.session else {
-            if rules.terms.require_session {
-                return Err(Denial::new(
-                    Code::SessionRequired,
-                    "send the header x-arbiter-session with a session that was opened for you",
-                ));
-            }
-            return match claims.agent {
-                Some(agent) if AgentId::parse(agent) != Some(caller.agent.id) => Err(not_yours()),
-                Some(_) | None => Ok(None),
-            };
-        };
-        let Some(agent) = claims.agent else {
-            return Err(Denial::new(
-                Code::AgentIdRequired,
-                "send the header x-agent-id with your agent's id",
-            ));
-        };
-        let live = match SessionId::parse(session) {
+    /// Looks up the session that the headers claim; `None` if it is not known.
+    async fn claimed(&self, session: &str) -> Result<Option<Arc<Live>>, Denial> {
+        let Some(id) = SessionId::parse(session) else { return Ok(None) };
+        match self.sessions.get(id) {
+            Some(live) => Ok(Some(live)),
             // Boxed, because few requests wait for it and all would carry its room.
-            Some(id) => match self.sessions.get(id) {
-                Some(live) => Some(live),
-                None => Box::pin(self.elsewhere(id)).await?,
-            },
-            None => None,
-        };
-        let live =
-            live.ok_or_else(|| Denial::new(Code::SessionUnknown, "there is no such session"))?;
-        // Before anything of it is used: another agent's session is nobody else's business.
-        if AgentId::parse(agent) != Some(caller.agent.id) || live.order.agent != caller.agent.id {
-            return Err(not_yours());
+            None => Box::pin(self.elsewhere(id)).await,
         }
-        Ok(Some(live))
     }
 
     /// Looks for a session that another node may have opened a moment ago.
@@ -167,47 +200,66 @@ impl Gate {
         })
     }
 
-    /// Whether those for whom the session was opened still stand behind the caller: its rights are
-    /// no more than theirs already, by the delegations of now.
-    fn still_delegated(&self, caller: &Caller, live: &Live) -> Result<(), Denial> {
-        let opened_for = &live.order.delegation_chain;
-        if *opened_for == caller.chain {
-            return Ok(());
-        }
-        Ok(self.registry.holds(opened_for, self.clock.now().wall)?)
-    }
-
-    /// Decides; what a session may count is leased first if it has to be.
-    async fn verdict(
+    /// Describes a session to the decision, without counting anything.
+    fn found<'l>(
         &self,
         rules: &Rules,
         caller: &Caller,
-        live: Option<&Arc<Live>>,
+        live: &'l Live,
         message: &Message<'_>,
-        to: &Destination,
+        counted: u64,
+        now: Now,
+    ) -> Found<'l> {
+        let (order, price) = (&*live.order, admit::price(&message.calls).saturating_sub(counted));
+        let opened_for = &order.delegation_chain;
+        Found {
+            order,
+            deadline: live.deadline,
+            seen: live.with(|usage| Seen::of(&rules.terms, order, usage, price, now)),
+            // The caller's own chain held a moment ago.
+            chain: if *opened_for == caller.chain {
+                Ok(())
+            } else {
+                self.registry.holds(opened_for, now.wall)
+            },
+        }
+    }
+
+    /// Decides, leasing first what the session may count if it has to be.
+    async fn verdict(
+        &self,
+        ask: Ask<'_>,
+        live: Option<&Arc<Live>>,
+        counted: u64,
     ) -> Result<Verdict, Denial> {
+        let mut judged = match admit::judge(ask, &mut ()) {
+            Ok(judged) => judged,
+            Err(refused) => return Ok(*refused),
+        };
+        judged.paid(counted);
         loop {
-            // Read anew after every wait: what is counted is counted at the time it is counted.
+            // Read again after every wait: what is counted is counted at the time it is counted.
             let now = self.clock.now();
-            let decided = match live {
-                None => admit(rules, caller, None, &message.calls, to.place(), now),
-                Some(live) => live.with(|usage| {
-                    let session =
-                        admit::Session { order: &live.order, usage, deadline: live.deadline };
-                    admit(rules, caller, Some(session), &message.calls, to.place(), now)
-                }),
+            let spent = match live {
+                None => judged.spend(None, now, &mut ()),
+                Some(live) => live.with(|usage| judged.spend(Some(usage), now, &mut ())),
             };
-            match (decided, live) {
-                (Decided::Verdict(verdict), _) => return Ok(verdict),
-                (Decided::LeaseFirst, Some(live)) => {
-                    let price = admit::price(message.calls.iter());
-                    self.sessions.lease(live, price, &self.clock).await.map_err(|error| {
+            match (spent, live) {
+                (Ok(spent), _) => return Ok(judged.conclude(spent, &mut ())),
+                (Err(Lack::Over(refused)), _) => return Ok(*refused),
+                (Err(Lack::NotLeased), Some(live)) => {
+                    let price = admit::price(ask.calls).saturating_sub(counted);
+                    let since = self.clock.mono();
+                    let leased = self.sessions.lease(live, price, &self.clock).await;
+                    let took = Duration::from_micros(self.clock.mono().since(since));
+                    self.metrics.operation.leased(took, leased.is_ok());
+                    leased.map_err(|error| {
                         warn!(session = %live.order.id, error = %Causes(&error), "store did not answer; call refused");
                         store_unavailable()
                     })?;
                 }
                 // Only a session has a budget to lease from.
-                (Decided::LeaseFirst, None) => return Err(store_unavailable()),
+                (Err(Lack::NotLeased), None) => return Err(store_unavailable()),
             }
         }
     }
@@ -252,23 +304,5 @@ impl Gate {
             upstreams: &to.urls,
         };
         Ok(credentials::resolve(&references, vault, grant)?)
-    }
-}
-
-/// A body with secrets in it, wiped when it goes.
-struct Edited(Zeroizing<Vec<u8>>);
-
-impl AsRef<[u8]> for Edited {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-/// Gives a refusal that waits for a person the id under which it is on record.
-fn escalated(denial: Denial, ticket: &Ticket) -> Denial {
-    if denial.code == Code::EscalationRequired {
-        denial.with("escalation_id", ticket.request_id().to_string())
-    } else {
-        denial
     }
 }

@@ -9,9 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::smallvec;
 
+use super::decide::Passed;
 use super::{
     Admitted, Claims, Cleared, Destination, Due, Form, Gate, ListView, Refused, Reply, Ticket,
 };
+use crate::credentials::Edits;
+use crate::firewall::admit;
 use crate::firewall::agent::Caller;
 use crate::firewall::call::{Call, CallKind};
 use crate::firewall::denial::{Code, Denial};
@@ -78,15 +81,16 @@ impl Gate {
     ) -> Result<Admitted, Denial> {
         ticket.entry_mut().mcp_method = Some(verb.as_str().to_owned());
         let message = without_body();
-        let era = headers::agree(&claims.protocol, &message)
-            .map_err(|bad| Denial::new(bad.code(), bad.to_string()))?;
-        if era == Era::Modern {
+        let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
+        if version.era() == Era::Modern {
             let message = "from protocol version 2026-07-28 on only POST is served";
             return Err(Denial::new(Code::MethodNotAllowed, message));
         }
         // There is no id that a result could answer, so the form is always HTTP's.
-        let (rules, live) =
-            self.by_rules(ticket, caller, claims, &message, to, reply, |_style| Form::Http).await?;
+        let Passed { rules, live, escalations } = self
+            .by_rules(ticket, caller, claims, (&message, version), to, reply, |_style| Form::Http)
+            .await?;
+        admit::settle(&escalations, &mut ())?;
         let vault = self.secrets.vault();
         let scrub = match &live {
             Some(live) => self.injected.add(&live.order, &[], &vault),
@@ -96,7 +100,8 @@ impl Gate {
             Verb::Get => Some(ListView::of_stream(rules, caller, live, to)),
             Verb::Delete => None,
         };
-        Ok(Admitted { body: Bytes::new(), due: verb.due(), lists, scrub })
+        let (body, edits) = (Bytes::new(), Edits::default());
+        Ok(Admitted { body, edits, repeatable: false, due: verb.due(), lists, scrub })
     }
 }
 

@@ -4,14 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::reply::Reply;
 use super::ticket::Ticket;
 use super::{Admitted, Cleared, Form, Gate, RETRY_SECS, Refused};
 use crate::audit::{Completion, Decision, Entry, Outcome};
+use crate::credentials::Edits;
 use crate::firewall::agent::Caller;
-use crate::firewall::denial::{Code, Denial};
+use crate::firewall::denial::{Cause, Code, Denial};
 use crate::firewall::time::Now;
 use crate::metrics;
 
@@ -59,12 +62,14 @@ impl Gate {
                     judged_from,
                     decided_at: self.clock.mono(),
                     answered_at: None,
-                    body: admitted.body,
+                    // Only now: what is made for a call is made for a call on record.
+                    body: edited(admitted.body, &admitted.edits),
                     agent: caller.agent.id,
                     warnings: reply.warnings,
                     id: reply.id,
                     form: reply.form,
                     due: admitted.due,
+                    repeatable: admitted.repeatable,
                     lists: admitted.lists,
                     scrub: admitted.scrub,
                     _open: open,
@@ -176,7 +181,11 @@ impl Gate {
             upstream_status: ended.upstream_status,
             upstream_server: ended.server.clone(),
             credentials_scrubbed: ended.scrubbed,
-            upstream_cause: None,
+            upstream_cause: ended
+                .failed
+                .as_ref()
+                .and_then(|denial| denial.cause)
+                .map(Cause::as_str),
             bytes_out: None,
             decision: None,
             denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),
@@ -185,4 +194,17 @@ impl Gate {
             completion,
         });
     }
+}
+
+/// A body with secrets in it, wiped when it goes.
+struct Edited(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Edited {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn edited(body: Bytes, edits: &Edits) -> Bytes {
+    if edits.is_empty() { body } else { Bytes::from_owner(Edited(edits.apply(&body))) }
 }

@@ -1,14 +1,13 @@
-//! What a session may see of the lists that a server answers with.
+//! The lists that a server answers with, as far as a session may see them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Destination;
 use crate::firewall::agent::Caller;
-use crate::firewall::call::Data;
-use crate::firewall::checks::{drift, sensitivity, whitelist};
-use crate::firewall::policy::{Facts, Target};
+use crate::firewall::call::{CallKind, Data};
+use crate::firewall::preview::{self, Reader};
 use crate::firewall::rules::Rules;
-use crate::firewall::session::WorkOrder;
 use crate::mcp::filter::{ListKind, ListKinds};
 use crate::mcp::message::Message;
 use crate::sessions::Live;
@@ -24,7 +23,7 @@ pub struct ListView {
 }
 
 impl ListView {
-    /// What to filter in the answer to `message`; nothing if it asks for no list.
+    /// The lists to filter in the answer to `message`; none if it asks for none.
     pub(super) fn of(
         message: &Message<'_>,
         rules: Arc<Rules>,
@@ -51,66 +50,23 @@ impl ListView {
         self.kinds
     }
 
-    /// Whether the session could use the item that a list shows under `label`.
+    /// Decides if the session sees the item that a list shows under `label`.
     pub fn shows(&self, kind: ListKind, label: &str) -> bool {
-        let allowed = |target| self.allowed(kind, target);
-        self.listed(kind, label)
-            && match kind {
-                ListKind::Tools => allowed(Target::ToolAt(self.at.place(), label)),
-                ListKind::Resources => allowed(Target::Resource(label)),
-                // Granted as it is written, or with all that it can expand to.
-                ListKind::ResourceTemplates => {
-                    allowed(Target::Resource(label)) || allowed(Target::Template(label))
-                }
-                ListKind::Prompts => allowed(Target::Prompt(label)),
-            }
-    }
-
-    fn listed(&self, kind: ListKind, label: &str) -> bool {
-        let Some(live) = &self.live else { return true };
-        let order = &live.order;
+        let reader = Reader {
+            rules: &self.rules,
+            caller: &self.caller,
+            order: self.live.as_ref().map(|live| &*live.order),
+            place: self.at.place(),
+        };
+        let data = |what, target| CallKind::Data { what, target: Cow::Borrowed(target) };
+        let shows = |item: CallKind<'_>| preview::shows(&reader, &item);
         match kind {
             ListKind::Tools => {
-                let (place, wildcard) = (self.at.place(), self.rules.terms.wildcard);
-                whitelist::lists(&order.authorized_tools, place, label, wildcard)
+                shows(CallKind::Tool { name: Cow::Borrowed(label), arguments: None })
             }
-            ListKind::Resources => whitelist::lists_data(
-                &order.authorized_resources,
-                Data::Resource,
-                label,
-                self.rules.terms.wildcard,
-            ),
-            ListKind::ResourceTemplates => whitelist::lists_template(
-                &order.authorized_resources,
-                label,
-                self.rules.terms.wildcard,
-            ),
-            ListKind::Prompts => whitelist::lists_data(
-                &order.authorized_prompts,
-                Data::Prompt,
-                label,
-                self.rules.terms.wildcard,
-            ),
+            ListKind::Prompts => shows(data(Data::Prompt, label)),
+            ListKind::Resources => shows(data(Data::Resource, label)),
+            ListKind::ResourceTemplates => preview::shows_template(&reader, label),
         }
-    }
-
-    fn allowed(&self, kind: ListKind, target: Target<'_>) -> bool {
-        let facts = Facts {
-            agent: &self.caller.agent,
-            principal: &self.caller.principal,
-            intent: self.live.as_ref().map(|live| live.order.declared_intent.as_ref()),
-        };
-        let Some(policy) = self.rules.policies.would_allow(&facts, target) else { return false };
-        let Some(live) = &self.live else { return true };
-        sensitivity::reaches(live.order.ceiling, policy.data_sensitivity)
-            && (kind != ListKind::Tools || self.fits_intent(&live.order, target.name()))
-    }
-
-    /// Whether drift would let the tool pass.
-    fn fits_intent(&self, order: &WorkOrder, tool: &str) -> bool {
-        let terms = &self.rules.terms;
-        let does = terms.tools.does(self.at.place(), tool);
-        let escalate = terms.escalate_anomalies;
-        !drift::judge(order.intent_tier, does, terms.unknown_intent, escalate).refuse
     }
 }

@@ -11,12 +11,16 @@ use super::TokenError;
 /// How far clocks may be apart, for `iat` and `nbf`. A token's end is never stretched.
 const LEEWAY_SECS: i64 = 60;
 
-/// Where a signed token names its subject.
+/// Most names in the path of a claim.
+const MAX_PATH_NAMES: usize = 16;
+
+/// Where a token of Arbiter's own names its subject.
 pub const SUBJECT: &[&str] = &["sub"];
 
-/// Where an issuer's answer does. One about a token that a program got for itself (RFC 6749 section
-/// 4.4) often has no `sub`; the program is then its subject, as RFC 9068 section 2.2 has it.
-pub const ASKED_SUBJECT: &[&str] = &["sub", "client_id"];
+/// Where a token of an issuer, or its answer about one, does. A token that a program got for itself
+/// (RFC 6749 section 4.4) often has no `sub`; the program is then its subject, as RFC 9068 section 2.2
+/// has it, under either of the names that issuers use.
+pub const ISSUED_SUBJECT: &[&str] = &["sub", "client_id", "azp"];
 
 /// Whose tokens count, for whom they must be, and what their claims are called.
 #[derive(Clone, Debug)]
@@ -24,6 +28,7 @@ pub struct Terms {
     pub issuer: String,
     /// `None` only for Arbiter's own tokens, which are for nobody else.
     pub audiences: Option<Vec<String>>,
+    /// A claim's name, or a path of names with dots between.
     pub agent_claim: String,
     pub groups_claim: String,
 }
@@ -49,12 +54,12 @@ pub fn principal(
     if let Some(audiences) = &terms.audiences {
         for_us(claims, audiences)?;
         // Such a token counts only together with a proof that is not asked for here (RFC 7800).
-        if claims.get("cnf").is_some() {
+        if present(claims, "cnf").is_some() {
             return Err(TokenError::Bound);
         }
     }
     let agent = match text(claims, &terms.agent_claim)? {
-        Some(id) => Some(AgentId::parse(&id).ok_or(TokenError::Claims)?),
+        Some(id) => Some(AgentId::parse(&id).ok_or_else(|| wrong(&terms.agent_claim))?),
         None => None,
     };
     Ok(Principal {
@@ -70,7 +75,7 @@ pub fn principal(
 
 /// The issuer that the claims name.
 pub fn issuer(claims: Value<'_>) -> Result<String, TokenError> {
-    required(text(claims, "iss")?)
+    required("iss", text(claims, "iss")?)
 }
 
 /// When the token ends, in seconds since 1970.
@@ -91,8 +96,22 @@ fn for_us(claims: Value<'_>, ours: &[String]) -> Result<(), TokenError> {
 /// `scope` as RFC 9068 has it, else `scp` as other providers do.
 fn scopes(claims: Value<'_>) -> Result<Vec<String>, TokenError> {
     let words = |text: &str| text.split_ascii_whitespace().map(str::to_owned).collect();
-    let name = if claims.get("scope").is_some() { "scope" } else { "scp" };
+    let name = if present(claims, "scope").is_some() { "scope" } else { "scp" };
     list(claims, name, words)
+}
+
+/// A claim by its literal name, else by a path of names with dots between; `null` is as good as none,
+/// since issuers write it for what they have no value for.
+fn present<'d>(claims: Value<'d>, name: &str) -> Option<Value<'d>> {
+    at(claims, name, MAX_PATH_NAMES).filter(|value| value.kind() != Kind::Null)
+}
+
+fn at<'d>(object: Value<'d>, path: &str, names_left: usize) -> Option<Value<'d>> {
+    if let Some(value) = object.get(path) {
+        return Some(value);
+    }
+    let (name, rest) = path.split_once('.')?;
+    at(object.get(name)?, rest, names_left.checked_sub(1)?)
 }
 
 /// A claim that is one text or a list of texts; nothing if it is not there.
@@ -101,44 +120,48 @@ fn list(
     name: &str,
     one: impl Fn(&str) -> Vec<String>,
 ) -> Result<Vec<String>, TokenError> {
-    let Some(value) = claims.get(name) else { return Ok(Vec::new()) };
+    let Some(value) = present(claims, name) else { return Ok(Vec::new()) };
     match value.kind() {
         Kind::String => Ok(value.as_str().map_or_else(Vec::new, |text| one(&text))),
         Kind::Array => value
             .items()
-            .map(|item| item.as_str().map(Cow::into_owned).ok_or(TokenError::Claims))
+            .map(|item| item.as_str().map(Cow::into_owned).ok_or_else(|| wrong(name)))
             .collect(),
-        Kind::Object | Kind::Number | Kind::True | Kind::False | Kind::Null => {
-            Err(TokenError::Claims)
-        }
+        Kind::Object | Kind::Number | Kind::True | Kind::False | Kind::Null => Err(wrong(name)),
     }
 }
 
-pub(super) fn required<T>(claim: Option<T>) -> Result<T, TokenError> {
-    claim.ok_or(TokenError::Claims)
+/// The error that names a claim.
+pub(super) fn wrong(name: &str) -> TokenError {
+    TokenError::Claim(name.into())
+}
+
+pub(super) fn required<T>(name: &str, claim: Option<T>) -> Result<T, TokenError> {
+    claim.ok_or_else(|| wrong(name))
 }
 
 pub(super) fn text(claims: Value<'_>, name: &str) -> Result<Option<String>, TokenError> {
-    let Some(value) = claims.get(name) else { return Ok(None) };
-    let text = value.as_str().ok_or(TokenError::Claims)?;
-    if text.is_empty() { Err(TokenError::Claims) } else { Ok(Some(text.into_owned())) }
+    let Some(value) = present(claims, name) else { return Ok(None) };
+    let text = value.as_str().ok_or_else(|| wrong(name))?;
+    if text.is_empty() { Err(wrong(name)) } else { Ok(Some(text.into_owned())) }
 }
 
 /// The first of these claims that is there.
 fn first_text(claims: Value<'_>, names: &[&str]) -> Result<String, TokenError> {
-    let named = names.iter().find(|name| claims.get(name).is_some());
-    required(text(claims, required(named)?)?)
+    let first = names.first().copied().unwrap_or_default();
+    let named = names.iter().find(|name| present(claims, name).is_some()).unwrap_or(&first);
+    required(named, text(claims, named)?)
 }
 
 /// A `NumericDate` (RFC 7519 section 2): seconds, a fraction cut off, no exponent.
 fn seconds(claims: Value<'_>, name: &str) -> Result<Option<i64>, TokenError> {
-    let Some(value) = claims.get(name) else { return Ok(None) };
-    let digits = value.as_number().ok_or(TokenError::Claims)?;
+    let Some(value) = present(claims, name) else { return Ok(None) };
+    let digits = value.as_number().ok_or_else(|| wrong(name))?;
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
-        return Err(TokenError::Claims);
+        return Err(wrong(name));
     }
-    whole.parse().map(Some).map_err(|_not_seconds| TokenError::Claims)
+    whole.parse().map(Some).map_err(|_not_seconds| wrong(name))
 }
 
 #[cfg(test)]
@@ -158,8 +181,8 @@ mod tests {
         };
         let text = format!("{{{members}}}");
         let doc = Doc::parse(text.as_bytes()).unwrap();
-        let expires_at = required(expiry(doc.root())?)?;
-        principal(doc.root(), &terms, SUBJECT, expires_at, Timestamp::from_secs(NOW))
+        let expires_at = required("exp", expiry(doc.root())?)?;
+        principal(doc.root(), &terms, ISSUED_SUBJECT, expires_at, Timestamp::from_secs(NOW))
     }
 
     #[test]
@@ -185,6 +208,39 @@ mod tests {
     }
 
     #[test]
+    fn what_issuers_leave_empty_is_not_there() {
+        let end = NOW + 1;
+        let who = read(&format!(
+            r#""sub":null,"client_id":"c","exp":{end},"aud":"us","roles":null,"scope":null,"scp":"r",
+               "agent":null,"jti":null,"nbf":null"#
+        ))
+        .unwrap();
+        assert_eq!((&*who.subject, who.agent, who.token_id), ("c", None, None));
+        assert_eq!((who.groups, who.scopes), (Vec::new(), vec!["r".to_owned()]));
+        let who = read(&format!(r#""azp":"p","exp":{end},"aud":"us""#)).unwrap();
+        assert_eq!(&*who.subject, "p");
+    }
+
+    #[test]
+    fn a_claim_is_found_by_its_name_or_by_its_path() {
+        let find = |name: &str| {
+            let text =
+                br#"{"realm_access":{"roles":["a"],"x.y":{"z":["b"]}},"realm_access.own":"c",
+                "https://e.example/groups":["d"],"n":null}"#;
+            let doc = Doc::parse(text).unwrap();
+            list(doc.root(), name, |text| vec![text.to_owned()])
+        };
+        assert_eq!(find("realm_access.roles"), Ok(vec!["a".to_owned()]));
+        assert_eq!(find("realm_access.own"), Ok(vec!["c".to_owned()]), "the literal name wins");
+        assert_eq!(find("https://e.example/groups"), Ok(vec!["d".to_owned()]));
+        for absent in ["realm_access.none", "none.roles", "n", "n.roles", "realm_access..roles"] {
+            assert_eq!(find(absent), Ok(Vec::new()), "{absent}");
+        }
+        assert_eq!(find("realm_access"), Err(wrong("realm_access")));
+        assert_eq!(find(&"a.".repeat(100)), Ok(Vec::new()));
+    }
+
+    #[test]
     fn claims_out_of_order_prove_nothing() {
         let good = format!(r#""sub":"u","exp":{},"aud":"us""#, NOW + 600);
         assert!(read(&good).is_ok());
@@ -192,34 +248,34 @@ mod tests {
         for (more, error) in [
             (format!(r#""nbf":{}"#, NOW + 61), TokenError::NotYet),
             (format!(r#""iat":{}"#, NOW + 61), TokenError::NotYet),
-            (r#""nbf":1.9e9"#.to_owned(), TokenError::Claims),
-            (r#""nbf":"0""#.to_owned(), TokenError::Claims),
+            (r#""nbf":1.9e9"#.to_owned(), wrong("nbf")),
+            (r#""nbf":"0""#.to_owned(), wrong("nbf")),
             (r#""cnf":{"jkt":"x"}"#.to_owned(), TokenError::Bound),
-            (r#""agent":"nobody""#.to_owned(), TokenError::Claims),
-            (r#""agent":7"#.to_owned(), TokenError::Claims),
-            (r#""roles":["a",7]"#.to_owned(), TokenError::Claims),
-            (r#""roles":{}"#.to_owned(), TokenError::Claims),
-            (r#""scope":7"#.to_owned(), TokenError::Claims),
-            (r#""jti":7"#.to_owned(), TokenError::Claims),
+            (r#""agent":"nobody""#.to_owned(), wrong("agent")),
+            (r#""agent":7"#.to_owned(), wrong("agent")),
+            (r#""roles":["a",7]"#.to_owned(), wrong("roles")),
+            (r#""roles":{}"#.to_owned(), wrong("roles")),
+            (r#""scope":7"#.to_owned(), wrong("scope")),
+            (r#""jti":7"#.to_owned(), wrong("jti")),
         ] {
             assert_eq!(with(&more), Err(error), "{more}");
         }
         assert_eq!(with(&format!(r#""nbf":{},"iat":{}"#, NOW + 60, NOW + 60)), Ok(()));
         for (members, error) in [
-            (format!(r#""exp":{},"aud":"us""#, NOW + 1), TokenError::Claims),
-            (format!(r#""client_id":"c","exp":{},"aud":"us""#, NOW + 1), TokenError::Claims),
-            (format!(r#""sub":"","exp":{},"aud":"us""#, NOW + 1), TokenError::Claims),
-            (r#""sub":"u","aud":"us""#.to_owned(), TokenError::Claims),
-            (r#""sub":"u","exp":null,"aud":"us""#.to_owned(), TokenError::Claims),
-            (r#""sub":"u","exp":1e99,"aud":"us""#.to_owned(), TokenError::Claims),
-            (r#""sub":"u","exp":99999999999999999999,"aud":"us""#.to_owned(), TokenError::Claims),
+            (format!(r#""exp":{},"aud":"us""#, NOW + 1), wrong("sub")),
+            (format!(r#""client_id":7,"exp":{},"aud":"us""#, NOW + 1), wrong("client_id")),
+            (format!(r#""sub":"","exp":{},"aud":"us""#, NOW + 1), wrong("sub")),
+            (r#""sub":"u","aud":"us""#.to_owned(), wrong("exp")),
+            (r#""sub":"u","exp":null,"aud":"us""#.to_owned(), wrong("exp")),
+            (r#""sub":"u","exp":1e99,"aud":"us""#.to_owned(), wrong("exp")),
+            (r#""sub":"u","exp":99999999999999999999,"aud":"us""#.to_owned(), wrong("exp")),
             (format!(r#""sub":"u","exp":{NOW},"aud":"us""#), TokenError::Expired),
             (format!(r#""sub":"u","exp":{}"#, NOW + 1), TokenError::Audience),
             (format!(r#""sub":"u","exp":{},"aud":[]"#, NOW + 1), TokenError::Audience),
             (format!(r#""sub":"u","exp":{},"aud":"US""#, NOW + 1), TokenError::Audience),
             (format!(r#""sub":"u","exp":{},"aud":"us us""#, NOW + 1), TokenError::Audience),
-            (format!(r#""sub":"u","exp":{},"aud":{{"us":1}}"#, NOW + 1), TokenError::Claims),
-            (format!(r#""sub":"u","exp":{},"aud":["us",1]"#, NOW + 1), TokenError::Claims),
+            (format!(r#""sub":"u","exp":{},"aud":{{"us":1}}"#, NOW + 1), wrong("aud")),
+            (format!(r#""sub":"u","exp":{},"aud":["us",1]"#, NOW + 1), wrong("aud")),
         ] {
             assert_eq!(read(&members).map(drop), Err(error), "{members}");
         }

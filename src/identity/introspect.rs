@@ -11,7 +11,7 @@ use super::TokenError;
 use super::claims::{self, Terms};
 use super::fetch::Fetcher;
 use super::jwt::malformed;
-use super::questions::Questions;
+use super::questions::{Lane, Questions};
 use super::remembered::Remembered;
 use crate::config;
 use crate::firewall::agent::Principal;
@@ -49,15 +49,15 @@ impl Introspector {
     /// Who a token speaks for, as its issuer says now.
     pub async fn ask(
         &self,
-        token: &str,
-        hash: &Hash,
+        (token, hash): (&str, &Hash),
+        lane: Lane,
         terms: &Terms,
         now: Now,
     ) -> Result<Principal, TokenError> {
         if self.refused.get(hash).is_some_and(|until| now.mono < until) {
             return Err(TokenError::Inactive);
         }
-        let answer = self.questions.ask(token, hash, now.mono).await?;
+        let answer = self.questions.ask(token, hash, lane, now.mono).await?;
         let judged = judge(&answer, terms, now);
         if judged.is_err() {
             self.refused.insert(*hash, now.mono.plus_secs(NO_SECS));
@@ -86,7 +86,7 @@ fn judge(answer: &[u8], terms: &Terms, now: Now) -> Result<Principal, TokenError
         Some(secs) => secs,
         None => now.wall.plus_secs(YES_SECS).as_secs(),
     };
-    claims::principal(answer, terms, claims::ASKED_SUBJECT, expires_at, now.wall)
+    claims::principal(answer, terms, claims::ISSUED_SUBJECT, expires_at, now.wall)
 }
 
 #[cfg(test)]
@@ -130,10 +130,10 @@ mod tests {
             (format!("{{\"active\":true,\"cnf\":{{}},{good}}}"), TokenError::Bound),
             (format!("{{\"active\":true,\"nbf\":{},{good}}}", NOW + 61), TokenError::NotYet),
             (r#"{"active":true,"sub":"u"}"#.to_owned(), TokenError::Audience),
-            (r#"{"active":true,"aud":"us"}"#.to_owned(), TokenError::Claims),
+            (r#"{"active":true,"aud":"us"}"#.to_owned(), claims::wrong("sub")),
             (
                 r#"{"active":true,"sub":7,"client_id":"c","aud":"us"}"#.to_owned(),
-                TokenError::Claims,
+                claims::wrong("sub"),
             ),
             (r#"{"active":true,"sub":"u","aud":"us","iss":"x"}"#.to_owned(), TokenError::Issuer),
             (r#"{"active":true,"sub":"u","aud":"us","exp":1}"#.to_owned(), TokenError::Expired),

@@ -12,6 +12,7 @@ use super::introspect::{Introspector, YES_SECS};
 use super::jwks::{Found, Key};
 use super::jwt::Compact;
 use super::keys::{Keys, Source};
+use super::questions::Lane;
 use crate::clock::Clock;
 use crate::config;
 use crate::firewall::agent::Principal;
@@ -27,6 +28,8 @@ pub struct Issuer {
     /// `None`: its tokens are opaque, and it is asked about each.
     keys: Option<Arc<Keys>>,
     introspector: Option<Introspector>,
+    /// How much longer a yes counts while the issuer does not answer.
+    grace_secs: u64,
 }
 
 /// What proved a token: when one of it falls, the proof does.
@@ -36,6 +39,8 @@ pub struct Proof {
     pub key: Option<Arc<Key>>,
     /// When the issuer must be asked again.
     pub holds_until: Mono,
+    /// Until when it counts even though the issuer does not answer; never before `holds_until`.
+    pub believed_until: Mono,
 }
 
 impl Issuer {
@@ -76,6 +81,7 @@ impl Issuer {
             },
             keys: source.map(keys),
             introspector: settings.introspection.as_ref().map(introspector),
+            grace_secs: settings.introspection_grace_secs,
         }
     }
 
@@ -104,34 +110,43 @@ impl Issuer {
     pub async fn verify(
         &self,
         token: (&str, &Hash),
+        lane: Lane,
         compact: &Compact<'_>,
         unproved: Value<'_>,
         now: Now,
     ) -> Result<Proof, TokenError> {
-        let Some(keys) = &self.keys else { return self.introspect(token, now).await };
+        let Some(keys) = &self.keys else { return self.introspect(token, lane, now).await };
         let key = proving_key(keys, compact, now.mono).await?;
         let proved = unproved;
-        let expires_at = required(claims::expiry(proved)?)?;
+        let expires_at = required("exp", claims::expiry(proved)?)?;
         let principal =
-            claims::principal(proved, &self.terms, claims::SUBJECT, expires_at, now.wall)?;
+            claims::principal(proved, &self.terms, claims::ISSUED_SUBJECT, expires_at, now.wall)?;
         let key = Some(key);
         if self.introspector.is_none() {
             let principal = Arc::new(principal);
-            return Ok(Proof { principal, key, holds_until: Mono(u64::MAX) });
+            let (holds_until, believed_until) = (Mono(u64::MAX), Mono(u64::MAX));
+            return Ok(Proof { principal, key, holds_until, believed_until });
         }
-        let asked = self.introspect(token, now).await?;
+        // Its signature is the issuer's, so no stranger made it up.
+        let asked = self.introspect(token, Lane::Known, now).await?;
         if asked.principal.subject != principal.subject {
-            return Err(TokenError::Claims);
+            return Err(claims::wrong("sub"));
         }
-        Ok(Proof { principal: Arc::new(principal), key, holds_until: asked.holds_until })
+        Ok(Proof { principal: Arc::new(principal), key, ..asked })
     }
 
     /// Proves a token by asking the issuer about it.
-    pub async fn introspect(&self, token: (&str, &Hash), now: Now) -> Result<Proof, TokenError> {
+    pub async fn introspect(
+        &self,
+        token: (&str, &Hash),
+        lane: Lane,
+        now: Now,
+    ) -> Result<Proof, TokenError> {
         let introspector = self.introspector.as_ref().ok_or(TokenError::Malformed)?;
-        let (token, hash) = token;
-        let principal = Arc::new(introspector.ask(token, hash, &self.terms, now).await?);
-        Ok(Proof { principal, key: None, holds_until: now.mono.plus_secs(YES_SECS) })
+        let principal = Arc::new(introspector.ask(token, lane, &self.terms, now).await?);
+        let holds_until = now.mono.plus_secs(YES_SECS);
+        let believed_until = holds_until.plus_secs(self.grace_secs);
+        Ok(Proof { principal, key: None, holds_until, believed_until })
     }
 }
 
@@ -147,18 +162,26 @@ async fn proving_key(
     loop {
         let seen = keys.fetches_ended();
         let failed = match keys.find(compact.key_id.as_deref(), compact.algorithm) {
-            Found::Key(key) => match compact.verify(key.verifying()) {
-                Ok(()) => return Ok(key),
-                Err(error) if compact.key_id.is_some() => return Err(error),
-                Err(error) => error,
-            },
+            Found::Keys(candidates) => {
+                let proves = |key: &Arc<Key>| compact.verify(key.verifying()).is_ok();
+                if let Some(key) = candidates.into_iter().find(proves) {
+                    return Ok(key);
+                }
+                if compact.key_id.is_some() {
+                    return Err(TokenError::Signature);
+                }
+                TokenError::Signature
+            }
             Found::OtherAlgorithm => return Err(TokenError::Algorithm),
             Found::Ambiguous => return Err(TokenError::WhichKey),
+            Found::Nothing if keys.has_none_usable() => TokenError::NoUsableKey,
             Found::Nothing if keys.is_empty() => TokenError::NoKeys,
             Found::Nothing => TokenError::Key,
         };
         if fetches == FETCHES || !keys.refreshed(seen, now).await {
-            return Err(failed);
+            // It may be a new key, and its issuer cannot be asked.
+            let unanswered = failed == TokenError::Key && keys.is_failing();
+            return Err(if unanswered { TokenError::Unanswered } else { failed });
         }
         fetches += 1;
     }

@@ -10,12 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
+use smallvec::SmallVec;
 
 use super::jwt::algorithm_named;
 use crate::json::{Doc, Kind, Value};
 
 /// The most keys that a set may hold.
 const MAX_KEYS: usize = 100;
+
+/// The most keys that are tried for one token.
+pub const MAX_TRIED: usize = 4;
 
 /// RSA keys outside this range are left out: weaker, or made to cost time.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
@@ -36,6 +40,8 @@ pub struct Key {
     /// One if the key names it, else those of its type.
     algorithms: Vec<Algorithm>,
     verifying: DecodingKey,
+    /// Over the key alone: entries that differ in what they say of one key verify the same tokens.
+    material: blake3::Hash,
     /// Over everything above: two documents that say the same mean the same key.
     print: blake3::Hash,
     withdrawn: AtomicBool,
@@ -56,15 +62,17 @@ impl Key {
 #[derive(Debug, Default)]
 pub struct KeySet {
     keys: Vec<Arc<Key>>,
+    listed: bool,
 }
 
 /// What a token's header finds in a set.
 #[derive(Debug)]
 pub enum Found {
-    Key(Arc<Key>),
+    /// Different keys, each of which may be the one.
+    Keys(SmallVec<[Arc<Key>; 1]>),
     /// There is such a key, for another algorithm.
     OtherAlgorithm,
-    /// More than one key would do.
+    /// The token names no key and several would do, or more share its name than are tried.
     Ambiguous,
     Nothing,
 }
@@ -91,7 +99,13 @@ impl KeySet {
             let twin = before.keys.iter().find(|known| known.print == key.print);
             twin.map_or_else(|| Arc::new(key), Arc::clone)
         };
-        Ok(Self { keys: listed.items().filter_map(read_key).map(kept).collect() })
+        let keys = listed.items().filter_map(read_key).map(kept).collect();
+        Ok(Self { keys, listed: listed.items().next().is_some() })
+    }
+
+    /// Whether the issuer lists keys, usable or not.
+    pub fn lists_any(&self) -> bool {
+        self.listed
     }
 
     pub fn len(&self) -> usize {
@@ -108,22 +122,34 @@ impl KeySet {
         gone.map(|key| key.withdrawn.store(true, Ordering::Release)).count()
     }
 
-    /// The one key for a token; without a key id only if no other key would do.
+    /// The keys for a token: those of its key id, or without one the only key that would do. Two
+    /// entries for one key count as one.
     pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found {
         let named = |key: &&Arc<Key>| id.is_none() || key.id.as_deref() == id;
-        let mut fitting =
+        let fitting =
             self.keys.iter().filter(named).filter(|key| key.algorithms.contains(&algorithm));
-        match (fitting.next(), fitting.next()) {
-            (Some(key), None) => Found::Key(Arc::clone(key)),
-            (Some(_), Some(_)) => Found::Ambiguous,
-            (None, _) if self.keys.iter().any(|key| named(&key)) => Found::OtherAlgorithm,
-            (None, _) => Found::Nothing,
+        let mut found = SmallVec::<[Arc<Key>; 1]>::new();
+        for key in fitting {
+            if !found.iter().any(|known| known.material == key.material) {
+                found.push(Arc::clone(key));
+            }
+        }
+        let most = if id.is_some() { MAX_TRIED } else { 1 };
+        match found.len() {
+            0 if self.keys.iter().any(|key| named(&key)) => Found::OtherAlgorithm,
+            0 => Found::Nothing,
+            count if count > most => Found::Ambiguous,
+            _ => Found::Keys(found),
         }
     }
 }
 
 fn read_key(jwk: Value<'_>) -> Option<Key> {
-    let text = |name: &str| jwk.get(name).and_then(|value| value.as_str());
+    // Some issuers pad their numbers, which says nothing (RFC 7515 section 2).
+    let text = |name: &str| {
+        let text = jwk.get(name).and_then(|value| value.as_str())?;
+        Some(text.trim_end_matches('=').to_owned())
+    };
     if jwk.kind() != Kind::Object || !is_for_verifying(jwk) || jwk.get("d").is_some() {
         return None;
     }
@@ -132,7 +158,7 @@ fn read_key(jwk: Value<'_>) -> Option<Key> {
         None => None,
     };
     let bytes = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?.as_bytes()).ok();
-    let (possible, verifying, material) = match (&*text("kty")?, text("crv").as_deref()) {
+    let (possible, verifying, material) = match (text("kty")?.as_str(), text("crv").as_deref()) {
         ("RSA", None) => {
             let (n, e) = (stripped(bytes("n")?), stripped(bytes("e")?));
             if !is_strong_rsa(&n, &e) {
@@ -167,7 +193,8 @@ fn read_key(jwk: Value<'_>) -> Option<Key> {
         None => possible.to_vec(),
     };
     let print = print(id.as_deref(), &algorithms, &material);
-    Some(Key { id, algorithms, verifying, print, withdrawn: AtomicBool::new(false) })
+    let material = blake3::hash(&material);
+    Some(Key { id, algorithms, verifying, material, print, withdrawn: AtomicBool::new(false) })
 }
 
 /// `use` and `key_ops`, where given, must allow signatures to be checked (RFC 7517 section 4).
@@ -261,7 +288,6 @@ mod tests {
             with(rsa(2048), "e", "AQ"),
             with(rsa(2048), "e", "Ag"),
             with(rsa(2048), "e", ""),
-            with(rsa(2048), "e", "AQAB="),
             with(rsa(2048), "alg", "HS256"),
             with(rsa(2048), "alg", "ES256"),
             with(rsa(2048), "alg", "none"),
@@ -295,7 +321,7 @@ mod tests {
     fn a_token_finds_the_one_key_it_means() {
         let keys = set(&[rsa(2048), with(ec("P-256", 32), "kid", "e"), ed()]);
         let found = |id, algorithm| match keys.find(id, algorithm) {
-            Found::Key(key) => format!("{:?}", key.algorithms),
+            Found::Keys(keys) => format!("{:?}", keys[0].algorithms),
             other => format!("{other:?}"),
         };
         assert_eq!(found(Some("e"), Algorithm::ES256), "[ES256]");
@@ -306,6 +332,29 @@ mod tests {
         let two = set(&[rsa(2048), with(rsa(4096), "kid", "s")]);
         assert!(matches!(two.find(None, Algorithm::RS256), Found::Ambiguous));
         assert!(matches!(set(&[]).find(None, Algorithm::RS256), Found::Nothing));
+    }
+
+    #[test]
+    fn several_keys_of_one_name_are_tried_and_twins_count_once() {
+        let count = |keys: &[Json], id| match set(keys).find(id, Algorithm::RS256) {
+            Found::Keys(keys) => keys.len(),
+            Found::Ambiguous => 99,
+            Found::OtherAlgorithm | Found::Nothing => 0,
+        };
+        let twins = [rsa(2048), with(rsa(2048), "use", "sig"), with(rsa(2048), "alg", "RS256")];
+        assert_eq!((count(&twins, Some("r")), count(&twins, None)), (1, 1));
+        let other = |n: u8| with(rsa(2048), "n", b64(&[&[0xF0 + n; 255][..], &[0xFF]].concat()));
+        let four: Vec<_> = (0..4).map(other).collect();
+        assert_eq!((count(&four, Some("r")), count(&four, None)), (4, 99));
+        let five: Vec<_> = (0..5).map(other).collect();
+        assert_eq!(count(&five, Some("r")), 99, "more than are tried");
+    }
+
+    #[test]
+    fn padded_numbers_are_read() {
+        let padded = with(rsa(2048), "n", format!("{}==", b64(&[0xFF; 256])));
+        assert_eq!(algorithms(with(padded, "e", "AQAB=")), RSA);
+        assert_eq!(algorithms(with(ed(), "x", format!("{}=", b64(&[3; 32])))), [Algorithm::EdDSA]);
     }
 
     #[test]

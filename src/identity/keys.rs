@@ -5,7 +5,7 @@
 //! known, at most every [`UNKNOWN_KEY_PAUSE_SECS`]. One fetch runs at a time and others wait for
 //! it. A fetch that fails leaves the keys as they are, for as long as it takes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::fetch::{FetchError, Fetcher};
 use super::jwks::{Found, JwksError, KeySet};
 use crate::clock::Clock;
 use crate::firewall::time::Mono;
+use crate::metrics::IssuerKeys;
 use jsonwebtoken::Algorithm;
 
 /// How long an issuer is left in peace after it was asked for a key that nobody knew.
@@ -69,7 +70,10 @@ pub struct Keys {
     set: ArcSwap<KeySet>,
     /// When the set has aged, in microseconds of the monotonic clock.
     due_at_us: AtomicU64,
+    failing: AtomicBool,
     state: Mutex<State>,
+    /// When the set was fetched, in microseconds of the monotonic clock; 0 before the first.
+    fetched_at_us: AtomicU64,
     /// Counts the fetches that ended.
     ended: watch::Sender<u64>,
 }
@@ -100,7 +104,9 @@ impl Keys {
             runtime,
             set: ArcSwap::default(),
             due_at_us: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
             state: Mutex::default(),
+            fetched_at_us: AtomicU64::new(0),
             ended: watch::Sender::new(0),
         }
     }
@@ -113,6 +119,25 @@ impl Keys {
     /// Whether there is any key at all.
     pub fn is_empty(&self) -> bool {
         self.set.load().is_empty()
+    }
+
+    /// Age of the keys, and how many fetches have failed since they came.
+    pub fn standing(&self, now: Mono) -> IssuerKeys {
+        let fetched_at = self.fetched_at_us.load(Ordering::Relaxed);
+        let age = Duration::from_micros(now.since(Mono(fetched_at)));
+        let errors = u64::from(self.state().failures);
+        IssuerKeys { issuer: self.name.clone(), age, errors }
+    }
+
+    /// Whether the issuer has published keys of which none is usable.
+    pub fn has_none_usable(&self) -> bool {
+        let set = self.set.load();
+        set.is_empty() && set.lists_any()
+    }
+
+    /// Whether the issuer did not answer when it was last asked.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// Starts a fetch if the keys have aged; never waits.
@@ -186,17 +211,22 @@ impl Keys {
     async fn fetch(&self) {
         let loaded = tokio::time::timeout(FETCH_DEADLINE, self.load()).await;
         let now = self.clock.mono();
-        let due_at = match loaded.unwrap_or(Err(RefreshError::Late)) {
+        let loaded = loaded.unwrap_or(Err(RefreshError::Late));
+        self.failing.store(loaded.is_err(), Ordering::Relaxed);
+        let due_at = match loaded {
             Ok((set, fresh_secs)) => {
                 self.replace(set);
                 self.state().failures = 0;
+                self.fetched_at_us.store(now.0.max(1), Ordering::Relaxed);
                 now.plus_secs(self.lasting_secs(fresh_secs))
             }
             Err(error) => {
                 match self.set.load().len() {
-                    0 => warn!(issuer = self.name, %error, "no keys yet; its tokens are refused"),
+                    0 => {
+                        warn!(issuer = self.name, %error, "no keys yet; its tokens cannot be checked");
+                    }
                     keys => {
-                        warn!(issuer = self.name, keys, %error, "keys not refreshed; those known count");
+                        warn!(issuer = self.name, keys, %error, "keys not refreshed; cached keys remain valid");
                     }
                 }
                 self.due_after_failure(now)

@@ -1,7 +1,8 @@
 //! Questions to an issuer about tokens: one at a time for each token, few at once, each with an end.
 //!
 //! Anybody can send a token that causes a question, so how many are open is bounded, trouble is
-//! logged now and then only, and calls with the same token share one question.
+//! logged now and then only, and calls with the same token share one question. Tokens of strangers have
+//! a small lane of their own, so that no flood of them delays the tokens that are asked about again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,11 +23,31 @@ use super::fetch::Fetcher;
 use crate::config;
 use crate::firewall::time::Mono;
 
-/// Questions to one issuer at a time.
-const AT_ONCE: usize = 32;
+/// A token's place in the queue for its issuer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Its issuer said yes before, or its signature is the issuer's.
+    Known,
+    Stranger,
+}
 
-/// Questions that wait for their turn or their answer; more are not asked.
-const OPEN: usize = 1_024;
+impl Lane {
+    /// Questions to one issuer at a time.
+    fn at_once(self) -> usize {
+        match self {
+            Self::Known => 32,
+            Self::Stranger => 8,
+        }
+    }
+
+    /// Questions that wait for their turn or their answer; more are not asked.
+    fn most_open(self) -> usize {
+        match self {
+            Self::Known => 1_024,
+            Self::Stranger => 256,
+        }
+    }
+}
 
 /// How long a call waits, its turn included.
 const DEADLINE: Duration = Duration::from_secs(6);
@@ -50,8 +71,9 @@ struct Desk {
     url: String,
     authorization: HeaderValue,
     fetcher: Fetcher,
-    turns: Semaphore,
-    open: Mutex<HashMap<[u8; 32], Question>>,
+    known_turns: Semaphore,
+    stranger_turns: Semaphore,
+    open: Mutex<HashMap<(Lane, [u8; 32]), Question>>,
     warned: Mutex<Option<Mono>>,
 }
 
@@ -67,40 +89,43 @@ impl Questions {
             url: settings.url.clone(),
             authorization: basic(&settings.client_id, settings.client_secret.expose()),
             fetcher,
-            turns: Semaphore::new(AT_ONCE),
+            known_turns: Semaphore::new(Lane::Known.at_once()),
+            stranger_turns: Semaphore::new(Lane::Stranger.at_once()),
             open: Mutex::default(),
             warned: Mutex::default(),
         };
         Self { desk: Arc::new(desk), runtime }
     }
 
-    /// What the issuer says of a token now; whoever asks the same meanwhile gets the same answer.
-    pub async fn ask(&self, token: &str, hash: &Hash, now: Mono) -> Answer {
+    /// Asks what the issuer says of a token now; calls that ask the same meanwhile share the answer.
+    pub async fn ask(&self, token: &str, hash: &Hash, lane: Lane, now: Mono) -> Answer {
         let question = {
             let mut open = self.desk.open();
-            match open.get(hash.as_bytes()) {
-                Some(question) => question.clone(),
-                None if open.len() >= OPEN => return Err(TokenError::Unanswered),
-                None => {
-                    let question = self.put(token, hash, now);
-                    open.insert(*hash.as_bytes(), question.clone());
-                    question
+            if let Some(question) = open.get(&(lane, *hash.as_bytes())) {
+                question.clone()
+            } else {
+                let waiting = open.keys().filter(|(other, _)| *other == lane).count();
+                if waiting >= lane.most_open() {
+                    return Err(TokenError::Unanswered);
                 }
+                let question = self.put(token, hash, lane, now);
+                open.insert((lane, *hash.as_bytes()), question.clone());
+                question
             }
         };
         question.await
     }
 
     /// A question that is asked when it is first waited for, and then goes on whoever leaves.
-    fn put(&self, token: &str, hash: &Hash, now: Mono) -> Question {
+    fn put(&self, token: &str, hash: &Hash, lane: Lane, now: Mono) -> Question {
         let form = format!("token={}&token_type_hint=access_token", encoded(token));
         let (asking, runtime) =
-            (Asking { desk: Arc::clone(&self.desk), hash: *hash }, self.runtime.clone());
+            (Asking { desk: Arc::clone(&self.desk), lane, hash: *hash }, self.runtime.clone());
         // On the control runtime: connections must not depend on the thread that serves a call.
         let asked = async move {
             let task = runtime.spawn(async move {
                 let asking = asking;
-                asking.desk.answer(form, now).await
+                asking.desk.answer(form, lane, now).await
             });
             task.await.unwrap_or(Err(TokenError::Unanswered))
         };
@@ -109,13 +134,17 @@ impl Questions {
 }
 
 impl Desk {
-    fn open(&self) -> MutexGuard<'_, HashMap<[u8; 32], Question>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<(Lane, [u8; 32]), Question>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn answer(&self, form: String, now: Mono) -> Answer {
+    async fn answer(&self, form: String, lane: Lane, now: Mono) -> Answer {
+        let turns = match lane {
+            Lane::Known => &self.known_turns,
+            Lane::Stranger => &self.stranger_turns,
+        };
         let whole = tokio::time::timeout(DEADLINE, async {
-            let _turn = self.turns.acquire().await;
+            let _turn = turns.acquire().await;
             self.fetcher.post_form(&self.url, self.authorization.clone(), form).await
         });
         let reason = match whole.await {
@@ -124,7 +153,7 @@ impl Desk {
             Err(_late) => format!("no answer within {} s", DEADLINE.as_secs()),
         };
         if self.may_warn(now) {
-            warn!(issuer = self.name, reason, "introspection failed; its tokens are refused");
+            warn!(issuer = self.name, reason, "introspection failed; tokens cannot be checked");
         }
         Err(TokenError::Unanswered)
     }
@@ -142,12 +171,13 @@ impl Desk {
 /// A question that is under way; no longer open when it ends, however it ends.
 struct Asking {
     desk: Arc<Desk>,
+    lane: Lane,
     hash: Hash,
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.desk.open().remove(self.hash.as_bytes());
+        self.desk.open().remove(&(self.lane, *self.hash.as_bytes()));
     }
 }
 

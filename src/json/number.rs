@@ -3,7 +3,7 @@
 /// A number's value: `42`, `42.0` and `4.2e1` are equal.
 ///
 /// Kept as `sign · digits · 10^exponent`, the digits without zeros at either end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Number {
     negative: bool,
     digits: Vec<u8>,
@@ -11,6 +11,11 @@ pub struct Number {
 }
 
 impl Number {
+    /// Whether it has no fraction: `1.0` and `10e-1` have none.
+    pub fn is_integer(&self) -> bool {
+        self.exponent >= 0
+    }
+
     /// Reads a JSON number; `None` for other text and for exponents beyond all reason.
     pub fn parse(text: &str) -> Option<Self> {
         let (negative, rest) = match text.strip_prefix('-') {

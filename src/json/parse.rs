@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use smallvec::SmallVec;
 
-use super::{JsonError, Kind, MAX_DEPTH, Node, Problem, Value};
+use super::{JsonError, Kind, MAX_DEPTH, MAX_LENIENT_DEPTH, Node, Problem, Value};
 
 /// Up to this many keys an object is checked for duplicates pair by pair.
 const PAIRWISE_KEYS: usize = 12;
@@ -15,10 +15,18 @@ const BYTES_PER_NODE: usize = 10;
 /// Most nodes for which space is set aside before any has been seen.
 const FIRST_NODES: usize = 4096;
 
+/// What a parser puts up with. Syntax is the same either way, so both agree on where values end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Strict,
+    /// Repeated keys, lone surrogates and deeper nesting pass.
+    Lenient,
+}
+
 /// Parses `text` as exactly one document, into nodes in the order in which they stand.
-pub(super) fn nodes(text: &str) -> Result<Vec<Node>, JsonError> {
+pub(super) fn nodes(text: &str, mode: Mode) -> Result<Vec<Node>, JsonError> {
     let nodes = Vec::with_capacity((text.len() / BYTES_PER_NODE).clamp(16, FIRST_NODES));
-    let mut parser = Parser { src: text.as_bytes(), text, at: 0, nodes };
+    let mut parser = Parser { src: text.as_bytes(), text, at: 0, nodes, mode };
     parser.document()?;
     Ok(parser.nodes)
 }
@@ -28,6 +36,7 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     nodes: Vec<Node>,
+    mode: Mode,
 }
 
 /// An open array or object: its node, and whether it is an object.
@@ -54,8 +63,8 @@ impl Parser<'_> {
 
     #[expect(clippy::cast_possible_truncation, reason = "the document's length fits in a u32")]
     fn push(&mut self, start: usize, kind: Kind, escaped: bool) {
-        let next = self.nodes.len() as u32 + 1;
-        self.nodes.push(Node { start: start as u32, end: self.at as u32, next, kind, escaped });
+        let (start, end, next) = (start as u32, self.at as u32, self.nodes.len() as u32 + 1);
+        self.nodes.push(Node { start, end, next, kind, escaped, broken: false });
     }
 
     fn document(&mut self) -> Result<(), JsonError> {
@@ -66,20 +75,21 @@ impl Parser<'_> {
     }
 
     /// Parses one value and all that it holds, without recursion.
-    #[expect(clippy::indexing_slicing, reason = "`depth` is checked against the stack's length")]
     fn values(&mut self) -> Result<(), JsonError> {
-        let mut stack = [Open { node: 0, object: false }; MAX_DEPTH];
-        let mut depth = 0;
+        let mut stack = SmallVec::<[Open; MAX_DEPTH]>::new();
+        let max_depth = match self.mode {
+            Mode::Strict => MAX_DEPTH,
+            Mode::Lenient => MAX_LENIENT_DEPTH,
+        };
         loop {
             // A value stands here.
             match self.peek() {
                 Some(open @ (b'{' | b'[')) => {
-                    if depth == MAX_DEPTH {
+                    if stack.len() == max_depth {
                         return self.fail(Problem::TooDeep);
                     }
                     let object = open == b'{';
-                    stack[depth] = Open { node: self.nodes.len(), object };
-                    depth += 1;
+                    stack.push(Open { node: self.nodes.len(), object });
                     self.push(self.at, if object { Kind::Object } else { Kind::Array }, false);
                     self.at += 1;
                     self.skip_space();
@@ -101,10 +111,7 @@ impl Parser<'_> {
             }
             // A value has ended; close what closes with it.
             loop {
-                if depth == 0 {
-                    return Ok(());
-                }
-                let open = stack[depth - 1];
+                let Some(&open) = stack.last() else { return Ok(()) };
                 self.skip_space();
                 match (self.peek(), open.object) {
                     (Some(b','), object) => {
@@ -117,7 +124,7 @@ impl Parser<'_> {
                     }
                     (Some(b'}'), true) | (Some(b']'), false) => {
                         self.at += 1;
-                        depth -= 1;
+                        stack.pop();
                         self.close(open)?;
                     }
                     (Some(_), _) => return self.fail(Problem::Unexpected),
@@ -133,7 +140,8 @@ impl Parser<'_> {
         let next = self.nodes.len() as u32;
         self.nodes[open.node].end = self.at as u32;
         self.nodes[open.node].next = next;
-        if open.object { self.refuse_duplicates(open.node) } else { Ok(()) }
+        let judged = open.object && self.mode == Mode::Strict;
+        if judged { self.refuse_duplicates(open.node) } else { Ok(()) }
     }
 
     /// Compares the keys of a finished object with each other, unescaped.
@@ -176,7 +184,7 @@ impl Parser<'_> {
 
     fn string(&mut self) -> Result<(), JsonError> {
         let start = self.at;
-        let mut escaped = false;
+        let (mut escaped, mut broken) = (false, false);
         self.at += 1;
         loop {
             self.at += plain_run(self.src.get(self.at..).unwrap_or_default());
@@ -184,11 +192,14 @@ impl Parser<'_> {
                 Some(b'"') => {
                     self.at += 1;
                     self.push(start, Kind::String, escaped);
+                    if broken && let Some(string) = self.nodes.last_mut() {
+                        string.broken = true;
+                    }
                     return Ok(());
                 }
                 Some(b'\\') => {
                     escaped = true;
-                    self.escape()?;
+                    broken |= !self.escape()?;
                 }
                 Some(_) => return self.fail(Problem::Control),
                 None => return self.fail(Problem::Truncated),
@@ -196,29 +207,31 @@ impl Parser<'_> {
         }
     }
 
-    fn escape(&mut self) -> Result<(), JsonError> {
+    /// Passes one escape; false for a lone surrogate where those pass.
+    fn escape(&mut self) -> Result<bool, JsonError> {
         match self.src.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
                 self.at += 2;
-                Ok(())
+                Ok(true)
             }
             Some(b'u') => {
                 let unit = self.unit(self.at + 2)?;
-                match unit {
+                let whole = match unit {
                     0xD800..=0xDBFF => {
-                        let follows = self.src.get(self.at + 6..self.at + 8) == Some(b"\\u");
-                        if !follows {
-                            return self.fail(Problem::Surrogate);
-                        }
-                        if !(0xDC00..=0xDFFF).contains(&self.unit(self.at + 8)?) {
-                            return self.fail(Problem::Surrogate);
-                        }
-                        self.at += 12;
+                        self.src.get(self.at + 6..self.at + 8) == Some(b"\\u")
+                            && (0xDC00..=0xDFFF).contains(&self.unit(self.at + 8)?)
                     }
-                    0xDC00..=0xDFFF => return self.fail(Problem::Surrogate),
-                    _ => self.at += 6,
+                    0xDC00..=0xDFFF => false,
+                    _ => {
+                        self.at += 6;
+                        return Ok(true);
+                    }
+                };
+                if !whole && self.mode == Mode::Strict {
+                    return self.fail(Problem::Surrogate);
                 }
-                Ok(())
+                self.at += if whole { 12 } else { 6 };
+                Ok(whole)
             }
             Some(_) => self.fail(Problem::Escape),
             None => self.fail(Problem::Truncated),

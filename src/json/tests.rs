@@ -38,6 +38,36 @@ fn refuses_what_is_not_strict() {
 }
 
 #[test]
+fn a_lenient_reading_differs_in_three_things_only() {
+    let read = |text: &str| Doc::parse_leniently(text.as_bytes()).map(|_| ());
+    let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+    for text in
+        ["{\"a\":1,\"a\":2}", "\"\\ud800\"", "\"\\udc00\\u0041\"", &nested(MAX_LENIENT_DEPTH)]
+    {
+        assert_eq!(read(text), Ok(()), "{text}");
+        assert!(Doc::parse(text.as_bytes()).is_err(), "{text}");
+    }
+    for text in [
+        "",
+        "[1,]",
+        "NaN",
+        "01",
+        "\"\\x41\"",
+        "\"\\ud80\"",
+        "{} {}",
+        "\u{feff}{}",
+        &nested(MAX_LENIENT_DEPTH + 1),
+    ] {
+        assert!(read(text).is_err(), "{text}");
+    }
+    let doc = Doc::parse_leniently(br#"["a\ud83d\u0041", "\ud83d\ude00", {"\udc00":1}]"#).unwrap();
+    let texts: Vec<_> = doc.root().items().map(|value| value.as_str()).collect();
+    assert_eq!(texts, [None, Some("\u{1f600}".into()), None], "half a character is no text");
+    let key = doc.root().items().nth(2).unwrap().entries().next().unwrap().key().into_owned();
+    assert_eq!(key, "\u{fffd}");
+}
+
+#[test]
 fn refuses_a_duplicate_among_many_keys() {
     let mut text = String::from("{");
     for n in 0..500 {

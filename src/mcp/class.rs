@@ -39,9 +39,32 @@ impl Class {
     }
 }
 
+/// Whether a request may be sent again when its connection died: it asks and changes nothing, or begins
+/// anew what nobody has seen the beginning of.
+pub fn is_repeatable(method: &str) -> bool {
+    matches!(
+        method,
+        "initialize"
+            | "ping"
+            | "server/discover"
+            | "tools/list"
+            | "resources/list"
+            | "resources/templates/list"
+            | "prompts/list"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_changes_nothing_is_repeatable() {
+        assert!(is_repeatable("tools/list") && is_repeatable("ping"));
+        for method in ["tools/call", "resources/read", "logging/setLevel", "notifications/x", ""] {
+            assert!(!is_repeatable(method), "{method}");
+        }
+    }
 
     #[test]
     fn methods_fall_into_the_classes_of_the_contract() {

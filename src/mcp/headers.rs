@@ -16,11 +16,11 @@ use http::HeaderMap;
 use smallvec::SmallVec;
 
 use crate::firewall::call::{Call, CallKind, Data};
-use crate::firewall::denial::Code;
+use crate::firewall::denial::{Code, Denial};
 
-use super::message::Message;
+use super::message::{self, Message};
 use super::sentinel;
-use super::version::{Era, META_KEY, SUPPORTED, Version};
+use super::version::{CAPABILITIES_KEY, Era, META_KEY, SUPPORTED, SUPPORTED_MODERN, Version};
 use crate::json::number::Number;
 use crate::json::{Kind, Value};
 
@@ -28,6 +28,9 @@ const VERSION: &str = "mcp-protocol-version";
 const METHOD: &str = "mcp-method";
 const NAME: &str = "mcp-name";
 const PARAM_PREFIX: &str = "mcp-param-";
+
+/// Most that a refusal repeats of a version that nobody knows.
+const MAX_VERSION_CHARS: usize = 64;
 
 /// Most `Mcp-Param-*` headers of one request.
 pub const MAX_PARAM_HEADERS: usize = 64;
@@ -51,6 +54,16 @@ pub enum HeaderDenial {
     /// The message does not exist in the version it claims.
     #[error("{0}")]
     Malformed(Cow<'static, str>),
+    /// The body lacks a member of `_meta` that its version requires.
+    #[error("`params._meta[\"{0}\"]` is missing; each request from 2026-07-28 on has it")]
+    MetaMissing(&'static str),
+    /// No server behind the gateway can know the version.
+    #[error("this protocol version is not supported; supported are {}", supported.join(", "))]
+    Version {
+        requested: String,
+        /// Those that can be asked for in the same way.
+        supported: &'static [&'static str],
+    },
 }
 
 impl HeaderDenial {
@@ -59,6 +72,19 @@ impl HeaderDenial {
         match self {
             Self::Mismatch(_) => Code::HeaderMismatch,
             Self::Malformed(_) => Code::MalformedRequest,
+            Self::MetaMissing(_) => Code::MetaMissing,
+            Self::Version { .. } => Code::VersionUnsupported,
+        }
+    }
+
+    /// The refusal, with what the revision says belongs to it.
+    pub fn denial(&self) -> Denial {
+        let denial = Denial::new(self.code(), self.to_string());
+        match self {
+            Self::Version { requested, supported } => {
+                denial.with("supported", supported.to_vec()).with("requested", requested.as_str())
+            }
+            Self::Mismatch(_) | Self::Malformed(_) | Self::MetaMissing(_) => denial,
         }
     }
 }
@@ -108,9 +134,19 @@ impl<'h> ProtocolHeaders<'h> {
     }
 }
 
-/// Holds the mirrored headers against the body; gives back the era the message belongs to.
-pub fn agree(headers: &ProtocolHeaders<'_>, message: &Message<'_>) -> Result<Era, HeaderDenial> {
+/// Holds the mirrored headers against the body; gives back the version that the message belongs to.
+pub fn agree(
+    headers: &ProtocolHeaders<'_>,
+    message: &Message<'_>,
+) -> Result<Version, HeaderDenial> {
     let version = version(headers, message)?;
+    for call in &message.calls {
+        if message::lacks_uri(call)
+            && !call.method.as_deref().is_some_and(|method| version.has_removed(method))
+        {
+            return Err(HeaderDenial::Malformed("`params.uri` is missing".into()));
+        }
+    }
     if message.batch && !version.has_batches() {
         return Err(HeaderDenial::Malformed(
             "batches ended with protocol version 2025-06-18; send one message a request".into(),
@@ -122,7 +158,7 @@ pub fn agree(headers: &ProtocolHeaders<'_>, message: &Message<'_>) -> Result<Era
         name(headers, call, era)?;
     }
     params(headers, message)?;
-    Ok(era)
+    Ok(version)
 }
 
 /// The one version that header and body agree on.
@@ -143,9 +179,12 @@ fn version(headers: &ProtocolHeaders<'_>, message: &Message<'_>) -> Result<Versi
     }
     let Some(said) = said else { return Ok(Version::ASSUMED) };
     let Some(version) = Version::parse(&said) else {
-        return Err(HeaderDenial::Malformed(
-            format!("this protocol version is not supported; supported are {SUPPORTED}").into(),
-        ));
+        let in_meta = |call: &Call<'_>| call.meta.is_some_and(|meta| meta.get(META_KEY).is_some());
+        let modern = message.calls.iter().any(in_meta);
+        return Err(HeaderDenial::Version {
+            requested: said.chars().take(MAX_VERSION_CHARS).collect(),
+            supported: if modern { &SUPPORTED_MODERN } else { &SUPPORTED },
+        });
     };
     if version.era() == Era::Modern {
         if headers.version.is_none() {
@@ -153,25 +192,17 @@ fn version(headers: &ProtocolHeaders<'_>, message: &Message<'_>) -> Result<Versi
                 "header `MCP-Protocol-Version` is missing; send the version that `_meta` names",
             ));
         }
-        let silent =
-            |c: &Call<'_>| must_mirror(c) && c.meta.is_none_or(|meta| meta.get(META_KEY).is_none());
-        if message.calls.iter().any(silent) {
-            return Err(mismatch(format!(
-                "`params._meta[\"{META_KEY}\"]` is missing; send the version that the header \
-                 names"
-            )));
+        for call in message.calls.iter().filter(|call| call.is_request()) {
+            let member = |key| call.meta.and_then(|meta| meta.get(key));
+            if member(META_KEY).is_none() {
+                return Err(HeaderDenial::MetaMissing(META_KEY));
+            }
+            if member(CAPABILITIES_KEY).is_none_or(|value| value.kind() != Kind::Object) {
+                return Err(HeaderDenial::MetaMissing(CAPABILITIES_KEY));
+            }
         }
     }
     Ok(version)
-}
-
-/// Whether the modern era wants the mirrors with this call. The revision leaves open what goes with
-/// a notification and has no client responses; a tool call is one with or without an id.
-fn must_mirror(call: &Call<'_>) -> bool {
-    match call.kind {
-        CallKind::Tool { .. } | CallKind::Data { .. } => true,
-        CallKind::Protocol => call.is_request(),
-    }
 }
 
 fn method(headers: &ProtocolHeaders<'_>, call: &Call<'_>, era: Era) -> Result<(), HeaderDenial> {
@@ -179,7 +210,7 @@ fn method(headers: &ProtocolHeaders<'_>, call: &Call<'_>, era: Era) -> Result<()
         (Some(header), Some(body)) if header == body => Ok(()),
         (Some(_), Some(_)) => Err(mismatch("header `Mcp-Method` differs from `method`")),
         (Some(_), None) => Err(mismatch("header `Mcp-Method` on a message without a method")),
-        (None, _) if era == Era::Modern && must_mirror(call) => {
+        (None, _) if era == Era::Modern && call.is_request() => {
             Err(mismatch("header `Mcp-Method` is missing; send the message's `method`"))
         }
         (None, _) => Ok(()),
@@ -189,7 +220,7 @@ fn method(headers: &ProtocolHeaders<'_>, call: &Call<'_>, era: Era) -> Result<()
 fn name(headers: &ProtocolHeaders<'_>, call: &Call<'_>, era: Era) -> Result<(), HeaderDenial> {
     let (source, required) = name_source(call);
     let Some(header) = headers.name else {
-        return if required && era == Era::Modern {
+        return if required && era == Era::Modern && call.is_request() {
             Err(mismatch("header `Mcp-Name` is missing; send `params.name` or `params.uri`"))
         } else {
             Ok(())

@@ -14,10 +14,12 @@ use std::collections::HashSet;
 
 use smallvec::SmallVec;
 
-use crate::firewall::call::{Call, CallKind};
+use crate::firewall::call::{Call, CallKind, Data};
 use crate::firewall::denial::Code;
 
+use super::class::{self, Class};
 use crate::json::keys::disguised_as;
+use crate::json::number::Number;
 use crate::json::{Doc, Kind, Value};
 
 mod params;
@@ -87,6 +89,20 @@ pub fn read<'d>(doc: &'d Doc<'_>) -> Result<Message<'d>, Malformed> {
     Ok(Message { calls, batch: false })
 }
 
+/// Whether all that a message asks may be asked again where a connection died.
+pub fn is_repeatable(message: &Message<'_>) -> bool {
+    let again = |call: &Call<'_>| {
+        call.is_request() && call.method.as_deref().is_some_and(class::is_repeatable)
+    };
+    message.calls.iter().all(again)
+}
+
+/// Whether a call must name a resource and does not; only versions without its method let that pass.
+pub fn lacks_uri(call: &Call<'_>) -> bool {
+    let by_uri = call.method.as_deref().is_some_and(|method| Class::of(method) == Class::Resource);
+    by_uri && matches!(call.kind, CallKind::Data { what: Data::Method, .. })
+}
+
 fn not_mcp() -> Malformed {
     let reason = "the body is not a JSON-RPC message; send an object with `jsonrpc` and `method`";
     Malformed { not_mcp: true, id: None, reason: reason.to_owned() }
@@ -130,8 +146,8 @@ fn read_batch(root: Value<'_>) -> Result<SmallVec<[Call<'_>; 1]>, Fault> {
             return Err(place("`initialize` comes alone; send it outside of a batch".into()));
         }
         if let (true, Some(id)) = (call.is_request(), call.id) {
-            let key = (id.kind() == Kind::String, id.as_str().unwrap_or(Cow::Borrowed(id.raw())));
-            if !ids.insert(key) {
+            let number = if id.kind() == Kind::Number { Number::parse(id.raw()) } else { None };
+            if !ids.insert((number, id.as_str())) {
                 return Err(place("`id` occurs twice; give each request its own".into()));
             }
         }
@@ -231,12 +247,12 @@ impl<'d> Fields<'d> {
     }
 }
 
-/// A string or an integer. `1.0` and `1e0` are refused: servers echo them as `1`, and answers that
-/// cannot be told apart are worse than none.
+/// A string or an integer, as the protocol's schema has it: `1.0` is one (JSON Schema 2020-12, section
+/// 6.1.1 of its validation), `1.5` is none.
 fn check_id(id: Value<'_>) -> Result<(), Fault> {
     let plain = match id.kind() {
         Kind::String => true,
-        Kind::Number => !id.raw().contains(['.', 'e', 'E']),
+        Kind::Number => Number::parse(id.raw()).is_some_and(|number| number.is_integer()),
         Kind::Object | Kind::Array | Kind::True | Kind::False | Kind::Null => false,
     };
     if !plain {

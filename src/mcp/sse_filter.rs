@@ -8,7 +8,7 @@
 //! Data that is no JSON object or array cannot be an answer and passes. Data that looks like one but
 //! is not strict JSON breaks the stream: a lenient client might read a list in it.
 
-use super::filter::{FilterError, ListKind, ListKinds, filter_list};
+use super::filter::{FilterError, ListKind, ListKinds, Oddities, filter_list};
 use super::sse::{Cutter, EventTooLarge, Piece, content, data, split_mark};
 
 /// Why a stream cannot go on. What was written to `out` before may be sent, nothing after.
@@ -36,6 +36,7 @@ pub struct SseFilter<K> {
     has_data: bool,
     /// Whether `held` opens with the stream's first line, which may carry a byte order mark.
     held_first_line: bool,
+    oddities: Oddities,
     broken: bool,
 }
 
@@ -51,6 +52,7 @@ impl<K: Fn(ListKind, &str) -> bool> SseFilter<K> {
             line_start: 0,
             has_data: false,
             held_first_line: true,
+            oddities: Oddities::default(),
             broken: false,
         }
     }
@@ -60,9 +62,14 @@ impl<K: Fn(ListKind, &str) -> bool> SseFilter<K> {
         self.guarded(|filter| filter.push_pieces(chunk, out))
     }
 
+    /// Takes what was odd about the lists that have left.
+    pub fn take_oddities(&mut self) -> Oddities {
+        std::mem::take(&mut self.oddities)
+    }
+
     /// Ends the stream. An event that the server left unfinished is filtered like any other:
     /// some clients take it for whole.
-    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<(), SseError> {
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), SseError> {
         self.guarded(|filter| {
             filter.end_line(true, out)?;
             filter.release(out)
@@ -133,7 +140,7 @@ impl<K: Fn(ListKind, &str) -> bool> SseFilter<K> {
     }
 
     /// The held event with its list filtered; `None` if it may leave as it is.
-    fn rewritten(&self) -> Result<Option<Vec<u8>>, FilterError> {
+    fn rewritten(&mut self) -> Result<Option<Vec<u8>>, FilterError> {
         if !self.has_data || self.kinds.is_empty() {
             return Ok(None);
         }
@@ -142,7 +149,8 @@ impl<K: Fn(ListKind, &str) -> bool> SseFilter<K> {
             return Ok(None);
         }
         let filtered = filter_list(&text, self.kinds, &self.keep)?;
-        Ok(filtered.map(|text| self.with_data(&text)))
+        self.oddities.add(filtered.oddities);
+        Ok(filtered.body.map(|text| self.with_data(&text)))
     }
 
     /// The held lines, each with the byte order mark before it, and its end.

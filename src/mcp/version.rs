@@ -5,11 +5,18 @@ use std::fmt;
 /// The `_meta` key under which a message from 2026-07-28 on says its revision.
 pub const META_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 
+/// The `_meta` key under which a request from 2026-07-28 on says what its client can do.
+pub const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
+
 /// The first revision in which every message says its own version.
 const FIRST_MODERN: &str = "2026-07-28";
 
-/// What an agent reads when its version is not one of ours.
-pub const SUPPORTED: &str = "2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25, 2026-07-28 and later";
+/// The revisions that pass, oldest first; later ones do as well, and their server decides.
+pub const SUPPORTED: [&str; 5] =
+    ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", FIRST_MODERN];
+
+/// Those of them in which each message says its own version.
+pub const SUPPORTED_MODERN: [&str; 1] = [FIRST_MODERN];
 
 /// How a message and its surroundings hang together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +62,19 @@ impl Version {
             }
             Self::V2026_07_28 => Era::Modern,
         }
+    }
+
+    /// Whether the revision no longer has a method that earlier ones had.
+    pub fn has_removed(self, method: &str) -> bool {
+        self.era() == Era::Modern
+            && matches!(
+                method,
+                "initialize"
+                    | "ping"
+                    | "logging/setLevel"
+                    | "resources/subscribe"
+                    | "resources/unsubscribe"
+            )
     }
 
     /// Whether the revision still has JSON-RPC batches.
@@ -103,6 +123,23 @@ mod tests {
         }
         assert_eq!(Version::ASSUMED.era(), Era::Legacy);
         assert_eq!(Version::parse(&Version::V2025_11_25.to_string()), Some(Version::V2025_11_25));
+    }
+
+    #[test]
+    fn each_listed_revision_is_one() {
+        assert!(SUPPORTED.iter().all(|text| Version::parse(text).is_some()));
+    }
+
+    #[test]
+    fn methods_that_went_are_gone_from_2026_07_28_on() {
+        let removed = ["initialize", "ping", "logging/setLevel", "resources/subscribe"];
+        let later = Version::parse("2031-01-01").unwrap();
+        for method in removed {
+            assert!(later.has_removed(method) && !Version::V2025_11_25.has_removed(method));
+        }
+        for method in ["tools/call", "resources/read", "notifications/initialized", "Ping"] {
+            assert!(!later.has_removed(method), "{method}");
+        }
     }
 
     #[test]

@@ -1,68 +1,346 @@
-//! A deadline for the whole request head.
+//! Connections of agents, from their first byte to their last answer.
 //!
-//! Pingora limits each read of a head but not their sum, so a client that drips bytes could hold a
-//! connection for ever. This wraps the proxy: a connection whose head has not arrived in time, the
-//! first one or the next on a kept connection, is closed.
+//! Pingora serves requests; when a connection may wait, for how long, and what becomes of a head that
+//! is no request is decided here. An HTTP/1.1 head is read whole and judged as it was sent before
+//! Pingora sees it ([`super::head`]), so that a refused one is answered, counted and recorded like
+//! every other request. Of HTTP/2 the library has read the head; a stream that it resets by itself is
+//! counted.
 
+use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use bytes::BytesMut;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::H2Options;
+use pingora::protocols::http::v2::server::{self as h2, H2Accept, HttpSession};
+use pingora::protocols::{ALPN, Digest, Stream};
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Gateway;
+use super::head::{Arrival, Scan};
+use super::hygiene::HeadSize;
+use super::reply;
+use super::seats::Seat;
+use crate::config;
+use crate::firewall::denial::{Code, Denial};
+use crate::gate::{Gate, Refused};
+use crate::metrics::Closed;
 
-/// How long a head may take, from the connection's acceptance or the end of the last answer.
-const HEAD_DEADLINE: Duration = Duration::from_secs(65);
+/// How long a head may take from its first byte, or an HTTP/2 connection from its first frame.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What is read for a head at a time: few are longer.
+const FIRST_READ: usize = 4 * 1024;
+
+/// Streams of one HTTP/2 connection that the library may refuse before the connection ends.
+const MAX_REJECTED_STREAMS: usize = 32;
+
+/// How long, and how much, is read after a refused head, so that the refusal can be received.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 tokio::task_local! {
-    static HEAD_ARRIVED: Arc<AtomicBool>;
+    /// The place of the connection that this task serves.
+    pub(super) static SEAT: Arc<Seat>;
 }
 
-/// Notes that the head of the request on this task has arrived.
-pub(super) fn head_arrived() {
-    // Outside a guard, as in a unit test, there is no deadline to lift.
-    let _outside = HEAD_ARRIVED.try_with(|arrived| arrived.store(true, Ordering::Release));
+/// The proxy behind its guard.
+pub struct Guard {
+    inner: Arc<HttpProxy<Gateway>>,
+    gate: Arc<Gate>,
+    size: HeadSize,
+    first_byte: Duration,
+    idle: Duration,
+    max_requests: u32,
+    /// Becomes true when idle connections have to end.
+    closing: watch::Sender<bool>,
 }
 
-/// The proxy behind the deadline.
-pub struct HeadGuard {
-    pub inner: Arc<HttpProxy<Gateway>>,
+/// How waiting for a head has ended.
+enum Head {
+    Whole,
+    /// The connection ends without an answer.
+    Gone(Option<Closed>),
+    Refused(Box<Denial>),
+}
+
+impl Guard {
+    pub fn new(inner: HttpProxy<Gateway>, gate: Arc<Gate>, settings: &config::Proxy) -> Self {
+        Self {
+            inner: Arc::new(inner),
+            gate,
+            size: HeadSize::of(settings),
+            first_byte: Duration::from_secs(settings.first_byte_timeout_secs),
+            idle: Duration::from_secs(settings.idle_connection_secs),
+            max_requests: settings.max_requests_per_connection,
+            closing: watch::Sender::new(false),
+        }
+    }
+
+    async fn http1(&self, mut stream: Stream, shutdown: &ShutdownWatch, seat: &Seat) {
+        let mut settings: Option<HttpPersistentSettings> = None;
+        let mut closing = self.closing.subscribe();
+        let mut wait = self.first_byte;
+        loop {
+            let mut read = BytesMut::with_capacity(FIRST_READ);
+            let silent = if settings.is_none() { Closed::Silent } else { Closed::Idle };
+            match self.head(&mut stream, &mut read, wait, silent, seat, &mut closing).await {
+                Head::Whole => seat.busy(),
+                Head::Gone(why) => {
+                    if let Some(why) = why {
+                        self.gate.metrics.connection_closed(why);
+                    }
+                    return;
+                }
+                Head::Refused(denial) => return self.refuse_head(stream, &read, *denial).await,
+            }
+            let mut session = ServerSession::new_http1(stream);
+            if let Some(settings) = settings.take() {
+                settings.apply_to_session(&mut session);
+            } else {
+                let left = self.max_requests.saturating_sub(1);
+                session.set_keepalive_reuses_remaining(Some(left));
+            }
+            session.set_keepalive((!*shutdown.borrow()).then_some(self.idle.as_secs()));
+            session.set_pipelined_prefix(read);
+            let Some(reused) = self.inner.process_new_http(session, shutdown).await else { return };
+            (stream, settings) = reused.consume();
+            seat.idle(self.gate.clock.mono());
+            wait = self.idle;
+        }
+    }
+
+    /// Reads up to the end of a request's head.
+    async fn head(
+        &self,
+        stream: &mut Stream,
+        read: &mut BytesMut,
+        first_byte: Duration,
+        silent: Closed,
+        seat: &Seat,
+        closing: &mut watch::Receiver<bool>,
+    ) -> Head {
+        let mut scan = Scan::default();
+        let mut late = std::pin::pin!(sleep(first_byte));
+        loop {
+            let begun = !read.is_empty();
+            let more = tokio::select! {
+                biased;
+                more = stream.read_buf(read) => more,
+                () = late.as_mut() => {
+                    return if begun { Head::Refused(Box::new(too_slow())) } else { Head::Gone(Some(silent)) };
+                }
+                // Counted where it was asked to leave.
+                () = seat.wanted() => return Head::Gone(None),
+                _closing = closing.wait_for(|closing| *closing), if !begun => return Head::Gone(None),
+            };
+            // A connection that is reset has ended too.
+            if more.unwrap_or(0) == 0 {
+                return Head::Gone(None);
+            }
+            match scan.look(read, self.size) {
+                Arrival::Whole => return Head::Whole,
+                Arrival::Refused(denial) => return Head::Refused(denial),
+                Arrival::Partial => {}
+            }
+            if !begun && let Some(by) = Instant::now().checked_add(HEAD_DEADLINE) {
+                late.as_mut().reset(by);
+            }
+            if read.capacity() == read.len() {
+                read.reserve(read.len());
+            }
+        }
+    }
+
+    /// Puts the refusal of a head on record and writes it as the connection's last answer.
+    async fn refuse_head(&self, mut stream: Stream, head: &[u8], denial: Denial) {
+        let refused = self.refused(denial).await;
+        let answer = reply::last_answer(&refused, head.trim_ascii_start().starts_with(b"HEAD "));
+        let written = timeout(LINGER, async {
+            stream.write_all(&answer).await?;
+            stream.flush().await?;
+            stream.shutdown().await
+        });
+        if !matches!(written.await, Ok(Ok(()))) {
+            return;
+        }
+        // What is left unread would reset the connection, and the answer with it.
+        let rest = async {
+            let mut scrap = [0; FIRST_READ];
+            let mut left = LINGER_BYTES;
+            while left > 0 {
+                match stream.read(&mut scrap).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(more) => left = left.saturating_sub(more),
+                }
+            }
+        };
+        // However it ends, the connection does.
+        let _late = timeout(LINGER, rest).await;
+    }
+
+    async fn refused(&self, denial: Denial) -> Refused {
+        match self.gate.open().await {
+            Ok(ticket) => self.gate.refuse(ticket, denial).await,
+            Err(refused) => refused,
+        }
+    }
+
+    async fn http2(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch, seat: &Arc<Seat>) {
+        let digest = Arc::new(Digest {
+            ssl_digest: stream.get_ssl_digest(),
+            timing_digest: stream.get_timing_digest(),
+            proxy_digest: stream.get_proxy_digest(),
+            socket_digest: stream.get_socket_digest(),
+        });
+        let mut options = h2::default_h2_options();
+        // Beyond this the library answers by itself; up to it a head is refused like any other.
+        let most = self.size.bytes.saturating_mul(2);
+        options.max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX));
+        let greeted = timeout(self.first_byte, h2::handshake(stream, Some(options))).await;
+        let Ok(Ok(mut connection)) = greeted else {
+            let why = if greeted.is_err() { Closed::Silent } else { Closed::Broken };
+            return self.gate.metrics.connection_closed(why);
+        };
+        let (mut shutdown, mut closing) = (shutdown.clone(), self.closing.subscribe());
+        let streams = Arc::new(Streams::default());
+        let mut leaving = false;
+        let mut rejected = 0;
+        let mut idle_since = Instant::now();
+        let mut patience = HEAD_DEADLINE;
+        loop {
+            let is_idle = streams.open.load(Ordering::Acquire) == 0;
+            let next = tokio::select! {
+                biased;
+                _shutdown = shutdown.wait_for(|ends| *ends), if !leaving => {
+                    connection.graceful_shutdown();
+                    leaving = true;
+                    continue;
+                }
+                next = HttpSession::from_h2_conn(&mut connection, digest.clone()) => next,
+                () = streams.closed.notified() => {
+                    if streams.open.load(Ordering::Acquire) == 0 {
+                        idle_since = Instant::now();
+                        seat.idle(self.gate.clock.mono());
+                    }
+                    continue;
+                }
+                () = after(idle_since, patience), if is_idle => {
+                    return self.gate.metrics.connection_closed(Closed::Idle);
+                }
+                () = seat.wanted(), if is_idle => return,
+                _closing = closing.wait_for(|closing| *closing), if is_idle => return,
+            };
+            match next {
+                Ok(Some(H2Accept::Session(session))) => {
+                    patience = self.idle;
+                    seat.busy();
+                    let stream = streams.enter();
+                    let (guard, shutdown) = (self.clone(), shutdown.clone());
+                    // Joined by nobody: it ends with its stream, and so with this connection.
+                    tokio::spawn(async move {
+                        guard.stream(session, &shutdown).await;
+                        drop(stream);
+                    });
+                }
+                Ok(Some(H2Accept::Rejected)) => {
+                    rejected += 1;
+                    self.gate.metrics.connection_closed(Closed::StreamReset);
+                    // The library has answered; the request is on record all the same.
+                    let _on_record = self.refused(not_valid()).await;
+                    if rejected >= MAX_REJECTED_STREAMS {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(_broken) => return self.gate.metrics.connection_closed(Closed::Broken),
+            }
+        }
+    }
+
+    /// Serves one request of HTTP/2.
+    async fn stream(&self, session: HttpSession, shutdown: &ShutdownWatch) {
+        let mut session = ServerSession::new_http2(session);
+        if session.req_header().method != http::Method::CONNECT {
+            // What is reused here is the connection, and that is not this stream's.
+            let _no_other_request = self.inner.process_new_http(session, shutdown).await;
+            return;
+        }
+        let denial = Denial::new(Code::MethodNotAllowed, "tunnels are not served here");
+        let refused = self.refused(denial).await;
+        // A client that is gone needs no answer.
+        let _gone = reply::on_stream(&mut session, &refused).await;
+    }
 }
 
 #[async_trait]
-impl HttpServerApp for HeadGuard {
-    async fn process_new_http(
+impl ServerApp for Guard {
+    async fn process_new(
         self: &Arc<Self>,
-        session: ServerSession,
+        stream: Stream,
         shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        let arrived = Arc::new(AtomicBool::new(false));
-        let request =
-            HEAD_ARRIVED.scope(arrived.clone(), self.inner.process_new_http(session, shutdown));
-        let mut request = Box::pin(request);
-        tokio::select! {
-            biased;
-            reused = &mut request => return reused,
-            () = tokio::time::sleep(HEAD_DEADLINE) => {}
+    ) -> Option<Stream> {
+        let seat = SEAT.with(Arc::clone);
+        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            self.http2(stream, shutdown, &seat).await;
+        } else {
+            self.http1(stream, shutdown, &seat).await;
         }
-        if arrived.load(Ordering::Acquire) { request.await } else { None }
+        None
     }
 
-    fn h2_options(&self) -> Option<H2Options> {
-        self.inner.h2_options()
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        self.inner.server_options()
-    }
-
-    async fn http_cleanup(&self) {
+    /// Ends the connections that wait for a request.
+    async fn cleanup(&self) {
+        self.closing.send_replace(true);
         self.inner.http_cleanup().await;
+    }
+}
+
+/// Resolves some time after an instant.
+async fn after(since: Instant, patience: Duration) {
+    match since.checked_add(patience) {
+        Some(by) => sleep_until(by).await,
+        None => pending().await,
+    }
+}
+
+fn not_valid() -> Denial {
+    let message = "the stream's authority, path or length is not valid (RFC 9113 section 8.1.1)";
+    Denial::new(Code::MalformedRequest, message)
+}
+
+fn too_slow() -> Denial {
+    let secs = HEAD_DEADLINE.as_secs();
+    Denial::new(Code::RequestTooSlow, format!("the request's head did not arrive within {secs} s"))
+}
+
+/// The open streams of one HTTP/2 connection.
+#[derive(Default)]
+struct Streams {
+    open: AtomicUsize,
+    closed: Notify,
+}
+
+struct OpenStream(Arc<Streams>);
+
+impl Streams {
+    fn enter(self: &Arc<Self>) -> OpenStream {
+        self.open.fetch_add(1, Ordering::AcqRel);
+        OpenStream(self.clone())
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.closed.notify_one();
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a server is worth trying, as far as is known.
+//! State of a server, as far as is known: worth trying or not.
 //!
 //! A server that refuses a connection is left out for a while that doubles with each failure; one
 //! success ends that.
@@ -20,6 +20,11 @@ pub(super) struct Health {
 impl Health {
     pub(super) fn is_in(&self, now: Mono) -> bool {
         now.0 >= self.out_until_us.load(Ordering::Relaxed)
+    }
+
+    /// True unless the last try failed.
+    pub(super) fn is_up(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) == 0
     }
 
     pub(super) fn failed(&self, now: Mono) {

@@ -3,9 +3,13 @@
 //! Pingora's parser is lenient where a firewall must not be: what two parsers may read differently
 //! is refused here (RFC 9112 sections 2.2, 3.2, 6.1 and 11.2).
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use pingora::http::RequestHeader;
 
+use super::browser::{self, Browsers};
+use super::local;
 use crate::config;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::legacy::Verb;
@@ -30,7 +34,7 @@ const SINGLE: &[&str] = &[
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeadRules {
     pub(super) blocked_paths: Vec<String>,
-    pub(super) allowed_origins: Vec<String>,
+    pub(super) browsers: Arc<Browsers>,
     pub(super) deny_non_post_methods: bool,
     /// Whether GET and DELETE of the 2025 era are served (`legacy_streams`).
     pub(super) legacy_streams: bool,
@@ -105,17 +109,35 @@ pub(super) enum Route {
     Unchecked,
 }
 
-/// Judges path, method, origin and media type, in that order.
+/// Judges path, method, host, origin and media type, in that order.
 pub(super) fn route(head: &RequestHeader, rules: &HeadRules) -> Result<Route, Denial> {
     rules.size.check(head)?;
     framing(head)?;
     path(head, &rules.blocked_paths)?;
+    let preflight = browser::is_preflight(head);
+    // Metadata and preflights that are left here are those of hosts and origins that are not served.
+    if preflight || local::is_metadata(head.uri.path()) {
+        rules.browsers.host(head)?;
+    }
+    if preflight {
+        rules.browsers.origin(&head.headers)?;
+    }
     let route = method(head, rules)?;
-    origin(&head.headers, &rules.allowed_origins)?;
+    rules.browsers.host(head)?;
+    rules.browsers.origin(&head.headers)?;
     if route == Route::Mcp {
         media_type(&head.headers)?;
     }
     Ok(route)
+}
+
+/// Whether a preflight may be answered: its form, its path and its host are in order.
+pub(super) fn preflight(head: &RequestHeader, rules: &HeadRules) -> bool {
+    browser::is_preflight(head)
+        && rules.size.check(head).is_ok()
+        && framing(head).is_ok()
+        && path(head, &rules.blocked_paths).is_ok()
+        && rules.browsers.host(head).is_ok()
 }
 
 fn malformed(reason: impl Into<String>) -> Denial {
@@ -162,30 +184,6 @@ fn framing(head: &RequestHeader) -> Result<(), Denial> {
         return Err(malformed("Content-Length must be one decimal number"));
     }
     Ok(())
-}
-
-/// Judges the head as it was sent: Pingora's own reading has lost what two parsers may read
-/// differently, as a fragment or a length that stands beside a coding.
-pub(super) fn raw_head(raw: &[u8]) -> Result<(), Denial> {
-    let bare = memchr::memchr_iter(b'\n', raw)
-        .any(|at| at.checked_sub(1).and_then(|before| raw.get(before)) != Some(&b'\r'));
-    if bare {
-        return Err(malformed("header lines must end with CR LF (RFC 9112 section 2.2)"));
-    }
-    // An empty line before the request is allowed (RFC 9112 section 2.2).
-    let mut lines =
-        raw.split(|b| *b == b'\n').map(<[u8]>::trim_ascii_end).skip_while(|l| l.is_empty());
-    let request = lines.next().unwrap_or_default();
-    if request.contains(&b'#') {
-        return Err(malformed("the request target must not hold a fragment (`#`)"));
-    }
-    let (mut length, mut coding) = (false, false);
-    for line in lines {
-        let name = line.split(|b| *b == b':').next().unwrap_or_default();
-        length |= name.eq_ignore_ascii_case(b"content-length");
-        coding |= name.eq_ignore_ascii_case(b"transfer-encoding");
-    }
-    if length && coding { Err(framed_twice()) } else { Ok(()) }
 }
 
 fn framed_twice() -> Denial {
@@ -302,6 +300,23 @@ fn not_allowed(legacy_streams: bool) -> Denial {
     Denial::new(Code::MethodNotAllowed, message).with("allow", "GET, POST, DELETE")
 }
 
+/// Drops an offer to go on in another version of HTTP or in TLS, which a server may ignore (RFC 9110
+/// section 7.8); some clients make it with every request. Other offers are refused later.
+pub(super) fn drop_offers(head: &mut RequestHeader) {
+    let ignorable = |offer: &[u8]| {
+        let offer = offer.trim_ascii();
+        let tls = offer.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"TLS/"));
+        tls || offer.eq_ignore_ascii_case(b"h2c")
+    };
+    let mut offers = head.headers.get_all(header::UPGRADE).iter().peekable();
+    if offers.peek().is_some()
+        && offers.all(|value| value.as_bytes().split(|b| *b == b',').all(ignorable))
+    {
+        head.remove_header(&header::UPGRADE);
+        head.remove_header("http2-settings");
+    }
+}
+
 /// Whether the client asks for an event stream by name.
 fn accepts_events(headers: &HeaderMap) -> bool {
     let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -314,17 +329,6 @@ fn accepts_events(headers: &HeaderMap) -> bool {
         };
         named && !parts.any(unwanted)
     })
-}
-
-fn origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Denial> {
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    if allowed.iter().any(|a| a.as_bytes() == origin.as_bytes()) {
-        return Ok(());
-    }
-    Err(Denial::new(
-        Code::OriginDenied,
-        "this origin may not call: browsers are served only from proxy.allowed_origins",
-    ))
 }
 
 fn media_type(headers: &HeaderMap) -> Result<(), Denial> {
@@ -340,7 +344,8 @@ fn media_type(headers: &HeaderMap) -> Result<(), Denial> {
     for parameter in parts {
         let Some((name, value)) = parameter.split_once('=') else { continue };
         let value = value.trim().trim_matches('"');
-        if name.trim().eq_ignore_ascii_case("charset") && !value.eq_ignore_ascii_case("utf-8") {
+        let utf8 = ["utf-8", "utf8"].iter().any(|name| value.eq_ignore_ascii_case(name));
+        if name.trim().eq_ignore_ascii_case("charset") && !utf8 {
             return refused("the body must be UTF-8");
         }
     }
@@ -393,7 +398,7 @@ mod tests {
     fn rules() -> HeadRules {
         HeadRules {
             blocked_paths: vec!["/admin".to_owned(), "/internal/debug".to_owned()],
-            allowed_origins: vec!["https://app.example".to_owned()],
+            browsers: Arc::new(Browsers::new(&["https://app.example".to_owned()], &[])),
             deny_non_post_methods: true,
             legacy_streams: false,
             size: HeadSize::default(),
@@ -451,7 +456,10 @@ mod tests {
         check("POST", "/", &[("Origin", "https://app.example.evil")], Err(Code::OriginDenied));
         check("POST", "/", &[("Content-Type", "text/plain")], Err(Code::UnsupportedMediaType));
         check("POST", "/", &[("Content-Type", "-")], Err(Code::UnsupportedMediaType));
-        check("POST", "/", &[("Content-Type", "application/json; charset=UTF-8")], Ok(Route::Mcp));
+        for charset in ["UTF-8", "utf8", "\"Utf8\""] {
+            let kind = format!("application/json; charset={charset}");
+            check("POST", "/", &[("Content-Type", &kind)], Ok(Route::Mcp));
+        }
         check(
             "POST",
             "/",
@@ -460,6 +468,28 @@ mod tests {
         );
         check("POST", "/", &[("Content-Encoding", "gzip")], Err(Code::UnsupportedMediaType));
         check("POST", "/", &[("Content-Encoding", "identity")], Ok(Route::Mcp));
+    }
+
+    #[test]
+    fn offers_that_may_be_ignored_are() {
+        let check = |offers: &[&str], dropped: bool| {
+            let mut headers: Vec<_> = offers.iter().map(|offer| ("Upgrade", *offer)).collect();
+            headers.push(("HTTP2-Settings", "AAMAAABkAAQCAAAAAAIAAAAA"));
+            let mut head = head("POST", "/", &headers);
+            drop_offers(&mut head);
+            assert_eq!(!head.headers.contains_key("upgrade"), dropped, "{offers:?}");
+            assert_eq!(!head.headers.contains_key("http2-settings"), dropped, "{offers:?}");
+        };
+        check(&["h2c"], true);
+        check(&["H2C"], true);
+        check(&["TLS/1.0"], true);
+        check(&["h2c, tls/1.2"], true);
+        check(&["h2c", "TLS/1.3"], true);
+        check(&["websocket"], false);
+        check(&["h2c, websocket"], false);
+        check(&["h2c", "websocket"], false);
+        check(&["h2c,"], false);
+        check(&["TLS"], false);
     }
 
     #[test]
@@ -511,21 +541,6 @@ mod tests {
             Err(Code::MalformedRequest),
         );
         check("POST", "/", &[("Transfer-Encoding", "gzip, chunked")], Err(Code::MalformedRequest));
-    }
-
-    #[test]
-    fn heads_that_pingora_would_repair_are_refused() {
-        let rest = "\r\nHost: a\r\n";
-        let check = |head: &str, fine: bool| {
-            assert_eq!(raw_head(format!("{head}\r\n").as_bytes()).is_ok(), fine, "{head:?}");
-        };
-        check(&format!("POST / HTTP/1.1{rest}Content-Length: 1\r\n"), true);
-        check(&format!("\r\nPOST /a?b HTTP/1.1{rest}Transfer-Encoding: chunked\r\n"), true);
-        check("POST / HTTP/1.1\r\nHost: a\nX: b\r\n", false);
-        check("\n", false);
-        check(&format!("POST /#a HTTP/1.1{rest}"), false);
-        let both = "content-length: 1\r\nTRANSFER-ENCODING: chunked\r\n";
-        check(&format!("POST / HTTP/1.1{rest}{both}"), false);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, timeout_at};
 
+use super::browser::Browsers;
 use super::contain;
 use super::hygiene::{self, HeadRules, HeadSize, Route};
 use super::memory::Held;
@@ -28,9 +29,6 @@ use crate::mcp::headers::ProtocolHeaders;
 
 const SESSION: HeaderName = HeaderName::from_static("x-arbiter-session");
 const AGENT_ID: HeaderName = HeaderName::from_static("x-agent-id");
-
-/// How long an idle connection is kept for the client's next request.
-pub(super) const KEEP_ALIVE_SECS: u64 = 60;
 
 /// How long a client may take to accept what is written to it.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -68,11 +66,11 @@ struct Arrived {
 
 impl Intake {
     /// `bulk` has threads for work on large bodies.
-    pub fn new(settings: &config::Proxy, bulk: Handle) -> Self {
+    pub fn new(settings: &config::Proxy, browsers: Arc<Browsers>, bulk: Handle) -> Self {
         Self {
             head: HeadRules {
                 blocked_paths: settings.blocked_paths.clone(),
-                allowed_origins: settings.allowed_origins.clone(),
+                browsers,
                 deny_non_post_methods: settings.deny_non_post_methods,
                 legacy_streams: settings.legacy_streams,
                 size: HeadSize::of(settings),
@@ -81,6 +79,11 @@ impl Intake {
             min_body_rate: settings.min_body_rate_bytes,
             bulk,
         }
+    }
+
+    /// Whether a request is a preflight whose head is in order.
+    pub(super) fn is_preflight(&self, session: &Session) -> bool {
+        hygiene::preflight(session.req_header(), &self.head)
     }
 
     /// Takes a request through every check; what comes back is on record.
@@ -166,19 +169,18 @@ impl Intake {
         session: &mut Session,
         ticket: &mut Ticket,
     ) -> Result<Arrived, Denial> {
-        if session.as_http1().is_some() {
-            hygiene::raw_head(&session.to_h1_raw())?;
-        }
         drop_nominated(session)?;
+        hygiene::drop_offers(session.req_header_mut());
         let route = hygiene::route(session.req_header(), &self.head)?;
         let path = session.req_header().uri.path();
         let pool = upstreams.find(path).cloned().ok_or_else(hygiene::not_served)?;
         ticket.bound_for(&pool.destination);
         let token = bearer(&session.req_header().headers)?;
         let caller = gate.identify(ticket, token).await?;
-        let way = Way::new(pool, session.req_header(), caller.agent.id)?;
+        let mut way = Way::new(pool, session.req_header(), caller.agent.id);
         let mut held = way.pool.memory.held_by(caller.agent.id);
         let body = self.body(session, &mut held).await?;
+        way.in_session(session.req_header_mut(), &body)?;
         if matches!(route, Route::Legacy(_)) && !body.is_empty() {
             return Err(Denial::new(Code::MalformedRequest, "send GET and DELETE without a body"));
         }

@@ -1,57 +1,125 @@
-//! Answers of the proxy port itself: health, metrics, and OAuth metadata (RFC 9728).
+//! Answers of the proxy port's own: health, metrics, preflights, and OAuth metadata (RFC 9728).
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode, header};
+use axum::extract::ConnectInfo;
+use http::{HeaderName, Method, StatusCode, header};
 use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
+use uuid::Uuid;
 
+use super::browser::Browsers;
 use super::reply;
+use super::upstreams::Upstreams;
 use crate::firewall::denial::Code;
 use crate::gate::{Gate, Readiness, Refused};
 use crate::metrics::Metrics;
 
+const EXPOSITION: &str = "text/plain; version=0.0.4";
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const MAX_SCRAPE_BYTES: usize = 16 * 1024 * 1024;
+
 const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
+
+/// The readers of metrics on this port.
+pub enum Scrapes {
+    Nobody,
+    Anyone,
+    /// Holders of a key that may, as this service of the admin port judges.
+    Keyholders(axum::Router),
+}
+/// Where clients of protocol version 2025-03-26 look for an authorization server's metadata. This
+/// gateway is none, and its issuers publish their own.
+const SERVER_METADATA_PATHS: [&str; 2] =
+    ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"];
+
+/// Most of a path that a metadata document or a challenge repeats.
+const MAX_PATH_BYTES: usize = 1_024;
 
 /// The gateway's own answers.
 pub struct Local {
     pub metrics: Arc<Metrics>,
-    /// Whether metrics are served on this port at all.
-    pub serve_metrics: bool,
+    pub scrapes: Scrapes,
     /// How agents reach this port.
     pub scheme: &'static str,
     /// The canonical URI of this resource, where configured.
     pub resource: Option<String>,
     pub authorization_servers: Vec<String>,
+    pub browsers: Arc<Browsers>,
+    /// Methods of MCP paths, for preflights.
+    pub methods: &'static str,
 }
 
 impl Local {
     /// Answers if the request is one of the gateway's own.
-    pub(super) async fn answer(&self, session: &mut Session, gate: &Gate) -> Result<bool> {
+    pub(super) async fn answer(
+        &self,
+        session: &mut Session,
+        gate: &Gate,
+        upstreams: &Upstreams,
+    ) -> Result<bool> {
         let head = session.req_header();
+        let path = head.uri.path();
+        let is_health = matches!(path, "/health" | "/health/");
+        if head.method == Method::OPTIONS && is_health {
+            let mut header = ResponseHeader::build(StatusCode::NO_CONTENT, Some(4))?;
+            header.insert_header(header::ALLOW, "GET, HEAD, OPTIONS")?;
+            self.bare(session, header).await?;
+            return Ok(true);
+        }
         if head.method != Method::GET && head.method != Method::HEAD {
             return Ok(false);
         }
-        match head.uri.path() {
-            "/health" => {
+        let (status, kind, body) = match path {
+            _ if is_health => {
                 let asked = head.uri.query().is_some_and(|query| query == "ready");
                 let (status, said) = if asked { ready(gate) } else { (StatusCode::OK, "ok") };
-                let body = json!({"status": said}).to_string();
-                reply::plain(session, status, "application/json", body).await?;
+                (status, JSON, json!({"status": said}).to_string())
             }
-            "/metrics" if self.serve_metrics => {
-                let body = self.metrics.render();
-                reply::plain(session, StatusCode::OK, "text/plain; version=0.0.4", body).await?;
+            "/metrics" => match &self.scrapes {
+                Scrapes::Nobody => return Ok(false),
+                Scrapes::Anyone => (StatusCode::OK, EXPOSITION, self.metrics.render()),
+                Scrapes::Keyholders(admin) => scrape(admin.clone(), session).await,
+            },
+            _ if SERVER_METADATA_PATHS.iter().any(|place| behind(path, place).is_some()) => {
+                let advice = "this gateway is no authorization server: see \
+                              /.well-known/oauth-protected-resource";
+                let body = json!({"error": "not_found", "error_description": advice});
+                (StatusCode::NOT_FOUND, JSON, body.to_string())
             }
-            path => {
-                let Some(rest) = behind_metadata_path(path) else { return Ok(false) };
-                let Some(resource) = self.resource(session, rest) else { return Ok(false) };
-                let body = self.metadata(&resource, &gate.scopes_asked()).to_string();
-                reply::plain(session, StatusCode::OK, "application/json", body).await?;
+            _ => {
+                let Some(rest) = behind(path, METADATA_PATH) else { return Ok(false) };
+                // Refused like any other request for a host that is not served.
+                if self.browsers.host(head).is_err() {
+                    return Ok(false);
+                }
+                let Some(resource) = self.resource(head, rest, upstreams) else {
+                    return Ok(false);
+                };
+                let metadata = self.metadata(&resource, &gate.scopes_asked());
+                (StatusCode::OK, JSON, metadata.to_string())
             }
-        }
+        };
+        reply::plain(session, status, kind, body, &self.browsers).await?;
         Ok(true)
+    }
+
+    /// Answers a preflight of an allowed origin.
+    pub(super) async fn preflight(&self, session: &mut Session) -> Result<bool> {
+        let head = session.req_header();
+        let methods = if is_metadata(head.uri.path()) { "GET" } else { self.methods };
+        let Some(answer) = self.browsers.preflight(head, methods)? else { return Ok(false) };
+        self.bare(session, answer).await?;
+        Ok(true)
+    }
+
+    /// Writes an answer without a body.
+    async fn bare(&self, session: &mut Session, mut header: ResponseHeader) -> Result<()> {
+        reply::decorate(&mut header, Uuid::new_v4(), &[])?;
+        session.write_response_header(Box::new(header), true).await
     }
 
     /// What clients need to know to get a token (RFC 9728 section 2).
@@ -75,6 +143,7 @@ impl Local {
         session: &Session,
         refused: &Refused,
         gate: &Gate,
+        upstreams: &Upstreams,
     ) -> Option<String> {
         let error = match refused.denial.code {
             Code::TokenMissing => None,
@@ -88,7 +157,8 @@ impl Local {
             None => quotable(&gate.scopes_asked()),
         };
         let members = [
-            self.metadata_url(session).map(|url| format!("resource_metadata=\"{url}\"")),
+            self.metadata_url(session.req_header(), upstreams)
+                .map(|url| format!("resource_metadata=\"{url}\"")),
             (!scope.is_empty()).then(|| format!("scope=\"{scope}\"")),
             error.map(|error| format!("error=\"{error}\"")),
         ];
@@ -100,32 +170,73 @@ impl Local {
         })
     }
 
-    /// The resource whose metadata lies at the path that was asked for (RFC 9728 section 3.3).
-    fn resource(&self, session: &Session, rest: &str) -> Option<String> {
+    /// The resource whose metadata lies at the path that was asked for (RFC 9728 section 3.3); none
+    /// where nothing is served.
+    fn resource(&self, head: &RequestHeader, rest: &str, upstreams: &Upstreams) -> Option<String> {
         let path = if rest.is_empty() { "/" } else { rest };
-        self.resource.clone().or_else(|| Some(format!("{}{path}", self.origin(session)?)))
+        let known = upstreams.find(path).and_then(|pool| pool.resource.as_deref());
+        let Some(known) = known.or(self.resource.as_deref()) else {
+            upstreams.find(path)?;
+            return Some(format!("{}{path}", self.origin(head)?));
+        };
+        let (origin, own) = split(known)?;
+        let asked = path.trim_end_matches('/');
+        // At the root it is the resource as it was configured.
+        if asked.is_empty() || asked == own.trim_end_matches('/') {
+            return Some(known.to_owned());
+        }
+        upstreams.find(path)?;
+        Some(format!("{origin}{asked}"))
     }
 
-    /// Where the metadata of the configured resource lies (RFC 9728 section 3.1).
-    fn metadata_url(&self, session: &Session) -> Option<String> {
-        let Some(resource) = &self.resource else {
-            return Some(format!("{}{METADATA_PATH}", self.origin(session)?));
+    /// Where the metadata of the path that was called lies (RFC 9728 section 3.1).
+    fn metadata_url(&self, head: &RequestHeader, upstreams: &Upstreams) -> Option<String> {
+        let path = head.uri.path().trim_end_matches('/');
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%".contains(&b);
+        let path = if path.len() <= MAX_PATH_BYTES && path.bytes().all(plain) { path } else { "" };
+        let pool = upstreams.find(if path.is_empty() { "/" } else { path });
+        let known = pool.and_then(|pool| pool.resource.as_deref()).or(self.resource.as_deref());
+        let Some(known) = known else {
+            let path = if pool.is_some() { path } else { "" };
+            return Some(format!("{}{METADATA_PATH}{path}", self.origin(head)?));
         };
-        let (scheme, rest) = resource.split_once("://")?;
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let path = path.trim_end_matches('/');
-        let separator = if path.is_empty() { "" } else { "/" };
-        Some(format!("{scheme}://{authority}{METADATA_PATH}{separator}{path}"))
+        let (origin, own) = split(known)?;
+        let path = if path.is_empty() || pool.is_none() { own.trim_end_matches('/') } else { path };
+        Some(format!("{origin}{METADATA_PATH}{path}"))
     }
 
     /// The origin the client used, if its `Host` or `:authority` is fit to be quoted.
-    fn origin(&self, session: &Session) -> Option<String> {
-        let head = session.req_header();
+    fn origin(&self, head: &RequestHeader) -> Option<String> {
         let named = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let host = named.or_else(|| head.uri.authority().map(http::uri::Authority::as_str))?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
         (!host.is_empty() && host.chars().all(plain)).then(|| format!("{}://{host}", self.scheme))
     }
+}
+
+/// Asks the admin port's service for the metrics, with the key that this request has. Roles, rates and
+/// the bound on wrong keys are the same there and here.
+async fn scrape(admin: axum::Router, session: &Session) -> (StatusCode, &'static str, String) {
+    let failed = (StatusCode::INTERNAL_SERVER_ERROR, EXPOSITION, String::new());
+    let mut request = http::Request::new(axum::body::Body::empty());
+    *request.uri_mut() = http::Uri::from_static("/metrics");
+    let given = &session.req_header().headers;
+    for name in [API_KEY, header::AUTHORIZATION] {
+        for value in given.get_all(&name) {
+            request.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    let peer = session.client_addr().and_then(|address| address.as_inet());
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(ConnectInfo(*peer));
+    }
+    let Ok(response) = admin.oneshot(request).await;
+    let status = response.status();
+    let Ok(body) = axum::body::to_bytes(response.into_body(), MAX_SCRAPE_BYTES).await else {
+        return failed;
+    };
+    let kind = if status.is_success() { EXPOSITION } else { "application/json" };
+    String::from_utf8(body.to_vec()).map_or(failed, |body| (status, kind, body))
 }
 
 /// Readiness as the admin port's `/ready` reports it, in a word.
@@ -138,8 +249,24 @@ fn ready(gate: &Gate) -> (StatusCode, &'static str) {
     }
 }
 
-fn behind_metadata_path(path: &str) -> Option<&str> {
-    path.strip_prefix(METADATA_PATH).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+const JSON: &str = "application/json";
+
+/// Whether a path is one of the protected resources' metadata.
+pub(super) fn is_metadata(path: &str) -> bool {
+    behind(path, METADATA_PATH).is_some()
+}
+
+/// What of a path is behind `place`.
+fn behind<'p>(path: &'p str, place: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(place)?;
+    (rest.len() <= MAX_PATH_BYTES && (rest.is_empty() || rest.starts_with('/'))).then_some(rest)
+}
+
+/// A URI's origin and its path.
+fn split(uri: &str) -> Option<(&str, &str)> {
+    let authority = uri.find("://")?.checked_add(3)?;
+    let path = uri.get(authority..)?.find('/').map_or(uri.len(), |at| authority.saturating_add(at));
+    uri.split_at_checked(path)
 }
 
 /// Scopes as a challenge may hold them (RFC 6750 section 3); others no server can grant.

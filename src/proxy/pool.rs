@@ -12,15 +12,19 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
+use tracing::warn;
 
 use super::affinity::{self, Seal, SealKey};
 use super::location;
 use super::memory::BodyMemory;
+use super::trouble;
 use super::upstream::Upstream;
 use crate::firewall::agent::AgentId;
-use crate::firewall::denial::{Code, Denial};
+use crate::firewall::denial::{Cause, Code, Denial};
 use crate::firewall::time::Mono;
 use crate::gate::{Cleared, Destination};
+use crate::json::Doc;
+use crate::mcp::filter::Oddities;
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
@@ -32,6 +36,8 @@ pub struct Pool {
     pub destination: Arc<Destination>,
     /// What its paths begin with; `/` for all.
     pub path: String,
+    /// Its own canonical URI, if it has one (RFC 9728).
+    pub resource: Option<String>,
     /// Memory for the bodies on their way to it.
     pub memory: Arc<BodyMemory>,
     servers: Vec<Upstream>,
@@ -46,6 +52,8 @@ pub(super) struct Way {
     agent: AgentId,
     /// The server that the call's session belongs to, and what it calls the session.
     owner: Option<(usize, HeaderValue)>,
+    /// Whether the client named a session that is not its own, or that has gone.
+    stale: bool,
     tried: SmallVec<[usize; MAX_TRIES]>,
 }
 
@@ -53,12 +61,18 @@ impl Pool {
     pub fn new(
         destination: Arc<Destination>,
         path: String,
+        resource: Option<String>,
         memory: Arc<BodyMemory>,
         servers: Vec<Upstream>,
         key: &SealKey,
     ) -> Self {
         let seals = destination.urls.iter().map(|url| Seal::of(key, url)).collect();
-        Self { destination, path, memory, servers, seals, next: AtomicUsize::new(0) }
+        Self { destination, path, resource, memory, servers, seals, next: AtomicUsize::new(0) }
+    }
+
+    /// The upstream's name in metrics.
+    pub(super) fn label(&self) -> Arc<str> {
+        self.destination.name.clone().unwrap_or_else(|| Arc::from("default"))
     }
 
     pub fn servers(&self) -> &[Upstream] {
@@ -93,23 +107,44 @@ impl Pool {
     }
 }
 
+/// Whether a body opens a session of the protocol.
+fn is_initialize(body: &[u8]) -> bool {
+    let method = |doc: &Doc<'_>| {
+        doc.root()
+            .get("method")
+            .and_then(|method| method.as_str().map(|method| method == "initialize"))
+    };
+    Doc::parse(body).is_ok_and(|doc| method(&doc) == Some(true))
+}
+
 impl Way {
-    /// `request` tells to which session the call belongs; refused if that is not the agent's.
-    pub(super) fn new(
-        pool: Arc<Pool>,
-        request: &RequestHeader,
-        agent: AgentId,
-    ) -> Result<Self, Denial> {
-        let owner = match request.headers.get(SESSION_ID) {
-            None => None,
-            Some(id) => Some(pool.owner(agent, id).ok_or_else(|| {
-                Denial::new(
-                    Code::McpSessionUnknown,
-                    "there is no such MCP session: send `initialize` again, without Mcp-Session-Id",
-                )
-            })?),
-        };
-        Ok(Self { pool, agent, owner, tried: SmallVec::new() })
+    /// `request` names the session that the call belongs to.
+    pub(super) fn new(pool: Arc<Pool>, request: &RequestHeader, agent: AgentId) -> Self {
+        let id = request.headers.get(SESSION_ID);
+        let owner = id.and_then(|id| pool.owner(agent, id));
+        let stale = id.is_some() && owner.is_none();
+        Self { pool, agent, owner, stale, tried: SmallVec::new() }
+    }
+
+    /// Refuses a call in a session that is not the agent's. An `initialize` opens a new one, whatever
+    /// session it names.
+    pub(super) fn in_session(
+        &mut self,
+        head: &mut RequestHeader,
+        body: &[u8],
+    ) -> Result<(), Denial> {
+        if !self.stale {
+            return Ok(());
+        }
+        if !is_initialize(body) {
+            return Err(Denial::new(
+                Code::McpSessionUnknown,
+                "there is no such MCP session: send `initialize` again, without Mcp-Session-Id",
+            ));
+        }
+        head.remove_header(&SESSION_ID);
+        self.stale = false;
+        Ok(())
     }
 
     fn server(&self) -> Option<&Upstream> {
@@ -135,6 +170,26 @@ impl Way {
 
     fn tries_at(&self, server: usize) -> usize {
         self.tried.iter().filter(|tried| **tried == server).count()
+    }
+
+    /// Logs now and then why a server failed.
+    pub(super) fn report(&self, cause: Cause, error: &pingora::Error, now: Mono) {
+        let Some(server) = self.server() else { return };
+        let Some(silenced) = server.failures.due(now) else { return };
+        let reason = trouble::reason(error);
+        let (upstream, server) = (self.pool.destination.name.as_deref(), &server.name);
+        let cause = cause.as_str();
+        warn!(upstream, %server, cause, reason, silenced, "MCP server failed; call refused");
+    }
+
+    /// Logs now and then which entries of a server's lists were hidden or passed unread.
+    pub(super) fn report_oddities(&self, odd: &Oddities, now: Mono) {
+        let Some(server) = self.server() else { return };
+        let Some(silenced) = server.oddities.due(now) else { return };
+        let named: Vec<String> = odd.named.iter().map(ToString::to_string).collect();
+        let (upstream, server) = (self.pool.destination.name.as_deref(), &server.name);
+        let (hidden, unread, entries) = (odd.hidden, odd.unread, named.join("; "));
+        warn!(upstream, %server, hidden, unread, entries, silenced, "odd entries in a list");
     }
 
     /// The server could not be reached; whether there is another, or another address of it.

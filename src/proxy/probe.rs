@@ -1,5 +1,6 @@
-//! Looking whether servers can be reached, every two seconds where they have others beside them: so
-//! a dead one is known before a call meets it, and a live one is used again soon.
+//! Probes of servers: every two seconds where an upstream has several, so that a dead one is known
+//! before a call meets it and a live one is used again soon; every ten where it has one, for the
+//! metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +9,18 @@ use super::upstreams::Upstreams;
 use crate::clock::Clock;
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A server without others is probed with every this many-th round.
+const LONE: u64 = 5;
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Looks at every server that has others beside it, for ever.
+/// Probes every server, for ever.
 pub async fn watch(upstreams: Arc<Upstreams>, clock: Clock) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    for round in 0_u64.. {
         ticks.tick().await;
-        let servers = upstreams.pools().iter().filter(|pool| pool.servers().len() > 1);
+        let lone_too = round.is_multiple_of(LONE);
+        let servers = upstreams.pools().iter().filter(|pool| lone_too || pool.servers().len() > 1);
         let looks = servers.flat_map(|pool| pool.servers()).map(|server| async {
             let now = clock.mono();
             let connected = tokio::time::timeout(LOOK_TIMEOUT, server.look(now)).await;

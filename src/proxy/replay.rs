@@ -51,11 +51,17 @@ pub(super) const CUT_OFF: &str = "the gateway stops";
 pub(super) struct Patience {
     pub(super) first_byte: Duration,
     pub(super) silence: Duration,
+    /// After which silence a stream gets a comment, so that nothing between here and the client takes
+    /// it for dead; `None`: never.
+    pub(super) comment: Option<Duration>,
     /// The kinds of responses that the gateway has to end.
     pub(super) ending: watch::Receiver<Ending>,
     /// Counts the event streams that are open.
     pub(super) streams: IntGauge,
 }
+
+/// A comment of an event stream: a line that no client hands on (HTML Standard section 9.2.6).
+const COMMENT: &[u8] = b": keep-alive\n\n";
 
 /// What a replay shares with the request's context.
 #[derive(Clone, Default)]
@@ -66,12 +72,26 @@ struct Shared {
     /// Where the real session waits while it is not inside a replay.
     real: Mutex<Option<Box<ServerSession>>>,
     head_sent: AtomicBool,
+    /// Whether the response's head waits for its body.
+    holds_head: AtomicBool,
+    /// Whether a comment may stand where the response has got to.
+    comments: AtomicBool,
 }
 
 impl Slot {
     /// Whether an upstream was sent the whole head of the request, at any attempt.
     pub(super) fn head_sent(&self) -> bool {
         self.0.head_sent.load(Ordering::Acquire)
+    }
+
+    /// Lets the response's head wait for the first of its body or for its end.
+    pub(super) fn hold_head(&self, hold: bool) {
+        self.0.holds_head.store(hold, Ordering::Release);
+    }
+
+    /// Says whether a comment may stand where the response has got to.
+    pub(super) fn allow_comments(&self, allow: bool) {
+        self.0.comments.store(allow, Ordering::Release);
     }
 
     fn real(&self) -> MutexGuard<'_, Option<Box<ServerSession>>> {
@@ -95,6 +115,11 @@ struct ReplaySession {
     late: Pin<Box<Sleep>>,
     /// What it is called then.
     late_is: &'static str,
+    /// The head while it waits.
+    held: Vec<HttpTask>,
+    comment_after: Option<Duration>,
+    /// Ends when a silent stream gets its next comment.
+    comment: Option<Pin<Box<Sleep>>>,
 }
 
 fn placeholder() -> Box<ServerSession> {
@@ -118,6 +143,9 @@ pub(super) fn install(
         late: Box::pin(sleep(patience.first_byte)),
         late_is: FIRST_BYTE_LATE,
         silence: patience.silence,
+        held: Vec::new(),
+        comment_after: patience.comment,
+        comment: None,
         ending: patience.ending,
         streams: patience.streams,
         is_stream: false,
@@ -184,22 +212,79 @@ impl ReplaySession {
         if let Some(by) = Instant::now().checked_add(self.silence) {
             self.late.as_mut().reset(by);
         }
+        if let (Some(comment), Some(after)) = (&mut self.comment, self.comment_after)
+            && let Some(by) = Instant::now().checked_add(after)
+        {
+            comment.as_mut().reset(by);
+        }
+    }
+
+    /// What of a response may be written now: all of it, unless its head has to wait.
+    fn released(&mut self, tasks: Vec<HttpTask>) -> Vec<HttpTask> {
+        if !self.slot.0.holds_head.load(Ordering::Acquire) {
+            return tasks;
+        }
+        if tasks.iter().any(|task| matches!(task, HttpTask::Failed(_))) {
+            // The answer is another one now.
+            self.held.clear();
+            return tasks.into_iter().filter(|task| matches!(task, HttpTask::Failed(_))).collect();
+        }
+        let goes_on = tasks.iter().all(|task| match task {
+            HttpTask::Header(header, ends) => !ends && !header.status.is_informational(),
+            HttpTask::Body(part, ends) => !ends && part.as_ref().is_none_or(Bytes::is_empty),
+            _ => false,
+        });
+        self.held.extend(tasks);
+        if goes_on {
+            return Vec::new();
+        }
+        self.slot.hold_head(false);
+        mem::take(&mut self.held)
+    }
+
+    /// Whether a comment may be written when the stream has been silent for long enough.
+    fn may_comment(&self) -> bool {
+        self.comment_after.is_some()
+            && self.late_is == SILENT
+            && self.slot.0.comments.load(Ordering::Acquire)
     }
 
     /// Waits for the client to leave, no longer than the upstream's next byte may take and the gateway
-    /// goes on.
+    /// goes on; meanwhile a silent stream gets its comments.
     async fn idle(&mut self) -> Result<Option<Bytes>> {
-        let Self { inner: Some(real), late, late_is, ending, is_stream, .. } = self else {
-            return Error::e_explain(ErrorType::InternalError, "the session is here until drop");
-        };
-        tokio::select! {
-            gone = real.read_body_or_idle(true) => gone,
-            () = late.as_mut() => {
-                Error::e_explain(ErrorType::Custom(late_is), "upstream timed out")
+        loop {
+            let after = self.comment_after.filter(|_| self.may_comment());
+            if let (Some(after), None) = (after, &self.comment) {
+                self.comment = Some(Box::pin(sleep(after)));
             }
-            _ended = ending.wait_for(|ending| ending.calls || (ending.streams && *is_stream)) => {
-                Error::e_explain(ErrorType::Custom(CUT_OFF), "the gateway stops")
+            let Self { inner: Some(real), late, late_is, comment, ending, is_stream, .. } = self
+            else {
+                return Error::e_explain(
+                    ErrorType::InternalError,
+                    "the session is here until drop",
+                );
+            };
+            let due = async {
+                match comment {
+                    Some(comment) => comment.as_mut().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                gone = real.read_body_or_idle(true) => return gone,
+                () = late.as_mut() => {
+                    return Error::e_explain(ErrorType::Custom(late_is), "upstream timed out");
+                }
+                _ended = ending.wait_for(|e| e.calls || (e.streams && *is_stream)) => {
+                    return Error::e_explain(ErrorType::Custom(CUT_OFF), "the gateway stops");
+                }
+                () = due, if after.is_some() => {}
             }
+            // INVARIANT: a comment fits into the connection's empty write buffer, so that this may be
+            // dropped while it waits without tearing the framing.
+            let written = real.write_response_body(Bytes::from_static(COMMENT), false).await;
+            written.map_err(Error::into_down)?;
+            self.comment = None;
         }
     }
 }
@@ -248,6 +333,10 @@ impl CustomSession for ReplaySession {
                 HttpTask::Body(..) => self.heard(),
                 _ => {}
             }
+        }
+        let tasks = self.released(tasks);
+        if tasks.is_empty() {
+            return Ok(false);
         }
         self.real_mut().response_duplex_vec(tasks).await
     }

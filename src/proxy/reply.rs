@@ -3,11 +3,13 @@
 use bytes::Bytes;
 use http::{HeaderName, StatusCode, header};
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 use pingora::{ErrorType, OrErr, Result};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::browser::Browsers;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Form, Refused};
 
@@ -18,7 +20,48 @@ pub(super) async fn write(
     session: &mut Session,
     refused: &Refused,
     challenge: Option<String>,
+    browsers: &Browsers,
 ) -> Result<()> {
+    let (mut header, body) = answer(refused, challenge)?;
+    browsers.share(session.req_header(), &mut header)?;
+    let without_body = session.req_header().method == http::Method::HEAD || body.is_empty();
+    session.write_response_header(Box::new(header), without_body).await?;
+    if !without_body {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// Writes a refusal as the whole response of a stream that no request came of.
+pub(super) async fn on_stream(stream: &mut ServerSession, refused: &Refused) -> Result<()> {
+    let (header, body) = answer(refused, None)?;
+    stream.write_response_header(Box::new(header)).await?;
+    stream.write_response_body(body, true).await?;
+    stream.finish_body().await
+}
+
+/// The bytes of a refusal as the last answer on a connection of HTTP/1.1.
+pub(super) fn last_answer(refused: &Refused, head_only: bool) -> Vec<u8> {
+    let Ok((header, body)) = answer(refused, None) else { return Vec::new() };
+    let reason = header.status.canonical_reason().unwrap_or_default();
+    let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
+    let line = format!("HTTP/1.1 {} {reason}\r\nDate: {date}\r\n", header.status.as_u16());
+    let mut bytes = line.into_bytes();
+    for (name, value) in &header.headers {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"Connection: close\r\n\r\n");
+    if !head_only {
+        bytes.extend_from_slice(&body);
+    }
+    bytes
+}
+
+/// The head and body of a refusal.
+fn answer(refused: &Refused, challenge: Option<String>) -> Result<(ResponseHeader, Bytes)> {
     let (status, body) = render(refused);
     let denial = &refused.denial;
     let mut header = ResponseHeader::build(status, Some(8))?;
@@ -40,12 +83,7 @@ pub(super) async fn write(
         header.insert_header(header::CONTENT_TYPE, "application/json")?;
     }
     header.insert_header(header::CONTENT_LENGTH, body.len())?;
-    let without_body = session.req_header().method == http::Method::HEAD || body.is_empty();
-    session.write_response_header(Box::new(header), without_body).await?;
-    if !without_body {
-        session.write_response_body(Some(body), true).await?;
-    }
-    Ok(())
+    Ok((header, body))
 }
 
 /// Sets what every response carries.
@@ -64,7 +102,7 @@ pub(super) fn decorate(
 }
 
 fn data(refused: &Refused) -> Value {
-    let Denial { code, message: _, retry_after_secs: _, details } = &refused.denial;
+    let Denial { code, message: _, retry_after_secs: _, cause: _, details } = &refused.denial;
     let mut data = Map::new();
     data.insert("code".to_owned(), code.name().into());
     data.insert("stage".to_owned(), code.row().stage.as_str().into());
@@ -121,11 +159,13 @@ pub(super) async fn plain(
     status: StatusCode,
     content_type: &'static str,
     body: String,
+    browsers: &Browsers,
 ) -> Result<()> {
     let mut header = ResponseHeader::build(status, Some(4))?;
     header.insert_header(header::CONTENT_TYPE, content_type)?;
     header.insert_header(header::CONTENT_LENGTH, body.len())?;
     decorate(&mut header, Uuid::new_v4(), &[])?;
+    browsers.share(session.req_header(), &mut header)?;
     let head_only = session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(header), head_only).await?;
     if head_only {

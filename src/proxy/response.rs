@@ -6,16 +6,16 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 
 use crate::credentials::{Content, Patterns, Scrubber, SseScrubber, scrub_header_value};
 use crate::decode::{Bounds, DecodeError, Decoder};
-use crate::firewall::denial::{Code, Denial};
+use crate::firewall::denial::{Cause, Denial};
 use crate::gate::injected::Watch;
 use crate::gate::view::ListView;
 use crate::gate::{Cleared, Due};
-use crate::mcp::filter::{ListKind, filter_list};
+use crate::mcp::filter::{ListKind, Oddities, filter_list};
 use crate::mcp::sse::EventMeter;
 use crate::mcp::sse_filter::SseFilter;
 
@@ -35,11 +35,12 @@ pub(super) struct Flow {
     scrub: Scrub,
     watch: Option<Watch>,
     scrubbed_headers: u64,
+    oddities: Oddities,
 }
 
 enum Scrub {
     Nothing,
-    Body(Scrubber),
+    Body(Box<Scrubber>),
     Stream(Box<SseScrubber>),
 }
 
@@ -54,12 +55,12 @@ enum Lists {
 }
 
 fn broken(reason: impl Into<String>) -> Denial {
-    Denial::new(Code::UpstreamFailed, reason)
+    Denial::upstream(Cause::Protocol, reason)
 }
 
 fn too_large(max_bytes: usize) -> Denial {
-    Denial::new(
-        Code::UpstreamResponseTooLarge,
+    Denial::upstream(
+        Cause::TooLarge,
         format!("the MCP server's answer is larger than {max_bytes} bytes: ask for less"),
     )
     .with("max_response_body_bytes", max_bytes)
@@ -78,7 +79,24 @@ impl Flow {
             scrub: Scrub::Nothing,
             watch: None,
             scrubbed_headers: 0,
+            oddities: Oddities::default(),
         }
+    }
+
+    /// What was odd about the lists in the answer.
+    pub(super) fn oddities(&self) -> &Oddities {
+        &self.oddities
+    }
+
+    /// Whether what has left of a stream ends with an event, so that a comment could follow.
+    pub(super) fn is_between_events(&self) -> bool {
+        let within = self.left.within_line() || self.left.within_event();
+        self.streams && self.decoder.is_none() && !within
+    }
+
+    /// Whether the head must wait for the body, which is judged as a whole.
+    pub(super) fn holds_head(&self) -> bool {
+        matches!(self.lists, Lists::Whole { .. })
     }
 
     /// How many times a credential was taken out.
@@ -97,8 +115,18 @@ impl Flow {
         head: &mut ResponseHeader,
         cleared: &Cleared,
     ) -> Result<(), Denial> {
-        if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(broken("the MCP server tried to switch protocols"));
+        }
+        if matches!(
+            head.status,
+            StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+        ) {
+            return Err(Denial::upstream(
+                Cause::Credentials,
+                "the MCP server does not accept the gateway's own credentials: ask your operator \
+                 to renew them",
+            ));
         }
         // What it says is free text, and nobody reads it.
         let _never_fails = head.set_reason_phrase(None);
@@ -129,7 +157,7 @@ impl Flow {
                 Scrub::Stream(Box::new(SseScrubber::new(patterns.clone(), self.max_bytes)))
             } else {
                 let content = if is_json(&head.headers) { Content::Json } else { Content::Other };
-                Scrub::Body(Scrubber::new(patterns.clone(), content))
+                Scrub::Body(Box::new(Scrubber::new(patterns.clone(), content)))
             };
             self.scrub_headers(head, &patterns)?;
         }
@@ -141,7 +169,7 @@ impl Flow {
             head.remove_header(&header::CONTENT_LENGTH);
             head.remove_header(&header::ETAG);
         }
-        drop_ours(head);
+        drop_own(head);
         if self.streams {
             let _infallible = head.insert_header("X-Accel-Buffering", "no");
         }
@@ -262,17 +290,20 @@ impl Flow {
                     .map_err(|error| {
                         broken(format!("the MCP server's answer is refused: {error}"))
                     })?;
-                Ok(kept.unwrap_or(whole).into())
+                self.oddities.add(kept.oddities);
+                Ok(kept.body.unwrap_or(whole).into())
             }
             Lists::Stream(filter) => {
                 let mut out = Vec::with_capacity(chunk.len());
                 let unreadable =
                     |error| broken(format!("the MCP server's stream is refused: {error}"));
                 filter.push(&chunk, &mut out).map_err(unreadable)?;
-                if end
-                    && let Lists::Stream(filter) = std::mem::replace(&mut self.lists, Lists::None)
-                {
+                if end {
                     filter.finish(&mut out).map_err(unreadable)?;
+                }
+                self.oddities.add(filter.take_oddities());
+                if end {
+                    self.lists = Lists::None;
                 }
                 Ok(out.into())
             }
@@ -327,7 +358,7 @@ impl Flow {
         let patterns = self.watch.as_ref().map(Watch::patterns);
         let scrubbed = |text: &[u8]| scrub_header_value(patterns.as_ref()?, text);
         for (name, value) in &passed {
-            if name.as_str().starts_with("x-arbiter-") {
+            if is_gateways_own(name) {
                 continue;
             }
             let in_name = scrubbed(name.as_str().as_bytes());
@@ -419,16 +450,33 @@ pub(super) fn bare(head: &mut ResponseHeader) {
 }
 
 /// Removes what only the gateway may say.
-fn drop_ours(head: &mut ResponseHeader) {
-    let ours: Vec<_> = head
-        .headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("x-arbiter-"))
-        .cloned()
-        .collect();
-    for name in ours {
+fn drop_own(head: &mut ResponseHeader) {
+    let names = head.headers.keys();
+    let own: Vec<_> = names.filter(|name| is_gateways_own(name)).cloned().collect();
+    for name in own {
         head.remove_header(&name);
     }
+}
+
+/// Whether a header of an answer is the gateway's to set: challenges would send clients to an
+/// authorization server of the upstream's choice, cookies and cross-origin rights would be given for
+/// the gateway's name, another service would lead around it, and the rest names the upstream's software.
+fn is_gateways_own(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("x-arbiter-")
+        || name.starts_with("access-control-")
+        || name.starts_with("proxy-")
+        || matches!(
+            name,
+            "www-authenticate"
+                | "authentication-info"
+                | "server"
+                | "x-powered-by"
+                | "set-cookie"
+                | "set-cookie2"
+                | "alt-svc"
+                | "keep-alive"
+        )
 }
 
 fn essence(headers: &HeaderMap) -> Option<&str> {

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::health::Health;
 use super::hygiene;
+use super::trouble::{NO_ADDRESS, Reports};
 use crate::config;
 use crate::firewall::time::Mono;
 use crate::gate::Cleared;
@@ -23,10 +24,6 @@ use crate::gate::Cleared;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TLS_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// Shorter than the five seconds after which common MCP servers close idle connections, so that a
-/// call is rarely sent into a connection that is being closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Calls on one HTTP/2 connection at a time.
 const MAX_H2_STREAMS: usize = 64;
@@ -58,9 +55,14 @@ pub struct Upstream {
     ca: Option<Arc<CaType>>,
     /// Longest silence inside a response.
     read_timeout: Duration,
+    /// How long an idle connection is kept.
+    idle_timeout: Duration,
     headers: Arc<ArcSwap<Headers>>,
     resolved: ArcSwapOption<Resolved>,
     pub(super) health: Health,
+    /// Limit the log lines about its failures and its lists.
+    pub(super) failures: Reports,
+    pub(super) oddities: Reports,
 }
 
 impl Upstream {
@@ -68,13 +70,26 @@ impl Upstream {
         url: config::Upstream,
         ca: Option<Arc<CaType>>,
         read_timeout: Duration,
+        idle_timeout: Duration,
         headers: Arc<ArcSwap<Headers>>,
     ) -> Self {
         let authority = url.authority().into();
         let name = format!("{}:{}", url.host, url.port).into();
         let fixed = url.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, url.port));
-        let (resolved, health) = (ArcSwapOption::empty(), Health::default());
-        Self { url, authority, name, fixed, ca, read_timeout, headers, resolved, health }
+        Self {
+            url,
+            authority,
+            name,
+            fixed,
+            ca,
+            read_timeout,
+            idle_timeout,
+            headers,
+            resolved: ArcSwapOption::empty(),
+            health: Health::default(),
+            failures: Reports::default(),
+            oddities: Reports::default(),
+        }
     }
 
     pub(super) fn url(&self) -> &config::Upstream {
@@ -94,7 +109,7 @@ impl Upstream {
         options.total_connection_timeout = Some(CONNECT_TIMEOUT.saturating_add(TLS_TIMEOUT));
         options.read_timeout = Some(self.read_timeout);
         options.write_timeout = Some(WRITE_TIMEOUT);
-        options.idle_timeout = Some(IDLE_TIMEOUT);
+        options.idle_timeout = Some(self.idle_timeout);
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
         options.ca.clone_from(&self.ca);
         if tls {
@@ -109,7 +124,7 @@ impl Upstream {
         let addresses = self.addresses(now).await?;
         let address = addresses.get(tries.checked_rem(addresses.len()).unwrap_or(0)).copied();
         address.ok_or_else(|| {
-            Error::explain(ErrorType::ConnectError, "the upstream's name has no address")
+            Error::explain(ErrorType::Custom(NO_ADDRESS), "the upstream's name has no address")
         })
     }
 
@@ -142,10 +157,9 @@ impl Upstream {
                 Ok(addresses)
             }
             // A name server that is away must not take the upstream with it.
-            Err(e) => match known {
-                Some(known) => Ok(known.addresses.clone()),
-                None => Err(Error::because(ErrorType::ConnectError, "resolving the upstream", e)),
-            },
+            Err(e) => known.map(|known| known.addresses.clone()).ok_or_else(|| {
+                Error::because(ErrorType::Custom(NO_ADDRESS), "resolving the upstream", e)
+            }),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::pool::Pool;
+use crate::metrics::ServerStanding;
 
 /// Where requests can go.
 pub struct Upstreams {
@@ -19,6 +20,18 @@ impl Upstreams {
 
     pub fn pools(&self) -> &[Arc<Pool>] {
         &self.pools
+    }
+
+    /// Every server, and the result of the last try to reach it.
+    pub fn standing(&self) -> Vec<ServerStanding> {
+        let servers = self.pools.iter().flat_map(|pool| {
+            pool.servers().iter().map(|server| ServerStanding {
+                upstream: pool.label(),
+                server: server.name.clone(),
+                up: server.health.is_up(),
+            })
+        });
+        servers.collect()
     }
 
     /// The upstream that serves a path: the one that shares the longest beginning with it.
@@ -52,7 +65,7 @@ mod tests {
         let pool = |path: &&str| {
             let memory = BodyMemory::new(0, 0);
             let key = SealKey::from_secret(b"secret");
-            Pool::new(Arc::default(), (*path).to_owned(), memory, Vec::new(), &key)
+            Pool::new(Arc::default(), (*path).to_owned(), None, memory, Vec::new(), &key)
         };
         let upstreams = Upstreams::new(paths.iter().map(pool));
         upstreams.find(path).map(|pool| pool.path.clone())

@@ -37,9 +37,8 @@ async fn call(sessions: &Sessions, live: &Arc<Live>, price: u64, now: Now) -> bo
         let refused = live.with(|usage| {
             let window = SETTINGS.rate_window_secs * 1_000_000;
             if budget::afford(usage, live.order.call_budget, price).is_err()
-                || limit.is_some_and(|limit| {
-                    rate::admit(usage, limit, window, price, now.mono).is_err()
-                })
+                || limit
+                    .is_some_and(|limit| rate::fits(usage, limit, window, price, now.mono).is_err())
             {
                 return Some(Refused::ForGood);
             }

@@ -81,6 +81,14 @@ impl Followed {
         self.shared.is_some()
     }
 
+    /// Time since the shared store was heard; zero for one that no other node writes to.
+    pub fn staleness(&self, now: Mono) -> Duration {
+        if self.shared.is_none() {
+            return Duration::ZERO;
+        }
+        Duration::from_micros(now.since(Mono(self.heard_us.load(Ordering::Acquire))))
+    }
+
     /// Whether what this node knows is too old to go on with.
     pub fn is_stale(&self, now: Mono) -> bool {
         self.shared.as_ref().is_some_and(|shared| {

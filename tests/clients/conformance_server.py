@@ -1,6 +1,8 @@
 """What the protocol's conformance suite expects of a server, made with the official Python SDK 2.
 
-    python conformance_server.py --ready-file FILE
+    python conformance_server.py --ready-file FILE [--json]
+
+With --json an answer is one JSON document where it can be, else an event stream.
 
 Names and answers are those that the suite's scenarios describe; what the SDK cannot do fails straight and through.
 """
@@ -180,6 +182,7 @@ async def complete(ref, argument, context) -> types.Completion:
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--ready-file", required=True, type=pathlib.Path)
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     listener = socket.create_server(("127.0.0.1", 0))
     # Checks Host and Origin itself, as a server on a user's machine should: the suite looks for it.
@@ -188,7 +191,7 @@ def main():
         allowed_hosts=["127.0.0.1:*", "localhost:*"],
         allowed_origins=["http://127.0.0.1:*", "http://localhost:*"],
     )
-    app = server.streamable_http_app(transport_security=security)
+    app = server.streamable_http_app(transport_security=security, json_response=options.json)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
     options.ready_file.write_text(f"{listener.getsockname()[1]}\n")
     uvicorn.Server(config).run(sockets=[listener])

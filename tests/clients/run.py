@@ -147,8 +147,9 @@ def server(kind, packages, folder):
     if kind == "everything":
         main = packages["node"] / "node_modules/@modelcontextprotocol/server-everything/dist/index.js"
         command = ["node", "--import", HERE / "loopback.mjs", main, "streamableHttp"]
-    elif kind == "conformance":
+    elif kind in ("conformance", "conformance-json"):
         command = [packages["py2"], HERE / "conformance_server.py", "--ready-file", ready]
+        command += ["--json"] * kind.endswith("json")
     else:
         command = [packages["py2"], HERE / "py_server.py", "--ready-file", ready, "--seen", folder / "seen.jsonl"]
     with (folder / f"{kind}.log").open("wb") as log:

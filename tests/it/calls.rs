@@ -1,7 +1,11 @@
 //! Calls of agents: heads, bodies, refusals, answers, streams and upstreams.
 
+mod approvals;
+mod between;
 mod bodies;
+mod connections;
 mod credentials;
+mod explained;
 mod floods;
 mod late;
 mod legacy;

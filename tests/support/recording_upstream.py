@@ -88,13 +88,14 @@ class Server(http.server.ThreadingHTTPServer):
 
 def main():
     parser = argparse.ArgumentParser(description="a recording MCP upstream for tests")
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--ready-file", type=pathlib.Path)
     parser.add_argument("--record", type=pathlib.Path, default=pathlib.Path("/dev/null"))
     options = parser.parse_args()
     if options.record.name != "null":
         options.record.touch()
-    server = Server(("127.0.0.1", options.port), handler(options.record))
+    server = Server((options.host, options.port), handler(options.record))
     if options.ready_file:
         options.ready_file.write_text(f"{server.server_port}\n")
     server.serve_forever()

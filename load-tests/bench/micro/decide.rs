@@ -1,7 +1,7 @@
 //! What one allowed tool call costs to judge, step by step, with everything real but the network.
 //!
 //! `judge` goes through [`Gate::judge`] itself: parse, read, agreement of headers and body, session
-//! look-up, the decision under the session's lock, credentials, redaction. Divan also counts the
+//! look-up, the decision, credentials, redaction. Divan also counts the
 //! allocations of each step, on the allocator that the gateway runs on.
 
 #![expect(
@@ -20,10 +20,11 @@ use arbiter::audit::{self, Audit, Redactor};
 use arbiter::clock::Clock;
 use arbiter::config::Secret;
 use arbiter::credentials::{self, Patterns};
-use arbiter::firewall::admit::{self, Decided};
+use arbiter::firewall::admit::{self, Ask};
 use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
 use arbiter::firewall::call::Place;
 use arbiter::firewall::checks::drift::UnknownIntent;
+use arbiter::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use arbiter::firewall::checks::whitelist::Wildcard;
 use arbiter::firewall::names::Names;
 use arbiter::firewall::policy::{PolicySet, Source};
@@ -104,6 +105,7 @@ fn terms() -> Terms {
         escalate_anomalies: true,
         unknown_intent: UnknownIntent::Flag,
         warning_threshold_pct: 20.0,
+        ..Terms::default()
     }
 }
 
@@ -247,12 +249,17 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
             require_healthy_audit: true,
             refusal_style: RefusalStyle::Http,
             max_argument_bytes: 8_192,
+            max_request_body_bytes: 10 * 1024 * 1024,
         },
         in_flight: Arc::new(InFlight::new(Limits {
             refusals_per_sec: u32::MAX,
             ..Limits::default()
         })),
         drain: Arc::default(),
+        approvals: Arc::new(arbiter::approvals::Approvals::new(
+            arbiter::approvals::Settings::default(),
+            b"bench",
+        )),
         clock,
     };
     (gate, live, agent)
@@ -283,7 +290,7 @@ fn a_parse_and_read(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// `admit` under the session's lock.
+/// The decision, with its two short looks under the session's lock.
 #[divan::bench(args = [10, 1_000, 10_000])]
 fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
     let world = World::new(false);
@@ -294,24 +301,30 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
     let doc = Doc::parse(CALL.as_bytes()).expect("the call is JSON");
     let message = message::read(&doc).expect("the call is MCP");
     let now = world.gate.clock.now();
+    let (order, live) = (&*world.live.order, &world.live);
     bencher.bench_local(|| {
-        let decided = world.live.with(|usage| {
-            let session =
-                admit::Session { order: &world.live.order, usage, deadline: world.live.deadline };
-            let calls = black_box(&message.calls);
-            admit::admit(
-                black_box(&rules),
-                &world.caller,
-                Some(session),
-                calls,
-                Place::default(),
-                now,
-            )
-        });
-        match decided {
-            Decided::Verdict(verdict) => assert!(verdict.outcome.is_ok()),
-            Decided::LeaseFirst => panic!("the lease covers more calls than any bench makes"),
-        }
+        let calls = black_box(&message.calls);
+        let price = admit::price(calls);
+        let found = Found {
+            order,
+            deadline: live.deadline,
+            seen: live.with(|usage| Seen::of(&rules.terms, order, usage, price, now)),
+            chain: Ok(()),
+        };
+        let ask = Ask {
+            policies: black_box(&rules.policies),
+            terms: &rules.terms,
+            caller: &world.caller,
+            header: AgentHeader::Is(order.agent),
+            claimed: Claimed::Found(found),
+            calls,
+            place: Place::default(),
+            now,
+        };
+        let judged = admit::judge(ask, &mut ()).unwrap_or_else(|_| panic!("it is allowed"));
+        let spent = live.with(|usage| judged.spend(Some(usage), now, &mut ()));
+        let spent = spent.unwrap_or_else(|_| panic!("the lease covers all calls"));
+        assert!(judged.conclude(spent, &mut ()).outcome.is_ok());
     });
 }
 

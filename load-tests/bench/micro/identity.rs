@@ -57,6 +57,7 @@ impl Bench {
             agent_claim: "agent_id".to_owned(),
             groups_claim: "groups".to_owned(),
             introspection: None,
+            introspection_grace_secs: 0,
             auto_register: None,
         };
         let oauth = Oauth { jwks_cache_ttl_secs: 3_600, resource: None, issuers: vec![issuer] };

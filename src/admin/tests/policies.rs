@@ -72,6 +72,72 @@ async fn a_call_is_explained() {
 }
 
 #[tokio::test]
+async fn a_question_without_a_session_says_what_was_not_judged() {
+    let bench = loaded().await;
+    let told = bench.post("/policy/explain", json!({"agent": {}, "tool": "transfer"})).await.body;
+    let outcome = |told: &Value, name: &str| {
+        let steps = told["steps"].as_array().unwrap().clone();
+        steps.into_iter().find(|step| step["step"] == name).unwrap()["outcome"].clone()
+    };
+    assert_eq!(told["steps"].as_array().unwrap().len(), 13, "{told}");
+    assert_eq!((&told["code"], &told["stage"]), (&json!("PolicyDenied"), &json!("policy")));
+    for (step, expected) in [
+        ("agent", "passed"),
+        ("session", "not_judged"),
+        ("whitelist", "not_judged"),
+        ("policy", "refused"),
+        ("drift", "not_reached"),
+    ] {
+        assert_eq!(outcome(&told, step), expected, "{step}: {told}");
+    }
+    let body = json!({"agent": {}, "tool": "transfer", "arguments": {"amount": 1}});
+    let told = bench.post("/policy/explain", body.clone()).await.body;
+    assert_eq!(
+        (&told["decision"], outcome(&told, "drift")),
+        (&json!("allow"), "not_judged".into())
+    );
+    let mut of_an_intent = body.clone();
+    of_an_intent["declared_intent"] = json!("update the ledger");
+    let told = bench.post("/policy/explain", of_an_intent).await.body;
+    assert_eq!(
+        (outcome(&told, "drift"), outcome(&told, "budget")),
+        ("passed".into(), "not_judged".into())
+    );
+    let mut spent = body;
+    spent["session"] = json!({
+        "declared_intent": "update the ledger", "authorized_tools": ["transfer"],
+        "call_budget": 3, "calls_made": 3,
+    });
+    let told = bench.post("/policy/explain", spent).await.body;
+    assert_eq!(
+        (&told["code"], outcome(&told, "budget")),
+        (&json!("BudgetExhausted"), "refused".into())
+    );
+}
+
+#[tokio::test]
+async fn a_question_names_one_session_at_most() {
+    let bench = loaded().await;
+    let agent = bench.agent(&[]).await;
+    let session = bench.session(&agent).await.body["session_id"].clone();
+    let terms = json!({"declared_intent": "read"});
+    for (more, status) in [
+        (json!({"session_id": session, "session": terms}), 400),
+        (json!({"session_id": session, "declared_intent": "read"}), 400),
+        (json!({"agent": {}, "session": terms, "declared_intent": "read"}), 400),
+        (json!({"session_id": "x"}), 400),
+        (json!({"session_id": "11111111-2222-4333-8444-555555555555"}), 404),
+        (json!({"agent": {}, "session": {"declared_intent": ""}}), 400),
+        (json!({"session_id": session}), 200),
+    ] {
+        let mut body = more;
+        body["tool"] = json!("read_file");
+        let told = bench.post("/policy/explain", body.clone()).await;
+        assert_eq!(told.status, status, "{body}: {told:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_call_to_one_upstream_is_explained() {
     let upstreams: Vec<_> = ["git", "files"]
         .map(|name| {

@@ -107,7 +107,7 @@ async fn nothing_goes_while_its_record_cannot_be_written() {
     assert!(before > 3);
     bench.settings.rotation = Rotation { bytes: 0, keep_files: 1, ..bench.settings.rotation };
     let (shared, mut writer) =
-        prepare(bench.settings.clone(), bench.clock.clone(), bench.slots).unwrap();
+        prepare(bench.settings.clone(), bench.clock.clone(), bench.slots, Vec::new()).unwrap();
     let fault = writer.fault();
     fault.full_after(100);
     writer.work();

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{Exit, Failure, Out, chains, unreadable};
 use crate::audit::chain::{HexHash, Link};
 use crate::audit::checkpoint::{Notes, VerifierKey, read_notes};
+use crate::audit::orphans::{Unfinished, unfinished};
 use crate::audit::verify::{FileReport, Options, Start, verify_files};
 
 #[derive(Args, Debug)]
@@ -51,6 +52,7 @@ fn key(text: &str) -> Result<VerifierKey, String> {
 struct Verdict {
     files: Vec<FileReport>,
     known: usize,
+    unfinished: Unfinished,
 }
 
 impl Verify {
@@ -80,11 +82,13 @@ impl Verify {
         let mut verdicts = Vec::new();
         for files in chains {
             let first = files.first().cloned().unwrap_or_default();
+            let log = files.last().cloned().unwrap_or_default();
+            let unfinished = unfinished(&log).map_err(|e| unreadable(&log, &e))?;
             let files = verify_files(&files, &options).map_err(|e| unreadable(&first, &e))?;
-            verdicts.push(Verdict { files, known: known.len() });
+            verdicts.push(Verdict { files, known: known.len(), unfinished });
         }
         let sound = notes.iter().all(|(_, notes)| notes.findings.is_empty());
-        let fine = sound && verdicts.iter().all(Verdict::is_intact);
+        let fine = sound && verdicts.iter().all(Verdict::is_fine);
         if out.json {
             let told: Vec<_> = verdicts.iter().map(|verdict| verdict.told(&notes)).collect();
             match told.as_slice() {
@@ -129,6 +133,12 @@ impl Verify {
 impl Verdict {
     fn is_intact(&self) -> bool {
         self.files.iter().all(|file| file.report.is_intact())
+    }
+
+    /// Intact, and no admitted call is without its line unless it may still be under way.
+    fn is_fine(&self) -> bool {
+        let Unfinished { under_way, calls } = &self.unfinished;
+        self.is_intact() && (*under_way || calls.is_empty())
     }
 
     fn sum(&self, of: impl Fn(&FileReport) -> u64) -> u64 {
@@ -180,6 +190,8 @@ impl Verdict {
             "known": self.known,
             "known_met": self.known_met(),
             "checkpoint_findings": bad_notes,
+            "unfinished": self.unfinished.calls,
+            "under_way": self.unfinished.under_way,
         })
     }
 
@@ -215,6 +227,21 @@ impl Verdict {
         }
         if let Some(head) = self.head() {
             out.line(&format!("head {}:{}", head.sequence, head.hash))?;
+        }
+        let Unfinished { under_way, calls } = &self.unfinished;
+        let count = calls.len();
+        match (count, under_way) {
+            (0, _) => {}
+            (_, true) => out.line(&format!("{count} admitted calls are under way"))?,
+            (_, false) => {
+                out.line(&format!(
+                    "{count} admitted calls have no line: the process that admitted them is gone; the \
+                     next start of Arbiter in this folder completes them"
+                ))?;
+                for call in calls.iter().take(10) {
+                    out.line(&format!("  request {call}"))?;
+                }
+            }
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What must hold for any secret, encoding, place and chunking.
+//! Laws that hold for any secret, encoding, place and chunking.
 
 mod encoders;
 
@@ -73,8 +73,8 @@ fn json_stays_valid() {
     check("npassword", &["\"x\\", "npass", "word\""], "\"x[CREDENTIAL]\"");
     check("npassword", &["\"x\\\\npassword\""], "\"x\\\\[CREDENTIAL]\"");
     check("41password", &["\"\\u00", "41password\""], "\"[CREDENTIAL]\"");
-    check("quoted\\", &["[\"quoted\\\\\\\"\"]"], "[\"[CREDENTIAL]\"]");
-    check("quoted\\", &["[\"quoted\\\\\\", "\"\"]"], "[\"[CREDENTIAL]\"]");
+    check("quoted\\", &["[\"quoted\\\\\\\"\"]"], "[\"[CREDENTIAL]\\\"\"]");
+    check("quoted\\", &["[\"quoted\\\\\\", "\"\"]"], "[\"[CREDENTIAL]\\\"\"]");
     check(":\"a0bc", &["{\"k\":\"a0bcd\"}"], "{\"k\":\"[CREDENTIAL]d\"}");
     check("pa\"ss{word", &["{\"k\":\"pa\"ss{word\"}"], "{\"k\":\"[CREDENTIAL]\"}");
     check("\"quoted\"", &["[\"quoted\"]"], "[\"[CREDENTIAL]\"]");

@@ -5,9 +5,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
+use crate::firewall::checks::session::Seen;
+use crate::firewall::delegation::Lapse;
+use crate::firewall::denial::Code;
 use crate::firewall::policy::{PolicySet, Source};
-use crate::firewall::session::{IntentTier, Sensitivity, SessionId};
-use crate::firewall::time::Timestamp;
+use crate::firewall::rules::{Rules, Terms};
+use crate::firewall::session::{IntentTier, Sensitivity, SessionId, WorkOrder};
+use crate::firewall::time::{Mono, Timestamp};
 use crate::json::Doc;
 use crate::mcp::message;
 
@@ -43,6 +47,12 @@ struct Case {
     order: WorkOrder,
     usage: Usage,
     deadline: Mono,
+    header: AgentHeader,
+    /// No session is claimed, an unknown one, or a known one.
+    claimed: Option<bool>,
+    chain: Result<(), Lapse>,
+    /// The tools that the order law calls: one that reads and one that writes, and what spoils it.
+    tools: Vec<&'static str>,
 }
 
 impl Case {
@@ -100,26 +110,50 @@ impl Case {
         let chain = [agent.id].into();
         let caller = Caller { agent: Arc::new(agent), principal: Arc::new(principal), chain };
         let usage = Usage { booked: 10, ..Usage::default() };
-        Self { rules, caller, order, usage, deadline: Mono(u64::MAX) }
+        let header = AgentHeader::Is(caller.agent.id);
+        let (deadline, claimed, chain) = (Mono(u64::MAX), Some(true), Ok(()));
+        let tools = vec!["read_file", "write_file"];
+        Self { rules, caller, order, usage, deadline, header, claimed, chain, tools }
     }
 
-    fn decide(&mut self, body: &str) -> Decided {
+    /// Decides as the gate does, but for leases; gives `None` if one is needed.
+    fn decide(&mut self, body: &str) -> Option<Verdict> {
         let doc = Doc::parse(body.as_bytes()).unwrap();
         let message = message::read(&doc).unwrap();
-        let session =
-            Session { order: &self.order, usage: &mut self.usage, deadline: self.deadline };
-        admit(&self.rules, &self.caller, Some(session), &message.calls, Place::default(), NOW)
+        let price = price(&message.calls);
+        let seen = Seen::of(&self.rules.terms, &self.order, &mut self.usage, price, NOW);
+        let claimed = match self.claimed {
+            None => Claimed::Nothing,
+            Some(false) => Claimed::Unknown,
+            Some(true) => Claimed::Found(Found {
+                order: &self.order,
+                deadline: self.deadline,
+                seen,
+                chain: self.chain,
+            }),
+        };
+        let ask = Ask {
+            policies: &self.rules.policies,
+            terms: &self.rules.terms,
+            caller: &self.caller,
+            header: self.header,
+            claimed,
+            calls: &message.calls,
+            place: Place::default(),
+            now: NOW,
+        };
+        let known = ask.claimed.found().is_some();
+        admit(ask, known.then_some(&mut self.usage), &mut ())
     }
 
     fn verdict(&mut self, body: &str) -> Verdict {
-        match self.decide(body) {
-            Decided::Verdict(verdict) => verdict,
-            Decided::LeaseFirst => panic!("a lease was asked for"),
-        }
+        self.decide(body).expect("no lease is needed")
     }
 
     fn code(&mut self, body: &str) -> Option<Code> {
-        self.verdict(body).outcome.err().map(|denial| denial.code)
+        let verdict = self.verdict(body);
+        let outcome = verdict.outcome.and_then(|()| settle(&verdict.escalations, &mut ()));
+        outcome.err().map(|denial| denial.code)
     }
 }
 
@@ -198,7 +232,7 @@ fn data_and_protocol_messages_cost_nothing_and_need_their_own_grant() {
 fn what_is_not_leased_is_leased_before_it_is_counted() {
     let mut case = Case::new();
     case.usage.booked = 0;
-    assert!(matches!(case.decide(&call("read_file")), Decided::LeaseFirst));
+    assert!(case.decide(&call("read_file")).is_none());
     assert_eq!(case.usage.calls_made, 0);
     case.usage = Usage { booked: 10, calls_made: 10, ..Usage::default() };
     assert_eq!(case.code(&call("read_file")), Some(Code::BudgetExhausted));
@@ -219,45 +253,82 @@ fn drift_is_refused_or_flagged_and_counts() {
 
 #[test]
 fn a_call_without_a_session_is_judged_by_policy_alone() {
-    let case = Case::new();
-    let code = |body: &str| {
-        let doc = Doc::parse(body.as_bytes()).unwrap();
-        let message = message::read(&doc).unwrap();
-        match admit(&case.rules, &case.caller, None, &message.calls, Place::default(), NOW) {
-            Decided::Verdict(verdict) => verdict.outcome.err().map(|denial| denial.code),
-            Decided::LeaseFirst => panic!("there is nothing to lease from"),
-        }
-    };
-    assert_eq!(code(&call("read_file")), None);
-    assert_eq!(code(&call("other")), Some(Code::PolicyDenied));
-    assert_eq!(code(&call("delete_file")), Some(Code::PolicyDenied));
+    let mut case = Case::new();
+    case.rules.terms.require_session = false;
+    case.claimed = None;
+    case.header = AgentHeader::Absent;
+    assert_eq!(case.code(&call("read_file")), None);
+    assert_eq!(case.code(&call("other")), Some(Code::PolicyDenied));
+    assert_eq!(case.code(&call("delete_file")), Some(Code::PolicyDenied));
+    assert_eq!(case.usage.calls_made, 0);
+    case.header = AgentHeader::Malformed;
+    assert_eq!(case.code(&call("read_file")), Some(Code::AgentMismatch));
 }
 
-/// What can be wrong with a call, in the order in which the checks speak (contract 5).
+#[test]
+fn a_refusal_names_the_policy_that_led_to_it() {
+    let mut case = Case::new();
+    let policy = |case: &mut Case, body: &str| case.verdict(body).policy;
+    assert_eq!(policy(&mut case, &call("secret_file")).as_deref(), Some("restricted"));
+    let both = batch(&["read_file", "secret_file"]);
+    assert_eq!(policy(&mut case, &both).as_deref(), Some("restricted"));
+    assert_eq!(policy(&mut case, &batch(&["read_file", "delete_file"])).as_deref(), Some("never"));
+    assert_eq!(policy(&mut case, &batch(&["read_file", "pay"])).as_deref(), Some("ask"));
+    assert_eq!(policy(&mut case, &call("unlisted")), None);
+}
+
+#[test]
+fn an_escalation_is_answered_after_everything_else() {
+    let mut case = Case::new();
+    let verdict = case.verdict(&batch(&["pay", "read_file"]));
+    assert_eq!(verdict.outcome, Ok(()));
+    let asked: Vec<_> = verdict.escalations.iter().map(|one| (one.call, &*one.policy)).collect();
+    assert_eq!(asked, [(0, "ask")]);
+    assert_eq!(case.usage.calls_made, 2);
+    // A policy that forbids another call of the batch, or drift, is not put before a person.
+    assert_eq!(case.code(&batch(&["pay", "delete_file"])), Some(Code::PolicyDenied));
+    case.order.intent_tier = IntentTier::Read;
+    assert_eq!(case.code(&call("pay")), Some(Code::DriftDetected));
+}
+
+/// A way to spoil a message. The order is the one in which the checks answer.
 type Spoiler = (Code, fn(&mut Case));
 
-const SPOILERS: [Spoiler; 7] = [
+const SPOILERS: [Spoiler; 14] = [
+    (Code::SessionRequired, |case| case.claimed = None),
+    (Code::AgentIdRequired, |case| case.header = AgentHeader::Absent),
+    (Code::SessionUnknown, |case| case.claimed = case.claimed.map(|_known| false)),
     (Code::SessionClosed, |case| case.usage.closed = true),
     (Code::SessionExpired, |case| case.deadline = NOW.mono),
     (Code::AgentMismatch, |case| case.order.agent = AgentId::random()),
-    (Code::ToolNotAuthorized, |case| case.order.authorized_tools = [].into()),
+    (Code::AgentInactive, |case| case.chain = Err(Lapse::Above)),
+    (Code::ToolNotAuthorized, |case| case.tools.push("unlisted")),
     (Code::BudgetExhausted, |case| case.order.call_budget = 0),
     (Code::RateLimited, |case| case.order.rate_limit = Some(0)),
-    (Code::PolicyDenied, |case| case.rules.policies = PolicySet::empty()),
+    (Code::SensitivityExceeded, |case| case.tools.push("secret_file")),
+    (Code::PolicyDenied, |case| case.tools.push("delete_file")),
+    (Code::DriftDetected, |case| case.order.intent_tier = IntentTier::Read),
+    (Code::EscalationRequired, |case| case.tools.push("pay")),
 ];
 
 proptest! {
-    /// Whatever is wrong together, the first check in order answers.
+    /// Whatever is wrong together, the first check in order answers; what passed the session's
+    /// checks is counted, and nothing else.
     #[test]
-    fn the_first_check_that_fails_answers(wrong in proptest::collection::hash_set(0..SPOILERS.len(), 0..SPOILERS.len())) {
+    fn the_first_check_that_fails_answers(
+        wrong in proptest::collection::hash_set(0..SPOILERS.len(), 0..SPOILERS.len()),
+    ) {
         let wrong: HashSet<usize> = wrong;
         let mut case = Case::new();
         for &n in &wrong {
             SPOILERS[n].1(&mut case);
         }
         let first = wrong.iter().min().map(|&n| SPOILERS[n].0);
-        prop_assert_eq!(case.code(&call("read_file")), first);
-        let counted = first.is_none() || first == Some(Code::PolicyDenied);
-        prop_assert_eq!(case.usage.calls_made, u64::from(counted));
+        let message = batch(&case.tools.clone());
+        prop_assert_eq!(case.code(&message), first);
+        let behind = [Code::PolicyDenied, Code::DriftDetected, Code::EscalationRequired];
+        let counted = first.is_none_or(|first| behind.contains(&first));
+        let calls = u64::try_from(case.tools.len()).unwrap();
+        prop_assert_eq!(case.usage.calls_made, if counted { calls } else { 0 });
     }
 }

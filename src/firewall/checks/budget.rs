@@ -1,29 +1,49 @@
 //! The budget: how many tool calls a session may make in all, and the one place that counts them.
 
-use crate::firewall::session::Usage;
+use super::Lack;
+use crate::firewall::denial::{Code, Denial};
+use crate::firewall::session::{Usage, WorkOrder};
 use crate::firewall::time::Mono;
 
-/// The budget does not cover the price.
+/// The budget covers less than the price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{remaining} calls remain of the budget")]
 pub struct Short {
     pub remaining: u64,
 }
 
-/// What is booked at the ledger does not cover the price: lease more, then ask again.
+/// Less than the price is booked at the ledger: lease more, then ask again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the calls are not booked at the ledger")]
 pub struct NotBooked;
 
-/// What remains of the whole budget, booked or not.
+/// The rest of the whole budget, booked or not.
 pub fn remaining(usage: &Usage, budget: u64) -> u64 {
     budget.saturating_sub(usage.calls_made)
 }
 
-/// Whether the whole budget covers `price` more calls. Counts nothing.
+/// Compares `price` more calls with the whole budget. Counts nothing.
 pub fn afford(usage: &Usage, budget: u64, price: u64) -> Result<(), Short> {
     let remaining = remaining(usage, budget);
     if price <= remaining { Ok(()) } else { Err(Short { remaining }) }
+}
+
+/// Looks for `price` more calls. What seems to be used up may be leased all the same, where other
+/// nodes may have given something back.
+pub fn look(usage: &Usage, budget: u64, price: u64, now: Mono) -> Result<(), Lack<Short>> {
+    afford(usage, budget, price)
+        .map_err(|short| if usage.may_regain(now) { Lack::NotLeased } else { Lack::Over(short) })
+}
+
+/// Refuses what the budget does not cover.
+pub fn check(order: &WorkOrder, looked: Result<(), Lack<Short>>) -> Result<(), Denial> {
+    let Err(Lack::Over(short)) = looked else { return Ok(()) };
+    Err(Denial::new(
+        Code::BudgetExhausted,
+        "the session's call budget is used up: finish, or ask your operator for a new session",
+    )
+    .with("budget_remaining", short.remaining)
+    .with("budget_total", order.call_budget))
 }
 
 /// Counts `price` calls made at `now`, if that many are booked; else changes nothing.
@@ -38,7 +58,7 @@ pub fn count(
     if let Some(shared) = &mut usage.shared {
         shared.count(price, now);
     } else if rate_limited {
-        // `rate::admit` let through no more than a 32-bit limit.
+        // `rate::fits` lets through no more than a 32-bit limit.
         usage.recent.push(now, u32::try_from(price).unwrap_or(u32::MAX));
     }
     Ok(())

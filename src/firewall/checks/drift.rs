@@ -1,4 +1,4 @@
-//! Drift: whether a tool does what the session said it would do (contract 11).
+//! Drift: a tool that does more than the session said it would do.
 //!
 //! Both sides are read from words: the declared intent for its tier, the tool's name for its
 //! operation. That finds agents that wander off, not tools that lie about themselves.
@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 pub use flags::FlagHistory;
 pub use operation::{Does, Operation, Tools, operation};
 
+use crate::firewall::call::{CallKind, Place};
+use crate::firewall::denial::{Code, Denial};
 use crate::firewall::policy::words::Phrase;
-use crate::firewall::session::IntentTier;
+use crate::firewall::rules::Terms;
+use crate::firewall::session::{IntentTier, WorkOrder};
 
 /// The words by which an intent is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,25 +53,25 @@ pub fn tier(intent: &str, keywords: &Keywords) -> IntentTier {
     }
 }
 
-/// What happens under an intent of which no keyword is known (`sessions.unknown_intent`).
+/// The treatment of an intent of which no keyword is known (`sessions.unknown_intent`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownIntent {
     /// Nothing is checked.
     Off,
-    /// What is not a read is flagged for the record, never counted and never refused.
+    /// Everything but a read is flagged for the record, never counted and never refused.
     #[default]
     Flag,
     /// As a read intent.
     Enforce,
 }
 
-/// What drift says of one call.
+/// The result for one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Finding {
     /// For the record: operation and tier.
     pub flag: Option<&'static str>,
-    /// Whether the flag counts towards a demotion.
+    /// True if the flag counts towards a demotion.
     pub counts: bool,
     pub refuse: bool,
 }
@@ -79,6 +82,58 @@ impl Finding {
     fn drift(flag: &'static str, refuse: bool) -> Self {
         Self { flag: Some(flag), counts: true, refuse }
     }
+}
+
+/// The findings of all calls of a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Each flag once.
+    pub flags: Vec<&'static str>,
+    /// How many calls count towards a demotion.
+    pub counted: u32,
+    pub refuse: bool,
+}
+
+impl Findings {
+    fn add(&mut self, finding: Finding) {
+        if let Some(flag) = finding.flag
+            && !self.flags.contains(&flag)
+        {
+            self.flags.push(flag);
+        }
+        self.counted = self.counted.saturating_add(u32::from(finding.counts));
+        self.refuse |= finding.refuse;
+    }
+}
+
+/// Compares the calls with the session's declared intent.
+pub fn look<'c>(
+    terms: &Terms,
+    order: &WorkOrder,
+    calls: impl IntoIterator<Item = &'c CallKind<'c>>,
+    place: Place<'_>,
+) -> Findings {
+    let mut findings = Findings::default();
+    for call in calls {
+        if let CallKind::Tool { name, .. } = call {
+            let (tier, unknown) = (order.intent_tier, terms.unknown_intent);
+            let does = terms.tools.does(place, name);
+            findings.add(judge(tier, does, unknown, terms.escalate_anomalies));
+        }
+    }
+    findings
+}
+
+/// Refuses what goes beyond the intent, where that is to be refused.
+pub fn check(findings: &Findings) -> Result<(), Denial> {
+    if findings.refuse {
+        return Err(Denial::new(
+            Code::DriftDetected,
+            "this call goes beyond the session's declared intent: keep to it, or ask your operator \
+             for a session that declares what you need",
+        ));
+    }
+    Ok(())
 }
 
 /// Holds an operation against an intent. `escalate` is `sessions.escalate_anomalies`. A flag that rests

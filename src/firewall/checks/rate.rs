@@ -3,7 +3,11 @@
 //! A window holds its first instant and not its last: of a call at `t` and one exactly a window
 //! later, at most one lies in any window, so both may pass at a limit of one.
 
-use crate::firewall::session::Usage;
+use super::Lack;
+use crate::firewall::denial::{Code, Denial};
+use crate::firewall::rules::Terms;
+use crate::firewall::session::{Usage, WorkOrder};
+use crate::firewall::shared::RateShort;
 use crate::firewall::time::Mono;
 
 /// The last window holds too many calls.
@@ -16,9 +20,66 @@ pub struct Limited {
     pub never_fits: bool,
 }
 
-/// Whether `price` more calls at `now` keep every window within `limit`. Counts nothing, but forgets
-/// the calls that have left the window.
-pub fn admit(
+/// The time that a counted call may take to reach the MCP server. Calls are counted here and felt
+/// there: without this allowance a slow call and a quick one could lie closer together there than
+/// they were counted.
+const ON_THE_WAY_US: u64 = 100_000;
+
+/// The time for which a call counts against a rate limit of so many seconds.
+pub fn window_us(window_secs: u64) -> u64 {
+    window_secs.saturating_mul(1_000_000).saturating_add(ON_THE_WAY_US)
+}
+
+/// Looks for room for `price` more calls in the window, or in the permits in hand.
+pub fn look(
+    usage: &mut Usage,
+    limit: Option<u32>,
+    window_secs: u64,
+    price: u64,
+    now: Mono,
+) -> Result<(), Lack<Limited>> {
+    let Some(limit) = limit else { return Ok(()) };
+    match &usage.shared {
+        Some(shared) if price <= u64::from(limit) => {
+            shared.permit(price, now).map_err(|short| match short {
+                RateShort::NotLeased => Lack::NotLeased,
+                RateShort::Limited { retry_after_secs } => {
+                    Lack::Over(Limited { retry_after_secs, never_fits: false })
+                }
+            })
+        }
+        Some(_) | None => {
+            fits(usage, limit, window_us(window_secs), price, now).map_err(Lack::Over)
+        }
+    }
+}
+
+/// Refuses what comes too fast.
+pub fn check(
+    terms: &Terms,
+    order: &WorkOrder,
+    looked: Result<(), Lack<Limited>>,
+) -> Result<(), Denial> {
+    let Err(Lack::Over(limited)) = looked else { return Ok(()) };
+    let message = if limited.never_fits {
+        "this batch holds more tool calls than the session's rate limit allows in one window: send \
+         fewer at once"
+    } else {
+        "too many tool calls in this window: wait as long as Retry-After says"
+    };
+    // The allowance for the way is no part of the answer: after a whole window there is room.
+    let window_secs = terms.rate_window_secs;
+    let retry_after_secs = limited.retry_after_secs.min(window_secs);
+    Err(Denial::new(Code::RateLimited, message)
+        .retry_after(retry_after_secs)
+        .with("retry_after_secs", retry_after_secs)
+        .with("rate_limit", order.rate_limit)
+        .with("rate_limit_window_secs", window_secs))
+}
+
+/// Holds `price` more calls at `now` against every window's `limit`. Counts nothing, but forgets the
+/// calls that have left the window.
+pub fn fits(
     usage: &mut Usage,
     limit: u32,
     window_us: u64,
@@ -60,7 +121,7 @@ mod tests {
     use crate::firewall::checks::budget;
 
     fn call(usage: &mut Usage, limit: u32, price: u64, at_us: u64) -> Result<(), Limited> {
-        admit(usage, limit, 60_000_000, price, Mono(at_us))?;
+        fits(usage, limit, 60_000_000, price, Mono(at_us))?;
         budget::count(usage, price, true, Mono(at_us)).unwrap();
         Ok(())
     }

@@ -1,8 +1,29 @@
 //! The sensitivity ceiling: the most sensitive data that a session may reach.
 
-use crate::firewall::session::Sensitivity;
+use crate::firewall::call::CallKind;
+use crate::firewall::denial::{Code, Denial};
+use crate::firewall::policy::Decision;
+use crate::firewall::session::{Sensitivity, WorkOrder};
 
-/// Whether a session with this ceiling may reach data of this tier.
+/// Refuses a call whose policy reaches data above the session's ceiling.
+pub fn check(
+    order: &WorkOrder,
+    kind: &CallKind<'_>,
+    decision: &Decision<'_>,
+) -> Result<(), Denial> {
+    let (Decision::Allow(policy) | Decision::Escalate(policy)) = decision else { return Ok(()) };
+    if matches!(kind, CallKind::Protocol) || reaches(order.ceiling, policy.data_sensitivity) {
+        return Ok(());
+    }
+    Err(Denial::new(
+        Code::SensitivityExceeded,
+        "this call reaches data above the session's data_sensitivity: ask your operator for a \
+         session with a higher one",
+    )
+    .with("data_sensitivity", order.ceiling.as_str()))
+}
+
+/// Compares a ceiling with the tier of some data.
 pub fn reaches(ceiling: Sensitivity, tier: Sensitivity) -> bool {
     tier <= ceiling
 }

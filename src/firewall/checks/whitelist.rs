@@ -1,24 +1,74 @@
 //! The whitelist: the names that a session was opened for.
 
-use crate::firewall::call::{Data, Entry, Place};
+use crate::firewall::call::{CallKind, Data, Entry, Place};
+use crate::firewall::denial::{Code, Denial};
+use crate::firewall::rules::Terms;
+use crate::firewall::session::WorkOrder;
 use crate::firewall::uri::{self, Canonical};
 
-/// Meaning of an entry that is `*` alone (`sessions.allow_wildcard_tools`).
+/// The meaning of an entry that is `*` alone (`sessions.allow_wildcard_tools`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wildcard {
     Honoured,
     Literal,
 }
 
-/// Checks that the tool `name` of this upstream is on the list, byte for byte.
+/// Refuses what the session does not list.
+pub fn check(
+    terms: &Terms,
+    order: &WorkOrder,
+    kind: &CallKind<'_>,
+    place: Place<'_>,
+) -> Result<(), Denial> {
+    match kind {
+        CallKind::Tool { name, .. } => {
+            if lists(&order.authorized_tools, place, name, terms.wildcard) {
+                return Ok(());
+            }
+            Err(Denial::new(
+                Code::ToolNotAuthorized,
+                "this tool is not among the session's authorized_tools: use one that tools/list \
+                 shows, or ask your operator for a session that includes it",
+            ))
+        }
+        CallKind::Data { what, target } => {
+            let (list, code, field) = match what {
+                Data::Resource => (
+                    &order.authorized_resources,
+                    Code::ResourceNotAuthorized,
+                    "authorized_resources",
+                ),
+                Data::Prompt => {
+                    (&order.authorized_prompts, Code::PromptNotAuthorized, "authorized_prompts")
+                }
+                Data::Method => {
+                    (&order.authorized_methods, Code::MethodNotAuthorized, "authorized_methods")
+                }
+            };
+            if lists_data(list, *what, target, terms.wildcard) {
+                return Ok(());
+            }
+            Err(Denial::new(
+                code,
+                format!(
+                    "this is not among the session's {field}: ask your operator for a session \
+                     that includes it"
+                ),
+            ))
+        }
+        CallKind::Protocol => Ok(()),
+    }
+}
+
+/// Looks for the tool `name` of this upstream on the list, byte for byte.
 pub fn lists(list: &[String], place: Place<'_>, name: &str, wildcard: Wildcard) -> bool {
     let entries = list.iter().filter_map(|entry| Entry::of(entry).at(place));
     { entries }.any(|entry| entry == name || (wildcard == Wildcard::Honoured && entry == "*"))
 }
 
-/// Checks that a resource, prompt or method is on the list: byte for byte, a resource by its
-/// canonical form and also by an entry that ends in `*`, since its addresses are rarely known
-/// beforehand. The entries are canonical; a doubtful URI is on no list.
+/// Looks for a resource, prompt or method on the list: byte for byte, a resource by its canonical
+/// form and also by an entry that ends in `*`, since its addresses are rarely known beforehand. The
+/// entries are canonical; a doubtful URI is on no list.
 pub fn lists_data(list: &[String], what: Data, name: &str, wildcard: Wildcard) -> bool {
     match what {
         Data::Resource => uri::canonical(name).is_ok_and(|uri| lists_uri(list, &uri, wildcard)),

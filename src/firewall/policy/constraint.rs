@@ -11,7 +11,6 @@ use super::{Asked, Facts};
 use crate::json::{Kind, Value};
 
 /// What one argument of a tool call, or each item of a list in it, must be like.
-#[derive(Debug)]
 pub(super) struct Constraint {
     pub(super) key: Path,
     pub(super) min_value: Option<Number>,
@@ -28,6 +27,25 @@ pub(super) struct Constraint {
     /// constraint has them.
     pub(super) shared_key: Option<u32>,
     pub(super) shared: Option<u32>,
+}
+
+/// Shows what the constraint's text says; the numbers depend on the rest of the set.
+impl fmt::Debug for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, min_value, max_value, allowed_values, max_length, .. } = self;
+        let Self { regex, matcher, items, required, shared_key: _, shared: _, .. } = self;
+        f.debug_struct("Constraint")
+            .field("key", key)
+            .field("min_value", min_value)
+            .field("max_value", max_value)
+            .field("allowed_values", allowed_values)
+            .field("max_length", max_length)
+            .field("regex", regex)
+            .field("matcher", matcher)
+            .field("items", items)
+            .field("required", required)
+            .finish()
+    }
 }
 
 /// How many items a list may have.

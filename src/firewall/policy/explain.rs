@@ -1,4 +1,4 @@
-//! Reasons of a decision: every policy that was considered, and its result.
+//! The reasons of a decision: every policy that was considered, with its answer.
 
 use std::cmp::Reverse;
 use std::sync::Arc;

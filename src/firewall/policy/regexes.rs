@@ -17,7 +17,7 @@ const CACHE_BYTES: usize = 1 << 20;
 pub(super) const REGEX_TEXT_BYTES_MAX: usize = 4096;
 
 /// A compiled regex. Two are equal if they are written and used alike.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Pattern {
     text: Box<str>,
     is_whole: bool,
@@ -41,6 +41,14 @@ impl Eq for Pattern {}
 impl Hash for Pattern {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.text, self.is_whole).hash(state);
+    }
+}
+
+/// The text alone: the compiled form changes with its use.
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { text, is_whole, regex: _ } = self;
+        f.debug_struct("Pattern").field("text", text).field("is_whole", is_whole).finish()
     }
 }
 

@@ -19,7 +19,7 @@ fn asked(methods: &[&str]) -> ListKinds {
 /// Keeps what starts with `ok`.
 fn filter(body: &str) -> Result<Option<String>, FilterError> {
     filter_list(body.as_bytes(), all(), |_, name| name.starts_with("ok"))
-        .map(|out| out.map(|o| String::from_utf8(o).unwrap()))
+        .map(|out| out.body.map(|o| String::from_utf8(o).unwrap()))
 }
 
 fn becomes(body: &str, expected: &str) {
@@ -112,11 +112,12 @@ fn everything_else_passes_unchanged() {
 #[test]
 fn only_the_lists_that_were_asked_for_are_filtered() {
     let body = r#"{"id":1,"result":{"tools":[{"name":"no"}],"prompts":[{"name":"no"}]}}"#;
-    let filter = |kinds| filter_list(body.as_bytes(), kinds, |_, _| false).unwrap();
+    let filter = |kinds| filter_list(body.as_bytes(), kinds, |_, _| false).unwrap().body;
     let prompts = filter(asked(&["ping", "prompts/list"])).unwrap();
     assert_eq!(prompts, br#"{"id":1,"result":{"tools":[{"name":"no"}],"prompts":[]}}"#);
     assert_eq!(filter(asked(&["ping", "roots/list"])), None);
-    assert_eq!(filter_list(b"not json", ListKinds::default(), |_, _| false), Ok(None));
+    let nothing = filter_list(b"not json", ListKinds::default(), |_, _| false);
+    assert_eq!(nothing, Ok(Filtered::default()));
 }
 
 #[test]
@@ -151,7 +152,12 @@ fn what_cannot_be_read_surely_is_an_error() {
         "not json",
         r#"{"id":1,"result":{"tools":[],"tools":[]}}"#,
         r#"{"id":1,"result":{"tools":[]}}{}"#,
-        r#"{"id":1,"result":{"tools":[{"name":"ok","name":"no"}]}}"#,
+        r#"{"id":1,"id":2,"result":{"tools":[{"name":"ok"}]}}"#,
+        r#"{"id":1,"result":{"tools":[]},"res\u0075lt":{"tools":[{"name":"no"}]}}"#,
+        r#"{"id":1,"result":{"tools":[{"name":"ok","x":01}]}}"#,
+        r#"{"id":1,"result":{"tools":[{"name":"ok"},]}}"#,
+        r#"{"id":1,"result":{"tools":[{"name":"ok","x":"\x41"}]}}"#,
+        "\u{feff}{\"id\":1,\"result\":{\"tools\":[]}}",
         "7",
         "null",
         "[[]]",
@@ -165,6 +171,63 @@ fn what_cannot_be_read_surely_is_an_error() {
     }
 }
 
+/// Filters one list and gives what stayed with what was noted.
+fn judged(list: &[u8]) -> (Vec<u8>, Vec<String>) {
+    let body = [br#"{"id":1,"result":{"tools":["#, list, b"]}}"].concat();
+    let out = filter_list(&body, all(), |_, name| name.starts_with("ok")).unwrap();
+    let kept = out.body.unwrap_or(body);
+    let kept = kept.strip_prefix(br#"{"id":1,"result":{"tools":["#).unwrap();
+    let noted = out.oddities.named.iter().map(ToString::to_string).collect();
+    (kept.strip_suffix(b"]}}").unwrap().to_vec(), noted)
+}
+
+#[test]
+fn a_sloppy_entry_hides_no_other() {
+    const NO: &str = r#"{"name":"no"}"#;
+    let deep = format!(r#"{{"name":"ok1","x":{}1{}}}"#, "[".repeat(70), "]".repeat(70));
+    for (odd, flaw) in [
+        (r#"{"name":"ok1","description":"cut \ud83d"}"#, "lone surrogate at byte 28"),
+        (r#"{"name":"ok1","s":{"a":1,"a":2}}"#, "key occurs twice in one object at byte 25"),
+        (&deep, "nested deeper than 64 levels at byte 82"),
+    ] {
+        let (kept, noted) = judged(format!(r#"{{"name":"ok2"}},{NO},{odd}"#).as_bytes());
+        assert_eq!(kept, format!(r#"{{"name":"ok2"}},{odd}"#).as_bytes(), "{odd}");
+        let flaw = flaw.split(" at byte").next().unwrap();
+        assert_eq!(noted, [format!("tools `ok1` passed unread: {flaw}")]);
+    }
+    let too_deep = format!(r#"{{"name":"ok1","x":{}1{}}}"#, "[".repeat(600), "]".repeat(600));
+    let body = format!(r#"{{"id":1,"result":{{"tools":[{too_deep}]}}}}"#);
+    assert!(filter(&body).is_err(), "deeper than any reader needs");
+}
+
+#[test]
+fn entries_whose_name_is_in_doubt_are_hidden() {
+    let (kept, noted) = judged(
+        br#"{"name":"ok1"},{"name":"ok2"},{"name":"ok\u0031","x":1},{"name":"ok3","na\u006de":"no"}"#,
+    );
+    assert_eq!(kept, br#"{"name":"ok2"}"#);
+    assert_eq!(
+        noted,
+        ["tools `ok1` hidden: two entries have the name", "tools `` hidden: no readable name"]
+    );
+    // A name that is lone is none; and what is not UTF-8 goes alone.
+    let (kept, noted) = judged(
+        b"{\"name\":\"ok\\ud800\"},{\"name\":\"ok4\",\"x\":\"\xf0\x9f\"},{\"name\":\"ok5\"}",
+    );
+    assert_eq!(kept, br#"{"name":"ok5"}"#);
+    assert_eq!(noted.len(), 2, "{noted:?}");
+    let outside = b"{\"id\":1,\"result\":{\"x\":\"\xff\",\"tools\":[]}}";
+    assert!(filter_list(outside, all(), |_, _| true).is_err());
+}
+
+#[test]
+fn what_is_noted_is_bounded() {
+    let list = vec![r#"{"nome":1}"#; 1_000].join(",");
+    let body = format!(r#"{{"id":1,"result":{{"tools":[{list}]}}}}"#);
+    let odd = filter_list(body.as_bytes(), all(), |_, _| true).unwrap().oddities;
+    assert_eq!((odd.hidden, odd.unread, odd.named.len()), (1_000, 0, 8));
+}
+
 fn space() -> impl Strategy<Value = String> {
     "[ \n\t]{0,2}"
 }
@@ -176,14 +239,14 @@ proptest! {
         items in proptest::collection::vec((any::<bool>(), "[a-z\"{}, \\\\é]{0,9}", space(), space()), 0..9),
         (before, after) in (space(), space()),
     ) {
-        let tool = |keep: bool, extra: &str| {
+        let tool = |n: usize, keep: bool, extra: &str| {
             let extra = serde_json::to_string(extra).unwrap();
             let name = if keep { "ok" } else { "no" };
-            format!(r#"{{"title":{extra}, "name" :"{name}"}}"#)
+            format!(r#"{{"title":{extra}, "name" :"{name}{n}"}}"#)
         };
         let wrap = |list: &str| format!(r#"{{"id":1,"result":{{"a":{{}}, "tools":{list},"b":[]}} }}"#);
         let full: Vec<String> =
-            items.iter().map(|(keep, extra, a, b)| format!("{a}{}{b}", tool(*keep, extra))).collect();
+            items.iter().enumerate().map(|(n, (keep, extra, a, b))| format!("{a}{}{b}", tool(n, *keep, extra))).collect();
         let body = wrap(&format!("[{before}{}{after}]", full.join(",")));
         let out = filter(&body).unwrap().unwrap_or_else(|| body.clone());
 
@@ -192,7 +255,7 @@ proptest! {
         let list = doc.root().get("result").unwrap().get("tools").unwrap();
         let left: Vec<&str> = list.items().map(|v| v.raw()).collect();
         let kept: Vec<String> =
-            items.iter().filter(|(keep, ..)| *keep).map(|(_, extra, ..)| tool(true, extra)).collect();
+            items.iter().enumerate().filter(|(_, (keep, ..))| *keep).map(|(n, (_, extra, ..))| tool(n, true, extra)).collect();
         prop_assert_eq!(left, kept);
         prop_assert_eq!(&out, &wrap(list.raw()));
         if items.iter().all(|(keep, ..)| *keep) {

@@ -16,7 +16,7 @@ fn judge(headers: &[&str], body: &str) -> Result<Era, HeaderDenial> {
         );
     }
     let doc = Doc::parse(body.as_bytes()).unwrap();
-    agree(&ProtocolHeaders::read(&map)?, &message::read(&doc).unwrap())
+    agree(&ProtocolHeaders::read(&map)?, &message::read(&doc).unwrap()).map(Version::era)
 }
 
 fn agrees(headers: &[&str], body: &str, era: Era) {
@@ -30,13 +30,13 @@ fn differs(headers: &[&str], body: &str) {
 
 fn malformed(headers: &[&str], body: &str, reason: &str) {
     let denial = judge(headers, body).expect_err(&format!("{headers:?} {body}"));
-    assert_eq!(denial.code(), Code::MalformedRequest, "{headers:?} {body}: {denial}");
+    assert_eq!(denial.code().name(), "MalformedRequest", "{headers:?} {body}: {denial}");
     assert!(denial.to_string().contains(reason), "{denial}");
 }
 
 fn with_meta(method: &str, params: &str, version: &str) -> String {
     format!(
-        r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{params}"_meta":{{"{META_KEY}":"{version}"}}}}}}"#
+        r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{params}"_meta":{{"{META_KEY}":"{version}","{CAPABILITIES_KEY}":{{}}}}}}}}"#
     )
 }
 
@@ -120,7 +120,6 @@ fn a_modern_message_is_refused_when_a_header_is_missing_or_differs() {
     ] {
         differs(headers, &tool);
     }
-    differs(&[V, m, n], CALL);
     differs(&[V, m, n], &with_meta("tools/call", r#""name":"read_file","#, "2025-11-25"));
     differs(&[V, "Mcp-Method: resources/read"], &modern("resources/read", r#""uri":"a","#));
     differs(&[V, "Mcp-Method: prompts/get"], &modern("prompts/get", r#""name":"a","#));
@@ -138,8 +137,55 @@ fn modern_notifications_and_responses_need_no_mirrors() {
     agrees(&[V], response, Era::Modern);
     differs(&[V, "Mcp-Method: ping"], response);
     differs(&[V, "Mcp-Name: x"], response);
-    // Without an id a tool call is a tool call all the same.
-    differs(&[V], r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"t"}}"#);
+    // Without an id a tool call is a notification, but what it carries must be true.
+    let call = r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"t"}}"#;
+    agrees(&[V], call, Era::Modern);
+    differs(&[V, "Mcp-Name: x"], call);
+}
+
+#[test]
+fn a_modern_request_without_its_meta_lacks_params() {
+    let request = |meta: &str| {
+        let body =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{{meta}}}}}"#);
+        judge(&[V, "Mcp-Method: tools/list"], &body)
+    };
+    let version = format!(r#""{META_KEY}":"2026-07-28""#);
+    let capabilities = format!(r#""{CAPABILITIES_KEY}":{{}}"#);
+    assert_eq!(request(&format!(r#""_meta":{{{version},{capabilities}}}"#)), Ok(Era::Modern));
+    for (meta, missing) in [
+        (String::new(), META_KEY),
+        (r#""_meta":{}"#.to_owned(), META_KEY),
+        (format!(r#""_meta":{{{capabilities}}}"#), META_KEY),
+        (format!(r#""_meta":{{{version}}}"#), CAPABILITIES_KEY),
+        (format!(r#""_meta":{{{version},"{CAPABILITIES_KEY}":null}}"#), CAPABILITIES_KEY),
+    ] {
+        let denial = request(&meta).expect_err(&meta);
+        assert_eq!(denial, HeaderDenial::MetaMissing(missing), "{meta}");
+        assert_eq!(denial.code().row().rpc, -32602);
+    }
+    let denial = judge(&[V, "Mcp-Method: tools/call", "Mcp-Name: read_file"], CALL).unwrap_err();
+    assert_eq!(denial, HeaderDenial::MetaMissing(META_KEY));
+}
+
+#[test]
+fn a_version_that_nobody_knows_is_answered_as_the_revision_says() {
+    let body = with_meta("server/discover", "", "v999.0.0");
+    let denial = judge(&["mcp-protocol-version: v999.0.0"], &body).unwrap_err().denial();
+    assert_eq!((denial.code.row().status, denial.code.row().rpc), (400, -32022));
+    assert_eq!(denial.details["requested"], "v999.0.0");
+    assert_eq!(denial.details["supported"], serde_json::json!(SUPPORTED_MODERN));
+    // Where only the header says it, any version can be sent instead.
+    let denial = judge(&["mcp-protocol-version: 1999-01-01"], CALL).unwrap_err().denial();
+    assert_eq!(denial.details["supported"], serde_json::json!(SUPPORTED));
+}
+
+#[test]
+fn a_subscription_without_a_resource_is_malformed_where_it_exists() {
+    let method = "Mcp-Method: resources/subscribe";
+    let body = modern("resources/subscribe", "");
+    agrees(&[V, method], &body, Era::Modern);
+    malformed(&[], r#"{"jsonrpc":"2.0","id":1,"method":"resources/subscribe"}"#, "params.uri");
 }
 
 #[test]
@@ -174,8 +220,8 @@ fn versions_nobody_knows_are_refused_naming_those_that_are() {
     for version in ["1999-01-01", "2026-01-01", "2025-03-27", "latest", "2026-07-28, 2026-07-28"] {
         let header = format!("MCP-Protocol-Version: {version}");
         malformed(&[&header], CALL, "2025-11-25");
-        malformed(&[], &with_meta("ping", "", version), "2025-11-25");
-        malformed(&[&header], &with_meta("ping", "", version), "2025-11-25");
+        malformed(&[], &with_meta("ping", "", version), "2026-07-28");
+        malformed(&[&header], &with_meta("ping", "", version), "2026-07-28");
     }
     malformed(&["MCP-Protocol-Version: "], CALL, "2025-11-25");
 }

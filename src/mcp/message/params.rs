@@ -34,6 +34,10 @@ impl<'d> Params<'d> {
             }
             Class::Resource => {
                 let [uri, _] = self.fields(["uri", "_meta"])?;
+                // Later versions do not know the method, whatever it names.
+                if uri.is_none() && method != "resources/read" {
+                    return Ok(CallKind::Data { what: Data::Method, target: method.clone() });
+                }
                 let target = text(uri, "params.uri", MAX_URI_BYTES)?;
                 Ok(CallKind::Data { what: Data::Resource, target })
             }

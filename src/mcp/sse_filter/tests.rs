@@ -128,9 +128,12 @@ fn data_that_a_lenient_reader_could_take_for_an_answer_breaks_the_stream() {
         assert_eq!(out, b"data: fine\n\nid: 1\n");
     }
     let mut out = Vec::new();
-    let bad_utf8 = b"data: {\"result\":{\"tools\":[{\"name\":\"\xff\"}]}}\n\n";
+    let bad_utf8 = b"data: {\"result\":{\"x\":\"\xff\",\"tools\":[]}}\n\n";
     assert!(fresh(1000).push(bad_utf8, &mut out).is_err());
     assert!(out.is_empty());
+    let bad_entry = b"data: {\"result\":{\"tools\":[{\"name\":\"ok\xff\"}]}}\n\n";
+    fresh(1000).push(bad_entry, &mut out).unwrap();
+    assert_eq!(out, b"data: {\"result\":{\"tools\":[]}}\n\n", "it goes alone");
 }
 
 #[test]

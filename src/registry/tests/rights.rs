@@ -4,9 +4,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::firewall::admit::{Decided, admit};
+use crate::firewall::admit::{Ask, admit};
 use crate::firewall::agent::{Caller, Principal};
 use crate::firewall::call::{Call, CallKind, Place};
+use crate::firewall::checks::session::{AgentHeader, Claimed};
 use crate::firewall::policy::{PolicySet, Source};
 use crate::firewall::rules::{Rules, Terms};
 
@@ -256,7 +257,7 @@ impl World {
         }
     }
 
-    /// Who may call what, as `admit` says.
+    /// Asks `admit` if a caller may call a tool.
     fn may_call(&self, caller: &Caller, tool: &str) -> bool {
         let call = Call {
             method: None,
@@ -265,11 +266,17 @@ impl World {
             meta: None,
             kind: CallKind::Tool { name: tool.into(), arguments: None },
         };
-        let decided = admit(&self.rules, caller, None, &[call], Place::default(), now(0));
-        match decided {
-            Decided::Verdict(verdict) => verdict.outcome.is_ok(),
-            Decided::LeaseFirst => panic!("there is no session"),
-        }
+        let ask = Ask {
+            policies: &self.rules.policies,
+            terms: &self.rules.terms,
+            caller,
+            header: AgentHeader::Absent,
+            claimed: Claimed::Nothing,
+            calls: &[call],
+            place: Place::default(),
+            now: now(0),
+        };
+        admit(ask, None, &mut ()).expect("there is no session to lease for").outcome.is_ok()
     }
 
     fn caller(&self, id: usize) -> Option<Caller> {

@@ -146,7 +146,7 @@ async fn a_panic_stays_inside_its_request() {
     let mut connection = Raw::connect(&gateway.proxy).await;
     for (place, path) in [("judge", "a"), ("bulk", large.as_str()), ("answer", "a"), ("event", "a")]
     {
-        let before = gateway.metric("denials_total{code=\"InternalError\"}").await;
+        let before = gateway.metric("arbiter_denials_total{code=\"InternalError\"}").await;
         let body = tool_call("read_file", json!({"path": path}));
         let mut raw = Raw::connect(&gateway.proxy).await;
         raw.send(request_with(&gateway, &session, &[("x-arbiter-failpoint", place)], &body)).await;
@@ -157,7 +157,7 @@ async fn a_panic_stays_inside_its_request() {
         assert_eq!(record["denial_code"], "InternalError", "{place}: {record}");
         assert_eq!(record["failure_category"], "infrastructure", "{place}: {record}");
         let after = eventually(|| async {
-            let now = gateway.metric("denials_total{code=\"InternalError\"}").await;
+            let now = gateway.metric("arbiter_denials_total{code=\"InternalError\"}").await;
             (now > before).then_some(now)
         });
         assert!((after.await.unwrap() - before - 1.0).abs() < 0.1, "{place}");

@@ -19,7 +19,9 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::support::harness::{Gateway, PATIENCE, Setup, eventually, stream_response, tool_call};
+use crate::support::harness::{
+    API_KEY, Gateway, PATIENCE, Setup, eventually, stream_response, tool_call,
+};
 
 /// A certificate for this machine, and its key.
 struct Certificate {
@@ -345,4 +347,54 @@ async fn an_upstream_over_tls_is_spoken_to_in_http_2_trailers_and_all() {
             }
         }
     }
+}
+
+/// What Pingora would answer by itself, or the library reset, on a stream of HTTP/2.
+#[tokio::test]
+async fn streams_that_are_no_request_are_answered_or_counted() {
+    let certificate = Certificate::make();
+    let gateway = Gateway::start(certificate.setup()).await;
+    let session = gateway.session(json!({})).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate.certificate()).unwrap()).unwrap();
+    let _installed_already = rustls::crypto::ring::default_provider().install_default();
+    let mut config =
+        rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = tokio::net::TcpStream::connect(&gateway.proxy).await.unwrap();
+    let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+
+    let tunnel = http::Request::builder().method("CONNECT").uri("localhost:443").body(()).unwrap();
+    let (answer, _) = client.send_request(tunnel, true).unwrap();
+    let mut answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 405);
+    assert_eq!(answer.headers()["allow"], "POST");
+    assert!(answer.headers().get("server").is_none());
+    let request_id = answer.headers()["x-arbiter-request-id"].to_str().unwrap().to_owned();
+    let body = answer.body_mut().data().await.unwrap().unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(body["error"]["data"]["code"], "MethodNotAllowed");
+    assert_eq!(gateway.record_of(&request_id).await["denial_code"], "MethodNotAllowed");
+
+    let two_hosts = http::Request::builder()
+        .method("POST")
+        .uri("https://localhost/")
+        .header("host", "another")
+        .body(())
+        .unwrap();
+    let (answer, _) = client.send_request(two_hosts, true).unwrap();
+    assert!(answer.await.map_or(true, |answer| answer.status() == 400));
+    let counted = eventually(|| async {
+        let url = format!("http://{}/metrics", gateway.admin);
+        let asked = gateway.client.get(url).header("x-api-key", API_KEY).send().await.unwrap();
+        let text = asked.text().await.unwrap();
+        text.contains("arbiter_connections_closed_total{cause=\"stream_reset\"} 1").then_some(())
+    });
+    counted.await.unwrap();
+    let call = tool_call("read_file", json!({}));
+    let said = ask(&gateway, &certificate, &session, &["--http2"], call.as_bytes()).await;
+    assert_eq!((said.version.as_str(), said.status), ("2", 200));
 }

@@ -317,8 +317,8 @@ fn encodings(bad: &mut Bad, keys: &Keys, good: &Value) {
     add("ECDSA zeros", format!("{ec_body}.{}", b64([0; 64])));
     add("ECDSA cut", format!("{ec_body}.{}", ec_signature.split_at(80).0));
     add("an RSA signature for an EC key", format!("{ec_body}.{signature}"));
-    add("too long", format!("{header}.{}.{signature}", "A".repeat(16 * 1024)));
+    add("too long", format!("{header}.{}.{signature}", "A".repeat(32 * 1024)));
     let mut padded = good.clone();
-    padded["x"] = json!("x".repeat(16 * 1024));
+    padded["x"] = json!("x".repeat(32 * 1024));
     add("too long though signed", keys.rsa.sign("RS256", &padded));
 }

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::bad_tokens;
-use super::providers::{METADATA_URL, call, challenge, now_secs, trusting};
+use super::providers::{call, now_secs, trusting};
 use crate::support::harness::{Answer, Gateway, eventually, refuses_to_start};
 use crate::support::issuer::{Issuer, SigningKey};
 
@@ -139,8 +139,9 @@ async fn a_certificate_that_the_authority_does_not_vouch_for_brings_no_keys() {
         let (issuer, key) = issuer(acceptor).await;
         let gateway = Gateway::start(trusting(&trusted(&issuer, ca_file))).await;
         let answer = first_call(&gateway, &issuer, &key).await;
-        assert_eq!((answer.status, &*answer.code()), (401, "TokenInvalid"), "{what}");
-        assert!(challenge(&answer).contains(METADATA_URL), "{what}");
+        assert_eq!((answer.status, &*answer.code()), (503, "IdentityUnavailable"), "{what}");
+        assert_eq!(answer.header("www-authenticate"), None, "{what}: its token may be good");
+        assert_eq!(answer.header("retry-after"), Some("5"), "{what}");
         assert_eq!(gateway.upstream.calls(), 0, "{what}");
         assert_eq!(issuer.fetches("/jwks"), 0, "{what}");
         let log = gateway.folder.path().join("log.txt");

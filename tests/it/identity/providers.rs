@@ -260,9 +260,10 @@ async fn metadata_lies_at_the_root_and_under_the_path_of_the_resource() {
         "audiences": [AUDIENCE],
     }]);
     let root = "/.well-known/oauth-protected-resource";
-    for (named, at_root, under_git) in
-        [(true, AUDIENCE, AUDIENCE), (false, "http://HOST/", "http://HOST/git/mcp")]
-    {
+    for (named, at_root, under_git) in [
+        (true, AUDIENCE, "https://mcp.example/git/mcp"),
+        (false, "http://HOST/", "http://HOST/git/mcp"),
+    ] {
         let mut setup = trusting(&trusted);
         if !named {
             setup = setup.with("oauth.resource", "-");
@@ -287,8 +288,12 @@ async fn metadata_lies_at_the_root_and_under_the_path_of_the_resource() {
         );
         let bare = gateway.client.post(format!("http://{}/git/mcp", gateway.proxy));
         let answer = gateway.send(bare.header("content-type", "application/json").body("{}")).await;
-        let place =
-            if named { METADATA_URL.to_owned() } else { format!("http://{}{root}", gateway.proxy) };
+        let origin = if named {
+            "https://mcp.example".to_owned()
+        } else {
+            format!("http://{}", gateway.proxy)
+        };
+        let place = format!("{origin}{root}/git/mcp");
         assert_eq!(challenge(&answer), format!("Bearer resource_metadata=\"{place}\""));
         assert_eq!(gateway.upstream.calls(), 0);
     }

@@ -200,6 +200,7 @@ fn gate(clock: Clock, registry: Arc<Registry>, sessions: Arc<super::Sessions>) -
         escalate_anomalies: false,
         unknown_intent: UnknownIntent::Flag,
         warning_threshold_pct: 20.0,
+        ..Terms::default()
     };
     let rulebook = Rulebook::load(Some(&file), terms).expect("the policy is right");
     let audit = audit::Settings {
@@ -224,12 +225,17 @@ fn gate(clock: Clock, registry: Arc<Registry>, sessions: Arc<super::Sessions>) -
             require_healthy_audit: true,
             refusal_style: RefusalStyle::Http,
             max_argument_bytes: 8_192,
+            max_request_body_bytes: 10 * 1024 * 1024,
         },
         in_flight: Arc::new(InFlight::new(Limits {
             refusals_per_sec: u32::MAX,
             ..Limits::default()
         })),
         drain: Arc::default(),
+        approvals: Arc::new(arbiter::approvals::Approvals::new(
+            arbiter::approvals::Settings::default(),
+            b"bench",
+        )),
         clock,
     }
 }

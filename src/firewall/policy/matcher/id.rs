@@ -1,7 +1,7 @@
 //! Identifiers (`id_in`): accounts, rooms, projects. Compared exactly; an integer is its digits.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::Reading;
 use crate::json::keys::folded;
@@ -10,8 +10,8 @@ use crate::json::{Kind, Value};
 /// Identifiers, and their form without differences of case, width and spaces.
 #[derive(Debug)]
 pub(in super::super) struct Ids {
-    exact: HashSet<Box<str>>,
-    folded: HashSet<String>,
+    exact: BTreeSet<Box<str>>,
+    folded: BTreeSet<String>,
 }
 
 impl Ids {

@@ -61,7 +61,7 @@ const HEADERS: &[(Headers, u16, &str)] = &[
     (&[("Mcp-Param-Path", "=?base64?%%?=")], 400, "mcp-param-path"),
     (&[("Mcp-Session-Id", "a"), ("Mcp-Session-Id", "b")], 400, "mcp-session-id"),
     (&[("Connection", "upgrade"), ("Upgrade", "websocket")], 405, "upgrade"),
-    (&[("Upgrade", "h2c")], 405, "upgrade"),
+    (&[("Upgrade", "h2c, websocket")], 405, "upgrade"),
     (&[("Connection", "content-length")], 400, "Connection"),
     (&[("Connection", "a(b")], 400, "Connection"),
     (&[("Connection", "x-arbiter-session")], 403, "x-arbiter-session"),

@@ -40,6 +40,7 @@ fn setup() -> Setup {
     Setup::default()
         .policies(POLICIES)
         .with("proxy.blocked_paths", r#"["/blocked"]"#)
+        .with("proxy.allowed_hosts", r#"["127.0.0.1"]"#)
         .with("proxy.max_request_body_bytes", 20_000)
         .with("sessions.escalate_anomalies", true)
         .with("sessions.max_concurrent_sessions_per_agent", 100)
@@ -77,6 +78,8 @@ async fn heads_and_bodies() {
         gateway.client.post(format!("{base}/blocked/x")).bearer_auth(&gateway.agent.token);
     table.add(Code::PathBlocked, Value::Null, gateway.send(blocked)).await;
 
+    let rebound = post(&good).header("host", "evil.example");
+    table.add(Code::HostDenied, Value::Null, gateway.send(rebound)).await;
     let foreign = post(&good).header("origin", "https://evil.example");
     table.add(Code::OriginDenied, Value::Null, gateway.send(foreign)).await;
 
@@ -99,6 +102,22 @@ async fn heads_and_bodies() {
 
     let other = post(&call("m-2", "read_file")).header("mcp-name", "write_file");
     table.add(Code::HeaderMismatch, json!("m-2"), gateway.send(other)).await;
+
+    let modern = |method: &str, version: &str, meta: Value| {
+        let body = message("m-3", method, json!({"_meta": meta}));
+        let request = post(&body).header("mcp-method", method);
+        gateway.send(request.header("mcp-protocol-version", version))
+    };
+    let bare = modern("tools/list", "2026-07-28", json!({}));
+    table.add(Code::MetaMissing, json!("m-3"), bare).await;
+    let unheard = modern("tools/list", "1999-01-01", json!({}));
+    table.add(Code::VersionUnsupported, json!("m-3"), unheard).await;
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let removed = modern("resources/subscribe", "2026-07-28", meta);
+    table.add(Code::MethodNotFound, json!("m-3"), removed).await;
     assert_eq!(gateway.upstream.calls(), 0);
     table.compare();
 }
@@ -155,7 +174,14 @@ fn token(agent: &str, expires_in_secs: i64) -> String {
 
 #[tokio::test]
 async fn identities() {
-    let gateway = Gateway::start(setup()).await;
+    // Nothing listens there, so its keys are never known.
+    let away = json!([{
+        "name": "away", "issuer_url": "https://idp.example", "audiences": ["us"],
+        "jwks_uri": "http://127.0.0.1:9/keys",
+    }]);
+    let mut setup = setup();
+    setup.env.push(("ARBITER_OAUTH__ISSUERS", away.to_string()));
+    let gateway = Gateway::start(setup).await;
     let session = gateway.session(json!({"authorized_tools": ["read_scoped"]})).await;
     let mut table = Table::of(&gateway);
     let with = |agent: &Agent, token: &str| {
@@ -175,6 +201,11 @@ async fn identities() {
     table.add(Code::TokenInvalid, Value::Null, gateway.send(with(agent, &forged))).await;
     let old = token(&agent.id, -500);
     table.add(Code::TokenExpired, Value::Null, gateway.send(with(agent, &old))).await;
+    let issued =
+        json!({"iss": "https://idp.example", "sub": "u", "aud": "us", "exp": 4_000_000_000_i64});
+    let key = EncodingKey::from_secret(b"whatever");
+    let issued = encode(&Header::default(), &issued, &key).unwrap();
+    table.add(Code::IdentityUnavailable, Value::Null, gateway.send(with(agent, &issued))).await;
     let stranger = token("7d9ce5a5-1f7c-4f6b-9b8a-6d3c4f2f9f10", 500);
     table.add(Code::AgentUnknown, Value::Null, gateway.send(with(agent, &stranger))).await;
 
@@ -266,9 +297,28 @@ async fn policies_and_drift() {
     let p = json!("p");
     table.add(Code::PolicyDenied, p.clone(), ask("read_unheard_of")).await;
     table.add(Code::EscalationRequired, p.clone(), ask("read_payroll")).await;
+    let (_, asked) = gateway.admin("GET", "/approvals", None).await;
+    let id = asked["approvals"][0]["approval_id"].as_str().unwrap();
+    gateway.admin("POST", &format!("/approvals/{id}"), Some(json!({"decision": "deny"}))).await;
+    table.add(Code::ApprovalDenied, p.clone(), ask("read_payroll")).await;
     table.add(Code::DriftDetected, p, ask("write_file")).await;
     assert_eq!(gateway.upstream.calls(), 0);
     assert_eq!(ask("read_file").await.status, 200);
+    table.compare();
+}
+
+#[tokio::test]
+async fn too_many_approvals() {
+    let gateway = Gateway::start(setup().with("approvals.max_pending_per_agent", 1)).await;
+    let tools = json!({"declared_intent": "read reports", "authorized_tools": ["read_payroll"]});
+    let session = gateway.session(tools).await;
+    let mut table = Table::of(&gateway);
+    let ask = |month: u8| {
+        let arguments = json!({"name": "read_payroll", "arguments": {"month": month}});
+        gateway.call(&session, message("m", "tools/call", arguments))
+    };
+    assert_eq!(ask(1).await.code(), "EscalationRequired");
+    table.add(Code::TooManyApprovals, json!("m"), ask(2)).await;
     table.compare();
 }
 

@@ -44,7 +44,10 @@ async fn check_results(gateway: &Gateway, session: &str) {
     recorded(gateway, &answer).await;
 
     let mut modern = unlisted(Some(json!(7)));
-    modern["params"]["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": MODERN});
+    modern["params"]["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": MODERN,
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
     let request = gateway
         .request(session, modern.to_string())
         .header("mcp-protocol-version", MODERN)

@@ -6,6 +6,7 @@ use arbiter::identity::TokenError;
 use serde_json::{Value, json};
 
 use super::{AGENT, Bench};
+use crate::support::harness::eventually;
 use crate::support::issuer::{Issuer, SigningKey};
 
 fn introspection(issuer: &Issuer) -> Introspection {
@@ -100,7 +101,7 @@ async fn an_issuer_with_keys_and_introspection_must_say_yes_twice() {
     bench.issuer.set_active(&other, Some(someone_else));
     assert!(bench.verify(&good).await.is_ok());
     assert_eq!(bench.verify(&revoked).await, Err(TokenError::Inactive));
-    assert_eq!(bench.verify(&other).await, Err(TokenError::Claims));
+    assert_eq!(bench.verify(&other).await, Err(TokenError::Claim("sub".into())));
     assert_eq!(bench.verify(&forged).await, Err(TokenError::Signature));
     bench.issuer.set_active(&good, None);
     bench.pass_secs(60);
@@ -150,11 +151,65 @@ async fn a_question_that_fails_fails_all_who_wait_and_admits_nobody() {
 }
 
 #[tokio::test]
+async fn a_yes_can_count_longer_while_the_issuer_does_not_answer() {
+    let issuer = Issuer::start().await;
+    let asked = introspection(&issuer);
+    let bench = Bench::at(issuer, |settings| {
+        settings.jwks_uri = None;
+        settings.introspection = Some(asked);
+        settings.introspection_grace_secs = 120;
+    });
+    bench.issuer.set_active("opaque-1", Some(active(&bench)));
+    bench.issuer.set_active("opaque-2", Some(active(&bench)));
+    bench.verify("opaque-1").await.unwrap();
+    bench.verify("opaque-2").await.unwrap();
+    bench.issuer.set_down(true);
+    bench.pass_secs(60);
+    assert!(bench.verify("opaque-1").await.is_ok(), "believed");
+    let asked = bench.issuer.fetches("/introspect");
+    assert!(bench.verify("opaque-1").await.is_ok());
+    assert_eq!(bench.issuer.fetches("/introspect"), asked, "not asked about with every call");
+    assert_eq!(bench.verify("opaque-3").await, Err(TokenError::Unanswered), "never had a yes");
+    bench.pass_secs(119);
+    assert!(bench.verify("opaque-1").await.is_ok(), "for as long as was set");
+    bench.pass_secs(1);
+    assert_eq!(bench.verify("opaque-1").await, Err(TokenError::Unanswered));
+    bench.issuer.set_down(false);
+    assert!(bench.verify("opaque-1").await.is_ok());
+    bench.issuer.set_active("opaque-2", None);
+    assert_eq!(bench.verify("opaque-2").await, Err(TokenError::Inactive), "a no ends it");
+    bench.issuer.set_down(true);
+    assert_eq!(bench.verify("opaque-2").await, Err(TokenError::Inactive));
+}
+
+#[tokio::test]
+async fn strangers_tokens_do_not_delay_those_that_had_a_yes() {
+    let (bench, held) = held_back().await;
+    bench.issuer.set_active("opaque-1", Some(active(&bench)));
+    let (first, ()) = futures::join!(bench.verify("opaque-1"), async { held.add_permits(1) });
+    first.unwrap();
+    bench.pass_secs(60);
+    let tokens: Vec<String> = (0..256).map(|n| format!("stranger-{n}")).collect();
+    let mut waiting: Vec<_> = tokens.iter().map(|token| Box::pin(bench.verify(token))).collect();
+    for question in &mut waiting {
+        assert!(futures::poll!(question).is_pending());
+    }
+    let mut known = Box::pin(bench.verify("opaque-1"));
+    assert!(futures::poll!(&mut known).is_pending());
+    // The strangers' eight, and the one that is asked about again.
+    let arrived = || async { (bench.issuer.fetches("/introspect") == 1 + 8 + 1).then_some(()) };
+    eventually(arrived).await.expect("asked beside the strangers, not behind them");
+    held.add_permits(9);
+    assert!(known.await.is_ok());
+    held.add_permits(1_000);
+}
+
+#[tokio::test]
 async fn open_questions_are_bounded() {
     use futures::FutureExt as _;
     let (bench, held) = held_back().await;
     bench.issuer.set_active("in-time", Some(active(&bench)));
-    let tokens: Vec<String> = (0..1_023).map(|n| format!("opaque-{n}")).collect();
+    let tokens: Vec<String> = (0..255).map(|n| format!("opaque-{n}")).collect();
     let mut waiting: Vec<_> = tokens.iter().map(|token| Box::pin(bench.verify(token))).collect();
     for question in &mut waiting {
         assert!(futures::poll!(question).is_pending());

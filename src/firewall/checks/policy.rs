@@ -1,0 +1,72 @@
+//! The policies: what they say of a call, and the refusal when that is no.
+
+use crate::firewall::call::{Call, CallKind, Data, Place};
+use crate::firewall::denial::{Code, Denial};
+use crate::firewall::policy::{Asked, Decision, Facts, PolicySet, Target};
+
+/// Asks the policies. A protocol message needs any policy that allows its caller something.
+pub fn decide<'r>(
+    policies: &'r PolicySet,
+    facts: &Facts<'_>,
+    call: &Call<'_>,
+    place: Place<'_>,
+) -> Decision<'r> {
+    match asked(&call.kind, place) {
+        Some(asked) => policies.evaluate(facts, &asked),
+        None => match policies.any_allow(facts) {
+            Some(policy) => Decision::Allow(policy),
+            None => Decision::NoMatch,
+        },
+    }
+}
+
+/// Refuses what a policy forbids, and what none allows. An escalation is answered later.
+pub fn check(
+    policies: &PolicySet,
+    facts: &Facts<'_>,
+    call: &Call<'_>,
+    decision: &Decision<'_>,
+    place: Place<'_>,
+) -> Result<(), Denial> {
+    match decision {
+        Decision::Allow(_) | Decision::Escalate(_) => Ok(()),
+        Decision::Deny(_) => Err(Denial::new(
+            Code::PolicyDenied,
+            "a policy forbids this call: do not retry it as it is",
+        )),
+        Decision::NoMatch => {
+            let missing =
+                asked(&call.kind, place).and_then(|asked| policies.missing_scopes(facts, &asked));
+            Err(match missing {
+                Some(scopes) => Denial::new(
+                    Code::InsufficientScope,
+                    "the token lacks a scope that this call needs: ask for a token that has it",
+                )
+                .with("scope", scopes.join(" ")),
+                None => Denial::new(
+                    Code::PolicyDenied,
+                    "no policy allows this call for this agent, intent and these arguments: \
+                     change the call, or ask your operator",
+                ),
+            })
+        }
+    }
+}
+
+/// The question that a call puts to the policies; none for a protocol message.
+pub fn asked<'c>(kind: &'c CallKind<'c>, place: Place<'c>) -> Option<Asked<'c>> {
+    match kind {
+        CallKind::Tool { name, arguments } => {
+            Some(Asked::of(Target::ToolAt(place, name)).with_arguments(*arguments))
+        }
+        CallKind::Data { what, target } => {
+            let target = match what {
+                Data::Resource => Target::Resource(target),
+                Data::Prompt => Target::Prompt(target),
+                Data::Method => Target::Method(target),
+            };
+            Some(Asked::of(target))
+        }
+        CallKind::Protocol => None,
+    }
+}

@@ -1,0 +1,4 @@
+//! Laws that hold the decision, its explanation and its preview together.
+
+mod laws;
+mod worlds;

@@ -1,0 +1,337 @@
+//! Series about the gateway's own operation: what it is waiting for, what it has reloaded, and whom
+//! it reaches. Every label is a name from the configuration or a word from this file.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use super::{counter, counters, gauge, gauges, histogram, register};
+use crate::firewall::denial::{Code, Denial};
+
+/// Causes of upstream failures, the last for those that name none.
+const CAUSES: [&str; 8] =
+    ["dns", "refused", "tls", "timeout", "too_large", "credentials", "protocol", "reset"];
+
+/// From a Redis on this machine to one that hardly answers.
+const STORE_BUCKETS: &[f64] =
+    &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// Things that can be reloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    Policies,
+    Credentials,
+    Certificate,
+    Secrets,
+}
+
+impl Reload {
+    const ALL: [Self; 4] = [Self::Policies, Self::Credentials, Self::Certificate, Self::Secrets];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Policies => "policies",
+            Self::Credentials => "credentials",
+            Self::Certificate => "certificate",
+            Self::Secrets => "secrets",
+        }
+    }
+}
+
+/// Values that are read when metrics are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    pub ready: bool,
+    pub unix_seconds: f64,
+    pub log_bytes: u64,
+    pub journal_slots: u64,
+    pub journal_slots_free: u64,
+    pub store_staleness: Duration,
+    /// Of the certificate that agents see, as Unix time.
+    pub certificate_expires: Option<i64>,
+    pub issuers: Vec<IssuerKeys>,
+    pub upstreams: Vec<ServerStanding>,
+}
+
+/// The keys of one issuer.
+#[derive(Clone, Debug)]
+pub struct IssuerKeys {
+    pub issuer: String,
+    /// Since they were fetched, or since the start if none ever was.
+    pub age: Duration,
+    pub errors: u64,
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug)]
+pub struct ServerStanding {
+    pub upstream: Arc<str>,
+    pub server: Arc<str>,
+    pub up: bool,
+}
+
+/// The series.
+pub struct Operation {
+    /// Calls that wait for a person.
+    pub approvals_pending: IntGauge,
+    reloads: IntCounterVec,
+    reloaded_at: GaugeVec,
+    upstream_up: IntGaugeVec,
+    upstream_failures: IntCounterVec,
+    store_request: Histogram,
+    store_errors: IntCounter,
+    store_staleness: Gauge,
+    leases: IntCounterVec,
+    issuer_age: GaugeVec,
+    issuer_errors: IntGaugeVec,
+    certificate_expiry: GaugeVec,
+    ready: IntGauge,
+    clock: Gauge,
+    log_bytes: IntGauge,
+    journal_slots: IntGauge,
+    journal_used: IntGauge,
+}
+
+impl Operation {
+    pub(super) fn new(r: &Registry) -> Self {
+        let two = |name: &str, help: &str, labels: [&str; 2]| {
+            register(r, IntCounterVec::new(Opts::new(name, help), &labels))
+        };
+        let decimals = |name: &str, help: &str, labels: &[&str]| {
+            register(r, GaugeVec::new(Opts::new(name, help), labels))
+        };
+        let decimal = |name: &str, help: &str| register(r, Gauge::new(name, help));
+        let reloads = two(
+            "arbiter_reloads_total",
+            "Reloads while serving, by what was read and how that went",
+            ["what", "outcome"],
+        );
+        for what in Reload::ALL {
+            for outcome in ["done", "failed"] {
+                reloads.with_label_values(&[what.name(), outcome]);
+            }
+        }
+        let leases = counters(
+            r,
+            "arbiter_leases_total",
+            "Blocks of calls asked of the store for a session's budget",
+            "outcome",
+        );
+        for outcome in ["granted", "failed"] {
+            leases.with_label_values(&[outcome]);
+        }
+        Self {
+            approvals_pending: gauge(
+                r,
+                "arbiter_approvals_pending",
+                "Calls that wait for a person",
+            ),
+            reloads,
+            reloaded_at: decimals(
+                "arbiter_reload_success_timestamp_seconds",
+                "Last time that it was read well, Unix time",
+                &["what"],
+            ),
+            upstream_up: register(
+                r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "arbiter_upstream_up",
+                        "1 unless the server could not be reached last",
+                    ),
+                    &["upstream", "server"],
+                ),
+            ),
+            upstream_failures: two(
+                "arbiter_upstream_failures_total",
+                "Calls that failed at an upstream, by cause",
+                ["upstream", "cause"],
+            ),
+            store_request: histogram(
+                r,
+                "arbiter_store_request_seconds",
+                "Time that calls waited for the store",
+                STORE_BUCKETS,
+            ),
+            store_errors: counter(
+                r,
+                "arbiter_store_errors_total",
+                "Requests that the store did not answer",
+            ),
+            store_staleness: decimal(
+                "arbiter_store_staleness_seconds",
+                "Time since a shared store was last heard; 0 for one of this node alone",
+            ),
+            leases,
+            issuer_age: decimals(
+                "arbiter_issuer_keys_age_seconds",
+                "Time since an issuer's keys were fetched, or since the start before the first",
+                &["issuer"],
+            ),
+            issuer_errors: gauges(
+                r,
+                "arbiter_issuer_fetch_failures",
+                "Fetches of an issuer's keys that failed since the last good one",
+                "issuer",
+            ),
+            certificate_expiry: decimals(
+                "arbiter_certificate_expiry_timestamp_seconds",
+                "End of the validity of the certificate that agents see, Unix time",
+                &["file"],
+            ),
+            ready: gauge(r, "arbiter_ready", "1 while calls can be served"),
+            clock: decimal("arbiter_clock_seconds", "The gateway's own clock, Unix time"),
+            log_bytes: gauge(r, "arbiter_audit_log_bytes", "Size of the audit log's open file"),
+            journal_slots: gauge(
+                r,
+                "arbiter_audit_journal_slots",
+                "Slots of the audit journal, one or more for a call under way",
+            ),
+            journal_used: gauge(
+                r,
+                "arbiter_audit_journal_slots_used",
+                "Slots of the audit journal that calls hold",
+            ),
+        }
+    }
+
+    /// Counts a reload.
+    pub fn reloaded(&self, what: Reload, good: bool, unix_seconds: f64) {
+        let outcome = if good { "done" } else { "failed" };
+        self.reloads.with_label_values(&[what.name(), outcome]).inc();
+        if good {
+            self.reloaded_at.with_label_values(&[what.name()]).set(unix_seconds);
+        }
+    }
+
+    /// Counts a call that failed at an upstream.
+    pub fn upstream_failed(&self, upstream: &str, denial: &Denial) {
+        let given = denial.details.get("cause").and_then(serde_json::Value::as_str);
+        let cause = match denial.code {
+            Code::UpstreamTimeout => "timeout",
+            Code::UpstreamResponseTooLarge => "too_large",
+            Code::UpstreamFailed => {
+                CAUSES.into_iter().find(|cause| Some(*cause) == given).unwrap_or("reset")
+            }
+            _ => return,
+        };
+        self.upstream_failures.with_label_values(&[upstream, cause]).inc();
+    }
+
+    /// Counts a request that the store did not answer.
+    pub fn store_failed(&self) {
+        self.store_errors.inc();
+    }
+
+    /// Counts a lease and the time that a call waited for it.
+    pub fn leased(&self, took: Duration, well: bool) {
+        self.store_request.observe(took.as_secs_f64());
+        if !well {
+            self.store_failed();
+        }
+        let outcome = if well { "granted" } else { "failed" };
+        self.leases.with_label_values(&[outcome]).inc();
+    }
+
+    pub(super) fn show(&self, standing: &Standing) {
+        let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.ready.set(i64::from(standing.ready));
+        self.clock.set(standing.unix_seconds);
+        self.log_bytes.set(whole(standing.log_bytes));
+        self.journal_slots.set(whole(standing.journal_slots));
+        let used = standing.journal_slots.saturating_sub(standing.journal_slots_free);
+        self.journal_used.set(whole(used));
+        self.store_staleness.set(standing.store_staleness.as_secs_f64());
+        if let Some(expires) = standing.certificate_expires {
+            #[expect(clippy::cast_precision_loss, reason = "seconds until far beyond any year")]
+            self.certificate_expiry.with_label_values(&["proxy.tls"]).set(expires as f64);
+        }
+        for IssuerKeys { issuer, age, errors } in &standing.issuers {
+            self.issuer_age.with_label_values(&[issuer]).set(age.as_secs_f64());
+            self.issuer_errors.with_label_values(&[issuer]).set(whole(*errors));
+        }
+        for ServerStanding { upstream, server, up } in &standing.upstreams {
+            self.upstream_up.with_label_values(&[upstream, server]).set(i64::from(*up));
+            for cause in CAUSES {
+                // The series is there before the first failure.
+                self.upstream_failures.with_label_values(&[upstream, cause]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Metrics;
+    use super::*;
+
+    fn has(metrics: &Metrics, line: &str) {
+        let text = metrics.render();
+        assert!(text.lines().any(|l| l == line), "no line {line:?} in\n{text}");
+    }
+
+    #[test]
+    fn failures_have_a_cause_from_the_list() {
+        let metrics = Metrics::new();
+        let failed = |code, cause: Option<&str>| {
+            let denial = Denial::new(code, "");
+            let denial = match cause {
+                Some(cause) => denial.with("cause", cause),
+                None => denial,
+            };
+            metrics.operation.upstream_failed("git", &denial);
+        };
+        failed(Code::UpstreamTimeout, None);
+        failed(Code::UpstreamFailed, Some("dns"));
+        failed(Code::UpstreamFailed, Some("anything that somebody sent"));
+        failed(Code::PolicyDenied, None);
+        has(&metrics, r#"arbiter_upstream_failures_total{cause="timeout",upstream="git"} 1"#);
+        has(&metrics, r#"arbiter_upstream_failures_total{cause="dns",upstream="git"} 1"#);
+        has(&metrics, r#"arbiter_upstream_failures_total{cause="reset",upstream="git"} 1"#);
+        assert!(!metrics.render().contains("anything"));
+    }
+
+    #[test]
+    fn what_is_read_is_shown() {
+        let metrics = Metrics::new();
+        has(&metrics, "arbiter_ready 0");
+        has(&metrics, r#"arbiter_reloads_total{outcome="failed",what="policies"} 0"#);
+        metrics.operation.reloaded(Reload::Policies, false, 5.0);
+        metrics.operation.reloaded(Reload::Policies, true, 6.5);
+        metrics.read_standing_with(|| Standing {
+            ready: true,
+            unix_seconds: 12.5,
+            journal_slots: 10,
+            journal_slots_free: 7,
+            certificate_expires: Some(99),
+            issuers: vec![IssuerKeys {
+                issuer: "idp".to_owned(),
+                age: Duration::from_millis(1_500),
+                errors: 2,
+            }],
+            upstreams: vec![ServerStanding {
+                upstream: "git".into(),
+                server: "h:1".into(),
+                up: false,
+            }],
+            ..Standing::default()
+        });
+        for line in [
+            "arbiter_ready 1",
+            "arbiter_clock_seconds 12.5",
+            "arbiter_audit_journal_slots_used 3",
+            r#"arbiter_reloads_total{outcome="failed",what="policies"} 1"#,
+            r#"arbiter_reload_success_timestamp_seconds{what="policies"} 6.5"#,
+            r#"arbiter_certificate_expiry_timestamp_seconds{file="proxy.tls"} 99"#,
+            r#"arbiter_issuer_keys_age_seconds{issuer="idp"} 1.5"#,
+            r#"arbiter_issuer_fetch_failures{issuer="idp"} 2"#,
+            r#"arbiter_upstream_up{server="h:1",upstream="git"} 0"#,
+            r#"arbiter_upstream_failures_total{cause="tls",upstream="git"} 0"#,
+        ] {
+            has(&metrics, line);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Connections: how many, how long they may be silent, and heads that are no request.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use futures::StreamExt;
+use serde_json::json;
+
+use crate::support::harness::{Gateway, Setup, eventually, stream_response, tool_call};
+use crate::support::raw::{Raw, request, request_with};
+
+fn closed(cause: &str) -> String {
+    format!("arbiter_connections_closed_total{{cause=\"{cause}\"}}")
+}
+
+async fn counted(gateway: &Gateway, cause: &str, count: f64) {
+    let series = closed(cause);
+    let found = eventually(|| async { (gateway.metric(&series).await >= count).then_some(()) });
+    assert!(found.await.is_some(), "{series} is {}", gateway.metric(&series).await);
+}
+
+/// Refusals with this code: those on record by themselves and those that were counted together.
+fn on_record(gateway: &Gateway, code: &str) -> u64 {
+    let of_code = |record: &serde_json::Value| {
+        let count = record["detail"]["count"].as_u64().unwrap_or(1);
+        if record["denial_code"] == code { count } else { 0 }
+    };
+    gateway.records().iter().map(of_code).sum()
+}
+
+#[tokio::test]
+async fn heads_that_are_no_request_are_answered_counted_and_recorded() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let session = gateway.session(json!({})).await;
+    let good = tool_call("read_file", json!({}));
+    let plain = |line: &str| {
+        let usual = request(&gateway, &session, &good);
+        usual.replacen("Host:", &format!("{line}\r\nHost:"), 1)
+    };
+    let first =
+        |line: &str| request(&gateway, &session, &good).replacen("POST / HTTP/1.1", line, 1);
+    let many: Vec<String> = (0..300).map(|n| format!("x-{n}: 1")).collect();
+    let cases = [
+        (400, "MalformedRequest", plain("x: a\r\n b")),
+        (400, "MalformedRequest", plain("x: a\0b")),
+        (400, "MalformedRequest", plain("x : a")),
+        (400, "MalformedRequest", plain("x: a\rb")),
+        (400, "MalformedRequest", plain("Content-Length: 3")),
+        (400, "MalformedRequest", plain("Host: other")),
+        (400, "MalformedRequest", plain("Transfer-Encoding: gzip")),
+        (400, "MalformedRequest", first("POST http://other/ HTTP/1.1")),
+        (400, "MalformedRequest", first("nonsense")),
+        (400, "MalformedRequest", "\u{16}\u{3}\u{1}\0\u{1}\0\n\n\r\n\r\n".to_owned()),
+        (505, "HttpVersionNotSupported", first("POST / HTTP/1.2")),
+        (505, "HttpVersionNotSupported", "GET /\r\n\r\n".to_owned()),
+        (505, "HttpVersionNotSupported", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
+        (405, "MethodNotAllowed", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n".to_owned()),
+        (431, "HeadTooLarge", plain(&many.join("\r\n"))),
+        (431, "HeadTooLarge", plain(&format!("x: {}", "a".repeat(2_000_000)))),
+        (414, "UriTooLong", first(&format!("POST /{} HTTP/1.1", "a".repeat(20_000)))),
+    ];
+    let total = cases.len();
+    for (status, code, bytes) in cases {
+        let shown: String = bytes.chars().take(60).collect();
+        let before = gateway.metric(&format!("arbiter_denials_total{{code=\"{code}\"}}")).await;
+        let mut raw = Raw::connect(&gateway.proxy).await;
+        raw.send(bytes).await;
+        let answer = raw.answer().await.unwrap_or_else(|| panic!("{shown:?}: no answer"));
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{shown:?}");
+        assert_eq!(answer.json()["error"]["data"]["request_id"], answer.request_id());
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert_eq!(answer.header("server"), None, "{shown:?}");
+        assert!(answer.header("date").is_some(), "{shown:?}");
+        assert_eq!(answer.header("allow"), (status == 405).then_some("POST"), "{shown:?}");
+        assert!(raw.rest().await.is_empty(), "{shown:?}: the connection goes on");
+        let after = gateway.metric(&format!("arbiter_denials_total{{code=\"{code}\"}}")).await;
+        assert!((after - before - 1.0).abs() < 0.1, "{shown:?}: {after} after {before}");
+    }
+    let recorded = eventually(|| async {
+        let codes = [
+            "MalformedRequest",
+            "HttpVersionNotSupported",
+            "MethodNotAllowed",
+            "HeadTooLarge",
+            "UriTooLong",
+        ];
+        let sum: u64 = codes.iter().map(|code| on_record(&gateway, code)).sum();
+        (usize::try_from(sum).unwrap() == total).then_some(())
+    });
+    recorded.await.unwrap();
+    assert_eq!(gateway.upstream.calls(), 0);
+    assert_eq!(gateway.call(&session, good).await.status, 200);
+}
+
+#[tokio::test]
+async fn idle_connections_give_way_and_busy_ones_do_not() {
+    const MAX: usize = 8;
+    let gateway = Gateway::start(Setup::default().with("proxy.max_connections", MAX)).await;
+    let session = gateway.session(json!({})).await;
+    let call = tool_call("read_file", json!({}));
+    let mut silent = Vec::new();
+    for _ in 0..4 * MAX {
+        silent.push(Raw::connect(&gateway.proxy).await);
+    }
+    let mut known = Raw::connect(&gateway.proxy).await;
+    for _ in 0..3 {
+        known.send(request(&gateway, &session, &call)).await;
+        assert_eq!(known.answer().await.unwrap().status, 200);
+        silent.push(Raw::connect(&gateway.proxy).await);
+    }
+    assert!(silent[0].rest().await.is_empty());
+    counted(&gateway, "for_another", 24.0).await;
+
+    // Streams are busy for as long as they are open.
+    gateway.upstream.answer_with(|_| {
+        let begun = futures::stream::iter([Ok::<_, std::io::Error>("data: {}\n\n")]);
+        stream_response(Body::from_stream(begun.chain(futures::stream::pending())))
+    });
+    let mut busy = Vec::new();
+    for _ in 0..MAX {
+        let mut raw = Raw::connect(&gateway.proxy).await;
+        raw.send(request(&gateway, &session, &call)).await;
+        let (head, _) = raw.head().await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        busy.push(raw);
+    }
+    let mut late = Raw::connect(&gateway.proxy).await;
+    late.send(request(&gateway, &session, &call)).await;
+    assert!(late.rest().await.is_empty());
+    drop(busy);
+    let room = eventually(|| async {
+        let mut raw = Raw::connect(&gateway.proxy).await;
+        raw.send(request(&gateway, &session, &call)).await;
+        raw.head().await
+    });
+    assert!(room.await.unwrap().0.starts_with("HTTP/1.1 200"));
+    counted(&gateway, "full", 1.0).await;
+}
+
+#[tokio::test]
+async fn one_source_has_its_own_limit_if_one_is_set() {
+    let gateway =
+        Gateway::start(Setup::default().with("proxy.max_connections_per_source", 3)).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(Raw::connect(&gateway.proxy).await);
+    }
+    let mut late = Raw::connect(&gateway.proxy).await;
+    assert!(late.rest().await.is_empty());
+    drop(held);
+    // What asks for metrics comes from the same source.
+    let free = eventually(|| async {
+        let url = format!("http://{}/health", gateway.proxy);
+        gateway.client.get(url).send().await.ok()
+    });
+    free.await.unwrap();
+    counted(&gateway, "source_full", 1.0).await;
+}
+
+#[tokio::test]
+async fn silence_and_slowness_end_a_connection() {
+    let setup = Setup::default()
+        .with("proxy.first_byte_timeout_secs", 1)
+        .with("proxy.idle_connection_secs", 1)
+        .with("proxy.max_requests_per_connection", 3);
+    let gateway = Gateway::start(setup).await;
+    let session = gateway.session(json!({})).await;
+    let call = tool_call("read_file", json!({}));
+    let mut silent = Raw::connect(&gateway.proxy).await;
+    let mut dripping = Raw::connect(&gateway.proxy).await;
+    dripping.send("POST / HTTP/1.1\r\nx: ").await;
+    let mut kept = Raw::connect(&gateway.proxy).await;
+    for number in 1..=3 {
+        kept.send(request_with(&gateway, &session, &[], &call)).await;
+        let answer = kept.answer().await.unwrap();
+        assert_eq!(answer.status, 200);
+        let closes = answer.header("connection") == Some("close");
+        assert_eq!(closes, number == 3, "answer {number}");
+    }
+    assert!(kept.rest().await.is_empty());
+    assert!(silent.rest().await.is_empty());
+    counted(&gateway, "silent", 1.0).await;
+    let mut idle = Raw::connect(&gateway.proxy).await;
+    idle.send(request(&gateway, &session, &call)).await;
+    assert_eq!(idle.answer().await.unwrap().status, 200);
+    assert!(idle.rest().await.is_empty());
+    counted(&gateway, "idle", 1.0).await;
+
+    let drip = async {
+        for _ in 0..12 {
+            dripping.send("a").await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        dripping.answer().await.unwrap()
+    };
+    let answer = drip.await;
+    assert_eq!((answer.status, answer.code().as_str()), (408, "RequestTooSlow"));
+}
