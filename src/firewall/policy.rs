@@ -106,6 +106,7 @@ impl<'a> Asked<'a> {
         Self { target, arguments: None, inputs: None }
     }
 
+    #[must_use]
     pub fn with_arguments(self, arguments: Option<json::Value<'a>>) -> Self {
         Self { arguments, ..self }
     }

@@ -188,14 +188,16 @@ impl Tally {
     }
 }
 
+/// A part of a constraint, held against a value and the session's intent.
+type Check = fn(&Constraint, Value<'_>, Option<&str>) -> Verdict;
+
 /// Judges one value: what is certainly not met decides, then what is unclear.
 fn of_value(constraint: &Constraint, value: Value<'_>, intent: Option<&str>) -> Verdict {
     if value.kind() == Kind::Null {
         return OTHER_TYPE;
     }
     let mut unclear = Verdict::Met;
-    let checks: [fn(&Constraint, Value<'_>, Option<&str>) -> Verdict; 5] =
-        [bounds, listed, short, matched, meant];
+    let checks: [Check; 5] = [bounds, listed, short, matched, meant];
     for check in checks {
         match check(constraint, value, intent) {
             verdict @ (Verdict::Unmet(_) | Verdict::Absent) => return verdict,

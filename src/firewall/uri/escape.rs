@@ -2,8 +2,11 @@
 
 use super::Doubt;
 
+/// A byte, true if it was escaped, and the rest.
+type First<'t> = (u8, bool, &'t [u8]);
+
 /// Decodes the first character of `text`: its byte, whether it was escaped, and what follows.
-pub(super) fn first(text: &[u8]) -> Result<Option<(u8, bool, &[u8])>, Doubt> {
+pub(super) fn first(text: &[u8]) -> Result<Option<First<'_>>, Doubt> {
     match text {
         [] => Ok(None),
         [b'%', high, low, rest @ ..] => {

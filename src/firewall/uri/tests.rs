@@ -222,14 +222,14 @@ proptest! {
     fn a_canonical_form_is_its_own(uri in "(file|HTTPS|x|memo):(//)?[a-cA./%:@?#;*~25eEf é-]{0,24}") {
         if let Ok(found) = canonical(&uri) {
             prop_assert_eq!(canonical(&found.text).map(|c| c.text), Ok(found.text.clone()));
-            prop_assert_eq!(pattern(&found.text), Ok(found.text.clone()));
+            prop_assert_eq!(pattern(&found.text), Ok(found.text));
         }
     }
 
     #[test]
     fn a_canonical_pattern_is_its_own(text in "(file|HTTPS|x|memo):(//)?[a-cA./%:@?#;~25eEf é-]{0,16}[*]?") {
         if let Ok(found) = pattern(&text) {
-            prop_assert_eq!(pattern(&found), Ok(found.clone()));
+            prop_assert_eq!(pattern(&found), Ok(found));
         }
     }
 

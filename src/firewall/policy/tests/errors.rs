@@ -82,6 +82,7 @@ required = 'yes'
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn numbers_and_types_name_their_field() {
     for (lines, expected) in [
         ("priority = 0.5", "`priority` must be an integer, not a float"),

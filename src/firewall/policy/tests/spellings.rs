@@ -98,7 +98,7 @@ fn respelled(uri: &str, change: u8, at: usize) -> String {
             let (before, after) = uri.split_at(at);
             let mut rest = after.chars();
             let c = rest.next().unwrap().to_string();
-            let escaped: String = c.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            let escaped = c.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
             let escaped = if change == 0 { escaped } else { escaped.to_uppercase() };
             format!("{before}{escaped}{}", rest.as_str())
         }

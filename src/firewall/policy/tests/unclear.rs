@@ -54,10 +54,10 @@ fn what_ranks_above_or_refuses_is_not_blocked() {
     let deny = policy("deny", "deny", "priority = 2");
     let escalate = policy("escalate", "escalate", "priority = 3");
     let unclear = constrained("unclear", 5);
-    let all = [above.clone(), unclear.clone(), below.clone(), deny.clone(), escalate.clone()];
+    let all = [above, unclear.clone(), below.clone(), deny.clone(), escalate.clone()];
     assert_eq!(decide(&all), "allow above");
     assert_eq!(decide(&[unclear.clone(), below.clone(), deny, escalate]), "escalate escalate");
-    assert_eq!(decide(&[unclear.clone(), below.clone(), constrained("b", 1)]), "no match");
+    assert_eq!(decide(&[unclear, below.clone(), constrained("b", 1)]), "no match");
     // A constraint that is certainly not met settles the matter: nothing is blocked.
     let two = policy(
         "two",
