@@ -132,11 +132,7 @@ impl Settings {
                 admin: sessions.admin_intent_keywords.clone(),
             },
             sessions: sessions.clone(),
-            upstreams: config
-                .upstreams
-                .iter()
-                .filter_map(|upstream| upstream.name.as_deref().map(Box::from))
-                .collect(),
+            upstreams: config.upstream_names(),
         }
     }
 }

@@ -40,8 +40,7 @@ use crate::audit::redact::Redactor;
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
-
-use crate::firewall::checks::drift::UnknownIntent;
+use crate::firewall::checks::drift::{Tools, UnknownIntent};
 use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::rules::Terms;
 use crate::firewall::session::Status;
@@ -322,6 +321,7 @@ impl Parts {
         let redactor =
             Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
         reload::in_force(&metrics, &rulebook.rules());
+        reload::warn_of(&rulebook.rules());
         let gate = Arc::new(Gate {
             clock: clock.clone(),
             identity: Identity::with_issuers(
@@ -584,7 +584,14 @@ fn terms(config: &Config) -> Terms {
             config::UnknownIntent::Enforce => UnknownIntent::Enforce,
         },
         warning_threshold_pct: sessions.warning_threshold_pct,
+        upstreams: config.upstream_names().into(),
+        tools: drift_tools(config),
     }
+}
+
+/// What tools do whose names do not say it.
+pub(crate) fn drift_tools(config: &Config) -> Tools {
+    Tools::of(config.tools.iter().map(|tool| (tool.name.clone(), tool.operation)))
 }
 
 fn audit_settings(config: &Config) -> Result<audit::Settings> {

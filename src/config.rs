@@ -14,6 +14,7 @@ mod network;
 mod redis_url;
 mod secret;
 mod sections;
+mod tools;
 mod upstreams;
 mod values;
 
@@ -23,6 +24,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::firewall::checks::drift::Operation;
 use crate::firewall::session::RefusalStyle;
 
 pub use admin::{
@@ -54,6 +56,8 @@ pub struct Config {
     pub proxy: Proxy,
     /// Where calls go, by path; at least one. `proxy.upstream_url` is among them if it is in use.
     pub upstreams: Vec<Pool>,
+    /// What tools do whose names do not say it.
+    pub tools: Vec<Tool>,
     pub oauth: Oauth,
     pub policy: Policy,
     pub sessions: Sessions,
@@ -63,6 +67,21 @@ pub struct Config {
     pub storage: Storage,
     pub metrics: Metrics,
     pub admin: Admin,
+}
+
+impl Config {
+    /// The names of all upstreams that have one.
+    pub fn upstream_names(&self) -> Vec<Box<str>> {
+        self.upstreams.iter().filter_map(|pool| pool.name.as_deref().map(Box::from)).collect()
+    }
+}
+
+/// What one tool does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// An entry as in policies: `tool`, `upstream:tool`, or `*:tool`.
+    pub name: String,
+    pub operation: Operation,
 }
 
 /// The agents' side and what lies behind it.
@@ -236,7 +255,7 @@ pub struct Sessions {
 pub enum UnknownIntent {
     /// No check.
     Off,
-    /// What is not a read is flagged and counted, never refused.
+    /// What is not a read is flagged for the record, never counted and never refused.
     #[default]
     Flag,
     /// Treated as an intent to read.

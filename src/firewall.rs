@@ -21,6 +21,7 @@ pub mod session;
 pub mod shared;
 pub mod steps;
 pub mod time;
+pub mod uri;
 
 #[cfg(test)]
 mod tests;

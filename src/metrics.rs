@@ -303,7 +303,9 @@ impl Metrics {
         let named = self.named_tools.load();
         let mut grown: Option<HashMap<String, IntCounter>> = None;
         for tool in tools {
+            // An entry `*:tool` names a tool of any upstream.
             let tool = tool.as_ref();
+            let tool = tool.strip_prefix("*:").unwrap_or(tool);
             let map = grown.as_ref().unwrap_or(&named);
             // A pattern names no tool.
             if tool.len() > MAX_TOOL_BYTES || tool.ends_with('*') || map.contains_key(tool) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::firewall::policy::{PolicyError, PolicySet, Source};
+use crate::firewall::policy::{Limits, PolicyError, PolicySet, Source};
 use crate::firewall::rules::{Rules, Terms};
 
 /// The most that policy files may hold together: what is larger was put there by mistake.
@@ -79,9 +79,14 @@ impl ReloadError {
     }
 }
 
-/// Reads a file or folder as a running Arbiter would. Blocks on files.
-pub fn policies_at(path: &Path) -> Result<PolicySet, ReloadError> {
-    Files::read(path)?.parse()
+/// Reads a file or folder as a running Arbiter would. Blocks on files. Without the names of the
+/// upstreams, those in the policies are not checked.
+pub fn policies_at(path: &Path, upstreams: Option<&[Box<str>]>) -> Result<PolicySet, ReloadError> {
+    Files::read(path)?.parse(&Limits { upstreams, ..Limits::default() })
+}
+
+fn limits(terms: &Terms) -> Limits<'_> {
+    Limits { upstreams: Some(&terms.upstreams), ..Limits::default() }
 }
 
 impl Rulebook {
@@ -91,7 +96,7 @@ impl Rulebook {
             None => (PolicySet::empty(), None),
             Some(path) => {
                 let files = Files::read(path)?;
-                (files.parse()?, Some(files.digest()))
+                (files.parse(&limits(&terms))?, Some(files.digest()))
             }
         };
         Ok(Self {
@@ -119,7 +124,7 @@ impl Rulebook {
         let digest = Some(files.digest());
         // Remembered even when it is bad, so that watching tells of a mistake once.
         *self.last_read() = digest;
-        Ok(Draft { policies: files.parse()?, digest })
+        Ok(Draft { policies: files.parse(&limits(&self.terms))?, digest })
     }
 
     /// Puts what was read in force, unless something newer was read meanwhile. Returns what is in
@@ -248,9 +253,9 @@ impl Files {
         hasher.finalize()
     }
 
-    fn parse(&self) -> Result<PolicySet, ReloadError> {
+    fn parse(&self, limits: &Limits<'_>) -> Result<PolicySet, ReloadError> {
         let sources: Vec<_> = self.0.iter().map(|(name, text)| Source { name, text }).collect();
-        PolicySet::parse(&sources).map_err(ReloadError::Mistakes)
+        PolicySet::parse_within(&sources, limits).map_err(ReloadError::Mistakes)
     }
 }
 

@@ -101,7 +101,6 @@ const OF_A_SESSION: [Step; 8] = [
 struct Question<'a> {
     policies: &'a PolicySet,
     terms: Terms,
-    upstreams: &'a [Box<str>],
     caller: Caller,
     session: Option<Asked>,
     /// Some of the session's terms are not part of the question.
@@ -176,7 +175,6 @@ pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, A
     let question = Question {
         policies: &rules.policies,
         terms: rules.terms.clone(),
-        upstreams: known,
         caller,
         session,
         open: body.session_id.is_none() && body.session.is_none(),
@@ -203,15 +201,11 @@ pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiEr
     let agent = Arc::new(request.described_agent()?);
     let caller =
         Caller { principal: Arc::new(request.principal(&agent)), chain: [agent.id].into(), agent };
-    // The other names that may come before tools are known to a running Arbiter only; they matter to
-    // none of these.
-    let known: Vec<Box<str>> = request.upstream.as_deref().map(Box::from).into_iter().collect();
     let now = Now { wall: Timestamp(0), mono: Mono(0) };
     let session = request.described_session(&caller, &Keywords::default(), now)?;
     let question = Question {
         policies,
         terms: Terms::default(),
-        upstreams: &known,
         caller,
         session,
         open: request.session.is_none(),
@@ -224,14 +218,12 @@ pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiEr
 impl Question<'_> {
     /// Decides. `bytes` are the request's own text: arguments taken from there keep every digit.
     fn answer(self, body: &Explain, bytes: &[u8]) -> Result<Explanation, ApiError> {
-        let Self { policies, mut terms, upstreams, caller, session, open, now } = self;
+        let Self { policies, mut terms, caller, session, open, now } = self;
         let doc = Doc::parse(bytes)
             .map_err(|error| ApiError::new(Code::MalformedRequest, error.to_string()))?;
         let arguments = doc.root().get("arguments").filter(|value| value.kind() == Kind::Object);
         let kind = body.kind(arguments)?;
-        let upstream = body.upstream.as_deref();
-        let place = upstream
-            .map_or_else(Place::default, |name| Place { upstream: Some(name), known: upstreams });
+        let place = Place { upstream: body.upstream.as_deref() };
         if session.is_none() {
             // The question is about the policies alone.
             terms.require_session = false;

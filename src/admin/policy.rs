@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::Admin;
 use super::error::{ApiError, Code, Mistake};
 use super::record::Change;
 use super::routes::{Answer, Input};
-use crate::firewall::policy::{PolicySet, Source, json_schema};
+use crate::clock::Clock;
+use crate::firewall::policy::{Limits, PolicyError, PolicySet, Source, json_schema};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -25,6 +27,8 @@ pub struct Validated {
     valid: bool,
     policies_count: usize,
     errors: Vec<Mistake>,
+    /// Oddities that are no mistakes, such as a tool of an upstream that does not exist.
+    warnings: Vec<Mistake>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -34,18 +38,46 @@ pub struct Reloaded {
     policy_version: String,
 }
 
-pub(super) async fn validate(_admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+/// Texts that are validated at one time: compiling regexes is work.
+static VALIDATING: Semaphore = Semaphore::const_new(1);
+
+/// Most bytes and time that the regexes of one text may take.
+const VALIDATE_REGEX_BYTES: usize = 64 << 20;
+const VALIDATE_TIME_US: u64 = 2_000_000;
+
+pub(super) async fn validate(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let body: Validate = input.json()?;
-    let parsed = PolicySet::parse(&[Source { name: "toml", text: &body.toml }]);
-    let validated = match parsed {
-        Ok(set) => Validated { valid: true, policies_count: set.len(), errors: Vec::new() },
+    let turn = VALIDATING.acquire().await;
+    let work = tokio::task::spawn_blocking(move || {
+        // Held until the work is done, even if the client has gone.
+        let _turn = turn;
+        validated(&body.toml, &admin.settings.upstreams, &admin.clock)
+    });
+    let validated = work.await.map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
+    Answer::of(&validated)
+}
+
+fn validated(text: &str, upstreams: &[Box<str>], clock: &Clock) -> Validated {
+    let started = clock.mono();
+    let is_late = || clock.mono().since(started) > VALIDATE_TIME_US;
+    let limits =
+        Limits { upstreams: Some(upstreams), regex_bytes: VALIDATE_REGEX_BYTES, is_late: &is_late };
+    let parsed = PolicySet::parse_within(&[Source { name: "toml", text }], &limits);
+    let mistakes = |found: &[PolicyError]| found.iter().cloned().map(Mistake::from).collect();
+    match parsed {
+        Ok(set) => Validated {
+            valid: true,
+            policies_count: set.len(),
+            errors: Vec::new(),
+            warnings: mistakes(set.warnings()),
+        },
         Err(errors) => Validated {
             valid: false,
             policies_count: 0,
-            errors: errors.into_iter().map(Mistake::from).collect(),
+            errors: mistakes(&errors),
+            warnings: Vec::new(),
         },
-    };
-    Answer::of(&validated)
+    }
 }
 
 pub(super) async fn reload(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {

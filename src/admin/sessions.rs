@@ -16,6 +16,7 @@ use super::routes::{Answer, Input, Parameter, not_a_uuid};
 use super::{Admin, Settings};
 use crate::config::{MAX_CALL_BUDGET, MAX_TIME_LIMIT_SECS};
 use crate::firewall::agent::{Agent, AgentId};
+use crate::firewall::call::{Entry, unknown_upstream};
 use crate::firewall::checks::drift;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::names::Names;
@@ -23,6 +24,7 @@ use crate::firewall::session::{
     IntentTier, RefusalStyle, Sensitivity, SessionId, Status, WorkOrder,
 };
 use crate::firewall::time::{Now, Timestamp};
+use crate::firewall::uri;
 use crate::sessions::{CreateError, Filter, Live};
 use crate::store::{StoreError, to_the_end};
 use crate::telemetry::Causes;
@@ -38,10 +40,11 @@ pub struct Open {
     /// What the agent is about to do, in words. At most 1024 bytes.
     #[schemars(length(min = 1, max = check::MAX_INTENT_BYTES))]
     declared_intent: String,
-    /// Exact names. `*` alone stands for every tool where `sessions.allow_wildcard_tools` is set.
+    /// Exact names; `upstream:tool` limits one to an upstream, `*:a:b` is a tool that is called `a:b`.
+    /// `*` alone is every tool where `sessions.allow_wildcard_tools` is set.
     #[schemars(length(max = MAX_NAMES))]
     authorized_tools: Vec<String>,
-    /// Exact URIs.
+    /// Exact URIs, or beginnings of URIs followed by `*`.
     #[serde(default)]
     #[schemars(length(max = MAX_NAMES))]
     authorized_resources: Vec<String>,
@@ -166,6 +169,7 @@ impl Open {
         check::names("authorized_methods", &self.authorized_methods, MAX_NAMES)?;
         check::names("authorized_credentials", &self.authorized_credentials, MAX_CAPABILITIES)?;
         self.check_stars(settings.sessions.allow_wildcard_tools)?;
+        self.check_upstreams(&settings.upstreams)?;
         if self.grants_nothing() {
             let problem = "is empty, and so are the other lists: the session could do nothing";
             return Err(ApiError::field("authorized_tools", problem));
@@ -193,7 +197,8 @@ impl Open {
     /// Names are compared byte for byte, so a pattern would silently match nothing.
     fn check_stars(&self, allow_wildcard_tools: bool) -> Result<(), ApiError> {
         let refused = |problem: &str| Err(ApiError::field("authorized_tools", problem));
-        if !self.authorized_tools.iter().any(|tool| tool.contains('*')) {
+        let starred = |tool: &String| tool.strip_prefix("*:").unwrap_or(tool).contains('*');
+        if !self.authorized_tools.iter().any(starred) {
             return Ok(());
         }
         if self.authorized_tools != ["*"] {
@@ -201,6 +206,34 @@ impl Open {
         }
         if !allow_wildcard_tools {
             return refused("may be `*` only where `sessions.allow_wildcard_tools` is set");
+        }
+        Ok(())
+    }
+
+    /// A tool of an upstream that does not exist would silently match nothing.
+    fn check_upstreams(&self, known: &[Box<str>]) -> Result<(), ApiError> {
+        let field = "authorized_tools";
+        for entry in &self.authorized_tools {
+            let Entry { upstream, tool } = Entry::of(entry);
+            if tool.is_empty() {
+                let problem = format!("holds `{entry}`, which names no tool behind its `:`");
+                return Err(ApiError::field(field, problem));
+            }
+            if upstream.is_some_and(|name| !known.iter().any(|known| **known == *name)) {
+                let problem = format!("holds `{entry}`: {}", unknown_upstream(entry, known));
+                return Err(ApiError::field(field, problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the resources into the form in which they are compared.
+    fn canonical_resources(&mut self) -> Result<(), ApiError> {
+        for entry in &mut self.authorized_resources {
+            let canonical = uri::pattern(entry).map_err(|doubt| {
+                ApiError::field("authorized_resources", format!("holds `{entry}`, which {doubt}"))
+            });
+            *entry = canonical?;
         }
         Ok(())
     }
@@ -238,9 +271,10 @@ impl Open {
 }
 
 pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
-    let body: Open = input.json()?;
+    let mut body: Open = input.json()?;
     let agent_id = AgentId::parse(&body.agent_id).ok_or_else(|| not_a_uuid("agent_id"))?;
     body.check(&admin.settings)?;
+    body.canonical_resources()?;
     let now = admin.clock.now();
     let registered = admin.agent(agent_id).map_err(|error| error.of_field("agent_id"))?;
     input.actor.serves(&registered.owner)?;

@@ -143,6 +143,7 @@ impl Reloads {
         match reloaded {
             Ok(count) => {
                 in_force(&self.metrics, rules);
+                warn_of(rules);
                 info!(count, version = rules.policies.version(), "policies reloaded");
             }
             Err(error) => warn!(%error, "policies not reloaded; the old ones stay in force"),
@@ -179,6 +180,13 @@ impl Reloads {
             in_force.store(Arc::new(headers));
         }
         Ok(count)
+    }
+}
+
+/// Logs the oddities of the policies in force.
+pub(super) fn warn_of(rules: &Rules) {
+    for warning in rules.policies.warnings() {
+        warn!("policies: {warning}");
     }
 }
 

@@ -29,18 +29,13 @@ pub(super) fn connect(config: &Config, headers: &[Arc<ArcSwap<Headers>>]) -> Res
     let read_timeout = proxy.stream_idle_timeout_secs.max(proxy.upstream_timeout_secs);
     let read_timeout = Duration::from_secs(read_timeout.saturating_add(1));
     let kept = Duration::from_secs(proxy.upstream_idle_secs);
-    let known: Arc<[Box<str>]> =
-        config.upstreams.iter().filter_map(|pool| pool.name.as_deref().map(Box::from)).collect();
     let key = SealKey::from_secret(config.admin.signing_secret.expose().as_bytes());
     let pools = config.upstreams.iter().zip(headers).map(|(pool, headers)| {
         let server = |url: &config::Upstream| {
             Upstream::new(url.clone(), ca.clone(), read_timeout, kept, headers.clone())
         };
-        let destination = Destination {
-            name: pool.name.as_deref().map(Arc::from),
-            known: known.clone(),
-            urls: pool.url_texts(),
-        };
+        let destination =
+            Destination { name: pool.name.as_deref().map(Arc::from), urls: pool.url_texts() };
         let servers = pool.urls.iter().map(server).collect();
         let memory = BodyMemory::for_each(proxy, config.upstreams.len());
         let (path, resource) = (pool.path.clone(), pool.resource.clone());

@@ -15,9 +15,10 @@ use serde_json::json;
 use super::print::Out;
 use super::{Env, Exit, Failure};
 use crate::app::handover::{Running, who};
-use crate::app::{Templates, load_secrets};
+use crate::app::{Templates, drift_tools, load_secrets};
 use crate::clock::Clock;
-use crate::config::{self, Audit, Backend, Config, Policy, Upstream};
+use crate::config::{self, Audit, Backend, Config, Upstream};
+use crate::firewall::call::{Entry, Place};
 use crate::rulebook::policies_at;
 use crate::store::{RedisReport, RedisTrouble, StoreError};
 
@@ -94,7 +95,8 @@ async fn examine(path: &Path, config: &Config, env: &Env) -> Vec<Finding> {
     let mut findings = vec![
         found(Health::Ok, "config", format!("{} is valid", path.display())),
         found(Health::Ok, "secrets", "admin key and signing secret are set and long enough"),
-        policies(&config.policy),
+        policies(config),
+        guessed(config),
         audit(&config.audit),
         credentials(config),
         storage(&config.storage.backend, running.as_ref()).await,
@@ -131,15 +133,19 @@ async fn examine(path: &Path, config: &Config, env: &Env) -> Vec<Finding> {
     findings
 }
 
-fn policies(policy: &Policy) -> Finding {
+fn policies(config: &Config) -> Finding {
     const WHAT: &str = "policies";
-    let Some(path) = &policy.file else {
+    let Some(path) = &config.policy.file else {
         return found(Health::Warn, WHAT, "`policy.file` is not set: everything is refused");
     };
-    match policies_at(path) {
+    match policies_at(path, Some(&config.upstream_names())) {
         Ok(set) if set.is_empty() => {
             let text = format!("{} holds none: everything is refused", path.display());
             found(Health::Warn, WHAT, text)
+        }
+        Ok(set) if !set.warnings().is_empty() => {
+            let warnings: Vec<_> = set.warnings().iter().map(ToString::to_string).collect();
+            found(Health::Warn, WHAT, warnings.join("; "))
         }
         Ok(set) => {
             let (count, version) = (set.len(), set.version());
@@ -147,6 +153,33 @@ fn policies(policy: &Policy) -> Finding {
         }
         Err(error) => found(Health::Fail, WHAT, error.to_string().replace('\n', "; ")),
     }
+}
+
+/// Names the tools of the policies of which drift can only guess what they do.
+fn guessed(config: &Config) -> Finding {
+    const WHAT: &str = "drift";
+    const SHOWN: usize = 10;
+    let path = config.policy.file.as_deref();
+    let Some(Ok(set)) = path.map(|path| policies_at(path, None)) else {
+        return found(Health::Ok, WHAT, "there is no policy whose tools could be looked at");
+    };
+    let tools = drift_tools(config);
+    let is_guess = |name: &str| {
+        let Entry { upstream, tool } = Entry::of(name);
+        tools.does(Place { upstream }, tool).is_guess
+    };
+    let guessed: Vec<_> = set.named_tools().filter(|name| is_guess(name)).collect();
+    if guessed.is_empty() {
+        return found(Health::Ok, WHAT, "the names of all tools in the policies say what they do");
+    }
+    let shown = guessed.iter().take(SHOWN).map(AsRef::as_ref).collect::<Vec<&str>>().join("`, `");
+    let more = guessed.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let text = format!(
+        "taken for writes, as their names hold no known verb: `{shown}`{more}; say what they do in \
+         `[[tools]]`"
+    );
+    found(Health::Warn, WHAT, text)
 }
 
 fn audit(audit: &Audit) -> Finding {

@@ -12,6 +12,7 @@ use super::print::Out;
 use super::{Env, Exit, Failure, Remote};
 use crate::admin::explain_offline;
 use crate::firewall::agent::TrustLevel;
+use crate::firewall::policy::PolicyError;
 use crate::json::Doc;
 use crate::rulebook::policies_at;
 
@@ -27,6 +28,10 @@ pub enum Policy {
 pub struct Validate {
     /// A file, or a folder whose *.toml files form one set.
     path: PathBuf,
+    /// The name of an upstream, once for each: tools of any other are mistakes. Without any, names of
+    /// upstreams are not checked.
+    #[arg(long = "upstream", value_name = "NAME")]
+    upstreams: Vec<String>,
     /// Print the answer as JSON.
     #[arg(long)]
     json: bool,
@@ -92,9 +97,13 @@ impl Policy {
 
 impl Validate {
     fn run(&self, out: &mut Out<'_>) -> Result<Exit, Failure> {
-        let mistakes = match policies_at(&self.path) {
+        let upstreams: Vec<Box<str>> =
+            self.upstreams.iter().map(|name| name.as_str().into()).collect();
+        let known = (!upstreams.is_empty()).then_some(upstreams.as_slice());
+        let mistakes = match policies_at(&self.path, known) {
             Ok(policies) => {
                 let (count, version) = (policies.len(), policies.version());
+                let warnings: Vec<Value> = policies.warnings().iter().map(as_json).collect();
                 if count == 0 {
                     let path = self.path.display();
                     super::complain(&format!(
@@ -105,24 +114,20 @@ impl Validate {
                 if out.json {
                     let answer = json!({
                         "valid": true, "policies_count": count, "policy_version": version,
-                        "errors": [],
+                        "errors": [], "warnings": warnings,
                     });
                     out.thing(&answer)?;
                 } else {
+                    for found in &warnings {
+                        out.line(&format!("warning: {}", mistake(found)))?;
+                    }
                     out.line(&format!("{count} policies, version {version}"))?;
                 }
                 return Ok(Exit::Fine);
             }
             Err(error) => error.mistakes(),
         };
-        let mistakes: Vec<Value> = mistakes
-            .into_iter()
-            .map(|m| {
-                json!({
-                    "source": m.source, "line": m.line, "column": m.column, "message": m.message,
-                })
-            })
-            .collect();
+        let mistakes: Vec<Value> = mistakes.iter().map(as_json).collect();
         if out.json {
             out.thing(&json!({ "valid": false, "policies_count": 0, "errors": mistakes }))?;
         } else {
@@ -132,6 +137,11 @@ impl Validate {
         }
         Ok(Exit::No)
     }
+}
+
+fn as_json(found: &PolicyError) -> Value {
+    let PolicyError { source, line, column, message } = found;
+    json!({ "source": source, "line": line, "column": column, "message": message })
 }
 
 /// `file:line:column: message`, as editors read it.
@@ -148,7 +158,8 @@ pub(super) fn mistake(mistake: &Value) -> String {
 impl Explain {
     async fn run(&self, env: &Env, out: &mut Out<'_>) -> Result<Exit, Failure> {
         let answer = if let Some(path) = &self.file {
-            let policies = policies_at(path).map_err(|error| Failure::usage(error.to_string()))?;
+            let policies =
+                policies_at(path, None).map_err(|error| Failure::usage(error.to_string()))?;
             explain_offline(&policies, self.text()?.as_bytes())
                 .map_err(|error| Failure::usage(error.message))?
         } else {

@@ -9,6 +9,7 @@ use super::approvals;
 use super::check::{Section, unknown};
 use super::file::Table;
 use super::redis_url;
+use super::tools;
 use super::upstreams;
 use super::values;
 use super::{
@@ -44,6 +45,9 @@ pub(super) fn read(
     section("proxy", keys);
     let (mut upstreams, keys) = upstreams::read(root, problems);
     section("upstreams", keys);
+    let names = upstreams.iter().filter_map(|pool| pool.name.as_deref().map(Box::from));
+    let (tools, keys) = tools::read(root, &names.collect::<Vec<_>>(), problems);
+    section("tools", keys);
     let (oauth, keys) = oauth(Section::take(root, "oauth", problems), &upstreams);
     section("oauth", keys);
     let (policy, keys) = policy(Section::take(root, "policy", problems));
@@ -79,6 +83,7 @@ pub(super) fn read(
     Some(Config {
         proxy,
         upstreams,
+        tools,
         oauth,
         policy,
         sessions,

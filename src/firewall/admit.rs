@@ -189,7 +189,7 @@ impl Judged<'_> {
         let escalations = self.escalations();
         let first = || self.members.iter().find_map(|member| member.decision.policy());
         let kinds = || calls.iter().map(|call| &call.kind);
-        let found = claimed.found().map(|found| drift::look(terms, found.order, kinds()));
+        let found = claimed.found().map(|found| drift::look(terms, found.order, kinds(), place));
         let found = found.unwrap_or_default();
         let outcome = trace.step(Step::Drift, drift::check(&found));
         Verdict {

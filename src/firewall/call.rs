@@ -42,32 +42,50 @@ pub enum CallKind<'d> {
     Protocol,
 }
 
-/// Which of several upstreams a call goes to, so that lists can tell their tools apart.
-///
-/// An entry `name:tool` of a policy or a session speaks of one upstream if `name` is the name of
-/// one; every other entry, whatever it looks like, speaks of all.
+/// The upstream that a call goes to, so that lists can tell the tools of several upstreams apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place<'a> {
     /// None if the upstream has no name.
     pub upstream: Option<&'a str>,
-    /// The names of all upstreams.
-    pub known: &'a [Box<str>],
 }
 
-impl Place<'_> {
-    /// The tool's name in an entry that speaks of this place; none if it speaks of another one.
-    pub fn entry<'e>(&self, entry: &'e str) -> Option<&'e str> {
-        match self.qualified(entry) {
-            None => Some(entry),
-            Some((name, tool)) => (self.upstream == Some(name)).then_some(tool),
+/// An entry of a list of tools: `tool` or `*:tool` at any upstream, `name:tool` at one.
+///
+/// A name before a colon is always an upstream's: a tool whose own name holds a colon is written
+/// `*:ns:delete`, so that a misspelt upstream is found rather than taken for such a tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'e> {
+    /// None for any.
+    pub upstream: Option<&'e str>,
+    pub tool: &'e str,
+}
+
+impl<'e> Entry<'e> {
+    pub fn of(text: &'e str) -> Self {
+        match text.split_once(':') {
+            Some(("*", tool)) => Self { upstream: None, tool },
+            Some((name, tool)) => Self { upstream: Some(name), tool },
+            None => Self { upstream: None, tool: text },
         }
     }
 
-    /// Cuts an entry that names an upstream in two.
-    pub fn qualified<'e>(&self, entry: &'e str) -> Option<(&'e str, &'e str)> {
-        let (name, tool) = entry.split_once(':')?;
-        self.known.iter().any(|known| **known == *name).then_some((name, tool))
+    /// The tool if the entry applies to this place.
+    pub fn at(self, place: Place<'_>) -> Option<&'e str> {
+        (self.upstream.is_none() || self.upstream == place.upstream).then_some(self.tool)
     }
+}
+
+/// Says what is wrong with an entry whose upstream is not among the known ones.
+pub fn unknown_upstream(entry: &str, known: &[Box<str>]) -> String {
+    let name = Entry::of(entry).upstream.unwrap_or_default();
+    let known = if known.is_empty() {
+        "no upstream has a name".to_owned()
+    } else {
+        format!("upstreams are `{}`", known.join("`, `"))
+    };
+    format!(
+        "no upstream is called `{name}` ({known}); for a tool with a colon in its name write `*:{entry}`"
+    )
 }
 
 /// Which list of a policy and a session grants a data call.
@@ -86,20 +104,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_speaks_of_one_upstream_only_if_it_names_one() {
-        let known = ["git".into(), "files".into()];
+    fn an_entry_applies_to_any_upstream_or_to_the_one_it_names() {
         let check = |upstream: Option<&str>, entry: &'static str, expected: Option<&str>| {
-            let place = Place { upstream, known: &known };
-            assert_eq!(place.entry(entry), expected, "{upstream:?} {entry}");
+            let place = Place { upstream };
+            assert_eq!(Entry::of(entry).at(place), expected, "{upstream:?} {entry}");
         };
         check(Some("git"), "commit", Some("commit"));
         check(Some("git"), "git:commit", Some("commit"));
         check(Some("git"), "files:commit", None);
-        check(Some("git"), "Git:commit", Some("Git:commit"));
+        check(Some("git"), "Git:commit", None);
         check(Some("git"), "git:files:commit", Some("files:commit"));
-        check(Some("git"), "git:", Some(""));
+        check(Some("git"), "*:files:commit", Some("files:commit"));
         check(None, "git:commit", None);
-        check(None, "other:commit", Some("other:commit"));
-        assert_eq!(Place::default().entry("git:commit"), Some("git:commit"));
+        check(None, "*:git:commit", Some("git:commit"));
+        check(None, "commit", Some("commit"));
     }
 }

@@ -1,31 +1,39 @@
-//! The policy language: which call is allowed, refused, or put before a person (contract 10).
+//! The policy language: which call is allowed, refused, or put before a person.
 //!
-//! Of all policies that match a call the one with the highest score speaks; at equal score deny
+//! Of all policies that match a call the one with the highest score decides; at equal score deny
 //! beats escalate beats allow, then the earlier one does. If none matches, the call is refused.
-//! What is in doubt is decided for the refusal: see [`evaluate`].
+//! Doubt is decided for the refusal: see [`evaluate`].
 
 mod constraint;
 mod error;
 mod evaluate;
 mod explain;
 mod index;
+mod lint;
+mod matcher;
+mod memo;
 mod model;
+mod name;
 mod number;
+mod path;
 mod read;
+mod regexes;
 mod schema;
-pub mod uri;
+mod wanted;
 pub mod words;
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 pub use error::PolicyError;
-use evaluate::{Rank, Scopes};
+use evaluate::{Block, Fit, Mismatch, Question, Rank, Scopes};
 pub use explain::{Explanation, TraceEntry};
 use index::{Index, best_rank};
-use model::Name;
 pub use model::{Effect, Policy};
+pub use read::Limits;
 pub use schema::json_schema;
+use wanted::{Coverage, Wanted};
 
 use super::agent::{Agent, Principal};
 use super::call::Place;
@@ -51,9 +59,11 @@ pub struct Facts<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
     Tool(&'a str),
-    /// A tool of one of several upstreams.
+    /// A tool of the upstream that has it.
     ToolAt(Place<'a>, &'a str),
     Resource(&'a str),
+    /// All resources that a template can expand to.
+    Template(&'a str),
     Prompt(&'a str),
     Method(&'a str),
 }
@@ -64,6 +74,7 @@ impl<'a> Target<'a> {
             Self::Tool(name)
             | Self::ToolAt(_, name)
             | Self::Resource(name)
+            | Self::Template(name)
             | Self::Prompt(name)
             | Self::Method(name) => name,
         }
@@ -72,7 +83,7 @@ impl<'a> Target<'a> {
     fn what(self) -> &'static str {
         match self {
             Self::Tool(_) | Self::ToolAt(..) => "tool",
-            Self::Resource(_) => "resource",
+            Self::Resource(_) | Self::Template(_) => "resource",
             Self::Prompt(_) => "prompt",
             Self::Method(_) => "method",
         }
@@ -85,6 +96,20 @@ pub struct Asked<'a> {
     pub target: Target<'a>,
     /// The arguments of a tool call.
     pub arguments: Option<json::Value<'a>>,
+    /// What the client answered to questions of the server, by key (`@input.<key>`).
+    pub inputs: Option<json::Value<'a>>,
+}
+
+impl<'a> Asked<'a> {
+    /// A call without arguments.
+    pub fn of(target: Target<'a>) -> Self {
+        Self { target, arguments: None, inputs: None }
+    }
+
+    #[must_use]
+    pub fn with_arguments(self, arguments: Option<json::Value<'a>>) -> Self {
+        Self { arguments, ..self }
+    }
 }
 
 /// What the policies say of a call.
@@ -123,13 +148,25 @@ pub struct PolicySet {
     index: Index,
     version: String,
     scopes_asked: BTreeSet<String>,
+    warnings: Vec<PolicyError>,
 }
 
 impl PolicySet {
-    /// Reads files as one set, or reports every mistake in them.
+    /// Reads files as one set, or reports every mistake in them. Names of upstreams are not checked.
     pub fn parse(sources: &[Source<'_>]) -> Result<Self, Vec<PolicyError>> {
-        let (policies, errors) = read::read(sources);
-        if errors.is_empty() { Ok(Self::of(policies, sources)) } else { Err(errors) }
+        Self::parse_within(sources, &Limits::default())
+    }
+
+    /// Reads files as one set for an Arbiter with these limits.
+    pub fn parse_within(
+        sources: &[Source<'_>],
+        limits: &Limits<'_>,
+    ) -> Result<Self, Vec<PolicyError>> {
+        let found = read::read(sources, limits);
+        if !found.errors.is_empty() {
+            return Err(found.errors);
+        }
+        Ok(Self { warnings: found.warnings, ..Self::of(found.policies, sources) })
     }
 
     /// The set that refuses everything.
@@ -137,7 +174,8 @@ impl PolicySet {
         Self::of(Vec::new(), &[])
     }
 
-    fn of(policies: Vec<Policy>, sources: &[Source<'_>]) -> Self {
+    fn of(mut policies: Vec<Policy>, sources: &[Source<'_>]) -> Self {
+        number_shared(&mut policies);
         let mut hasher = blake3::Hasher::new();
         for source in sources {
             hasher.update(source.text.as_bytes());
@@ -147,7 +185,13 @@ impl PolicySet {
         let allows = policies.iter().filter(|policy| policy.effect == Effect::Allow);
         let scopes_asked = allows.flat_map(|policy| &policy.principal_match.scopes).cloned();
         let scopes_asked = scopes_asked.collect();
-        Self { index: Index::of(&policies), policies, version, scopes_asked }
+        let index = Index::of(&policies);
+        Self { index, policies, version, scopes_asked, warnings: Vec::new() }
+    }
+
+    /// Oddities in the files that are no mistakes, with their lines.
+    pub fn warnings(&self) -> &[PolicyError] {
+        &self.warnings
     }
 
     pub fn len(&self) -> usize {
@@ -165,20 +209,32 @@ impl PolicySet {
 
     /// Decides a call.
     pub fn evaluate(&self, facts: &Facts<'_>, asked: &Asked<'_>) -> Decision<'_> {
-        Decision::by(self.best(asked.target, facts, |policy| {
-            policy.is_about(facts, Scopes::Needed).is_ok() && policy.is_met(asked).is_ok()
-        }))
+        let question = Question::new(facts, asked);
+        Decision::by(
+            self.decide(&question.wanted, facts, |policy| policy.fit(&question, Scopes::Needed)),
+        )
     }
 
     /// Decides a call by asking every policy: the reference that `evaluate` is tested against.
     pub fn evaluate_plainly(&self, facts: &Facts<'_>, asked: &Asked<'_>) -> Decision<'_> {
-        let matching = self.policies.iter().enumerate().filter(|(_, policy)| {
-            policy.covers(asked.target)
-                && policy.is_about(facts, Scopes::Needed).is_ok()
-                && policy.is_met(asked).is_ok()
+        let wanted = Wanted::of(asked.target);
+        let naming = self.policies.iter().enumerate();
+        let mut naming: Vec<_> =
+            naming.filter(|(_, policy)| policy.coverage(&wanted) != Coverage::None).collect();
+        naming.sort_by_key(|(place, policy)| Reverse(order(policy, facts, *place, &wanted)));
+        let mut block: Option<Block> = None;
+        let speaks = naming.into_iter().find(|(_, policy)| {
+            // Each is asked alone: what was found out for one is not kept for the next.
+            match policy.fit(&Question::new(facts, asked), Scopes::Needed) {
+                Fit::Met | Fit::InDoubt(_) => !block.is_some_and(|block| block.holds_back(policy)),
+                Fit::Unmet(_) => false,
+                Fit::Unclear(_, blocks) => {
+                    block = block.max(Some(blocks));
+                    false
+                }
+            }
         });
-        let best = matching.max_by_key(|(place, policy)| rank(policy, facts, *place));
-        Decision::by(best.map(|(_, policy)| policy))
+        Decision::by(speaks.map(|(_, policy)| policy))
     }
 
     /// An allow policy for this agent, principal and intent, whatever it allows and however: what
@@ -209,39 +265,36 @@ impl PolicySet {
         target: Target<'_>,
         within: impl Fn(&Policy) -> bool,
     ) -> bool {
-        let speaks = |policy: &Policy| match target {
-            Target::Tool(_) | Target::ToolAt(..) => {
-                policy.parameter_constraints.is_empty()
-                    || (policy.effect == Effect::Allow && within(policy))
+        let asked = Asked::of(target);
+        let question = Question::new(facts, &asked);
+        let wanted = &question.wanted;
+        let best = self.decide(wanted, facts, |policy| {
+            let evadable = !policy.parameter_constraints.is_empty();
+            match policy.is_about(facts, Scopes::Needed) {
+                Err(mismatch) => Fit::Unmet(mismatch),
+                Ok(()) if !wanted.is_tool() => policy.fit_target(&question),
+                Ok(()) if evadable && (policy.refuses() || !within(policy)) => {
+                    Fit::Unmet(Mismatch::Silent)
+                }
+                Ok(()) => Fit::Met,
             }
-            Target::Resource(_) | Target::Prompt(_) | Target::Method(_) => {
-                policy.is_met(&Asked { target, arguments: None }).is_ok()
-            }
-        };
-        let best = self.best(target, facts, |policy| {
-            speaks(policy) && policy.is_about(facts, Scopes::Needed).is_ok()
         });
         best.is_some_and(|policy| policy.effect == Effect::Allow && within(policy))
     }
 
     /// The scopes of the allow policy that would decide a refused call if only the token had them.
     pub fn missing_scopes(&self, facts: &Facts<'_>, asked: &Asked<'_>) -> Option<&[String]> {
-        let best = self.best(asked.target, facts, |policy| {
-            policy.is_about(facts, Scopes::Granted).is_ok() && policy.is_met(asked).is_ok()
-        })?;
+        let question = Question::new(facts, asked);
+        let best =
+            self.decide(&question.wanted, facts, |policy| policy.fit(&question, Scopes::Granted))?;
         let lacks_some = best.is_about(facts, Scopes::Needed).is_err();
         (best.effect == Effect::Allow && lacks_some).then_some(&best.principal_match.scopes)
     }
 
     /// The tools that a policy names exactly: safe as labels of metrics.
-    pub fn named_tools(&self) -> impl Iterator<Item = &str> {
+    pub fn named_tools(&self) -> impl Iterator<Item = Cow<'_, str>> {
         let names = self.policies.iter().flat_map(|policy| &policy.allowed_tools);
-        let exact: BTreeSet<&str> = names
-            .filter_map(|name| match name {
-                Name::Exact(name) => Some(&**name),
-                Name::Prefix(_) => None,
-            })
-            .collect();
+        let exact: BTreeSet<Cow<'_, str>> = names.filter_map(name::Name::exact).collect();
         exact.into_iter()
     }
 
@@ -250,34 +303,132 @@ impl PolicySet {
         self.scopes_asked.iter().map(String::as_str)
     }
 
-    /// The policy of the highest rank that `fits`, among those that name the target.
-    fn best(
-        &self,
-        target: Target<'_>,
+    /// The policy that decides, by how each `fits`.
+    fn decide<'s>(
+        &'s self,
+        wanted: &Wanted<'_>,
         facts: &Facts<'_>,
-        fits: impl Fn(&Policy) -> bool,
-    ) -> Option<&Policy> {
-        let mut best: Option<(Rank, &Policy)> = None;
-        self.index.lists(target, facts, &mut |list| {
+        fit: impl Fn(&'s Policy) -> Fit<'s>,
+    ) -> Option<&'s Policy> {
+        if wanted.doubt().is_some() {
+            return self.refusal(wanted, facts, fit);
+        }
+        let mut block = None;
+        loop {
+            // Each round finds one that decides, or blocks more than the round before.
+            match self.best(wanted, facts, block, &fit)? {
+                (policy, None) => return Some(policy),
+                (_, blocks) => block = block.max(blocks),
+            }
+        }
+    }
+
+    /// The refusal for a doubtful URI: a deny before any escalation, as the URI may mean either.
+    fn refusal<'s>(
+        &'s self,
+        wanted: &Wanted<'_>,
+        facts: &Facts<'_>,
+        fit: impl Fn(&'s Policy) -> Fit<'s>,
+    ) -> Option<&'s Policy> {
+        let mut best = None;
+        self.index.lists(wanted, facts, &mut |list| {
             for &place in list {
                 let Some(policy) = self.policies.get(place) else { continue };
-                let beaten = best.map(|(rank, _)| rank);
-                // The list is sorted: what follows can reach no more than this.
-                if beaten.is_some() && best_rank(&self.policies, place) <= beaten {
-                    break;
-                }
-                let rank = rank(policy, facts, place);
-                if Some(rank) > beaten && fits(policy) {
-                    best = Some((rank, policy));
+                let order = order(policy, facts, place, wanted);
+                let better = best.is_none_or(|(beaten, _)| order > beaten);
+                if better && matches!(fit(policy), Fit::Met | Fit::InDoubt(_)) {
+                    best = Some((order, policy));
                 }
             }
         });
         best.map(|(_, policy)| policy)
     }
+
+    /// The policy of the highest rank that is met or blocks more than `block` does, and what it
+    /// blocks.
+    fn best<'s>(
+        &'s self,
+        wanted: &Wanted<'_>,
+        facts: &Facts<'_>,
+        block: Option<Block>,
+        fit: &impl Fn(&'s Policy) -> Fit<'s>,
+    ) -> Option<(&'s Policy, Option<Block>)> {
+        let mut best: Option<(Rank, &Policy, Option<Block>)> = None;
+        self.index.lists(wanted, facts, &mut |list| {
+            for &place in list {
+                let Some(policy) = self.policies.get(place) else { continue };
+                let beaten = best.map(|(rank, _, _)| rank);
+                // The list is sorted: what follows can reach no more than this.
+                if beaten.is_some() && best_rank(&self.policies, place) <= beaten {
+                    break;
+                }
+                let rank = rank(policy, facts, place);
+                if Some(rank) <= beaten {
+                    continue;
+                }
+                match fit(policy) {
+                    Fit::Met | Fit::InDoubt(_) => {
+                        if !block.is_some_and(|block| block.holds_back(policy)) {
+                            best = Some((rank, policy, None));
+                        }
+                    }
+                    Fit::Unclear(_, blocks) if Some(blocks) > block => {
+                        best = Some((rank, policy, Some(blocks)));
+                    }
+                    Fit::Unclear(..) | Fit::Unmet(_) => {}
+                }
+            }
+        });
+        best.map(|(_, policy, blocks)| (policy, blocks))
+    }
+}
+
+/// Numbers the keys and the costly constraints that several policies have, so that one call is held
+/// against each of them once.
+fn number_shared(policies: &mut [Policy]) {
+    let mut keys = Numbers::default();
+    let mut wholes = Numbers::default();
+    let all = || policies.iter().flat_map(|policy| &policy.parameter_constraints);
+    for constraint in all() {
+        keys.see(constraint.key.to_string());
+        wholes.see(format!("{constraint:?}"));
+    }
+    for constraint in policies.iter_mut().flat_map(|policy| &mut policy.parameter_constraints) {
+        let costly = constraint.regex.is_some() || constraint.key.enters_list();
+        let whole = costly.then(|| format!("{constraint:?}"));
+        constraint.shared = whole.and_then(|whole| wholes.shared(&whole));
+        constraint.shared_key = keys.shared(&constraint.key.to_string());
+    }
+}
+
+/// Numbers texts, and counts each.
+#[derive(Default)]
+struct Numbers(HashMap<String, (u32, usize)>);
+
+impl Numbers {
+    fn see(&mut self, text: String) {
+        let next = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        self.0.entry(text).or_insert((next, 0)).1 += 1;
+    }
+
+    /// The number of a text that was seen more than once.
+    fn shared(&self, text: &str) -> Option<u32> {
+        self.0.get(text).filter(|(_, count)| *count > 1).map(|(number, _)| *number)
+    }
 }
 
 fn rank(policy: &Policy, facts: &Facts<'_>, place: usize) -> Rank {
     (policy.score_for(facts), policy.effect, Reverse(place))
+}
+
+/// The order in which policies are asked: by rank, but the stricter effect first for a doubtful URI.
+fn order(
+    policy: &Policy,
+    facts: &Facts<'_>,
+    place: usize,
+    wanted: &Wanted<'_>,
+) -> (Option<Effect>, Rank) {
+    (wanted.doubt().map(|_| policy.effect), rank(policy, facts, place))
 }
 
 #[cfg(test)]

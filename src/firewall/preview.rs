@@ -4,9 +4,9 @@
 //! of it would be refused, and shown if some arguments may pass.
 
 use super::agent::Caller;
-use super::call::{CallKind, Place};
+use super::call::{CallKind, Data, Place};
 use super::checks::{drift, policy, sensitivity, whitelist};
-use super::policy::{Decision, Facts, Policy};
+use super::policy::{Decision, Facts, Policy, Target};
 use super::rules::Rules;
 use super::session::WorkOrder;
 
@@ -23,19 +23,38 @@ pub struct Reader<'a> {
 
 /// Decides for a list's item, given as the call that would use it, if the reader sees it.
 pub fn shows(reader: &Reader<'_>, item: &CallKind<'_>) -> bool {
-    let Reader { rules, caller, order, place } = *reader;
+    let Reader { rules, order, place, .. } = *reader;
     let Some(asked) = policy::asked(item, place) else { return false };
+    let terms = &rules.terms;
+    order.is_none_or(|order| whitelist::check(terms, order, item, place).is_ok())
+        && allows(reader, asked.target, item)
+        && order.is_none_or(|order| drift::check(&drift::look(terms, order, [item], place)).is_ok())
+}
+
+/// Decides for a resource template if the reader sees it: granted as it is written, or with all that
+/// it can expand to.
+pub fn shows_template(reader: &Reader<'_>, template: &str) -> bool {
+    let wildcard = reader.rules.terms.wildcard;
+    let listed = |order: &WorkOrder| {
+        whitelist::lists_template(&order.authorized_resources, template, wildcard)
+    };
+    let item = CallKind::Data { what: Data::Resource, target: template.into() };
+    reader.order.is_none_or(listed)
+        && (allows(reader, Target::Resource(template), &item)
+            || allows(reader, Target::Template(template), &item))
+}
+
+/// Asks the policies if some use of a target is allowed below the session's ceiling.
+fn allows(reader: &Reader<'_>, target: Target<'_>, item: &CallKind<'_>) -> bool {
+    let Reader { rules, caller, order, .. } = *reader;
     let facts = Facts {
         agent: &caller.agent,
         principal: &caller.principal,
         intent: order.map(|order| &*order.declared_intent),
     };
-    let terms = &rules.terms;
     let within = |policy: &Policy| {
         let decision = Decision::Allow(policy);
         order.is_none_or(|order| sensitivity::check(order, item, &decision).is_ok())
     };
-    order.is_none_or(|order| whitelist::check(terms, order, item, place).is_ok())
-        && rules.policies.would_allow(&facts, asked.target, within)
-        && order.is_none_or(|order| drift::check(&drift::look(terms, order, [item])).is_ok())
+    rules.policies.would_allow(&facts, target, within)
 }

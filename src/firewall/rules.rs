@@ -1,6 +1,8 @@
 //! Everything in force at one moment: immutable, shared, and replaced whole.
 
-use super::checks::drift::UnknownIntent;
+use std::sync::Arc;
+
+use super::checks::drift::{Tools, UnknownIntent};
 use super::checks::whitelist::Wildcard;
 use super::policy::PolicySet;
 
@@ -16,12 +18,16 @@ pub struct Rules {
 pub struct Terms {
     pub require_session: bool,
     pub rate_window_secs: u64,
-    /// Whether `*` alone in `authorized_tools` means every tool.
+    /// Meaning of `*` alone in `authorized_tools`.
     pub wildcard: Wildcard,
-    /// Whether drift is refused (else only flagged).
+    /// True if drift is refused, not only flagged.
     pub escalate_anomalies: bool,
     pub unknown_intent: UnknownIntent,
+    /// What tools do whose names do not say it.
+    pub tools: Tools,
     pub warning_threshold_pct: f64,
+    /// The names of all upstreams, which policies may limit tools to.
+    pub upstreams: Arc<[Box<str>]>,
 }
 
 /// As the configuration's own defaults are.
@@ -33,7 +39,9 @@ impl Default for Terms {
             wildcard: Wildcard::Literal,
             escalate_anomalies: false,
             unknown_intent: UnknownIntent::default(),
+            tools: Tools::default(),
             warning_threshold_pct: 20.0,
+            upstreams: Arc::default(),
         }
     }
 }

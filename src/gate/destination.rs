@@ -10,15 +10,13 @@ use crate::mcp::message::Message;
 pub struct Destination {
     /// The name by which policies and sessions know it, if it has one.
     pub name: Option<Arc<str>>,
-    /// The names of all upstreams.
-    pub known: Arc<[Box<str>]>,
     /// Its servers.
     pub urls: Vec<String>,
 }
 
 impl Destination {
     pub(super) fn place(&self) -> Place<'_> {
-        Place { upstream: self.name.as_deref(), known: &self.known }
+        Place { upstream: self.name.as_deref() }
     }
 }
 

@@ -66,16 +66,7 @@ impl ListView {
             }
             ListKind::Prompts => shows(data(Data::Prompt, label)),
             ListKind::Resources => shows(data(Data::Resource, label)),
-            // Granted as it is written, or with all that it can expand to.
-            ListKind::ResourceTemplates => {
-                shows(data(Data::Resource, label))
-                    || shows(data(Data::Resource, literal_prefix(label)))
-            }
+            ListKind::ResourceTemplates => preview::shows_template(&reader, label),
         }
     }
-}
-
-/// The text that every URI of a template begins with (RFC 6570): up to the first expression.
-fn literal_prefix(template: &str) -> &str {
-    template.split('{').next().unwrap_or_default()
 }

@@ -1,29 +1,35 @@
-//! Keys that only look like protocol keys.
+//! Keys that only look like the wanted ones.
 //!
-//! Some servers read keys without regard to case: `Method`, or `paramſ` with a long s, is `method`
-//! or `params` to them and nothing to everyone else. Two readers that disagree about a message are
-//! a hole, so such a key is refused wherever the checks read one.
+//! Some servers read keys without regard to case or Unicode form: `Method`, or `paramſ` with a long s,
+//! is `method` or `params` to them and nothing to everyone else. Two readers that disagree about a
+//! message are a hole, so such a key is refused or leaves doubt wherever the checks read one.
 
-/// Whether `key` is not `protocol` but could be read as it by a case-insensitive reader.
-pub fn disguises(key: &str, protocol: &str) -> bool {
-    key != protocol && folded(key).eq(protocol.chars().map(|c| c.to_ascii_lowercase()))
+use icu_normalizer::uts46::Uts46MapperBorrowed;
+
+/// True if `key` is not `wanted` but a reader that ignores case or Unicode form could take it for that.
+pub fn disguises(key: &str, wanted: &str) -> bool {
+    if key.is_ascii() && wanted.is_ascii() {
+        return key != wanted && key.eq_ignore_ascii_case(wanted);
+    }
+    key != wanted && folded(key).eq(folded(wanted))
 }
 
 /// The protocol key among `protocol` that `key` could be mistaken for.
 pub fn disguised_as<'p>(key: &str, protocol: &[&'p str]) -> Option<&'p str> {
-    // Folding keeps the number of characters, so most keys differ at a glance.
-    protocol.iter().copied().find(|p| key.len() >= p.len() && disguises(key, p))
+    protocol.iter().copied().find(|protocol| disguises(key, protocol))
 }
 
-fn folded(key: &str) -> impl Iterator<Item = char> {
-    key.chars().map(|c| match c {
-        // The four characters that Unicode's case rules take to an ASCII letter.
-        '\u{17F}' => 's',
-        '\u{212A}' => 'k',
+/// Text without differences of case, width, composition and invisible characters (UTS 46, section 4).
+pub fn folded(text: &str) -> impl Iterator<Item = char> {
+    let dotted = text.chars().map(|c| match c {
+        // The two letters that some case rules take to an `i`.
         '\u{130}' | '\u{131}' => 'i',
-        other => other.to_ascii_lowercase(),
-    })
+        other => other,
+    });
+    FOLDING.map_normalize(dotted)
 }
+
+static FOLDING: Uts46MapperBorrowed<'static> = Uts46MapperBorrowed::new();
 
 #[cfg(test)]
 mod tests {
@@ -41,6 +47,11 @@ mod tests {
             ("_Meta", "_meta"),
             ("protocolversion", "protocolVersion"),
             ("to\u{212A}en", "token"),
+            ("\u{ff50}arams", "params"),
+            ("par\u{ad}ams", "params"),
+            ("met\u{200b}hod", "method"),
+            ("e\u{301}t", "\u{e9}t"),
+            ("\u{fb01}le", "file"),
         ] {
             assert_eq!(disguised_as(key, &["x", protocol]), Some(protocol), "{key}");
         }

@@ -105,6 +105,7 @@ fn terms() -> Terms {
         escalate_anomalies: true,
         unknown_intent: UnknownIntent::Flag,
         warning_threshold_pct: 20.0,
+        ..Terms::default()
     }
 }
 

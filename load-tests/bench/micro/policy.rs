@@ -87,7 +87,7 @@ fn evaluate(bencher: Bencher<'_, '_>, policies: usize, set: &PolicySet, allowed:
     let facts = Facts { agent: &agent, principal: &principal, intent: Some(INTENT) };
     let tool = format!("read_{}", policies - 1);
     let doc = Doc::parse(ARGUMENTS.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
-    let asked = Asked { target: Target::Tool(&tool), arguments: Some(doc.root()) };
+    let asked = Asked::of(Target::Tool(&tool)).with_arguments(Some(doc.root()));
     assert_eq!(set.evaluate(&facts, &asked).policy().is_some(), allowed);
     bencher.bench_local(|| black_box(set.evaluate(black_box(&facts), black_box(&asked)).policy()));
 }
@@ -112,7 +112,7 @@ fn evaluate_plainly_by_tool(bencher: Bencher<'_, '_>, policies: usize) {
     let set = by_tool(policies);
     let (agent, principal) = caller(0);
     let facts = Facts { agent: &agent, principal: &principal, intent: Some(INTENT) };
-    let asked = Asked { target: Target::Tool("read_1"), arguments: None };
+    let asked = Asked::of(Target::Tool("read_1"));
     bencher.bench_local(|| black_box(set.evaluate_plainly(black_box(&facts), &asked).policy()));
 }
 
@@ -137,7 +137,32 @@ fn parse_by_tool(bencher: Bencher<'_, '_>, policies: usize) {
     bencher.bench_local(|| by_tool(black_box(policies)));
 }
 
+/// Five matchers on five arguments, without and with them: the difference is what they cost.
+#[divan::bench(args = [false, true])]
+fn five_matchers(bencher: Bencher<'_, '_>, matchers: bool) {
+    let keys = [
+        ("path", "path_under = ['/projects', '/srv']"),
+        ("url", "host_in = ['api.corp.com', '*.cdn.corp.com']"),
+        ("to", "domain_in = ['corp.com', '*.eu.corp.com']"),
+        ("account", "id_in = ['acct-1', 'acct-2']"),
+        ("order", "from_intent = true"),
+    ];
+    let constraints = keys.map(|(key, matcher)| {
+        format!("{{ key = '{key}', {} }}", if matchers { matcher } else { "required = true" })
+    });
+    let set = parse(1, |_| {
+        format!("allowed_tools = ['t']\nparameter_constraints = [{}]", constraints.join(", "))
+    });
+    let (agent, principal) = caller(0);
+    let facts = Facts { agent: &agent, principal: &principal, intent: Some("refund order 4711") };
+    let arguments = r#"{"path":"/projects/a/b.md","url":"https://api.corp.com/v1","to":"a@corp.com","account":"acct-2","order":"4711"}"#;
+    let doc = Doc::parse(arguments.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    let asked = Asked::of(Target::Tool("t")).with_arguments(Some(doc.root()));
+    assert!(set.evaluate(&facts, &asked).policy().is_some());
+    bencher.bench_local(|| black_box(set.evaluate(black_box(&facts), black_box(&asked)).policy()));
+}
+
 #[divan::bench]
-fn operation_of_a_tool() -> drift::Operation {
+fn operation_of_a_tool() -> drift::Does {
     drift::operation(black_box("get_account_summary"))
 }

@@ -14,6 +14,7 @@ use crate::firewall::call::{CallKind, Data};
 use crate::firewall::checks::drift::{self, Keywords};
 use crate::firewall::session::{Sensitivity, SessionId, Usage, WorkOrder};
 use crate::firewall::time::{Mono, Now, Timestamp};
+use crate::firewall::uri;
 use crate::json;
 use crate::mcp::class::Class;
 
@@ -174,14 +175,29 @@ impl Explain {
                 return Err(ApiError::field("declared_intent", "is given together with `session`"));
             }
             (None, None) => return Ok(None),
-            (Some(terms), None) => (terms.clone(), terms.data_sensitivity),
+            (Some(terms), None) => {
+                let mut terms = terms.clone();
+                for entry in &mut terms.authorized_resources {
+                    *entry = uri::pattern(entry).map_err(|doubt| {
+                        let problem = format!("holds `{entry}`, which {doubt}");
+                        ApiError::field("session.authorized_resources", problem)
+                    })?;
+                }
+                let ceiling = terms.data_sensitivity;
+                (terms, ceiling)
+            }
             (None, Some(intent)) => {
                 let named: Vec<String> =
                     self.tool.iter().chain(&self.target).chain(&self.method).cloned().collect();
                 let terms = SessionDescription {
                     declared_intent: intent.clone(),
-                    authorized_tools: named.clone(),
-                    authorized_resources: named.clone(),
+                    // At any upstream, whatever colons the name holds.
+                    authorized_tools: named.iter().map(|name| format!("*:{name}")).collect(),
+                    authorized_resources: named
+                        .iter()
+                        .filter_map(|name| uri::canonical(name).ok())
+                        .map(|uri| uri.text().to_owned())
+                        .collect(),
                     authorized_prompts: named.clone(),
                     authorized_methods: named,
                     ..SessionDescription::default()

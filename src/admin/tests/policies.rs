@@ -186,12 +186,28 @@ async fn arguments_keep_every_digit() {
 async fn a_text_is_validated_without_being_used() {
     let bench = Bench::new().await;
     let told = bench.post("/policy/validate", json!({"toml": POLICIES})).await;
-    assert_eq!(told.body, json!({"valid": true, "policies_count": 4, "errors": []}));
+    assert_eq!(
+        told.body,
+        json!({"valid": true, "policies_count": 4, "errors": [], "warnings": []})
+    );
     let bad = "[[policies]]\nid = \"a\"\neffect = \"permit\"\n";
     let told = bench.post("/policy/validate", json!({"toml": bad})).await;
     assert_eq!((&told.body["valid"], told.status.as_u16()), (&json!(false), 200));
     assert_eq!(told.body["errors"][0]["line"], 3, "{told:?}");
     assert!(bench.admin.rulebook.rules().policies.is_empty());
+    // Regexes that are small to write and large to build: the rest of them is refused unbuilt.
+    let regex = |n| format!("[[policies.parameter_constraints]]\nkey='a'\nregex='\\w{{1,{n}}}x'\n");
+    let many: String = (100..400).map(regex).collect();
+    let text = format!("[[policies]]\nid='a'\neffect='deny'\n{many}");
+    let told = bench.post("/policy/validate", json!({"toml": text})).await;
+    let errors = told.body["errors"].as_array().unwrap();
+    let late = |e: &&Value| e["message"].as_str().unwrap().contains("comes too late");
+    assert!(errors.iter().filter(late).count() > 100, "{told:?}");
+    for (effect, list) in [("deny", "errors"), ("allow", "warnings")] {
+        let text = format!("[[policies]]\nid='a'\neffect='{effect}'\nallowed_tools=['gihub:x']\n");
+        let told = bench.post("/policy/validate", json!({"toml": text})).await;
+        assert_eq!(told.body[list][0]["line"], 4, "{told:?}");
+    }
 }
 
 #[tokio::test]

@@ -10,9 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use flags::FlagHistory;
-pub use operation::{Operation, operation};
+pub use operation::{Does, Operation, Tools, operation};
 
-use crate::firewall::call::CallKind;
+use crate::firewall::call::{CallKind, Place};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::policy::words::Phrase;
 use crate::firewall::rules::Terms;
@@ -59,7 +59,7 @@ pub fn tier(intent: &str, keywords: &Keywords) -> IntentTier {
 pub enum UnknownIntent {
     /// Nothing is checked.
     Off,
-    /// Everything but a read is flagged for the record, never refused.
+    /// Everything but a read is flagged for the record, never counted and never refused.
     #[default]
     Flag,
     /// As a read intent.
@@ -111,12 +111,14 @@ pub fn look<'c>(
     terms: &Terms,
     order: &WorkOrder,
     calls: impl IntoIterator<Item = &'c CallKind<'c>>,
+    place: Place<'_>,
 ) -> Findings {
     let mut findings = Findings::default();
     for call in calls {
         if let CallKind::Tool { name, .. } = call {
             let (tier, unknown) = (order.intent_tier, terms.unknown_intent);
-            findings.add(judge(tier, operation(name), unknown, terms.escalate_anomalies));
+            let does = terms.tools.does(place, name);
+            findings.add(judge(tier, does, unknown, terms.escalate_anomalies));
         }
     }
     findings
@@ -134,8 +136,20 @@ pub fn check(findings: &Findings) -> Result<(), Denial> {
     Ok(())
 }
 
-/// Holds an operation against an intent. `escalate` is `sessions.escalate_anomalies`.
+/// Holds an operation against an intent. `escalate` is `sessions.escalate_anomalies`. A flag that rests
+/// on a guess does not count: an honest agent cannot know how its tools are called.
 pub fn judge(
+    tier: IntentTier,
+    does: impl Into<Does>,
+    unknown: UnknownIntent,
+    escalate: bool,
+) -> Finding {
+    let Does { operation, is_guess } = does.into();
+    let finding = judge_known(tier, operation, unknown, escalate);
+    Finding { counts: finding.counts && !is_guess, ..finding }
+}
+
+fn judge_known(
     tier: IntentTier,
     operation: Operation,
     unknown: UnknownIntent,
@@ -233,6 +247,18 @@ mod tests {
                 assert!(!judge(tier, operation, UnknownIntent::Enforce, false).refuse);
             }
         }
+    }
+
+    #[test]
+    fn a_guess_is_flagged_and_refused_but_never_counted() {
+        let guess = operation("frobnicate");
+        for escalate in [false, true] {
+            let finding = judge(IntentTier::Read, guess, UnknownIntent::Flag, escalate);
+            let expected =
+                Finding { flag: Some("write_under_read"), counts: false, refuse: escalate };
+            assert_eq!(finding, expected);
+        }
+        assert!(judge(IntentTier::Read, operation("write_x"), UnknownIntent::Flag, false).counts);
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub fn check(
 pub fn asked<'c>(kind: &'c CallKind<'c>, place: Place<'c>) -> Option<Asked<'c>> {
     match kind {
         CallKind::Tool { name, arguments } => {
-            Some(Asked { target: Target::ToolAt(place, name), arguments: *arguments })
+            Some(Asked::of(Target::ToolAt(place, name)).with_arguments(*arguments))
         }
         CallKind::Data { what, target } => {
             let target = match what {
@@ -65,7 +65,7 @@ pub fn asked<'c>(kind: &'c CallKind<'c>, place: Place<'c>) -> Option<Asked<'c>> 
                 Data::Prompt => Target::Prompt(target),
                 Data::Method => Target::Method(target),
             };
-            Some(Asked { target, arguments: None })
+            Some(Asked::of(target))
         }
         CallKind::Protocol => None,
     }

@@ -1,10 +1,10 @@
 //! The whitelist: the names that a session was opened for.
 
-use crate::firewall::call::{CallKind, Data, Place};
+use crate::firewall::call::{CallKind, Data, Entry, Place};
 use crate::firewall::denial::{Code, Denial};
-use crate::firewall::policy::uri::climbs;
 use crate::firewall::rules::Terms;
 use crate::firewall::session::WorkOrder;
+use crate::firewall::uri::{self, Canonical};
 
 /// The meaning of an entry that is `*` alone (`sessions.allow_wildcard_tools`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,20 +62,32 @@ pub fn check(
 
 /// Looks for the tool `name` of this upstream on the list, byte for byte.
 pub fn lists(list: &[String], place: Place<'_>, name: &str, wildcard: Wildcard) -> bool {
-    let entries = list.iter().filter_map(|entry| place.entry(entry));
+    let entries = list.iter().filter_map(|entry| Entry::of(entry).at(place));
     { entries }.any(|entry| entry == name || (wildcard == Wildcard::Honoured && entry == "*"))
 }
 
-/// Looks for a resource, prompt or method on the list: byte for byte, a resource also by an entry
-/// that ends in `*`, since its addresses are rarely known beforehand.
-///
-/// A URI that a server may resolve to another place than it names is never matched by a prefix.
+/// Looks for a resource, prompt or method on the list: byte for byte, a resource by its canonical
+/// form and also by an entry that ends in `*`, since its addresses are rarely known beforehand. The
+/// entries are canonical; a doubtful URI is on no list.
 pub fn lists_data(list: &[String], what: Data, name: &str, wildcard: Wildcard) -> bool {
-    let by_prefix = |entry: &String| {
-        let prefix = entry.strip_suffix('*').filter(|prefix| !prefix.is_empty());
-        what == Data::Resource && prefix.is_some_and(|p| name.starts_with(p)) && !climbs(name)
-    };
-    lists(list, Place::default(), name, wildcard) || list.iter().any(by_prefix)
+    match what {
+        Data::Resource => uri::canonical(name).is_ok_and(|uri| lists_uri(list, &uri, wildcard)),
+        Data::Prompt | Data::Method => {
+            let every = wildcard == Wildcard::Honoured && list.iter().any(|entry| entry == "*");
+            every || list.iter().any(|entry| entry == name)
+        }
+    }
+}
+
+/// Checks that all resources are on the list to which a template can expand, or the template itself.
+pub fn lists_template(list: &[String], template: &str, wildcard: Wildcard) -> bool {
+    let listed = |uri: Canonical| lists_uri(list, &uri, wildcard);
+    uri::canonical(template).is_ok_and(listed) || uri::of_template(template).is_ok_and(listed)
+}
+
+fn lists_uri(list: &[String], uri: &Canonical, wildcard: Wildcard) -> bool {
+    let honoured = |entry: &&String| *entry != "*" || wildcard == Wildcard::Honoured;
+    list.iter().filter(honoured).any(|entry| uri::covers(entry, uri.text()))
 }
 
 #[cfg(test)]
@@ -84,15 +96,13 @@ mod tests {
 
     #[test]
     fn a_prefix_does_not_reach_out_of_its_folder() {
-        let list = vec!["file:///projects/*".to_owned(), "file:///a/../b".to_owned()];
+        let list = vec!["file:///projects/*".to_owned(), "file:///b".to_owned()];
         let check = |uri: &str, expected: bool| {
-            assert_eq!(
-                lists_data(&list, Data::Resource, uri, Wildcard::Literal),
-                expected,
-                "{uri}"
-            );
+            let listed = lists_data(&list, Data::Resource, uri, Wildcard::Literal);
+            assert_eq!(listed, expected, "{uri}");
         };
         check("file:///projects/a/b.txt", true);
+        check("FILE://localhost/%70rojects/./a", true);
         check("file:///projects/..a/b...txt", true);
         check("file:///other", false);
         check("file:///projects/../etc/passwd", false);
@@ -103,8 +113,10 @@ mod tests {
         let every = vec!["*".to_owned(), "tasks/*".to_owned()];
         assert!(lists_data(&every, Data::Method, "tasks/get", Wildcard::Honoured));
         for what in [Data::Method, Data::Prompt, Data::Resource] {
-            assert!(!lists_data(&every, what, "other", Wildcard::Literal), "{what:?}");
+            assert!(!lists_data(&every, what, "other:x", Wildcard::Literal), "{what:?}");
+            assert!(lists_data(&every, what, "other:x", Wildcard::Honoured), "{what:?}");
         }
+        assert!(!lists_data(&every, Data::Resource, "other:%2F", Wildcard::Honoured));
         assert!(!lists_data(&every, Data::Method, "tasks/get", Wildcard::Literal));
     }
 
@@ -115,10 +127,9 @@ mod tests {
 
     #[test]
     fn an_entry_that_names_an_upstream_lists_its_tools_only() {
-        let known = ["a".into(), "b".into()];
-        let list = ["read", "a:write", "b:*"].map(str::to_owned);
+        let list = ["read", "a:write", "b:*", "*:ns:x"].map(str::to_owned);
         let check = |upstream: &str, name: &str, wildcard: Wildcard, expected: bool| {
-            let place = Place { upstream: Some(upstream), known: &known };
+            let place = Place { upstream: Some(upstream) };
             assert_eq!(lists(&list, place, name, wildcard), expected, "{upstream} {name}");
         };
         check("a", "read", Wildcard::Literal, true);
@@ -130,6 +141,7 @@ mod tests {
         // A tool whose own name looks like an entry for another upstream.
         check("b", "a:write", Wildcard::Literal, false);
         check("a", "a:write", Wildcard::Literal, false);
+        check("a", "ns:x", Wildcard::Literal, true);
     }
 
     #[test]

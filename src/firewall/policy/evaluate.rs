@@ -1,15 +1,25 @@
-//! Whether one policy matches one call, and how strongly. Evaluating, explaining and the plain
-//! reference loop all come here, so they cannot differ.
+//! Match of one policy with one call, and its rank. Evaluating, explaining and the plain reference
+//! loop all come here, so they cannot differ.
+//!
+//! Doubt is decided for the refusal. A deny or escalate policy that cannot be judged matches. An allow
+//! policy that cannot be judged does not, and no policy ranked below it may allow the call in its
+//! place: otherwise a stricter allow would give way to a laxer one as soon as an agent blurs an
+//! argument.
 
 use std::cmp::Reverse;
 use std::fmt;
 
-use super::constraint::{self, Verdict};
-use super::model::{Constraint, Effect, Name, Path, Pattern, Policy};
-use super::uri::climbs;
+use super::constraint::{self, Constraint, Need, Verdict};
+use super::memo::Memo;
+use super::model::{Effect, Policy};
+use super::path::Path;
+use super::regexes::Pattern;
+use super::wanted::{Coverage, Wanted};
 use super::words::Phrase;
-use super::{Asked, Facts, Target};
+use super::{Asked, Facts};
 use crate::firewall::agent::{AgentId, TrustLevel};
+use crate::firewall::session::Sensitivity;
+use crate::firewall::uri::Doubt;
 
 const AGENT_ID_SCORE: usize = 100;
 const TRUST_LEVEL_SCORE: usize = 50;
@@ -20,11 +30,43 @@ const SCOPE_SCORE: usize = 20;
 const REGEX_SCORE: usize = 30;
 const KEYWORD_SCORE: usize = 10;
 
+/// Highest computed score, below the highest priority.
+const SCORE_MAX: u32 = 999;
+
 /// Which of several matching policies speaks: the greatest. Score first, then the stricter effect,
 /// then the earlier place in the files.
 pub(super) type Rank = (u32, Effect, Reverse<usize>);
 
-/// Why a policy does not match.
+/// Result of holding one policy against one call.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fit<'p> {
+    Met,
+    /// A refusal that cannot be judged, which counts as met.
+    InDoubt(Mismatch<'p>),
+    Unmet(Mismatch<'p>),
+    /// An allow policy that cannot be judged: not met, and `Block` is blocked.
+    Unclear(Mismatch<'p>, Block),
+}
+
+/// The lower-ranked allow policies that an unclear one blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Block {
+    /// Those that reach data of a lower tier.
+    Below(Sensitivity),
+    All,
+}
+
+impl Block {
+    pub(super) fn holds_back(self, policy: &Policy) -> bool {
+        match self {
+            _ if policy.refuses() => false,
+            Self::Below(tier) => policy.data_sensitivity < tier,
+            Self::All => true,
+        }
+    }
+}
+
+/// Why a policy does not match, or not with certainty.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Mismatch<'p> {
     AgentId(AgentId),
@@ -40,8 +82,9 @@ pub(super) enum Mismatch<'p> {
     Keyword(&'p Phrase),
     Intent(&'p Pattern),
     NotATool,
-    /// The URI holds `..`, so what it begins with says nothing of where it leads.
-    Climbs,
+    Doubtful(Doubt),
+    /// Only the URI without its query, fragment or another part that servers may ignore is named.
+    OtherReading,
     Argument(&'p Path, Verdict),
     /// No optional argument that a deny or escalate policy speaks of is there.
     Silent,
@@ -62,9 +105,12 @@ impl fmt::Display for Mismatch<'_> {
             Self::Keyword(wanted) => write!(f, "the intent lacks the word `{wanted}`"),
             Self::Intent(wanted) => write!(f, "the intent does not match the regex `{wanted}`"),
             Self::NotATool => f.write_str("parameter constraints are met by tool calls only"),
-            Self::Climbs => f.write_str("a URI with `..` is allowed by its exact name only"),
+            Self::Doubtful(doubt) => write!(f, "the URI {doubt}"),
+            Self::OtherReading => {
+                f.write_str("the URI is named only without parts that servers may ignore")
+            }
             Self::Argument(key, verdict) => write!(f, "the argument `{key}` {verdict}"),
-            Self::Silent => f.write_str("none of the optional arguments is there"),
+            Self::Silent => f.write_str("none of the optional arguments is present"),
         }
     }
 }
@@ -78,28 +124,6 @@ pub(super) enum Scopes {
 }
 
 impl Policy {
-    /// The names that this policy has for what is asked.
-    pub(super) fn names(&self, target: Target<'_>) -> &[Name] {
-        match target {
-            Target::Tool(_) | Target::ToolAt(..) => &self.allowed_tools,
-            Target::Resource(_) => &self.allowed_resources,
-            Target::Prompt(_) => &self.allowed_prompts,
-            Target::Method(_) => &self.allowed_methods,
-        }
-    }
-
-    /// Whether this policy speaks of what is asked.
-    pub(super) fn covers(&self, target: Target<'_>) -> bool {
-        let names = self.names(target);
-        match target {
-            Target::ToolAt(place, tool) => names.iter().any(|name| name.covers_at(place, tool)),
-            Target::Tool(name)
-            | Target::Resource(name)
-            | Target::Prompt(name)
-            | Target::Method(name) => names.iter().any(|entry| entry.covers(name)),
-        }
-    }
-
     /// The highest score this policy can reach: the one of a principal that is in all its groups.
     pub fn score(&self) -> u32 {
         self.score_with(self.principal_match.groups.len())
@@ -127,7 +151,7 @@ impl Policy {
             + SCOPE_SCORE * principal.scopes.len()
             + REGEX_SCORE * usize::from(intent.regex.is_some())
             + KEYWORD_SCORE * intent.keywords.len();
-        u32::try_from(score).unwrap_or(u32::MAX)
+        u32::try_from(score).map_or(SCORE_MAX, |score| score.min(SCORE_MAX))
     }
 
     /// Whether agent, principal and intent are those this policy speaks of.
@@ -196,77 +220,86 @@ impl Policy {
         }
     }
 
-    /// Whether the arguments are such that this policy speaks. In doubt an allow policy does not,
-    /// a deny or escalate policy does.
-    pub(super) fn is_met(&self, asked: &Asked<'_>) -> Result<(), Mismatch<'_>> {
-        if let (Effect::Allow, Target::Resource(uri)) = (self.effect, asked.target)
-            && climbs(uri)
-            && !self.allowed_resources.contains(&Name::Exact(uri.into()))
-        {
-            return Err(Mismatch::Climbs);
+    /// Holds the policy against a call.
+    pub(super) fn fit(&self, question: &Question<'_>, scopes: Scopes) -> Fit<'_> {
+        match self.is_about(question.facts, scopes) {
+            Ok(()) => self.fit_target(question),
+            Err(mismatch) => Fit::Unmet(mismatch),
+        }
+    }
+
+    /// Holds names and constraints, but no caller, against a call.
+    pub(super) fn fit_target(&self, question: &Question<'_>) -> Fit<'_> {
+        let wanted = &question.wanted;
+        match (self.coverage(wanted), self.refuses(), wanted.doubt()) {
+            (Coverage::Perhaps, true, Some(doubt)) => {
+                return Fit::InDoubt(Mismatch::Doubtful(doubt));
+            }
+            (Coverage::Perhaps, true, None) => return Fit::InDoubt(Mismatch::OtherReading),
+            (Coverage::Perhaps, false, Some(doubt)) => {
+                return Fit::Unmet(Mismatch::Doubtful(doubt));
+            }
+            (Coverage::Perhaps, false, None) => {
+                return Fit::Unclear(Mismatch::OtherReading, Block::Below(self.data_sensitivity));
+            }
+            (Coverage::Full | Coverage::None, _, _) => {}
         }
         let constraints = &self.parameter_constraints;
-        if constraints.is_empty() {
-            return Ok(());
-        }
-        match (self.effect, asked.target) {
-            (Effect::Allow, Target::Tool(_) | Target::ToolAt(..)) => {
-                met_for_allow(constraints, asked)
-            }
-            (Effect::Allow, Target::Resource(_) | Target::Prompt(_) | Target::Method(_)) => {
-                Err(Mismatch::NotATool)
-            }
-            (Effect::Escalate | Effect::Deny, Target::Tool(_) | Target::ToolAt(..)) => {
-                met_for_refusal(constraints, asked)
-            }
-            (
-                Effect::Escalate | Effect::Deny,
-                Target::Resource(_) | Target::Prompt(_) | Target::Method(_),
-            ) => Ok(()),
+        match (constraints.is_empty(), self.refuses(), wanted.is_tool()) {
+            (true, _, _) | (false, true, false) => Fit::Met,
+            (false, false, false) => Fit::Unmet(Mismatch::NotATool),
+            (false, false, true) => allowed_by(constraints, question),
+            (false, true, true) => refused_by(constraints, question),
         }
     }
 }
 
-impl Policy {
-    /// The first constraint that is in doubt, and therefore counts as met, for a policy that refuses
-    /// a tool call.
-    pub(super) fn doubt(&self, asked: &Asked<'_>) -> Option<(&Path, Verdict)> {
-        let tool = matches!(asked.target, Target::Tool(_) | Target::ToolAt(..));
-        let refuses = tool && self.effect != Effect::Allow;
-        let mut judged = self
-            .parameter_constraints
-            .iter()
-            .map(|constraint| (&constraint.key, constraint::judge(constraint, asked.arguments)));
-        let unclear = judged.find(|(_, verdict)| matches!(verdict, Verdict::Unclear(_)));
-        unclear.filter(|_| refuses)
+/// One call, as the policies are asked about it.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    pub(super) facts: &'a Facts<'a>,
+    asked: &'a Asked<'a>,
+    pub(super) wanted: Wanted<'a>,
+    memo: Memo<'a>,
+}
+
+impl<'a> Question<'a> {
+    pub(super) fn new(facts: &'a Facts<'a>, asked: &'a Asked<'a>) -> Self {
+        Self { facts, asked, wanted: Wanted::of(asked.target), memo: Memo::default() }
+    }
+
+    fn judge(&self, constraint: &Constraint, need: Need) -> Verdict {
+        constraint::judge(constraint, need, self.facts, self.asked, &self.memo)
     }
 }
 
-fn met_for_allow<'p>(constraints: &'p [Constraint], asked: &Asked<'_>) -> Result<(), Mismatch<'p>> {
+/// Constraints of an allow policy: what is certainly not met decides, then what is unclear.
+fn allowed_by<'p>(constraints: &'p [Constraint], question: &Question<'_>) -> Fit<'p> {
+    let mut unclear = None;
     for constraint in constraints {
-        match constraint::judge(constraint, asked.arguments) {
+        let verdict = question.judge(constraint, Need::All);
+        let mismatch = Mismatch::Argument(&constraint.key, verdict);
+        match verdict {
             Verdict::Met | Verdict::Silent => {}
-            verdict @ (Verdict::Unmet(_) | Verdict::Unclear(_)) => {
-                return Err(Mismatch::Argument(&constraint.key, verdict));
-            }
+            Verdict::Unmet(_) | Verdict::Absent => return Fit::Unmet(mismatch),
+            Verdict::Unclear(_) => unclear = unclear.or(Some(mismatch)),
         }
     }
-    Ok(())
+    unclear.map_or(Fit::Met, |mismatch| Fit::Unclear(mismatch, Block::All))
 }
 
-fn met_for_refusal<'p>(
-    constraints: &'p [Constraint],
-    asked: &Asked<'_>,
-) -> Result<(), Mismatch<'p>> {
-    let mut spoken = false;
+/// Constraints of a refusal: what cannot be judged counts as met.
+fn refused_by<'p>(constraints: &'p [Constraint], question: &Question<'_>) -> Fit<'p> {
+    let mut spoken = None;
     for constraint in constraints {
-        match constraint::judge(constraint, asked.arguments) {
-            Verdict::Met | Verdict::Unclear(_) => spoken = true,
+        let verdict = question.judge(constraint, Need::Any);
+        let mismatch = Mismatch::Argument(&constraint.key, verdict);
+        match verdict {
+            Verdict::Met => spoken = spoken.or(Some(Fit::Met)),
+            Verdict::Unclear(_) | Verdict::Absent => spoken = Some(Fit::InDoubt(mismatch)),
             Verdict::Silent => {}
-            verdict @ Verdict::Unmet(_) => {
-                return Err(Mismatch::Argument(&constraint.key, verdict));
-            }
+            Verdict::Unmet(_) => return Fit::Unmet(mismatch),
         }
     }
-    if spoken { Ok(()) } else { Err(Mismatch::Silent) }
+    spoken.unwrap_or(Fit::Unmet(Mismatch::Silent))
 }

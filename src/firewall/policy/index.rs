@@ -1,4 +1,4 @@
-//! From what is asked to the few policies that may speak of it.
+//! Index from what is asked to the few policies that may apply to it.
 //!
 //! Policies are found by exact name and by the beginnings of the name, so those that name other
 //! tools cost nothing. Each list is sorted by the highest rank its policies can reach, so a search
@@ -8,14 +8,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::ops::RangeInclusive;
 
+use super::Facts;
 use super::evaluate::Rank;
-use super::model::{AgentMatch, Effect, IntentMatch, Name, Policy, PrincipalMatch};
+use super::model::{AgentMatch, Effect, IntentMatch, Policy, PrincipalMatch};
+use super::name::Name;
+use super::wanted::Wanted;
 use super::words::{push_lower, words};
-use super::{Facts, Target};
 use crate::firewall::agent::AgentId;
-use crate::firewall::call::Place;
 
 /// Lists up to this length are searched from end to end.
 const SHORT_LIST: usize = 16;
@@ -26,8 +26,13 @@ type List = Vec<usize>;
 /// Where to look for the policies of one set.
 #[derive(Debug, Default)]
 pub(super) struct Index {
+    /// Tools of any upstream.
     tools: ByName,
+    /// Tools of one upstream, as `upstream:tool`.
+    tools_at: ByName,
     resources: ByName,
+    /// Refusals of resources: all of them apply to a doubtful URI.
+    resource_refusals: Candidates,
     prompts: ByName,
     methods: ByName,
     /// One allow policy for each combination of agent, principal and intent.
@@ -37,40 +42,51 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn of(policies: &[Policy]) -> Self {
         let by_name = |names: fn(&Policy) -> &[Name]| ByName::of(policies, names);
+        let refusals = policies.iter().enumerate().filter(|(_, policy)| policy.refuses());
+        let of_resources = refusals.filter(|(_, policy)| !policy.allowed_resources.is_empty());
+        let of_resources = of_resources.map(|(place, _)| place).collect();
         Self {
             tools: by_name(|policy| &policy.allowed_tools),
+            tools_at: ByName::at_upstreams(policies),
             resources: by_name(|policy| &policy.allowed_resources),
+            resource_refusals: Candidates::of(policies, of_resources),
             prompts: by_name(|policy| &policy.allowed_prompts),
             methods: by_name(|policy| &policy.allowed_methods),
             allows: Candidates::of(policies, distinct_allows(policies)),
         }
     }
 
-    /// Shows `visit` every list in which a policy for this call and caller can stand, best rank
-    /// first within each. A policy may stand in more than one.
+    /// Shows `visit` every list that can hold a policy for this call and caller, best rank first
+    /// within each. A policy may be in more than one.
     pub(super) fn lists(
         &self,
-        target: Target<'_>,
+        wanted: &Wanted<'_>,
         facts: &Facts<'_>,
         visit: &mut dyn FnMut(&[usize]),
     ) {
-        let by_name = match target {
-            Target::Tool(_) | Target::ToolAt(..) => &self.tools,
-            Target::Resource(_) => &self.resources,
-            Target::Prompt(_) => &self.prompts,
-            Target::Method(_) => &self.methods,
-        };
         let mut show = |candidates: &Candidates| candidates.lists(facts, visit);
-        match target {
-            Target::ToolAt(place, name) => by_name.candidates_at(place, name, show),
-            Target::Tool(name)
-            | Target::Resource(name)
-            | Target::Prompt(name)
-            | Target::Method(name) => by_name.candidates(name, 0..=name.len(), &mut show),
+        match wanted {
+            Wanted::Tool(upstream, tool) => {
+                self.tools.candidates(tool, &mut show);
+                if let Some(upstream) = upstream
+                    && !self.tools_at.is_empty()
+                {
+                    self.tools_at.candidates(&format!("{upstream}:{tool}"), &mut show);
+                }
+            }
+            Wanted::Resource(Err(_)) => show(&self.resource_refusals),
+            Wanted::Resource(Ok(uri)) => {
+                self.resources.candidates_of_uri(uri.text(), &mut show);
+                for other in uri.others() {
+                    self.resources.candidates_of_uri(other, &mut show);
+                }
+            }
+            Wanted::Prompt(name) => self.prompts.candidates(name, &mut show),
+            Wanted::Method(name) => self.methods.candidates(name, &mut show),
         }
     }
 
-    /// The same for the allow policies, whatever they allow.
+    /// Shows `visit` the allow policies for this caller, regardless of what they allow.
     pub(super) fn allows(&self, facts: &Facts<'_>, visit: &mut dyn FnMut(&[usize])) {
         self.allows.lists(facts, visit);
     }
@@ -100,16 +116,33 @@ struct ByName {
 }
 
 impl ByName {
+    /// Files policies under their names that are limited to no upstream.
     fn of(policies: &[Policy], names: fn(&Policy) -> &[Name]) -> Self {
+        let named = policies.iter().enumerate().flat_map(|(place, policy)| {
+            let names = names(policy).iter().filter(|name| name.upstream().is_none());
+            names.map(move |name| (place, name.fixed().into(), name.is_prefix()))
+        });
+        Self::filed(policies, named)
+    }
+
+    /// Files policies under their tools of one upstream. A name ends behind its colon or later, so
+    /// no upstream's name begins another one's.
+    fn at_upstreams(policies: &[Policy]) -> Self {
+        let named = policies.iter().enumerate().flat_map(|(place, policy)| {
+            policy.allowed_tools.iter().filter_map(move |name| {
+                let key = format!("{}:{}", name.upstream()?, name.fixed());
+                Some((place, key.into(), name.is_prefix()))
+            })
+        });
+        Self::filed(policies, named)
+    }
+
+    fn filed(policies: &[Policy], named: impl Iterator<Item = (usize, Box<str>, bool)>) -> Self {
         let mut exact: HashMap<Box<str>, List> = HashMap::new();
         let mut prefixes: HashMap<Box<str>, List> = HashMap::new();
-        for (place, policy) in policies.iter().enumerate() {
-            for name in names(policy) {
-                match name {
-                    Name::Exact(name) => exact.entry(name.clone()).or_default().push(place),
-                    Name::Prefix(start) => prefixes.entry(start.clone()).or_default().push(place),
-                }
-            }
+        for (place, key, is_prefix) in named {
+            let lists = if is_prefix { &mut prefixes } else { &mut exact };
+            lists.entry(key).or_default().push(place);
         }
         let lengths: BTreeSet<usize> = prefixes.keys().map(|start| start.len()).collect();
         let candidates = |lists: HashMap<Box<str>, List>| {
@@ -122,40 +155,16 @@ impl ByName {
         }
     }
 
-    /// Those that name the tool alone, and those that name it for this upstream. Entries that name
-    /// an upstream are told from others by their beginning, so it must not be taken for a name.
-    fn candidates_at(&self, place: Place<'_>, tool: &str, mut visit: impl FnMut(&Candidates)) {
-        match place.qualified(tool) {
-            None => self.candidates(tool, 0..=tool.len(), &mut visit),
-            // Only entries that end before the colon speak of this tool by its own name.
-            Some((looks_like, _)) => self.prefixed(tool, 0..=looks_like.len(), &mut visit),
-        }
-        if let Some(upstream) = place.upstream {
-            let qualified = format!("{upstream}:{tool}");
-            self.candidates(&qualified, upstream.len() + 1..=qualified.len(), &mut visit);
-        }
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.prefixes.is_empty()
     }
 
-    fn candidates(
-        &self,
-        name: &str,
-        prefixes: RangeInclusive<usize>,
-        visit: &mut impl FnMut(&Candidates),
-    ) {
+    /// Shows `visit` the policies that name `name` or a beginning of it.
+    fn candidates(&self, name: &str, visit: &mut impl FnMut(&Candidates)) {
         if let Some(candidates) = self.exact.get(name) {
             visit(candidates);
         }
-        self.prefixed(name, prefixes, visit);
-    }
-
-    /// Those that name a beginning of `name` whose length is among `lengths`.
-    fn prefixed(
-        &self,
-        name: &str,
-        lengths: RangeInclusive<usize>,
-        visit: &mut impl FnMut(&Candidates),
-    ) {
-        for length in self.prefix_lengths.iter().filter(|length| lengths.contains(length)) {
+        for length in self.prefix_lengths.iter().take_while(|length| **length <= name.len()) {
             // A length that cuts a character in two is no beginning of this name.
             let start = name.get(..*length);
             if let Some(candidates) = start.and_then(|start| self.prefixes.get(start)) {
@@ -163,9 +172,19 @@ impl ByName {
             }
         }
     }
+
+    /// Shows also those whose beginning is the URI and a `/`.
+    fn candidates_of_uri(&self, uri: &str, visit: &mut impl FnMut(&Candidates)) {
+        self.candidates(uri, visit);
+        if !self.prefixes.is_empty()
+            && let Some(candidates) = self.prefixes.get(format!("{uri}/").as_str())
+        {
+            visit(candidates);
+        }
+    }
 }
 
-/// Policies that speak of the same thing.
+/// Policies that name one thing.
 #[derive(Debug, Default)]
 struct Candidates {
     /// Those that are looked at for every caller.

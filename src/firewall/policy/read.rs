@@ -1,20 +1,27 @@
 //! From TOML to policies. Every mistake is reported with its line, not only the first one.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+mod constraint;
+
+#[cfg(test)]
+pub(super) use constraint::CONSTRAINT_KEYS;
+
 use super::Source;
 use super::error::{Lines, PolicyError, nearest};
-use super::model::{
-    AgentMatch, Constraint, Effect, IntentMatch, Name, Path, Pattern, Policy, PrincipalMatch,
-    Scalar,
-};
+use super::model::{AgentMatch, Effect, IntentMatch, Policy, PrincipalMatch};
+use super::name::Name;
 use super::number::Number;
+use super::regexes::Regexes;
 use super::words::Phrase;
 use crate::firewall::agent::AgentId;
+use crate::firewall::call::{Entry, unknown_upstream};
 
 const PRIORITY_MAX: u32 = 1000;
 
@@ -36,9 +43,6 @@ pub(super) const POLICY_KEYS: &[&str] = &[
 pub(super) const AGENT_KEYS: &[&str] = &["agent_id", "trust_level", "capabilities"];
 pub(super) const PRINCIPAL_KEYS: &[&str] = &["sub", "groups", "scopes"];
 pub(super) const INTENT_KEYS: &[&str] = &["keywords", "regex"];
-pub(super) const CONSTRAINT_KEYS: &[&str] =
-    &["key", "min_value", "max_value", "allowed_values", "regex", "required"];
-
 /// One value and the byte at which it stands.
 struct At<T> {
     value: T,
@@ -48,44 +52,84 @@ struct At<T> {
 /// One table of the file.
 type Table<'t> = At<&'t DeTable<'t>>;
 
-/// Reads all files. A policy with a mistake is left out, but the rest is still read.
-pub(super) fn read(sources: &[Source<'_>]) -> (Vec<Policy>, Vec<PolicyError>) {
-    let mut errors = Vec::new();
-    let mut policies = Vec::new();
-    let mut ids = HashMap::new();
-    let mut regexes = Regexes::default();
-    for source in sources {
-        let lines = Lines::of(source.text);
-        let mut reader =
-            Reader { source, lines, errors: Vec::new(), ids: &mut ids, regexes: &mut regexes };
-        reader.file(&mut policies);
-        reader.errors.sort_by_key(|error| (error.line, error.column));
-        errors.append(&mut reader.errors);
+/// What files are read for, and how much work they may make.
+#[derive(Clone, Copy)]
+pub struct Limits<'l> {
+    /// The names of all upstreams, if they are known: names of others are mistakes.
+    pub upstreams: Option<&'l [Box<str>]>,
+    /// Most bytes that all compiled regexes take together.
+    pub regex_bytes: usize,
+    /// True as soon as no further regex may be compiled.
+    pub is_late: &'l dyn Fn() -> bool,
+}
+
+/// Most bytes of all regexes of a set: thousands of usual ones, a few hundred of the largest ones.
+const SET_REGEX_BYTES: usize = 512 << 20;
+
+impl Default for Limits<'_> {
+    fn default() -> Self {
+        Self { upstreams: None, regex_bytes: SET_REGEX_BYTES, is_late: &|| false }
     }
-    (policies, errors)
 }
 
-/// Regexes that were built already: many policies say the same one, and each is large.
-#[derive(Default)]
-struct Regexes {
-    whole: HashMap<String, Pattern>,
-    anywhere: HashMap<String, Pattern>,
+/// What was found in the files.
+pub(super) struct Found {
+    pub(super) policies: Vec<Policy>,
+    pub(super) errors: Vec<PolicyError>,
+    pub(super) warnings: Vec<PolicyError>,
 }
 
-struct Reader<'s> {
+/// Reads all files. A policy with a mistake is left out, but the rest is still read.
+pub(super) fn read(sources: &[Source<'_>], limits: &Limits<'_>) -> Found {
+    let mut found = Found { policies: Vec::new(), errors: Vec::new(), warnings: Vec::new() };
+    let mut ids = HashMap::new();
+    let mut regexes = Regexes::new(limits.regex_bytes, limits.is_late);
+    for source in sources {
+        let mut reader = Reader {
+            source,
+            lines: Lines::of(source.text),
+            limits,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            ids: &mut ids,
+            regexes: &mut regexes,
+        };
+        reader.file(&mut found.policies);
+        for (from, to) in
+            [(&mut reader.errors, &mut found.errors), (&mut reader.warnings, &mut found.warnings)]
+        {
+            from.sort_by_key(|error| (error.line, error.column));
+            to.append(from);
+        }
+    }
+    found
+}
+
+struct Reader<'s, 'l> {
     source: &'s Source<'s>,
     lines: Lines<'s>,
+    limits: &'s Limits<'l>,
     errors: Vec<PolicyError>,
+    warnings: Vec<PolicyError>,
     /// Each id and the place where it was given.
     ids: &'s mut HashMap<String, String>,
-    regexes: &'s mut Regexes,
+    regexes: &'s mut Regexes<'l>,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn fail(&mut self, at: usize, message: impl Into<String>) {
+        let error = self.note(at, message);
+        self.errors.push(error);
+    }
+
+    fn warn(&mut self, at: usize, message: impl Into<String>) {
+        let warning = self.note(at, message);
+        self.warnings.push(warning);
+    }
+
+    fn note(&self, at: usize, message: impl Into<String>) -> PolicyError {
         let (line, column) = self.lines.locate(at);
-        let source = self.source.name.to_owned();
-        self.errors.push(PolicyError { source, line, column, message: message.into() });
+        PolicyError { source: self.source.name.to_owned(), line, column, message: message.into() }
     }
 
     fn file(&mut self, policies: &mut Vec<Policy>) {
@@ -111,9 +155,15 @@ impl Reader<'_> {
         let id = self.id(table);
         let effect = self.effect(table);
         let before_lists = self.errors.len();
-        let mut lists =
-            ["allowed_tools", "allowed_resources", "allowed_prompts", "allowed_methods"]
-                .map(|key| self.parsed(table, key, Name::parse));
+        let mut lists = [
+            self.parsed(table, "allowed_tools", Name::parse_tool),
+            self.parsed(table, "allowed_resources", Name::parse_uri),
+            self.parsed(table, "allowed_prompts", Name::parse),
+            self.parsed(table, "allowed_methods", Name::parse),
+        ];
+        if let Some(effect) = effect {
+            self.check_upstreams(table, effect);
+        }
         if lists.iter().all(Vec::is_empty) && self.errors.len() == before_lists {
             match effect {
                 Some(Effect::Allow) => self.fail(
@@ -133,7 +183,7 @@ impl Reader<'_> {
         let intent_match = self.intent(table);
         let constraints = self.tables(table, "parameter_constraints");
         let parameter_constraints =
-            constraints.iter().filter_map(|table| self.constraint(table)).collect();
+            constraints.iter().filter_map(|table| self.constraint(table, effect)).collect();
         let (id, effect) = (id?, effect?);
         (self.errors.len() == before).then_some(Policy {
             id,
@@ -149,6 +199,27 @@ impl Reader<'_> {
             intent_match,
             parameter_constraints,
         })
+    }
+
+    /// Reports tools of upstreams that do not exist: a refusal that applies to nothing is a hole.
+    fn check_upstreams(&mut self, table: &Table<'_>, effect: Effect) {
+        let Some(known) = self.limits.upstreams else { return };
+        let Some(DeValue::Array(items)) = get(table, "allowed_tools").map(Spanned::get_ref) else {
+            return;
+        };
+        for item in items {
+            let DeValue::String(text) = item.get_ref() else { continue };
+            let Some(name) = Entry::of(text).upstream else { continue };
+            if known.iter().any(|known| **known == *name) {
+                continue;
+            }
+            let message = format!("`{text}` in `allowed_tools`: {}", unknown_upstream(text, known));
+            let at = item.span().start;
+            match effect {
+                Effect::Allow => self.warn(at, message + "; until then it allows nothing"),
+                Effect::Escalate | Effect::Deny => self.fail(at, message),
+            }
+        }
     }
 
     fn id(&mut self, table: &Table<'_>) -> Option<Arc<str>> {
@@ -226,91 +297,11 @@ impl Reader<'_> {
         let keywords = self.parsed(&table, "keywords", |text| {
             Phrase::parse(text).ok_or("must hold a word (letters or digits)")
         });
-        IntentMatch {
-            keywords,
-            regex: self.pattern(&table, Pattern::anywhere, |r| &mut r.anywhere),
-        }
-    }
-
-    fn constraint(&mut self, table: &Table<'_>) -> Option<Constraint> {
-        self.only(table, CONSTRAINT_KEYS);
-        let key = self.needed(table, "key").and_then(|key| {
-            Path::parse(key.value).map_err(|why| self.fail(key.at, format!("`key` {why}"))).ok()
+        let regex = self.string(&table, "regex").and_then(|text| {
+            let built = self.regexes.anywhere(text.value);
+            built.map_err(|why| self.fail(text.at, format!("`regex` {why}"))).ok()
         });
-        let min = self.number(table, "min_value");
-        let max = self.number(table, "max_value");
-        if let (Some(min), Some(max)) = (&min, &max)
-            && min.value.compare_to(&max.value).is_gt()
-        {
-            let message = format!("`min_value` {} is above `max_value` {}", min.value, max.value);
-            self.fail(min.at, message);
-        }
-        let allowed_values = self.scalars(table, "allowed_values");
-        let regex = self.pattern(table, Pattern::whole, |regexes| &mut regexes.whole);
-        let required = self.boolean(table, "required").unwrap_or(true);
-        Some(Constraint {
-            key: key?,
-            min_value: min.map(|min| min.value),
-            max_value: max.map(|max| max.value),
-            allowed_values,
-            regex,
-            required,
-        })
-    }
-
-    fn number(&mut self, table: &Table<'_>, key: &str) -> Option<At<Number>> {
-        let value = get(table, key)?;
-        let at = value.span().start;
-        match number(value.get_ref()) {
-            Some(Ok(value)) => return Some(At { value, at }),
-            Some(Err(why)) => self.fail(at, format!("`{key}` {why}")),
-            None => self.wrong_type(value, key, "a number"),
-        }
-        None
-    }
-
-    fn scalars(&mut self, table: &Table<'_>, key: &str) -> Vec<Scalar> {
-        let Some(items) = self.array(table, key) else { return Vec::new() };
-        if items.value.is_empty() {
-            self.fail(items.at, format!("`{key}` must list at least one value"));
-        }
-        let mut scalars = Vec::new();
-        for item in items.value {
-            match (item.get_ref(), number(item.get_ref())) {
-                (DeValue::String(text), _) => scalars.push(Scalar::Text(text.to_string())),
-                (DeValue::Boolean(value), _) => scalars.push(Scalar::Boolean(*value)),
-                (_, Some(Ok(value))) => scalars.push(Scalar::Number(value)),
-                (_, Some(Err(why))) => {
-                    self.fail(item.span().start, format!("a value of `{key}` {why}"));
-                }
-                (_, None) => {
-                    self.wrong_type(item, key, "a list of strings, numbers and booleans");
-                }
-            }
-        }
-        scalars
-    }
-
-    fn pattern(
-        &mut self,
-        table: &Table<'_>,
-        build: fn(&str) -> Result<Pattern, String>,
-        built: fn(&mut Regexes) -> &mut HashMap<String, Pattern>,
-    ) -> Option<Pattern> {
-        let text = self.string(table, "regex")?;
-        if let Some(pattern) = built(self.regexes).get(text.value) {
-            return Some(pattern.clone());
-        }
-        match build(text.value) {
-            Ok(pattern) => {
-                built(self.regexes).insert(text.value.to_owned(), pattern.clone());
-                Some(pattern)
-            }
-            Err(why) => {
-                self.fail(text.at, format!("`regex` {why}"));
-                None
-            }
-        }
+        IntentMatch { keywords, regex }
     }
 
     /// Reports the keys of a table that mean nothing.
@@ -402,15 +393,15 @@ impl Reader<'_> {
     }
 
     fn texts(&mut self, table: &Table<'_>, key: &str) -> Vec<String> {
-        self.parsed(table, key, |text| Ok(text.to_owned()))
+        self.parsed(table, key, |text| Ok::<_, Infallible>(text.to_owned()))
     }
 
     /// A list of strings, each read by `parse`; what is listed twice counts once.
-    fn parsed<T: PartialEq>(
+    fn parsed<T: PartialEq, E: fmt::Display>(
         &mut self,
         table: &Table<'_>,
         key: &str,
-        parse: impl Fn(&str) -> Result<T, &'static str>,
+        parse: impl Fn(&str) -> Result<T, E>,
     ) -> Vec<T> {
         let Some(items) = self.array(table, key) else { return Vec::new() };
         let mut parsed = Vec::new();

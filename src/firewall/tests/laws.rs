@@ -163,8 +163,10 @@ fn plainly(world: &World, message: &str) -> (Option<Code>, u64) {
         if decisions.iter().any(|d| matches!(d, Decision::Deny(_) | Decision::NoMatch)) {
             return (Some(Code::PolicyDenied), counted);
         }
-        let drifts =
-            |order| ask.calls.iter().any(|call| drift::look(terms, order, [&call.kind]).refuse);
+        let drifts = |order| {
+            let mut calls = ask.calls.iter();
+            calls.any(|call| drift::look(terms, order, [&call.kind], ask.place).refuse)
+        };
         if order.is_some_and(|(order, _)| drifts(order)) {
             return (Some(Code::DriftDetected), counted);
         }

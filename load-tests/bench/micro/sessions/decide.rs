@@ -200,6 +200,7 @@ fn gate(clock: Clock, registry: Arc<Registry>, sessions: Arc<super::Sessions>) -
         escalate_anomalies: false,
         unknown_intent: UnknownIntent::Flag,
         warning_threshold_pct: 20.0,
+        ..Terms::default()
     };
     let rulebook = Rulebook::load(Some(&file), terms).expect("the policy is right");
     let audit = audit::Settings {

@@ -1,12 +1,70 @@
-//! What a tool does, read from the words of its name.
+//! Operations of tools, configured or read from the words of their names.
 
-/// What a tool does, as far as its name says.
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::firewall::call::{Entry, Place};
+
+/// What a tool does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     Read,
     Write,
     Delete,
     Admin,
+}
+
+impl Operation {
+    /// Reads the name of an operation.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "read" => Some(Self::Read),
+            "write" => Some(Self::Write),
+            "delete" => Some(Self::Delete),
+            "admin" => Some(Self::Admin),
+            _ => None,
+        }
+    }
+}
+
+/// An operation, and whether it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Does {
+    pub operation: Operation,
+    /// True if the tool's name holds no known verb.
+    pub is_guess: bool,
+}
+
+impl From<Operation> for Does {
+    fn from(operation: Operation) -> Self {
+        Self { operation, is_guess: false }
+    }
+}
+
+/// Operations of tools whose names do not say them.
+#[derive(Clone, Debug, Default)]
+pub struct Tools(Arc<HashMap<Box<str>, Operation>>);
+
+impl Tools {
+    /// Takes entries as in policies: `tool`, `upstream:tool`, or `*:tool`.
+    pub fn of(entries: impl IntoIterator<Item = (String, Operation)>) -> Self {
+        let named = entries.into_iter().map(|(entry, operation)| {
+            let name = entry.strip_prefix("*:").unwrap_or(&entry);
+            let sign = if Entry::of(&entry).upstream.is_some() { "" } else { ":" };
+            (format!("{sign}{name}").into(), operation)
+        });
+        Self(Arc::new(named.collect()))
+    }
+
+    /// What a tool of this upstream does: as configured, or by its name.
+    pub fn does(&self, place: Place<'_>, tool: &str) -> Does {
+        if self.0.is_empty() {
+            return operation(tool);
+        }
+        let at = place.upstream.and_then(|name| self.0.get(format!("{name}:{tool}").as_str()));
+        let known = at.or_else(|| self.0.get(format!(":{tool}").as_str()));
+        known.map_or_else(|| operation(tool), |known| (*known).into())
+    }
 }
 
 /// Changes who may do what, or runs whatever it is given.
@@ -50,7 +108,7 @@ const READ_VERBS: &[&str] = &[
 ///
 /// Words end at every character that is not a letter (`_ - . / :`, space, digits) and where a
 /// capital begins a new one: `deleteUser`, `HTTPGet`.
-pub fn operation(tool: &str) -> Operation {
+pub fn operation(tool: &str) -> Does {
     let operations = name_words(tool).filter_map(|word| {
         let known = |verbs: &[&str]| verbs.iter().any(|verb| verb.eq_ignore_ascii_case(word));
         [
@@ -63,7 +121,8 @@ pub fn operation(tool: &str) -> Operation {
         .find(|(verbs, _)| known(verbs))
         .map(|(_, operation)| operation)
     });
-    operations.max().unwrap_or(Operation::Write)
+    let unknown = Does { operation: Operation::Write, is_guess: true };
+    operations.max().map_or(unknown, Does::from)
 }
 
 fn name_words(name: &str) -> impl Iterator<Item = &str> {
@@ -129,8 +188,30 @@ mod tests {
             ("delete-and-deploy", Operation::Admin),
             ("execute_sql", Operation::Admin),
         ] {
-            assert_eq!(operation(tool), expected, "{tool}");
+            assert_eq!(operation(tool).operation, expected, "{tool}");
         }
+    }
+
+    #[test]
+    fn a_name_without_a_known_verb_is_a_guess_until_it_is_configured() {
+        let tools = Tools::of([
+            ("pay_bill".into(), Operation::Admin),
+            ("git:blame".into(), Operation::Read),
+            ("*:ns:look".into(), Operation::Read),
+            ("get_all".into(), Operation::Delete),
+        ]);
+        let does = |upstream, tool| {
+            let does = tools.does(Place { upstream }, tool);
+            (does.operation, does.is_guess)
+        };
+        assert_eq!(does(None, "pay_bill"), (Operation::Admin, false));
+        assert_eq!(does(Some("git"), "pay_bill"), (Operation::Admin, false));
+        assert_eq!(does(Some("git"), "blame"), (Operation::Read, false));
+        assert_eq!(does(Some("files"), "blame"), (Operation::Write, true));
+        assert_eq!(does(None, "ns:look"), (Operation::Read, false));
+        assert_eq!(does(None, "get_all"), (Operation::Delete, false));
+        assert_eq!(does(None, "write_file"), (Operation::Write, false));
+        assert_eq!(does(None, "frobnicate"), (Operation::Write, true));
     }
 
     #[test]

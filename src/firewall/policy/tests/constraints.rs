@@ -76,7 +76,7 @@ fn what_is_missing_or_of_another_type_is_in_doubt() {
 fn a_call_without_arguments_lacks_them_all() {
     let (agent, principal) = (agent(), principal());
     let facts = Facts { agent: &agent, principal: &principal, intent: None };
-    let asked = Asked { target: Target::Tool("t"), arguments: None };
+    let asked = Asked::of(Target::Tool("t"));
     let lines = "parameter_constraints = [{ key = 'n', max_value = 1 }]";
     assert_eq!(said(set(&policy("p", "allow", lines)).evaluate(&facts, &asked)), "no match");
     assert_eq!(said(set(&policy("p", "deny", lines)).evaluate(&facts, &asked)), "deny p");

@@ -82,6 +82,7 @@ required = 'yes'
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn numbers_and_types_name_their_field() {
     for (lines, expected) in [
         ("priority = 0.5", "`priority` must be an integer, not a float"),
@@ -139,6 +140,61 @@ fn numbers_and_types_name_their_field() {
             "a value of `allowed_values` must be a finite number",
         ),
         (
+            "parameter_constraints = [{ key = 'recipients[*]' }]",
+            "`key` enters a list by `[]` behind its name, such as `files[].path`",
+        ),
+        (
+            "parameter_constraints = [{ key = '@input.a' }]",
+            "`key` must be `@input.<key>.content.<path>`",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', min_items = 2 }]",
+            "`min_items` needs a `key` that enters a list, such as `a[]`",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a[]', min_items = 3, max_items = 2 }]",
+            "`min_items` 3 is above `max_items` 2",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', max_length = -1 }]",
+            "`max_length` must lie between 0 and 4294967295",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', path_under = ['/a', '~/b'] }]",
+            "`path_under`: `~/b` is not a plain path such as `/projects`",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', host_in = 'https://a' }]",
+            "`host_in`: `https://a` must be a host such as `corp.com`, or `*.corp.com` for what lies \
+             below it",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', domain_in = [] }]",
+            "`domain_in` must list at least one value",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', id_in = [true] }]",
+            "`id_in` must be a string or a list of strings, not a boolean",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', ports = [443] }]",
+            "`ports` needs `host_in` or `not_host_in`",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', host_in = 'a', ports = [0] }]",
+            "`ports` must list ports, from 1 to 65535",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', from_intent = false }]",
+            "`from_intent` must be true, or left out",
+        ),
+        (
+            "parameter_constraints = [{ key = 'a', regex = 'x', id_in = 'x' }]",
+            "`id_in` cannot be given with `regex`: one of `regex`, `path_under`, `not_path_under`, \
+             `host_in`, `not_host_in`, `domain_in`, `not_domain_in`, `id_in`, `not_id_in`, \
+             `from_intent` for each constraint",
+        ),
+        (
             "parameter_constraints = [{ key = 'a', regex = 'a)|(?:b' }]",
             "`regex` is not a regex: unopened group",
         ),
@@ -171,6 +227,35 @@ fn syntax_errors_have_lines_too_and_other_files_are_still_read() {
     assert!(errors.iter().any(|e| e.source == "2.toml" && e.line == 3), "{errors:?}");
     let twice = errors_of_line("[[policies]]\nid = 'a'\nid = 'b'\neffect = 'deny'");
     assert_eq!(twice, [3]);
+}
+
+#[test]
+fn an_open_regex_of_an_allow_is_a_warning_with_the_matcher() {
+    let warnings = |effect| {
+        let lines = "parameter_constraints = [{ key = 'path', regex = '/projects/.*' }]";
+        let warnings = set(&policy("p", effect, lines)).warnings;
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let expected = "test.toml:5: `regex` also matches `/projects/../etc/passwd`; use `path_under = \
+                    [\"/projects\"]`";
+    assert_eq!(warnings("allow"), [expected]);
+    assert_eq!(warnings("deny"), [""; 0]);
+}
+
+#[test]
+fn all_regexes_of_a_set_share_a_budget() {
+    let texts: String = (100..140)
+        .map(|n| {
+            let lines =
+                format!("parameter_constraints = [{{ key = 'a', regex = '\\w{{1,{n}}}x' }}]");
+            policy(&n.to_string(), "deny", &lines)
+        })
+        .collect();
+    let limits = Limits { regex_bytes: 16 << 20, ..Limits::default() };
+    let sources = [Source { name: "p", text: &texts }];
+    let errors = PolicySet::parse_within(&sources, &limits).unwrap_err();
+    assert!(errors.len() > 20, "{}", errors.len());
+    assert!(errors.last().unwrap().message.contains("all regexes together are too large"));
 }
 
 fn errors_of_line(text: &str) -> Vec<usize> {

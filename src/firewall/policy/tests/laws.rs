@@ -17,7 +17,10 @@ const AGENTS: [&str; 3] = [
     "0c2a8f3e-1111-4a6b-8a53-000000000003",
 ];
 const LEVELS: [&str; 4] = ["untrusted", "basic", "verified", "trusted"];
-const CONSTRAINTS: [&str; 6] = [
+const CONSTRAINTS: [&str; 9] = [
+    "{ key = 'l[]', regex = 'x+' }",
+    "{ key = 'l[]', id_in = [1, 'x'], max_items = 2 }",
+    "{ key = 's', id_in = 'x' }",
     "{ key = 'n', max_value = 5 }",
     "{ key = 'n', min_value = 3, required = false }",
     "{ key = 'o.n', allowed_values = [1, 'x'] }",
@@ -128,6 +131,9 @@ fn any_arguments() -> impl Strategy<Value = Option<&'static str>> {
         Some(r#"{"n": "4", "o": {"n": 1}}"#),
         Some(r#"{"n": 1, "o": {"n": "x"}, "s": "y"}"#),
         Some(r#"{"o": [], "s": 1}"#),
+        Some(r#"{"l": ["x", "xx"], "s": "x"}"#),
+        Some(r#"{"l": [1, ["x"]], "s": "X"}"#),
+        Some(r#"{"l": [], "S": "x"}"#),
     ])
 }
 
@@ -149,7 +155,7 @@ proptest! {
         for ((agent, principal, intent), target, arguments) in &callers {
             let facts = Facts { agent, principal, intent: intent.as_deref() };
             let doc = arguments.map(|text| json::Doc::parse(text.as_bytes()).unwrap());
-            let asked = Asked { target: *target, arguments: doc.as_ref().map(json::Doc::root) };
+            let asked = Asked::of(*target).with_arguments(doc.as_ref().map(json::Doc::root));
             let decision = set.evaluate(&facts, &asked);
             prop_assert_eq!(said(decision), said(set.evaluate_plainly(&facts, &asked)));
 
@@ -175,12 +181,13 @@ proptest! {
                 let mut granted = principal.clone();
                 granted.scopes.extend(scopes.iter().cloned());
                 prop_assert!(scopes.iter().any(|scope| !principal.scopes.contains(scope)));
+                let facts = Facts { principal: &granted, ..facts };
+                let question = Question::new(&facts, &asked);
                 let allowed = set.policies.iter().any(|policy| {
-                    let facts = Facts { principal: &granted, ..facts };
+                    let fit = policy.fit(&question, Scopes::Needed);
                     policy.effect == Effect::Allow
-                        && policy.covers(asked.target)
-                        && policy.is_about(&facts, Scopes::Needed).is_ok()
-                        && policy.is_met(&asked).is_ok()
+                        && policy.coverage(&question.wanted) == Coverage::Full
+                        && matches!(fit, Fit::Met)
                 });
                 prop_assert!(allowed);
             }
@@ -196,12 +203,15 @@ proptest! {
 
 fn could_allow_plainly(set: &PolicySet, facts: &Facts<'_>, target: Target<'_>) -> bool {
     let tool = matches!(target, Target::Tool(_));
+    let wanted = Wanted::of(target);
     let speaks = |policy: &Policy| match policy.effect {
         Effect::Allow => tool || policy.parameter_constraints.is_empty(),
         Effect::Deny | Effect::Escalate => !tool || policy.parameter_constraints.is_empty(),
     };
     let about = set.policies.iter().enumerate().filter(|(_, policy)| {
-        policy.covers(target) && speaks(policy) && policy.is_about(facts, Scopes::Needed).is_ok()
+        policy.coverage(&wanted) != Coverage::None
+            && speaks(policy)
+            && policy.is_about(facts, Scopes::Needed).is_ok()
     });
     let best = about.max_by_key(|(place, policy)| rank(policy, facts, *place));
     best.is_some_and(|(_, policy)| policy.effect == Effect::Allow)

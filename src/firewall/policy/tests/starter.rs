@@ -17,7 +17,7 @@ fn check(trust: TrustLevel, intent: &str, tool: &str, arguments: &str, expected:
     let principal = principal();
     let facts = Facts { agent: &agent, principal: &principal, intent: Some(intent) };
     let doc = json::Doc::parse(arguments.as_bytes()).unwrap();
-    let asked = Asked { target: Target::Tool(tool), arguments: Some(doc.root()) };
+    let asked = Asked::of(Target::Tool(tool)).with_arguments(Some(doc.root()));
     let set = starter();
     assert_eq!(said(set.evaluate(&facts, &asked)), expected, "{tool} {arguments}");
 }
@@ -40,7 +40,20 @@ fn the_starter_policies_keep_their_word() {
     check(Verified, read, "write_file", r#"{"path": "/projects/a.md"}"#, "no match");
     check(Verified, write, "write_file", r#"{"path": "/etc/passwd"}"#, "no match");
     check(Verified, write, "write_file", r#"{"path": "/projects/../etc/passwd"}"#, "no match");
+    check(Verified, write, "write_file", r#"{"path": "/projects/%2e%2e/x"}"#, "no match");
     check(Verified, write, "write_file", "{}", "deny no-secret-files");
+    let mail = |to: &str| format!(r#"{{"recipients": [{to}]}}"#);
+    check(Verified, write, "send_mail", &mail(r#""a@example.com""#), "allow internal-mail");
+    check(Verified, write, "send_mail", &mail(r#""a@example.com", "b@evil.net""#), "no match");
+    check(
+        Basic,
+        read,
+        "fetch",
+        r#"{"url": "https://docs.example.com/a"}"#,
+        "allow fetch-known-hosts",
+    );
+    check(Basic, read, "fetch", r#"{"url": "http://docs.example.com/a"}"#, "no match");
+    check(Basic, read, "fetch", r#"{"url": "https://docs.example.com@evil.net/"}"#, "no match");
     check(
         Verified,
         write,

@@ -1,0 +1,158 @@
+//! Hosts to which a URL may lead (`host_in`), as WHATWG URL reads them.
+
+use std::borrow::Cow;
+
+use url::Url;
+
+use super::{Names, Reading, labels_are_plain};
+
+/// Hosts, schemes and ports. Lists of schemes and ports that are empty were not given.
+#[derive(Debug, Default)]
+pub(in super::super) struct Hosts {
+    names: Names,
+    schemes: Vec<String>,
+    ports: Vec<u16>,
+}
+
+/// Where a URL leads.
+struct Place<'u> {
+    scheme: Cow<'u, str>,
+    host: Cow<'u, str>,
+    /// None for the scheme's own.
+    port: Option<u16>,
+}
+
+impl Hosts {
+    pub(in super::super) fn parse(entries: &[&str]) -> Result<Self, String> {
+        let mut hosts = Self::default();
+        for entry in entries {
+            hosts.names.add(entry).map_err(|why| format!("`{entry}` {why}"))?;
+        }
+        Ok(hosts)
+    }
+
+    pub(in super::super) fn limit(&mut self, schemes: Vec<String>, ports: Vec<u16>) {
+        (self.schemes, self.ports) = (schemes, ports);
+    }
+
+    pub(super) fn read(&self, url: &str) -> Reading {
+        let Some(place) = plain(url).or_else(|| parsed(url)) else { return Reading::Unclear };
+        if !self.names.hold(&place.host) {
+            return Reading::Out;
+        }
+        let scheme = if self.schemes.is_empty() {
+            matches!(&*place.scheme, "https" | "http").then_some(true)
+        } else {
+            Some(self.schemes.iter().any(|scheme| **scheme == *place.scheme))
+        };
+        let port = if self.ports.is_empty() {
+            place.port.is_none().then_some(true)
+        } else {
+            let port = place.port.or_else(|| default_port(&place.scheme));
+            Some(port.is_some_and(|port| self.ports.contains(&port)))
+        };
+        match (scheme, port) {
+            (Some(false), _) | (_, Some(false)) => Reading::Out,
+            (Some(true), Some(true)) => Reading::In,
+            // The host is the one, but nobody said whether another service there is.
+            (None, _) | (_, None) => Reading::Unclear,
+        }
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "https" | "wss" => Some(443),
+        "http" | "ws" => Some(80),
+        "ftp" => Some(21),
+        _ => None,
+    }
+}
+
+/// Reads the URLs of which all parsers agree, without copying.
+fn plain(url: &str) -> Option<Place<'_>> {
+    let (scheme, rest) = match url.strip_prefix("https://") {
+        Some(rest) => ("https", rest),
+        None => ("http", url.strip_prefix("http://")?),
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at_checked(end)?;
+    let (host, port) = match authority.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    };
+    let mut before = b'.';
+    let letters = host.bytes().all(|byte| {
+        let fine = match byte {
+            b'.' => before != b'.',
+            b'a'..=b'z' | b'0'..=b'9' => true,
+            // `xn--` and its like are for the parser.
+            b'-' => before != b'.' && before != b'-',
+            _ => false,
+        };
+        before = byte;
+        fine
+    });
+    let last = host.rsplit('.').next()?;
+    let named = last.starts_with(|c: char| c.is_ascii_lowercase());
+    if !letters || !named || !tail.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') {
+        return None;
+    }
+    let port = match port {
+        None => None,
+        Some(digits) if digits.bytes().all(|digit| digit.is_ascii_digit()) => {
+            Some(digits.parse().ok()?).filter(|port| default_port(scheme) != Some(*port))
+        }
+        Some(_) => return None,
+    };
+    Some(Place { scheme: Cow::Borrowed(scheme), host: Cow::Borrowed(host), port })
+}
+
+/// Reads any other URL; none where parsers differ.
+fn parsed(url: &str) -> Option<Place<'_>> {
+    let odd = |c: char| c.is_control() || c.is_whitespace() || c == '\\';
+    if url.chars().any(odd) {
+        return None;
+    }
+    let (_, rest) =
+        url.split_once("://").filter(|(scheme, _)| !scheme.contains([':', '/', '?', '#']))?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let authority = rest.get(..end).filter(|authority| !authority.is_empty())?;
+    if authority.contains(['@', '%']) {
+        return None;
+    }
+    let written = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => authority,
+    };
+    let url = Url::parse(url).ok()?;
+    let host = url.host_str()?.to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host).to_owned();
+    let port = url.port();
+    (!host.is_empty() && labels_are_plain(written, &host)).then(|| Place {
+        scheme: Cow::Owned(url.scheme().to_owned()),
+        host: Cow::Owned(host),
+        port,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_quick_way_reads_what_the_parser_reads(
+            url in "https?://[a-c0x.-]{1,12}(:(80|443|8443|0443|))?[/?#]?[a-c/@:%.é ]{0,6}",
+        ) {
+            if let Some(quick) = plain(&url) {
+                let Some(full) = parsed(&url) else {
+                    panic!("{url} is read by the quick way only");
+                };
+                prop_assert_eq!((quick.scheme, quick.host, quick.port), (full.scheme, full.host, full.port));
+            }
+        }
+    }
+}

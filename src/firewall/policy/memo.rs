@@ -1,0 +1,51 @@
+//! What was already found out about one call: many policies ask the same of the same argument.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use smallvec::SmallVec;
+
+use super::constraint::{Constraint, Need, Verdict};
+use super::path::End;
+
+/// Ends of paths that are remembered; more are followed each time.
+const ENDS_MAX: usize = 16;
+
+/// Ends of shared paths and verdicts of shared constraints, for one call.
+#[derive(Debug, Default)]
+pub(super) struct Memo<'d> {
+    ends: RefCell<SmallVec<[(u32, End<'d>); ENDS_MAX]>>,
+    verdicts: RefCell<HashMap<(u32, Need), Verdict>>,
+}
+
+impl<'d> Memo<'d> {
+    /// The end of the constraint's path.
+    pub(super) fn end(&self, constraint: &Constraint, follow: impl FnOnce() -> End<'d>) -> End<'d> {
+        let Some(key) = constraint.shared_key else { return follow() };
+        let known = self.ends.borrow().iter().find(|(known, _)| *known == key).map(|(_, end)| *end);
+        known.unwrap_or_else(|| {
+            let end = follow();
+            let mut ends = self.ends.borrow_mut();
+            if ends.len() < ENDS_MAX {
+                ends.push((key, end));
+            }
+            end
+        })
+    }
+
+    /// The verdict of a constraint. Only those that cost much and are shared are remembered.
+    pub(super) fn verdict(
+        &self,
+        constraint: &Constraint,
+        need: Need,
+        judge: impl FnOnce() -> Verdict,
+    ) -> Verdict {
+        let Some(id) = constraint.shared else { return judge() };
+        if let Some(known) = self.verdicts.borrow().get(&(id, need)) {
+            return *known;
+        }
+        let verdict = judge();
+        self.verdicts.borrow_mut().insert((id, need), verdict);
+        verdict
+    }
+}
