@@ -50,7 +50,7 @@ fn the_shipped_file_has_every_key() {
             shown.entry(section).or_default().push(key);
         }
     }
-    assert_eq!(known.len(), 11);
+    assert_eq!(known.len(), 12);
     for (section, keys) in known {
         for key in keys {
             assert!(shown.get(section).is_some_and(|s| s.contains(&key)), "{section}.{key}");

@@ -93,7 +93,14 @@ fn considered(
             (false, format!("{reason} `{by}`, which ranks above, is unclear"))
         }
         (Fit::InDoubt(doubt), _) => {
-            (true, format!("{doubt}: it cannot be judged, which counts as met for a refusal"))
+            let doubt = doubt.to_string();
+            let doubt = doubt.strip_prefix("the argument ").unwrap_or(&doubt);
+            let kind = match policy.effect {
+                Effect::Allow => "an allow",
+                Effect::Deny => "a deny",
+                Effect::Escalate => "an escalate",
+            };
+            (true, format!("{doubt}: {kind} policy whose constraint cannot be judged matches"))
         }
         (Fit::Unmet(mismatch), _) => (false, mismatch.to_string()),
         (Fit::Unclear(mismatch, Block::All), _) => {

@@ -110,7 +110,7 @@ fn an_explanation_names_what_blocks_and_why() {
             (
                 "guard",
                 true,
-                "the argument `path` is missing: it cannot be judged, which counts as met for a refusal",
+                "`path` is missing: a deny policy whose constraint cannot be judged matches",
             ),
             ("lax", true, "every criterion holds"),
         ],
