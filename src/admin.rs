@@ -68,11 +68,11 @@ use routes::{Input, ROUTES, Route};
 pub use sources::Pair;
 use sources::Sources;
 
-/// What the endpoints work on.
+/// State that the endpoints work on.
 pub struct Admin {
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
-    /// How far this node is with what others changed.
+    /// Freshness of this node's knowledge of changes by other nodes.
     pub followed: Arc<Followed>,
     /// How far this gateway is on its way out of service.
     pub drain: Arc<Drain>,

@@ -83,7 +83,7 @@ pub use stop::{Stopped, Switch, stop_switch};
 /// How long tasks of the control runtime may take to end.
 const LAST_TASKS: Duration = Duration::from_secs(1);
 
-/// Where a running gateway listens.
+/// Addresses of a running gateway.
 #[derive(Clone, Debug, Serialize)]
 pub struct Started {
     pub proxy: SocketAddr,
@@ -283,9 +283,9 @@ struct Parts {
     gate: Arc<Gate>,
     keys: Arc<Keyring>,
     templates: Arc<Templates>,
-    /// Those of each upstream.
+    /// Configured headers of each upstream.
     headers: Vec<Arc<ArcSwap<Headers>>>,
-    /// Where there are other nodes.
+    /// Follower of other nodes' changes, in a fleet.
     follower: Option<Follower>,
 }
 
@@ -391,7 +391,7 @@ impl Parts {
 
     /// Makes known what the sessions of the last run may have been given.
     fn remember_sessions(&self, now: Now) {
-        /// How many are looked at together.
+        /// Number of agents examined together.
         const PAGE: usize = 1_000;
         let vault = self.gate.secrets.vault();
         let active = sessions::Filter { agent: None, status: Some(Status::Active) };

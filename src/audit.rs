@@ -102,7 +102,7 @@ pub const ADMIN_UNAUTHORIZED: &str = "admin.unauthorized";
 /// Refusals that may wait to be written.
 const MAX_WAITING_RECORDS: usize = 8_192;
 
-/// Why the log cannot be opened.
+/// Reason why the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("audit log `{}` is in use by another process", path.display())]
@@ -128,7 +128,7 @@ pub enum AuditUnavailable {
     NoRoom,
 }
 
-/// How far the log has got.
+/// Head of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The last record's sequence; 0 before the first.
@@ -144,7 +144,7 @@ pub struct Audit {
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What calls and the writer share.
+/// State shared by calls and the writer.
 struct Shared {
     clock: Clock,
     node_id: String,
@@ -157,7 +157,7 @@ struct Shared {
     /// Requests without a record since the last `audit_gap`.
     unrecorded: AtomicU64,
     written: AtomicU64,
-    /// How often the writer has waited for the disk.
+    /// Number of times the writer waited for the disk.
     syncs: AtomicU64,
     log_identity: AtomicU64,
     log_length: AtomicU64,
@@ -192,7 +192,7 @@ impl Audit {
         Ok(Self { shared: Some(shared), writer: Mutex::new(Some(thread)) })
     }
 
-    /// Whether records can be written now.
+    /// Reports whether records can be written now.
     pub fn healthy(&self) -> bool {
         self.shared.as_ref().is_none_or(|shared| shared.healthy.load(Ordering::SeqCst))
     }
@@ -209,8 +209,7 @@ impl Audit {
         self.shared.as_ref().map_or(0, |shared| shared.written.load(Ordering::Relaxed))
     }
 
-    /// How often the journal or the log was brought to the disk for those who wait for it; each time
-    /// serves all who wait by then.
+    /// Returns the number of disk syncs of journal or log; each serves all calls that wait by then.
     pub fn syncs(&self) -> u64 {
         self.shared.as_ref().map_or(0, |shared| shared.syncs.load(Ordering::Relaxed))
     }

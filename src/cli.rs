@@ -131,10 +131,10 @@ pub enum Tool {
     Health(health::Health),
 }
 
-/// How a running Arbiter is reached.
+/// Address of a running Arbiter.
 #[derive(Args, Clone, Debug)]
 struct Remote {
-    /// Where the admin API listens.
+    /// Address of the admin API.
     #[arg(long, default_value = "http://127.0.0.1:3000", env = "ARBITER_ADMIN_URL")]
     admin_url: String,
     /// Print the answer as JSON.
@@ -157,7 +157,7 @@ impl Env {
     }
 }
 
-/// What the process ends with.
+/// Exit code of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// All is well.
@@ -181,7 +181,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command could not do what it was asked for.
+/// Reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 struct Failure {

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::firewall::time::{Mono, Now, Timestamp};
 
-/// Where `now` comes from: the machine, or a test's hand.
+/// Source of `now`: the machine, or a test.
 #[derive(Clone, Debug)]
 pub enum Clock {
     System { started: Instant },

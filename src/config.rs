@@ -38,7 +38,7 @@ pub use redis_url::{RedisLogin, RedisServers, RedisShape};
 pub use secret::Secret;
 pub use values::{Scheme, Upstream, provider_url};
 
-/// Where credential values are looked for in the environment unless told otherwise.
+/// Default prefix of environment variables that hold credentials.
 pub const DEFAULT_CREDENTIAL_PREFIX: &str = "ARBITER_CRED_";
 
 /// The largest number of calls that a budget can hold: every JSON reader keeps it exact.
@@ -54,7 +54,7 @@ pub const MAX_TOKEN_EXPIRY_SECS: u64 = 86_400;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub proxy: Proxy,
-    /// Where calls go, by path; at least one. `proxy.upstream_url` is among them if it is in use.
+    /// Upstreams by path; at least one. Contains `proxy.upstream_url` if it is in use.
     pub upstreams: Vec<Pool>,
     /// What tools do whose names do not say it.
     pub tools: Vec<Tool>,
@@ -203,7 +203,7 @@ pub struct Issuer {
     pub jwks_uri: Option<String>,
     /// Never empty: `oauth.resource` stands in where none are listed.
     pub audiences: Vec<String>,
-    /// Whether plain http to another machine is allowed.
+    /// True if plain http to another machine is allowed.
     pub allow_http: bool,
     /// PEM file of the authorities that vouch for it; `None`: the system's.
     pub ca_file: Option<PathBuf>,
@@ -212,7 +212,7 @@ pub struct Issuer {
     pub introspection: Option<Introspection>,
     /// How much longer a yes counts while the issuer does not answer.
     pub introspection_grace_secs: u64,
-    /// How many agents may be registered on first sight of a token; `None`: not at all.
+    /// Number of agents that may be registered on first sight of a token; `None`: not at all.
     pub auto_register: Option<usize>,
 }
 
@@ -224,7 +224,7 @@ pub struct Introspection {
     pub client_secret: Secret,
 }
 
-/// Where policies come from.
+/// Source of policies.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// One TOML file or a folder of them.
@@ -233,7 +233,7 @@ pub struct Policy {
     pub watch_debounce_ms: u64,
 }
 
-/// What a session gets unless it asks otherwise.
+/// Default terms of a session.
 #[derive(Clone, Debug)]
 pub struct Sessions {
     pub default_time_limit_secs: u64,
@@ -250,7 +250,7 @@ pub struct Sessions {
     pub admin_intent_keywords: Vec<String>,
 }
 
-/// What drift does when the declared intent names no tier.
+/// Treatment of a declared intent that names no tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnknownIntent {
     /// No check.
@@ -269,7 +269,7 @@ pub struct Audit {
     pub enabled: bool,
     pub file_path: PathBuf,
     pub redaction_patterns: Vec<String>,
-    /// Whether `redaction_patterns` replaces the built-in ones rather than adding to them.
+    /// True if `redaction_patterns` replaces the built-in ones rather than adding to them.
     pub redaction_replace: bool,
     pub require_healthy: bool,
     pub hash_chain: bool,
@@ -294,7 +294,7 @@ pub struct Audit {
     pub max_bytes_per_agent_per_sec: u64,
 }
 
-/// When a record counts as written.
+/// Point at which a record counts as written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
     /// The kernel has it: it survives the process.
@@ -304,13 +304,13 @@ pub enum Durability {
     Sync,
 }
 
-/// Where credential values come from.
+/// Source of credential values.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     /// `None`: no credentials are injected.
     pub provider: Option<CredentialProvider>,
     pub ttl_secs: u64,
-    /// Whether a credential file that others can read is refused.
+    /// True if a credential file that others can read is refused.
     pub strict_file_mode: bool,
 }
 
@@ -323,7 +323,7 @@ pub enum CredentialProvider {
     Command(Vec<String>),
 }
 
-/// Where agents and sessions are kept.
+/// Storage of agents and sessions.
 #[derive(Clone, Debug)]
 pub struct Storage {
     pub backend: Backend,
@@ -340,15 +340,15 @@ pub enum Backend {
     Redis(Redis),
 }
 
-/// Where the nodes of a fleet share their state.
+/// Store that the nodes of a fleet share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redis {
     pub servers: RedisServers,
-    /// What every key begins with.
+    /// Prefix of every key.
     pub prefix: String,
-    /// Whom to trust with TLS instead of the system's roots.
+    /// File of the authorities trusted for TLS instead of the system's roots.
     pub ca_file: Option<PathBuf>,
-    /// How long an answer may take.
+    /// Time limit of an answer.
     pub timeout: Duration,
 }
 

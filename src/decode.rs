@@ -10,15 +10,15 @@ use bytes::BytesMut;
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{DParameter, InBuffer, Operation as _, OutBuffer};
 
-/// How much is decoded before the bounds are looked at again.
+/// Number of bytes decoded between checks of the bounds.
 const STEP_BYTES: usize = 64 * 1024;
 /// Largest zstd window, 8 MiB: what RFC 9659 lets a server use.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// How far a body may expand.
+/// Bounds of a body's expansion.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Of the whole body; `None` for streams.
+    /// Bound of the whole body; `None` for streams.
     pub total_bytes: Option<u64>,
     /// From one chunk.
     pub chunk_bytes: u64,
@@ -41,7 +41,7 @@ impl Bounds {
     }
 }
 
-/// Why a body cannot be read.
+/// Reason why a body cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("compressed body is broken")]
@@ -91,7 +91,7 @@ enum Coding {
     },
 }
 
-/// What one step did.
+/// Result of one step.
 struct Step {
     taken: usize,
     given: usize,

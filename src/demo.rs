@@ -21,7 +21,7 @@ use crate::app::{self, Started};
 use crate::cli::print::Out;
 use crate::config::Config;
 
-/// How the demo is run.
+/// Options of the demo.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Leave after the tour.

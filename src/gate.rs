@@ -51,7 +51,7 @@ pub use reply::{Form, Refused};
 use ticket::{InFlight, Open, Ticket};
 use view::ListView;
 
-/// How long a client is asked to wait when something of ours is down.
+/// Retry delay given to clients when a part of the gateway is unavailable.
 const RETRY_SECS: u64 = 1;
 
 /// Everything a decision needs, shared by all requests.
@@ -74,7 +74,7 @@ pub struct Gate {
     pub drain: Arc<Drain>,
 }
 
-/// What of the configuration the gate itself needs.
+/// Part of the configuration that the gate needs.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub strict_mcp: bool,
@@ -85,7 +85,7 @@ pub struct Settings {
     pub max_request_body_bytes: usize,
 }
 
-/// What a client claims in its headers, nothing of it believed yet.
+/// Claims in a client's headers, unverified.
 #[derive(Clone, Debug, Default)]
 pub struct Claims<'h> {
     pub session: Option<&'h str>,
@@ -115,7 +115,7 @@ pub struct Cleared {
     _open: Open,
 }
 
-/// What the decision let through.
+/// Result of an admission.
 struct Admitted {
     body: Bytes,
     /// Made to the body once the decision is on record.
@@ -249,7 +249,7 @@ impl Cleared {
         self.lists.as_ref()
     }
 
-    /// What the answer must not show.
+    /// Returns the secrets that the answer must not show.
     pub fn scrub(&self) -> Option<&Watch> {
         self.scrub.as_ref()
     }

@@ -1,4 +1,4 @@
-//! Who is calling: from a bearer token to a principal that is proved.
+//! Identity: from a bearer token to a verified principal.
 //!
 //! A token is looked at in this order: its size, its form (three strict base64url parts, strict JSON
 //! in the first two, RFC 7515 and RFC 7519), the issuer it names, the one key of that issuer that it
@@ -52,7 +52,7 @@ const REMEMBERED: usize = 65_536;
 /// The issuer named in tokens that Arbiter mints.
 pub const OWN_ISSUER: &str = "arbiter";
 
-/// Why a token proves nothing.
+/// Reason why a token is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     #[error("the token is longer than 32 KiB")]
@@ -94,7 +94,7 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// Whether the same token may be good later: the fault is not the token's.
+    /// Reports whether the same token may be good later: the fault is not the token's.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::NoKeys | Self::NoUsableKey | Self::Unanswered)
     }
@@ -160,7 +160,7 @@ impl Identity {
         self.issuers.iter().filter_map(|issuer| Some(issuer.keys()?.standing(now))).collect()
     }
 
-    /// What is known of a token without any work: `None` if it must be verified.
+    /// Returns the cached result for a token: `None` if it must be verified.
     pub fn remembered(&self, token: &str, now: Now) -> Option<Result<Arc<Principal>, TokenError>> {
         if token.len() > MAX_TOKEN_BYTES {
             return Some(Err(TokenError::TooLong));

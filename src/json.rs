@@ -25,7 +25,7 @@ pub const MAX_DEPTH: usize = 64;
 /// Deepest nesting that a lenient reading accepts.
 pub const MAX_LENIENT_DEPTH: usize = 512;
 
-/// What a node is.
+/// Kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Object,
@@ -49,7 +49,7 @@ struct Node {
     broken: bool,
 }
 
-/// Why a text is not strict JSON, and at which byte.
+/// Reason why a text is not strict JSON, and the byte at which it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem} at byte {at}")]
 pub struct JsonError {
@@ -171,7 +171,7 @@ impl<'d> Value<'d> {
         self.node().kind
     }
 
-    /// Where the value stands in the document, quotes included.
+    /// Returns the value's range in the document, quotes included.
     pub fn span(&self) -> Range<usize> {
         let node = self.node();
         node.start as usize..node.end as usize
@@ -193,7 +193,7 @@ impl<'d> Value<'d> {
         (self.kind() == Kind::String && !self.node().broken).then(|| self.unescaped())
     }
 
-    /// Whether a string holds an escape sequence.
+    /// Reports whether a string holds an escape sequence.
     pub fn is_escaped(&self) -> bool {
         self.node().escaped
     }

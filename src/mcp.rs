@@ -1,4 +1,4 @@
-//! What an MCP message is: strict JSON, JSON-RPC, method classes, headers, list filtering.
+//! MCP messages: JSON-RPC, method classes, headers, list filtering.
 //!
 //! Going up, bytes become a [`Doc`](crate::json::Doc), a document becomes a [`message::Message`], and
 //! [`headers::agree`] holds the mirrored headers against it. Coming down, [`filter`] and

@@ -21,7 +21,7 @@ use operation::Operation;
 pub use operation::{IssuerKeys, Reload, ServerStanding, Standing};
 use process::Process;
 
-/// How many tools get a series of their own.
+/// Number of tools with a series of their own.
 pub const MAX_TOOL_LABELS: usize = 1_024;
 
 /// Longest tool name that gets a series of its own, in bytes.
@@ -39,7 +39,7 @@ const DURATION_BUCKETS: &[f64] = &[
     10.0, 30.0, 60.0,
 ];
 
-/// How a request was decided.
+/// Decision about a request, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Allow,
@@ -102,7 +102,7 @@ impl Connections {
     }
 }
 
-/// What is counted elsewhere and read when metrics are asked for.
+/// Gauges that are kept elsewhere and read on demand.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Levels {
     pub calls_in_flight: u64,
@@ -420,7 +420,7 @@ impl Metrics {
     }
 }
 
-/// What every metric here goes through: made, and entered into the registry.
+/// Registers a new metric; every metric of this file is made here.
 #[expect(
     clippy::expect_used,
     reason = "names are literals, each used once; a test builds them all"

@@ -64,15 +64,15 @@ pub struct Gateway {
     pub max_response_body_bytes: usize,
     /// Longest silence inside a response.
     pub idle_timeout: Duration,
-    /// How long an idle connection is kept for the client's next request.
+    /// Time for which an idle connection waits for the client's next request.
     pub keep_alive_secs: u64,
     /// How often a silent stream gets a comment; `None`: never.
     pub stream_keepalive: Option<Duration>,
-    /// Whether clients can ask for the rest of a stream that broke off.
+    /// True if clients can ask for the rest of a stream that broke off.
     pub legacy_streams: bool,
 }
 
-/// Where a request stands.
+/// State of a request.
 enum State {
     Arrived,
     /// Answered by the gateway itself: health, metrics, metadata.
@@ -368,9 +368,9 @@ fn died(e: &Error) -> bool {
     matches!(e.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError)
 }
 
-/// Whether a server of HTTP/2 has said that it did not process the request (RFC 9113 section 8.7):
-/// it refused the stream, is going away, or wants HTTP/1.1. Pingora marks these, and one thing more:
-/// an answer that is not valid, which may follow upon work that was done.
+/// Reports that a server of HTTP/2 did not process the request (RFC 9113 section 8.7): it refused
+/// the stream, is going away, or requires HTTP/1.1. Pingora marks these, and also an invalid
+/// answer, which may follow work that was done.
 fn untouched(e: &Error) -> bool {
     matches!(e.retry, RetryType::Decided(true)) && *e.etype() != ErrorType::InvalidH2
 }

@@ -33,7 +33,7 @@ mod tests;
 /// Revoked tokens remembered at most. Tokens live a day at the longest.
 const MAX_REVOKED: usize = 100_000;
 
-/// What is said about an agent when it is registered.
+/// Description of an agent at its registration.
 #[derive(Clone, Debug)]
 pub struct NewAgent {
     pub owner: String,
@@ -43,7 +43,7 @@ pub struct NewAgent {
     pub expires_at: Option<Timestamp>,
 }
 
-/// Why a delegation was not made.
+/// Reason why a delegation was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum DelegateError {
     #[error("agent `{0}` is not known")]
@@ -65,12 +65,12 @@ pub enum DelegateError {
     Store(#[from] StoreError),
 }
 
-/// Why a token was not revoked.
+/// Reason why a token was not revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum RevokeError {
     #[error("{cap} tokens are revoked and not yet expired, and no more can be")]
     Full { cap: usize },
-    /// It is in force on this node, and will be stored when the store takes it.
+    /// The revocation is in force on this node, and is stored when the store accepts it.
     #[error("the revocation is not stored yet")]
     NotStored(#[from] StoreError),
 }
@@ -93,11 +93,11 @@ impl From<StoreError> for TrustError {
 /// Agents that were deactivated on this node, whatever the store says.
 #[derive(Debug)]
 pub struct Deactivated {
-    /// Those that were still active.
+    /// Agents that were still active.
     pub ids: Vec<AgentId>,
     /// The agent, and everyone below it.
     pub all: Vec<AgentId>,
-    /// What the store did not take it will be told again.
+    /// Result of the write; rejected writes are retried.
     pub stored: Result<(), StoreError>,
 }
 
@@ -121,7 +121,7 @@ struct Inner {
     active: AtomicUsize,
     graph: RwLock<Graph>,
     revoked: DashMap<String, Timestamp>,
-    /// How many are in `revoked`: nearly always none, which is cheaper to ask than the map.
+    /// Number of entries in `revoked`: nearly always none, which is cheaper to read than the map.
     revoked_count: AtomicUsize,
     standings: Standings,
     /// In force and not yet in the store.
@@ -141,7 +141,7 @@ struct Entry {
     agent: Arc<Agent>,
     /// Most agents never drift.
     flags: Option<Box<FlagHistory>>,
-    /// Whether anything was ever delegated to it.
+    /// True if anything was ever delegated to it.
     delegate: bool,
     /// The chain of an agent to whom nothing was delegated: the agent itself.
     alone: Arc<[AgentId]>,
@@ -246,7 +246,7 @@ impl Registry {
         ids.filter_map(|&(_, id)| self.agent(id)).collect()
     }
 
-    /// How many agents are registered and not deactivated.
+    /// Returns the number of registered agents that are not deactivated.
     pub fn active_count(&self) -> usize {
         self.inner.active.load(Ordering::Relaxed)
     }

@@ -30,17 +30,17 @@ impl Draft {
     }
 }
 
-/// Where rules come from, and those in force.
+/// Source of rules, and the rules in force.
 #[derive(Debug)]
 pub struct Rulebook {
     path: Option<PathBuf>,
     terms: Terms,
     rules: ArcSwap<Rules>,
-    /// What was last read, good or bad.
+    /// Hash of the files last read, good or bad.
     read: Mutex<Option<blake3::Hash>>,
 }
 
-/// Why the files make no rules.
+/// Reason why the files make no rules.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     #[error("cannot read policies from {path}: {source}")]
@@ -62,7 +62,7 @@ fn list(mistakes: &[PolicyError]) -> String {
 }
 
 impl ReloadError {
-    /// The same as a list of mistakes; what belongs to no line stands on line 0.
+    /// Returns the error as a list of mistakes; those without a line are on line 0.
     pub fn mistakes(&self) -> Vec<PolicyError> {
         let whole = |path: &Path| PolicyError {
             source: path.display().to_string(),
@@ -195,7 +195,7 @@ impl Rulebook {
     }
 }
 
-/// What the last look saw.
+/// Result of the last look.
 #[derive(Default)]
 struct Look {
     seen: Option<blake3::Hash>,

@@ -1,4 +1,4 @@
-//! Where credential values come from: a file, the environment, or a command that asks a vault.
+//! Sources of credential values: a file, the environment, or a command that asks a vault.
 //!
 //! What was read is an immutable [`Vault`] behind a pointer that is swapped whole: a source that
 //! cannot be read stops the start, and at a reload leaves the old set in force. [`PatternCache`]
@@ -25,7 +25,7 @@ pub use parse::ParseError;
 /// Largest file or command output that is read.
 const MAX_SOURCE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Where credentials are read from.
+/// Source of credentials.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// No credentials.
@@ -64,8 +64,8 @@ impl std::fmt::Debug for Environment {
     }
 }
 
-/// Why credentials could not be loaded; the source of the error says what is wrong there. Never
-/// quotes a value.
+/// Reason why credentials could not be loaded; the source of the error describes it. Never quotes a
+/// value.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
     #[error("credentials file `{}` cannot be read", path.display())]
@@ -97,7 +97,7 @@ pub struct Secrets {
     warnings: ArcSwap<Vec<String>>,
     /// Finds every value in force, wherever it stands.
     patterns: ArcSwap<Patterns>,
-    /// When the set in force was read; also lets one reload happen at a time.
+    /// Time at which the set in force was read; also serializes reloads.
     loaded_at: Mutex<Mono>,
 }
 
@@ -119,12 +119,12 @@ impl Secrets {
         self.vault.load_full()
     }
 
-    /// What finds the values of all credentials in force.
+    /// Returns the patterns for the values of all credentials in force.
     pub fn patterns(&self) -> Arc<Patterns> {
         self.patterns.load_full()
     }
 
-    /// What an operator should know about the set in force.
+    /// Returns warnings for operators about the set in force.
     pub fn warnings(&self) -> Arc<Vec<String>> {
         self.warnings.load_full()
     }
@@ -148,7 +148,7 @@ impl Secrets {
         Ok((count, accepted))
     }
 
-    /// Whether the set in force has outlived its time; only what a command said has one.
+    /// Reports whether the set in force has outlived its time; only what a command said has one.
     pub fn is_due(&self, now: Mono) -> bool {
         let Source::Command { ttl, .. } = &self.source else { return false };
         let loaded_at = *self.loaded_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -157,7 +157,8 @@ impl Secrets {
     }
 }
 
-/// Those too short to be used are left out: they are never sent, and they stand everywhere.
+/// Builds the patterns. Values too short to be used are left out: they are never sent, and they
+/// occur everywhere.
 fn patterns(vault: &Vault) -> Patterns {
     let secrets = vault.iter().filter(|secret| !secret.is_too_short());
     Patterns::new(secrets.map(|secret| secret.value.expose().as_bytes()))

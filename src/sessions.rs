@@ -44,7 +44,7 @@ const RETENTION_SECS: u64 = 3600;
 /// Sessions forgotten in one run of the clean-up at most, and in one transaction.
 const FORGET_PER_RUN: usize = 200_000;
 const FORGET_AT_ONCE: usize = 50;
-/// How long the store is left to others after each of these.
+/// Pause for other users of the store after each batch.
 const FORGET_PAUSE: Duration = Duration::from_millis(2);
 /// Sessions that have ended counted under one hold of the index's lock.
 const COUNT_STEP: usize = 1_024;
@@ -70,14 +70,14 @@ pub struct Settings {
     pub rate_window_secs: u64,
 }
 
-/// Which sessions to list.
+/// Filter of listed sessions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Filter {
     pub agent: Option<AgentId>,
     pub status: Option<Status>,
 }
 
-/// Why a session was not opened.
+/// Reason why a session was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     #[error("the agent has {cap} active sessions, and may not have more")]
@@ -260,7 +260,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// How many sessions are neither closed nor expired.
+    /// Returns the number of sessions that are neither closed nor expired.
     pub fn active_count(&self, now: Now) -> usize {
         loop {
             let count = self.inner.index().active_count(now.mono, COUNT_STEP);
@@ -426,7 +426,7 @@ impl Inner {
         Arc::clone(lane).acquire_owned().await.map_err(|_closed| StoreError::Stopped)
     }
 
-    /// Which lane is the session's.
+    /// Returns the lane of the session.
     fn lane_number(&self, id: SessionId) -> Option<usize> {
         let lanes = u64::try_from(self.lanes.len()).ok()?;
         usize::try_from(self.lane_of.hash_one(id).checked_rem(lanes)?).ok()
@@ -481,7 +481,7 @@ impl Drop for Place {
     }
 }
 
-/// Whether the budget had less than was needed.
+/// Reports whether the budget had less than was needed.
 fn fell_short(booking: &Booking, booked: &Booked) -> bool {
     booking.least > 0 && booked.granted == 0 && booked.rate.is_none() && !booked.closed
 }

@@ -1,4 +1,5 @@
-//! What outlives a run: agents, delegations, sessions with their booked calls, revoked tokens.
+//! State that outlives a run: agents, delegations, sessions with their booked calls, revoked
+//! tokens.
 //!
 //! The store is the ledger. It books calls before a node may count them, so it can say too much of
 //! a budget is spent after a crash and never too little. It is not on the path of each call: nodes
@@ -39,7 +40,7 @@ mod sqlite;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// Where state is kept.
+/// Backend of the state.
 #[derive(Debug)]
 pub enum Store {
     /// For this run only.
@@ -64,14 +65,14 @@ pub struct StoredSession {
     pub recent: Option<Vec<RecentCalls>>,
 }
 
-/// So many calls were counted at this time.
+/// Calls counted at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecentCalls {
     pub at: Timestamp,
     pub count: u32,
 }
 
-/// Whether a session was opened.
+/// Result of opening a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
     Yes,
@@ -89,7 +90,7 @@ pub struct Closing {
     pub unused: u64,
 }
 
-/// What a clean stop leaves behind for one session.
+/// State of one session after a clean stop.
 #[derive(Clone, Debug)]
 pub struct Settlement {
     pub id: SessionId,
@@ -97,7 +98,7 @@ pub struct Settlement {
     pub unused: u64,
     /// The calls of the last rate window; none leaves what is stored as it is.
     pub recent: Option<Vec<RecentCalls>>,
-    /// What became of the permits of a shared rate limit, if there were any.
+    /// Usage of the permits of a shared rate limit, if there were any.
     pub rate: Option<RateUse>,
 }
 
@@ -112,7 +113,7 @@ impl Store {
         Self::sealed_sqlite(path, None).await
     }
 
-    /// The same for a file whose rows are sealed with a key.
+    /// Opens an encrypted SQLite file.
     pub async fn sealed_sqlite(path: &Path, key: Option<SealKey>) -> Result<Self, StoreError> {
         Ok(Self::Sqlite(Sqlite::open(path.to_owned(), key).await?))
     }
@@ -212,7 +213,8 @@ impl Store {
         }
     }
 
-    /// The same in batches, in no order and from several threads at once, while more is being read.
+    /// Reads sessions in batches, unordered and from several threads at once, while reading
+    /// continues.
     pub async fn sessions_in_batches(
         &self,
         cutoff: Timestamp,
@@ -328,7 +330,7 @@ impl Store {
         }
     }
 
-    /// Whether other nodes write to this store as well.
+    /// Reports whether other nodes write to this store as well.
     pub fn is_shared(&self) -> bool {
         match self {
             Self::Memory(_) | Self::Sqlite(_) => false,
@@ -338,7 +340,7 @@ impl Store {
         }
     }
 
-    /// Whether a lease that is not given back is lost to more than this process.
+    /// Reports whether a lease that is not given back is lost to more than this process.
     pub fn outlives_the_process(&self) -> bool {
         match self {
             Self::Memory(_) => false,
@@ -378,8 +380,8 @@ impl Store {
         }
     }
 
-    /// What other nodes changed after `after`; waits a short while if that is nothing. Asking is also
-    /// how a node shows that it is running.
+    /// Returns the changes of other nodes after `after`; waits a short while if there are none.
+    /// Asking also shows that this node is running.
     pub async fn changes(&self, after: Position) -> Result<Changes, StoreError> {
         match self {
             Self::Memory(_) | Self::Sqlite(_) => std::future::pending().await,

@@ -21,13 +21,13 @@ use crate::store::{StoreError, to_the_end};
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "RegisterAgent")]
 pub struct Register {
-    /// Who answers for the agent; `sub` of its tokens. At most 256 bytes.
+    /// Person or service answerable for the agent; `sub` of its tokens. At most 256 bytes.
     #[schemars(length(min = 1, max = check::MAX_NAME_BYTES))]
     owner: String,
     /// At most 256 bytes.
     #[schemars(length(min = 1, max = check::MAX_NAME_BYTES))]
     model: String,
-    /// What policies can ask for.
+    /// Capabilities that policies can require.
     #[serde(default)]
     #[schemars(length(max = check::MAX_CAPABILITIES))]
     capabilities: Vec<String>,
@@ -139,10 +139,10 @@ pub struct Delegations {
     /// From the one at the top down to the agent: what a session that is opened now would record.
     #[schemars(with = "Vec<String>")]
     delegation_chain: Arc<[AgentId]>,
-    /// What the delegations in force leave to the agent now; absent when it may not act.
+    /// Rights that the delegations in force leave to the agent; absent when the agent may not act.
     #[serde(skip_serializing_if = "Option::is_none")]
     effective: Option<Effective>,
-    /// Why it may not act.
+    /// Reason why the agent may not act.
     #[serde(skip_serializing_if = "Option::is_none")]
     inactive: Option<String>,
 }
@@ -152,7 +152,7 @@ pub struct Delegations {
 struct Effective {
     capabilities: Vec<String>,
     trust_level: TrustLevel,
-    /// When the first of the agents and delegations that it rests on ends.
+    /// Earliest end of the agents and delegations that the rights depend on.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     expires_at: Option<Timestamp>,

@@ -1,5 +1,5 @@
-//! How far the audit log has got, as it is and as it was signed: what an operator keeps elsewhere
-//! to pin it; and the hint that the log was moved away.
+//! Head of the audit log, plain and signed, for operators who keep it elsewhere; and notice that
+//! the log file was moved.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::routes::{Answer, Input};
 
 #[derive(Serialize, JsonSchema)]
 pub struct AuditHead {
-    /// Of the last record; 0 before the first.
+    /// Sequence of the last record; 0 before the first.
     sequence: u64,
     /// `chain_record_hash` of the last record.
     hash: String,

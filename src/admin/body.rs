@@ -20,7 +20,7 @@ use crate::json::{Doc, Kind};
 /// The largest body that the admin API reads.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// How long a caller may take to send it.
+/// Time within which a caller must send the body.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Reads a JSON body whole, or says why not.

@@ -1,4 +1,4 @@
-//! How the admin API says no: `{"error":"<Code>","message":"…"}`, whatever went wrong.
+//! Errors of the admin API: `{"error":"<Code>","message":"…"}` for every cause.
 
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
@@ -42,7 +42,7 @@ impl From<PolicyError> for Mistake {
 
 macro_rules! codes {
     ($($code:ident $status:ident;)*) => {
-        /// What went wrong, for programs.
+        /// Error code, for programs.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
         #[schemars(rename = "ErrorCode")]
         pub enum Code { $($code),* }
@@ -88,9 +88,9 @@ codes! {
 /// The body of every answer that is not a success.
 #[derive(Serialize, JsonSchema)]
 pub struct ErrorBody {
-    /// What went wrong, for programs.
+    /// Error code, for programs.
     error: Code,
-    /// What went wrong and what to do, for people.
+    /// Description of the error and the remedy, for people.
     message: String,
     /// The field of the request that is to blame.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -53,7 +53,7 @@ pub struct Explanation {
     steps: Vec<StepTaken>,
     /// Every policy that was considered, best rank first, then those that do not name the target.
     trace: Vec<TraceEntry>,
-    /// How many of the latter were left out.
+    /// Number of policies left out of the trace.
     left_out: usize,
     policy_version: String,
     /// The reason why the agent may not act at all, if so; then no policy is asked.

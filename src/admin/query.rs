@@ -1,4 +1,4 @@
-//! What stands behind the `?`: only what the endpoint knows, each at most once.
+//! Query string: rejects unknown and repeated parameters.
 
 use axum::extract::Query;
 use axum::http::Uri;
@@ -45,7 +45,7 @@ impl Parameters {
         }
     }
 
-    /// How many to list: 100 unless asked otherwise.
+    /// Returns the number of items to list, 100 by default.
     pub fn limit(&self) -> Result<usize, ApiError> {
         let parse = |text: &str| text.parse().ok().filter(|n| (1..=MAX_PAGE).contains(n));
         let expected = format!("a number from 1 to {MAX_PAGE}");

@@ -24,7 +24,7 @@ use crate::firewall::session::SessionId;
 pub struct Route {
     pub method: Method,
     pub path: &'static str,
-    /// Who may ask.
+    /// Access that an endpoint requires.
     pub access: Access,
     pub takes_away: TakesAway,
     pub summary: &'static str,
@@ -75,15 +75,15 @@ impl Parameter {
     }
 }
 
-/// What a body looks like.
+/// Description of a request body.
 #[derive(Clone, Copy)]
 pub struct Body {
     pub schema: fn(&mut SchemaGenerator) -> Schema,
-    /// Whether nothing at all may be sent.
+    /// True if the body may be left out.
     pub optional: bool,
 }
 
-/// What an answer looks like.
+/// Description of an answer.
 pub enum Describe {
     Json(fn(&mut SchemaGenerator) -> Schema),
     Text,
@@ -92,7 +92,7 @@ pub enum Describe {
 type Handler =
     fn(Arc<Admin>, Input) -> Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send>>;
 
-/// What a handler says.
+/// Answer of a handler.
 pub enum Answer {
     Json(Value),
     Whole(Box<Response>),
@@ -106,7 +106,7 @@ impl Answer {
     }
 }
 
-/// What a handler is given.
+/// Input of a handler.
 pub struct Input {
     /// Who asks.
     pub actor: Actor,

@@ -37,7 +37,7 @@ const MAX_RATE_PER_MINUTE: u32 = 1_000_000;
 pub struct Open {
     #[schemars(extend("format" = "uuid"))]
     agent_id: String,
-    /// What the agent is about to do, in words. At most 1024 bytes.
+    /// Declared intent, in words. At most 1024 bytes.
     #[schemars(length(min = 1, max = check::MAX_INTENT_BYTES))]
     declared_intent: String,
     /// Exact names; `upstream:tool` limits one to an upstream, `*:a:b` is a tool that is called `a:b`.
@@ -339,7 +339,7 @@ impl Admin {
     }
 }
 
-/// Why a session was not opened, or is closed again.
+/// Reason why a session was not opened, or was closed again.
 enum NotOpened {
     Refused(CreateError),
     Lapsed(Lapse),

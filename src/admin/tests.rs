@@ -42,7 +42,7 @@ pub(crate) struct Bench {
     pub(crate) dir: tempfile::TempDir,
 }
 
-/// What came back.
+/// Answer to a request.
 #[derive(Debug)]
 struct Told {
     status: StatusCode,

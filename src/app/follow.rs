@@ -12,9 +12,9 @@ use crate::metrics::Metrics;
 use crate::store::{Change, Position, Store, StoreError};
 use crate::telemetry::Causes;
 
-/// How long to wait before a store that failed is asked again.
+/// Pause before a failed store is asked again.
 const RETRY: Duration = Duration::from_millis(200);
-/// How often it is looked for leases that are not used.
+/// Interval between checks for unused leases.
 const LOOK_FOR_IDLE: Duration = Duration::from_millis(250);
 
 /// Takes in what other nodes do.

@@ -23,7 +23,7 @@ pub(crate) struct Templates {
 
 /// The headers of one upstream.
 struct Table {
-    /// How the configuration calls it.
+    /// Key's name in the configuration.
     key: String,
     urls: Vec<String>,
     headers: Vec<(HeaderName, config::Secret)>,

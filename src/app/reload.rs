@@ -24,16 +24,16 @@ use crate::secrets::{Environment, Secrets, Source};
 use super::Templates;
 use super::tls::Certificate;
 
-/// How often it is looked whether credentials have outlived their time.
+/// Interval between checks for expired credentials.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether the certificate's files are others.
+/// Interval between checks of the certificate's files.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(5);
 
-/// How long a credential command may take.
+/// Time limit of a credential command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What can be read again.
+/// Parts that can be reloaded.
 #[derive(Clone)]
 pub(super) struct Reloads {
     pub(super) clock: Clock,

@@ -18,7 +18,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::config::Tls;
 
-/// Which files were there: device, inode, length, and when they were written, for each of the two.
+/// Identity of the two files: device, inode, length, and modification time.
 type Seen = [Option<(u64, u64, u64, i64, i64)>; 2];
 
 /// A certificate chain with its key, in two files.
@@ -71,7 +71,7 @@ impl Certificate {
         Some(certificate.validity().not_after.timestamp())
     }
 
-    /// Whether the files are others than at the last reading.
+    /// Reports whether the files are others than at the last reading.
     pub(super) fn has_changed(&self) -> bool {
         let now = seen(&self.chain_file, &self.key_file);
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != now

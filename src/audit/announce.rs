@@ -17,7 +17,7 @@ use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 use crate::firewall::time::Mono;
 
-/// What is about to change.
+/// Pending change.
 #[derive(Debug)]
 pub struct Change {
     event: &'static str,

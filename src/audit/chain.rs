@@ -16,8 +16,8 @@ const RECORD: &[u8] = b",\"chain_record_hash\":\"";
 const HEX: usize = 64;
 /// More findings than these are counted, not kept.
 const MAX_FINDINGS: usize = 100;
-/// Of more records that tell of deleted files only the last are kept: the others are of files that
-/// went before.
+/// Records of deleted files kept when there are more: the last ones, since the others concern
+/// earlier files.
 const MAX_DELETED: usize = 16;
 
 /// A lower-case hexadecimal BLAKE3 hash.
@@ -25,7 +25,7 @@ const MAX_DELETED: usize = 16;
 pub struct HexHash([u8; HEX]);
 
 impl HexHash {
-    /// What the first line names as its predecessor.
+    /// Predecessor named by the first line.
     pub const ZERO: Self = Self([b'0'; HEX]);
 
     pub fn of(bytes: &[u8]) -> Self {
@@ -101,7 +101,7 @@ pub fn seal(out: &mut Vec<u8>, start: usize, before: &Link) -> Link {
     Link { sequence, hash }
 }
 
-/// What a line says of its place in the chain, and whether its bytes agree.
+/// Position of a line in the chain, and the result of comparing the line's bytes with its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seal {
     pub previous: HexHash,
@@ -154,8 +154,8 @@ impl Seal {
 /// order, the last of them where the last deleted record stood in the chain.
 pub const FILES_DELETED: &str = "closed_files_deleted";
 
-/// Where the deleted records ended, if a sealed line's hashed bytes are such a record. It is read
-/// from its end, where nothing stands that an agent has chosen.
+/// Returns the end of the deleted records, if a sealed line's hashed bytes are such a record. Reads
+/// from the line's end, which holds nothing chosen by an agent.
 fn deleted_through(hashed: &[u8]) -> Option<Link> {
     let (rest, _previous) = hashed.strip_suffix(b"\"")?.split_last_chunk::<HEX>()?;
     let (rest, _sequence) = digits_at_end(rest.strip_suffix(PREVIOUS)?);
@@ -175,7 +175,7 @@ fn digits_at_end(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at_checked(text.len() - digits).unwrap_or((text, &[]))
 }
 
-/// What is wrong with a line.
+/// Damage found in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
     #[error("not a sealed record")]
@@ -212,7 +212,7 @@ pub struct Walk<'k> {
     known: &'k [Link],
     /// The first of them that lies at or behind the last line.
     next_known: usize,
-    /// How many of them were met.
+    /// Number of known links that were found.
     pub known_met: u64,
     pub lines: u64,
     pub records: u64,
@@ -221,7 +221,7 @@ pub struct Walk<'k> {
     last: Option<Link>,
     /// Lines without a readable seal since `last`.
     skipped: u64,
-    /// Where records ended that the node says it has deleted; of many the last.
+    /// Ends of deleted record ranges reported by the node; only the last ones if there are many.
     pub deleted: Vec<Link>,
     pub findings: Vec<Finding>,
     pub findings_left_out: u64,

@@ -44,7 +44,7 @@ const PRIVATE_MARK: &str = "PRIVATE+KEY+";
 /// More signatures on one note are not looked at.
 const MAX_SIGNATURES: usize = 100;
 
-/// How far a log had got, and when.
+/// Position of a log at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     pub origin: String,
@@ -76,7 +76,7 @@ impl Checkpoint {
     }
 }
 
-/// Why a key is not one.
+/// Reason why a key is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     #[error("`{0}` cannot be a key's name: it must not be empty or hold spaces, `+` or controls")]
@@ -91,7 +91,7 @@ pub enum KeyError {
     Random,
 }
 
-/// What a node signs with.
+/// Signing key of a node.
 pub struct SigningKey {
     verifier: VerifierKey,
     pair: Ed25519KeyPair,
@@ -201,7 +201,7 @@ impl VerifierKey {
         &self.name
     }
 
-    /// Whether a note bears this key's name and id; not whether the signature is good.
+    /// Reports the presence of this key's name and id in a note; the signature is not checked.
     fn is_named_in(&self, note: &str) -> bool {
         let of_this_key = |line: &str| {
             let (name, signature) = line.strip_prefix(SIGNATURE_MARK)?.split_once(' ')?;
@@ -211,7 +211,7 @@ impl VerifierKey {
         note.lines().any(|line| of_this_key(line) == Some(true))
     }
 
-    /// Whether a signature line is this key's, and good; nothing if it is another key's.
+    /// Checks a signature line of this key; `None` if the line is another key's.
     fn judge(&self, text: &str, line: &str) -> Option<bool> {
         let (name, signature) = line.strip_prefix(SIGNATURE_MARK)?.split_once(' ')?;
         let signature = BASE64.decode(signature).ok()?;
@@ -280,7 +280,7 @@ pub struct Signed {
     pub note: String,
 }
 
-/// What is wrong with a note.
+/// Fault of a note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoteDamage {
     #[error("not a whole signed checkpoint")]
@@ -295,7 +295,7 @@ pub enum NoteDamage {
     Contradiction { sequence: u64 },
 }
 
-/// What a file of checkpoints holds.
+/// Content of a file of checkpoints.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
     pub signed: Vec<Signed>,

@@ -48,7 +48,7 @@ impl Compressor {
         }
     }
 
-    /// Whether nothing is being compressed.
+    /// Reports whether nothing is being compressed.
     pub(super) fn is_idle(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }

@@ -1,4 +1,4 @@
-//! Which files a log consists of, and in which order.
+//! Files of a log, in their order.
 //!
 //! The file that is written is `<log>`. A closed one is `<log>.000001`, `<log>.000002` and so on:
 //! the number says the order, never the date, because clocks go back. Compressed it is called
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::chain::{Link, Seal};
 
-/// How much of a plain file's end is searched for its last line.
+/// Length of a plain file's tail that is searched for its last line.
 const TAIL_BYTES: u64 = 8 * 1_024 * 1_024;
 
 /// A file that is not written any more.
@@ -92,7 +92,7 @@ pub fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     Ok(Box::new(file))
 }
 
-/// Where the chain had got to at the end of the newest closed file.
+/// Returns the last link of the newest closed file.
 pub(super) fn last_link(log: &Path) -> io::Result<Option<Link>> {
     let Some(newest) = closed_files(log)?.pop() else { return Ok(None) };
     let reader: Box<dyn Read + Send> = if newest.compressed {
@@ -114,7 +114,7 @@ pub(super) fn last_link(log: &Path) -> io::Result<Option<Link>> {
     Ok(whole.map(|seal| seal.link))
 }
 
-/// Where the chain had got to before a file's first record.
+/// Returns the link before a file's first record.
 pub(super) fn link_before(path: &Path) -> io::Result<Option<Link>> {
     let mut first = Vec::new();
     BufReader::new(open(path)?).take(TAIL_BYTES).read_until(b'\n', &mut first)?;

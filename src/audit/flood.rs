@@ -43,7 +43,7 @@ impl Weight {
     }
 }
 
-/// What is counted at the moment.
+/// Counters of the current interval.
 pub(super) struct Flood {
     max_per_sec: u32,
     state: Mutex<State>,
@@ -86,7 +86,7 @@ impl Flood {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a refusal that comes now has its own record.
+    /// Reports whether a refusal that comes now has its own record.
     pub(super) fn has_room(&self, now: Mono) -> bool {
         let mut state = self.lock();
         if state.second.is_none_or(|second| now.since(second) >= SECOND_US) {
@@ -156,7 +156,8 @@ impl Fold {
     }
 }
 
-/// What refusals are counted by. The codes are ours, so there are few.
+/// Returns the cause by which refusals are counted. Codes are defined by the program, so there are
+/// few.
 pub(super) fn cause(entry: &Entry) -> &'static str {
     // The admin port's codes are its own, though some share their names with others.
     match (&entry.event, entry.denial_code) {

@@ -1,4 +1,4 @@
-//! What calls hand to the writer: one bounded list, and a bell.
+//! Queue between calls and the writer: one bounded list, and a bell.
 //!
 //! Completions cannot be refused, because each holds slots of the journal, and the slots bound
 //! them. Records of refusals have their own bound. A completion wakes the writer only if it sleeps,
@@ -13,11 +13,11 @@ use tokio::sync::oneshot;
 use super::journal::Lease;
 use super::record::{Draft, Outcome};
 
-/// How long the writer collects completions before it writes them.
+/// Time for which the writer collects completions before writing them.
 const COLLECT: Duration = Duration::from_millis(1);
-/// How often an idle writer looks whether its file is still there.
+/// Interval between an idle writer's checks that its file still exists.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often a writer that cannot write tries again.
+/// Interval between retries of a writer that cannot write.
 const RETRY: Duration = Duration::from_millis(250);
 /// From this many on nothing more is waited for.
 const ENOUGH: usize = 1_024;
@@ -38,7 +38,7 @@ pub(super) enum Job {
     Reopen { looked: oneshot::Sender<()> },
 }
 
-/// Whether jobs may come in.
+/// State of the queue.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Door {
     #[default]

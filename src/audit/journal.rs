@@ -37,9 +37,9 @@ pub(super) struct Lease {
     pub(super) scarce: bool,
 }
 
-/// What an open journal is found to hold.
+/// Content found in an existing journal.
 pub(super) struct Found {
-    /// Where the chain had got to, if the journal knows.
+    /// Last link of the chain, if the journal knows it.
     pub(super) link: Option<Link>,
     /// Calls whose line may not be in the log, in the order of their admission.
     pub(super) open: Vec<OpenCall>,

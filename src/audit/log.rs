@@ -12,7 +12,7 @@ use super::journal::{lock, sync_folder};
 use super::{OpenError, files, record};
 use crate::firewall::time::Timestamp;
 
-/// What became of the file since it was last written.
+/// Change of the file since the last write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Untouched,
@@ -27,13 +27,13 @@ pub(super) struct Log {
     file: File,
     pub(super) inode: u64,
     device: u64,
-    /// How far the file holds whole lines of ours.
+    /// Length of the file's whole lines.
     pub(super) length: u64,
     /// A failed write left bytes behind `length` that are still to be cut off.
     ragged: bool,
     /// The number that this file gets when it is closed.
     number: u64,
-    /// When the file's first line was written.
+    /// Time at which the file's first line was written.
     started: Option<Timestamp>,
     /// The folder may not have the file's name on the disk yet.
     name_unsynced: bool,
@@ -112,12 +112,12 @@ impl Log {
         Ok(())
     }
 
-    /// When the file's first line was written, if it has one.
+    /// Returns the time at which the file's first line was written, if it has one.
     pub(super) fn started(&self) -> Option<Timestamp> {
         self.started.filter(|_| self.length > 0)
     }
 
-    /// Which file this is: its inode, and its number, because inodes are used again.
+    /// Returns the file's identity: its inode and number, because inodes are reused.
     pub(super) fn identity(&self) -> u64 {
         self.inode ^ self.number.rotate_right(16)
     }

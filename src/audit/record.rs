@@ -1,4 +1,4 @@
-//! What an audit line says, byte for byte.
+//! Contents of an audit line, byte for byte.
 //!
 //! A line has members that are known when a call is admitted and members that are known when it
 //! ends, in one fixed order. [`Draft`] writes the first kind once, with the second kind filled in
@@ -32,7 +32,7 @@ pub const MAX_LIST_BYTES: usize = 32 * 1024;
 /// searches a line for it finds it once.
 const CHAIN_KEY: &str = "chain_record_hash";
 
-/// What was decided about a request.
+/// Decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     Allow,
@@ -50,7 +50,7 @@ impl Decision {
     }
 }
 
-/// How a request ended.
+/// Outcome of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Completion {
     Completed,
@@ -74,7 +74,7 @@ impl Completion {
     }
 }
 
-/// What happened that is not an MCP request: an admin action, or something with the log itself.
+/// Event that is not an MCP request: an admin action, or a change of the log itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub name: &'static str,
@@ -139,7 +139,7 @@ impl RequestHead {
     }
 }
 
-/// What is known about a request when it is decided.
+/// Facts about a request at the time of its decision.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub timestamp: Timestamp,
@@ -205,7 +205,7 @@ impl Entry {
     }
 }
 
-/// What is known about a request when it has ended. A cause given here replaces the entry's.
+/// Facts about a request at its end. A cause given here replaces the entry's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Written as `null` when how the request ended is unknown.
@@ -227,12 +227,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// How a request ends that was refused after `latency_us`.
+    /// Returns the outcome of a request refused after `latency_us`.
     pub fn refused(latency_us: u64) -> Self {
         Self { latency_us, completion: Completion::Refused, ..Self::default() }
     }
 
-    /// How a call or an admin action ends that was carried out.
+    /// Returns the outcome of a call or an admin action that was carried out.
     pub fn completed(latency_us: u64, upstream_status: Option<u16>) -> Self {
         Self { latency_us, upstream_status, completion: Completion::Completed, ..Self::default() }
     }
@@ -316,7 +316,7 @@ impl Draft {
     }
 }
 
-/// When a line was written, without parsing it.
+/// Returns the time of a line, without parsing the line.
 pub fn timestamp_of(line: &[u8]) -> Option<Timestamp> {
     let text = line.strip_prefix(b"{\"timestamp\":\"")?.get(..27)?;
     str::from_utf8(text).ok().and_then(Timestamp::parse)

@@ -1,4 +1,4 @@
-//! What to do with a log as a crash, a power cut or a person left it.
+//! Recovery of a log after a crash, a power cut or a manual change.
 //!
 //! The log must end with a whole line before another is added. What stands behind its last whole
 //! line is set aside in a file of its own, never thrown away. A file that does not look like an
@@ -19,15 +19,15 @@ use super::journal::OpenCall;
 use super::log::Log;
 use super::record::{self, Detail, Event};
 
-/// How much of a log's end may be damaged and still be set aside without a person's word.
+/// Length of a damaged tail that may be set aside without a person's consent.
 const MAX_TAIL_BYTES: u64 = 8 * 1_024 * 1_024;
-/// How much is read at once when the log is searched.
+/// Length of one read while the log is searched.
 const READ_BYTES: usize = 1_024 * 1_024;
 
 /// The last link of the log, and what was set aside to get there.
 pub(super) struct Mended {
     pub(super) link: Option<Link>,
-    /// Whether the last line has no link, because it was written with `hash_chain = false`.
+    /// True if the last line has no link, because it was written with `hash_chain = false`.
     unchained: bool,
     pub(super) event: Option<Event>,
 }
@@ -61,7 +61,8 @@ pub(super) fn mend(log: &mut Log) -> Result<Mended, OpenError> {
     Ok(Mended { link, unchained, event: Some(event) })
 }
 
-/// How much of `tail` ends with a whole line, whether that line has no link, and the last link.
+/// Returns the length of the whole lines at the end of `tail`, the presence of a link in the last
+/// one, and that link.
 fn whole_part(tail: &[u8]) -> (usize, bool, Option<Link>) {
     let mut whole = memchr::memrchr(b'\n', tail).map_or(0, |at| at + 1);
     while let Some((line, start)) = last_line(tail, whole) {
@@ -152,7 +153,7 @@ pub(super) fn resume(
     (known, Some(event))
 }
 
-/// Of the journal's open calls, those whose line is in the log and those whose line is not.
+/// Splits the journal's open calls into those with and those without a line in the log.
 pub(super) fn sort_out(
     log: &Log,
     open: Vec<OpenCall>,

@@ -142,7 +142,7 @@ impl Redactor {
         })
     }
 
-    /// Whether a key names something that must not be written down.
+    /// Reports whether a key names something that must not be written down.
     pub fn names_a_secret(&self, key: &str) -> bool {
         self.words.name(key, &mut Words::default())
     }

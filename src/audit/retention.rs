@@ -18,11 +18,11 @@ use super::record::{Detail, Event};
 use crate::telemetry::Causes;
 
 pub(super) struct Retention {
-    /// How many closed files are kept; 0: all.
+    /// Number of closed files kept; 0: all.
     keep: u64,
     /// Files may have been closed since it was last looked.
     due: bool,
-    /// What goes once its record is written, oldest first.
+    /// Files to delete once the record is written, oldest first.
     chosen: Vec<PathBuf>,
 }
 
@@ -99,7 +99,7 @@ impl Retention {
     }
 }
 
-/// Where a closed file may lie: half done, it may be there twice.
+/// Returns the possible paths of a closed file: it may exist twice while it is being compressed.
 fn on_disk(file: &ClosedFile) -> Vec<PathBuf> {
     let mut paths = vec![file.path.clone()];
     if !file.compressed {

@@ -1,8 +1,8 @@
-//! How a log is kept.
+//! Settings of a log.
 
 use std::path::PathBuf;
 
-/// When a record counts as written.
+/// Point at which a record counts as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// The operating system has it: it outlives this process.
@@ -15,7 +15,7 @@ pub enum Durability {
 pub struct Settings {
     pub enabled: bool,
     pub path: PathBuf,
-    /// Whether requests are refused while they cannot be recorded.
+    /// True if requests are refused while they cannot be recorded.
     pub require_healthy: bool,
     pub hash_chain: bool,
     pub durability: Durability,
@@ -30,16 +30,16 @@ pub struct Settings {
     pub max_unauthenticated_records_per_sec: u32,
 }
 
-/// When the file is put aside.
+/// Conditions for rotating the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rotation {
     /// Before it grows larger; 0: never.
     pub bytes: u64,
     /// This long after its first line; 0: never.
     pub secs: u64,
-    /// Whether closed files are compressed.
+    /// True if closed files are compressed.
     pub compress: bool,
-    /// How many closed files are kept; 0: all.
+    /// Number of closed files kept; 0: all.
     pub keep_files: u64,
 }
 

@@ -23,7 +23,7 @@ use super::{CheckpointSettings, OpenError};
 use crate::firewall::time::{Mono, Now};
 use crate::telemetry::Causes;
 
-/// How much of the file's end is read for the last checkpoint.
+/// Length of the file's tail that is read for the last checkpoint.
 const TAIL_BYTES: u64 = 64 * 1_024;
 /// More than this behind the last note is not a note that was cut off.
 const MAX_TORN_BYTES: usize = 1_024;
@@ -86,7 +86,7 @@ impl Signer {
         })
     }
 
-    /// What was signed last.
+    /// Returns the last signed link.
     pub(super) fn last(&self) -> Option<Link> {
         self.last
     }

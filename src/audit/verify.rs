@@ -9,14 +9,14 @@ use std::thread;
 use super::chain::{Damage, Finding, Link, Walk};
 use super::files;
 
-/// How much is read at a time: so little that it is still in the processor's cache when it is checked.
+/// Length of one read, small enough to stay in the processor's cache until it is checked.
 const PIECE_BYTES: usize = 512 * 1_024;
-/// How many lines are hashed together.
+/// Number of lines that are hashed together.
 const LINES_AT_ONCE: usize = 512;
 /// A line longer than this is damage, not something to keep in memory.
 const MAX_LINE_BYTES: usize = 64 * 1_024 * 1_024;
 
-/// Where the log is expected to begin.
+/// Expected beginning of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// With the first record there ever was.
@@ -36,25 +36,25 @@ pub struct Options<'k> {
     pub threads: usize,
 }
 
-/// What was found.
+/// Result of a verification.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub bytes: u64,
     pub lines: u64,
     pub records: u64,
     pub first_sequence: Option<u64>,
-    /// What the first record says it goes on from.
+    /// Predecessor named by the first record.
     before: Option<Link>,
     /// Set if earlier records are missing because the node has deleted their files: the last of them.
     pub deleted_through: Option<Link>,
-    /// Where records ended that the node says it has deleted.
+    /// Ends of record ranges that the node reports as deleted.
     deleted: Vec<Link>,
     /// The last record's place in the chain.
     pub head: Option<Link>,
     /// Every damage, up to a bound, and how many more there were.
     pub findings: Vec<Finding>,
     pub findings_left_out: u64,
-    /// How many of the known links the log has.
+    /// Number of known links found in the log.
     pub known_met: u64,
 }
 
@@ -106,8 +106,7 @@ pub fn verify(log: impl Read + Send, options: &Options<'_>) -> io::Result<Report
     Ok(report)
 }
 
-/// Whether the log starts with the first record there ever was, or where the node has deleted what
-/// was before.
+/// Checks that the log starts with the first record ever, or where the node deleted earlier ones.
 fn check_start(report: &mut Report, deleted: &[Link], options: &Options<'_>) {
     let Some(found) = report.first_sequence.filter(|_| options.start == Start::Genesis) else {
         return;
@@ -122,7 +121,7 @@ fn check_start(report: &mut Report, deleted: &[Link], options: &Options<'_>) {
     }
 }
 
-/// Whether the log got as far as it is known to have got.
+/// Checks that the log reaches the point that it is known to have reached.
 fn check_end(report: &mut Report, reached: Option<Link>, known: &[Link]) {
     let found = reached.map_or(0, |link| link.sequence);
     if let Some(last) = known.last().filter(|last| last.sequence > found) {
@@ -215,10 +214,10 @@ impl<R: Read> Pieces<R> {
     }
 }
 
-/// What the pieces turned out to be, put together in their order.
+/// Results of the pieces, joined in order.
 struct Joined<'k> {
     walk: Walk<'k>,
-    /// How many pieces are in it.
+    /// Number of joined pieces.
     pieces: u64,
     /// Pieces that were done before the one in front of them.
     early: BTreeMap<u64, Walk<'k>>,

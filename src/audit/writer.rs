@@ -25,7 +25,7 @@ use crate::telemetry::Causes;
 
 /// At most this much goes out with one write.
 const BATCH_BYTES: usize = 1_024 * 1_024;
-/// How long to wait after a rotation that failed.
+/// Pause after a failed rotation.
 const ROTATE_AGAIN_SECS: u64 = 60;
 
 pub(super) struct Writer {
@@ -33,7 +33,7 @@ pub(super) struct Writer {
     log: Log,
     closed: Closed,
     link: Link,
-    /// What is to be written, in this order; what could not be written stays.
+    /// Pending writes, in order; failed writes stay.
     pending: Vec<Job>,
     /// Leases whose lines are in the log, but not yet noted as such in the journal.
     settled: Vec<Lease>,
@@ -48,7 +48,7 @@ pub(super) struct Writer {
     ending: bool,
 }
 
-/// What a writer begins with.
+/// Initial state of a writer.
 pub(super) struct Begin {
     pub(super) shared: Arc<Shared>,
     pub(super) log: Log,

@@ -31,12 +31,12 @@ pub enum Agent {
 
 #[derive(Args, Debug)]
 pub struct Register {
-    /// Who answers for the agent, for example `user:alice`.
+    /// Owner: the person or service answerable for the agent, for example `user:alice`.
     #[arg(long)]
     owner: String,
     #[arg(long)]
     model: String,
-    /// What policies can ask for; may be given several times.
+    /// Capability that policies can require; may be given several times.
     #[arg(long = "capability")]
     capabilities: Vec<String>,
     /// untrusted, basic, verified or trusted.

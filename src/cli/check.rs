@@ -51,7 +51,7 @@ impl Health {
     }
 }
 
-/// What was looked at, how it is, and what to do.
+/// Finding: its subject, its state, and the remedy.
 struct Finding {
     health: Health,
     what: &'static str,
@@ -196,7 +196,7 @@ fn audit(audit: &Audit) -> Finding {
     }
 }
 
-/// Whether a file could be written, without leaving a trace.
+/// Reports whether a file could be written, without leaving a trace.
 fn writable(path: &Path) -> io::Result<()> {
     if path.try_exists()? {
         if !path.is_file() {

@@ -20,7 +20,7 @@ pub(super) struct Target {
     key: Option<Secret>,
 }
 
-/// What Arbiter said.
+/// Answer of the gateway.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) body: Value,

@@ -56,7 +56,7 @@ pub struct Explain {
     trust_level: Option<TrustLevel>,
     #[arg(long = "capability")]
     capabilities: Vec<String>,
-    /// For whom the agent acts; its owner unless given.
+    /// Principal for whom the agent acts; the agent's owner by default.
     #[arg(long)]
     sub: Option<String>,
     #[arg(long = "group", requires = "sub")]

@@ -1,4 +1,4 @@
-//! What commands print: plain lines for people, JSON for programs.
+//! Output of commands: plain lines for people, JSON for programs.
 //!
 //! Text from elsewhere (an agent's name, an intent) may hold control characters that would move a
 //! terminal's cursor; they are shown as escapes.
@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
-/// Where and how a command prints.
+/// Destination and format of a command's output.
 pub(crate) struct Out<'a> {
     pub(crate) json: bool,
     sink: &'a mut dyn Write,

@@ -28,7 +28,7 @@ pub struct Open {
     /// The agent's id.
     #[arg(long)]
     agent: String,
-    /// What the agent is about to do, in words.
+    /// Declared intent, in words.
     #[arg(long)]
     intent: String,
     /// A tool the agent may call; may be given several times, like the lists below.

@@ -30,7 +30,7 @@ pub enum Storage {
     Check(Which),
 }
 
-/// Which file, and how to answer.
+/// File, and output format.
 #[derive(Args, Clone, Debug)]
 pub struct Which {
     /// The configuration file that names it.
@@ -117,7 +117,8 @@ fn key_in(name: &str, text: Option<&str>) -> Result<Option<SealKey>, Failure> {
     text.map(key).transpose()
 }
 
-/// What went wrong, with its causes, and whether it lies with what was typed and set.
+/// Explains a storage error with its causes, and reports an error of usage or configuration as
+/// such.
 fn explain(error: &StoreError) -> Failure {
     let ours = matches!(error, StoreError::Sealed { .. } | StoreError::File { .. });
     let mut message = error.to_string();

@@ -59,7 +59,7 @@ impl<'a> Section<'a> {
         self.problems.push(ConfigError { key, at, problem: problem.into() });
     }
 
-    /// Where a key was written, if it was.
+    /// Returns the place where a key was written, if it was.
     pub(super) fn origin(&self, key: &str) -> Option<Origin> {
         self.table.get(key).map(|node| node.at.clone())
     }
@@ -357,7 +357,7 @@ pub(super) fn unknown(prefix: &str, key: &str, at: Origin, known: &[&'static str
     ConfigError { key: format!("{prefix}{}", clip(key)), at: Some(at), problem }
 }
 
-/// How many insertions, deletions and changes lead from one name to the other.
+/// Returns the edit distance of two names.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(64).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -377,7 +377,7 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// What an operator wrote, short enough for a message.
+/// Shortens an operator's input for a message.
 pub(super) fn clip(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(64).collect()
 }

@@ -63,7 +63,7 @@ fn general_path(name: &str, root: &Table) -> Option<(String, String)> {
     Some((section.to_ascii_lowercase(), key.to_ascii_lowercase()))
 }
 
-/// Whether a variable holds a credential's value: those names are the operator's.
+/// Reports whether a variable holds a credential's value: those names are the operator's.
 fn is_credential(name: &str, root: &Table) -> bool {
     let configured = match root.get("credentials").map(|node| &node.value) {
         Some(Value::Table(table)) => match table.get("env_prefix").map(|node| &node.value) {

@@ -36,7 +36,7 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// What the value is, for a message that must not quote it.
+    /// Returns the kind of the value, for a message that must not quote the value.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",
@@ -52,7 +52,7 @@ impl Value {
     }
 }
 
-/// Where a value was written.
+/// Place of a value in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A line of the file, from 1.
@@ -115,7 +115,7 @@ fn read_value(value: &DeValue<'_>, lines: &Lines) -> Value {
     }
 }
 
-/// Where the lines of a text begin.
+/// Starts of the lines of a text.
 struct Lines(Vec<usize>);
 
 impl Lines {

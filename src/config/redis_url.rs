@@ -1,4 +1,4 @@
-//! Where Redis is: `redis://[user[:password]@]host[:port][/database]`, `rediss://` for TLS.
+//! Redis URLs: `redis://[user[:password]@]host[:port][/database]`, `rediss://` for TLS.
 //!
 //! A cluster is `redis-cluster://` or `rediss-cluster://`, with more of its nodes as `?node=host:port`.
 //! Behind Sentinel it is `redis-sentinel://` or `rediss-sentinel://` with the sentinels' addresses and
@@ -11,7 +11,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use super::Secret;
 
-/// How the servers are to be asked.
+/// Topology of the servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisServers {
     pub shape: RedisShape,
@@ -110,7 +110,7 @@ pub(super) fn read(text: &str) -> Result<RedisServers, String> {
     Ok(RedisServers { shape, nodes, tls, login: login_of(&first), database })
 }
 
-/// What every key begins with.
+/// Prefix of every key.
 pub(super) fn prefix(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | ':');
     if text.len() <= 64 && text.chars().all(allowed) {

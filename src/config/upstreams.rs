@@ -12,7 +12,7 @@ const MAX_NAME_BYTES: usize = 64;
 
 type Headers = Vec<(http::HeaderName, Secret)>;
 
-/// What `[proxy]` says of an upstream.
+/// Defaults of an upstream from `[proxy]`.
 pub(super) struct Default {
     pub(super) url: Upstream,
     pub(super) url_at: Option<Origin>,

@@ -5,21 +5,21 @@ use std::net::IpAddr;
 
 use http::Uri;
 
-/// How an upstream is spoken to.
+/// Transport to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     Http,
     Https,
 }
 
-/// Where checked calls go.
+/// Destination of checked calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     pub scheme: Scheme,
     /// A name, or an address without brackets.
     pub host: String,
     pub port: u16,
-    /// What a request for `/` becomes, if the URL carries a path.
+    /// Path of the URL, which replaces a request's `/`; none without one.
     pub path: Option<String>,
 }
 

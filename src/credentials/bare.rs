@@ -13,14 +13,14 @@ use super::scrubber::REPLACEMENT;
 /// A number longer than this is not kept together.
 const LONGEST_NUMBER_BYTES: usize = 64;
 
-/// Where in a JSON text the scrubber is.
+/// Position of the scrubber in a JSON text.
 #[derive(Debug)]
 pub(super) struct Bare {
     watching: bool,
     in_string: bool,
 }
 
-/// Whether `byte` can be part of a JSON number.
+/// Reports whether `byte` can be part of a JSON number.
 pub(super) fn is_number_byte(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')
 }

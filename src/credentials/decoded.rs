@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 
-/// How many encodings may lie over each other.
+/// Number of nested encodings that are undone.
 pub(super) const LEVELS: u8 = 3;
 
 /// A reading: what stands at a position, and where the text goes on behind it.
@@ -88,12 +88,12 @@ impl<'t> Text<'t> {
     }
 }
 
-/// Whether reading came to the end of a text that is not complete.
+/// State of a reading that reached the end of incomplete text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CutShort(pub bool);
 
 impl Text<'_> {
-    /// Whether a raw byte can mean something else than itself.
+    /// Reports whether a raw byte can mean something else than itself.
     pub(super) fn is_introducer(byte: u8) -> bool {
         matches!(byte, b'%' | b'\\' | b'&' | b'+')
     }
@@ -243,7 +243,7 @@ impl Below<'_> {
         }
     }
 
-    /// What stands behind `&`: a number in either base, or one of the five names of XML. The
+    /// Reads an entity after `&`: a number in either base, or one of the five names of XML. The
     /// semicolon may be missing, as browsers allow.
     fn entity(&self, at: usize, cut: &mut CutShort, found: Found<'_>) {
         if let Some((_, next)) = self.expect(at, cut, |b| b == b'#') {
@@ -293,7 +293,7 @@ impl Below<'_> {
 pub(super) const ENTITIES: [(&str, u8); 5] =
     [("quot", b'"'), ("amp", b'&'), ("lt", b'<'), ("gt", b'>'), ("apos", b'\'')];
 
-/// What a backslash before `byte` makes of it.
+/// Returns the character escaped by a backslash before `byte`.
 fn simple_escape(byte: u8) -> Option<u8> {
     match byte {
         b'n' => Some(b'\n'),

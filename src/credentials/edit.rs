@@ -108,7 +108,7 @@ pub fn resolve(
 }
 
 impl Edits {
-    /// Whether the message goes out as it came.
+    /// Reports whether the message goes out as it came.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }

@@ -37,18 +37,18 @@ pub(super) enum Kind {
 pub(super) struct Form {
     pub kind: Kind,
     pub row: Zeroizing<Vec<u8>>,
-    /// How much of `row` must be there; the rest is padding that goes with it if it is.
+    /// Length of `row` that is required; the rest is padding, included if present.
     pub required: usize,
     /// Length of the secret itself.
     pub secret_bytes: usize,
 }
 
-/// What a form is, seen from one position.
+/// State of a form at one position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) struct Seen {
-    /// Where the longest match so far ends.
+    /// End of the longest match so far.
     pub end: Option<usize>,
-    /// How many bytes of the secret have been seen, if more text could still make (more of) a match.
+    /// Number of the secret's bytes seen, if more text could extend the match.
     pub pending: Option<usize>,
 }
 
@@ -102,7 +102,7 @@ pub(super) fn forms(secret: &[u8]) -> Vec<Form> {
 
 /// `text` as the inside of a JSON string, as most writers put it.
 pub(super) fn json_escaped(text: &str) -> Zeroizing<String> {
-    /// What a byte takes at most, as `\\u0000`.
+    /// Longest spelling of one byte, as `\\u0000`.
     const LONGEST_ESCAPE: usize = 6;
     // Sized beforehand, so that no copy of a secret is left behind by growing.
     let mut quoted = Zeroizing::new(Vec::with_capacity(text.len() * LONGEST_ESCAPE + 2));
@@ -200,7 +200,8 @@ impl Form {
         }
     }
 
-    /// How far the form and the text agree byte for byte, where a byte has one reading only.
+    /// Returns the length over which form and text agree byte for byte, where each byte has one
+    /// reading only.
     fn run_from(&self, text: Text<'_>, start: usize) -> State {
         let here = text.bytes.get(start..).unwrap_or_default();
         let head = self.row.get(..self.required).unwrap_or_default();
@@ -272,7 +273,7 @@ impl Form {
         }
     }
 
-    /// Whether `byte` may stand between the row's bytes before and at `matched`.
+    /// Reports whether `byte` may stand between the row's bytes before and at `matched`.
     fn is_noise(&self, byte: u8, matched: usize) -> bool {
         if matched == 0 || matched >= self.required {
             return false;
@@ -317,7 +318,7 @@ impl Form {
     }
 }
 
-/// Whether a byte of a text can be read in more than one way, or be noise between others.
+/// Reports whether a byte of a text can be read in more than one way, or be noise between others.
 fn is_special(byte: u8) -> bool {
     Text::is_introducer(byte) || matches!(byte, b'\r' | b'\n' | b' ' | b':' | b'-')
 }

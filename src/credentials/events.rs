@@ -7,7 +7,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// Finds where events end, over any chunks.
 #[derive(Debug, Default)]
 pub(super) struct Framer {
-    /// Where the event under way starts.
+    /// Returns the start of the current event.
     start: usize,
     line_start: usize,
     /// Up to here no line end has been found.
@@ -19,7 +19,7 @@ pub(super) struct Framer {
 }
 
 impl Framer {
-    /// Where the event under way starts.
+    /// Returns the start of the current event.
     pub(super) fn start(&self) -> usize {
         self.start
     }

@@ -69,14 +69,14 @@ impl Filter {
         windows(block).iter().position(|&word| self.holds(word))
     }
 
-    /// What the large table says of a folded window, in the lowest bit.
+    /// Returns the large table's entry for a folded window, in the lowest bit.
     #[inline]
     fn bit(&self, word: u32) -> u32 {
         let (index, bit) = place(word, SPREAD);
         self.table.get(index % WORDS).map_or(0, |bits| bits.wrapping_shr(bit))
     }
 
-    /// Whether both tables know a folded window.
+    /// Reports whether both tables know a folded window.
     fn holds(&self, word: u32) -> bool {
         let (index, bit) = place(word, CHECK_SPREAD);
         let known = |bits: &u32| bits.wrapping_shr(bit) & 1 == 1;
@@ -172,7 +172,7 @@ impl Filter {
     }
 }
 
-/// Where a table keeps a folded window: its word, and its bit modulo 32.
+/// Returns the table position of a folded window: its word, and its bit modulo 32.
 #[inline]
 fn place(word: u32, spread: u32) -> (usize, u32) {
     let hash = word.wrapping_mul(spread);

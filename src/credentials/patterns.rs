@@ -22,7 +22,7 @@ impl std::fmt::Debug for Patterns {
     }
 }
 
-/// What a search found.
+/// Result of a search.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Scan {
     /// Matches in order; overlapping ones are one.
@@ -43,7 +43,7 @@ pub(super) struct Pending {
 pub(super) struct Span {
     pub start: usize,
     pub end: usize,
-    /// Whether it goes on from a match that an earlier search has found.
+    /// True if it goes on from a match that an earlier search has found.
     pub continues: bool,
 }
 
@@ -66,12 +66,12 @@ impl Patterns {
         Self { forms: all, by_first, filter }
     }
 
-    /// Whether there is nothing to search for.
+    /// Reports whether there is nothing to search for.
     pub fn is_empty(&self) -> bool {
         self.forms.is_empty()
     }
 
-    /// Whether a secret could stand in JSON as a number.
+    /// Reports whether a secret could stand in JSON as a number.
     pub(super) fn can_be_bare(&self) -> bool {
         let digits = |f: &Form| f.row.iter().take(f.required).all(|&b| is_number_byte(b));
         self.forms.iter().any(digits)
@@ -255,7 +255,7 @@ fn escape_end(bytes: &[u8], end: usize) -> usize {
     end + usize::from(cut)
 }
 
-/// Whether the quote at `at` opens or closes a string of JSON, by what stands beside it.
+/// Reports whether the quote at `at` opens or closes a string of JSON, by what stands beside it.
 fn bounds_string(text: Text<'_>, at: usize) -> bool {
     let (head, rest) = text.bytes.split_at_checked(at).unwrap_or_default();
     let before = head.trim_ascii_end().last().copied().or(text.before);

@@ -45,7 +45,7 @@ pub enum Misuse {
     TooMany,
 }
 
-/// Whether `name` may be the name of a credential.
+/// Reports whether `name` may be the name of a credential.
 pub fn is_name(name: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(is_name_byte)
 }
@@ -67,8 +67,8 @@ pub fn references(doc: &Doc<'_>, arguments: &[Value<'_>]) -> Result<Vec<Referenc
     Ok(found)
 }
 
-/// Whether the text, once unescaped, could hold the opening. None of its characters has another
-/// escape than `\u00…`.
+/// Reports whether the text, once unescaped, could hold the opening. None of its characters has
+/// another escape than `\u00…`.
 fn may_hold_reference(text: &[u8]) -> bool {
     memmem::find(text, OPENING.as_bytes()).is_some() || memmem::find(text, b"\\u00").is_some()
 }

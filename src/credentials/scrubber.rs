@@ -13,10 +13,10 @@ use super::bare::Bare;
 use super::decoded::Text;
 use super::patterns::{Patterns, Span};
 
-/// What stands in a secret's place.
+/// Text that replaces a secret.
 pub const REPLACEMENT: &[u8] = b"[CREDENTIAL]";
 
-/// Whether a body is JSON, where a replaced number must become a string.
+/// Kind of a body; in JSON a replaced number must become a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     Json,
@@ -28,7 +28,7 @@ pub enum Content {
 pub struct Scrubber {
     patterns: Arc<Patterns>,
     held: Held,
-    /// How much of `held` belongs to a match whose replacement has gone out.
+    /// Length of the part of `held` that belongs to a match whose replacement was already sent.
     covered: usize,
     /// The last byte before `held` that is no white space.
     before: Option<u8>,
@@ -61,12 +61,12 @@ impl Scrubber {
         Self { patterns, held: Held::default(), covered: 0, before: None, bare, replaced: 0 }
     }
 
-    /// How many secrets have been replaced so far.
+    /// Returns the number of secrets replaced so far.
     pub fn replaced(&self) -> u64 {
         self.replaced
     }
 
-    /// What is looked for.
+    /// Returns the patterns that are searched for.
     pub fn patterns(&self) -> &Arc<Patterns> {
         &self.patterns
     }

@@ -19,8 +19,8 @@ use super::patterns::{Patterns, Pending, Span};
 use super::scrubber::REPLACEMENT;
 use super::strings::{Contents, contents};
 
-/// So much of a secret's start may leave before it is known whether the rest follows. Without it
-/// every event that ends in the first letter of a secret would wait.
+/// Length of a secret's start that may leave before the rest is known. Without it every event that
+/// ends in the first letter of a secret would wait.
 const FREE_BYTES: usize = 3;
 /// Places of a stream at which a secret can be under way at a time; the least begun are given up.
 const MOST_CARRIES: usize = 1024;
@@ -38,7 +38,7 @@ pub struct SseScrubber {
     limit_bytes: usize,
     /// Events that wait, then the one under way.
     kept: BytesMut,
-    /// Where `kept` starts in the stream; all other positions count from the stream's start.
+    /// Stream position at which `kept` starts; all other positions count from the stream's start.
     base: usize,
     framer: Framer,
     edits: Vec<Edit>,
@@ -62,7 +62,7 @@ impl Drop for SseScrubber {
 #[derive(Debug)]
 struct Edit {
     span: Range<usize>,
-    /// What goes out instead.
+    /// Replacement.
     by: Instead,
 }
 
@@ -76,22 +76,22 @@ enum Instead {
 /// The end of a string that could go on as a secret in the next event.
 struct Carry {
     tail: Zeroizing<Vec<u8>>,
-    /// Where the parts of `tail` stand in the stream.
+    /// Stream positions of the parts of `tail`.
     parts: Vec<Part>,
     pending_bytes: usize,
-    /// From which event on the stream waits for this.
+    /// First event that the stream holds back for this candidate.
     waits_from: Option<usize>,
 }
 
 #[derive(Clone, Copy)]
 struct Part {
-    /// Where it starts in the joined text.
+    /// Start in the joined text.
     at: usize,
-    /// Where it ends there; a line feed put in by joining belongs to no part.
+    /// End in the joined text; a line feed inserted by joining belongs to no part.
     end: usize,
-    /// Where it starts in the stream.
+    /// Start in the stream.
     stream_at: usize,
-    /// Where its event starts in the stream.
+    /// Start of the event in the stream.
     event_at: usize,
 }
 
@@ -110,12 +110,12 @@ impl SseScrubber {
         }
     }
 
-    /// How many secrets have been replaced so far.
+    /// Returns the number of secrets replaced so far.
     pub fn replaced(&self) -> u64 {
         self.replaced
     }
 
-    /// What is looked for.
+    /// Returns the patterns that are searched for.
     pub fn patterns(&self) -> &Arc<Patterns> {
         &self.patterns
     }
@@ -374,7 +374,7 @@ fn join(
     (text, parts)
 }
 
-/// Where position `at` of a joined text stands in the stream.
+/// Returns the stream position of position `at` of a joined text.
 fn locate(parts: &[Part], at: usize) -> usize {
     let behind = parts.partition_point(|part| part.at <= at);
     let part = behind.checked_sub(1).and_then(|n| parts.get(n));

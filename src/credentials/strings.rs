@@ -19,7 +19,7 @@ pub(super) struct Contents {
     pub numbers: Vec<Range<usize>>,
 }
 
-/// What stands in `data`: the strings of JSON, or all of it as one text.
+/// Returns the searchable contents of `data`: the strings of JSON, or all of it as one text.
 pub(super) fn contents(data: &[u8], with_numbers: bool) -> Contents {
     let mut contents = Contents::default();
     match Doc::parse(data) {

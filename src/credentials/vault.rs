@@ -55,7 +55,7 @@ impl Secret {
         Self { name: name.into(), value, tools: None, upstreams: None, allow_short: false }
     }
 
-    /// Whether it may be sent with this tool.
+    /// Reports whether it may be sent with this tool.
     pub fn allows_tool(&self, tool: &str) -> bool {
         self.tools.as_ref().is_none_or(|tools| {
             tools.iter().any(|entry| match entry.strip_suffix('*') {
@@ -65,7 +65,7 @@ impl Secret {
         })
     }
 
-    /// Whether it may be sent to the upstream at `url`.
+    /// Reports whether it may be sent to the upstream at `url`.
     pub fn allows_upstream(&self, url: &str) -> bool {
         let Some(upstreams) = &self.upstreams else { return true };
         let authority_at = url.find("://").map_or(0, |at| at + 3);
@@ -87,7 +87,7 @@ impl Secret {
         })
     }
 
-    /// Whether it is too short to be used.
+    /// Reports whether it is too short to be used.
     pub fn is_too_short(&self) -> bool {
         let len = self.value.expose().len();
         len == 0 || (len < LEAST_BYTES && !self.allow_short)

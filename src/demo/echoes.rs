@@ -27,7 +27,7 @@ pub(super) fn echoes(secret: &str) -> [(&'static str, String); 12] {
     ]
 }
 
-/// How each way looks in a JSON answer, as far as the secret alone decides.
+/// Returns each spelling of the secret in a JSON answer, as far as the secret alone determines it.
 pub(super) fn traces(secret: &str) -> Vec<(&'static str, String)> {
     let mut all = echoes(secret).to_vec();
     for (way, echo) in &mut all {

@@ -16,7 +16,7 @@ pub(super) struct Stop {
     pub as_expected: bool,
 }
 
-/// What must come of a call.
+/// Expected result of a call.
 #[derive(Clone, Copy)]
 enum Expect {
     Allowed,

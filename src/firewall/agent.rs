@@ -1,4 +1,4 @@
-//! Who acts: agents, how far they are trusted, and on whose behalf they ask.
+//! Agents, their trust levels, and the principals for whom they act.
 
 use std::fmt;
 use std::str::FromStr;
@@ -49,7 +49,7 @@ id! {
     AgentId
 }
 
-/// How far an agent is trusted, lowest first.
+/// Trust level of an agent, lowest first.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -120,13 +120,13 @@ impl Agent {
         self.capabilities.iter().any(|c| c == wanted)
     }
 
-    /// Whether the agent may act at `now`.
+    /// Reports whether the agent may act at `now`.
     pub fn may_act(&self, now: Timestamp) -> bool {
         self.active && self.expires_at.is_none_or(|end| now < end)
     }
 }
 
-/// Who stands behind a token, as its verified claims say.
+/// Subject of a token, from its verified claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     pub subject: Arc<str>,

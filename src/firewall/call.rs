@@ -1,4 +1,4 @@
-//! What is asked: tool calls, data calls, protocol messages, with the facts the checks need.
+//! Calls: tool calls, data calls and protocol messages, with the facts that the checks need.
 
 use std::borrow::Cow;
 
@@ -19,17 +19,18 @@ pub struct Call<'d> {
 }
 
 impl Call<'_> {
-    /// Whether an answer is owed.
+    /// Reports whether an answer is owed.
     pub fn is_request(&self) -> bool {
         self.method.is_some() && self.id.is_some()
     }
 
-    /// Whether it has a method but no id. A tool call sent like that is a tool call all the same.
+    /// Reports whether it has a method but no id. A tool call sent like that is a tool call all the
+    /// same.
     pub fn is_notification(&self) -> bool {
         self.method.is_some() && self.id.is_none()
     }
 
-    /// Whether it answers something the server asked.
+    /// Reports whether it answers something the server asked.
     pub fn is_response(&self) -> bool {
         self.method.is_none()
     }
@@ -88,7 +89,7 @@ pub fn unknown_upstream(entry: &str, known: &[Box<str>]) -> String {
     )
 }
 
-/// Which list of a policy and a session grants a data call.
+/// List of policies and sessions that grants a data call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data {
     /// By URI: `authorized_resources`, `allowed_resources`.

@@ -1,4 +1,4 @@
-//! What an agent may do when others stand behind it: links that narrow and never widen.
+//! Rights of an agent with delegators: links that narrow and never widen.
 //!
 //! An agent to whom nothing was delegated stands alone and is what it is registered as. To a delegate
 //! is left what it, each delegation in force to it and each agent above it have in common: of the
@@ -11,7 +11,7 @@ use super::agent::{Agent, Delegation, TrustLevel};
 use super::denial::{Code, Denial};
 use super::time::Timestamp;
 
-/// What an agent may do and hand on, and until when this is sure.
+/// Rights of an agent, and the time until which they are certain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub capabilities: BTreeSet<String>,
@@ -19,7 +19,7 @@ pub struct Standing {
     pub ends_at: Option<Timestamp>,
 }
 
-/// Why an agent may not act.
+/// Reason why an agent may not act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Lapse {
     #[error("this agent was deactivated or has expired")]
@@ -40,7 +40,7 @@ impl From<Lapse> for Denial {
 }
 
 impl Delegation {
-    /// Whether it still counts at `now`, as far as it alone can tell.
+    /// Reports whether it still counts at `now`, as far as it alone can tell.
     pub fn in_force(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }
@@ -56,7 +56,8 @@ impl Standing {
         }
     }
 
-    /// What is left to `agent` under these delegations, each with the standing of who gave it.
+    /// Returns the rights of `agent` under these delegations, each with the rights of its
+    /// delegator.
     pub fn narrow<'s>(
         agent: &Agent,
         links: impl IntoIterator<Item = (&'s Delegation, &'s Self)>,

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// At which stage of a request's life it was refused.
+/// Stage of a request at which it was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Protocol,
@@ -30,7 +30,7 @@ impl Stage {
     }
 }
 
-/// Whose business a refusal is, for the audit log.
+/// Category of a refusal for the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Category {
     Governance,

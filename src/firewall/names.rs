@@ -15,7 +15,7 @@ pub struct Names(Option<Arc<Box<[String]>>>);
 pub struct WeakNames(Weak<Box<[String]>>);
 
 impl Names {
-    /// Whether both are the same list in memory.
+    /// Reports whether both are the same list in memory.
     pub fn same(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (None, None) => true,

@@ -46,7 +46,7 @@ pub struct Source<'a> {
     pub text: &'a str,
 }
 
-/// Who asks, and for what task.
+/// Caller and task of a call.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     pub agent: &'a Agent,
@@ -55,7 +55,7 @@ pub struct Facts<'a> {
     pub intent: Option<&'a str>,
 }
 
-/// What a call touches.
+/// Target of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
     Tool(&'a str),
@@ -90,7 +90,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What is asked.
+/// Question to the policies.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     pub target: Target<'a>,
@@ -112,7 +112,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// What the policies say of a call.
+/// Decision of the policies on a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Decision<'p> {
     Allow(&'p Policy),

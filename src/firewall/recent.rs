@@ -1,4 +1,4 @@
-//! When a session's last calls were counted: the memory behind its rate limit.
+//! Times at which a session's last calls were counted: the memory of its rate limit.
 //!
 //! Calls of one instant are one entry, so that a batch, or a session that is loaded after a crash
 //! and held to have spent its whole window, costs sixteen bytes and not sixteen for each call. Most
@@ -19,7 +19,7 @@ struct Calls {
 }
 
 impl Recent {
-    /// How many calls are remembered.
+    /// Returns the number of remembered calls.
     pub fn total(&self) -> u64 {
         self.0.as_ref().map_or(0, |calls| calls.total)
     }

@@ -6,7 +6,7 @@ use super::checks::drift::{Tools, UnknownIntent};
 use super::checks::whitelist::Wildcard;
 use super::policy::PolicySet;
 
-/// What a request is judged by. A request in flight keeps the rules it started with.
+/// Rules by which a request is judged. A request in flight keeps the rules it started with.
 #[derive(Debug)]
 pub struct Rules {
     pub policies: PolicySet,

@@ -19,7 +19,7 @@ id! {
     SessionId
 }
 
-/// How sensitive data is, lowest first.
+/// Sensitivity of data, lowest first.
 #[derive(
     Clone,
     Copy,
@@ -74,7 +74,7 @@ impl FromStr for Sensitivity {
     }
 }
 
-/// What a declared intent covers, lowest first.
+/// Tier of a declared intent, lowest first.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -97,7 +97,7 @@ impl IntentTier {
     }
 }
 
-/// In which form refusals reach the agent (contract 6).
+/// Form in which refusals reach the agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RefusalStyle {
@@ -108,7 +108,7 @@ pub enum RefusalStyle {
     Result,
 }
 
-/// What was agreed when the session was opened. Never changes.
+/// Terms agreed when the session was opened. Never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkOrder {
     pub id: SessionId,
@@ -130,7 +130,7 @@ pub struct WorkOrder {
     pub expires_at: Timestamp,
 }
 
-/// Where a session stands in its life.
+/// Status of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -139,14 +139,14 @@ pub enum Status {
     Closed,
 }
 
-/// What a session has used. Lives on the node that serves the call, under the session's own lock.
+/// Usage of a session. Kept on the node that serves the call, under the session's own lock.
 #[derive(Clone, Debug, Default)]
 pub struct Usage {
     /// Tool calls counted, over all runs.
     pub calls_made: u64,
     /// Calls booked at the ledger; `calls_made` never passes it.
     pub booked: u64,
-    /// When the calls of the last window were counted; empty without a rate limit.
+    /// Times at which the calls of the last window were counted; empty without a rate limit.
     pub recent: Recent,
     pub closed: bool,
     /// Only where other nodes serve the session as well.
@@ -154,8 +154,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Whether the ledger may have more of a budget that seems to be used up: other nodes may have
-    /// given something back.
+    /// Reports whether the ledger may have more of a budget that seems to be used up: other nodes
+    /// may have given something back.
     pub fn may_regain(&self, now: Mono) -> bool {
         self.shared.as_ref().is_some_and(|shared| now >= shared.calls_refused_until)
     }

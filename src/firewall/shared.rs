@@ -1,4 +1,4 @@
-//! What one node may count of a session that several nodes serve.
+//! Part of a session that one node may count when several nodes serve the session.
 //!
 //! Calls are leased as everywhere. A rate limit is leased too, as permits that are good for a moment:
 //! the ledger counts them as used until it hears otherwise. And a ledger's no is believed for a
@@ -14,7 +14,7 @@ pub struct Shared {
     pub calls_refused_until: Mono,
     /// The rate limit had no more; until then it is not asked again.
     pub rate_refused_until: Mono,
-    /// When the rate limit has room again, as far as the ledger knew.
+    /// Time at which the rate limit has room again, by the ledger's last answer.
     pub rate_free_at: Mono,
 }
 
@@ -28,7 +28,7 @@ pub struct Permits {
     pub good_until: Mono,
 }
 
-/// Why a call does not fit the rate limit now.
+/// Reason why a call does not fit the rate limit now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateShort {
     /// The ledger said no; it has room again after so many seconds.
@@ -38,7 +38,7 @@ pub enum RateShort {
 }
 
 impl Shared {
-    /// Whether the permits in hand cover `price` calls at `now`. Counts nothing.
+    /// Reports whether the permits in hand cover `price` calls at `now`. Counts nothing.
     pub fn permit(&self, price: u64, now: Mono) -> Result<(), RateShort> {
         if self.permits.is_some_and(|permits| permits.left >= price && now < permits.good_until) {
             return Ok(());

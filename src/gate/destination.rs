@@ -1,4 +1,4 @@
-//! Where a request goes, and what is owed for it.
+//! Destination of a request, and the reply it requires.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ impl Destination {
     }
 }
 
-/// What the upstream owes for a request that it answers with success.
+/// Reply that the upstream owes for a request answered with success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     /// A JSON-RPC response, as JSON or as events.
@@ -32,7 +32,7 @@ pub enum Due {
 }
 
 impl Due {
-    /// What a server owes for a message: a response if any of it is a request.
+    /// Returns the reply owed for a message: a response if any member is a request.
     pub(super) fn to(message: &Message<'_>) -> Self {
         if message.calls.iter().any(Call::is_request) { Self::Rpc } else { Self::Anything }
     }

@@ -21,7 +21,7 @@ use crate::store::StoreError;
 /// The longest subject that becomes an agent's owner.
 const MAX_OWNER_BYTES: usize = 256;
 
-/// Which issuers may bring in agents, and how many they have.
+/// Issuers that may register agents, and the number they registered.
 pub struct Enrolment {
     issuers: HashMap<String, Quota>,
     /// One registration at a time, so that no id is registered twice and the cap is exact.
@@ -29,7 +29,7 @@ pub struct Enrolment {
 }
 
 struct Quota {
-    /// What their agents' `model` says, by which they are counted after a restart.
+    /// `model` of the registered agents, by which they are counted after a restart.
     mark: String,
     max: usize,
     used: AtomicUsize,

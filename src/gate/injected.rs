@@ -1,4 +1,4 @@
-//! Which secrets responses are scrubbed of: all that were put into a session's calls so far.
+//! Secrets to scrub from responses: all that were injected into a session's calls so far.
 //!
 //! A server may give back in one response what it was sent in another request, so a session's set
 //! only grows while it lives; a response that is still under way is scrubbed of what was added since
@@ -17,7 +17,7 @@ use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 use crate::secrets::PatternCache;
 
-/// How many values of the configured headers are remembered; a rotated one is soon worth nothing.
+/// Number of remembered values of the configured headers; a rotated value soon loses its worth.
 const MOST_IN_HEADERS: usize = 64;
 
 /// A set of secrets and the patterns that find them.
@@ -27,14 +27,14 @@ struct Known {
     patterns: ArcSwap<Patterns>,
 }
 
-/// What a response must not show. It may grow while the response passes.
+/// Secrets that a response must not show. May grow while the response passes.
 #[derive(Clone, Debug)]
 pub struct Watch(Arc<Known>);
 
 /// The secrets of every session that was given any.
 pub struct Injected {
     started: Timestamp,
-    /// Those of the headers that every upstream request carries.
+    /// Values of the headers that every upstream request carries.
     always: Arc<Known>,
     by_session: DashMap<SessionId, Arc<Known>>,
     /// The sets of `by_session` by their agent, so that no agent's clean-up looks at the others'.
@@ -85,12 +85,12 @@ fn merge(secrets: &mut Vec<Arc<Secret>>, more: &[Arc<Secret>]) -> bool {
 }
 
 impl Watch {
-    /// What is looked for now.
+    /// Returns the current patterns.
     pub fn patterns(&self) -> Arc<Patterns> {
         self.0.patterns.load_full()
     }
 
-    /// What is looked for now, if that is something else than `before`.
+    /// Returns the current patterns if they differ from `before`.
     pub fn newer(&self, before: &Arc<Patterns>) -> Option<Arc<Patterns>> {
         let now = self.0.patterns.load();
         (!Arc::ptr_eq(&now, before)).then(|| Arc::clone(&now))
@@ -131,7 +131,7 @@ impl Injected {
         Some(Watch(known))
     }
 
-    /// What the response to a request without a session is scrubbed of.
+    /// Returns the secrets to scrub from the response to a request without a session.
     pub fn without_session(&self, agent: AgentId, vault: &Vault) -> Option<Watch> {
         let nothing = vault.is_empty()
             && self.always.patterns.load().is_empty()

@@ -22,7 +22,7 @@ use crate::mcp::headers;
 use crate::mcp::message::Message;
 use crate::mcp::version::Era;
 
-/// What is wanted without a message.
+/// Request of the 2025 revisions without a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// The server's own stream, or the rest of one that broke off.

@@ -1,5 +1,5 @@
-//! What goes on record: admissions before anything moves, refusals before they are answered, and how
-//! admitted calls ended.
+//! Records: admissions before anything moves, refusals before their answer, and the ends of
+//! admitted calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::firewall::denial::{Cause, Code, Denial};
 use crate::firewall::time::Now;
 use crate::metrics;
 
-/// How a cleared call ended.
+/// End of a cleared call.
 #[derive(Debug)]
 pub struct Ended {
     /// Host and port of the server that the call went to.
@@ -26,7 +26,7 @@ pub struct Ended {
     pub upstream_status: Option<u16>,
     pub scrubbed: u64,
     pub failed: Option<Denial>,
-    /// Whether the whole answer went to the client.
+    /// True if the whole answer went to the client.
     pub whole: bool,
 }
 

@@ -1,4 +1,4 @@
-//! How a request is answered that goes no further: in which form, with which id, with which warnings.
+//! Answer to a refused request: its form, its id, its warnings.
 
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ pub struct Refused {
     pub warnings: Vec<String>,
 }
 
-/// What a request turned out to be, as far as it was read: how to answer it.
+/// Facts of a request that determine its answer, as far as it was read.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) id: Option<String>,
@@ -57,7 +57,7 @@ pub(super) fn echoed_id(message: &Message<'_>) -> Option<String> {
     }
 }
 
-/// In which form this message's refusal reaches its sender.
+/// Returns the form of this message's refusal.
 pub(super) fn form(style: RefusalStyle, message: &Message<'_>, era: Era) -> Form {
     match (style, message.calls.as_slice()) {
         (RefusalStyle::Result, [call]) if !message.batch => {
@@ -73,7 +73,7 @@ pub(super) fn form(style: RefusalStyle, message: &Message<'_>, era: Era) -> Form
     }
 }
 
-/// What the agent is told of a budget or a time that runs out.
+/// Returns the warnings about a budget or time that runs out.
 pub(super) fn warnings(live: &Live, threshold_pct: f64, now: Now) -> Vec<String> {
     let order = &live.order;
     let mut warnings = Vec::new();
@@ -92,7 +92,7 @@ pub(super) fn warnings(live: &Live, threshold_pct: f64, now: Now) -> Vec<String>
     warnings
 }
 
-/// Whether `remaining` is at or below the given percentage of `total`.
+/// True if `remaining` is at or below the given percentage of `total`.
 #[expect(clippy::cast_precision_loss, reason = "a warning's threshold may be off by one in 2^53")]
 fn is_low(remaining: u64, total: u64, threshold_pct: f64) -> bool {
     remaining as f64 * 100.0 <= total as f64 * threshold_pct

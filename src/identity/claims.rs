@@ -1,4 +1,4 @@
-//! What an issuer says about a token, in its claims or when it is asked: judged here.
+//! Claims of a token, or of an introspection answer, and their checks.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use crate::json::{Kind, Value};
 
 use super::TokenError;
 
-/// How far clocks may be apart, for `iat` and `nbf`. A token's end is never stretched.
+/// Clock difference allowed for `iat` and `nbf`. A token's end is never extended.
 const LEEWAY_SECS: i64 = 60;
 
 /// Most names in the path of a claim.
@@ -22,7 +22,7 @@ pub const SUBJECT: &[&str] = &["sub"];
 /// has it, under either of the names that issuers use.
 pub const ISSUED_SUBJECT: &[&str] = &["sub", "client_id", "azp"];
 
-/// Whose tokens count, for whom they must be, and what their claims are called.
+/// Issuer, audiences and claim names of accepted tokens.
 #[derive(Clone, Debug)]
 pub struct Terms {
     pub issuer: String,
@@ -33,7 +33,7 @@ pub struct Terms {
     pub groups_claim: String,
 }
 
-/// Who a token speaks for, if its claims are in order at `now`.
+/// Returns the principal of a token whose claims are valid at `now`.
 pub fn principal(
     claims: Value<'_>,
     terms: &Terms,
@@ -78,7 +78,7 @@ pub fn issuer(claims: Value<'_>) -> Result<String, TokenError> {
     required("iss", text(claims, "iss")?)
 }
 
-/// When the token ends, in seconds since 1970.
+/// Returns the end of the token, in seconds since 1970.
 pub fn expiry(claims: Value<'_>) -> Result<Option<i64>, TokenError> {
     seconds(claims, "exp")
 }

@@ -1,10 +1,10 @@
-//! Where an issuer's keys are, as its own metadata says (RFC 8414, `OpenID` Discovery).
+//! Discovery of an issuer's keys from its metadata (RFC 8414, `OpenID` Discovery).
 
 use super::fetch::{FetchError, Fetcher};
 use crate::config::provider_url;
 use crate::json::Doc;
 
-/// Why an issuer's metadata tells nothing.
+/// Reason why an issuer's metadata is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
     #[error("its metadata could not be fetched: {0}")]
@@ -45,8 +45,8 @@ pub async fn jwks_uri(
     Err(failed.unwrap_or(DiscoveryError::NoKeys))
 }
 
-/// Where metadata may lie: inserted before the path (RFC 8414 section 3.1), for `OpenID` too
-/// (section 5), and appended to it (`OpenID` section 4.1).
+/// Returns the possible URLs of metadata: inserted before the path (RFC 8414 section 3.1), for
+/// `OpenID` too (section 5), and appended to it (`OpenID` section 4.1).
 fn metadata_urls(issuer_url: &str) -> Vec<String> {
     let authority_at = issuer_url.find("://").map_or(0, |at| at + 3);
     let (scheme, rest) = issuer_url.split_at(authority_at);

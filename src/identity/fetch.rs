@@ -10,13 +10,13 @@ use reqwest::Certificate;
 
 use crate::http_client;
 
-/// How long one document may take.
+/// Time limit of one document.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest document that is read.
 pub const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
 
-/// Why no document came. No variant holds a URL: those may hold what only the operator may see.
+/// Reason why a fetch failed. No variant holds a URL, which may contain secrets of the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     #[error("no answer within {} s", TIMEOUT.as_secs())]
@@ -29,7 +29,7 @@ pub enum FetchError {
     TooLarge,
 }
 
-/// Why nothing can be fetched at all: a mistake in the configuration.
+/// Reason why nothing can be fetched at all: a mistake in the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     #[error("`ca_file` {path} of issuer `{issuer}` cannot be read")]
@@ -49,7 +49,7 @@ pub enum SetupError {
     },
 }
 
-/// What was fetched.
+/// Fetched document.
 #[derive(Debug)]
 pub struct Document {
     pub bytes: Vec<u8>,

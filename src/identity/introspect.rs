@@ -1,4 +1,4 @@
-//! What an issuer's answer about a token is worth (RFC 7662).
+//! Validates token introspection responses (RFC 7662).
 //!
 //! No answer is a no. A yes holds for [`YES_SECS`] at most, so a token that was revoked at its
 //! issuer ends within that time; a no is kept briefly, so that repeating a bad token does not
@@ -18,10 +18,10 @@ use crate::firewall::agent::Principal;
 use crate::firewall::time::{Mono, Now};
 use crate::json::{Doc, Kind, Value};
 
-/// How long a yes holds.
+/// Time for which a positive answer is cached.
 pub const YES_SECS: u64 = 60;
 
-/// How long a no holds.
+/// Time for which a negative answer is cached.
 pub const NO_SECS: u64 = 5;
 
 /// Refused tokens remembered, in each of two generations.
@@ -46,7 +46,7 @@ impl Introspector {
         }
     }
 
-    /// Who a token speaks for, as its issuer says now.
+    /// Returns the principal of a token as its issuer reports it now.
     pub async fn ask(
         &self,
         (token, hash): (&str, &Hash),

@@ -19,7 +19,7 @@ use crate::firewall::agent::Principal;
 use crate::firewall::time::{Mono, Now};
 use crate::json::Value;
 
-/// How often keys are fetched for one token: a fetch that was under way may have been too early.
+/// Number of fetches for one token: a fetch in progress may have started too early.
 const FETCHES: usize = 2;
 
 /// One identity provider.
@@ -32,12 +32,12 @@ pub struct Issuer {
     grace_secs: u64,
 }
 
-/// What proved a token: when one of it falls, the proof does.
+/// Basis of a token's validity: the token is valid only as long as all of it is.
 #[derive(Clone, Debug)]
 pub struct Proof {
     pub principal: Arc<Principal>,
     pub key: Option<Arc<Key>>,
-    /// When the issuer must be asked again.
+    /// Time at which the issuer must be asked again.
     pub holds_until: Mono,
     /// Until when it counts even though the issuer does not answer; never before `holds_until`.
     pub believed_until: Mono,
@@ -85,12 +85,12 @@ impl Issuer {
         }
     }
 
-    /// Whether a token that names `issuer` is this one's.
+    /// Reports whether a token that names `issuer` is this one's.
     pub fn is(&self, issuer: &str) -> bool {
         self.terms.issuer == issuer
     }
 
-    /// Whether tokens that say nothing by themselves may be this one's.
+    /// Reports whether tokens that say nothing by themselves may be this one's.
     pub fn knows_opaque_tokens(&self) -> bool {
         self.introspector.is_some()
     }

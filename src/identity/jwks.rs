@@ -52,7 +52,7 @@ impl Key {
         &self.verifying
     }
 
-    /// Whether the issuer has taken the key out of its set.
+    /// Reports whether the issuer has taken the key out of its set.
     pub fn is_withdrawn(&self) -> bool {
         self.withdrawn.load(Ordering::Acquire)
     }
@@ -65,7 +65,7 @@ pub struct KeySet {
     listed: bool,
 }
 
-/// What a token's header finds in a set.
+/// Result of looking up a token's header in a set.
 #[derive(Debug)]
 pub enum Found {
     /// Different keys, each of which may be the one.
@@ -77,7 +77,7 @@ pub enum Found {
     Nothing,
 }
 
-/// Why a document is no key set.
+/// Reason why a document is no key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwksError {
     #[error("its key set is not a strict JSON object with `keys`")]

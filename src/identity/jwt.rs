@@ -12,11 +12,11 @@ use crate::json::{Doc, Value};
 /// Of the header only the algorithm and the key's id are kept: what else it may offer (`jku`,
 /// `x5u`, `jwk`, `x5c`) is a key of the sender's choice and never looked at.
 pub struct Compact<'t> {
-    /// What the signature covers: header and claims with the dot between.
+    /// Text covered by the signature: header and claims with the dot between.
     signed: &'t str,
     claims: &'t str,
     signature: &'t str,
-    /// What the token says; the key decides.
+    /// Algorithm named by the token; the key decides.
     pub algorithm: Algorithm,
     pub key_id: Option<String>,
 }

@@ -22,7 +22,7 @@ use crate::firewall::time::Mono;
 use crate::metrics::IssuerKeys;
 use jsonwebtoken::Algorithm;
 
-/// How long an issuer is left in peace after it was asked for a key that nobody knew.
+/// Pause after an issuer was asked for an unknown key.
 pub const UNKNOWN_KEY_PAUSE_SECS: u64 = 30;
 
 /// The longest pause after a fetch that failed.
@@ -31,10 +31,10 @@ const RETRY_PAUSE_SECS: u64 = 30;
 /// Keys whose issuer lets them age faster are not fetched more often than this.
 const LEAST_FRESH_SECS: u64 = 30;
 
-/// How long one fetch may take, metadata included.
+/// Time limit of one fetch, metadata included.
 const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Where the keys come from.
+/// Source of the keys.
 #[derive(Clone, Debug)]
 pub enum Source {
     Uri(String),
@@ -45,7 +45,7 @@ pub enum Source {
     },
 }
 
-/// Why no keys came.
+/// Reason why no keys were fetched.
 #[derive(Debug, thiserror::Error)]
 enum RefreshError {
     #[error(transparent)]
@@ -68,7 +68,7 @@ pub struct Keys {
     clock: Clock,
     runtime: Handle,
     set: ArcSwap<KeySet>,
-    /// When the set has aged, in microseconds of the monotonic clock.
+    /// Time at which the set expires, in microseconds of the monotonic clock.
     due_at_us: AtomicU64,
     failing: AtomicBool,
     state: Mutex<State>,
@@ -81,7 +81,7 @@ pub struct Keys {
 #[derive(Debug, Default)]
 struct State {
     running: bool,
-    /// When the issuer was last asked for a key that was not known.
+    /// Time at which the issuer was last asked for an unknown key.
     asked_at: Option<Mono>,
     failures: u32,
 }
@@ -116,7 +116,7 @@ impl Keys {
         self.set.load().find(id, algorithm)
     }
 
-    /// Whether there is any key at all.
+    /// Reports whether there is any key at all.
     pub fn is_empty(&self) -> bool {
         self.set.load().is_empty()
     }
@@ -150,7 +150,7 @@ impl Keys {
         }
     }
 
-    /// How many fetches have ended; for [`Keys::refreshed`].
+    /// Returns the number of fetches that have ended; for [`Keys::refreshed`].
     pub fn fetches_ended(&self) -> u64 {
         *self.ended.borrow()
     }

@@ -9,7 +9,7 @@ use crate::config::Secret;
 use crate::firewall::agent::{Agent, AgentId};
 use crate::firewall::time::Timestamp;
 
-/// What an own token says.
+/// Claims of a token issued by Arbiter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OwnClaims {
     pub iss: String,

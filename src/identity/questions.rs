@@ -49,13 +49,13 @@ impl Lane {
     }
 }
 
-/// How long a call waits, its turn included.
+/// Time limit of a call's wait, its turn included.
 const DEADLINE: Duration = Duration::from_secs(6);
 
 /// Pause between two log lines about the same trouble.
 const WARN_PAUSE_SECS: u64 = 30;
 
-/// What an issuer answers, as it came.
+/// Answer of an issuer, unparsed.
 type Answer = Result<Arc<[u8]>, TokenError>;
 
 type Question = Shared<BoxFuture<'static, Answer>>;

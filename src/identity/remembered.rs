@@ -1,4 +1,4 @@
-//! What was learnt about tokens, remembered by their hash.
+//! Cache of verified tokens, by their hash.
 //!
 //! Two generations bound the memory: new entries go into the young one; when that is full it
 //! becomes the old one and what the old one held is forgotten. A token in use is found in either,

@@ -1,4 +1,4 @@
-//! Whether two JSON numbers are the same number, without rounding either.
+//! Exact comparison of JSON numbers.
 
 /// A number's value: `42`, `42.0` and `4.2e1` are equal.
 ///

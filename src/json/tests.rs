@@ -1,4 +1,4 @@
-//! What is strict, what is not, and that what is read is what was written.
+//! Strictness of the parser, and equality of what is read and written.
 
 use super::*;
 use proptest::prelude::*;

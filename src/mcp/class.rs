@@ -1,6 +1,6 @@
 //! Method classes: what a method touches, and so who must grant it (contract 4).
 
-/// What a method touches.
+/// Class of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Runs a tool, named by `params.name`.

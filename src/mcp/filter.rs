@@ -76,7 +76,7 @@ impl ListKind {
 pub struct ListKinds(u8);
 
 impl ListKinds {
-    /// What the members of a message ask for.
+    /// Returns the lists that the members of a message ask for.
     pub fn asked_by(message: &Message<'_>) -> Self {
         let methods = message.calls.iter().filter_map(|call| call.method.as_deref());
         methods.filter_map(ListKind::of_method).collect()
@@ -91,7 +91,7 @@ impl ListKinds {
         ListKind::ALL.into_iter().collect()
     }
 
-    /// Whether there is nothing to filter.
+    /// Reports whether there is nothing to filter.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -103,7 +103,7 @@ impl FromIterator<ListKind> for ListKinds {
     }
 }
 
-/// Why an answer cannot be filtered, and so cannot be passed on.
+/// Reason why an answer cannot be filtered, and so cannot be passed on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
     #[error("the answer to a list request is not strict JSON")]

@@ -45,7 +45,7 @@ pub struct ProtocolHeaders<'h> {
     pub params: SmallVec<[(&'h str, &'h str); 2]>,
 }
 
-/// Why headers and body do not go together.
+/// Reason why headers and body disagree.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderDenial {
     /// A header is missing, badly written, or says something else than the body.
@@ -236,7 +236,8 @@ fn name(headers: &ProtocolHeaders<'_>, call: &Call<'_>, era: Era) -> Result<(), 
     }
 }
 
-/// What `Mcp-Name` mirrors for this call, and whether the modern era insists on it.
+/// Returns the value that `Mcp-Name` mirrors for this call, and the modern era's requirement for
+/// it.
 fn name_source<'c>(call: &'c Call<'_>) -> (Option<Cow<'c, str>>, bool) {
     let method = call.method.as_deref().unwrap_or_default();
     match &call.kind {

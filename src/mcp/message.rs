@@ -44,15 +44,15 @@ const MESSAGE_KEYS: &[&str] = &["jsonrpc", "id", "method", "params", "result", "
 pub struct Message<'d> {
     /// In the order in which they stand; never empty.
     pub calls: SmallVec<[Call<'d>; 1]>,
-    /// Whether they came in an array, even in one of a single member.
+    /// True if they came in an array, even in one of a single member.
     pub batch: bool,
 }
 
-/// Why a JSON document is not a message the gateway passes on.
+/// Reason why a JSON document is not a message that the gateway passes on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Malformed {
-    /// Whether it does not even try to be JSON-RPC.
+    /// True if it does not even try to be JSON-RPC.
     pub not_mcp: bool,
     /// The request's id as it was written, where there is one to echo.
     pub id: Option<String>,
@@ -66,7 +66,7 @@ impl Malformed {
     }
 }
 
-/// What is wrong with one message, before its id is attached.
+/// Fault of one message, before its id is attached.
 type Fault = Cow<'static, str>;
 
 /// Reads a document as one JSON-RPC message or a batch.
@@ -113,7 +113,7 @@ fn refuse(reason: Fault, id: Option<Value<'_>>) -> Malformed {
     Malformed { not_mcp: false, id, reason: reason.into_owned() }
 }
 
-/// Whether any reader, however lenient, could take the document for JSON-RPC.
+/// Reports whether any reader, however lenient, could take the document for JSON-RPC.
 fn attempts_rpc(root: Value<'_>) -> bool {
     let speaks = |value: Value<'_>| {
         value.entries().any(|entry| {

@@ -138,7 +138,7 @@ impl EventSplitter {
         Ok(())
     }
 
-    /// What stands after the last whole event.
+    /// Returns the bytes after the last whole event.
     pub fn finish(self) -> Vec<u8> {
         self.held
     }
@@ -191,17 +191,17 @@ impl EventMeter {
         Ok(())
     }
 
-    /// Whether an event has begun and not ended.
+    /// Reports whether an event has begun and not ended.
     pub fn within_event(&self) -> bool {
         self.event_bytes > 0
     }
 
-    /// Whether a line has begun and not ended.
+    /// Reports whether a line has begun and not ended.
     pub fn within_line(&self) -> bool {
         self.line_bytes > 0
     }
 
-    /// Whether an event had an id, so that a client could ask for the rest of the stream.
+    /// Reports whether an event had an id, so that a client could ask for the rest of the stream.
     pub fn has_ids(&self) -> bool {
         self.has_ids
     }

@@ -11,7 +11,7 @@
 use super::filter::{FilterError, ListKind, ListKinds, Oddities, filter_list};
 use super::sse::{Cutter, EventTooLarge, Piece, content, data, split_mark};
 
-/// Why a stream cannot go on. What was written to `out` before may be sent, nothing after.
+/// Reason why a stream cannot go on. Bytes already written to `out` may be sent, nothing after.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SseError {
     #[error(transparent)]
@@ -29,12 +29,12 @@ pub struct SseFilter<K> {
     keep: K,
     max_event_bytes: usize,
     cutter: Cutter,
-    /// What may not leave yet: an unfinished line, and before it the event it belongs to if that
-    /// event already has data.
+    /// Bytes that may not leave yet: an unfinished line, and before it the event it belongs to if
+    /// that event already has data.
     held: Vec<u8>,
     line_start: usize,
     has_data: bool,
-    /// Whether `held` opens with the stream's first line, which may carry a byte order mark.
+    /// True if `held` opens with the stream's first line, which may carry a byte order mark.
     held_first_line: bool,
     oddities: Oddities,
     broken: bool,
@@ -212,8 +212,8 @@ impl<K: Fn(ListKind, &str) -> bool> SseFilter<K> {
     }
 }
 
-/// Whether any JSON reader could take `text` for an object or an array. Invisible bytes before it
-/// are skipped more freely than JSON allows.
+/// Reports whether any JSON reader could take `text` for an object or an array. Invisible bytes
+/// before it are skipped more freely than JSON allows.
 fn looks_like_json(text: &[u8]) -> bool {
     let text = String::from_utf8_lossy(text);
     let blank = |c: char| {

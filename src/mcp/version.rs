@@ -18,7 +18,7 @@ pub const SUPPORTED: [&str; 5] =
 /// Those of them in which each message says its own version.
 pub const SUPPORTED_MODERN: [&str; 1] = [FIRST_MODERN];
 
-/// How a message and its surroundings hang together.
+/// Framing rules of a protocol version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Era {
     /// A handshake settles the version; mirrored headers are optional.
@@ -39,7 +39,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// What is assumed when neither header nor `_meta` says anything.
+    /// Version assumed when neither header nor `_meta` names one.
     pub const ASSUMED: Self = Self::V2025_03_26;
 
     /// Reads a revision's date; `None` for what is not a supported one.
@@ -77,7 +77,7 @@ impl Version {
             )
     }
 
-    /// Whether the revision still has JSON-RPC batches.
+    /// Reports whether the revision still has JSON-RPC batches.
     pub fn has_batches(self) -> bool {
         self <= Self::V2025_03_26
     }
@@ -95,7 +95,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// Whether `text` is `YYYY-MM-DD` with a month and a day that a calendar could have.
+/// Reports whether `text` is `YYYY-MM-DD` with a month and a day that a calendar could have.
 fn is_date(text: &str) -> bool {
     let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text.as_bytes() else { return false };
     let digits = [y1, y2, y3, y4, m1, m2, d1, d2].iter().all(u8::is_ascii_digit);

@@ -20,10 +20,10 @@ use crate::firewall::agent::AgentId;
 /// Stands between the id and the tag.
 const SEPARATOR: char = '.';
 
-/// Of a tag, before it is made text: more than anyone can try through a gateway.
+/// Tag length before encoding; 128 bits cannot be guessed online.
 const TAG_BYTES: usize = 16;
 
-/// From which the keys of a fleet's seals are made.
+/// Key material of a fleet's seals.
 #[derive(Clone)]
 pub struct SealKey([u8; 32]);
 

@@ -10,7 +10,7 @@ use crate::firewall::time::Mono;
 const FIRST_PAUSE_US: u64 = 500_000;
 const LONGEST_PAUSE_US: u64 = 30_000_000;
 
-/// What is known of one server.
+/// Health record of one server.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     failures: AtomicU32,

@@ -1,4 +1,4 @@
-//! What a request's head must look like before anything else looks at the request.
+//! Rules for a request's head, checked before anything else looks at the request.
 //!
 //! Pingora's parser is lenient where a firewall must not be: what two parsers may read differently
 //! is refused here (RFC 9112 sections 2.2, 3.2, 6.1 and 11.2).
@@ -30,13 +30,13 @@ const SINGLE: &[&str] = &[
     "x-arbiter-session",
 ];
 
-/// What the configuration says about heads.
+/// Configuration of head checks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeadRules {
     pub(super) blocked_paths: Vec<String>,
     pub(super) browsers: Arc<Browsers>,
     pub(super) deny_non_post_methods: bool,
-    /// Whether GET and DELETE of the 2025 era are served (`legacy_streams`).
+    /// True if GET and DELETE of the 2025 era are served (`legacy_streams`).
     pub(super) legacy_streams: bool,
     pub(super) size: HeadSize,
 }
@@ -98,7 +98,7 @@ impl HeadSize {
     }
 }
 
-/// What a request to this port wants.
+/// Purpose of a request to this port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     /// An MCP message, judged by everything.
@@ -317,7 +317,7 @@ pub(super) fn drop_offers(head: &mut RequestHeader) {
     }
 }
 
-/// Whether the client asks for an event stream by name.
+/// Reports whether the client asks for an event stream by name.
 fn accepts_events(headers: &HeaderMap) -> bool {
     let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     ranges.flat_map(|value| value.split(',')).any(|range| {
@@ -357,8 +357,9 @@ fn media_type(headers: &HeaderMap) -> Result<(), Denial> {
     }
 }
 
-/// Whether a header of the client's stays behind: ours, those that change a request's meaning behind
-/// the checks, and names that some servers read as others (CGI turns `_` and `.` alike into `-`).
+/// Reports whether a header of the client's stays behind: ours, those that change a request's
+/// meaning behind the checks, and names that some servers read as others (CGI turns `_` and `.`
+/// alike into `-`).
 pub(super) fn stays_behind(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.contains(['_', '.'])

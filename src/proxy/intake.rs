@@ -30,7 +30,7 @@ use crate::mcp::headers::ProtocolHeaders;
 const SESSION: HeaderName = HeaderName::from_static("x-arbiter-session");
 const AGENT_ID: HeaderName = HeaderName::from_static("x-agent-id");
 
-/// How long a client may take to accept what is written to it.
+/// Time within which a client must accept written data.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long a body may take however slow it comes.
@@ -39,7 +39,7 @@ const BODY_GRACE: Duration = Duration::from_secs(5);
 /// Bodies larger than this are judged apart from the small ones.
 const BULK_BYTES: usize = 64 * 1024;
 
-/// How long the rest of a refused body is read, so that the refusal can be received.
+/// Time for which the rest of a refused body is read, so that the refusal can be received.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// Most that is reserved for a body before its first byte has come.

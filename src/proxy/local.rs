@@ -43,7 +43,7 @@ const MAX_PATH_BYTES: usize = 1_024;
 pub struct Local {
     pub metrics: Arc<Metrics>,
     pub scrapes: Scrapes,
-    /// How agents reach this port.
+    /// Scheme by which agents reach this port.
     pub scheme: &'static str,
     /// The canonical URI of this resource, where configured.
     pub resource: Option<String>,
@@ -122,7 +122,7 @@ impl Local {
         session.write_response_header(Box::new(header), true).await
     }
 
-    /// What clients need to know to get a token (RFC 9728 section 2).
+    /// Builds the protected-resource metadata (RFC 9728 section 2).
     fn metadata(&self, resource: &str, scopes: &[String]) -> Value {
         let mut metadata = serde_json::Map::new();
         metadata.insert("resource".to_owned(), json!(resource));

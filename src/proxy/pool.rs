@@ -28,13 +28,13 @@ use crate::mcp::filter::Oddities;
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// How often connecting is tried before a call has failed.
+/// Number of connection attempts before a call fails.
 const MAX_TRIES: usize = 3;
 
 /// One upstream.
 pub struct Pool {
     pub destination: Arc<Destination>,
-    /// What its paths begin with; `/` for all.
+    /// Path prefix of the pool; `/` for all.
     pub path: String,
     /// Its own canonical URI, if it has one (RFC 9728).
     pub resource: Option<String>,
@@ -79,7 +79,7 @@ impl Pool {
         &self.servers
     }
 
-    /// What of a path is behind this pool's own; none if it is another's.
+    /// Returns the rest of a path after this pool's own; none if the path is another pool's.
     pub(super) fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
         if self.path == "/" {
             return Some(path);
@@ -151,7 +151,7 @@ impl Way {
         self.pool.servers.get(*self.tried.last()?)
     }
 
-    /// What the record calls the server of the last try.
+    /// Returns the recorded name of the last tried server.
     pub(super) fn server_name(&self) -> Option<Arc<str>> {
         self.server().map(|server| server.name.clone())
     }
@@ -200,7 +200,7 @@ impl Way {
         self.may_retry() && (another || server.addresses_known() > self.tries_at(last))
     }
 
-    /// Whether another try may be made, if what went wrong allows it.
+    /// Reports whether another try may be made, if what went wrong allows it.
     pub(super) fn may_retry(&self) -> bool {
         self.tried.len() < MAX_TRIES
     }

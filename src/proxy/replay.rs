@@ -34,7 +34,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::gate::drain::Ending;
 
-/// How much of the body is handed over at a time.
+/// Number of body bytes handed over at a time.
 const SLICE: usize = 64 * 1024;
 
 /// Error type that says the upstream's first byte came too late.
@@ -63,13 +63,13 @@ pub(super) struct Patience {
 /// A comment of an event stream: a line that no client hands on (HTML Standard section 9.2.6).
 const COMMENT: &[u8] = b": keep-alive\n\n";
 
-/// What a replay shares with the request's context.
+/// State shared by a replay and the request's context.
 #[derive(Clone, Default)]
 pub(super) struct Slot(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Where the real session waits while it is not inside a replay.
+    /// Place of the real session while it is not inside a replay.
     real: Mutex<Option<Box<ServerSession>>>,
     head_sent: AtomicBool,
     /// Whether the response's head waits for its body.
@@ -79,7 +79,7 @@ struct Shared {
 }
 
 impl Slot {
-    /// Whether an upstream was sent the whole head of the request, at any attempt.
+    /// Reports whether an upstream was sent the whole head of the request, at any attempt.
     pub(super) fn head_sent(&self) -> bool {
         self.0.head_sent.load(Ordering::Acquire)
     }
@@ -113,7 +113,7 @@ struct ReplaySession {
     is_stream: bool,
     /// Ends when the upstream's next byte has come too late.
     late: Pin<Box<Sleep>>,
-    /// What it is called then.
+    /// Error type of a late answer.
     late_is: &'static str,
     /// The head while it waits.
     held: Vec<HttpTask>,

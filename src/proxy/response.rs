@@ -21,13 +21,13 @@ use crate::mcp::sse_filter::SseFilter;
 
 type Keep = Box<dyn Fn(ListKind, &str) -> bool + Send + Sync>;
 
-/// What is done with one response.
+/// Processing of one response.
 pub(super) struct Flow {
     max_bytes: usize,
     /// Bytes that came from the upstream; streams have no end and are not counted.
     seen: usize,
     streams: bool,
-    /// What came of a stream, event by event, and what left of it.
+    /// Meter of received events, and of those sent.
     came: EventMeter,
     left: EventMeter,
     decoder: Option<Decoder>,
@@ -99,7 +99,7 @@ impl Flow {
         matches!(self.lists, Lists::Whole { .. })
     }
 
-    /// How many times a credential was taken out.
+    /// Returns the number of credentials removed.
     pub(super) fn scrubbed(&self) -> u64 {
         let in_body = match &self.scrub {
             Scrub::Nothing => 0,
@@ -241,7 +241,7 @@ impl Flow {
     }
 }
 
-/// Whether a success is of the kind that is owed, as far as its head tells.
+/// Reports whether a success is of the kind that is owed, as far as its head tells.
 fn is_due(due: Due, streams: bool, headers: &HeaderMap) -> Result<(), Denial> {
     let fits = match due {
         Due::Rpc => streams || is_json(headers),

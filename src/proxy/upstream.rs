@@ -28,7 +28,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Calls on one HTTP/2 connection at a time.
 const MAX_H2_STREAMS: usize = 64;
 
-/// How long a resolved name is believed.
+/// Time for which a resolved name is cached.
 const NAME_TTL_US: u64 = 10_000_000;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-arbiter-request-id");
@@ -46,11 +46,11 @@ struct Resolved {
 /// One server, by URL.
 pub struct Upstream {
     url: config::Upstream,
-    /// What `Host` says upstream.
+    /// Value of `Host` sent upstream.
     authority: Arc<str>,
-    /// What the record says.
+    /// Name in records.
     pub(super) name: Arc<str>,
-    /// Where it is, if the URL says so by number.
+    /// Address, if the URL gives a numeric one.
     fixed: Option<SocketAddr>,
     ca: Option<Arc<CaType>>,
     /// Longest silence inside a response.
@@ -133,7 +133,7 @@ impl Upstream {
         self.resolved.load().as_ref().map_or(1, |known| known.addresses.len())
     }
 
-    /// Whether the server takes connections.
+    /// Reports whether the server takes connections.
     pub(super) async fn look(&self, now: Mono) -> bool {
         let addresses = match self.fixed {
             Some(fixed) => vec![fixed],

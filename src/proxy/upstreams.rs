@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::pool::Pool;
 use crate::metrics::ServerStanding;
 
-/// Where requests can go.
+/// Upstreams by path.
 pub struct Upstreams {
     /// Longest path first.
     pools: Vec<Arc<Pool>>,
@@ -46,7 +46,7 @@ impl Upstreams {
     }
 }
 
-/// Whether every server reads the path as it is written.
+/// Reports whether every server reads the path as it is written.
 fn is_plain(path: &str) -> bool {
     let segments = path.strip_prefix('/').unwrap_or(path);
     let segments = segments.strip_suffix('/').unwrap_or(segments);

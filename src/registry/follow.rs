@@ -1,4 +1,4 @@
-//! What other nodes did to agents, delegations and tokens, taken in here.
+//! Changes of agents, delegations and tokens by other nodes, applied here.
 
 use std::collections::HashSet;
 use std::sync::Arc;

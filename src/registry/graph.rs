@@ -1,4 +1,4 @@
-//! Who delegated what to whom: narrowing, expiry, depth and cycles, judged without waiting.
+//! Graph of delegations: narrowing, expiry, depth and cycles, judged without waiting.
 //!
 //! The narrowest reading holds: with several delegations to it, an agent has only what all of them
 //! give (`firewall::delegation`). A delegation counts while it has not expired and whoever gave it
@@ -68,7 +68,7 @@ impl Graph {
         }
     }
 
-    /// How many delegations there are.
+    /// Returns the number of delegations.
     pub(super) fn len(&self) -> usize {
         self.incoming.values().map(Vec::len).sum()
     }
@@ -81,7 +81,7 @@ impl Graph {
         self.outgoing.get(&id).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether this delegation may be taken in.
+    /// Checks that this delegation may be added.
     pub(super) fn check(
         &self,
         new: &Delegation,
@@ -153,7 +153,7 @@ impl<'g, A: Fn(AgentId) -> Option<Arc<Agent>>> View<'g, A> {
         Self { graph, now, agent, known: HashMap::new() }
     }
 
-    /// What an agent may do and hand on.
+    /// Returns the rights of an agent.
     pub(super) fn standing(&mut self, agent: &Agent) -> Result<Standing, Lapse> {
         if !agent.may_act(self.now) {
             return Err(Lapse::Agent);
@@ -192,7 +192,7 @@ impl<'g, A: Fn(AgentId) -> Option<Arc<Agent>>> View<'g, A> {
         chain.into()
     }
 
-    /// Whether every agent of a chain may act and every link of it is in force.
+    /// Reports whether every agent of a chain may act and every link of it is in force.
     pub(super) fn holds(&self, chain: &[AgentId]) -> Result<(), Lapse> {
         let links = chain.iter().zip(chain.iter().skip(1));
         for (&from, &to) in links {
@@ -226,7 +226,7 @@ impl<'g, A: Fn(AgentId) -> Option<Arc<Agent>>> View<'g, A> {
     }
 }
 
-/// How many steps the longest path from `id` has.
+/// Returns the number of steps of the longest path from `id`.
 fn depth<I: Iterator<Item = AgentId>>(
     id: AgentId,
     known: &mut HashMap<AgentId, usize>,

@@ -1,5 +1,5 @@
-//! What is in force on this node and not yet in the store, and the task that brings it there: it
-//! tries until the store takes it.
+//! Changes in force on this node that the store has not accepted yet, and the task that retries
+//! them.
 //!
 //! Taking something away waits for nobody. A demotion, a deactivation and a revoked token count in
 //! memory first; a store that is away delays only that they outlive a restart.
@@ -19,12 +19,11 @@ use crate::firewall::time::Timestamp;
 use crate::store::StoreError;
 use crate::telemetry::Causes;
 
-/// How long to wait before the store is tried again: from the first to the last, doubling.
+/// Pause before the next attempt to write: from the first to the last, doubling.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// What the store is to be told. Bounded by the agents that are registered and the tokens that are
-/// revoked.
+/// Writes for the store. Bounded by the registered agents and the revoked tokens.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// Their trust of the time it is stored.

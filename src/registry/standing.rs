@@ -1,4 +1,4 @@
-//! What agents may do right now, the delegations above them included.
+//! Current rights of agents, with the delegations above them.
 //!
 //! An agent to whom nothing was delegated is judged as it is registered, for the price of a look at
 //! its entry. What is left to a delegate is worked out when it calls and remembered until anything
@@ -25,7 +25,7 @@ pub struct Acting {
     pub chain: Arc<[AgentId]>,
 }
 
-/// What was worked out for delegates.
+/// Cached rights of delegates.
 #[derive(Debug, Default)]
 pub(super) struct Standings {
     /// Counts the changes that may change a standing.
@@ -72,8 +72,8 @@ impl Registry {
         Some(Acting { agent, chain })
     }
 
-    /// Whether every agent of a chain may act at `now`, but for the last, and every link between them
-    /// is in force.
+    /// Reports whether every agent of a chain may act at `now`, but for the last, and every link
+    /// between them is in force.
     pub fn holds(&self, chain: &[AgentId], now: Timestamp) -> Result<(), Lapse> {
         if chain.len() < 2 {
             return Ok(());

@@ -44,7 +44,7 @@ async fn delegate(
     registry.delegate(from, to, texts(scopes), None, NOW).await
 }
 
-/// What an agent may do at this time; none if it may not act.
+/// Returns the capabilities of an agent at this time; none if it may not act.
 fn capabilities(registry: &Registry, id: AgentId, now: Timestamp) -> Option<Vec<String>> {
     let acting = registry.acting(id, now).unwrap().agent;
     acting.ok().map(|agent| agent.capabilities.clone())

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-/// What `program` prints. An error says what went wrong and quotes nothing of it.
+/// Runs `program` and returns its output. An error describes the failure and quotes nothing of the
+/// output.
 ///
 /// No shell is involved, nothing is given to its input, and what it says on its error output is
 /// thrown away, since it may be a secret.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::SecretsError;
 use crate::credentials::{Secret, SecretText};
 
-/// Why a source is not understood.
+/// Reason why a source cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     #[error("line {line} is not valid TOML or not of the expected form")]
@@ -75,7 +75,7 @@ pub(super) fn toml(text: &str) -> Result<Vec<Secret>, ParseError> {
     }
 }
 
-/// What a command printed.
+/// Parses the output of a command.
 pub(super) fn json(text: &[u8]) -> Result<Vec<Secret>, ParseError> {
     let value: serde_json::Value = serde_json::from_slice(text)
         .map_err(|e| ParseError::Json { line: e.line(), column: e.column() })?;

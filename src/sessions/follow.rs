@@ -1,4 +1,5 @@
-//! What other nodes did to sessions, taken in here; and sessions of theirs, found when they are needed.
+//! Changes of sessions by other nodes, applied here; and sessions of other nodes, fetched when
+//! needed.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What this node holds of sessions that nobody uses here: given back after a second, so that a crash
-//! loses less, and other nodes need not ask for it.
+//! Leased permits of sessions that are idle on this node: returned after a second, so that a crash
+//! loses less, and other nodes need not ask.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ pub(super) struct Leased {
     sessions: Mutex<HashMap<SessionId, Seen>>,
 }
 
-/// What was seen of a session when it was last looked at.
+/// State of a session at the last look.
 #[derive(Debug)]
 struct Seen {
     live: Arc<Live>,

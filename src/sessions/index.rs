@@ -1,5 +1,5 @@
-//! Which sessions there are, in the orders that listing, the cap and the clean-up need, so that none
-//! of them looks at every session.
+//! Index of sessions, in the orders that listing, the cap and the clean-up need, so that none of
+//! them examines every session.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ pub(super) struct Index {
     by_end: BTreeSet<(Mono, ById)>,
     /// Up to here, `by_end` was counted.
     counted_to: Option<(Mono, ById)>,
-    /// So many are in `by_end` up to and with `counted_to`.
+    /// Number of entries of `by_end` up to and including `counted_to`.
     counted: usize,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Index {
 #[derive(Clone, Debug)]
 struct ById(Option<Arc<Live>>);
 
-/// What the cap needs to know of an agent that has active sessions.
+/// Active sessions of an agent, for the cap.
 #[derive(Debug, Default)]
 struct OfAgent {
     /// Expired ones are dropped when the cap is next looked at.
@@ -115,8 +115,9 @@ impl Index {
         active.filter(|live| now < live.deadline).cloned().collect()
     }
 
-    /// How many are neither closed nor expired. Looks at no more than `limit` that have ended since
-    /// it was last asked; none if there are more, which the next one who asks goes on with.
+    /// Returns the number of sessions neither closed nor expired. Examines at most `limit` sessions
+    /// that ended since the last call; `None` if there are more, which the next call continues
+    /// with.
     pub(super) fn active_count(&mut self, now: Mono, limit: usize) -> Option<usize> {
         let from = self.counted_to.clone().map_or(Bound::Unbounded, Bound::Excluded);
         let later = self.by_end.range((from, Bound::Unbounded));

@@ -7,14 +7,14 @@ use crate::firewall::session::{Status, Usage, WorkOrder};
 use crate::firewall::time::{Mono, Now, Timestamp};
 use crate::store::{Booked, Booking, RecentCalls, Settlement, StoredSession};
 
-/// What a lease is at most, in parts of the budget: a crash loses no more than this.
+/// Divisor of the budget that gives the largest lease: a crash loses no more than one.
 const BLOCKS_IN_A_BUDGET: u64 = 50;
 
 /// A session as this node serves it.
 #[derive(Debug)]
 pub struct Live {
     pub order: Arc<WorkOrder>,
-    /// When it expires, on this run's clock.
+    /// Expiry on this run's clock.
     pub deadline: Mono,
     usage: Mutex<Usage>,
 }
@@ -67,8 +67,8 @@ impl Live {
         }
     }
 
-    /// What to book so that `price` can be counted; none if enough is in hand, if the budget cannot
-    /// cover the price any more, or if the session is closed.
+    /// Returns the booking needed to count `price`; none if enough is in hand, if the budget cannot
+    /// cover the price, or if the session is closed.
     pub(super) fn booking(&self, price: u64, window_us: u64, now: Mono) -> Option<Booking> {
         let budget = self.order.call_budget;
         self.with(|usage| {
@@ -94,7 +94,7 @@ impl Live {
         })
     }
 
-    /// What asks for nothing, and is answered with how much is booked by all.
+    /// Returns a booking of nothing, whose answer reports the number booked by all.
     pub(super) fn look(&self) -> Booking {
         let unused = self.with(|usage| usage.booked.saturating_sub(usage.calls_made));
         Booking { id: self.order.id, least: 0, most: 0, unused, rate: None }
@@ -141,7 +141,7 @@ impl Live {
         (!nothing).then(|| Settlement { id: self.order.id, unused, recent: None, rate })
     }
 
-    /// What a clean stop has to store for this session, if anything.
+    /// Returns the record that a clean stop stores for this session, if any.
     pub(super) fn settle(&self, window_secs: u64, now: Now) -> Option<Settlement> {
         if self.with(|usage| usage.shared.is_some()) {
             return self.let_go(now.mono);

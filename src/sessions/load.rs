@@ -1,4 +1,4 @@
-//! What the last run left, taken in batch by batch while the store still reads.
+//! State of the last run, loaded in batches while the store still reads.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -9,8 +9,8 @@ use crate::store::{RateBooked, RateBooking, RateUse};
 const BELIEVED_US: u64 = 200_000;
 
 impl Shared {
-    /// What to ask for so that `price` calls have permits; none if they have, or if the ledger has
-    /// just said no. The permits that were in hand are not used any more.
+    /// Returns the request for rate permits that cover `price`; none if they are in hand, or if the
+    /// ledger has just refused. Permits that were in hand are not used any more.
     pub(super) fn rate_booking(
         &mut self,
         limit: u32,

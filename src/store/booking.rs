@@ -1,4 +1,4 @@
-//! What a node asks the ledger for, and what it is answered.
+//! Requests of a node to the ledger, and their answers.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::firewall::session::SessionId;
 /// One running gateway, as the ledger tells it from others: a restart is another one.
 pub type NodeName = Arc<str>;
 
-/// What a node asks the ledger for, on behalf of one session.
+/// Request of a node to the ledger, for one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Booking {
     pub id: SessionId,
@@ -15,23 +15,23 @@ pub struct Booking {
     pub least: u64,
     /// The store decides how many it grants up to this: fewer, the less remains.
     pub most: u64,
-    /// What the node still holds of earlier bookings.
+    /// Permits of earlier bookings that the node still holds.
     pub unused: u64,
-    /// Where the session has a rate limit and several nodes share it.
+    /// Rate booking, if the session has a rate limit that several nodes share.
     pub rate: Option<RateBooking>,
 }
 
-/// What a node asks for of a rate limit that it shares with others.
+/// Request for permits of a shared rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RateBooking {
     pub limit: u32,
     pub window_us: u64,
     pub least: u64,
-    /// What became of the permits it was given before, if it was.
+    /// Usage of the permits granted before, if any.
     pub before: Option<RateUse>,
 }
 
-/// So many permits of one lease were used, the last of them so long ago. The rest is not used any more.
+/// Usage of a permit lease: number used and age of the last use. Unused permits are returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RateUse {
     pub lease: u64,
@@ -42,12 +42,12 @@ pub struct RateUse {
 /// The answer to a booking: all that was asked for at least, or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Booked {
-    /// So many calls may be counted by whoever asked.
+    /// Number of calls granted to the node.
     pub granted: u64,
     /// All calls of this session that are booked now, by anyone.
     pub total: u64,
-    /// Where the budget fell short: what other running nodes hold of it. They have been asked to give
-    /// it back.
+    /// Permits held by other running nodes, if the budget fell short. Those nodes were asked to
+    /// return them.
     pub elsewhere: u64,
     /// The session is closed, wherever that was done.
     pub closed: bool,
@@ -64,7 +64,7 @@ impl Booked {
 /// Permits of a shared rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RateBooked {
-    /// Which lease this is, among those of the session.
+    /// Number of this lease among those of the session.
     pub lease: u64,
     pub granted: u64,
     /// For how long they may be used, from before the ledger was asked.

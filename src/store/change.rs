@@ -1,4 +1,4 @@
-//! What the nodes of a fleet tell each other through the store that they share.
+//! Changes that the nodes of a fleet publish through their shared store.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
-/// What another node did that this one has to know.
+/// Change by another node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     Registered(Arc<Agent>),
@@ -31,7 +31,7 @@ pub enum Change {
     Wanted(SessionId),
 }
 
-/// How far a node has followed the changes.
+/// Position of a node in the changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(pub u64);
 

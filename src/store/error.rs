@@ -1,4 +1,4 @@
-//! What a store says when it did not do what it was asked.
+//! Errors of a store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ pub enum StoreError {
     TooLarge { what: &'static str },
     #[error("the store has stopped")]
     Stopped,
-    /// Where several nodes write: what this one decided by is not what is stored.
+    /// Another node wrote first (optimistic concurrency conflict).
     #[error("another node has changed this meanwhile")]
     Overtaken,
     /// Changes were missed: only loading everything anew shows what is.

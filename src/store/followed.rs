@@ -1,4 +1,4 @@
-//! How long ago a node last heard from the store that it shares with others.
+//! Freshness of a node's view of the shared store.
 //!
 //! What other nodes revoke and close reaches this one through the store. Without it a node goes on
 //! with what it knows for a while and then refuses: what it knows may be wrong by then.
@@ -12,12 +12,12 @@ use tokio::sync::{Semaphore, watch};
 use super::{Position, Store, StoreError};
 use crate::firewall::time::Mono;
 
-/// How long to wait for changes that are known to be there.
+/// Time limit of waiting for changes that are known to exist.
 const CATCH_UP: Duration = Duration::from_secs(1);
-/// How many may ask at once how far the store is.
+/// Number of concurrent requests for the store's position.
 const ASKING: usize = 32;
 
-/// What a node knows of a store that others write to.
+/// View of a store to which other nodes write.
 #[derive(Debug)]
 pub struct Followed {
     heard_us: AtomicU64,
@@ -76,7 +76,7 @@ impl Followed {
         }
     }
 
-    /// Whether other nodes write to the store.
+    /// Reports whether other nodes write to the store.
     pub fn has_others(&self) -> bool {
         self.shared.is_some()
     }
@@ -89,7 +89,7 @@ impl Followed {
         Duration::from_micros(now.since(Mono(self.heard_us.load(Ordering::Acquire))))
     }
 
-    /// Whether what this node knows is too old to go on with.
+    /// Reports whether what this node knows is too old to go on with.
     pub fn is_stale(&self, now: Mono) -> bool {
         self.shared.as_ref().is_some_and(|shared| {
             let heard = Mono(self.heard_us.load(Ordering::Acquire));

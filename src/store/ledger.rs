@@ -19,7 +19,7 @@ pub(crate) mod account;
 /// Leases shrink with what remains: at most this part of it.
 const SHARES: u64 = 8;
 
-/// How many calls of what remains a node gets that needs `least` and would take `most`.
+/// Returns the number of calls granted to a node that needs `least` and would take `most`.
 pub(super) fn share(least: u64, most: u64, remaining: u64) -> u64 {
     if least > remaining {
         return 0;

@@ -59,7 +59,7 @@ const PAGE: usize = 500;
 #[derive(Debug)]
 pub struct Redis {
     node: NodeName,
-    /// What every key begins with.
+    /// Prefix of every key.
     base: String,
     link: Link,
     feed: Feed,
@@ -328,7 +328,7 @@ impl Redis {
     }
 }
 
-/// What became of permits: nothing is said with three empty arguments.
+/// Encodes the usage of permits: three empty arguments if there is none.
 fn rate_use(script: &mut Run<'_>, before: Option<RateUse>) {
     match before {
         Some(RateUse { lease, used, ago_us }) => {

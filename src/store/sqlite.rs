@@ -39,7 +39,7 @@ pub struct Sqlite {
     requests: mpsc::Sender<Request>,
     /// Also known to the thread's connection; kept for those who read beside it.
     key: Option<SealKey>,
-    /// How often it was asked for something.
+    /// Number of requests.
     #[cfg(test)]
     asked: std::sync::atomic::AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -58,7 +58,7 @@ enum Request {
 
 type Answer = dyn FnOnce(Option<&Arc<rusqlite::Error>>);
 
-/// What a step came to, held back until its transaction is committed.
+/// Result of a step, held back until its transaction is committed.
 struct Outcome {
     keep: bool,
     /// Takes the error of the commit, if it failed.

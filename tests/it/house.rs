@@ -24,7 +24,7 @@ const GROUND: &[&str] = &["clock", "config", "http_client", "metrics", "telemetr
 const KEEPING: &[&str] =
     &["identity", "rulebook", "store", "sessions", "registry", "audit", "secrets", "approvals"];
 
-/// What a room may import, besides itself; none for rooms that may enter all.
+/// Returns the rooms that a room may import, besides itself; none for rooms that may enter all.
 fn may_enter(room: &str) -> Option<Vec<&'static str>> {
     let all = |lists: &[&[&'static str]]| Some(lists.concat());
     match room {

@@ -1,4 +1,4 @@
-//! What a client, an operator and an upstream see: the real program over real sockets.
+//! The real program over real sockets, as a client, an operator and an upstream see it.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

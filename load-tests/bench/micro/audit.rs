@@ -1,4 +1,5 @@
-//! What the audit log costs: a line, its seal, a call through journal and log, and checking it all.
+//! Cost of the audit log: a line, its seal, a call through journal and log, and the check of it
+//! all.
 //!
 //! `cargo bench --bench audit`. Logs go to memory (`/dev/shm`), those that are synced to the disk.
 //! With `-- --sync-cost` a table of what a call costs that waits for the disk, and nothing else.

@@ -1,4 +1,4 @@
-//! What one allowed tool call costs to judge, step by step, with everything real but the network.
+//! Cost of judging one allowed tool call, step by step, with everything real but the network.
 //!
 //! `judge` goes through [`Gate::judge`] itself: parse, read, agreement of headers and body, session
 //! look-up, the decision, credentials, redaction. Divan also counts the
@@ -265,7 +265,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
     (gate, live, agent)
 }
 
-/// What a client of 2025-11-25 sends.
+/// Headers that a client of 2025-11-25 sends.
 fn mirrors<'h>() -> ProtocolHeaders<'h> {
     ProtocolHeaders { version: Some("2025-11-25"), ..ProtocolHeaders::default() }
 }
@@ -328,7 +328,7 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
     });
 }
 
-/// Whether header and body agree.
+/// Compares headers with the body.
 #[divan::bench]
 fn c_headers_agree(bencher: Bencher<'_, '_>) {
     let doc = Doc::parse(CALL.as_bytes()).expect("the call is JSON");
@@ -337,7 +337,7 @@ fn c_headers_agree(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| headers::agree(black_box(&mirrors), black_box(&message)).is_ok());
 }
 
-/// Whether the call refers to a credential.
+/// Looks for references to credentials.
 #[divan::bench]
 fn d_credentials(bencher: Bencher<'_, '_>) {
     let doc = Doc::parse(CALL.as_bytes()).expect("the call is JSON");
@@ -384,8 +384,9 @@ fn h_whole_call(bencher: Bencher<'_, '_>) {
     whole_call(bencher, &World::new(false));
 }
 
-/// The same with its record: written to the journal at once, to the log by the writer's thread. Not
-/// more calls than the journal has room for, should the writer not get a processor meanwhile.
+/// Measures the call with its record: written to the journal at once, to the log by the writer's
+/// thread. Makes no more calls than the journal has room for, should the writer not get a processor
+/// meanwhile.
 #[divan::bench(sample_count = 100, sample_size = 50)]
 fn i_whole_call_on_record(bencher: Bencher<'_, '_>) {
     whole_call(bencher, &World::new(true));
@@ -402,7 +403,8 @@ fn whole_call(bencher: Bencher<'_, '_>, world: &World) {
     });
 }
 
-/// Who calls, right now: of an agent alone, and of a delegate at the end of the longest chain.
+/// Looks up the caller's current rights: of an agent alone, and of a delegate at the end of the
+/// longest chain.
 #[divan::bench(args = [0, 8])]
 fn j_standing(bencher: Bencher<'_, '_>, above: usize) {
     let world = World::below(above, false);

@@ -1,4 +1,4 @@
-//! What a token costs: remembered, of either kind, and seen for the first time.
+//! Cost of a token: remembered, of either kind, and seen for the first time.
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot start should stop")]
 
 use std::cell::Cell;

@@ -1,4 +1,4 @@
-//! How long a tool call takes from bytes to a `Message`, at three sizes.
+//! Time from bytes to a `Message` for a tool call, at three sizes.
 
 use arbiter::json::Doc;
 use arbiter::mcp::message;

@@ -1,4 +1,4 @@
-//! What one policy decision costs, by the number of policies.
+//! Cost of one policy decision, by the number of policies.
 //!
 //! `cargo bench --bench policy`. The claim held here: ten thousand policies cost about what ten do,
 //! whether they differ by their tools or by their callers.

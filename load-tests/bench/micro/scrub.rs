@@ -1,4 +1,4 @@
-//! What scrubbing costs a body that holds no secret: five credentials in every encoding.
+//! Cost of scrubbing a body that holds no secret: five credentials in every encoding.
 //!
 //! `cargo bench --bench scrub`
 
@@ -44,7 +44,7 @@ fn json() -> String {
     serde_json::Value::from(records).to_string()
 }
 
-/// The same records as a tool result: JSON text inside of a JSON string.
+/// Builds the records as a tool result: JSON text inside a JSON string.
 fn json_in_json() -> String {
     serde_json::json!({"result": {"content": [{"type": "text", "text": json()}]}}).to_string()
 }

@@ -1,4 +1,4 @@
-//! What a million live sessions cost: memory, start-up, the decision, and the clean-up after them.
+//! Cost of a million live sessions: memory, start-up, the decision, and their clean-up.
 //!
 //! `cargo bench --bench sessions [-- COUNT]`. Each part runs in a process of its own, so that one
 //! part's memory is not counted with another's. The machine's other work is in every time; CPU times
@@ -92,7 +92,7 @@ async fn sqlite(path: &str, key: &str) -> Store {
     Store::sealed_sqlite(Path::new(path), key).await.expect("the file opens")
 }
 
-/// What the sessions are like.
+/// Shape of the sessions.
 #[derive(Clone, Copy)]
 enum Mix {
     /// Five sessions an agent, a hundred kinds of work.

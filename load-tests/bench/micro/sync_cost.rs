@@ -1,4 +1,5 @@
-//! What an admitted call costs with `durability = "sync"`, and how many share one trip to the disk.
+//! Cost of an admitted call with `durability = "sync"`, and the number of calls that share one disk
+//! sync.
 //!
 //! Callers admit and complete calls as fast as they are let; a table says how long each waited, what
 //! it cost in processor time (of all threads), and how many records were written for each sync of

@@ -29,7 +29,7 @@ pub struct Explain {
     #[schemars(extend("format" = "uuid"))]
     pub(super) agent_id: Option<String>,
     pub(super) agent: Option<AgentDescription>,
-    /// For whom the agent acts; its owner unless given.
+    /// Principal for whom the agent acts; the agent's owner by default.
     principal: Option<PrincipalDescription>,
     /// A session that was opened, with what it has used; its agent is the caller unless given.
     #[schemars(extend("format" = "uuid"))]
@@ -46,7 +46,7 @@ pub struct Explain {
     /// The configured name of the upstream that has the tool; without one, what policies say of
     /// `name:tool` is left out.
     pub(super) upstream: Option<String>,
-    /// Of the tool call.
+    /// Arguments of the tool call.
     #[expect(dead_code, reason = "read from the body's own text, which keeps every digit")]
     arguments: Option<Map<String, Value>>,
 }

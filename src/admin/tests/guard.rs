@@ -203,7 +203,7 @@ async fn bodies_are_json_small_and_plain() {
     send(json, Body::new(Kibibytes(70))).await.is(413, "BodyTooLarge");
 }
 
-/// So many KiB of spaces, of a length that is not declared.
+/// Body of this many KiB of spaces, of undeclared length.
 struct Kibibytes(usize);
 
 impl HttpBody for Kibibytes {

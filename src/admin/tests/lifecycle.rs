@@ -1,4 +1,4 @@
-//! What an operator does in a day: agents, delegations, tokens, sessions, and their records.
+//! An operator's day: agents, delegations, tokens, sessions, and their records.
 
 use super::delegation::delegate;
 use super::*;

@@ -23,7 +23,7 @@ const CHUNK_START: u8 = 1;
 const CHUNK_END: u8 = 1 << 1;
 const PARENT: u8 = 1 << 2;
 const ROOT: u8 = 1 << 3;
-/// What every chunk begins with.
+/// Initial state of every chunk.
 const START: Words = [
     0x6A09_E667,
     0xBB67_AE85,

@@ -1,4 +1,4 @@
-//! Where everything stands in the journal's file.
+//! Layout of the journal's file.
 //!
 //! `magic, slot size, slot count` at 0; the chain's last link at 512; the table of closed
 //! admissions at 4096, eight bytes a slot; then the slots, each within one page of memory, so that
@@ -23,14 +23,14 @@ const TABLE_OFFSET: u64 = 4_096;
 const PAGE_BYTES: u64 = 4_096;
 const LINK_BYTES: usize = 8 + 8 + 64;
 
-/// Which file the log was, and how long, when a call was admitted.
+/// Log file and its length at the time of an admission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::audit) struct Place {
     pub(in crate::audit) inode: u64,
     pub(in crate::audit) length: u64,
 }
 
-/// What a slot says about the piece it holds.
+/// Meaning of the piece in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SlotHead {
     pub(super) admission: u64,
@@ -73,8 +73,9 @@ fn head(slots: u32) -> [u8; 16] {
     head
 }
 
-/// How many slots a journal has; `None` if the file is none. One that was never finished being
-/// made, by a crash or a full disk, is made again with as many as are `wanted`: it holds nothing.
+/// Returns the number of slots of a journal; `None` if the file is no journal. A journal whose
+/// creation was interrupted by a crash or a full disk is created again with `wanted` slots: it
+/// holds nothing.
 pub(super) fn slots(file: &File, wanted: u32) -> io::Result<Option<u32>> {
     let mut found = [0; 16];
     let read = file.read_at(&mut found, 0)?;

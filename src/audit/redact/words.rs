@@ -31,7 +31,7 @@ enum Acronym {
 pub(super) struct Words {
     text: String,
     ends: Vec<usize>,
-    /// Whether the key has a run of capitals before a small letter.
+    /// True if the key has a run of capitals before a small letter.
     ambiguous: bool,
 }
 
@@ -53,7 +53,7 @@ impl SecretWords {
         Ok(Self { patterns, endings, longest })
     }
 
-    /// Whether a key names something that must not be written down.
+    /// Reports whether a key names something that must not be written down.
     pub(super) fn name(&self, key: &str, words: &mut Words) -> bool {
         if key.len() > MAX_KEY_BYTES {
             return true;

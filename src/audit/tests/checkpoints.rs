@@ -1,4 +1,4 @@
-//! What was signed proves what the log alone cannot: a log that was written anew, cut or spliced.
+//! Checkpoints prove rewrites, cuts and splices that the log alone cannot.
 
 use proptest::prelude::*;
 

@@ -1,5 +1,4 @@
-//! What a killed process leaves, and what the next one makes of it. A crash is a copy of the files
-//! as they are while calls are under way.
+//! Recovery after a kill. A crash is a copy of the files while calls are in flight.
 
 use super::*;
 

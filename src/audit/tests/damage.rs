@@ -118,7 +118,7 @@ fn placed(files: &[Vec<u8>]) -> Vec<(usize, u64, &[u8])> {
         .collect()
 }
 
-/// Whether `damage` is a right name for a line that stands where another should.
+/// Reports whether `damage` is a right name for a line that stands where another should.
 fn names(damage: Damage, line: &[u8], expected: u64) -> bool {
     if let Damage::MissingStart { .. } = damage {
         return expected == 1;

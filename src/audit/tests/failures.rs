@@ -1,4 +1,4 @@
-//! What happens while the log cannot be written, and that it ends by itself.
+//! Behavior while the log cannot be written, and recovery without help.
 
 use super::*;
 

@@ -11,7 +11,7 @@ async fn refuse_for(audit: &Audit, code: &'static str) -> Result<(), AuditUnavai
     audit.record(entry, Outcome::refused(9)).await
 }
 
-/// How many refusals with this cause are on record, one by one, folded, and lost.
+/// Returns the number of refusals with this cause on record: one by one, folded, and lost.
 fn counted(bench: &Bench, code: &str) -> (u64, u64, u64) {
     let mut counts = (0, 0, 0);
     for record in bench.records() {

@@ -12,7 +12,7 @@ pub struct Keygen {
     /// The node's name: what `audit.node_id` says, or will be if it says nothing.
     #[arg(long)]
     name: String,
-    /// Where the private key is written: a new file that only you can read.
+    /// File for the private key: a new file that only you can read.
     #[arg(long)]
     out: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! What the commands read of a record, and which records they are asked for.
+//! Fields that the commands read of a record, and the filters on records.
 
 use clap::Args;
 use serde::Deserialize;
@@ -41,7 +41,7 @@ impl Record {
     }
 }
 
-/// Which records are meant; all that are given must hold.
+/// Filters; a record must satisfy all that are given.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct Filter {
     /// Only of this agent.

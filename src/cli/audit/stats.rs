@@ -24,7 +24,7 @@ pub struct Stats {
     paths: Vec<PathBuf>,
     #[command(flatten)]
     filter: Filter,
-    /// How many tools and agents are shown, the most frequent first.
+    /// Number of tools and agents shown, the most frequent first.
     #[arg(long, default_value_t = 10)]
     top: usize,
     /// Print the counts as JSON.

@@ -13,15 +13,15 @@ use super::record::{Filter, Record};
 use super::{Exit, Failure, Out, unreadable};
 use crate::audit::files;
 
-/// How often a log that is followed is looked at.
+/// Interval between reads of a followed log.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How much of a log's end is read for its last lines when any will do.
+/// Length of the log's tail that is read for its last lines when no filter is given.
 const TAIL_BYTES: u64 = 16 << 20;
 
 #[derive(Args, Debug)]
 pub struct Tail {
     file: PathBuf,
-    /// How many records.
+    /// Number of records.
     #[arg(long, short = 'n', default_value_t = 10)]
     lines: usize,
     /// Go on printing as records are added.
@@ -94,7 +94,7 @@ impl Tail {
 struct Followed {
     path: PathBuf,
     file: File,
-    /// How far its whole lines have been read.
+    /// Position up to which whole lines were read.
     at: u64,
 }
 
@@ -103,7 +103,7 @@ impl Followed {
         Ok(Self { path: path.to_owned(), file: File::open(path)?, at: 0 })
     }
 
-    /// Whether another file has the log's name by now.
+    /// Reports whether another file has the log's name by now.
     fn is_replaced(&self) -> bool {
         match (std::fs::metadata(&self.path), self.file.metadata()) {
             (Ok(there), Ok(ours)) => there.ino() != ours.ino() || there.dev() != ours.dev(),

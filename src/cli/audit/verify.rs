@@ -48,7 +48,7 @@ fn key(text: &str) -> Result<VerifierKey, String> {
     text.parse().map_err(|_form| "expected NAME+HASH+KEY, as `audit keygen` prints it".to_owned())
 }
 
-/// What one log's files turned out to be.
+/// Result of checking one log's files.
 struct Verdict {
     files: Vec<FileReport>,
     known: usize,

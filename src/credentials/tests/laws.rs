@@ -1,4 +1,4 @@
-//! What must hold for any secret, encoding, place and chunking.
+//! Laws for every secret, encoding, place and chunking.
 
 mod encoders;
 

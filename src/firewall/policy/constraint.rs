@@ -69,7 +69,7 @@ pub(super) enum Scalar {
     Boolean(bool),
 }
 
-/// What a constraint says of a call's arguments.
+/// Result of a constraint for a call's arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Met,

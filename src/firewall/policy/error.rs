@@ -1,4 +1,4 @@
-//! What is wrong with a policy file, and where.
+//! Errors of a policy file, with their places.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl std::error::Error for PolicyError {}
 /// Finds lines and columns of one text.
 pub(super) struct Lines<'t> {
     text: &'t str,
-    /// Where each line starts.
+    /// Starts of the lines.
     starts: Vec<usize>,
 }
 
@@ -56,7 +56,7 @@ pub(super) fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
         .map(|(_, candidate)| candidate)
 }
 
-/// How many characters must be put in, left out or changed to get from `a` to `b`.
+/// Returns the edit distance from `a` to `b`.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

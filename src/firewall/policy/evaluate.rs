@@ -33,8 +33,8 @@ const KEYWORD_SCORE: usize = 10;
 /// Highest computed score, below the highest priority.
 const SCORE_MAX: u32 = 999;
 
-/// Which of several matching policies speaks: the greatest. Score first, then the stricter effect,
-/// then the earlier place in the files.
+/// Rank among matching policies; the greatest decides. Score first, then the stricter effect, then
+/// the earlier place in the files.
 pub(super) type Rank = (u32, Effect, Reverse<usize>);
 
 /// Result of holding one policy against one call.
@@ -115,7 +115,7 @@ impl fmt::Display for Mismatch<'_> {
     }
 }
 
-/// Whether scopes that the token lacks keep an allow policy from matching.
+/// Treatment of scopes that the token lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scopes {
     Needed,
@@ -154,7 +154,7 @@ impl Policy {
         u32::try_from(score).map_or(SCORE_MAX, |score| score.min(SCORE_MAX))
     }
 
-    /// Whether agent, principal and intent are those this policy speaks of.
+    /// Reports whether agent, principal and intent are those this policy speaks of.
     pub(super) fn is_about(&self, facts: &Facts<'_>, scopes: Scopes) -> Result<(), Mismatch<'_>> {
         self.about_agent(facts)?;
         self.about_principal(facts, scopes)?;

@@ -23,7 +23,7 @@ pub struct Explanation {
     pub matched: Option<Arc<str>>,
     /// The policies that name what is asked, best rank first, then the others in file order.
     pub trace: Vec<TraceEntry>,
-    /// How many policies that do not name what is asked were left out of the trace.
+    /// Number of policies left out of the trace because they do not name the target.
     pub left_out: usize,
 }
 

@@ -23,7 +23,7 @@ const SHORT_LIST: usize = 16;
 /// Places of policies in the set, best rank first.
 type List = Vec<usize>;
 
-/// Where to look for the policies of one set.
+/// Index of the policies of one set.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// Tools of any upstream.
@@ -187,7 +187,7 @@ impl ByName {
 /// Policies that name one thing.
 #[derive(Debug, Default)]
 struct Candidates {
-    /// Those that are looked at for every caller.
+    /// Policies considered for every caller.
     open: List,
     /// The rest of a long list.
     cut: Option<Box<Cut>>,

@@ -13,7 +13,7 @@ use super::words::Phrase;
 use crate::firewall::agent::{AgentId, TrustLevel};
 use crate::firewall::session::Sensitivity;
 
-/// What a policy says when it matches. The stricter one is the greater one.
+/// Effect of a policy. The stricter one is the greater one.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -41,7 +41,7 @@ pub struct Policy {
     /// Unique name; it stands in the audit log as `policy_matched`.
     #[schemars(with = "String", length(min = 1))]
     pub id: Arc<str>,
-    /// What happens when the policy matches.
+    /// Effect when the policy matches.
     pub effect: Effect,
     /// Tools, by exact name or with a trailing `*`. A deny or escalate policy without any of the
     /// four lists speaks of everything; an allow policy must have one.
@@ -68,12 +68,12 @@ pub struct Policy {
     pub(super) principal_match: PrincipalMatch,
     #[schemars(default)]
     pub(super) intent_match: IntentMatch,
-    /// What the arguments of a tool call must be like; all of them must hold.
+    /// Constraints on the arguments of a tool call; all must hold.
     #[schemars(default, with = "Vec<ConstraintShape>")]
     pub(super) parameter_constraints: Vec<Constraint>,
 }
 
-/// Which agents; every criterion given must hold.
+/// Criteria on the agent; every one given must hold.
 #[derive(Debug, Default, PartialEq, Eq, Hash, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct AgentMatch {
@@ -87,7 +87,7 @@ pub(super) struct AgentMatch {
     pub(super) capabilities: Vec<String>,
 }
 
-/// For whom the agent acts; every criterion given must hold.
+/// Criteria on the principal; every one given must hold.
 #[derive(Debug, Default, PartialEq, Eq, Hash, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct PrincipalMatch {
@@ -101,7 +101,7 @@ pub(super) struct PrincipalMatch {
     pub(super) scopes: Vec<String>,
 }
 
-/// What the session's declared intent must be like; every criterion given must hold.
+/// Criteria on the session's declared intent; every one given must hold.
 #[derive(Debug, Default, PartialEq, Eq, Hash, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct IntentMatch {

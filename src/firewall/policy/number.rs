@@ -39,12 +39,12 @@ impl Number {
         Parts::of(&self.0)
     }
 
-    /// How this number lies to a JSON number.
+    /// Compares this number with a JSON number.
     pub(super) fn compare(&self, json: &str) -> Ordering {
         self.parts().compare(&Parts::of(json))
     }
 
-    /// How this number lies to another one.
+    /// Compares this number with another one.
     pub(super) fn compare_to(&self, other: &Self) -> Ordering {
         self.compare(&other.0)
     }

@@ -88,7 +88,7 @@ fn policy(id: &str, effect: &str, lines: &str) -> String {
     format!("[[policies]]\nid = '{id}'\neffect = '{effect}'\nallowed_tools = ['t']\n{lines}\n")
 }
 
-/// Whether an allow policy with these lines matches, and with which score.
+/// Returns the score with which an allow policy with these lines matches, if it does.
 fn matches(lines: &str) -> Option<u32> {
     let set = set(&policy("p", "allow", lines));
     let (agent, principal) = (agent(), principal());

@@ -42,7 +42,7 @@ impl Phrase {
         (!words.is_empty()).then_some(Self { words })
     }
 
-    /// Whether the words of this phrase stand in `text`, next to each other.
+    /// Reports whether the words of this phrase stand in `text`, next to each other.
     pub fn occurs_in(&self, text: &str) -> bool {
         let mut rest = words(text);
         loop {

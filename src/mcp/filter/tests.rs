@@ -1,4 +1,4 @@
-//! What goes, what stays, and that what stays is byte for byte what it was.
+//! Filtering of lists: removed entries, and bytes of the rest unchanged.
 
 use super::*;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ fn all() -> ListKinds {
     ListKind::ALL.into_iter().collect()
 }
 
-/// What a batch of these methods asks for.
+/// Returns the lists that a batch of these methods asks for.
 fn asked(methods: &[&str]) -> ListKinds {
     let member = |(n, m)| format!(r#"{{"jsonrpc":"2.0","id":{n},"method":"{m}"}}"#);
     let members: Vec<String> = methods.iter().enumerate().map(member).collect();

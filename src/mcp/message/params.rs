@@ -24,7 +24,7 @@ impl<'d> Params<'d> {
         }
     }
 
-    /// What the call asks, by its method and what its params name.
+    /// Returns the kind of the call, from its method and params.
     pub(super) fn kind(self, method: &Cow<'d, str>) -> Result<CallKind<'d>, Fault> {
         match Class::of(method) {
             Class::Tool => {

@@ -1,4 +1,4 @@
-//! What leaves when, what is rewritten, and that chunks do not matter.
+//! Release of events, rewriting, and independence of chunks.
 
 use super::*;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! What takes away is in force at once: without the store, and against whatever happens meanwhile.
+//! Immediate effect of revocations: without the store, and against concurrent changes.
 
 use std::time::Duration;
 

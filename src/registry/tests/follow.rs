@@ -1,4 +1,4 @@
-//! What is heard from other nodes, in whatever order and however late.
+//! Changes by other nodes, in any order and however late.
 
 use super::*;
 use crate::clock::Clock;

@@ -91,7 +91,7 @@ struct Link {
     ends_at: Option<i64>,
 }
 
-/// The same graph in the plainest form, and the rules read off the page.
+/// Reference model: the graph in its plainest form.
 #[derive(Default)]
 struct Oracle {
     agents: Vec<Plain>,

@@ -88,8 +88,8 @@ fn a_limit_holds_though_reports_are_lost_or_late() {
     holds(sizes(usual, large));
 }
 
-/// Why a store never asks twice by itself: a copy that comes after a later booking is taken for a
-/// new one.
+/// A store never asks twice by itself: a copy that arrives after a later booking is taken for a new
+/// one.
 #[test]
 fn the_model_knows_what_a_repeated_give_back_would_cost() {
     let sizes = Sizes { repeats: 1, late_repeats: true, ..SMALL };

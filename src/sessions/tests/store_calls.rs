@@ -1,4 +1,4 @@
-//! How often the store is asked, and that nobody waits long for it.
+//! Number of store calls, and short waits for them.
 
 use super::*;
 use crate::store::tests::contract::CAP;
@@ -34,7 +34,7 @@ async fn the_store_is_asked_once_a_lease() {
     assert_eq!(asked(&store) - before, 70, "a refusal asks nobody");
 }
 
-/// Whoever books while sessions are forgotten waits for one small transaction, not for all of them.
+/// Bookings wait for one small transaction while sessions are forgotten, not for all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bookings_go_on_while_ended_sessions_are_forgotten() {
     const ENDED: usize = 10_000;

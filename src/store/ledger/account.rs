@@ -17,7 +17,7 @@ fn good_for_us(window_us: u64) -> u64 {
     (window_us / PERMITS_IN_A_WINDOW).min(PERMIT_US)
 }
 
-/// What one session has booked, and who holds how much of it.
+/// Bookings of one session, and the holders of its permits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Account {
     booked: u64,
@@ -128,7 +128,7 @@ impl Account {
         RateBooked { lease, granted, good_for_us, wait_us: 0 }
     }
 
-    /// How long until enough has left the window, if nobody gives anything back.
+    /// Returns the time until enough permits have left the window, if none is returned.
     fn wait_us(&self, asked: &RateBooking, counted: u64, now_us: u64) -> u64 {
         let mut over = counted.saturating_add(asked.least).saturating_sub(u64::from(asked.limit));
         let mut permits: Vec<_> = self.permits.iter().map(|p| (p.last_us, p.count)).collect();

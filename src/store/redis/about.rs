@@ -1,4 +1,4 @@
-//! What a server says of itself: whether it would lose what Arbiter keeps there.
+//! Report of a server about itself: durability and eviction.
 
 use redis::cmd;
 
@@ -10,14 +10,14 @@ use crate::config::{self, RedisShape};
 /// The layout of the keys. Another one takes another number.
 const FORMAT: &str = "1";
 
-/// What a Redis that can be used is like, for whoever asks before serving.
+/// Properties of a usable Redis, for checks before serving.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisReport {
-    /// Whether it keeps what it was told over its own restart; none if it does not say.
+    /// Durability over the server's own restart; none if the server does not report it.
     pub durable: Option<bool>,
-    /// How often it writes to its disk; none if it does not say.
+    /// Frequency of disk writes; none if the server does not report it.
     pub fsync: Option<String>,
-    /// Whether it told that it evicts nothing.
+    /// True if it told that it evicts nothing.
     pub evicts_nothing: bool,
 }
 
@@ -37,8 +37,8 @@ impl RedisReport {
 }
 
 impl Redis {
-    /// Whether the keys are of this version, and what the server promises; an error if it may forget
-    /// what was spent. Where there are no keys yet, `claim` says that they will be of this version.
+    /// Checks the version of the keys and the server's promises; an error if the server may forget
+    /// what was spent. Without keys, `claim` writes this version.
     pub(super) async fn examine(&self, claim: bool) -> Result<RedisReport, StoreError> {
         let mut script = scripts::ABOUT.key(&self.base);
         let (format, memory, persistence): (String, String, String) =

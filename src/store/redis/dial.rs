@@ -53,7 +53,7 @@ impl ConnectionLike for Connection {
     }
 }
 
-/// How long the library itself waits at most for the nodes of a cluster: longer than whoever asks.
+/// Upper limit of the library's own waits for the nodes of a cluster: longer than any caller's.
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connects and logs in.

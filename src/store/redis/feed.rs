@@ -1,4 +1,4 @@
-//! What other nodes changed, in order and without a gap, or word that something was missed.
+//! Changes of other nodes, in order and without a gap, or notice of a gap.
 //!
 //! Changes are entries of a stream, numbered one by one. A node remembers the mark of the last one it
 //! saw and looks at that one again each time: if it is another, or gone, then the server has lost what
@@ -14,7 +14,7 @@ use super::super::{Change, Changes, Position, StoreError};
 use super::link::Link;
 use super::{Redis, wire};
 
-/// How long the server holds a question to which there is no answer yet.
+/// Time for which the server holds a request without an answer.
 pub(super) const WAIT: Duration = Duration::from_millis(300);
 /// Entries taken at once.
 const PAGE: usize = 1_000;
@@ -143,7 +143,7 @@ fn seen(entry: &Entry) -> Result<Seen, StoreError> {
     Ok(Seen { number, mark: field(entry, "mark")?.to_owned() })
 }
 
-/// What cannot be read was written by a newer node: what came of it can be.
+/// Reads an entry. An unreadable one was written by a newer node; its effect can be loaded.
 fn change(entry: &Entry) -> Result<Change, StoreError> {
     wire::read_change(field(entry, "change")?).ok_or(StoreError::Missed)
 }

@@ -19,16 +19,17 @@ use super::scripts::Run;
 use super::trouble::RedisTrouble;
 use crate::config;
 
-/// How long a failed attempt to connect is the answer for everyone, so that a crowd does not dial.
+/// Time for which a failed connection attempt is the answer for everyone, so that a crowd does not
+/// dial.
 const BREATH: Duration = Duration::from_millis(50);
 
 type Dialling = Shared<BoxFuture<'static, Result<Connection, RedisTrouble>>>;
 
 pub(super) struct Link {
     config: Arc<config::Redis>,
-    /// How long anything may take in all.
+    /// Time limit of any request.
     patience: Duration,
-    /// Where the connection lives, whoever uses it: it must outlast the threads that serve calls.
+    /// Runtime of the connection, which must outlast the threads that serve calls.
     home: Handle,
     current: Mutex<Current>,
 }

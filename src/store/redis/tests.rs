@@ -11,7 +11,7 @@ mod server;
 
 pub(crate) use server::Server;
 
-/// What a test changes about one handle.
+/// Test settings of one handle.
 #[derive(Debug, Default)]
 pub(crate) struct Switches {
     /// Instead of the server's clock.
@@ -34,7 +34,7 @@ impl Redis {
         self.test.refuse_writes.store(refuse, Ordering::SeqCst);
     }
 
-    /// The same with time in the test's hand.
+    /// Returns the handle with the test's clock.
     pub(crate) fn timed_by(mut self, clock: Clock) -> Self {
         self.test.clock = Some(clock);
         self

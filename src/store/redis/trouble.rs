@@ -1,5 +1,5 @@
-//! What can be wrong with a Redis, told so that it can be mended. What the server said is repeated only
-//! where it cannot hold what was sent, which may be a password.
+//! Faults of a Redis server, described with their remedy. The server's own text is repeated only
+//! where it cannot contain what was sent, which may be a password.
 
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ pub enum RedisTrouble {
 }
 
 impl RedisTrouble {
-    /// Whether the connection it came by is of no more use.
+    /// Reports whether the connection it came by is of no more use.
     pub(super) fn ends_connection(&self) -> bool {
         match self {
             Self::Unreachable { .. }

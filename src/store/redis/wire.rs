@@ -1,4 +1,4 @@
-//! What is written to Redis: JSON, with times as microseconds.
+//! Encoding in Redis: JSON, with times as microseconds.
 
 use std::sync::Arc;
 

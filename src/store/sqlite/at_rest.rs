@@ -34,10 +34,10 @@ const TABLES: [Table; 4] = [
     Table { name: "revoked_tokens", clear: &["token_id", "until"], sealed: &["body"] },
 ];
 
-/// How many rows each table has.
+/// Number of rows in each table.
 pub type Rows = Vec<(&'static str, u64)>;
 
-/// What became of a file.
+/// Result for a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
     pub rows: Rows,

@@ -13,7 +13,7 @@ use super::seal::{self, SealKey};
 
 /// `Arbt`, in the file's header: says that the file is ours.
 const APPLICATION_ID: i64 = 0x4172_6274;
-/// How long to wait for a process that is just letting go of the file.
+/// Time to wait for a process that is just releasing the file.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Each brings the schema one version further. Only ever append.
@@ -98,7 +98,7 @@ const MIGRATIONS: &[&str] = &[
 /// touched.
 const KEYED: usize = 2;
 
-/// What is said when file and key do not belong together.
+/// Message for a file and key that do not match.
 pub(super) const NEEDS_KEY: &str = "it is encrypted: set ARBITER_STORAGE_ENCRYPTION_KEY";
 pub(super) const WRONG_KEY: &str =
     "ARBITER_STORAGE_ENCRYPTION_KEY is not the key it was encrypted with";
@@ -107,10 +107,10 @@ pub(super) const NO_KEY_YET: &str =
 pub(super) const NOT_SEALED: &str = "it holds data that is not encrypted: run \
     `arbiter storage encrypt`, or unset ARBITER_STORAGE_ENCRYPTION_KEY";
 
-/// What is sealed to tell later whether a key is the right one.
+/// Plaintext sealed to test later keys.
 const PROOF: &str = "arbiter";
 
-/// How often the file may be replaced while it is being opened.
+/// Number of replacements of the file tolerated while it is opened.
 const ATTEMPTS: usize = 3;
 
 pub(super) fn open(path: &Path, key: Option<&SealKey>) -> Result<Connection, StoreError> {

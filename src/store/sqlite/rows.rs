@@ -1,4 +1,4 @@
-//! What is in the rows, and the statements that read and change them. Each function is one step of
+//! Content of the rows, and the statements that read and change them. Each function is one step of
 //! a transaction.
 //!
 //! A row is its id, the time it is kept until where queries need that, and what it says as JSON, in
@@ -21,7 +21,7 @@ use crate::firewall::time::Timestamp;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// What is agreed of an agent for good.
+/// Immutable part of an agent.
 #[derive(Serialize, Deserialize)]
 struct AgentBody {
     owner: String,
@@ -31,7 +31,7 @@ struct AgentBody {
     expires_at: Option<i64>,
 }
 
-/// What changes of it.
+/// Mutable part of an agent.
 #[derive(Serialize, Deserialize)]
 struct AgentState {
     trust: String,
@@ -47,7 +47,7 @@ struct DelegationBody {
     expires_at: Option<i64>,
 }
 
-/// What changes of a session, and the budget that bounds it. The work order is the row's body.
+/// Mutable part of a session, and the budget that bounds it. The work order is the row's body.
 #[derive(Serialize, Deserialize)]
 struct SessionState {
     budget: u64,
@@ -165,7 +165,7 @@ pub(super) struct SessionRow {
 }
 
 impl SessionRow {
-    /// What it says, once its values are opened.
+    /// Opens the row's values.
     pub(super) fn read(&self) -> Result<StoredSession> {
         let order: WorkOrder = parse("session", &self.body)?;
         let state: SessionState = parse("session", &self.state)?;

@@ -1,4 +1,4 @@
-//! What rows say, encrypted at rest.
+//! Encryption at rest of row values.
 //!
 //! With a key, every value that says anything is sealed (AES-256-GCM-SIV, RFC 8452) with its column
 //! and the id of its row as associated data, so that it cannot be changed, nor moved to another place,
@@ -22,7 +22,7 @@ use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::{Connection, Error};
 use smallvec::SmallVec;
 
-/// What a sealed text begins with; JSON never does.
+/// Prefix of a sealed text; JSON never begins with it.
 const MARK_FIRST: &str = "sealed1:";
 const MARK: &str = "sealed2:";
 
@@ -98,7 +98,7 @@ impl hkdf::KeyType for KeyLength {
     }
 }
 
-/// Where a value belongs.
+/// Place of a value.
 struct Place<'p> {
     /// None in the first form.
     column: Option<&'p str>,

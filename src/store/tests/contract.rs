@@ -17,7 +17,7 @@ pub(crate) enum Rig {
     Sealed(TempDir),
     /// Each opening is another node.
     Fleet(Fleet),
-    /// Likewise.
+    /// Redis; each opening is another node.
     Redis(Server),
 }
 

@@ -18,7 +18,7 @@ use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
-/// How long a node waits for changes before it asks again.
+/// Time for which a node waits for changes before it asks again.
 const WAIT: Duration = Duration::from_millis(100);
 
 /// One node's way to the ledger.
@@ -92,7 +92,7 @@ impl Fleet {
         self.cut_off.store(cut_off, std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// How often anything was booked.
+    /// Returns the number of bookings.
     pub(crate) fn bookings(&self) -> u64 {
         self.ledger().bookings
     }

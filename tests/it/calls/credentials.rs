@@ -99,7 +99,7 @@ async fn inject(gateway: &Gateway, session: &str, name: &str) {
 
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
-/// What the session is answered when the upstream says this.
+/// Returns the session's answer when the upstream sends this.
 async fn answered(
     gateway: &Gateway,
     session: &str,

@@ -16,7 +16,7 @@ async fn still_serves(gateway: &Gateway, session: &str) {
     assert_eq!(gateway.upstream.calls(), 1);
 }
 
-/// What a refusal says to people.
+/// Returns the message of a refusal.
 fn message(answer: &Answer) -> String {
     answer.json()["error"]["message"].as_str().unwrap_or_default().to_owned()
 }

@@ -16,7 +16,7 @@ use crate::support::harness::{Answer, Gateway, eventually};
 
 const GOLDEN: &str = "refusals.txt";
 
-/// What the requests to one gateway have produced so far.
+/// Requests to one gateway so far.
 pub struct Table<'g> {
     gateway: &'g Gateway,
     rows: Vec<String>,
@@ -32,7 +32,7 @@ impl<'g> Table<'g> {
         self.add_after(code, id, 0, answer).await;
     }
 
-    /// The same for a refusal after so many calls have reached the upstream.
+    /// Adds a refusal that follows this number of upstream calls.
     pub async fn add_after(
         &mut self,
         code: Code,
@@ -82,7 +82,7 @@ impl<'g> Table<'g> {
         self.rows.push(row);
     }
 
-    /// What the one record of a request says: its decision and its category.
+    /// Checks the one record of a request: its decision and its category.
     async fn record(&self, code: Code, answer: &Answer) -> (String, String) {
         if code == Code::AuditUnavailable {
             return ("-".to_owned(), "-".to_owned());

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::support::harness::{Gateway, Setup, Upstream, tool_call};
 
-/// How much of a request a server reads before it closes the connection.
+/// Part of a request that a server reads before it closes the connection.
 #[derive(Clone, Copy, Debug)]
 enum Reads {
     Nothing,
@@ -18,7 +18,7 @@ enum Reads {
     Everything,
 }
 
-/// Of each call's arguments; more than the kernel takes in one go.
+/// Length of each call's arguments; more than the kernel takes in one write.
 const ARGUMENT_BYTES: usize = 4_000_000;
 
 /// A server that never answers; gives its address and how many connections it has had.

@@ -18,7 +18,7 @@ fn call() -> String {
     tool_call("read_file", json!({}))
 }
 
-/// What a client reads from a stream: the data of each event that it looks at.
+/// Returns the data of each event of a stream, as a client reads it.
 fn messages(stream: &str) -> Vec<Value> {
     let events = stream.split("\n\n").filter(|event| !event.is_empty());
     let read = events.filter(|event| {

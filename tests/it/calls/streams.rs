@@ -222,8 +222,8 @@ async fn an_answer_that_breaks_off_is_no_whole_answer() {
             assert_eq!(raw.body(&headers).await, None, "{head}");
         }
         let recorded = eventually(|| async {
-            let records = gateway.records().into_iter();
-            records.filter(|record| record["tool_called"] == "read_file").next_back()
+            let mut records = gateway.records().into_iter();
+            records.rfind(|record| record["tool_called"] == "read_file")
         });
         let record = recorded.await.unwrap();
         assert_eq!(record["denial_code"], "UpstreamFailed", "{record}");

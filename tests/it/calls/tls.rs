@@ -88,7 +88,7 @@ impl Certificate {
     }
 }
 
-/// What curl said.
+/// Output of curl.
 struct Said {
     version: String,
     status: u16,

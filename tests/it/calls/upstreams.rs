@@ -44,7 +44,7 @@ impl Drop for Mortal {
     }
 }
 
-/// Where nobody listens.
+/// Returns an address without a listener.
 fn nowhere() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -12,7 +12,7 @@ use crate::support::harness::{
 };
 use crate::support::redis_server::{Line, Redis};
 
-/// What a change may take to reach the other nodes.
+/// Time limit of a change's propagation to other nodes.
 const SOON: Duration = Duration::from_secs(1);
 
 fn call() -> String {
@@ -63,7 +63,7 @@ async fn call_until_refused(
     (admitted.into_inner(), codes.into_inner().unwrap())
 }
 
-/// How long until a call is answered with this code.
+/// Returns the time until a call is answered with this code.
 async fn until_code(node: &Gateway, session: &str, code: &str) -> Duration {
     let since = Instant::now();
     let refused = eventually(|| async {

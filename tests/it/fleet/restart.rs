@@ -1,4 +1,4 @@
-//! What outlives the process, ended properly or not.
+//! State that outlives the process, ended properly or not.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::chain;
 use crate::support::harness::{Agent, Gateway, Setup, tool_call};
 
-/// What there is before the end, to be found again after it.
+/// State before the end, to be found again after it.
 struct Before {
     session: String,
     closed: String,

@@ -136,7 +136,7 @@ fn plain(text: &str) -> String {
     out
 }
 
-/// How long the comment or literal is that `text` begins with; 0 if it begins with neither.
+/// Returns the length of the comment or literal at the start of `text`; 0 if there is none.
 fn literal(text: &str, before: Option<char>) -> usize {
     let until = |from: usize, mark: &str| {
         text[from..].find(mark).map_or(text.len(), |at| from + at + mark.len())
@@ -195,7 +195,8 @@ fn without_tests(text: &str) -> String {
     out + rest
 }
 
-/// How long an item is: to its semicolon or its last brace, or to the comma of a variant or field.
+/// Returns the length of an item: to its semicolon or its last brace, or to the comma of a variant
+/// or field.
 fn item(text: &str) -> usize {
     let mut depth = 0_i32;
     for (at, c) in text.char_indices() {

@@ -8,7 +8,7 @@ use crate::support::issuer::{SigningKey, b64};
 
 pub const AUDIENCE: &str = "https://mcp.example/mcp";
 
-/// What the issuer publishes and what an attacker has.
+/// Keys that the issuer publishes, and those of an attacker.
 pub struct Keys {
     pub rsa: SigningKey,
     pub pinned: SigningKey,

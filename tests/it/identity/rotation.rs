@@ -15,7 +15,7 @@ use crate::support::issuer::{Issuer, SigningKey};
 const CALLERS: usize = 4;
 const CALLS_BETWEEN_STEPS: usize = 60;
 
-/// Who calls, with which keys at the moment, and how it went.
+/// Load: the caller, its current keys, and its results.
 struct Load {
     gateway: Gateway,
     issuer: Issuer,

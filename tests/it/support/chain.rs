@@ -19,7 +19,7 @@ pub fn check(log: &Path) -> u64 {
     report.records
 }
 
-/// What the independent checker says.
+/// Returns the result and output of the independent checker.
 pub fn ask_python(log: &Path) -> (bool, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(python(root))

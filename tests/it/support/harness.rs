@@ -134,14 +134,14 @@ pub fn stream_response(body: Body) -> Response {
     ([("content-type", "text/event-stream")], body).into_response()
 }
 
-/// What a test's gateway is started with.
+/// Settings of a test's gateway.
 pub struct Setup {
     pub keys: BTreeMap<&'static str, String>,
     pub policies: String,
-    /// What the configuration file ends with.
+    /// Last part of the configuration file.
     pub more: String,
     pub env: Vec<(&'static str, String)>,
-    /// What the program is started through.
+    /// Command through which the program is started.
     pub wrapper: Vec<&'static str>,
 }
 
@@ -406,7 +406,7 @@ impl Drop for Gateway {
     }
 }
 
-/// What came back.
+/// Answer to a request.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,

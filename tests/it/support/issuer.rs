@@ -243,7 +243,7 @@ impl Issuer {
         held
     }
 
-    /// How often a path was asked for.
+    /// Returns the number of requests for a path.
     pub fn fetches(&self, path: &str) -> usize {
         self.state.fetches.lock().unwrap().get(path).copied().unwrap_or(0)
     }
@@ -256,7 +256,7 @@ impl Issuer {
         };
     }
 
-    /// How often this provider was asked about a token.
+    /// Returns the number of introspection requests for a token.
     pub fn questions(&self) -> usize {
         self.state.questions.load(Ordering::SeqCst)
     }

@@ -129,8 +129,8 @@ pub fn request(gateway: &Gateway, session: &str, body: &str) -> String {
     request_with(gateway, session, &[], body)
 }
 
-/// The same with more headers, or with others in the place of those of the same name; `-` as the
-/// value leaves a header out.
+/// Builds a request with more headers, or with others in place of those with an equal name; `-` as
+/// the value leaves a header out.
 pub fn request_with(
     gateway: &Gateway,
     session: &str,

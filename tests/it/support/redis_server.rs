@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::harness::PATIENCE;
 
-/// It asks for a password, as one that others can reach should.
+/// Password of the server, required as on a reachable one.
 pub const PASSWORD: &str = "hunter2hunter2";
 
 pub struct Redis {

@@ -74,7 +74,7 @@ pub(super) fn compare(count: usize) {
     say("look-up", look_ups);
 }
 
-/// The same numbers in every run.
+/// Generator that draws an identical sequence in every run.
 struct Draw(u64);
 
 impl Draw {

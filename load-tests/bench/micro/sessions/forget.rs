@@ -10,7 +10,7 @@ use arbiter::sessions::Sessions;
 
 use super::{Arc, Mix, Times, open, runtime, sqlite};
 
-/// What is done again and again beside the clean-up.
+/// Operation repeated during the clean-up.
 #[derive(Clone, Copy)]
 enum Doing {
     /// A session is found and its usage looked at, as a decision does.

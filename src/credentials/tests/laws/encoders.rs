@@ -184,7 +184,7 @@ impl Encoding {
     }
 }
 
-/// Whether `secret` is still in `output` under `encoding`.
+/// Reports whether `secret` is still in `output` under `encoding`.
 pub(super) fn leaks(secret: &[u8], encoding: Encoding, output: &[u8]) -> bool {
     let contains = |text: &[u8], core: &[u8]| memchr::memmem::find(text, core).is_some();
     match encoding {

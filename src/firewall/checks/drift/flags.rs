@@ -1,4 +1,4 @@
-//! How often an agent drifted lately, and when that costs it a level of trust.
+//! Recent drift flags of an agent, and the demotion they cause.
 
 use std::collections::VecDeque;
 
@@ -17,7 +17,7 @@ const HOUR_US: u64 = 3_600_000_000;
 /// The counted flags of one agent. Each halves its weight per full hour of age.
 #[derive(Clone, Debug, Default)]
 pub struct FlagHistory {
-    /// When each flag was given, oldest first.
+    /// Times of the flags, oldest first.
     // INVARIANT: never more than five per hour of memory, since the fifth in an hour demotes.
     given: VecDeque<Mono>,
 }

@@ -1,8 +1,8 @@
-//! What arguments do to a policy, for allow and for deny.
+//! Effect of arguments on allow and deny policies.
 
 use super::*;
 
-/// Whether an allow policy and whether a deny policy with this constraint match these arguments.
+/// Checks the match of an allow policy and of a deny policy with this constraint.
 fn check(constraint: &str, arguments: &str, allows: bool, denies: bool) {
     let lines = format!("parameter_constraints = [{{ {constraint} }}]");
     let allow = decide_for(&set(&policy("p", "allow", &lines)), None, Target::Tool("t"), arguments);

@@ -1,4 +1,4 @@
-//! What a person reads who has made a mistake.
+//! Messages for a person who made a mistake.
 
 use super::*;
 

@@ -11,7 +11,7 @@ fn starter() -> PolicySet {
     PolicySet::parse(&sources).unwrap_or_else(|errors| panic!("{errors:?}"))
 }
 
-/// Who speaks on a call of an agent of this trust.
+/// Checks which policy decides a call of an agent of this trust level.
 fn check(trust: TrustLevel, intent: &str, tool: &str, arguments: &str, expected: &str) {
     let agent = Agent { trust, ..agent() };
     let principal = principal();

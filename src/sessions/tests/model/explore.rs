@@ -8,21 +8,21 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// What can be explored.
+/// Model to explore.
 pub(super) trait Model {
     type State: Clone + Hash;
     type Action: Clone + fmt::Debug;
 
     fn start(&self) -> Self::State;
-    /// What may happen next, or may turn out to be impossible.
+    /// Returns the possible next actions; some may turn out to be impossible.
     fn actions(&self, state: &Self::State) -> Vec<Self::Action>;
-    /// What comes of it; nothing if it is not possible.
+    /// Returns the resulting states; none if the action is not possible.
     fn step(&self, state: &Self::State, action: &Self::Action) -> Option<Self::State>;
-    /// What is wrong with a state, if anything.
+    /// Checks a state.
     fn check(&self, state: &Self::State) -> Result<(), String>;
 }
 
-/// How much was seen.
+/// Statistics of an exploration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Explored {
     pub(super) states: usize,

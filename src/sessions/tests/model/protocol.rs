@@ -1,6 +1,6 @@
-//! What may happen to the nodes and the ledger, and what must then be true. The ledger's part is
-//! [`Account`]'s own code, a node's part that of [`Live`] and of the budget's check; here is only
-//! what lies between them: who acts next, and what becomes of a message.
+//! Actions of the nodes and the ledger, and the properties they must keep. The ledger's part is
+//! [`Account`]'s own code, a node's part that of [`Live`] and of the budget's check; this file adds
+//! only the schedule and the fate of messages.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(super) enum Action {
     Look {
         node: usize,
     },
-    /// What was idle, or is wanted elsewhere.
+    /// Return of permits that were idle, or are wanted by another node.
     GiveBack {
         node: usize,
     },
@@ -65,7 +65,7 @@ pub(super) enum Action {
     Wait,
 }
 
-/// What goes wrong.
+/// Fault to inject.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
     LoseRequest {
@@ -148,7 +148,7 @@ impl Protocol {
         }
     }
 
-    /// What becomes of the request that the node waits for.
+    /// Applies the answer that the node waits for.
     fn arrive(&self, world: &mut World, node: usize, repeated: bool) -> Option<()> {
         let Lane::Asking(request) = world.nodes[node].lane else { return None };
         let from = Arc::clone(&world.nodes[node].name);
@@ -323,8 +323,8 @@ impl Protocol {
         })
     }
 
-    /// Whether it can all come to a good end from here: nothing is booked that was not made or lost,
-    /// and whoever likes can have the rest.
+    /// Checks that a good end is reachable: nothing is booked that was not made or lost, and any
+    /// node can use the rest.
     fn check_end(&self, world: &World) -> Result<(), String> {
         let mut end = world.clone();
         self.settle_all(&mut end);

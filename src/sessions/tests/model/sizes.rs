@@ -1,16 +1,16 @@
-//! How large the worlds are that are explored, and what may go wrong in them.
+//! Sizes of the explored worlds, and their faults.
 
-/// How large a world is explored.
+/// Size of an explored world.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sizes {
     pub(super) nodes: usize,
     pub(super) budget: u64,
-    /// What was made of the budget before.
+    /// Calls of the budget made before.
     pub(super) spent: u64,
-    /// What calls may cost.
+    /// Possible prices of calls.
     pub(super) prices: &'static [u64],
     pub(super) limit: Option<u32>,
-    /// How often nodes ask for permits: each time, what there is looks different.
+    /// Number of permit requests by nodes.
     pub(super) asks: u8,
     /// The instants at which something may happen.
     pub(super) instants_us: &'static [u64],
@@ -20,7 +20,7 @@ pub(super) struct Sizes {
     /// Requests that arrive twice: at once, or even after later ones.
     pub(super) repeats: u8,
     pub(super) late_repeats: bool,
-    /// Whether nodes look at the account, and whether they close the session.
+    /// True if nodes look at the account, and whether they close the session.
     pub(super) looks: bool,
     pub(super) closes: bool,
 }

@@ -23,7 +23,7 @@ pub(super) struct World {
     pub(super) truth: Truth,
 }
 
-/// What has really happened.
+/// Ground truth.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Truth {
     pub(super) made: u64,
@@ -40,7 +40,7 @@ pub(super) struct Truth {
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Node {
     pub(super) name: NodeName,
-    /// How far its clock is ahead of the true time.
+    /// Offset of the node's clock from the true time.
     pub(super) ahead_us: u64,
     pub(super) hand: Hand,
     pub(super) lane: Lane,
@@ -57,7 +57,7 @@ pub(super) struct Hand {
     shared: Shared,
 }
 
-/// What a node's one lane for the session is busy with.
+/// Activity of a node's lane for the session.
 #[derive(Clone, Debug, Hash)]
 pub(super) enum Lane {
     Free,
@@ -81,7 +81,7 @@ pub(super) enum Answer {
 
 #[derive(Clone, Copy, Debug, Default, Hash)]
 pub(super) struct Unsaved {
-    /// What was let go of when it was first asked for.
+    /// Permits released at the first request.
     pub(super) unused: Option<u64>,
     /// The ledger knows, although the node may not have heard of it.
     pub(super) applied: bool,
@@ -91,7 +91,7 @@ pub(super) struct Unsaved {
 pub(super) struct Late {
     pub(super) from: NodeName,
     pub(super) request: Request,
-    /// It has arrived once before.
+    /// True if the message has arrived once before.
     pub(super) repeated: bool,
 }
 
@@ -110,7 +110,7 @@ impl Node {
         Now { wall: Timestamp::from_secs(2000), mono: Mono(mono_us) }
     }
 
-    /// What the node's own code does with its session.
+    /// Runs the node's own code on its session.
     pub(super) fn with<R>(
         &mut self,
         order: &Arc<WorkOrder>,
@@ -161,7 +161,7 @@ impl Hand {
 }
 
 impl Request {
-    /// What the ledger makes of it.
+    /// Applies the request to the ledger.
     fn apply(self, world: &mut World, from: &NodeName, budget: u64) -> Answer {
         let alive = |name: &NodeName| world.nodes.iter().any(|node| node.name == *name);
         let now_us = world.now_us;

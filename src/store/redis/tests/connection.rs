@@ -1,4 +1,4 @@
-//! What can go wrong between a node and its Redis: who may enter, what is lost, who does not answer.
+//! Faults between a node and its Redis: access, loss, silence.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

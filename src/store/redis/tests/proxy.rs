@@ -16,7 +16,7 @@ enum Gate {
     Cut,
 }
 
-/// What the connections that are accepted from now on obey.
+/// Gates of the connections accepted from now on.
 type Gates = Arc<Mutex<watch::Sender<Gate>>>;
 
 pub(super) struct Proxy {

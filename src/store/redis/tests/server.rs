@@ -87,7 +87,7 @@ impl Drop for Server {
     }
 }
 
-/// How a server on this port is reached.
+/// Returns the configuration for a server on this port.
 pub(crate) fn config(port: u16) -> config::Redis {
     config::Redis {
         servers: RedisServers {

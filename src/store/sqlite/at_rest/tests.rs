@@ -8,8 +8,8 @@ use crate::firewall::agent::{AgentId, Delegation};
 use crate::store::tests::contract::{CAP, agent, calls, order};
 use crate::store::{Closing, Store, StoredSession};
 
-/// What no sealed file may show, of an agent, a session, a trust level and a usage: nothing that Base64
-/// could spell by chance.
+/// Words that no sealed file may show, of an agent, a session, a trust level and a usage: nothing
+/// that Base64 could spell by chance.
 const SAID: [&str; 6] = ["quarterly", "read_file", "Zoë", "trusted", "\"booked\"", "\"active\""];
 
 fn key(digit: char) -> SealKey {
@@ -109,7 +109,7 @@ async fn a_plain_file_is_sealed_gets_another_key_and_is_opened_again() {
     assert_eq!(left.len(), 1, "{left:?}");
 }
 
-/// What a kill leaves: rows that are in the journal only.
+/// Rows after a kill: in the journal only.
 #[tokio::test]
 async fn what_is_only_in_the_journal_goes_along() {
     let filled = filled(None).await;
@@ -158,7 +158,7 @@ async fn another_name_of_the_old_file_is_told_and_left_alone() {
     assert_eq!(check(&other, None).unwrap(), ROWS);
 }
 
-/// Whoever has the old file open when the new one takes its place does not go on with it.
+/// A process that has the old file open when the new one takes its place does not go on with it.
 #[tokio::test]
 async fn a_file_that_was_replaced_is_not_served_from() {
     let filled = filled(None).await;

@@ -1,4 +1,4 @@
-//! What nodes may rely on when they share a store: over the model of such a ledger, and over Redis.
+//! Promises of a shared store to its nodes: over the model of such a ledger, and over Redis.
 
 use std::collections::BTreeMap;
 

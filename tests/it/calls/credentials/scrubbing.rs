@@ -1,4 +1,4 @@
-//! What comes back: no secret in any spelling, part of an answer, coding or chunking.
+//! Responses: no secret in any spelling, part of an answer, coding or chunking.
 
 use std::io::Write as _;
 
@@ -243,7 +243,7 @@ async fn events_are_scrubbed_however_they_are_split() {
     }
 }
 
-/// What a client adds to the text it has.
+/// Returns the text that a client appends.
 fn delta_of(data: &str) -> String {
     let value: Value = serde_json::from_str(data).unwrap_or_default();
     value["params"]["delta"].as_str().unwrap_or_else(|| data.trim_start()).to_owned()

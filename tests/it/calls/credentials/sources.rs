@@ -1,4 +1,4 @@
-//! Where credentials come from: what stops the start, and what a reload changes.
+//! Sources of credentials: faults that stop the start, and changes by a reload.
 
 use std::process::Command;
 

@@ -27,7 +27,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What a file holds, without the zeros that stand ready for what is written next.
+/// Returns a file's content without the zeros preallocated for later writes.
 fn content(path: &Path) -> Vec<u8> {
     let mut bytes = std::fs::read(path).unwrap();
     let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{JSON, Keys, OTHER, TOKEN, answered, hides, inject, reads, text, trusted};
 use crate::support::harness::{Agent, Gateway, PATIENCE, with_headers};
 
-/// What a careless upstream says of all it knows.
+/// Returns the answer of a careless upstream that reports everything.
 fn everything() -> String {
     json!({"keys": [TOKEN, OTHER]}).to_string()
 }

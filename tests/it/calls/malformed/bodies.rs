@@ -175,7 +175,7 @@ const BATCHES: &[(&str, &str)] = &[
     (r#"[{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}]"#, "`initialize`"),
 ];
 
-/// What is too much of something, and the bytes that no text literal holds.
+/// Returns generated bodies: over-long ones, and bytes that no text literal holds.
 fn made() -> Vec<(Vec<u8>, u16, &'static str)> {
     let call = |name: &str| {
         format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}"}}}}"#)
