@@ -80,7 +80,7 @@ pub(crate) use reload::secrets as load_secrets;
 use stop::{Draining, Signals};
 pub use stop::{Stopped, Switch, stop_switch};
 
-/// How long tasks of the control runtime may take to end.
+/// Time that tasks of the control runtime may take to end.
 const LAST_TASKS: Duration = Duration::from_secs(1);
 
 /// Addresses of a running gateway.

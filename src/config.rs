@@ -99,7 +99,7 @@ pub struct Proxy {
     pub allowed_hosts: Vec<String>,
     /// Peers whose forwarding headers are believed.
     pub trusted_proxies: Vec<Network>,
-    /// Whether upstreams get a `Forwarded` header.
+    /// True if upstreams get a `Forwarded` header.
     pub send_forwarded: bool,
     pub require_session: bool,
     pub strict_mcp: bool,
@@ -127,15 +127,15 @@ pub struct Proxy {
     pub max_uri_bytes: usize,
     pub upstream_timeout_secs: u64,
     pub stream_idle_timeout_secs: u64,
-    /// How long a connection to an upstream is kept without a call.
+    /// Time for which a connection to an upstream is kept without a call.
     pub upstream_idle_secs: u64,
     /// Silence after which a stream gets a comment; 0: never.
     pub stream_keepalive_secs: u64,
-    /// How long calls are still served after a signal to stop.
+    /// Time for which calls are still served after a signal to stop.
     pub drain_delay_secs: u64,
-    /// How long calls in flight may go on after that.
+    /// Time for which calls in flight may go on after that.
     pub drain_timeout_secs: u64,
-    /// How long calls in flight may go on when another process takes over.
+    /// Time for which calls in flight may go on when another process takes over.
     pub takeover_wait_secs: u64,
     /// Socket by which another process takes over; `None`: beside the audit log.
     pub control_socket: Option<PathBuf>,

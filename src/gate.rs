@@ -236,7 +236,7 @@ impl Cleared {
         &self.warnings
     }
 
-    /// Whether the message may be sent again where its connection died.
+    /// Reports whether the message may be sent again where its connection died.
     pub fn is_repeatable(&self) -> bool {
         self.repeatable
     }

@@ -47,7 +47,7 @@ pub enum Outcome {
     Escalate,
 }
 
-/// Why a connection has ended before or between requests, or was not kept at all.
+/// Reason why a connection has ended before or between requests, or was not kept at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
     /// Every place was busy.

@@ -90,7 +90,7 @@ struct InFlight {
     _held: Held,
     way: Way,
     upstream_status: Option<u16>,
-    /// Whether the message was sent once more.
+    /// True if the message was sent once more.
     repeated: bool,
     /// Set when the call failed after it was cleared.
     failed: Option<Denial>,
@@ -363,7 +363,7 @@ impl ProxyHttp for Gateway {
     }
 }
 
-/// Whether a connection has ended, rather than brought something wrong.
+/// Reports whether a connection has ended, rather than brought something wrong.
 fn died(e: &Error) -> bool {
     matches!(e.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError)
 }

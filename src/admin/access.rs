@@ -42,7 +42,7 @@ pub const APPROVE: Access = Access::Roles(ADMIN_ROLE.and(Role::Approver));
 /// Reading metrics where that needs a key.
 pub const METRICS: Roles = VIEW_ROLES.and(Role::Metrics);
 
-/// Whether an endpoint takes something away, and so may use the reserve.
+/// True if an endpoint takes something away, and so may use the reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TakesAway {
     Never,

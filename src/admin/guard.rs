@@ -101,7 +101,7 @@ impl Asked {
     }
 }
 
-/// Why a request was not let through, and by whom it was sent if that is known.
+/// Reason why a request was not let through, and by whom it was sent if that is known.
 struct Refused {
     error: ApiError,
     by: Option<Actor>,

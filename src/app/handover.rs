@@ -36,10 +36,10 @@ const WHO: &str = "who\n";
 const TAKE_OVER: &str = "take over\n";
 const RELEASED: &str = "released\n";
 
-/// How long the other end may take over a line.
+/// Time that the other end may take over a line.
 const LINE: Duration = Duration::from_secs(5);
 
-/// How long the old process may take over everything: its waits end long before.
+/// Time that the old process may take over everything: its waits end long before.
 const RELEASE: Duration = Duration::from_mins(2);
 
 /// Answer of a running gateway about itself.

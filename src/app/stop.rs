@@ -16,10 +16,10 @@ use crate::gate::Gate;
 use crate::gate::drain::Phase;
 use crate::proxy::leave::LAST_REQUESTS;
 
-/// How long streams and calls that are cut off have for their last event or answer.
+/// Time for which streams and calls that are cut off have for their last event or answer.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// How long admin requests under way have for their answer.
+/// Time for which admin requests under way have for their answer.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// Asks a running gateway to stop.
@@ -73,13 +73,13 @@ pub(super) struct Draining {
     /// Taken when the wait begins.
     pub(super) signals: Mutex<Option<Signals>>,
     pub(super) gate: Arc<Gate>,
-    /// How long calls are still served once readiness is withdrawn.
+    /// Time for which calls are still served once readiness is withdrawn.
     pub(super) delay: Duration,
-    /// How long calls in flight may go on after that.
+    /// Time for which calls in flight may go on after that.
     pub(super) patience: Duration,
     /// Becomes true once another process takes over.
     pub(super) taken: watch::Receiver<bool>,
-    /// How long calls in flight may go on then.
+    /// Time for which calls in flight may go on then.
     pub(super) takeover_patience: Duration,
     /// Becomes true once the admin port has answered its last request.
     pub(super) admin_ended: watch::Receiver<bool>,

@@ -166,7 +166,7 @@ pub struct Entry {
     pub claim: Option<Box<str>>,
     /// From where the request came, and what its head said.
     pub head: RequestHead,
-    /// How long the body was, if it was read.
+    /// Time for which the body was, if it was read.
     pub bytes_in: Option<u64>,
     /// The approval that the request used, or that it waits for.
     pub approval: Option<Box<Approval>>,
@@ -213,7 +213,7 @@ pub struct Outcome {
     pub upstream_status: Option<u16>,
     /// Host and port of the server that the call was sent to, or was to be.
     pub upstream_server: Option<Arc<str>>,
-    /// Why the upstream failed, if it did.
+    /// Reason why the upstream failed, if it did.
     pub upstream_cause: Option<&'static str>,
     pub credentials_scrubbed: u64,
     /// How much of an answer went to the client, if one was counted.

@@ -206,7 +206,8 @@ impl Redactor {
         self.words.name(key, &mut walk.words) || cookies()
     }
 
-    /// Whether an object is a name and a value, and then whether the name is that of a secret.
+    /// Reports whether an object is a name and a value, and then whether the name is that of a
+    /// secret.
     fn names_another(&self, object: Value<'_>, walk: &mut Walk) -> Option<bool> {
         /// A pair has few other members.
         const MOST_MEMBERS: usize = 8;

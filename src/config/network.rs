@@ -26,7 +26,7 @@ impl Network {
         }
     }
 
-    /// Whether every address of its family is in it.
+    /// Reports whether every address of its family is in it.
     pub fn is_everything(&self) -> bool {
         self.bits == 0
     }

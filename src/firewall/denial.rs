@@ -155,7 +155,8 @@ impl Code {
     }
 }
 
-/// Why an upstream's answer did not reach the agent: one list for answers, records and metrics.
+/// Reason why an upstream's answer did not reach the agent: one list for answers, records and
+/// metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// Its name could not be resolved.
@@ -223,7 +224,7 @@ pub struct Denial {
     /// Tells the agent what to do next. Quotes no secret, no other agent's data, no policy text.
     pub message: String,
     pub retry_after_secs: Option<u64>,
-    /// Why the upstream failed, if it did.
+    /// Reason why the upstream failed, if it did.
     pub cause: Option<Cause>,
     /// Further members of `error.data`.
     pub details: Map<String, Value>,

@@ -103,7 +103,7 @@ impl KeySet {
         Ok(Self { keys, listed: listed.items().next().is_some() })
     }
 
-    /// Whether the issuer lists keys, usable or not.
+    /// Reports whether the issuer lists keys, usable or not.
     pub fn lists_any(&self) -> bool {
         self.listed
     }

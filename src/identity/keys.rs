@@ -129,13 +129,13 @@ impl Keys {
         IssuerKeys { issuer: self.name.clone(), age, errors }
     }
 
-    /// Whether the issuer has published keys of which none is usable.
+    /// Reports whether the issuer has published keys of which none is usable.
     pub fn has_none_usable(&self) -> bool {
         let set = self.set.load();
         set.is_empty() && set.lists_any()
     }
 
-    /// Whether the issuer did not answer when it was last asked.
+    /// Reports whether the issuer did not answer when it was last asked.
     pub fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }

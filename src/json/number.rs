@@ -11,7 +11,7 @@ pub struct Number {
 }
 
 impl Number {
-    /// Whether it has no fraction: `1.0` and `10e-1` have none.
+    /// Reports whether it has no fraction: `1.0` and `10e-1` have none.
     pub fn is_integer(&self) -> bool {
         self.exponent >= 0
     }

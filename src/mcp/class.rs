@@ -39,8 +39,8 @@ impl Class {
     }
 }
 
-/// Whether a request may be sent again when its connection died: it asks and changes nothing, or begins
-/// anew what nobody has seen the beginning of.
+/// Reports whether a request may be sent again when its connection died: it asks and changes
+/// nothing, or begins anew what nobody has seen the beginning of.
 pub fn is_repeatable(method: &str) -> bool {
     matches!(
         method,

@@ -257,7 +257,7 @@ impl<K: Fn(ListKind, &str) -> bool> Filter<'_, K> {
         kept
     }
 
-    /// Whether an item's bytes may pass; notes what passes unread.
+    /// Reports whether an item's bytes may pass; notes what passes unread.
     fn legible(&mut self, item: Value<'_>, kind: ListKind, name: &str) -> bool {
         let Some(legible) = self.sloppy else { return true };
         if legible.touches(&item.span()) {

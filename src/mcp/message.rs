@@ -89,7 +89,7 @@ pub fn read<'d>(doc: &'d Doc<'_>) -> Result<Message<'d>, Malformed> {
     Ok(Message { calls, batch: false })
 }
 
-/// Whether all that a message asks may be asked again where a connection died.
+/// Reports whether all that a message asks may be asked again where a connection died.
 pub fn is_repeatable(message: &Message<'_>) -> bool {
     let again = |call: &Call<'_>| {
         call.is_request() && call.method.as_deref().is_some_and(class::is_repeatable)
@@ -97,7 +97,8 @@ pub fn is_repeatable(message: &Message<'_>) -> bool {
     message.calls.iter().all(again)
 }
 
-/// Whether a call must name a resource and does not; only versions without its method let that pass.
+/// Reports whether a call must name a resource and does not; only versions without its method let
+/// that pass.
 pub fn lacks_uri(call: &Call<'_>) -> bool {
     let by_uri = call.method.as_deref().is_some_and(|method| Class::of(method) == Class::Resource);
     by_uri && matches!(call.kind, CallKind::Data { what: Data::Method, .. })

@@ -64,7 +64,7 @@ impl Version {
         }
     }
 
-    /// Whether the revision no longer has a method that earlier ones had.
+    /// Reports whether the revision no longer has a method that earlier ones had.
     pub fn has_removed(self, method: &str) -> bool {
         self.era() == Era::Modern
             && matches!(

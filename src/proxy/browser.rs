@@ -13,7 +13,7 @@ use crate::firewall::denial::{Code, Denial};
 /// The entry of `allowed_origins` for pages of this machine.
 const LOOPBACK: &str = "loopback";
 
-/// How long a browser may remember a preflight, in seconds.
+/// Time for which a browser may remember a preflight, in seconds.
 const MAX_AGE: &str = "7200";
 
 /// What a page may read of an answer beside its body.
@@ -138,7 +138,7 @@ impl Browsers {
     }
 }
 
-/// Whether a browser asks here if a page may call.
+/// Reports whether a browser asks here if a page may call.
 pub(super) fn is_preflight(request: &RequestHeader) -> bool {
     request.method == Method::OPTIONS
         && request.headers.contains_key(header::ORIGIN)
@@ -149,7 +149,7 @@ fn is_sendable(name: &HeaderName) -> bool {
     SENDABLE.contains(&name.as_str()) || name.as_str().starts_with("mcp-param-")
 }
 
-/// Whether a page comes from a server on this machine, at any port.
+/// Reports whether a page comes from a server on this machine, at any port.
 fn is_loopback(origin: &str) -> bool {
     let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     let Some(authority) = rest else { return false };

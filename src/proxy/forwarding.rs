@@ -69,7 +69,7 @@ const CLIENT_HEADERS: &[&str] = &[
 pub struct Forwarding {
     /// Peers whose word counts.
     pub trusted: Vec<Network>,
-    /// Whether upstreams get a `Forwarded` of the gateway's own.
+    /// True if upstreams get a `Forwarded` of the gateway's own.
     pub send: bool,
     /// Scheme of the proxy port.
     pub scheme: &'static str,

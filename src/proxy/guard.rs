@@ -33,7 +33,7 @@ use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Gate, Refused};
 use crate::metrics::Closed;
 
-/// How long a head may take from its first byte, or an HTTP/2 connection from its first frame.
+/// Time that a head may take from its first byte, or an HTTP/2 connection from its first frame.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What is read for a head at a time: few are longer.

@@ -21,7 +21,7 @@ pub(super) struct Scan {
     seen: usize,
     /// Where the line begins that has not ended yet.
     line: usize,
-    /// Whether the request line has come.
+    /// True if the request line has come.
     begun: bool,
 }
 

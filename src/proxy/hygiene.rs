@@ -131,7 +131,7 @@ pub(super) fn route(head: &RequestHeader, rules: &HeadRules) -> Result<Route, De
     Ok(route)
 }
 
-/// Whether a preflight may be answered: its form, its path and its host are in order.
+/// Reports whether a preflight may be answered: its form, its path and its host are in order.
 pub(super) fn preflight(head: &RequestHeader, rules: &HeadRules) -> bool {
     browser::is_preflight(head)
         && rules.size.check(head).is_ok()

@@ -33,7 +33,7 @@ const AGENT_ID: HeaderName = HeaderName::from_static("x-agent-id");
 /// Time within which a client must accept written data.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How long a body may take however slow it comes.
+/// Time that a body may take however slow it comes.
 const BODY_GRACE: Duration = Duration::from_secs(5);
 
 /// Bodies larger than this are judged apart from the small ones.
@@ -81,7 +81,7 @@ impl Intake {
         }
     }
 
-    /// Whether a request is a preflight whose head is in order.
+    /// Reports whether a request is a preflight whose head is in order.
     pub(super) fn is_preflight(&self, session: &Session) -> bool {
         hygiene::preflight(session.req_header(), &self.head)
     }
@@ -255,7 +255,7 @@ impl Intake {
     }
 }
 
-/// How long a body may take of which `received` bytes have come.
+/// Time that a body may take of which `received` bytes have come.
 fn patience(received: usize, min_rate: u32) -> Duration {
     let received = u64::try_from(received).unwrap_or(u64::MAX);
     let micros = received.saturating_mul(1_000_000).checked_div(min_rate.into()).unwrap_or(0);

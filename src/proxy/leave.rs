@@ -13,8 +13,8 @@ use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 
-/// How long connections without a request are kept after no new ones are accepted: a client that
-/// sends one after the other ends on an answer that says so.
+/// Time for which connections without a request are kept after no new ones are accepted: a client
+/// that sends one after the other ends on an answer that says so.
 pub const LAST_REQUESTS: Duration = Duration::from_millis(250);
 
 /// An application whose connections watch a signal of their own.

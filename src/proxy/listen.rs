@@ -26,10 +26,10 @@ use super::seats::{Seats, Taken};
 use crate::clock::Clock;
 use crate::metrics::{Closed, Metrics};
 
-/// How long a TLS handshake may take.
+/// Time that a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How long accepting rests after it has failed, as it does without descriptors.
+/// Time for which accepting rests after it has failed, as it does without descriptors.
 const REST: Duration = Duration::from_millis(100);
 
 /// A listening service whose socket was bound beforehand.

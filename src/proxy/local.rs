@@ -251,7 +251,7 @@ fn ready(gate: &Gate) -> (StatusCode, &'static str) {
 
 const JSON: &str = "application/json";
 
-/// Whether a path is one of the protected resources' metadata.
+/// Reports whether a path is one of the protected resources' metadata.
 pub(super) fn is_metadata(path: &str) -> bool {
     behind(path, METADATA_PATH).is_some()
 }

@@ -52,7 +52,7 @@ pub(super) struct Way {
     agent: AgentId,
     /// The server that the call's session belongs to, and what it calls the session.
     owner: Option<(usize, HeaderValue)>,
-    /// Whether the client named a session that is not its own, or that has gone.
+    /// True if the client named a session that is not its own, or that has gone.
     stale: bool,
     tried: SmallVec<[usize; MAX_TRIES]>,
 }
@@ -107,7 +107,7 @@ impl Pool {
     }
 }
 
-/// Whether a body opens a session of the protocol.
+/// Reports whether a body opens a session of the protocol.
 fn is_initialize(body: &[u8]) -> bool {
     let method = |doc: &Doc<'_>| {
         doc.root()

@@ -46,7 +46,7 @@ pub(super) const SILENT: &str = "no event in time";
 /// Error type that says that the gateway is to stop and the call had not ended.
 pub(super) const CUT_OFF: &str = "the gateway stops";
 
-/// How long a call may take.
+/// Time that a call may take.
 #[derive(Clone, Debug)]
 pub(super) struct Patience {
     pub(super) first_byte: Duration,
@@ -72,9 +72,9 @@ struct Shared {
     /// Place of the real session while it is not inside a replay.
     real: Mutex<Option<Box<ServerSession>>>,
     head_sent: AtomicBool,
-    /// Whether the response's head waits for its body.
+    /// True if the response's head waits for its body.
     holds_head: AtomicBool,
-    /// Whether a comment may stand where the response has got to.
+    /// True if a comment may stand where the response has got to.
     comments: AtomicBool,
 }
 
@@ -242,7 +242,7 @@ impl ReplaySession {
         mem::take(&mut self.held)
     }
 
-    /// Whether a comment may be written when the stream has been silent for long enough.
+    /// Reports whether a comment may be written when the stream has been silent for long enough.
     fn may_comment(&self) -> bool {
         self.comment_after.is_some()
             && self.late_is == SILENT

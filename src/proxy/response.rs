@@ -88,13 +88,14 @@ impl Flow {
         &self.oddities
     }
 
-    /// Whether what has left of a stream ends with an event, so that a comment could follow.
+    /// Reports whether what has left of a stream ends with an event, so that a comment could
+    /// follow.
     pub(super) fn is_between_events(&self) -> bool {
         let within = self.left.within_line() || self.left.within_event();
         self.streams && self.decoder.is_none() && !within
     }
 
-    /// Whether the head must wait for the body, which is judged as a whole.
+    /// Reports whether the head must wait for the body, which is judged as a whole.
     pub(super) fn holds_head(&self) -> bool {
         matches!(self.lists, Lists::Whole { .. })
     }
@@ -458,9 +459,10 @@ fn drop_own(head: &mut ResponseHeader) {
     }
 }
 
-/// Whether a header of an answer is the gateway's to set: challenges would send clients to an
-/// authorization server of the upstream's choice, cookies and cross-origin rights would be given for
-/// the gateway's name, another service would lead around it, and the rest names the upstream's software.
+/// Reports whether a header of an answer is the gateway's to set: challenges would send clients to
+/// an authorization server of the upstream's choice, cookies and cross-origin rights would be given
+/// for the gateway's name, another service would lead around it, and the rest names the upstream's
+/// software.
 fn is_gateways_own(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.starts_with("x-arbiter-")

@@ -1,5 +1,5 @@
-//! Why an upstream failed: one word for the agent, the record and the metrics, and a log line now and
-//! then for each server.
+//! Reason why an upstream failed: one word for the agent, the record and the metrics, and a log
+//! line now and then for each server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,7 +26,7 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// Whether a line is due, and how many were left out since the last.
+    /// Reports whether a line is due, and how many were left out since the last.
     pub(super) fn due(&self, now: Mono) -> Option<u64> {
         let until = self.silent_until_us.load(Ordering::Relaxed);
         let next = now.0.saturating_add(PAUSE_US);

@@ -55,7 +55,7 @@ pub struct Upstream {
     ca: Option<Arc<CaType>>,
     /// Longest silence inside a response.
     read_timeout: Duration,
-    /// How long an idle connection is kept.
+    /// Time for which an idle connection is kept.
     idle_timeout: Duration,
     headers: Arc<ArcSwap<Headers>>,
     resolved: ArcSwapOption<Resolved>,

@@ -171,3 +171,53 @@ fn the_reader_of_sources_finds_what_it_looks_for() {
     assert_eq!(impure_words("// async\nlet c = '\"'; let s = r#\"Mutex\"#; // tokio"), 0);
     assert_eq!(impure_words("#[cfg(test)]\nmod tests { async fn f() {} }"), 0);
 }
+
+/// First words that make a doc comment a clause, which a reader has to complete first.
+const CLAUSES: [&str; 15] = [
+    "What ",
+    "Whether ",
+    "Who ",
+    "How ",
+    "Where ",
+    "Which ",
+    "Why ",
+    "When ",
+    "So many ",
+    "The same ",
+    "Likewise",
+    "It ",
+    "Of ",
+    "Those ",
+    "That ",
+];
+/// Doc comments that still begin so; the number may only fall.
+const CLAUSES_LEFT: usize = 117;
+
+#[test]
+fn doc_comments_begin_with_the_thing_they_name() {
+    let mut found = Vec::new();
+    let mut folders = vec![root()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let mut before = false;
+                for line in text.lines().map(str::trim_start) {
+                    let doc = line.strip_prefix("/// ").or_else(|| line.strip_prefix("//! "));
+                    if let Some(doc) = doc.filter(|_| !before)
+                        && CLAUSES.iter().any(|clause| doc.starts_with(clause))
+                    {
+                        found.push(format!("{}: {doc}", path.display()));
+                    }
+                    before = line.starts_with("///") || line.starts_with("//!");
+                }
+            }
+        }
+    }
+    let more = found.len() > CLAUSES_LEFT;
+    assert!(!more, "{} instead of {CLAUSES_LEFT}:\n{}", found.len(), found.join("\n"));
+    assert_eq!(found.len(), CLAUSES_LEFT, "fewer: lower CLAUSES_LEFT");
+}

@@ -13,7 +13,7 @@ const MAX_NESTING: u8 = 4;
 /// Longest word before a `=` or `:` that is compared.
 const MAX_NAME_BYTES: usize = 128;
 
-/// Whether a string may hold any of this; most hold none, and that is seen at memory speed.
+/// Reports whether a string may hold any of this; most hold none, and that is seen at memory speed.
 pub(super) fn may_hold_secrets(raw: &str) -> bool {
     let raw = raw.as_bytes();
     memchr::memchr2(b'=', b':', raw).is_some() || schemes(raw)
@@ -71,7 +71,7 @@ impl Redactor {
     }
 }
 
-/// Whether a header holds session keys though no pattern names it.
+/// Reports whether a header holds session keys though no pattern names it.
 pub(super) fn is_cookie(name: &str) -> bool {
     name.eq_ignore_ascii_case("cookie") || name.eq_ignore_ascii_case("set-cookie")
 }

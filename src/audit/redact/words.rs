@@ -69,8 +69,8 @@ impl SecretWords {
         }
     }
 
-    /// Whether some words in a row, written together, are a pattern, or one of them is joined to
-    /// one.
+    /// Reports whether some words in a row, written together, are a pattern, or one of them is
+    /// joined to one.
     fn matches(&self, words: &Words) -> bool {
         let mut start = 0;
         words.ends.iter().enumerate().any(|(n, own_end)| {
@@ -83,8 +83,8 @@ impl SecretWords {
         })
     }
 
-    /// Whether a word in small letters is several without anything between them: one that ends in a
-    /// pattern, or nothing but patterns.
+    /// Reports whether a word in small letters is several without anything between them: one that
+    /// ends in a pattern, or nothing but patterns.
     fn joined(&self, word: &str) -> bool {
         word.len() > LEAST_ENDING_BYTES
             && (self.endings.iter().any(|ending| word.ends_with(ending.as_str()))

@@ -42,7 +42,7 @@ pub struct Found<'s> {
     pub order: &'s WorkOrder,
     pub deadline: Mono,
     pub seen: Seen,
-    /// Whether the chain of delegations that the session was opened under holds now.
+    /// True if the chain of delegations that the session was opened under holds now.
     pub chain: Result<(), Lapse>,
 }
 

@@ -66,7 +66,7 @@ impl Block {
     }
 }
 
-/// Why a policy does not match, or not with certainty.
+/// Reason why a policy does not match, or not with certainty.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Mismatch<'p> {
     AgentId(AgentId),

@@ -62,7 +62,7 @@ impl Matcher {
         if self.negated { reading.negated() } else { reading }
     }
 
-    /// Why a value is not as the matcher wants it.
+    /// Reason why a value is not as the matcher wants it.
     pub(super) fn failing(&self) -> &'static str {
         match (&self.meaning, self.negated) {
             (Meaning::PathUnder(_), false) => "is not below any folder of `path_under`",
@@ -77,7 +77,7 @@ impl Matcher {
         }
     }
 
-    /// Why a value cannot be read with certainty.
+    /// Reason why a value cannot be read with certainty.
     pub(super) fn unclear(&self) -> &'static str {
         match &self.meaning {
             Meaning::PathUnder(_) => "is not a path that all servers read alike",

@@ -31,7 +31,7 @@ impl<'a> Wanted<'a> {
         matches!(self, Self::Tool(..))
     }
 
-    /// Why the URI has no canonical form.
+    /// Reason why the URI has no canonical form.
     pub(super) fn doubt(&self) -> Option<Doubt> {
         match self {
             Self::Resource(Err(doubt)) => Some(*doubt),

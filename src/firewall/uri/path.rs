@@ -110,7 +110,8 @@ pub(super) fn opaque(path: &str) -> Result<String, Doubt> {
     if text.is_empty() { Err(Doubt::Syntax) } else { Ok(text) }
 }
 
-/// Whether a `..` lies in a query or fragment, encoded or not: servers build paths of their values.
+/// Reports whether a `..` lies in a query or fragment, encoded or not: servers build paths of their
+/// values.
 pub(super) fn climbs_in_tail(tail: &str) -> bool {
     let mut text = tail.as_bytes().to_vec();
     for _ in 0..ROUNDS {

@@ -2,8 +2,8 @@
 
 use super::{Doubt, authority, clean, escape, hierarchical, is_scheme, path, split_scheme, tails};
 
-/// Whether a canonical pattern covers a canonical URI. A beginning that ends in `/` covers the URI
-/// that lacks only this `/`, as servers make no difference between the two.
+/// Reports whether a canonical pattern covers a canonical URI. A beginning that ends in `/` covers
+/// the URI that lacks only this `/`, as servers make no difference between the two.
 pub fn covers(pattern: &str, uri: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(start) => uri.starts_with(start) || start.strip_suffix('/') == Some(uri),

@@ -30,7 +30,7 @@ impl<'b> Legible<'b> {
         Self { text: Cow::Owned(text), masked }
     }
 
-    /// Whether a masked byte lies in `span`.
+    /// Reports whether a masked byte lies in `span`.
     pub(super) fn touches(&self, span: &Range<usize>) -> bool {
         let next = self.masked.partition_point(|at| *at < span.start);
         self.masked.get(next).is_some_and(|at| *at < span.end)

@@ -15,7 +15,7 @@ use crate::support::harness::{
 const CALLERS: u64 = 4;
 const TAKE_OVERS: u64 = 3;
 
-/// How long the load lasts: `$TAKEOVER_SECS`, else 10 s.
+/// Time for which the load lasts: `$TAKEOVER_SECS`, else 10 s.
 fn seconds() -> u64 {
     std::env::var("TAKEOVER_SECS").map_or(10, |secs| secs.parse().unwrap())
 }
