@@ -164,7 +164,10 @@ impl std::fmt::Debug for Metrics {
 
 fn admin_requests(registry: &Registry) -> IntCounterVec {
     let help = "Requests on the admin port, by the key's name and what came of them";
-    families(registry, "arbiter_admin_requests_total", help, &["key", "outcome"])
+    let requests = families(registry, "arbiter_admin_requests_total", help, &["key", "outcome"]);
+    // There from the start, so that a query of a new gateway finds the series.
+    requests.with_label_values(&["(none)", "refused"]);
+    requests
 }
 
 impl Default for Metrics {
