@@ -13,9 +13,9 @@ The attack comes from processes of the lowest priority. A good agent calls all t
 another process asks both ports for their health. Each attack also runs against a listener that answers 429 at once,
 while the good agent calls the gateway: what is lost there is the machine's, not the gateway's. Must hold:
 
-- the good agent keeps at least half of what it has while the attack goes to that listener;
+- the good agent keeps at least half (a fifth without --long) of what it has while the attack goes to that listener;
 - both ports answer within half a second (2 s without --long, where a debug build shares a busy machine);
-- five seconds after the end the good agent has at least half of its undisturbed rate;
+- five seconds after the end the good agent has at least half (a fifth without --long) of its undisturbed rate;
 - every refusal that the gateway counts is on record, by itself or in a count, and so is every call of the good agent.
 
 Without --long the attacks last 4 s, else 15 s. Prints one line for each attack. Standard library only.
@@ -41,6 +41,8 @@ from audit import Upstream  # noqa: E402
 LONG = "--long" in sys.argv
 SECONDS = 15 if LONG else 4
 SLOW = 0.5 if LONG else 2.0
+# A short span on a shared machine says little: only a gateway that is no longer well fails it.
+SHARE = 0.5 if LONG else 0.2
 CALLERS = 4
 CALL = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "work", "arguments": {}}})
 HOSTILE = [b'"&amp;', b'"%25', b'"QUJD\\r\\n', b"[1,", b'"-----']
@@ -342,11 +344,11 @@ def trial(name, upstream):
         for code, count in metrics.items():
             if records.get(code, 0) != count:
                 problems.append(f"{code}: {count} counted, {records.get(code, 0)} on record")
-        if under["rate"] < 0.5 * elsewhere["rate"]:
-            problems.append("the good agent has less than half of what it has beside a listener that answers 429")
+        if under["rate"] < SHARE * elsewhere["rate"]:
+            problems.append(f"the good agent has less than {SHARE:.0%} of what it has beside a listener that answers 429")
         if max(slowest.values()) > SLOW:
             problems.append(f"a port answered its health after {max(slowest.values()):.2f} s")
-        if after["rate"] < 0.5 * alone["rate"]:
+        if after["rate"] < SHARE * alone["rate"]:
             problems.append(f"five seconds later the good agent has {after['rate']:.0f} calls a second")
         if under["failed"]:
             problems.append(f"calls of the good agent failed: {under['failed']}")
