@@ -245,8 +245,29 @@ pub(super) fn open(config: &Config) -> Result<Sockets> {
     }
 }
 
+/// Time within which a process that is just ending gives up its address.
+const ADDRESS_FREED: Duration = Duration::from_secs(1);
+
+/// Listens on an address, and waits briefly for a process that is just ending to give it up.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && waited < ADDRESS_FREED => {
+                #[expect(clippy::disallowed_methods, reason = "nothing is served yet")]
+                std::thread::sleep(LOOK_AGAIN);
+                waited += LOOK_AGAIN;
+            }
+            bound => return bound,
+        }
+    }
+}
+
+/// Interval between two tries to listen.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
-    let listener = TcpListener::bind(address)
+    let listener = listen(address)
         .with_context(|| format!("cannot listen on {address}: choose another `{key}`"))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
