@@ -15,6 +15,7 @@ mod check;
 mod draining;
 mod error;
 mod explain;
+mod freeze;
 mod guard;
 mod keys;
 mod limit;
@@ -46,6 +47,7 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config;
 use crate::firewall::checks::drift::Keywords;
+use crate::freezer::Freezer;
 use crate::gate::drain::Drain;
 use crate::identity::mint::Minter;
 use crate::metrics::Metrics;
@@ -72,6 +74,7 @@ use sources::Sources;
 pub struct Admin {
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
+    pub freezer: Arc<Freezer>,
     /// Freshness of this node's knowledge of changes by other nodes.
     pub followed: Arc<Followed>,
     /// How far this gateway is on its way out of service.

@@ -45,6 +45,7 @@ use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::rules::Terms;
 use crate::firewall::session::Status;
 use crate::firewall::time::{Now, Timestamp};
+use crate::freezer::Freezer;
 use crate::gate::enrol::Enrolment;
 use crate::gate::injected::Injected;
 use crate::gate::shares::Limits;
@@ -312,6 +313,7 @@ impl Parts {
         };
         let sessions =
             Arc::new(Sessions::open(store.clone(), limits, now).await.context("loading sessions")?);
+        let freezer = Freezer::open(store.clone(), now).await.context("loading freezes")?;
         let rulebook = Rulebook::load(config.policy.file.as_deref(), terms(config))
             .context("loading `policy.file`")?;
         let audit = Arc::new(Audit::open(audit_settings(config)?, clock.clone())?);
@@ -336,6 +338,7 @@ impl Parts {
             approvals: Arc::new(approvals(config)),
             registry: registry.clone(),
             sessions: sessions.clone(),
+            freezer: Arc::new(freezer),
             followed,
             audit: audit.clone(),
             // In a fleet any node may have injected what a session is authorised for.
@@ -412,6 +415,7 @@ impl Parts {
         let (sessions, registry) = (self.sessions.clone(), self.registry.clone());
         let (audit, clock) = (self.audit.clone(), self.clock.clone());
         let approvals = self.gate.approvals.clone();
+        let freezer = self.gate.freezer.clone();
         let (in_flight, drain) = (self.gate.in_flight.clone(), self.gate.drain.clone());
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         self.metrics.read_levels_with(move || Levels {
@@ -419,6 +423,7 @@ impl Parts {
             draining: drain.is_leaving(),
             active_sessions: count(sessions.active_count(clock.now())),
             approvals_pending: count(approvals.pending()),
+            freezes: count(freezer.list(clock.now()).len()),
             registered_agents: count(registry.active_count()),
             audit_records: audit.records_written(),
             audit_syncs: audit.syncs(),
@@ -480,6 +485,7 @@ impl Parts {
         admin::router(Arc::new(Admin {
             registry: self.registry.clone(),
             sessions: self.sessions.clone(),
+            freezer: self.gate.freezer.clone(),
             followed: self.gate.followed.clone(),
             drain: self.gate.drain.clone(),
             approvals: self.gate.approvals.clone(),
@@ -535,6 +541,9 @@ impl Parts {
             if let Err(error) = self.registry.close().await {
                 error!(error = %Causes(&error), "agents' last changes were not stored");
             }
+            if let Err(error) = self.gate.freezer.close().await {
+                error!(error = %Causes(&error), "freezes were not stored");
+            }
             if let Err(error) = self.store.close().await {
                 error!(error = %Causes(&error), "the store was not closed cleanly");
             }
@@ -552,6 +561,9 @@ async fn cleanup(gate: Arc<Gate>, period: Duration) {
         ticks.tick().await;
         if let Err(error) = gate.sessions.cleanup(gate.clock.now()).await {
             warn!(error = %Causes(&error), "ended sessions were not forgotten; tried again later");
+        }
+        if let Err(error) = gate.freezer.sweep(gate.clock.now()).await {
+            warn!(error = %Causes(&error), "freezes whose time is over were not forgotten; tried again later");
         }
         gate.injected.retain(|id| gate.sessions.get(id).is_some());
         gate.in_flight.sweep(gate.clock.mono());

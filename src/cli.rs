@@ -10,6 +10,7 @@ mod approval;
 mod audit;
 mod check;
 mod client;
+mod freeze;
 mod health;
 mod policy;
 pub(crate) mod print;
@@ -115,6 +116,11 @@ pub enum Tool {
     /// Decide calls that a policy holds back for a person.
     #[command(subcommand)]
     Approval(approval::Approval),
+    /// Stop everything, or one agent, owner, tool or upstream.
+    #[command(subcommand)]
+    Freeze(freeze::Freeze),
+    /// Let go on what was frozen.
+    Unfreeze(freeze::Unfreeze),
     /// Open, show and close task sessions.
     #[command(subcommand)]
     Session(session::Session),
@@ -244,6 +250,8 @@ async fn run_with(tool: &Tool, env: &Env, sink: &mut dyn std::io::Write) -> Resu
         Tool::AdminKey(key) => key.run(sink),
         Tool::Agent(agent) => agent.run(env, sink).await,
         Tool::Approval(approval) => approval.run(env, sink).await,
+        Tool::Freeze(freeze) => freeze.run(env, sink).await,
+        Tool::Unfreeze(unfreeze) => unfreeze.run(env, sink).await,
         Tool::Session(session) => session.run(env, sink).await,
         Tool::Policy(policy) => policy.run(env, sink).await,
         Tool::Audit(audit) => audit.run(sink).await,

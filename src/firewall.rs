@@ -12,6 +12,7 @@ pub mod checks;
 pub mod delegation;
 pub mod denial;
 pub mod explain;
+pub mod freeze;
 pub mod names;
 pub mod policy;
 pub mod preview;

@@ -11,6 +11,7 @@ mod decide;
 mod destination;
 pub mod drain;
 pub mod enrol;
+mod frozen;
 pub mod injected;
 pub mod legacy;
 mod on_record;
@@ -33,6 +34,7 @@ use crate::firewall::agent::{AgentId, Caller};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::session::RefusalStyle;
 use crate::firewall::time::{Mono, Now};
+use crate::freezer::Freezer;
 use crate::identity::Identity;
 use crate::mcp::headers::ProtocolHeaders;
 use crate::metrics::Metrics;
@@ -63,6 +65,7 @@ pub struct Gate {
     pub approvals: Arc<Approvals>,
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
+    pub freezer: Arc<Freezer>,
     pub followed: Arc<Followed>,
     pub audit: Arc<Audit>,
     pub secrets: Arc<Secrets>,
@@ -199,9 +202,11 @@ impl Gate {
         mut ticket: Ticket,
         caller: &Caller,
         body: Bytes,
+        to: &Destination,
     ) -> Result<Cleared, Refused> {
         ticket.judged_from(self.clock.mono());
-        let caller = match self.still(&mut ticket, caller) {
+        let free = |caller: Caller| self.still_free(&caller, &[], to).map(|()| caller);
+        let caller = match self.still(&mut ticket, caller).and_then(free) {
             Ok(caller) => caller,
             Err(denial) => return Err(self.refuse(ticket, denial).await),
         };

@@ -12,7 +12,7 @@
 //! | [`clock`], [`config`], [`metrics`], [`telemetry`] | the ground of the rooms that act |
 //! | [`identity`] | tokens become principals |
 //! | [`rulebook`] | policy files become the rules in force |
-//! | [`store`], [`registry`], [`sessions`] | state that outlives a run; live agents; live sessions and their leases |
+//! | [`store`], [`registry`], [`sessions`], [`freezer`] | state that outlives a run; live agents; live sessions and their leases; freezes |
 //! | [`secrets`] | sources of credential values |
 //! | [`gate`] | one call, end to end: look up, decide, remember, record |
 //! | [`proxy`] | Pingora's callbacks, translated |
@@ -30,6 +30,7 @@ pub mod credentials;
 pub mod decode;
 pub mod demo;
 pub mod firewall;
+pub mod freezer;
 pub mod gate;
 pub mod http_client;
 pub mod identity;

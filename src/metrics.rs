@@ -109,6 +109,7 @@ pub struct Levels {
     pub draining: bool,
     pub active_sessions: u64,
     pub approvals_pending: u64,
+    pub freezes: u64,
     pub registered_agents: u64,
     pub audit_records: u64,
     pub audit_syncs: u64,
@@ -402,6 +403,7 @@ impl Metrics {
             let level = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             self.active_sessions.set(level(levels.active_sessions));
             self.operation.approvals_pending.set(level(levels.approvals_pending));
+            self.operation.freezes.set(level(levels.freezes));
             self.registered_agents.set(level(levels.registered_agents));
             self.calls_in_flight.set(level(levels.calls_in_flight));
             self.draining.set(i64::from(levels.draining));
@@ -497,6 +499,7 @@ mod tests {
             "arbiter_overhead_seconds",
             "arbiter_active_sessions",
             "arbiter_approvals_pending",
+            "arbiter_freezes",
             "arbiter_registered_agents",
             "arbiter_audit_records_total",
             "arbiter_audit_syncs_total",
@@ -602,10 +605,12 @@ mod tests {
             audit_syncs: 5,
             active_sessions: 7,
             approvals_pending: 2,
+            freezes: 3,
             registered_agents: 2,
             audit_healthy: true,
         });
         has(&metrics, "arbiter_active_sessions 7");
+        has(&metrics, "arbiter_freezes 3");
         has(&metrics, "arbiter_registered_agents 2");
         has(&metrics, "arbiter_audit_healthy 1");
         has(&metrics, "arbiter_audit_records_total 3");

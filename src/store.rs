@@ -11,8 +11,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 pub use booking::{Booked, Booking, NodeName, RateBooked, RateBooking, RateUse};
@@ -327,6 +330,39 @@ impl Store {
             Self::Fleet(fleet) => fleet.revoke_token(token_id, until, now),
             Self::Redis(redis) => redis.revoke_token(token_id, until, now).await,
             Self::Sqlite(sqlite) => sqlite.revoke_token(token_id.to_owned(), until, now).await,
+        }
+    }
+
+    /// Every freeze that was not lifted, those whose time is over included.
+    pub async fn freezes(&self) -> Result<Vec<Arc<Freeze>>, StoreError> {
+        match self {
+            Self::Memory(memory) => memory.freezes(),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.freezes(),
+            Self::Redis(redis) => redis.freezes().await,
+            Self::Sqlite(sqlite) => sqlite.freezes().await,
+        }
+    }
+
+    /// Keeps a freeze; one that is kept already stays as it is.
+    pub async fn freeze(&self, freeze: &Arc<Freeze>) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(memory) => memory.freeze(freeze),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.freeze(freeze),
+            Self::Redis(redis) => redis.freeze(freeze).await,
+            Self::Sqlite(sqlite) => sqlite.freeze(freeze).await,
+        }
+    }
+
+    /// Lifts a freeze; false if it was not kept.
+    pub async fn unfreeze(&self, id: Uuid) -> Result<bool, StoreError> {
+        match self {
+            Self::Memory(memory) => memory.unfreeze(id),
+            #[cfg(test)]
+            Self::Fleet(fleet) => fleet.unfreeze(id),
+            Self::Redis(redis) => redis.unfreeze(id).await,
+            Self::Sqlite(sqlite) => sqlite.unfreeze(id).await,
         }
     }
 

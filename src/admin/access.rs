@@ -37,6 +37,8 @@ pub const SESSIONS: Access = Access::Roles(ADMIN_ROLE.and(Role::Sessions));
 pub const SERVE: Access = Access::Roles(OPERATE_ROLES.and(Role::Sessions));
 /// Changing trust and delegations, revoking, reloading.
 pub const OPERATE: Access = Access::Roles(OPERATE_ROLES);
+/// Lifting a freeze.
+pub const UNFREEZE: Access = Access::Roles(ADMIN_ROLE);
 /// Deciding approvals.
 pub const APPROVE: Access = Access::Roles(ADMIN_ROLE.and(Role::Approver));
 /// Reading metrics where that needs a key.
@@ -49,6 +51,8 @@ pub enum TakesAway {
     Always,
     /// As its body says: the handler refuses what does not.
     Sometimes,
+    /// Stops what must stop at once: no rate holds it up.
+    AtOnce,
 }
 
 /// Whose agents and sessions a key of role `sessions` may touch.

@@ -76,6 +76,7 @@ codes! {
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE;
     PolicyInvalid UNPROCESSABLE_ENTITY;
     TooManyRevoked TOO_MANY_REQUESTS;
+    TooManyFreezes TOO_MANY_REQUESTS;
     TooManySessions TOO_MANY_REQUESTS;
     RateLimited TOO_MANY_REQUESTS;
     Internal INTERNAL_SERVER_ERROR;

@@ -17,7 +17,7 @@ use super::error::{ApiError, Code};
 use super::routes::{Answer, Input, not_a_uuid};
 use crate::credentials::{self, CredentialDenial};
 use crate::firewall::admit::{self, Ask};
-use crate::firewall::agent::{AgentId, Caller};
+use crate::firewall::agent::{Agent, AgentId, Caller};
 use crate::firewall::call::{Call, CallKind, Place};
 use crate::firewall::checks::drift::Keywords;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
@@ -25,6 +25,7 @@ use crate::firewall::checks::{agent, policy};
 use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::{self, Denial};
 use crate::firewall::explain::{Explained, Taken, explain as explained};
+use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::policy::{Effect, PolicySet, TraceEntry};
 use crate::firewall::rules::Terms;
 use crate::firewall::session::{SessionId, Usage, WorkOrder};
@@ -101,6 +102,9 @@ const OF_A_SESSION: [Step; 8] = [
 struct Question<'a> {
     policies: &'a PolicySet,
     terms: Terms,
+    freezes: Arc<Freezes>,
+    /// Agents that the caller acts for.
+    above: Vec<Arc<Agent>>,
     caller: Caller,
     session: Option<Asked>,
     /// Some of the session's terms are not part of the question.
@@ -172,9 +176,12 @@ pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, A
         }),
         None => body.described_session(&caller, &admin.settings.keywords, now)?,
     };
+    let others = caller.chain.iter().filter(|&&id| id != caller.agent.id);
     let question = Question {
         policies: &rules.policies,
         terms: rules.terms.clone(),
+        freezes: admin.freezer.in_force(),
+        above: others.filter_map(|&id| admin.registry.agent(id)).collect(),
         caller,
         session,
         open: body.session_id.is_none() && body.session.is_none(),
@@ -206,6 +213,8 @@ pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiEr
     let question = Question {
         policies,
         terms: Terms::default(),
+        freezes: Arc::default(),
+        above: Vec::new(),
         caller,
         session,
         open: request.session.is_none(),
@@ -218,7 +227,7 @@ pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiEr
 impl Question<'_> {
     /// Decides. `bytes` are the request's own text: arguments taken from there keep every digit.
     fn answer(self, body: &Explain, bytes: &[u8]) -> Result<Explanation, ApiError> {
-        let Self { policies, mut terms, caller, session, open, now } = self;
+        let Self { policies, mut terms, freezes, above, caller, session, open, now } = self;
         let doc = Doc::parse(bytes)
             .map_err(|error| ApiError::new(Code::MalformedRequest, error.to_string()))?;
         let arguments = doc.root().get("arguments").filter(|value| value.kind() == Kind::Object);
@@ -244,6 +253,7 @@ impl Question<'_> {
         let ask = Ask {
             policies,
             terms: &terms,
+            frozen: Frozen { freezes: &freezes, above: &above },
             caller: &caller,
             header: AgentHeader::Is(caller.agent.id),
             claimed,

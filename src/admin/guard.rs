@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use super::access::{Actor, NOBODY, PEOPLE, TakesAway, too_many};
 use super::error::{ApiError, Code};
 use super::keys::Key;
+use super::limit::Counted;
 use super::people::Person;
 use super::routes::{self, ROUTES, Route};
 use super::sources::{Source, Verdict};
@@ -133,9 +134,14 @@ async fn admit(
         None => None,
     };
     let known = identify(admin, &head.headers, source).await?;
-    let takes_away = route.is_some_and(|route| route.takes_away != TakesAway::Never);
-    let limits = known.limits(admin);
-    let counted = limits.admit(takes_away, admin.clock.mono());
+    let takes_away = route.map_or(TakesAway::Never, |route| route.takes_away);
+    let counted = match takes_away {
+        TakesAway::AtOnce => Ok(Counted::Regular),
+        TakesAway::Never | TakesAway::Always | TakesAway::Sometimes => {
+            let reserve = takes_away != TakesAway::Never;
+            known.limits(admin).admit(reserve, admin.clock.mono())
+        }
+    };
     let mut actor = known.into_actor(source);
     match counted {
         Ok(counted) => actor.counted = counted,

@@ -12,11 +12,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::access::{
-    APPROVE, Access, Actor, OPERATE, SERVE, SESSIONS, TakesAway, VIEW, VIEW_SESSIONS,
+    APPROVE, Access, Actor, OPERATE, SERVE, SESSIONS, TakesAway, UNFREEZE, VIEW, VIEW_SESSIONS,
 };
 use super::error::{ApiError, Code};
 use super::query::Parameters;
-use super::{Admin, agents, approvals, audit, body, explain, policy, sessions, system, tokens};
+use super::{Admin, agents, approvals, audit, body, explain, freeze, policy, sessions, system, tokens};
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 
@@ -304,6 +304,26 @@ pub static ROUTES: &[Route] = &[
         status: StatusCode::OK, answer: json::<approvals::ApprovalView>(),
         errors: &[Code::NotFound, Code::AlreadyDecided, Code::AuditUnavailable],
         handler: handler!(approvals::decide) },
+    Route { method: Method::Post, path: "/freeze", access: OPERATE,
+        takes_away: TakesAway::AtOnce,
+        summary: "Stop everything, or one agent, owner, tool or upstream",
+        query: NONE, body: Some(body::<freeze::Body>()),
+        status: StatusCode::CREATED, answer: json::<freeze::View>(),
+        errors: &[Code::NotFound, Code::TooManyFreezes, Code::AuditUnavailable,
+            Code::StoreUnavailable],
+        handler: handler!(freeze::set) },
+    Route { method: Method::Get, path: "/freeze", access: VIEW,
+        takes_away: TakesAway::Never,
+        summary: "List the freezes that are in force, oldest first",
+        query: PAGED, body: None,
+        status: StatusCode::OK, answer: json::<freeze::List>(),
+        errors: &[], handler: handler!(freeze::list) },
+    Route { method: Method::Delete, path: "/freeze/{id}", access: UNFREEZE,
+        takes_away: TakesAway::Never,
+        summary: "Lift a freeze",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<freeze::Lifted>(),
+        errors: CHANGE, handler: handler!(freeze::lift) },
     Route { method: Method::Get, path: "/health", access: Access::Open,
         takes_away: TakesAway::Never,
         summary: "Whether the process runs",

@@ -90,6 +90,7 @@ impl Bench {
         let admin = Arc::new(Admin {
             registry: Arc::new(Registry::open(Arc::clone(&store)).await.unwrap()),
             sessions: Arc::new(sessions),
+            freezer: Arc::new(Freezer::open(Arc::clone(&store), clock.now()).await.unwrap()),
             followed: Arc::new(Followed::alone()),
             drain: Arc::default(),
             approvals: Arc::new(crate::approvals::Approvals::new(

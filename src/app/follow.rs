@@ -74,6 +74,7 @@ impl Follower {
                 let position = self.store.follow_from_here().await?;
                 self.gate.registry.reload().await?;
                 self.gate.sessions.reload(self.clock.now()).await?;
+                self.gate.freezer.reload(self.clock.now()).await?;
                 self.position = position;
             }
             Err(error) => return Err(error),
@@ -83,7 +84,7 @@ impl Follower {
     }
 
     fn take_in(&self, change: Change) {
-        let Gate { registry, sessions, injected, secrets, .. } = &*self.gate;
+        let Gate { registry, sessions, freezer, injected, secrets, .. } = &*self.gate;
         let now = self.clock.now();
         match change {
             Change::Registered(agent) => {
@@ -106,6 +107,8 @@ impl Follower {
             }
             Change::SessionClosed { id, at: _ } => sessions.closed_elsewhere(id, now),
             Change::Wanted(id) => sessions.wanted_elsewhere(id, &self.clock),
+            Change::Frozen(freeze) => freezer.frozen_elsewhere(freeze, now),
+            Change::Unfrozen(id) => freezer.lifted_elsewhere(id),
         }
     }
 }

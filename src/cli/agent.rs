@@ -166,6 +166,15 @@ pub(super) async fn pages(
     list: &str,
     filter: &[(&str, &str)],
 ) -> Result<Vec<Value>, Failure> {
+    pages_of(target, (list, list), filter).await
+}
+
+/// Reads all pages of a list at `path`.
+pub(super) async fn pages_of(
+    target: &Target,
+    (path, list): (&str, &str),
+    filter: &[(&str, &str)],
+) -> Result<Vec<Value>, Failure> {
     let mut all = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
@@ -174,7 +183,7 @@ pub(super) async fn pages(
         if let Some(cursor) = &cursor {
             query.push(("cursor", cursor));
         }
-        let mut answer = target.ask(Method::GET, &[list], &query, None).await?;
+        let mut answer = target.ask(Method::GET, &[path], &query, None).await?;
         if let Some(Value::Array(page)) = answer.get_mut(list).map(Value::take) {
             all.extend(page);
         }

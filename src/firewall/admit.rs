@@ -15,9 +15,11 @@ use super::call::{Call, CallKind, Place};
 use super::checks::escalation::{self, Escalation};
 use super::checks::session::{AgentHeader, Claimed, Found};
 use super::checks::{
-    Lack, budget, delegation, drift, owner, policy, rate, sensitivity, session, spend, whitelist,
+    Lack, budget, delegation, drift, freeze, owner, policy, rate, sensitivity, session, spend,
+    whitelist,
 };
 use super::denial::Denial;
+use super::freeze::Frozen;
 use super::policy::{Decision, Facts, Policy, PolicySet};
 use super::rules::Terms;
 use super::session::Usage;
@@ -29,6 +31,7 @@ use super::time::Now;
 pub struct Ask<'a> {
     pub policies: &'a PolicySet,
     pub terms: &'a Terms,
+    pub frozen: Frozen<'a>,
     pub caller: &'a Caller,
     pub header: AgentHeader,
     pub claimed: Claimed<'a>,
@@ -128,7 +131,9 @@ pub fn judge<'a>(ask: Ask<'a>, trace: &mut impl Trace) -> Result<Judged<'a>, Box
 
 /// The cheap checks: none reads an argument.
 fn look(ask: &Ask<'_>, trace: &mut impl Trace) -> Result<(), Denial> {
-    let Ask { terms, caller, header, claimed, calls, place, now, .. } = *ask;
+    let Ask { terms, frozen, caller, header, claimed, calls, place, now, .. } = *ask;
+    let kinds = calls.iter().map(|call| &call.kind);
+    trace.step(Step::Freeze, freeze::check(frozen, &caller.agent, kinds, place, now))?;
     trace.step(Step::Session, session::check(terms, header, &claimed, now))?;
     trace.step(Step::Owner, owner::check(caller.agent.id, header, &claimed))?;
     let Some(Found { order, seen, chain, .. }) = claimed.found() else { return Ok(()) };

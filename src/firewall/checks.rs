@@ -5,6 +5,7 @@ pub mod budget;
 pub mod delegation;
 pub mod drift;
 pub mod escalation;
+pub mod freeze;
 pub mod owner;
 pub mod policy;
 pub mod rate;

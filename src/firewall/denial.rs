@@ -133,6 +133,7 @@ table! {
     CredentialNotAuthorized  403    403 Credentials Governance;
     CredentialMisplaced      403    403 Credentials Governance;
     CredentialTooShort       403    403 Credentials Governance;
+    Frozen                   403    403 Gateway     Governance;
     TooManyRefusals          429    429 Gateway     Governance;
     TooManyInFlight          429    429 Gateway     Infrastructure;
     InternalError            500 -32603 Gateway     Infrastructure;

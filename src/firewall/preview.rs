@@ -5,10 +5,12 @@
 
 use super::agent::Caller;
 use super::call::{CallKind, Data, Place};
-use super::checks::{drift, policy, sensitivity, whitelist};
+use super::checks::{drift, freeze, policy, sensitivity, whitelist};
+use super::freeze::Frozen;
 use super::policy::{Decision, Facts, Policy, Target};
 use super::rules::Rules;
 use super::session::WorkOrder;
+use super::time::Now;
 
 /// The reader of a list.
 #[derive(Clone, Copy, Debug)]
@@ -19,14 +21,17 @@ pub struct Reader<'a> {
     pub order: Option<&'a WorkOrder>,
     /// The upstream that the list comes from.
     pub place: Place<'a>,
+    pub frozen: Frozen<'a>,
+    pub now: Now,
 }
 
 /// Decides for a list's item, given as the call that would use it, if the reader sees it.
 pub fn shows(reader: &Reader<'_>, item: &CallKind<'_>) -> bool {
-    let Reader { rules, order, place, .. } = *reader;
+    let Reader { rules, caller, order, place, frozen, now } = *reader;
     let Some(asked) = policy::asked(item, place) else { return false };
     let terms = &rules.terms;
-    order.is_none_or(|order| whitelist::check(terms, order, item, place).is_ok())
+    freeze::check(frozen, &caller.agent, [item], place, now).is_ok()
+        && order.is_none_or(|order| whitelist::check(terms, order, item, place).is_ok())
         && allows(reader, asked.target, item)
         && order.is_none_or(|order| drift::check(&drift::look(terms, order, [item], place)).is_ok())
 }
@@ -39,7 +44,9 @@ pub fn shows_template(reader: &Reader<'_>, template: &str) -> bool {
         whitelist::lists_template(&order.authorized_resources, template, wildcard)
     };
     let item = CallKind::Data { what: Data::Resource, target: template.into() };
-    reader.order.is_none_or(listed)
+    let Reader { caller, place, frozen, now, .. } = *reader;
+    freeze::check(frozen, &caller.agent, [&item], place, now).is_ok()
+        && reader.order.is_none_or(listed)
         && (allows(reader, Target::Resource(template), &item)
             || allows(reader, Target::Template(template), &item))
 }

@@ -5,6 +5,7 @@ use super::denial::Denial;
 /// One check of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
+    Freeze,
     Session,
     Owner,
     Delegation,
@@ -21,7 +22,8 @@ pub enum Step {
 
 impl Step {
     /// Every step, in the order in which a decision takes them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
+        Self::Freeze,
         Self::Session,
         Self::Owner,
         Self::Delegation,
@@ -38,6 +40,7 @@ impl Step {
 
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Freeze => "freeze",
             Self::Session => "session",
             Self::Owner => "agent_match",
             Self::Delegation => "delegation",

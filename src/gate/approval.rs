@@ -94,6 +94,7 @@ impl Gate {
             waiting.done();
             // What was revoked while the call was held is revoked.
             self.still_allowed(live)?;
+            self.still_free(hearing.caller, &hearing.message.calls, hearing.to)?;
             answer = self.ask(hearing, live, escalations, &pleas).await?;
         }
         self.conclude(ticket, hearing, answer, escalation_id).await

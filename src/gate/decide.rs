@@ -20,6 +20,7 @@ use crate::firewall::checks::Lack;
 use crate::firewall::checks::escalation::Escalation;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use crate::firewall::denial::{Code, Denial};
+use crate::firewall::freeze::Frozen;
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{RefusalStyle, SessionId, Status};
 use crate::firewall::time::Now;
@@ -70,7 +71,7 @@ impl Gate {
             Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
             None => self.injected.without_session(caller.agent.id, &vault),
         };
-        let lists = ListView::of(&message, rules, caller, live, to);
+        let lists = ListView::of(&message, || self.viewer(rules, caller, live, to));
         let due = Due::to(&message);
         let repeatable = message::is_repeatable(&message);
         drop(message);
@@ -99,9 +100,11 @@ impl Gate {
         let now = self.clock.now();
         let counted =
             live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now.wall));
+        let (freezes, above) = (self.freezer.in_force(), self.above(caller));
         let ask = Ask {
             policies: &rules.policies,
             terms: &rules.terms,
+            frozen: Frozen { freezes: &freezes, above: &above },
             caller,
             header: AgentHeader::of(claims.agent),
             claimed: match (claims.session, &live) {

@@ -4,46 +4,48 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Destination;
+use super::frozen::Above;
+use crate::clock::Clock;
 use crate::firewall::agent::Caller;
 use crate::firewall::call::{CallKind, Data};
+use crate::firewall::freeze::Frozen;
 use crate::firewall::preview::{self, Reader};
 use crate::firewall::rules::Rules;
+use crate::freezer::Freezer;
 use crate::mcp::filter::{ListKind, ListKinds};
 use crate::mcp::message::Message;
 use crate::sessions::Live;
 
-/// The lists that a message asks for, and by what they are filtered.
+/// The reader of lists, and by what they are filtered.
+#[derive(Clone, Debug)]
+pub(super) struct Viewer {
+    pub(super) rules: Arc<Rules>,
+    pub(super) caller: Caller,
+    pub(super) live: Option<Arc<Live>>,
+    pub(super) at: Arc<Destination>,
+    pub(super) freezer: Arc<Freezer>,
+    /// Agents that the caller acts for.
+    pub(super) above: Above,
+    pub(super) clock: Clock,
+}
+
+/// The lists that a message asks for, and their reader.
 #[derive(Clone, Debug)]
 pub struct ListView {
     kinds: ListKinds,
-    rules: Arc<Rules>,
-    caller: Caller,
-    live: Option<Arc<Live>>,
-    at: Arc<Destination>,
+    viewer: Viewer,
 }
 
 impl ListView {
     /// The lists to filter in the answer to `message`; none if it asks for none.
-    pub(super) fn of(
-        message: &Message<'_>,
-        rules: Arc<Rules>,
-        caller: &Caller,
-        live: Option<Arc<Live>>,
-        at: &Arc<Destination>,
-    ) -> Option<Self> {
+    pub(super) fn of(message: &Message<'_>, viewer: impl FnOnce() -> Viewer) -> Option<Self> {
         let kinds = ListKinds::asked_by(message);
-        let (caller, at) = (caller.clone(), at.clone());
-        (!kinds.is_empty()).then_some(Self { kinds, rules, caller, live, at })
+        (!kinds.is_empty()).then(|| Self { kinds, viewer: viewer() })
     }
 
     /// Every list, for a stream on which the server may answer any earlier request again.
-    pub(super) fn of_stream(
-        rules: Arc<Rules>,
-        caller: &Caller,
-        live: Option<Arc<Live>>,
-        at: &Arc<Destination>,
-    ) -> Self {
-        Self { kinds: ListKinds::all(), rules, caller: caller.clone(), live, at: at.clone() }
+    pub(super) fn of_stream(viewer: Viewer) -> Self {
+        Self { kinds: ListKinds::all(), viewer }
     }
 
     pub fn kinds(&self) -> ListKinds {
@@ -52,11 +54,16 @@ impl ListView {
 
     /// Decides if the session sees the item that a list shows under `label`.
     pub fn shows(&self, kind: ListKind, label: &str) -> bool {
+        let Viewer { rules, caller, live, at, freezer, above, clock } = &self.viewer;
+        // Read each time: a list on a long stream hides what was frozen meanwhile.
+        let freezes = freezer.in_force();
         let reader = Reader {
-            rules: &self.rules,
-            caller: &self.caller,
-            order: self.live.as_ref().map(|live| &*live.order),
-            place: self.at.place(),
+            rules,
+            caller,
+            order: live.as_ref().map(|live| &*live.order),
+            place: at.place(),
+            frozen: Frozen { freezes: &freezes, above },
+            now: clock.now(),
         };
         let data = |what, target| CallKind::Data { what, target: Cow::Borrowed(target) };
         let shows = |item: CallKind<'_>| preview::shows(&reader, &item);

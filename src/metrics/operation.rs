@@ -77,6 +77,8 @@ pub struct ServerStanding {
 pub struct Operation {
     /// Calls that wait for a person.
     pub approvals_pending: IntGauge,
+    /// Freezes in force.
+    pub freezes: IntGauge,
     reloads: IntCounterVec,
     reloaded_at: GaugeVec,
     upstream_up: IntGaugeVec,
@@ -129,6 +131,7 @@ impl Operation {
                 "arbiter_approvals_pending",
                 "Calls that wait for a person",
             ),
+            freezes: gauge(r, "arbiter_freezes", "Freezes that operators have in force"),
             reloads,
             reloaded_at: decimals(
                 "arbiter_reload_success_timestamp_seconds",

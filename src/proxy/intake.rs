@@ -131,7 +131,7 @@ impl Intake {
         let cleared = match route {
             Route::Mcp => gate.judge(ticket, &caller, &claims, body, to).await?,
             Route::Legacy(verb) => gate.judge_legacy(ticket, &caller, &claims, verb, to).await?,
-            Route::Unchecked => gate.pass_unchecked(ticket, &caller, body).await?,
+            Route::Unchecked => gate.pass_unchecked(ticket, &caller, body, to).await?,
         };
         Ok((cleared, held, way))
     }

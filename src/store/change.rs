@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
@@ -29,6 +32,8 @@ pub enum Change {
     },
     /// Another node needs what this one holds of the session's budget and does not use.
     Wanted(SessionId),
+    Frozen(Arc<Freeze>),
+    Unfrozen(Uuid),
 }
 
 /// Position of a node in the changes.

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use uuid::Uuid;
+
 use super::ledger::share;
 use super::{Booked, Booking, Closing, Opened, RecentCalls, Settlement, StoreError, StoredSession};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
@@ -21,6 +24,7 @@ struct Tables {
     /// A tree, as a hash table that grows moves all at once, and every booking waits.
     sessions: BTreeMap<SessionId, Row>,
     revoked: HashMap<String, Timestamp>,
+    freezes: HashMap<Uuid, Arc<Freeze>>,
     closed: bool,
     #[cfg(test)]
     refuse_writes: bool,
@@ -177,6 +181,19 @@ impl Memory {
         let kept = tables.revoked.entry(token_id.to_owned()).or_insert(until);
         *kept = until.max(*kept);
         Ok(())
+    }
+
+    pub(super) fn freezes(&self) -> Result<Vec<Arc<Freeze>>, StoreError> {
+        Ok(self.read()?.freezes.values().cloned().collect())
+    }
+
+    pub(super) fn freeze(&self, freeze: &Arc<Freeze>) -> Result<(), StoreError> {
+        self.write()?.freezes.insert(freeze.id, Arc::clone(freeze));
+        Ok(())
+    }
+
+    pub(super) fn unfreeze(&self, id: Uuid) -> Result<bool, StoreError> {
+        Ok(self.write()?.freezes.remove(&id).is_some())
     }
 
     #[cfg(test)]

@@ -13,6 +13,7 @@
 //! | `h:<session>`, `p:<session>` | who holds how many calls; permits of its rate limit |
 //! | `a:<agent>`, `ends` | active sessions of an agent, all sessions: by their end |
 //! | `revoked` | revoked tokens by the time until which they matter |
+//! | `freezes` | hash by id |
 //! | `changes`, `sequence` | what the nodes tell each other |
 //! | `node:<node>`, `connection:<node>` | there while the node runs; the latest connection it wrote by |
 //! | `wanted:<session>` | the others were asked just now to give back |
@@ -39,6 +40,7 @@ use wire::{AgentText, DelegationText};
 mod about;
 mod dial;
 mod feed;
+mod freezes;
 mod link;
 mod load;
 mod scripts;

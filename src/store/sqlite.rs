@@ -15,9 +15,11 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use super::{Booked, Booking, Closing, Opened, Settlement, StoreError, StoredSession};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
@@ -206,6 +208,19 @@ impl Sqlite {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         self.run(move |db| rows::revoke_token(db, &token_id, until, now)).await
+    }
+
+    pub(super) async fn freezes(&self) -> Result<Vec<Arc<Freeze>>, StoreError> {
+        self.run(rows::freezes).await
+    }
+
+    pub(super) async fn freeze(&self, freeze: &Arc<Freeze>) -> Result<(), StoreError> {
+        let freeze = Arc::clone(freeze);
+        self.run(move |db| rows::freeze(db, &freeze)).await
+    }
+
+    pub(super) async fn unfreeze(&self, id: Uuid) -> Result<bool, StoreError> {
+        self.run(move |db| rows::unfreeze(db, id)).await
     }
 
     #[cfg(test)]

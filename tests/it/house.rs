@@ -22,7 +22,7 @@ const PURE: &[&str] = &[
 const GROUND: &[&str] = &["clock", "config", "http_client", "metrics", "telemetry"];
 /// Rooms with state: not each other, but for the store.
 const KEEPING: &[&str] =
-    &["identity", "rulebook", "store", "sessions", "registry", "audit", "secrets", "approvals"];
+    &["identity", "rulebook", "store", "sessions", "registry", "audit", "secrets", "approvals", "freezer"];
 
 /// Returns the rooms that a room may import, besides itself; none for rooms that may enter all.
 fn may_enter(room: &str) -> Option<Vec<&'static str>> {

@@ -8,6 +8,7 @@ use crate::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
 use crate::firewall::checks::session::Seen;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::Code;
+use crate::firewall::freeze::{Freeze, Freezes, Held, Scope};
 use crate::firewall::policy::{PolicySet, Source};
 use crate::firewall::rules::{Rules, Terms};
 use crate::firewall::session::{IntentTier, Sensitivity, SessionId, WorkOrder};
@@ -43,6 +44,7 @@ allowed_tools = ["pay"]
 /// A case to decide, everything in order unless a test spoils it.
 struct Case {
     rules: Rules,
+    freezes: Freezes,
     caller: Caller,
     order: WorkOrder,
     usage: Usage,
@@ -113,7 +115,8 @@ impl Case {
         let header = AgentHeader::Is(caller.agent.id);
         let (deadline, claimed, chain) = (Mono(u64::MAX), Some(true), Ok(()));
         let tools = vec!["read_file", "write_file"];
-        Self { rules, caller, order, usage, deadline, header, claimed, chain, tools }
+        let freezes = Freezes::default();
+        Self { rules, freezes, caller, order, usage, deadline, header, claimed, chain, tools }
     }
 
     /// Decides as the gate does, but for leases; gives `None` if one is needed.
@@ -135,6 +138,7 @@ impl Case {
         let ask = Ask {
             policies: &self.rules.policies,
             terms: &self.rules.terms,
+            frozen: Frozen::alone(&self.freezes),
             caller: &self.caller,
             header: self.header,
             claimed,
@@ -291,10 +295,23 @@ fn an_escalation_is_answered_after_everything_else() {
     assert_eq!(case.code(&call("pay")), Some(Code::DriftDetected));
 }
 
+fn frozen(agent: AgentId) -> Held {
+    let freeze = Freeze {
+        id: uuid::Uuid::nil(),
+        scope: Scope::Agent(agent),
+        reason: "an incident".into(),
+        by: "ops".into(),
+        frozen_at: NOW.wall,
+        until: None,
+    };
+    Held::new(Arc::new(freeze), NOW)
+}
+
 /// A way to spoil a message. The order is the one in which the checks answer.
 type Spoiler = (Code, fn(&mut Case));
 
-const SPOILERS: [Spoiler; 14] = [
+const SPOILERS: [Spoiler; 15] = [
+    (Code::Frozen, |case| case.freezes = Freezes::of([frozen(case.caller.agent.id)])),
     (Code::SessionRequired, |case| case.claimed = None),
     (Code::AgentIdRequired, |case| case.header = AgentHeader::Absent),
     (Code::SessionUnknown, |case| case.claimed = case.claimed.map(|_known| false)),

@@ -7,10 +7,11 @@ use super::worlds::{
 };
 use crate::firewall::admit::{self, Verdict, price, settle};
 use crate::firewall::agent::{AgentId, TrustLevel};
-use crate::firewall::call::{CallKind, Data, Place};
+use crate::firewall::call::{Call, CallKind, Data, Place};
 use crate::firewall::checks::{Lack, drift, rate, session, whitelist};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::explain::{Taken, explain};
+use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::policy::{Decision, Facts, PolicySet, Source};
 use crate::firewall::preview::{Reader, shows};
 use crate::firewall::rules::{Rules, Terms};
@@ -65,6 +66,19 @@ fn plainly(world: &World, message: &str) -> (Option<Code>, u64) {
             session::AgentHeader::Malformed => Some(false),
             session::AgentHeader::Is(agent) => Some(agent == caller),
         };
+        let frozen = |tool: Option<&str>| {
+            ask.frozen.freezes.of_caller(&ask.caller.agent, &[], Place::default(), NOW).is_some()
+                || tool.is_some_and(|tool| {
+                    ask.frozen.freezes.of_tool(tool, Place::default(), NOW).is_some()
+                })
+        };
+        let tool = |call: &Call<'_>| match &call.kind {
+            CallKind::Tool { name, .. } => Some(name.to_string()),
+            CallKind::Data { .. } | CallKind::Protocol => None,
+        };
+        if ask.calls.iter().any(|call| frozen(tool(call).as_deref())) {
+            return (Some(Code::Frozen), 0);
+        }
         let order = match &world.session {
             None if terms.require_session => return (Some(Code::SessionRequired), 0),
             None if named == Some(false) => return (Some(Code::AgentMismatch), 0),
@@ -187,6 +201,8 @@ fn hidden(world: &World, item: &CallKind<'_>) -> bool {
         caller: &world.caller,
         order: world.order(),
         place: Place::default(),
+        frozen: Frozen::alone(&world.freezes),
+        now: NOW,
     };
     !shows(&reader, item)
 }
@@ -286,6 +302,7 @@ fn a_refused_call_costs_less_than_twice_its_parse() {
     let order = WorkOrder { authorized_tools, ..order_of(agent, "read") };
     let world = World {
         rules: Rules { policies, terms: Terms::default() },
+        freezes: Freezes::default(),
         header: session::AgentHeader::Is(agent),
         caller: caller_of(agent, TrustLevel::Basic),
         session: Some(Some((order, Usage::default()))),

@@ -14,6 +14,7 @@ use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::Code;
+use crate::firewall::freeze::{Freeze, Freezes, Frozen, Held, Scope};
 use crate::firewall::names::Names;
 use crate::firewall::policy::{PolicySet, Source};
 use crate::firewall::rules::{Rules, Terms};
@@ -33,6 +34,7 @@ const ARGUMENTS: [&str; 6] =
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) rules: Rules,
+    pub(super) freezes: Freezes,
     pub(super) caller: Caller,
     pub(super) header: AgentHeader,
     /// No session, an unknown one, or this one.
@@ -74,6 +76,7 @@ impl World {
         run(Ask {
             policies: &self.rules.policies,
             terms,
+            frozen: Frozen::alone(&self.freezes),
             caller: &self.caller,
             header: self.header,
             claimed,
@@ -284,6 +287,33 @@ pub(super) fn caller_of(id: AgentId, trust: TrustLevel) -> Caller {
     Caller { agent: Arc::new(agent), principal: Arc::new(principal), chain: [id].into() }
 }
 
+/// None, mostly; or one of an agent, an owner or a tool, over or not.
+fn freezes(agent: AgentId) -> impl Strategy<Value = Freezes> {
+    let scope = select(vec![
+        Scope::All,
+        Scope::Agent(agent),
+        Scope::Agent(AgentId::random()),
+        Scope::Owner("u".into()),
+        Scope::Owner("someone else".into()),
+        Scope::Tool("pay".into()),
+        Scope::Tool("write_*".into()),
+        Scope::Upstream("git".into()),
+    ]);
+    let until = select(vec![None, Some(NOW.wall), Some(Timestamp(i64::MAX))]);
+    let some = prop::collection::vec((scope, until), 1..3);
+    prop_oneof![4 => Just(Vec::new()), 1 => some].prop_map(|drawn| {
+        let held = drawn.into_iter().map(|(scope, until)| Freeze {
+            id: uuid::Uuid::nil(),
+            scope,
+            reason: "an incident".into(),
+            by: "ops".into(),
+            frozen_at: Timestamp(0),
+            until,
+        });
+        Freezes::of(held.map(|freeze| Held::new(Arc::new(freeze), NOW)))
+    })
+}
+
 /// Draws a world; `constraints` says if its policies may have any.
 pub(super) fn world(constraints: bool) -> impl Strategy<Value = World> {
     caller().prop_flat_map(move |caller| {
@@ -301,9 +331,11 @@ pub(super) fn world(constraints: bool) -> impl Strategy<Value = World> {
         let chain = prop_oneof![15 => Just(Ok(())), 1 => Just(Err(Lapse::Above))];
         let deadline = prop_oneof![15 => Just(Mono(u64::MAX)), 1 => Just(NOW.mono)];
         let rules = (policies(constraints), terms());
-        (rules, header, session, chain, deadline, message()).prop_map(
-            move |((policies, terms), header, session, chain, deadline, message)| World {
+        let freezes = freezes(agent);
+        (rules, freezes, header, session, chain, deadline, message()).prop_map(
+            move |((policies, terms), freezes, header, session, chain, deadline, message)| World {
                 rules: Rules { policies, terms },
+                freezes,
                 caller: caller.clone(),
                 header,
                 session,

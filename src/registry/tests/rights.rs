@@ -8,6 +8,7 @@ use crate::firewall::admit::{Ask, admit};
 use crate::firewall::agent::{Caller, Principal};
 use crate::firewall::call::{Call, CallKind, Place};
 use crate::firewall::checks::session::{AgentHeader, Claimed};
+use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::policy::{PolicySet, Source};
 use crate::firewall::rules::{Rules, Terms};
 
@@ -266,9 +267,11 @@ impl World {
             meta: None,
             kind: CallKind::Tool { name: tool.into(), arguments: None },
         };
+        let freezes = Freezes::default();
         let ask = Ask {
             policies: &self.rules.policies,
             terms: &self.rules.terms,
+            frozen: Frozen::alone(&freezes),
             caller,
             header: AgentHeader::Absent,
             claimed: Claimed::Nothing,

@@ -140,7 +140,7 @@ impl Redis {
 
     /// One page of a hash or a sorted set, and where the next one begins. What is there all the while
     /// is seen, perhaps twice.
-    async fn scan(
+    pub(super) async fn scan(
         &self,
         command: &str,
         name: &str,

@@ -21,6 +21,7 @@ writes! {
     DEACTIVATE = "deactivate.lua",
     FORGET = "forget.lua",
     FORGET_ENDED = "forget_ended.lua",
+    FREEZE = "freeze.lua",
     INSERT_AGENT = "insert_agent.lua",
     INSERT_DELEGATION = "insert_delegation.lua",
     OPEN_SESSION = "open_session.lua",
@@ -28,6 +29,7 @@ writes! {
     SET_TRUST = "set_trust.lua",
     SETTLE = "settle.lua",
     TELL = "tell.lua",
+    UNFREEZE = "unfreeze.lua",
 }
 
 /// Stands alone: whoever only looks leaves no trace.

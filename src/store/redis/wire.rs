@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 use crate::store::{Change, StoreError};
@@ -102,6 +103,8 @@ enum ChangeText {
     SessionOpened(Arc<WorkOrder>),
     SessionClosed { id: SessionId, at_us: i64 },
     Wanted(SessionId),
+    Frozen(Arc<Freeze>),
+    Unfrozen(Uuid),
 }
 
 pub(super) fn change(change: &Change) -> Result<String, StoreError> {
@@ -117,6 +120,8 @@ pub(super) fn change(change: &Change) -> Result<String, StoreError> {
         Change::SessionOpened(order) => ChangeText::SessionOpened(Arc::clone(order)),
         Change::SessionClosed { id, at } => ChangeText::SessionClosed { id: *id, at_us: at.0 },
         Change::Wanted(id) => ChangeText::Wanted(*id),
+        Change::Frozen(freeze) => ChangeText::Frozen(Arc::clone(freeze)),
+        Change::Unfrozen(id) => ChangeText::Unfrozen(*id),
     };
     write("change", &text)
 }
@@ -137,6 +142,8 @@ pub(super) fn read_change(text: &str) -> Option<Change> {
             Change::SessionClosed { id, at: Timestamp(at_us) }
         }
         ChangeText::Wanted(id) => Change::Wanted(id),
+        ChangeText::Frozen(freeze) => Change::Frozen(freeze),
+        ChangeText::Unfrozen(id) => Change::Unfrozen(id),
     })
 }
 

@@ -27,11 +27,12 @@ struct Table {
     sealed: &'static [&'static str],
 }
 
-const TABLES: [Table; 4] = [
+const TABLES: [Table; 5] = [
     Table { name: "agents", clear: &["id"], sealed: &["body", "state"] },
     Table { name: "delegations", clear: &["id"], sealed: &["body"] },
     Table { name: "sessions", clear: &["id", "ends_at"], sealed: &["body", "state"] },
     Table { name: "revoked_tokens", clear: &["token_id", "until"], sealed: &["body"] },
+    Table { name: "freezes", clear: &["id"], sealed: &["body"] },
 ];
 
 /// Number of rows in each table.
@@ -119,6 +120,7 @@ fn read_through(db: &Connection, path: &Path) -> Result<Rows, StoreError> {
         ("delegations", count(rows::delegations(db)?.len())),
         ("sessions", sessions),
         ("revoked_tokens", count(rows::revoked_tokens(db)?.len())),
+        ("freezes", count(rows::freezes(db)?.len())),
     ])
 }
 

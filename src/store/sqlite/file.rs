@@ -92,6 +92,9 @@ const MIGRATIONS: &[&str] = &[
     FROM revoked_tokens_2;
     DROP TABLE revoked_tokens_2;
 ",
+    "
+    CREATE TABLE freezes (id BLOB PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// The version that has a place for the proof of a key. The key is tried there, before a row is
@@ -171,7 +174,8 @@ fn unlock(db: &Connection, path: &Path, key: Option<&SealKey>) -> Result<(), Fai
             let empty: bool = db.query_row(
                 "SELECT NOT EXISTS (SELECT 1 FROM agents) AND NOT EXISTS (SELECT 1 FROM sessions)
                     AND NOT EXISTS (SELECT 1 FROM delegations)
-                    AND NOT EXISTS (SELECT 1 FROM revoked_tokens)",
+                    AND NOT EXISTS (SELECT 1 FROM revoked_tokens)
+                    AND NOT EXISTS (SELECT 1 FROM freezes)",
                 (),
                 |row| row.get(0),
             )?;

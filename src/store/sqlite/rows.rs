@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::super::ledger::share;
 use super::super::{Booked, Booking, Closing, RecentCalls, Settlement, StoreError, StoredSession};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
@@ -351,6 +352,33 @@ pub(super) fn revoke_token(
     )?
     .execute(params![token_id, until.0, json("revoked token", &until.0)?])?;
     Ok(())
+}
+
+pub(super) fn freezes(db: &Connection) -> Result<Vec<Arc<Freeze>>> {
+    let mut select =
+        db.prepare_cached("SELECT id, unseal(body, 'freezes.body', id) FROM freezes")?;
+    let mut rows = select.query(())?;
+    let mut freezes = Vec::new();
+    while let Some(row) = rows.next()? {
+        let freeze: Freeze = read("freeze", row, 1)?;
+        if freeze.id != id(row, 0)? {
+            return Err(damaged("freeze", "its row has the id of another"));
+        }
+        freezes.push(Arc::new(freeze));
+    }
+    Ok(freezes)
+}
+
+pub(super) fn freeze(db: &Connection, freeze: &Freeze) -> Result<()> {
+    db.prepare_cached(
+        "INSERT INTO freezes VALUES (?1, seal(?2, 'freezes.body', ?1)) ON CONFLICT (id) DO NOTHING",
+    )?
+    .execute(params![freeze.id.as_bytes(), json("freeze", freeze)?])?;
+    Ok(())
+}
+
+pub(super) fn unfreeze(db: &Connection, id: Uuid) -> Result<bool> {
+    Ok(db.prepare_cached("DELETE FROM freezes WHERE id = ?1")?.execute([id.as_bytes()])? > 0)
 }
 
 fn id(row: &Row<'_>, column: usize) -> Result<Uuid> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::super::ledger::account::Account;
 use super::super::memory::Memory;
@@ -15,6 +16,7 @@ use super::super::{
 };
 use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
@@ -299,6 +301,24 @@ impl Fleet {
         self.shared.kept.revoke_token(token_id, until, now)?;
         self.tell(&mut ledger, Change::TokenRevoked { token_id: token_id.to_owned(), until });
         Ok(())
+    }
+
+    pub(in crate::store) fn freezes(&self) -> Result<Vec<Arc<Freeze>>, StoreError> {
+        let _ledger = self.through()?;
+        self.shared.kept.freezes()
+    }
+
+    pub(in crate::store) fn freeze(&self, freeze: &Arc<Freeze>) -> Result<(), StoreError> {
+        let mut ledger = self.through()?;
+        self.shared.kept.freeze(freeze)?;
+        self.tell(&mut ledger, Change::Frozen(Arc::clone(freeze)));
+        Ok(())
+    }
+
+    pub(in crate::store) fn unfreeze(&self, id: Uuid) -> Result<bool, StoreError> {
+        let mut ledger = self.through()?;
+        self.tell(&mut ledger, Change::Unfrozen(id));
+        self.shared.kept.unfreeze(id)
     }
 
     pub(in crate::store) fn tell_flags(
