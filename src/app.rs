@@ -34,7 +34,7 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Admin, Keyring, People, WrongKeys};
 use crate::audit::checkpoint::SigningKey;
 use crate::audit::redact::Redactor;
-use crate::audit::{self, Audit};
+use crate::audit::{self, Audit, By, Change};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
 use crate::firewall::checks::drift::UnknownIntent;
@@ -60,6 +60,7 @@ use crate::proxy::probe;
 use crate::proxy::upstream::Headers;
 use crate::proxy::upstreams::Upstreams;
 use crate::registry::Registry;
+use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
 use crate::sessions::{self, Sessions};
 use crate::store::{Followed, SealKey, Store};
@@ -114,6 +115,7 @@ pub fn run(
         .build()
         .context("starting the control runtime")?;
     let certificate = config.proxy.tls.as_ref().map(Certificate::open).transpose()?;
+    let admin_tls = config.admin.tls.as_ref().map(Certificate::for_admin).transpose()?;
     let tls = certificate.as_ref().map(Certificate::settings).transpose()?;
     let taken_over = match way {
         Way::Start => None,
@@ -136,16 +138,7 @@ pub fn run(
     let offer = handover::offer(config, &started, &sockets);
 
     let threads = config.proxy.threads.unwrap_or_else(cores);
-    let conf = ServerConf {
-        threads,
-        // The wait is over when Pingora is told: see `stop`.
-        grace_period_seconds: Some(0),
-        graceful_shutdown_timeout_seconds: Some(1),
-        upstream_keepalive_pool_size: UPSTREAM_POOL,
-        max_retries: 3,
-        ..ServerConf::default()
-    };
-    let mut server = Server::new_with_opt_and_conf(None, conf);
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(threads));
     let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
     control.spawn(probe::watch(upstreams.clone(), parts.clock.clone()));
     let bulk = tokio::runtime::Builder::new_multi_thread()
@@ -168,7 +161,13 @@ pub fn run(
     server.add_service(service.with_threads(threads));
     let people = People::new(config, &parts.clock, control.handle())
         .context("preparing to ask the issuer of `admin.oidc`")?;
-    let admin = AdminService::new(parts.admin(config, people), sockets.admin, drain.when_closed());
+    let sources = control.block_on(parts.sources(config));
+    let admin = AdminService::new(
+        parts.admin(config, people, sources),
+        sockets.admin,
+        admin_tls.as_ref().map(|(_, tls)| tls.clone()),
+        drain.when_closed(),
+    );
     let admin_ended = admin.when_ended();
     server.add_service(admin);
     let signals = {
@@ -178,7 +177,9 @@ pub fn run(
     let successor = offer.successor.clone();
     let taken = offer.taken.subscribe();
     control.spawn(offer.serve(drain.when_leaving()));
-    parts.start_tasks(&control, config, certificate);
+    control.block_on(parts.on_record(config, &started));
+    let certificates = certificate.into_iter().chain(admin_tls.map(|(certificate, _)| certificate));
+    parts.start_tasks(&control, config, certificates.collect());
     on_ready(&started)?;
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
 
@@ -228,6 +229,18 @@ pub fn write_ready_file(path: &Path, started: &Started) -> Result<()> {
     std::fs::write(&partial, serde_json::to_string(started)?)
         .and_then(|()| std::fs::rename(&partial, path))
         .with_context(|| format!("writing the ready file {}", path.display()))
+}
+
+fn server_conf(threads: usize) -> ServerConf {
+    ServerConf {
+        threads,
+        // The wait is over when Pingora is told: see `stop`.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        upstream_keepalive_pool_size: UPSTREAM_POOL,
+        max_retries: 3,
+        ..ServerConf::default()
+    }
 }
 
 fn cores() -> usize {
@@ -283,7 +296,6 @@ impl Parts {
         let (headers, in_headers) = templates.expand(&secrets.vault())?;
         let redactor =
             Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
-        reload::in_force(&metrics, &rulebook.rules());
         let gate = Arc::new(Gate {
             clock: clock.clone(),
             identity: Identity::with_issuers(
@@ -380,6 +392,7 @@ impl Parts {
             registered_agents: count(registry.active_count()),
             audit_records: audit.records_written(),
             audit_syncs: audit.syncs(),
+            audit_tail_damage: audit.tail_damage(),
             audit_healthy: audit.healthy(),
         });
     }
@@ -411,20 +424,34 @@ impl Parts {
         }
     }
 
-    fn admin(&self, config: &Config, people: Option<People>) -> axum::Router {
+    /// Counts wrong admin keys, and knows which keys succeeded from where before this start.
+    async fn sources(&self, config: &Config) -> WrongKeys {
+        let sources = WrongKeys::new(config.admin.wrong_keys_per_minute);
+        match self.store.admin_pairs().await {
+            Ok(pairs) => sources.remember(pairs),
+            Err(error) => {
+                warn!(error = %Causes(&error), "sources of admin keys are not known from before");
+            }
+        }
+        sources
+    }
+
+    fn admin(&self, config: &Config, people: Option<People>, sources: WrongKeys) -> axum::Router {
         admin::router(Arc::new(Admin {
+            store: self.store.clone(),
             registry: self.registry.clone(),
             sessions: self.sessions.clone(),
             followed: self.gate.followed.clone(),
             drain: self.gate.drain.clone(),
             rulebook: self.rulebook.clone(),
+            reloader: self.reloader(),
             audit: self.audit.clone(),
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             keys: self.keys.clone(),
             people,
-            sources: WrongKeys::new(config.admin.wrong_keys_per_minute),
+            sources,
             settings: admin::Settings::of(config),
         }))
     }
@@ -434,7 +461,7 @@ impl Parts {
         &mut self,
         control: &tokio::runtime::Runtime,
         config: &Config,
-        certificate: Option<Arc<Certificate>>,
+        certificates: Vec<Arc<Certificate>>,
     ) {
         control.spawn(cleanup(
             self.gate.clone(),
@@ -447,16 +474,58 @@ impl Parts {
             control.spawn(follower.run());
         }
         let reloads = Reloads {
-            clock: self.clock.clone(),
-            rulebook: self.rulebook.clone(),
+            reloader: self.reloader(),
             gate: self.gate.clone(),
             templates: self.templates.clone(),
             headers: self.headers.clone(),
-            metrics: self.metrics.clone(),
-            audit: self.audit.clone(),
-            certificate,
+            keys: self.keys.clone(),
+            config_file: config.file.clone(),
+            certificates,
         };
         reloads.start(control, config);
+    }
+
+    fn reloader(&self) -> Reloader {
+        Reloader {
+            rulebook: self.rulebook.clone(),
+            audit: self.audit.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+        }
+    }
+
+    /// Puts on record what is in force from the first request on. A log that cannot be written now
+    /// refuses every request later, and counts what it could not take.
+    async fn on_record(&self, config: &Config, started: &Started) {
+        let store = match config.storage.backend {
+            Backend::Memory => "memory",
+            Backend::Sqlite(_) => "sqlite",
+            Backend::Redis(_) => "redis",
+        };
+        let audit = &config.audit;
+        let durability = match audit.durability {
+            config::Durability::Write => "write",
+            config::Durability::Sync => "sync",
+        };
+        let rules = self.rulebook.rules();
+        let change = Change::new("gateway.start")
+            .with("version", env!("CARGO_PKG_VERSION"))
+            .with("config", config.version())
+            .with("policy_version", rules.policies.version())
+            .with("keys", self.keys.version())
+            .with("store", store)
+            .with("proxy", started.proxy)
+            .with("admin", started.admin)
+            .with("audit_durability", durability)
+            .with("audit_require_healthy", audit.require_healthy)
+            .with("audit_hash_chain", audit.hash_chain)
+            .with("audit_checkpoints", audit.checkpoint_key_file.is_some())
+            .count("audit_keep_files", audit.keep_files)
+            .count("pid", started.pid.into());
+        let change = self.audit.record_change(change, By::default(), &self.clock, None).await;
+        if let Err(error) = change.and(self.reloader().started().await) {
+            error!(error = %Causes(&error), "the start is not on record");
+        }
     }
 
     /// Gives back what is leased and writes what is pending.
@@ -473,6 +542,13 @@ impl Parts {
                 error!(error = %Causes(&error), "the store was not closed cleanly");
             }
         });
+        let change = Change::new("gateway.stop")
+            .count("uptime_secs", self.clock.mono().0 / 1_000_000)
+            .count("records", self.audit.records_written());
+        let stopped = self.audit.record_change(change, By::default(), &self.clock, None);
+        if let Err(error) = control.block_on(stopped) {
+            error!(error = %Causes(&error), "the stop is not on record");
+        }
         self.audit.close();
         info!("arbiter has stopped");
     }

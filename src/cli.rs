@@ -235,7 +235,7 @@ async fn run_with(tool: &Tool, env: &Env, sink: &mut dyn std::io::Write) -> Resu
         Tool::Agent(agent) => agent.run(env, sink).await,
         Tool::Session(session) => session.run(env, sink).await,
         Tool::Policy(policy) => policy.run(env, sink).await,
-        Tool::Audit(audit) => audit.run(sink).await,
+        Tool::Audit(audit) => audit.run(env, sink).await,
         Tool::Storage(storage) => storage.run(env, sink),
         Tool::Health(health) => health.run(env, sink).await,
     }

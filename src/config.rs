@@ -46,6 +46,8 @@ pub const MAX_TOKEN_EXPIRY_SECS: u64 = 86_400;
 /// The whole configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file that was read, if it was one.
+    pub file: Option<PathBuf>,
     pub proxy: Proxy,
     /// Where calls go, by path; at least one. `proxy.upstream_url` is among them if it is in use.
     pub upstreams: Vec<Pool>,
@@ -359,7 +361,15 @@ impl Config {
             let problem = format!("cannot read the file {}: {error}", path.display());
             ConfigErrors(vec![ConfigError { key: String::new(), at: None, problem }])
         })?;
-        Self::from_toml(&text, env)
+        let config = Self::from_toml(&text, env)?;
+        Ok(Self { file: Some(path.to_owned()), ..config })
+    }
+
+    /// A short hash over everything that is set, but for secrets.
+    pub fn version(&self) -> String {
+        let mut hash = blake3::hash(format!("{self:?}").as_bytes()).to_hex().to_string();
+        hash.truncate(32);
+        hash
     }
 
     /// Reads a text and lays the environment over it.

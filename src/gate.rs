@@ -23,6 +23,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+pub use crate::audit::HeadParts;
 use crate::audit::redact::Redactor;
 use crate::audit::{Audit, Decision, Entry, Receipt};
 use crate::clock::Clock;
@@ -151,6 +152,11 @@ impl Gate {
             return Err(self.refuse(ticket, shutting_down()).await);
         }
         Ok(ticket)
+    }
+
+    /// Notes from where a request came and what its head says.
+    pub fn note_head(&self, ticket: &mut Ticket, head: &HeadParts<'_>) {
+        ticket.came(head, &self.secrets.patterns());
     }
 
     /// Resolves when no request is being served any more.

@@ -50,6 +50,7 @@ pub struct Levels {
     pub registered_agents: u64,
     pub audit_records: u64,
     pub audit_syncs: u64,
+    pub audit_tail_damage: u64,
     pub audit_healthy: bool,
 }
 
@@ -75,11 +76,13 @@ pub struct Metrics {
     registered_agents: IntGauge,
     audit_records: IntCounter,
     audit_syncs: IntCounter,
+    audit_tail_damage: IntGauge,
     audit_healthy: IntGauge,
     credentials_injected: IntCounter,
     credentials_scrubbed: IntCounter,
     policy_version: IntGaugeVec,
     admin_requests: IntCounterVec,
+    reloads: IntCounterVec,
     levels: OnceLock<ReadLevels>,
     calls_in_flight: IntGauge,
     draining: IntGauge,
@@ -100,6 +103,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    #[expect(clippy::too_many_lines, reason = "one list of all metrics")]
     pub fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;
@@ -119,6 +123,12 @@ impl Metrics {
         );
         let build = gauges(r, "arbiter_build_info", "The running version", "version");
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let reloads = families(
+            r,
+            "arbiter_reloads_total",
+            "What was read again while serving, and if it could be",
+            &["what", "outcome"],
+        );
         let admin_requests = families(
             r,
             "arbiter_admin_requests_total",
@@ -171,6 +181,11 @@ impl Metrics {
                 "arbiter_audit_syncs_total",
                 "Times the audit log or its journal was brought to the disk",
             ),
+            audit_tail_damage: gauge(
+                r,
+                "arbiter_audit_tail_damage",
+                "Damages found at the audit log's end at start: a torn line, missing lines",
+            ),
             audit_healthy: gauge(
                 r,
                 "arbiter_audit_healthy",
@@ -188,6 +203,7 @@ impl Metrics {
             ),
             policy_version,
             admin_requests,
+            reloads,
             calls_in_flight: gauge(
                 r,
                 "arbiter_calls_in_flight",
@@ -271,6 +287,12 @@ impl Metrics {
         self.credentials_scrubbed.inc_by(count);
     }
 
+    /// Counts that something was read again: policy, credentials, certificate or keys.
+    pub fn reload(&self, what: &str, in_force: bool) {
+        let outcome = if in_force { "completed" } else { "refused" };
+        self.reloads.with_label_values(&[what, outcome]).inc();
+    }
+
     /// Counts an answer of the admin port. The label is a configured name, `(oidc)` or `(none)`.
     pub fn admin_request(&self, key: &str, status: http::StatusCode) {
         let outcome = match status.as_u16() {
@@ -305,6 +327,7 @@ impl Metrics {
             self.calls_in_flight.set(level(levels.calls_in_flight));
             self.draining.set(i64::from(levels.draining));
             self.audit_healthy.set(i64::from(levels.audit_healthy));
+            self.audit_tail_damage.set(level(levels.audit_tail_damage));
             self.audit_records
                 .inc_by(levels.audit_records.saturating_sub(self.audit_records.get()));
             self.audit_syncs.inc_by(levels.audit_syncs.saturating_sub(self.audit_syncs.get()));
@@ -471,6 +494,7 @@ mod tests {
             draining: true,
             audit_records: 3,
             audit_syncs: 5,
+            audit_tail_damage: 1,
             active_sessions: 7,
             registered_agents: 2,
             audit_healthy: true,

@@ -7,6 +7,7 @@
 pub mod affinity;
 mod contain;
 pub mod guard;
+mod head;
 mod health;
 mod hygiene;
 pub mod intake;
@@ -76,6 +77,8 @@ struct InFlight {
     _held: Held,
     way: Way,
     upstream_status: Option<u16>,
+    /// How much of the answer's body went to the client.
+    bytes_out: u64,
     /// Set when the call failed after it was cleared.
     failed: Option<Denial>,
 }
@@ -127,6 +130,7 @@ impl ProxyHttp for Gateway {
                     _held: held,
                     way,
                     upstream_status: None,
+                    bytes_out: 0,
                     failed: None,
                 }));
                 Ok(false)
@@ -249,6 +253,8 @@ impl ProxyHttp for Gateway {
         });
         match pushed {
             Ok(out) => {
+                let length = out.as_ref().map_or(0, Bytes::len);
+                call.bytes_out = call.bytes_out.saturating_add(u64::try_from(length).unwrap_or(0));
                 *body = out;
                 Ok(None)
             }
@@ -316,12 +322,19 @@ impl ProxyHttp for Gateway {
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
         let state = std::mem::replace(&mut ctx.state, State::Refused);
         if let State::Cleared(call) = state {
-            let InFlight { cleared, flow, way, upstream_status, failed, .. } = *call;
+            let InFlight { cleared, flow, way, upstream_status, bytes_out, failed, .. } = *call;
             let server = way.server_name();
             let scrubbed = flow.scrubbed();
             self.gate.finish(
                 cleared,
-                &Ended { server, upstream_status, scrubbed, failed, whole: error.is_none() },
+                &Ended {
+                    server,
+                    upstream_status,
+                    scrubbed,
+                    bytes_out,
+                    failed,
+                    whole: error.is_none(),
+                },
             );
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::error::{ApiError, Code};
 use super::limit::Counted;
+use crate::audit::By;
 use crate::config::{Role, Roles};
 use crate::firewall::agent::{Agent, TrustLevel};
 
@@ -140,6 +141,12 @@ impl Actor {
         }
         let own = listed(self.roles, "and");
         Err(forbidden(&format!("this key has the role {own}"), may))
+    }
+
+    /// Names the actor as the author of a change; `role` is its own, as one text.
+    pub fn as_author<'a>(&'a self, role: &'a str) -> By<'a> {
+        let source = Some(self.source);
+        By { name: Some(&self.name), source, role: Some(role), ..By::default() }
     }
 
     /// The roles as one text, for a record.

@@ -71,6 +71,8 @@ codes! {
     MethodNotAllowed METHOD_NOT_ALLOWED;
     RequestTimeout REQUEST_TIMEOUT;
     AgentInactive CONFLICT;
+    NotYetCheckpointed CONFLICT;
+    NotSupported CONFLICT;
     BodyTooLarge PAYLOAD_TOO_LARGE;
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE;
     PolicyInvalid UNPROCESSABLE_ENTITY;

@@ -62,6 +62,12 @@ impl Redacted {
         &self.0
     }
 
+    /// What stands for a body whose content is not written: its length and its hash.
+    pub fn digest(body: &[u8]) -> Self {
+        let (length, hash) = (body.len(), blake3::hash(body).to_hex());
+        Self(format!("\"...[{length} bytes, blake3 {hash:.16}]\""))
+    }
+
     /// Makes the form without content: length and hash of what would have been written.
     #[must_use]
     pub fn brief(&self) -> Self {

@@ -74,6 +74,7 @@ pub(super) fn read(
         });
     }
     Some(Config {
+        file: None,
         proxy,
         upstreams,
         oauth,

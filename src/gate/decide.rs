@@ -12,10 +12,11 @@ use super::reply::{Reply, echoed_id, form, warnings};
 use super::ticket::Ticket;
 use super::view::ListView;
 use super::{Admitted, Claims, Destination, Due, Form, Gate, store_unavailable};
+use crate::audit::Redacted;
 use crate::credentials::{self, CredentialDenial, Edits, Grant, Vault};
 use crate::firewall::admit::{self, Decided, Verdict, admit};
 use crate::firewall::agent::{AgentId, Caller};
-use crate::firewall::call::CallKind;
+use crate::firewall::call::{Call, CallKind};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{RefusalStyle, SessionId};
@@ -48,6 +49,9 @@ impl Gate {
         let (rules, live) =
             self.by_rules(ticket, caller, claims, &message, to, reply, form_for).await?;
 
+        if message.calls.iter().all(is_one_way) {
+            ticket.entry_mut().arguments = Some(Redacted::digest(&body));
+        }
         let vault = self.secrets.vault();
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
         ticket.entry_mut().credentials_injected = edits.names();
@@ -253,6 +257,12 @@ impl Gate {
         };
         Ok(credentials::resolve(&references, vault, grant)?)
     }
+}
+
+/// Reports what the client sends of its own accord and what no check looks into: of that the record
+/// keeps length and hash.
+fn is_one_way(call: &Call<'_>) -> bool {
+    !call.is_request() && matches!(call.kind, CallKind::Protocol)
 }
 
 /// A body with secrets in it, wiped when it goes.

@@ -22,6 +22,8 @@ pub struct Ended {
     pub server: Option<Arc<str>>,
     pub upstream_status: Option<u16>,
     pub scrubbed: u64,
+    /// How much of the answer's body went to the client.
+    pub bytes_out: u64,
     pub failed: Option<Denial>,
     /// Whether the whole answer went to the client.
     pub whole: bool,
@@ -177,7 +179,7 @@ impl Gate {
             upstream_server: ended.server.clone(),
             credentials_scrubbed: ended.scrubbed,
             upstream_cause: None,
-            bytes_out: None,
+            bytes_out: Some(ended.bytes_out),
             decision: None,
             denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),
             failure_category: row.map(|row| row.category.as_str()),

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::shares::{Limits, Place, Recorded, Share, Shares};
 use crate::audit::redact::{Redactor, scrubbed};
-use crate::audit::{Audit, Completion, Entry as Record, Outcome, Weight};
+use crate::audit::{Audit, Completion, Entry as Record, HeadParts, Outcome, RequestHead, Weight};
 use crate::credentials::Patterns;
 use crate::firewall::agent::AgentId;
 use crate::firewall::call::CallKind;
@@ -173,6 +173,23 @@ impl Ticket {
     pub(super) fn charge(&mut self, agent: AgentId) -> Result<(), Denial> {
         let now = self.arrived.mono;
         self.parts.as_mut().map_or(Ok(()), |(_, open)| open.charge(agent, now))
+    }
+
+    /// Notes from where the request came and what its head says, without what is `known` to be
+    /// secret.
+    pub(super) fn came(&mut self, head: &HeadParts<'_>, known: &Arc<Patterns>) {
+        let user_agent = head.user_agent.map(|text| scrubbed(text, known));
+        let path = head.path.map(|text| scrubbed(text, known));
+        self.entry_mut().head = RequestHead::of(&HeadParts {
+            user_agent: user_agent.as_deref(),
+            path: path.as_deref(),
+            ..*head
+        });
+    }
+
+    /// Notes how long the body was.
+    pub fn body_came(&mut self, bytes: usize) {
+        self.entry_mut().bytes_in = u64::try_from(bytes).ok();
     }
 
     /// The record so far.

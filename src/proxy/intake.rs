@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, timeout_at};
 
 use super::contain;
+use super::head;
 use super::hygiene::{self, HeadRules, HeadSize, Route};
 use super::memory::Held;
 use super::pool::Way;
@@ -90,7 +91,8 @@ impl Intake {
         upstreams: &Upstreams,
         session: &mut Session,
     ) -> Result<Passed, Refused> {
-        let ticket = gate.open().await?;
+        let mut ticket = gate.open().await?;
+        gate.note_head(&mut ticket, &head::parts(session));
         let request_id = ticket.request_id();
         let admitted = contain::caught(self.admit_opened(gate, upstreams, session, ticket)).await;
         let Some(admitted) = admitted else {
@@ -179,6 +181,7 @@ impl Intake {
         let way = Way::new(pool, session.req_header(), caller.agent.id)?;
         let mut held = way.pool.memory.held_by(caller.agent.id);
         let body = self.body(session, &mut held).await?;
+        ticket.body_came(body.len());
         if matches!(route, Route::Legacy(_)) && !body.is_empty() {
             return Err(Denial::new(Code::MalformedRequest, "send GET and DELETE without a body"));
         }

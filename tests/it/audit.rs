@@ -1,3 +1,4 @@
 //! The audit log as an auditor reads it.
 
 mod log;
+mod operators;

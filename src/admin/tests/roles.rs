@@ -65,6 +65,8 @@ const TABLE: &str = "
     GET /policy/schema               v o p a
     GET /audit/head                  v o p a
     GET /audit/checkpoint            v o p a
+    GET /audit/records               v o p a
+    GET /audit/proof/{request_id}    v o p a
     POST /audit/reopen               o a
     GET /metrics                     v m o p a
 ";
@@ -98,6 +100,7 @@ async fn every_endpoint_is_open_to_exactly_the_roles_that_need_it() {
         }
         let roles = wanted.remove(&name).unwrap_or_else(|| panic!("{name} is not in the table"));
         let path = route.path.replace("{id}", "7f3c2a10-1111-4222-8333-444455556666");
+        let path = path.replace("{request_id}", "7f3c2a10-1111-4222-8333-444455556666");
         let path = path.replace("{jti}", "x");
         for role in Role::ALL {
             // An empty body is no body that any handler takes: only the guard is asked.

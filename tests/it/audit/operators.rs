@@ -1,0 +1,365 @@
+//! What changes what is in force, as an auditor finds it; records handed over; receipts.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::support::chain;
+use crate::support::harness::{API_KEY, Gateway, Setup, eventually, tool_call};
+
+fn arbiter(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_arbiter")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// Waits for a record of this event whose detail has this member.
+async fn event(gateway: &Gateway, name: &str, member: &str, value: &str) -> Value {
+    let found = eventually(|| async {
+        let wanted = |record: &Value| record["event"] == name && record["detail"][member] == value;
+        gateway.records().into_iter().rev().find(wanted)
+    });
+    found.await.unwrap_or_else(|| panic!("no {name} with {member} {value}"))
+}
+
+fn hang_up(gateway: &Gateway) {
+    let pid = gateway.pid().to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+}
+
+const POLICY: &str = "[[policies]]\nid = \"all\"\neffect = \"allow\"\nallowed_tools = [\"*\"]\nallowed_methods = [\"*\"]\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_changes_what_is_in_force_is_on_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let secrets = folder.path().join("credentials.toml");
+    std::fs::write(&secrets, "[credentials]\ntoken = \"a secret value\"\n").unwrap();
+    let setup = Setup::default()
+        .policies(POLICY)
+        .with("policy.watch", true)
+        .with("policy.watch_debounce_ms", 50)
+        .with("credentials.provider", "\"file\"")
+        .with("credentials.file_path", json!(secrets));
+    let mut gateway = Gateway::start(setup).await;
+    let start = event(&gateway, "gateway.start", "store", "sqlite").await;
+    assert_eq!(start["detail"]["version"], env!("CARGO_PKG_VERSION"));
+    let first = event(&gateway, "policy.reload", "trigger", "start").await;
+
+    let policies = gateway.folder.path().join("policies.toml");
+    std::fs::write(&policies, POLICY.to_owned() + &POLICY.replace("\"all\"", "\"more\"")).unwrap();
+    let watched = event(&gateway, "policy.reload", "trigger", "watch").await;
+    assert_eq!(watched["detail"]["from"], first["detail"]["to"]);
+    assert_eq!(
+        (&watched["outcome"], &watched["detail"]["policies"]),
+        (&json!("completed"), &json!(2))
+    );
+
+    std::fs::write(&policies, "[[policies]]\nid = 3\n").unwrap();
+    let refused = event(&gateway, "policy.reload", "outcome", "refused").await;
+    assert_eq!(
+        (&refused["authorization_decision"], &refused["denial_code"]),
+        (&json!("deny"), &json!("PolicyInvalid"))
+    );
+    assert_eq!(gateway.admin("POST", "/policy/reload", None).await.0, 422);
+    let by_api = event(&gateway, "policy.reload", "trigger", "api").await;
+    assert_eq!(
+        (&by_api["principal"], &by_api["detail"]["role"]),
+        (&json!("admin"), &json!("admin"))
+    );
+    assert_eq!(by_api["client_addr"], "127.0.0.1");
+
+    std::fs::write(&policies, POLICY).unwrap();
+    // An entry of another operator, which counts from now on.
+    let config = gateway.folder.path().join("arbiter.toml");
+    let hash = blake3::hash(b"the key of ci");
+    let entry = format!(
+        "\n[[admin.keys]]\nname = \"ci\"\nrole = \"viewer\"\nkey_hash = \"blake3:{hash}\"\n"
+    );
+    let configured = std::fs::read_to_string(&config).unwrap() + &entry;
+    std::fs::write(&config, &configured).unwrap();
+    hang_up(&gateway);
+    for name in ["policy.reload", "credentials.reload", "keys.reload"] {
+        let record = event(&gateway, name, "trigger", "sighup").await;
+        assert_eq!(record["outcome"], "completed", "{record}");
+    }
+    assert_eq!(
+        event(&gateway, "keys.reload", "added", "ci").await["authorization_decision"],
+        "allow"
+    );
+    let ask = async |key: &str| {
+        let url = format!("http://{}/audit/head", gateway.admin);
+        gateway.client.get(url).bearer_auth(key).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((ask("the key of ci").await, ask("another").await), (200, 401));
+    std::fs::write(&config, configured.replace("viewer", "king")).unwrap();
+    hang_up(&gateway);
+    let kept = event(&gateway, "keys.reload", "outcome", "refused").await;
+    assert!(kept["detail"]["error"].as_str().unwrap().contains("role"), "{kept}");
+    assert_eq!(ask("the key of ci").await, 200, "the old list stays");
+    gateway.stop();
+
+    chain::check(&gateway.audit_file());
+    let log = gateway.audit_file().display().to_string();
+    let exported = arbiter(&["audit", "export", "--format", "ocsf", &log]);
+    assert!(exported.status.success(), "{}", text(&exported.stderr));
+    let events: Vec<Value> =
+        text(&exported.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.len(), gateway.records().len());
+    for name in [
+        "gateway.start",
+        "gateway.stop",
+        "policy.reload",
+        "credentials.reload",
+        "keys.reload",
+        "admin.unauthorized",
+        "agent.register",
+    ] {
+        assert!(events.iter().any(|event| event["api"]["operation"] == name), "{name}");
+    }
+    let last = gateway.records().pop().unwrap();
+    assert_eq!(last["event"], "gateway.stop");
+    assert!(!text(&exported.stdout).contains("a secret value"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_says_where_its_request_came_from() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let session = gateway.session(json!({})).await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let body = tool_call("read_file", json!({"path": "a"}));
+    let request = gateway
+        .request(&session, body.clone())
+        .header("user-agent", "client/7")
+        .header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
+    let answer = gateway.send(request).await;
+    let record = gateway.record_of(answer.request_id()).await;
+    for (member, value) in [
+        ("client_addr", json!("127.0.0.1")),
+        ("user_agent", json!("client/7")),
+        ("http_method", json!("POST")),
+        ("path", json!("/")),
+        ("trace_id", json!(trace)),
+        ("bytes_in", json!(body.len())),
+        ("bytes_out", json!(answer.body.len())),
+        ("approval_id", Value::Null),
+    ] {
+        assert_eq!(record[member], value, "{member}");
+    }
+    let note = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"x": "y"}});
+    let answer = gateway.call(&session, note.to_string()).await;
+    let record = gateway.record_of(answer.request_id()).await;
+    assert_eq!(record["mcp_method"], "notifications/progress");
+    let digest = record["arguments"].as_str().unwrap();
+    let hash = blake3::hash(note.to_string().as_bytes()).to_hex();
+    assert_eq!(digest, format!("...[{} bytes, blake3 {hash:.16}]", note.to_string().len()));
+
+    let path = format!("/audit/records?request_id={}", answer.request_id());
+    let (status, found) = gateway.admin("GET", &path, None).await;
+    assert_eq!((status, found["records"].as_array().unwrap()), (200, &vec![record]));
+    let path = format!("/audit/records?session_id={session}&tool=read_file&limit=1");
+    let (_, found) = gateway.admin("GET", &path, None).await;
+    assert_eq!(found["records"][0]["trace_id"], trace);
+    let shown = Command::new(env!("CARGO_BIN_EXE_arbiter"))
+        .args(["audit", "show", answer.request_id(), "--json", "--admin-url"])
+        .arg(format!("http://{}", gateway.admin))
+        .env("ARBITER_ADMIN_API_KEY", API_KEY)
+        .output()
+        .unwrap();
+    assert!(shown.status.success(), "{}", text(&shown.stderr));
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["neighbours"].as_array().unwrap().len(), 3, "opened, called, noted");
+    for bad in ["request_id=7", "since=now", "cursor=x", "limit=0", "colour=red"] {
+        assert_eq!(
+            gateway.admin("GET", &format!("/audit/records?{bad}"), None).await.0,
+            400,
+            "{bad}"
+        );
+    }
+}
+
+fn verified_by_python(receipt: &Path, key: &str) -> (bool, String) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(chain::python(root))
+        .arg(root.join("conf/audit/verify_proof.py"))
+        .args([receipt.display().to_string().as_str(), key])
+        .output()
+        .unwrap();
+    (output.status.success(), text(&[output.stdout, output.stderr].concat()).to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_is_checked_offline_by_two_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("key");
+    let made =
+        arbiter(&["audit", "keygen", "--name", "node-1", "--out", key_file.to_str().unwrap()]);
+    let key = text(&made.stdout).trim().to_owned();
+    let setup = Setup::default()
+        .with("audit.checkpoint_key_file", json!(key_file))
+        .with("audit.checkpoint_records", 10)
+        .with("audit.checkpoint_secs", 3600);
+    let mut gateway = Gateway::start(setup).await;
+    let session = gateway.session(json!({})).await;
+    let mut ids = Vec::new();
+    for n in 0..30 {
+        let answer = gateway.call(&session, tool_call("read_file", json!({"n": n}))).await;
+        ids.push(answer.request_id().to_owned());
+    }
+    let ask = async |id: &str| gateway.admin("GET", &format!("/audit/proof/{id}"), None).await;
+    gateway.record_of(&ids[29]).await;
+    for id in &ids[..10] {
+        let (status, receipt) = ask(id).await;
+        assert_eq!(status, 200, "{receipt}");
+        let file = folder.path().join("receipt.json");
+        std::fs::write(&file, receipt.to_string()).unwrap();
+        let proven = arbiter(&["audit", "prove", file.to_str().unwrap(), "--public-key", &key]);
+        assert!(proven.status.success(), "{}", text(&proven.stdout));
+        let (good, said) = verified_by_python(&file, &key);
+        assert!(good, "{said}");
+        let record = receipt["record"].as_str().unwrap().replacen("read_file", "Read_file", 1);
+        let forged = json!({"record": record, "leaf_index": receipt["leaf_index"],
+            "tree_size": receipt["tree_size"], "inclusion_proof": receipt["inclusion_proof"],
+            "checkpoint": receipt["checkpoint"]});
+        std::fs::write(&file, forged.to_string()).unwrap();
+        let proven = arbiter(&["audit", "prove", file.to_str().unwrap(), "--public-key", &key]);
+        assert_eq!(proven.status.code(), Some(1));
+        assert!(!verified_by_python(&file, &key).0);
+    }
+    assert_eq!(ask("7f3c2a10-1111-4222-8333-444455556666").await.0, 404);
+    assert_eq!(ask("nothing").await.0, 400);
+    let answer = gateway.call(&session, tool_call("read_file", json!({}))).await;
+    gateway.record_of(answer.request_id()).await;
+    assert_eq!(ask(answer.request_id()).await.1["error"], "NotYetCheckpointed");
+    gateway.stop();
+
+    let log = gateway.audit_file().display().to_string();
+    let notes = format!("{log}.checkpoints");
+    let verify = |more: &[&str]| {
+        let all = [&["audit", "verify", &log, "--checkpoints", &notes, "--public-key", &key], more];
+        arbiter(&all.concat())
+    };
+    let checked = verify(&["--consistency"]);
+    assert!(checked.status.success(), "{}", text(&checked.stdout));
+    assert!(text(&checked.stdout).contains("tree roots met"), "{}", text(&checked.stdout));
+    // One leaf of the tree is another one: the root before it was signed with stands in the notes.
+    let tree = format!("{log}.tree");
+    let mut leaves = std::fs::read(&tree).unwrap();
+    leaves[32 + 5 * 32] ^= 1;
+    std::fs::write(&tree, leaves).unwrap();
+    assert_eq!(verify(&["--consistency"]).status.code(), Some(1));
+    // A log whose first lines lie elsewhere is incomplete, not damaged.
+    let lines = std::fs::read_to_string(&log).unwrap();
+    let rest = folder.path().join("rest.jsonl");
+    std::fs::write(&rest, lines.split_inclusive('\n').skip(3).collect::<String>()).unwrap();
+    let checked = arbiter(&["audit", "verify", rest.to_str().unwrap()]);
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(text(&checked.stdout).contains("INCOMPLETE"), "{}", text(&checked.stdout));
+    assert!(text(&checked.stdout).contains("--after"), "{}", text(&checked.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guesser_locks_no_operator_out_even_after_a_restart() {
+    let hash = blake3::hash(b"a right key that was never used");
+    let mut setup = Setup::default().with("admin.wrong_keys_per_minute", 3);
+    setup.more = format!(
+        "\n[[admin.keys]]\nname = \"new\"\nrole = \"viewer\"\nkey_hash = \"blake3:{hash}\"\n"
+    );
+    let mut gateway = Gateway::start(setup).await;
+    // The harness has asked with its key; what is kept of that is written beside the answer.
+    gateway.register(json!({})).await;
+    gateway.stop();
+    gateway.start_again();
+    let ask = async |key: &str| {
+        let url = format!("http://{}/audit/head", gateway.admin);
+        gateway.client.get(url).header("x-api-key", key).send().await.unwrap().status().as_u16()
+    };
+    for _ in 0..3 {
+        assert_eq!(ask("a guess").await, 401);
+    }
+    for guess in ["a guess", "a right key that was never used"] {
+        assert_eq!(ask(guess).await, 429);
+    }
+    assert_eq!(ask(API_KEY).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_port_speaks_tls_and_asks_for_certificates() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+        .args(["-days", "2", "-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "cert.pem"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let config = format!(
+        "[proxy]\nlisten_addr = \"127.0.0.1\"\nlisten_port = 0\n[audit]\nfile_path = \"{}\"\n[admin]\n\
+         listen_port = 0\ntls = {{ cert_file = \"{}\", key_file = \"{}\", client_ca_file = \"{}\" }}\n",
+        path("audit.jsonl"),
+        path("cert.pem"),
+        path("key.pem"),
+        path("cert.pem")
+    );
+    std::fs::write(path("arbiter.toml"), config).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_arbiter"))
+        .args(["serve", "--config", &path("arbiter.toml"), "--ready-file", &path("ready.json")])
+        .env("ARBITER_ADMIN_API_KEY", API_KEY)
+        .env("ARBITER_SIGNING_SECRET", "0123456789abcdef0123456789abcdef")
+        .spawn()
+        .unwrap();
+    let ready = eventually(|| async { std::fs::read(path("ready.json")).ok() }).await.unwrap();
+    let ready: Value = serde_json::from_slice(&ready).unwrap();
+    let admin = ready["admin"].as_str().unwrap().to_owned();
+    let curl = |more: &[&str], url: &str| {
+        let key = format!("x-api-key: {API_KEY}");
+        let common = ["-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", "-H", &key];
+        let output = Command::new("curl").args(common).args(more).arg(url).output().unwrap();
+        text(&output.stdout).to_owned()
+    };
+    let (ca, key) = (path("cert.pem"), path("key.pem"));
+    let url = format!("https://{admin}/audit/head");
+    let with = curl(&["--cacert", &ca, "--cert", &ca, "--key", &key], &url);
+    let without = curl(&["--cacert", &ca], &url);
+    let plain = curl(&[], &format!("http://{admin}/audit/head"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!((with.as_str(), without.as_str(), plain.as_str()), ("200", "000", "000"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_that_cannot_be_put_on_record_wait_until_they_can() {
+    let setup = Setup::default()
+        .policies(POLICY)
+        .with("policy.watch", true)
+        .with("policy.watch_debounce_ms", 50);
+    let gateway = Gateway::start(setup).await;
+    let before = event(&gateway, "policy.reload", "trigger", "start").await;
+    let version = before["detail"]["to"].as_str().unwrap().to_owned();
+    let in_force = format!("arbiter_policy_version_info{{version=\"{version}\"}}");
+    let (log, aside) = (gateway.audit_file(), gateway.folder.path().join("aside"));
+    std::fs::rename(&log, &aside).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    let unhealthy = eventually(|| async {
+        (gateway.metric("arbiter_audit_healthy").await == 0.0).then_some(())
+    });
+    unhealthy.await.expect("the log is gone");
+    let policies = gateway.folder.path().join("policies.toml");
+    std::fs::write(&policies, POLICY.to_owned() + &POLICY.replace("\"all\"", "\"more\"")).unwrap();
+    let waits = eventually(|| async {
+        let said = std::fs::read_to_string(gateway.folder.path().join("log.txt")).unwrap();
+        said.contains("wait until they can be put on record").then_some(())
+    });
+    waits.await.expect("the change was read");
+    assert!((gateway.metric(&in_force).await - 1.0).abs() < f64::EPSILON, "not in force unseen");
+    std::fs::remove_dir(&log).unwrap();
+    std::fs::rename(&aside, &log).unwrap();
+    let record = event(&gateway, "policy.reload", "trigger", "watch").await;
+    assert_eq!(record["detail"]["from"], version.as_str());
+    let replaced = eventually(|| async { (gateway.metric(&in_force).await == 0.0).then_some(()) });
+    replaced.await.expect("the new set is in force");
+}
