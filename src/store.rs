@@ -330,6 +330,34 @@ impl Store {
         }
     }
 
+    /// Returns the pairs of admin key and source that have succeeded, the oldest first: hashes that
+    /// name neither.
+    pub async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        match self {
+            Self::Memory(_) => Ok(Vec::new()),
+            #[cfg(test)]
+            Self::Fleet(_) => Ok(Vec::new()),
+            Self::Redis(redis) => redis.admin_pairs().await,
+            Self::Sqlite(sqlite) => sqlite.admin_pairs().await,
+        }
+    }
+
+    /// Keeps a pair over a restart, and of all only the newest `most`.
+    pub async fn keep_admin_pair(
+        &self,
+        pair: [u8; 32],
+        at: Timestamp,
+        most: u32,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            #[cfg(test)]
+            Self::Fleet(_) => Ok(()),
+            Self::Redis(redis) => redis.keep_admin_pair(pair, at, most).await,
+            Self::Sqlite(sqlite) => sqlite.keep_admin_pair(pair, at, most).await,
+        }
+    }
+
     /// Reports whether other nodes write to this store as well.
     pub fn is_shared(&self) -> bool {
         match self {

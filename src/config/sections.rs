@@ -81,6 +81,7 @@ pub(super) fn read(
         });
     }
     Some(Config {
+        file: None,
         proxy,
         upstreams,
         tools,

@@ -108,6 +108,19 @@ impl Sqlite {
         }
     }
 
+    pub(super) async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        self.run(rows::admin_pairs).await
+    }
+
+    pub(super) async fn keep_admin_pair(
+        &self,
+        pair: [u8; 32],
+        at: Timestamp,
+        most: u32,
+    ) -> Result<(), StoreError> {
+        self.run(move |db| rows::keep_admin_pair(db, &pair, at, most)).await
+    }
+
     pub(super) async fn agents(&self) -> Result<Vec<Arc<Agent>>, StoreError> {
         self.run(rows::agents).await
     }

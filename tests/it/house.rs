@@ -35,11 +35,12 @@ fn may_enter(room: &str) -> Option<Vec<&'static str>> {
         "sessions" | "registry" => all(&[PURE, GROUND, &["store"]]),
         _ if KEEPING.contains(&room) => all(&[PURE, GROUND]),
         "gate" => all(&[PURE, GROUND, KEEPING]),
+        "reload" => all(&[PURE, GROUND, KEEPING]),
         "proxy" => all(&[
             &["gate", "json", "firewall", "mcp", "credentials", "decode"],
             &["config", "metrics", "clock"],
         ]),
-        "admin" => all(&[PURE, GROUND, KEEPING, &["gate"]]),
+        "admin" => all(&[PURE, GROUND, KEEPING, &["gate", "reload"]]),
         "app" | "cli" | "demo" | "main" | "lib" => None,
         unknown => panic!("`{unknown}` has no place in the table of layers: give it one"),
     }
@@ -191,7 +192,7 @@ const CLAUSES: [&str; 15] = [
     "That ",
 ];
 /// Doc comments that still begin so; the number may only fall.
-const CLAUSES_LEFT: usize = 117;
+const CLAUSES_LEFT: usize = 115;
 
 #[test]
 fn doc_comments_begin_with_the_thing_they_name() {
