@@ -113,7 +113,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let kept = (!self.gate.drain.is_leaving()).then_some(self.keep_alive_secs);
+        let kept = (!self.gate.drain.note_request()).then_some(self.keep_alive_secs);
         session.set_keepalive(kept);
         session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
         let answered = (self.intake.is_preflight(session) && self.local.preflight(session).await?)

@@ -88,14 +88,12 @@ const IMPURE_PATHS: &[&str] = &["std::fs", "std::net", "std::env", "std::process
 fn impure(sources: &[Source]) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources.iter().filter(|source| PURE.contains(&room(&source.module).as_str())) {
-        for (at, line) in source.code.lines().enumerate() {
-            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
-            let word = words.find(|word| IMPURE.contains(word));
-            let path = IMPURE_PATHS.iter().copied().find(|path| line.contains(path));
-            for hit in word.into_iter().chain(path) {
-                found.push(format!("{}:{}: `{hit}`", source.file, at + 1));
-            }
-        }
+        let words = source.words().into_iter().filter(|(_, word)| IMPURE.contains(&word.as_str()));
+        let paths = source.paths_from(&["std"]).into_iter();
+        let paths = paths.map(|(line, path)| (line, path.join("::")));
+        let paths = paths.filter(|(_, path)| IMPURE_PATHS.iter().any(|hit| path.starts_with(hit)));
+        let hits = words.chain(paths);
+        found.extend(hits.map(|(line, hit)| format!("{}:{line}: `{hit}`", source.file)));
     }
     found
 }
@@ -169,6 +167,7 @@ fn the_reader_of_sources_finds_what_it_looks_for() {
     let impure_words = |text: &str| impure(&[Source::read("firewall/x.rs", text)]).len();
     assert_eq!(impure_words("async fn f() {}"), 1);
     assert_eq!(impure_words("use std::sync::Mutex; use std::fs::File;"), 2);
+    assert_eq!(impure_words("use std::{fmt, net::{IpAddr, TcpStream}, env as surroundings};"), 3);
     assert_eq!(impure_words("// async\nlet c = '\"'; let s = r#\"Mutex\"#; // tokio"), 0);
     assert_eq!(impure_words("#[cfg(test)]\nmod tests { async fn f() {} }"), 0);
 }
