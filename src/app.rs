@@ -168,12 +168,7 @@ pub fn run(
     let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
     let proxy = http_proxy(&server.configuration, gateway);
     let guard = Guard::new(proxy, parts.gate.clone(), &config.proxy);
-    let seats = Seats::new(
-        descriptors.connections,
-        config.proxy.max_connections_per_source,
-        parts.metrics.clone(),
-    );
-    let door = Door { seats, clock: parts.clock.clone(), metrics: parts.metrics.clone() };
+    let door = parts.door(config, descriptors.connections);
     let drain = &parts.gate.drain;
     let leaving = Leaving { inner: Arc::new(guard), leaving: drain.when_leaving() };
     let closed = drain.when_closed();
@@ -543,6 +538,13 @@ impl Parts {
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
         }
+    }
+
+    /// Makes the places for this many connections of agents.
+    fn door(&self, config: &Config, connections: usize) -> Door {
+        let per_source = config.proxy.max_connections_per_source;
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
+        Door { seats: Seats::new(connections, per_source, metrics.clone()), clock, metrics }
     }
 
     /// Puts on record what is in force from the first request on. A log that cannot be written now

@@ -34,8 +34,7 @@ fn may_enter(room: &str) -> Option<Vec<&'static str>> {
         _ if GROUND.contains(&room) => all(&[PURE, GROUND]),
         "sessions" | "registry" => all(&[PURE, GROUND, &["store"]]),
         _ if KEEPING.contains(&room) => all(&[PURE, GROUND]),
-        "gate" => all(&[PURE, GROUND, KEEPING]),
-        "reload" => all(&[PURE, GROUND, KEEPING]),
+        "gate" | "reload" => all(&[PURE, GROUND, KEEPING]),
         "proxy" => all(&[
             &["gate", "json", "firewall", "mcp", "credentials", "decode"],
             &["config", "metrics", "clock"],

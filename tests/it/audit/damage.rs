@@ -8,7 +8,7 @@ use crate::support::chain;
 use crate::support::harness::{Gateway, Setup, tool_call};
 
 /// Starts the gateway again after `harm` was done to its log; returns the events since then.
-async fn events_after(gateway: &mut Gateway, harm: impl FnOnce(&str) -> String) -> Vec<String> {
+fn events_after(gateway: &mut Gateway, harm: impl FnOnce(&str) -> String) -> Vec<String> {
     gateway.stop();
     let log = gateway.audit_file();
     let text = std::fs::read_to_string(&log).unwrap();
@@ -34,7 +34,7 @@ async fn a_torn_or_missing_tail_at_start_is_said_counted_and_recorded() {
     assert_eq!((said(&gateway), counted(&gateway).await.to_string()), (0, "0".to_owned()));
 
     let torn = |text: &str| text.to_owned() + "{\"timestamp\":\"2026-11-22T10:00";
-    assert_eq!(events_after(&mut gateway, torn).await, ["torn_line_set_aside"]);
+    assert_eq!(events_after(&mut gateway, torn), ["torn_line_set_aside"]);
     assert_eq!((said(&gateway), counted(&gateway).await.to_string()), (1, "1".to_owned()));
     chain::check(&gateway.audit_file());
 
@@ -42,9 +42,9 @@ async fn a_torn_or_missing_tail_at_start_is_said_counted_and_recorded() {
         let lines: Vec<&str> = text.split_inclusive('\n').collect();
         lines[..lines.len() - 2].concat()
     };
-    assert_eq!(events_after(&mut gateway, missing).await, ["log_tail_missing"]);
+    assert_eq!(events_after(&mut gateway, missing), ["log_tail_missing"]);
     assert_eq!((said(&gateway), counted(&gateway).await.to_string()), (2, "1".to_owned()));
 
-    assert_eq!(events_after(&mut gateway, str::to_owned).await, ["gateway.stop"]);
+    assert_eq!(events_after(&mut gateway, str::to_owned), ["gateway.stop"]);
     assert_eq!(counted(&gateway).await.to_string(), "0", "a whole log is no damage");
 }
