@@ -71,6 +71,7 @@ def check(receipt, key):
     index = record["chain_sequence"] - (int(chain.split(" ")[1]) - int(size)) - 1
     assert index == receipt["leaf_index"], "another place"
     path = [bytes.fromhex(each) for each in receipt["inclusion_proof"]]
+    assert [each.hex() for each in path] == receipt["inclusion_proof"], "a hash is not in lower-case hexadecimal"
     leaf = hashlib.sha256(b"\x00" + record_hash).digest()
     assert root_of(index, int(size), leaf, path) == base64.b64decode(root), "the path leads to another root"
     return f"record {record['chain_sequence']} of {origin}, leaf {index} of {size}"

@@ -22,8 +22,9 @@ use crate::telemetry::Causes;
 
 /// Most of the log that one request reads; the cursor goes on from there.
 const MAX_BYTES: u64 = 256 << 20;
-/// Searches at once.
+/// Searches at once: those that read a bounded part, and those for one record in the whole log.
 static SEARCHES: Semaphore = Semaphore::const_new(2);
+static WHOLE_SEARCHES: Semaphore = Semaphore::const_new(1);
 
 #[derive(Serialize, JsonSchema)]
 pub struct AuditRecords {
@@ -40,7 +41,7 @@ pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     let (limit, wanted) = (query.limit()?, wanted(query)?);
     let before =
         query.get(Parameter::RecordCursor, "a `next_cursor`", |text| text.parse::<Place>().ok())?;
-    let found = search(&admin, wanted, before, limit, MAX_BYTES).await?;
+    let found = search(&admin, &SEARCHES, wanted, before, limit, MAX_BYTES).await?;
     let mut body = b"{\"records\":[".to_vec();
     for (n, line) in found.lines.iter().enumerate() {
         if n > 0 {
@@ -83,6 +84,7 @@ fn wanted(query: &Parameters) -> Result<Wanted, ApiError> {
 
 pub(super) async fn search(
     admin: &Admin,
+    turns: &'static Semaphore,
     wanted: Wanted,
     before: Option<Place>,
     limit: usize,
@@ -93,9 +95,12 @@ pub(super) async fn search(
         return Err(ApiError::new(Code::NotSupported, message));
     };
     let internal = |text: String| ApiError::new(Code::Internal, text);
-    let _turn = SEARCHES.acquire().await.map_err(|closed| internal(closed.to_string()))?;
-    let found =
-        tokio::task::spawn_blocking(move || newest_first(&log, &wanted, before, limit, max_bytes));
+    let turn = turns.acquire().await.map_err(|closed| internal(closed.to_string()))?;
+    let found = tokio::task::spawn_blocking(move || {
+        // Held until the work is done, even if the client has gone.
+        let _turn = turn;
+        newest_first(&log, &wanted, before, limit, max_bytes)
+    });
     match found.await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => Err(internal(format!("the log cannot be read: {}", Causes(&error)))),
@@ -113,7 +118,7 @@ pub(super) async fn proof(admin: Arc<Admin>, input: Input) -> Result<Answer, Api
         return Err(ApiError::new(Code::NotSupported, message));
     };
     let wanted = Wanted { request_id: Some(id.to_string()), ..Wanted::default() };
-    let found = search(&admin, wanted, None, 1, u64::MAX).await?;
+    let found = search(&admin, &WHOLE_SEARCHES, wanted, None, 1, u64::MAX).await?;
     let line = found.lines.into_iter().next().ok_or_else(|| ApiError::not_found("record"))?;
     let seal = Seal::read(&line).ok_or_else(|| ApiError::not_found("record in the chain"))?;
     let not_yet = || {

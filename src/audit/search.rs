@@ -20,6 +20,8 @@ use crate::firewall::time::Timestamp;
 
 /// Size of the blocks in which a file is read.
 const BLOCK_BYTES: usize = 1 << 20;
+/// Most bytes of records that one search gives.
+const MAX_FOUND_BYTES: usize = 16 << 20;
 /// A line longer than this is damage.
 const MAX_LINE_BYTES: usize = 64 << 20;
 
@@ -119,6 +121,7 @@ struct Search<'w> {
     /// Bytes that may still be read.
     budget: u64,
     found: Found,
+    found_bytes: usize,
     file: u64,
 }
 
@@ -144,7 +147,14 @@ pub fn newest_first(
         .map(|file| (file.number, file.path, file.compressed))
         .collect();
     all.push((current, log.to_owned(), false));
-    let mut search = Search { wanted, limit, budget: max_bytes, found: Found::default(), file: 0 };
+    let mut search = Search {
+        wanted,
+        limit,
+        budget: max_bytes,
+        found: Found::default(),
+        found_bytes: 0,
+        file: 0,
+    };
     for (number, path, compressed) in all.into_iter().rev() {
         let end = match before {
             Some(before) if number > before.file => continue,
@@ -170,11 +180,19 @@ impl Search<'_> {
     fn look(&mut self, offset: u64, line: &[u8]) -> Go {
         self.budget = self.budget.saturating_sub(line.len() as u64 + 1);
         if self.wanted.matches(line) {
-            self.found.lines.push(line.to_vec());
+            self.take(line.to_vec());
         }
         self.found.next = Some(Place { file: self.file, offset });
-        let more = self.found.lines.len() < self.limit && self.budget > 0;
-        if more { Go::On } else { Go::Stop }
+        if self.budget > 0 && !self.is_full() { Go::On } else { Go::Stop }
+    }
+
+    fn take(&mut self, line: Vec<u8>) {
+        self.found_bytes = self.found_bytes.saturating_add(line.len());
+        self.found.lines.push(line);
+    }
+
+    fn is_full(&self) -> bool {
+        self.found.lines.len() >= self.limit || self.found_bytes >= MAX_FOUND_BYTES
     }
 
     /// Reads a plain file from its end, or from `end`.
@@ -226,15 +244,18 @@ impl Search<'_> {
         let mut reader = BufReader::with_capacity(BLOCK_BYTES, files::open(path)?);
         let room = self.limit.saturating_sub(self.found.lines.len());
         let mut last: VecDeque<(u64, Vec<u8>)> = VecDeque::new();
+        let (mut held, mut cut) = (0, false);
         let (mut line, mut at) = (Vec::new(), 0_u64);
         while end.is_none_or(|end| at < end) && reader.read_until(b'\n', &mut line)? > 0 {
             let offset = at;
             at += line.len() as u64;
             let Some(body) = line.strip_suffix(b"\n") else { break };
             if self.wanted.matches(body) {
+                held += body.len();
                 last.push_back((offset, body.to_vec()));
-                if last.len() > room {
-                    last.pop_front();
+                while last.len() > room || (held > MAX_FOUND_BYTES && last.len() > 1) {
+                    held -= last.pop_front().map_or(0, |(_, line)| line.len());
+                    cut = true;
                 }
             }
             line.clear();
@@ -242,11 +263,14 @@ impl Search<'_> {
         // The file is paid for as a whole, once it was begun.
         let budget = self.budget.saturating_sub(at);
         while let Some((offset, line)) = last.pop_back() {
-            self.found.lines.push(line);
+            self.take(line);
             self.found.next = Some(Place { file: self.file, offset });
-            if self.found.lines.len() >= self.limit {
+            if self.is_full() {
                 return Ok(Go::Stop);
             }
+        }
+        if cut {
+            return Ok(Go::Stop);
         }
         self.budget = budget;
         self.found.next = Some(Place { file: self.file, offset: 0 });
@@ -323,6 +347,26 @@ mod tests {
         assert_eq!(find(Wanted { since, ..Wanted::default() }), [29, 28, 27]);
         let until = Timestamp::parse("2026-11-22T10:00:02Z");
         assert_eq!(find(Wanted { until, ..Wanted::default() }), [1, 0]);
+    }
+
+    #[test]
+    fn one_answer_holds_a_bounded_part_of_long_records() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("a.jsonl");
+        let long = "x".repeat(MAX_FOUND_BYTES / 4);
+        let text = |from: usize| (from..from + 9).map(|n| line(n, &long)).collect::<String>();
+        let closed = zstd::encode_all(text(0).as_bytes(), 1).unwrap();
+        fs::write(folder.path().join("a.jsonl.000001.zst"), closed).unwrap();
+        fs::write(&log, text(9)).unwrap();
+        let (mut seen, mut before) = (Vec::new(), None);
+        loop {
+            let found = newest_first(&log, &Wanted::default(), before, 100, u64::MAX).unwrap();
+            assert!(found.lines.len() <= 4, "{}", found.lines.len());
+            seen.extend(ids(&found));
+            let Some(next) = found.next else { break };
+            before = Some(next);
+        }
+        assert_eq!(seen, (0..18).rev().collect::<Vec<_>>());
     }
 
     #[test]

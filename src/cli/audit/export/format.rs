@@ -32,6 +32,24 @@ fn millis(record: &Value) -> Option<i64> {
     Some(at.0.div_euclid(1_000))
 }
 
+/// Returns a time span of the record in units of which `per_milli` are a millisecond.
+fn latency(record: &Value, per_milli: f64) -> Option<i64> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a float's cast stops at the type's bounds"
+    )]
+    record["latency_ms"].as_f64().map(|ms| (ms * per_milli).round() as i64)
+}
+
+/// Splits the server of the upstream into host and port.
+fn server(record: &Value) -> (Option<&str>, Option<u16>) {
+    let Some(server) = record["upstream_server"].as_str() else { return (None, None) };
+    match server.rsplit_once(':').map(|(host, port)| (host, port.parse().ok())) {
+        Some((host, Some(port))) => (Some(host.trim_matches(['[', ']'])), Some(port)),
+        Some((_, None)) | None => (Some(server), None),
+    }
+}
+
 fn is_allowed(record: &Value) -> bool {
     record["authorization_decision"] == "allow"
 }
@@ -61,16 +79,23 @@ fn ocsf(record: &Value) -> Value {
     let allowed = is_allowed(record);
     let (status_id, status) = if allowed { (1, "Success") } else { (2, "Failure") };
     let (action_id, action) = if allowed { (1, "Allowed") } else { (2, "Denied") };
-    let severity_id = if allowed { 1 } else { 3 };
+    let (severity_id, severity) = if allowed { (1, "Informational") } else { (3, "Medium") };
+    let (host, port) = server(record);
+    // What the gateway does of its own accord comes from the gateway.
+    let source = match &record["client_addr"] {
+        Value::Null => json!({ "name": record["node_id"] }),
+        address => json!({ "ip": address }),
+    };
     pruned(json!({
         "class_uid": 6003, "class_name": "API Activity",
         "category_uid": 6, "category_name": "Application Activity",
         "activity_id": 99, "activity_name": operation(record), "type_uid": 600_399,
-        "time": millis(record), "severity_id": severity_id,
+        "time": millis(record), "severity_id": severity_id, "severity": severity,
         "status_id": status_id, "status": status, "status_code": record["denial_code"],
         "action_id": action_id, "action": action,
         "metadata": {
             "version": OCSF_VERSION,
+            "profiles": ["security_control"],
             "product": { "name": "Arbiter", "vendor_name": VENDOR },
             "uid": record["request_id"],
             "sequence": record["chain_sequence"],
@@ -80,6 +105,7 @@ fn ocsf(record: &Value) -> Value {
         "actor": {
             "user": { "name": record["principal"] },
             "session": { "uid": record["task_session_id"] },
+            "app_name": if record["agent_id"].is_null() { Some("arbiter") } else { None },
             "app_uid": record["agent_id"],
         },
         "api": {
@@ -88,16 +114,15 @@ fn ocsf(record: &Value) -> Value {
             "request": { "uid": record["request_id"], "data": record["arguments"] },
             "response": { "code": record["upstream_status"], "error": record["denial_code"] },
         },
-        "src_endpoint": { "ip": record["client_addr"] },
-        "dst_endpoint": { "name": record["upstream_server"] },
+        "src_endpoint": source,
+        "dst_endpoint": { "hostname": host, "port": port },
         "http_request": {
             "http_method": record["http_method"],
             "user_agent": record["user_agent"],
             "url": { "path": record["path"] },
             "length": record["bytes_in"],
         },
-        "http_response": { "code": record["upstream_status"], "length": record["bytes_out"] },
-        "duration": record["latency_ms"].as_f64().map(f64::round),
+        "duration": latency(record, 1.0),
         "unmapped": {
             "arbiter": record,
             "chain_record_hash": record["chain_record_hash"],
@@ -108,27 +133,36 @@ fn ocsf(record: &Value) -> Value {
 
 fn ecs(record: &Value) -> Value {
     let allowed = is_allowed(record);
-    let kind = if record["event"].is_string() { "configuration" } else { "api" };
+    let (category, kind) = match (record["event"].is_string(), allowed) {
+        (true, _) => ("configuration", "change"),
+        (false, true) => ("api", "allowed"),
+        (false, false) => ("api", "denied"),
+    };
+    let (host, port) = server(record);
+    let mut whole = record.clone();
+    if !whole["arguments"].is_null() {
+        // As text: each name that an agent chose would be a field of the index else.
+        whole["arguments"] = record["arguments"].to_string().into();
+    }
     pruned(json!({
         "@timestamp": record["timestamp"],
         "ecs": { "version": "8.11.0" },
         "event": {
-            "kind": "event", "category": [kind],
-            "type": [if allowed { "allowed" } else { "denied" }],
+            "kind": "event", "category": [category], "type": [kind],
             "action": operation(record),
             "outcome": if allowed { "success" } else { "failure" },
             "reason": record["denial_code"],
             "id": record["request_id"],
             "sequence": record["chain_sequence"],
             "hash": record["chain_record_hash"],
-            "duration": record["latency_ms"].as_f64().map(|ms| (ms * 1e6).round()),
+            "duration": latency(record, 1e6),
             "module": "arbiter", "dataset": "arbiter.audit",
         },
         "observer": { "vendor": VENDOR, "product": "Arbiter", "name": record["node_id"] },
         "rule": { "id": record["policy_matched"], "version": record["policy_version"] },
         "user": { "name": record["principal"] },
         "client": { "ip": record["client_addr"], "bytes": record["bytes_in"] },
-        "server": { "address": record["upstream_server"], "bytes": record["bytes_out"] },
+        "server": { "address": host, "port": port, "bytes": record["bytes_out"] },
         "user_agent": { "original": record["user_agent"] },
         "http": {
             "request": { "method": record["http_method"] },
@@ -136,7 +170,7 @@ fn ecs(record: &Value) -> Value {
         },
         "url": { "path": record["path"] },
         "trace": { "id": record["trace_id"] },
-        "arbiter": record,
+        "arbiter": whole,
     }))
 }
 
@@ -149,6 +183,7 @@ fn cef(record: &Value) -> String {
         header(id),
         header(operation(record))
     );
+    let (host, port) = server(record);
     let number = |name: &str| record[name].as_u64().map(|n| n.to_string());
     let words = |name: &str| record[name].as_str().map(str::to_owned);
     let pairs = [
@@ -162,7 +197,8 @@ fn cef(record: &Value) -> String {
         ("requestMethod", words("http_method")),
         ("request", words("path")),
         ("requestClientApplication", words("user_agent")),
-        ("dhost", words("upstream_server")),
+        ("dhost", host.map(str::to_owned)),
+        ("dpt", port.map(|port| port.to_string())),
         ("dvchost", words("node_id")),
         ("in", number("bytes_in")),
         ("out", number("bytes_out")),
@@ -206,7 +242,7 @@ mod tests {
             "tool_called": "rm|x", "authorization_decision": "deny", "denial_code": "PolicyDenied",
             "client_addr": "192.0.2.7", "latency_ms": 1.5, "upstream_status": null,
             "chain_sequence": 7, "chain_record_hash": "ab", "chain_prev_hash": "cd",
-            "agent_id": "a-1",
+            "agent_id": "a-1", "upstream_server": "[::1]:81", "arguments": {"x": 1},
         })
     }
 
@@ -230,7 +266,12 @@ mod tests {
         assert_eq!(event["actor"]["user"]["name"], "al|i=ce\n");
         assert_eq!(event["src_endpoint"]["ip"], "192.0.2.7");
         assert_eq!(event["unmapped"]["chain_record_hash"], "ab");
-        assert!(event["http_response"].is_null(), "empty parts are left out");
+        assert_eq!(event["duration"], 2);
+        assert_eq!(event["dst_endpoint"], json!({"hostname": "::1", "port": 81}));
+        assert!(event["actor"]["session"].is_null(), "empty parts are left out");
+        let own = ocsf(&json!({"event": "gateway.start", "node_id": "n"}));
+        assert_eq!(own["src_endpoint"], json!({"name": "n"}));
+        assert_eq!(own["actor"], json!({"app_name": "arbiter"}));
     }
 
     #[test]
@@ -240,6 +281,9 @@ mod tests {
         assert_eq!(event["event"]["hash"], "ab");
         assert_eq!(event["client"]["ip"], "192.0.2.7");
         assert_eq!(event["arbiter"]["chain_sequence"], 7);
+        assert_eq!(event["arbiter"]["arguments"], "{\"x\":1}", "no field is named by an agent");
+        assert_eq!(event["event"]["duration"], 1_500_000);
+        assert_eq!(event["event"]["type"], json!(["denied"]));
     }
 
     #[test]
