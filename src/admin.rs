@@ -24,6 +24,7 @@ mod people;
 mod policy;
 mod query;
 mod record;
+mod records;
 mod routes;
 mod sessions;
 mod sources;
@@ -33,13 +34,17 @@ mod tokens;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::connect_info::Connected;
 use axum::extract::{Extension, RawPathParams, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
+use axum::serve::IncomingStream;
+use tokio::net::TcpListener;
 
 use crate::approvals::Approvals;
 use crate::audit::Audit;
@@ -50,6 +55,7 @@ use crate::gate::drain::Drain;
 use crate::identity::mint::Minter;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
 use crate::sessions::Sessions;
 use crate::store::{Followed, Store};
@@ -70,15 +76,16 @@ use sources::Sources;
 
 /// State that the endpoints work on.
 pub struct Admin {
+    pub store: Arc<Store>,
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
     /// Freshness of this node's knowledge of changes by other nodes.
     pub followed: Arc<Followed>,
-    pub store: Arc<Store>,
     /// How far this gateway is on its way out of service.
     pub drain: Arc<Drain>,
     pub rulebook: Arc<Rulebook>,
     pub approvals: Arc<Approvals>,
+    pub reloader: Reloader,
     pub audit: Arc<Audit>,
     pub minter: Arc<Minter>,
     pub metrics: Arc<Metrics>,
@@ -88,6 +95,29 @@ pub struct Admin {
     pub people: Option<People>,
     pub sources: WrongKeys,
     pub settings: Settings,
+}
+
+impl Admin {
+    /// Keeps over a restart that a key succeeded from a source; nobody waits for it.
+    fn keep_pair(&self, pair: Pair) {
+        let (store, now) = (Arc::clone(&self.store), self.clock.now().wall);
+        tokio::spawn(async move {
+            if let Err(error) = store.keep_admin_pair(pair, now, sources::MAX_PAIRS_KEPT).await {
+                let error = Causes(&error);
+                tracing::warn!(%error, "an admin key's source is not kept over a restart");
+            }
+        });
+    }
+}
+
+/// The other end of an admin connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self(*stream.remote_addr())
+    }
 }
 
 /// Counts wrong keys by their source.
@@ -107,6 +137,8 @@ impl WrongKeys {
 /// The part of the configuration that matters here.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Interval between checkpoints, in seconds; none without a key.
+    pub checkpoint_secs: Option<u64>,
     /// Names that this gateway is called by.
     pub hosts: Hosts,
     pub token_expiry_secs: u64,
@@ -123,6 +155,11 @@ impl Settings {
     pub fn of(config: &config::Config) -> Self {
         let sessions = &config.sessions;
         Self {
+            checkpoint_secs: config
+                .audit
+                .checkpoint_key_file
+                .as_ref()
+                .map(|_key| config.audit.checkpoint_secs),
             hosts: Hosts::new(config.admin.allowed_hosts.clone(), config.admin.listen.ip()),
             token_expiry_secs: config.admin.token_expiry_secs,
             require_healthy: config.audit.require_healthy,

@@ -39,7 +39,7 @@ use crate::admin::{self, Admin, Keyring, People, WrongKeys};
 use crate::approvals::{self, Approvals};
 use crate::audit::checkpoint::SigningKey;
 use crate::audit::redact::Redactor;
-use crate::audit::{self, Audit};
+use crate::audit::{self, Audit, By, Change};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
 use crate::firewall::checks::drift::{Tools, UnknownIntent};
@@ -68,6 +68,7 @@ use crate::proxy::seats::Seats;
 use crate::proxy::upstream::Headers;
 use crate::proxy::upstreams::Upstreams;
 use crate::registry::Registry;
+use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
 use crate::sessions::{self, Sessions};
 use crate::store::{Followed, SealKey, Store};
@@ -119,6 +120,7 @@ pub fn run(
     let store_io = threads_for("store-io")?;
     let upkeep = threads_for("upkeep")?;
     let certificate = config.proxy.tls.as_ref().map(Certificate::open).transpose()?;
+    let admin_tls = config.admin.tls.as_ref().map(Certificate::for_admin).transpose()?;
     let tls = certificate.as_ref().map(Certificate::settings).transpose()?;
     let taken_over = match way {
         Way::Start => None,
@@ -166,22 +168,19 @@ pub fn run(
         .context("starting the threads for large bodies")?;
     let people = People::new(config, &parts.clock, control.handle())
         .context("preparing to ask the issuer of `admin.oidc`")?;
-    let admin = parts.admin(config, people);
+    let sources = control.block_on(parts.sources(config));
+    let admin = parts.admin(config, people, sources);
     let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
     let proxy = http_proxy(&server.configuration, gateway);
     let guard = Guard::new(proxy, parts.gate.clone(), &config.proxy);
-    let seats = Seats::new(
-        descriptors.connections,
-        config.proxy.max_connections_per_source,
-        parts.metrics.clone(),
-    );
-    let door = Door { seats, clock: parts.clock.clone(), metrics: parts.metrics.clone() };
+    let door = parts.door(config, descriptors.connections);
     let drain = &parts.gate.drain;
     let leaving = Leaving { inner: Arc::new(guard), leaving: drain.when_leaving() };
     let closed = drain.when_closed();
     let service = PreBound::new("proxy", leaving, sockets.proxy, tls, door, closed);
     server.add_service(service.with_threads(threads));
-    let admin = AdminService::new(admin, sockets.admin, drain.when_closed());
+    let admin_settings = admin_tls.as_ref().map(|(_, tls)| tls.clone());
+    let admin = AdminService::new(admin, sockets.admin, admin_settings, drain.when_closed());
     let admin_ended = admin.when_ended();
     server.add_service(admin);
     let signals = {
@@ -191,7 +190,9 @@ pub fn run(
     let successor = offer.successor.clone();
     let taken = offer.taken.subscribe();
     control.spawn(offer.serve(drain.when_leaving()));
-    parts.start_tasks(&control, &upkeep, config, certificate);
+    control.block_on(parts.on_record(config, &started));
+    let certificates = certificate.into_iter().chain(admin_tls.map(|(certificate, _)| certificate));
+    parts.start_tasks(&control, &upkeep, config, certificates.collect());
     on_ready(&started)?;
     notify::report(notify::READY);
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
@@ -259,13 +260,6 @@ fn approvals(config: &Config) -> Approvals {
     Approvals::new(settings, config.admin.signing_secret.expose().as_bytes())
 }
 
-/// A time for a metric.
-fn unix_seconds(at: Timestamp) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "microseconds fit for two centuries")]
-    let micros = at.0 as f64;
-    micros / 1e6
-}
-
 /// Reads the certificate that agents would see; the end of its validity, as Unix time.
 pub(crate) fn certificate_expiry(files: &config::Tls) -> Result<Option<i64>> {
     let certificate = Certificate::open(files)?;
@@ -330,8 +324,6 @@ impl Parts {
         let (headers, in_headers) = templates.expand(&secrets.vault())?;
         let redactor =
             Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
-        reload::in_force(&metrics, &rulebook.rules());
-        reload::warn_of(&rulebook.rules());
         let gate = Arc::new(Gate {
             clock: clock.clone(),
             identity: Identity::with_issuers(
@@ -433,6 +425,7 @@ impl Parts {
             registered_agents: count(registry.active_count()),
             audit_records: audit.records_written(),
             audit_syncs: audit.syncs(),
+            audit_tail_damage: audit.tail_damage(),
             audit_healthy: audit.healthy(),
         });
     }
@@ -487,22 +480,35 @@ impl Parts {
         }
     }
 
-    fn admin(&self, config: &Config, people: Option<People>) -> axum::Router {
+    /// Counts wrong admin keys, and knows which keys succeeded from where before this start.
+    async fn sources(&self, config: &Config) -> WrongKeys {
+        let sources = WrongKeys::new(config.admin.wrong_keys_per_minute);
+        match self.store.admin_pairs().await {
+            Ok(pairs) => sources.remember(pairs),
+            Err(error) => {
+                warn!(error = %Causes(&error), "sources of admin keys are not known from before");
+            }
+        }
+        sources
+    }
+
+    fn admin(&self, config: &Config, people: Option<People>, sources: WrongKeys) -> axum::Router {
         admin::router(Arc::new(Admin {
+            store: self.store.clone(),
             registry: self.registry.clone(),
             sessions: self.sessions.clone(),
             followed: self.gate.followed.clone(),
-            store: self.store.clone(),
             drain: self.gate.drain.clone(),
             approvals: self.gate.approvals.clone(),
             rulebook: self.rulebook.clone(),
+            reloader: self.reloader(),
             audit: self.audit.clone(),
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             keys: self.keys.clone(),
             people,
-            sources: WrongKeys::new(config.admin.wrong_keys_per_minute),
+            sources,
             settings: admin::Settings::of(config),
         }))
     }
@@ -513,7 +519,7 @@ impl Parts {
         control: &tokio::runtime::Runtime,
         upkeep: &tokio::runtime::Runtime,
         config: &Config,
-        certificate: Option<Arc<Certificate>>,
+        certificates: Vec<Arc<Certificate>>,
     ) {
         let period = Duration::from_secs(config.sessions.cleanup_interval_secs);
         upkeep.spawn(upkeep::sessions(self.gate.clone(), period));
@@ -526,16 +532,65 @@ impl Parts {
             control.spawn(follower.run());
         }
         let reloads = Reloads {
-            clock: self.clock.clone(),
-            rulebook: self.rulebook.clone(),
+            reloader: self.reloader(),
             gate: self.gate.clone(),
             templates: self.templates.clone(),
             headers: self.headers.clone(),
-            metrics: self.metrics.clone(),
-            audit: self.audit.clone(),
-            certificate,
+            keys: self.keys.clone(),
+            config_file: config.file.clone(),
+            certificates,
         };
         reloads.start(control, config);
+    }
+
+    fn reloader(&self) -> Reloader {
+        Reloader {
+            rulebook: self.rulebook.clone(),
+            audit: self.audit.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+        }
+    }
+
+    /// Makes the places for this many connections of agents.
+    fn door(&self, config: &Config, connections: usize) -> Door {
+        let per_source = config.proxy.max_connections_per_source;
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
+        Door { seats: Seats::new(connections, per_source, metrics.clone()), clock, metrics }
+    }
+
+    /// Puts on record what is in force from the first request on. A log that cannot be written now
+    /// refuses every request later, and counts what it could not take.
+    async fn on_record(&self, config: &Config, started: &Started) {
+        let store = match config.storage.backend {
+            Backend::Memory => "memory",
+            Backend::Sqlite(_) => "sqlite",
+            Backend::Redis(_) => "redis",
+        };
+        let audit = &config.audit;
+        let durability = match audit.durability {
+            config::Durability::Write => "write",
+            config::Durability::Sync => "sync",
+        };
+        let rules = self.rulebook.rules();
+        let change = Change::new("gateway.start")
+            .with("version", env!("CARGO_PKG_VERSION"))
+            .with("config", config.version())
+            .with("policy_version", rules.policies.version())
+            .with("keys", self.keys.version())
+            .with("store", store)
+            .with("proxy", started.proxy)
+            .with("admin", started.admin)
+            .with("audit_durability", durability)
+            .with("audit_require_healthy", audit.require_healthy)
+            .with("audit_hash_chain", audit.hash_chain)
+            .with("audit_checkpoints", audit.checkpoint_key_file.is_some())
+            .count("audit_keep_files", audit.keep_files)
+            .count("pid", started.pid.into());
+        let change = self.audit.record_change(change, By::default(), &self.clock, None).await;
+        if let Err(error) = change.and(self.reloader().started().await) {
+            error!(error = %Causes(&error), "the start is not on record");
+        }
     }
 
     /// Gives back what is leased and writes what is pending.
@@ -552,6 +607,13 @@ impl Parts {
                 error!(error = %Causes(&error), "the store was not closed cleanly");
             }
         });
+        let change = Change::new("gateway.stop")
+            .count("uptime_secs", self.clock.mono().0 / 1_000_000)
+            .count("records", self.audit.records_written());
+        let stopped = self.audit.record_change(change, By::default(), &self.clock, None);
+        if let Err(error) = control.block_on(stopped) {
+            error!(error = %Causes(&error), "the stop is not on record");
+        }
         self.audit.close();
         info!("arbiter has stopped");
     }

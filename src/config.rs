@@ -53,6 +53,8 @@ pub const MAX_TOKEN_EXPIRY_SECS: u64 = 86_400;
 /// The whole configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file that was read, if it was one.
+    pub file: Option<PathBuf>,
     pub proxy: Proxy,
     /// Upstreams by path; at least one. Contains `proxy.upstream_url` if it is in use.
     pub upstreams: Vec<Pool>,
@@ -444,7 +446,15 @@ impl Config {
             let problem = format!("cannot read the file {}: {error}", path.display());
             ConfigErrors(vec![ConfigError { key: String::new(), at: None, problem }])
         })?;
-        Self::from_toml(&text, env).map_err(|errors| errors.of_file(path))
+        let config = Self::from_toml(&text, env).map_err(|errors| errors.of_file(path))?;
+        Ok(Self { file: Some(path.to_owned()), ..config })
+    }
+
+    /// Returns a short hash over all settings but secrets.
+    pub fn version(&self) -> String {
+        let mut hash = blake3::hash(format!("{self:?}").as_bytes()).to_hex().to_string();
+        hash.truncate(32);
+        hash
     }
 
     /// Reads a text and lays the environment over it.

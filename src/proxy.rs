@@ -21,6 +21,7 @@ mod location;
 pub mod memory;
 pub mod pool;
 pub mod probe;
+mod recorded;
 mod replay;
 mod reply;
 mod response;
@@ -90,6 +91,8 @@ struct InFlight {
     _held: Held,
     way: Way,
     upstream_status: Option<u16>,
+    /// Length of the answer's body as the client got it.
+    bytes_out: u64,
     /// True if the message was sent once more.
     repeated: bool,
     /// Set when the call failed after it was cleared.
@@ -119,7 +122,7 @@ impl ProxyHttp for Gateway {
             ctx.state = State::Local;
             return Ok(true);
         }
-        match self.intake.admit(&self.gate, &self.upstreams, session).await {
+        match self.intake.admit(self, session).await {
             Ok((cleared, held, way)) => {
                 let flow = Flow::new(self.max_response_body_bytes);
                 let body = cleared.body().clone();
@@ -141,6 +144,7 @@ impl ProxyHttp for Gateway {
                     _held: held,
                     way,
                     upstream_status: None,
+                    bytes_out: 0,
                     repeated: false,
                     failed: None,
                 }));
@@ -272,6 +276,9 @@ impl ProxyHttp for Gateway {
         });
         match pushed {
             Ok(out) => {
+                let length = out.as_ref().map_or(0, Bytes::len);
+                call.bytes_out =
+                    call.bytes_out.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
                 *body = out;
                 ctx.slot.allow_comments(!end_of_stream && call.flow.is_between_events());
                 Ok(None)
@@ -344,7 +351,7 @@ impl ProxyHttp for Gateway {
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
         let state = std::mem::replace(&mut ctx.state, State::Refused);
         if let State::Cleared(call) = state {
-            let InFlight { cleared, flow, way, upstream_status, failed, .. } = *call;
+            let InFlight { cleared, flow, way, upstream_status, bytes_out, failed, .. } = *call;
             let server = way.server_name();
             let scrubbed = flow.scrubbed();
             if let Some(denial) = &failed {
@@ -355,9 +362,10 @@ impl ProxyHttp for Gateway {
                 self.gate.metrics.odd_list_entries(odd.hidden, odd.unread);
                 way.report_oddities(odd, self.gate.clock.mono());
             }
+            let whole = error.is_none();
             self.gate.finish(
                 cleared,
-                &Ended { server, upstream_status, scrubbed, failed, whole: error.is_none() },
+                &Ended { server, upstream_status, scrubbed, bytes_out, failed, whole },
             );
         }
     }

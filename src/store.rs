@@ -337,6 +337,22 @@ impl Store {
         ask!(self, store => store.revoke_token(token_id, until, now).await)
     }
 
+    /// Returns the pairs of admin key and source that have succeeded, the oldest first: hashes that
+    /// name neither.
+    pub async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        ask!(self, store => store.admin_pairs().await)
+    }
+
+    /// Keeps a pair over a restart, and of all only the newest `most`.
+    pub async fn keep_admin_pair(
+        &self,
+        pair: [u8; 32],
+        at: Timestamp,
+        most: u32,
+    ) -> Result<(), StoreError> {
+        ask!(self, store => store.keep_admin_pair(pair, at, most).await)
+    }
+
     /// Makes every write fail, or work again.
     #[cfg(test)]
     pub(crate) async fn refuse_writes(&self, refuse: bool) {

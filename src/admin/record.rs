@@ -45,10 +45,8 @@ impl Admin {
         actor: &Actor,
         change: Change,
     ) -> Result<Announced, ApiError> {
-        let event = change.event();
-        let change = change.with("role", actor.role_text());
-        let by = By { name: Some(&actor.name), source: Some(actor.source), ..By::default() };
-        match self.audit.announce(change, by, &self.clock).await {
+        let (event, role) = (change.event(), actor.role_text());
+        match self.audit.announce(change, actor.as_author(&role), &self.clock).await {
             Ok(announced) => Ok(Announced(announced)),
             Err(error) => {
                 tracing::error!(event, error = %Causes(&error), "admin change refused");
@@ -101,15 +99,19 @@ pub(super) async fn refused(
     by: Option<&Actor>,
     error: &ApiError,
 ) {
-    let (change, name) = match by {
-        Some(actor) => (Change::new(FORBIDDEN).with("role", actor.role_text()), Some(&actor.name)),
-        None => (Change::new(UNAUTHORIZED), None),
+    let event = if by.is_some() { FORBIDDEN } else { UNAUTHORIZED };
+    let role = by.map(Actor::role_text);
+    let by = By {
+        name: by.map(|actor| &actor.name),
+        source: Some(source),
+        http_method: Some(method),
+        path: Some(path),
+        role: role.as_deref(),
     };
-    let by = By { name, source: Some(source), http_method: Some(method), path: Some(path) };
-    let mut entry = by.entry(change, &admin.clock, Decision::Deny);
+    let mut entry = by.entry(Change::new(event), &admin.clock, Decision::Deny);
     entry.denial_code = Some(error.code.name());
     // The answer is no in any case; what could not be recorded is counted there.
-    let weight = if name.is_some() { Weight::Single } else { Weight::Stranger };
+    let weight = if by.name.is_some() { Weight::Single } else { Weight::Stranger };
     if let Err(error) = admin.audit.record_as(entry, Outcome::refused(0), weight).await {
         tracing::warn!(%source, error = %Causes(&error), "refused admin request is not on record");
     }

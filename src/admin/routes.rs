@@ -17,7 +17,10 @@ use super::access::{
 };
 use super::error::{ApiError, Code};
 use super::query::Parameters;
-use super::{Admin, agents, approvals, audit, body, explain, policy, sessions, system, tokens};
+use super::{
+    Admin, agents, approvals, audit, body, explain, policy, records, sessions, system, tokens,
+};
+use crate::audit::receipt::Receipt;
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 
@@ -63,15 +66,29 @@ pub enum Parameter {
     Cursor,
     AgentId,
     Status,
+    RequestId,
+    SessionId,
+    Tool,
+    Code,
+    Since,
+    Until,
+    /// A cursor into the audit log.
+    RecordCursor,
 }
 
 impl Parameter {
     pub fn name(self) -> &'static str {
         match self {
             Self::Limit => "limit",
-            Self::Cursor => "cursor",
+            Self::Cursor | Self::RecordCursor => "cursor",
             Self::AgentId => "agent_id",
             Self::Status => "status",
+            Self::RequestId => "request_id",
+            Self::SessionId => "session_id",
+            Self::Tool => "tool",
+            Self::Code => "code",
+            Self::Since => "since",
+            Self::Until => "until",
         }
     }
 }
@@ -164,6 +181,17 @@ const NONE: &[Parameter] = &[];
 const PAGED: &[Parameter] = &[Parameter::Limit, Parameter::Cursor];
 const SESSION_LIST: &[Parameter] =
     &[Parameter::AgentId, Parameter::Status, Parameter::Limit, Parameter::Cursor];
+const RECORD_LIST: &[Parameter] = &[
+    Parameter::RequestId,
+    Parameter::SessionId,
+    Parameter::AgentId,
+    Parameter::Tool,
+    Parameter::Code,
+    Parameter::Since,
+    Parameter::Until,
+    Parameter::Limit,
+    Parameter::RecordCursor,
+];
 const CHANGE: &[Code] = &[Code::NotFound, Code::AuditUnavailable, Code::StoreUnavailable];
 
 #[rustfmt::skip]
@@ -295,6 +323,19 @@ pub static ROUTES: &[Route] = &[
         query: NONE, body: None,
         status: StatusCode::OK, answer: Describe::Text,
         errors: &[Code::NotFound], handler: handler!(audit::checkpoint) },
+    Route { method: Method::Get, path: "/audit/records", access: VIEW,
+        takes_away: TakesAway::Never,
+        summary: "Find records of the audit log, newest first",
+        query: RECORD_LIST, body: None,
+        status: StatusCode::OK, answer: json::<records::AuditRecords>(),
+        errors: &[Code::NotSupported], handler: handler!(records::list) },
+    Route { method: Method::Get, path: "/audit/proof/{request_id}", access: VIEW,
+        takes_away: TakesAway::Never,
+        summary: "Prove that a request's record is in the log, against a signed checkpoint",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<Receipt>(),
+        errors: &[Code::NotFound, Code::NotSupported, Code::NotYetCheckpointed],
+        handler: handler!(records::proof) },
     Route { method: Method::Post, path: "/audit/reopen", access: OPERATE,
         takes_away: TakesAway::Never,
         summary: "Open the audit log anew if its file was moved away",

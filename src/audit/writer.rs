@@ -277,15 +277,21 @@ impl Writer {
         self.buffer.clear();
         let mut link = self.link;
         let mut lines = 0;
+        let mut hashes = Vec::new();
         let gap = shared.unrecorded.load(Ordering::SeqCst);
         if gap > 0 {
             let detail = vec![("count", Detail::Count(gap))];
             let line = event_line(&shared, Event { name: "audit_gap", detail });
             lines += put(&line, shared.hash_chain, &mut self.buffer, &mut link);
+            hashes.push(link.hash.to_bytes());
         }
         let mut taken = 0;
         for job in &self.pending {
-            lines += put(job, shared.hash_chain, &mut self.buffer, &mut link);
+            let more = put(job, shared.hash_chain, &mut self.buffer, &mut link);
+            if more > 0 && self.signer.is_some() {
+                hashes.push(link.hash.to_bytes());
+            }
+            lines += more;
             taken += 1;
             if self.buffer.len() >= BATCH_BYTES {
                 break;
@@ -295,6 +301,9 @@ impl Writer {
             self.rotate_if_due(self.buffer.len());
             self.log.append(&self.buffer, shared.durable)?;
             shared.syncs.fetch_add(u64::from(shared.durable), Ordering::Relaxed);
+            if let Some(signer) = &mut self.signer {
+                signer.written(self.link.sequence.saturating_add(1), &hashes);
+            }
         }
         self.link = link;
         shared.unrecorded.fetch_sub(gap, Ordering::SeqCst);

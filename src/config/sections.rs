@@ -83,6 +83,7 @@ pub(super) fn read(
         });
     }
     Some(Config {
+        file: None,
         proxy,
         upstreams,
         tools,

@@ -12,10 +12,11 @@ use super::reply::{Reply, echoed_id, form, warnings};
 use super::ticket::Ticket;
 use super::view::ListView;
 use super::{Admitted, Claims, Destination, Due, Form, Gate, store_unavailable};
+use crate::audit::Redacted;
 use crate::credentials::{self, CredentialDenial, Edits, Grant, Vault};
 use crate::firewall::admit::{self, Ask, Verdict};
 use crate::firewall::agent::Caller;
-use crate::firewall::call::CallKind;
+use crate::firewall::call::{Call, CallKind};
 use crate::firewall::checks::Lack;
 use crate::firewall::checks::escalation::Escalation;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
@@ -58,8 +59,13 @@ impl Gate {
         let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
 
         let form_for = |style| form(style, &message, version.era());
-        let Passed { rules, live, escalations } =
-            self.by_rules(ticket, caller, claims, (&message, version), to, reply, form_for).await?;
+        let passed =
+            self.by_rules(ticket, caller, claims, (&message, version), to, reply, form_for).await;
+        // Hashing is work, like redacting, and is not done for a request without its session.
+        if message.calls.iter().any(is_one_way) && (passed.is_ok() || ticket.has_session()) {
+            ticket.entry_mut().arguments.get_or_insert_with(|| Redacted::digest(&body));
+        }
+        let Passed { rules, live, escalations } = passed?;
 
         let vault = self.secrets.vault();
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
@@ -325,4 +331,10 @@ fn no_lease(live: &Live, error: &StoreError) -> Denial {
     }
     warn!(session = %live.order.id, error = %Causes(error), "store did not answer; call refused");
     store_unavailable()
+}
+
+/// Reports a notification or response of the client that no check looks into: the record has its
+/// length and hash.
+fn is_one_way(call: &Call<'_>) -> bool {
+    !call.is_request() && matches!(call.kind, CallKind::Protocol)
 }

@@ -26,11 +26,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::Gateway;
 use super::head::{Arrival, Scan};
 use super::hygiene::HeadSize;
+use super::recorded;
 use super::reply;
 use super::seats::Seat;
 use crate::config;
 use crate::firewall::denial::{Code, Denial};
-use crate::gate::{Gate, Refused};
+use crate::gate::{Gate, HeadParts, Refused};
 use crate::metrics::Closed;
 
 /// Time that a head may take from its first byte, or an HTTP/2 connection from its first frame.
@@ -161,7 +162,8 @@ impl Guard {
 
     /// Puts the refusal of a head on record and writes it as the connection's last answer.
     async fn refuse_head(&self, mut stream: Stream, head: &[u8], denial: Denial) {
-        let refused = self.refused(denial).await;
+        let from = recorded::connection(stream.get_socket_digest().as_deref());
+        let refused = self.refused(&from, denial).await;
         let answer = reply::last_answer(&refused, head.trim_ascii_start().starts_with(b"HEAD "));
         let written = timeout(LINGER, async {
             stream.write_all(&answer).await?;
@@ -186,8 +188,8 @@ impl Guard {
         let _late = timeout(LINGER, rest).await;
     }
 
-    async fn refused(&self, denial: Denial) -> Refused {
-        match self.gate.open().await {
+    async fn refused(&self, from: &HeadParts<'_>, denial: Denial) -> Refused {
+        match self.gate.open(self.gate.head(from)).await {
             Ok(ticket) => self.gate.refuse(ticket, denial).await,
             Err(refused) => refused,
         }
@@ -254,7 +256,8 @@ impl Guard {
                     rejected += 1;
                     self.gate.metrics.connection_closed(Closed::StreamReset);
                     // The library has answered; the request is on record all the same.
-                    let _on_record = self.refused(not_valid()).await;
+                    let from = recorded::connection(digest.socket_digest.as_deref());
+                    let _on_record = self.refused(&from, not_valid()).await;
                     if rejected >= MAX_REJECTED_STREAMS {
                         return;
                     }
@@ -274,7 +277,11 @@ impl Guard {
             return;
         }
         let denial = Denial::new(Code::MethodNotAllowed, "tunnels are not served here");
-        let refused = self.refused(denial).await;
+        let from = HeadParts {
+            http_method: Some(http::Method::CONNECT.as_str()),
+            ..recorded::connection(session.digest().and_then(|d| d.socket_digest.as_deref()))
+        };
+        let refused = self.refused(&from, denial).await;
         // A client that is gone needs no answer.
         let _gone = reply::on_stream(&mut session, &refused).await;
     }

@@ -20,6 +20,7 @@ use super::hygiene::{self, HeadRules, HeadSize, Route};
 use super::memory::Held;
 use super::pool::Way;
 use super::upstreams::Upstreams;
+use super::{Gateway, recorded};
 use crate::config;
 use crate::firewall::agent::Caller;
 use crate::firewall::denial::{Code, Denial};
@@ -89,11 +90,12 @@ impl Intake {
     /// Takes a request through every check; what comes back is on record.
     pub(super) async fn admit(
         &self,
-        gate: &Arc<Gate>,
-        upstreams: &Upstreams,
+        gateway: &Gateway,
         session: &mut Session,
     ) -> Result<Passed, Refused> {
-        let ticket = gate.open().await?;
+        let Gateway { gate, upstreams, forwarding, .. } = gateway;
+        let head = gate.head(&recorded::parts(session, forwarding));
+        let ticket = gate.open(head).await?;
         let request_id = ticket.request_id();
         let admitted = contain::caught(self.admit_opened(gate, upstreams, session, ticket)).await;
         let Some(admitted) = admitted else {
@@ -180,6 +182,7 @@ impl Intake {
         let mut way = Way::new(pool, session.req_header(), caller.agent.id);
         let mut held = way.pool.memory.held_by(caller.agent.id);
         let body = self.body(session, &mut held).await?;
+        ticket.body_came(body.len());
         way.in_session(session.req_header_mut(), &body)?;
         if matches!(route, Route::Legacy(_)) && !body.is_empty() {
             return Err(Denial::new(Code::MalformedRequest, "send GET and DELETE without a body"));

@@ -71,6 +71,19 @@ pub(super) trait Backend {
         limit: u32,
     ) -> Result<usize, StoreError>;
 
+    /// Returns the pairs of admin key and source that were kept, the oldest first.
+    async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn keep_admin_pair(
+        &self,
+        _pair: [u8; 32],
+        _at: Timestamp,
+        _most: u32,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError>;
     async fn revoke_token(
         &self,

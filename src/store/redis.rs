@@ -12,6 +12,7 @@
 //! | `s:<session>` | order, budget, booked calls, end; gone an hour after the session's end |
 //! | `h:<session>`, `p:<session>` | who holds how many calls; permits of its rate limit |
 //! | `a:<agent>`, `ends` | active sessions of an agent, all sessions: by their end |
+//! | `admin_pairs` | admin keys that succeeded from a source, hashed, by time |
 //! | `revoked` | revoked tokens by the time until which they matter |
 //! | `changes`, `sequence` | what the nodes tell each other |
 //! | `node:<node>`, `connection:<node>` | there while the node runs; the latest connection it wrote by (one more, with a `w`, where it waits for replicas) |
@@ -455,6 +456,30 @@ impl Backend for Redis {
         script.arg(wire::change(&change)?);
         let (_done, replicas) = self.run_carefully::<u64>(&script).await?;
         Ok(replicas)
+    }
+
+    async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        self.open_for_asking()?;
+        let mut all = cmd("ZRANGE");
+        all.arg(self.key("admin_pairs")).arg(0).arg(-1);
+        let kept: Vec<Vec<u8>> = self.link.command(&all).await?;
+        // What is no pair was put there by somebody else.
+        Ok(kept.into_iter().filter_map(|pair| pair.try_into().ok()).collect())
+    }
+
+    async fn keep_admin_pair(
+        &self,
+        pair: [u8; 32],
+        at: Timestamp,
+        most: u32,
+    ) -> Result<(), StoreError> {
+        self.open_for_asking()?;
+        let key = self.key("admin_pairs");
+        let mut add = cmd("ZADD");
+        self.link.command::<()>(add.arg(&key).arg(at.0).arg(&pair[..])).await?;
+        let mut trim = cmd("ZREMRANGEBYRANK");
+        let last = i64::from(most).saturating_add(1);
+        Ok(self.link.command::<()>(trim.arg(&key).arg(0).arg(-last)).await?)
     }
 }
 

@@ -304,6 +304,19 @@ impl Backend for Sqlite {
         self.run(move |db| rows::forget_ended(db, cutoff, limit)).await
     }
 
+    async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        self.run(rows::admin_pairs).await
+    }
+
+    async fn keep_admin_pair(
+        &self,
+        pair: [u8; 32],
+        at: Timestamp,
+        most: u32,
+    ) -> Result<(), StoreError> {
+        self.run(move |db| rows::keep_admin_pair(db, &pair, at, most)).await
+    }
+
     async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
         self.run(rows::revoked_tokens).await
     }

@@ -34,12 +34,12 @@ fn may_enter(room: &str) -> Option<Vec<&'static str>> {
         _ if GROUND.contains(&room) => all(&[PURE, GROUND]),
         "sessions" | "registry" => all(&[PURE, GROUND, &["store"]]),
         _ if KEEPING.contains(&room) => all(&[PURE, GROUND]),
-        "gate" => all(&[PURE, GROUND, KEEPING]),
+        "gate" | "reload" => all(&[PURE, GROUND, KEEPING]),
         "proxy" => all(&[
             &["gate", "json", "firewall", "mcp", "credentials", "decode"],
             &["config", "metrics", "clock"],
         ]),
-        "admin" => all(&[PURE, GROUND, KEEPING, &["gate"]]),
+        "admin" => all(&[PURE, GROUND, KEEPING, &["gate", "reload"]]),
         "app" | "cli" | "demo" | "main" | "lib" => None,
         unknown => panic!("`{unknown}` has no place in the table of layers: give it one"),
     }

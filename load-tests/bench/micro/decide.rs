@@ -16,6 +16,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use arbiter::audit::RequestHead;
 use arbiter::audit::{self, Audit, Redactor};
 use arbiter::clock::Clock;
 use arbiter::config::Secret;
@@ -34,7 +35,7 @@ use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
 use arbiter::gate::ticket::{InFlight, Ticket};
-use arbiter::gate::{Claims, Cleared, Destination, Ended, Gate, Settings};
+use arbiter::gate::{Claims, Cleared, Destination, Ended, Gate, HeadParts, Settings};
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
 use arbiter::json::Doc;
@@ -138,7 +139,7 @@ impl World {
         let (gate, live, agent) = runtime.block_on(gate(folder.path(), above, audited));
         let minter = Minter::new(&Secret::new(SIGNING_SECRET.to_owned()));
         let minted = minter.mint(&agent, 3_600, gate.clock.now().wall).expect("a token is minted");
-        let mut ticket = ready(gate.open()).expect("the gate is open");
+        let mut ticket = ready(gate.open(head(&gate))).expect("the gate is open");
         let caller =
             ready(gate.identify(&mut ticket, Some(&minted.token))).expect("the token is good");
         drop(ticket);
@@ -163,7 +164,7 @@ impl World {
     }
 
     fn open(&self) -> Ticket {
-        ready(self.gate.open()).expect("the gate is open")
+        ready(self.gate.open(head(&self.gate))).expect("the gate is open")
     }
 
     /// Judges the call; a refusal would be another path than the one that is measured.
@@ -282,7 +283,14 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn done() -> Ended {
-    Ended { server: None, upstream_status: Some(200), scrubbed: 0, failed: None, whole: true }
+    Ended {
+        server: None,
+        upstream_status: Some(200),
+        scrubbed: 0,
+        bytes_out: 0,
+        failed: None,
+        whole: true,
+    }
 }
 
 #[divan::bench]
@@ -422,4 +430,15 @@ fn j_standing(bencher: Bencher<'_, '_>, above: usize) {
 #[divan::bench(args = [1, 8])]
 fn l_whole_call_of_a_delegate(bencher: Bencher<'_, '_>, above: usize) {
     whole_call(bencher, &World::below(above, false));
+}
+
+/// A head like those that clients send.
+fn head(gate: &Gate) -> RequestHead {
+    gate.head(&HeadParts {
+        client_addr: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+        user_agent: Some("python-httpx/0.28.1"),
+        http_method: Some("POST"),
+        path: Some("/mcp"),
+        trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
+    })
 }

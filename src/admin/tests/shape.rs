@@ -32,7 +32,7 @@ async fn every_route_of_the_contract_is_there() {
         put /agents/{id}/trust, post /agents/{id}/delegate, get /agents/{id}/delegations, delete /delegations/{id}, \
         post /agents/{id}/token, delete /tokens/{jti}, post /sessions, get /sessions, \
         get /sessions/{id}, delete /sessions/{id}, post /policy/explain, post /policy/validate, \
-        post /policy/reload, get /policy/schema, get /audit/head, get /audit/checkpoint, post /audit/reopen, get /health, get /ready, \
+        post /policy/reload, get /policy/schema, get /audit/head, get /audit/checkpoint, get /audit/records, get /audit/proof/{request_id}, post /audit/reopen, get /health, get /ready, \
         get /metrics, get /openapi.json, get /approvals, get /approvals/{id}, post /approvals/{id}";
     let wanted: BTreeSet<_> = contract.split(", ").map(str::to_owned).collect();
     let served: BTreeSet<_> =

@@ -92,6 +92,12 @@ const MIGRATIONS: &[&str] = &[
     FROM revoked_tokens_2;
     DROP TABLE revoked_tokens_2;
 ",
+    // Hashes that say neither which key nor which address, so nothing of them is sealed.
+    "
+    CREATE TABLE admin_pairs (
+        pair BLOB PRIMARY KEY, used_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
     // The newest time that was noted (none: no row), and ids that no issuer brings in again.
     "
     CREATE TABLE ledger (seen INTEGER NOT NULL) STRICT;

@@ -77,6 +77,29 @@ struct SessionState {
     recent: Option<Vec<(i64, u32)>>,
 }
 
+/// The pairs of admin key and source that are kept, the oldest first.
+pub(super) fn admin_pairs(db: &Connection) -> Result<Vec<[u8; 32]>> {
+    let mut select = db.prepare_cached("SELECT pair FROM admin_pairs ORDER BY used_at")?;
+    let pairs = select.query_map((), |row| row.get(0))?;
+    Ok(pairs.collect::<std::result::Result<_, _>>()?)
+}
+
+pub(super) fn keep_admin_pair(
+    db: &Connection,
+    pair: &[u8; 32],
+    at: Timestamp,
+    most: u32,
+) -> Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO admin_pairs VALUES (?1, ?2)")?
+        .execute(params![pair, at.0])?;
+    db.prepare_cached(
+        "DELETE FROM admin_pairs WHERE pair NOT IN
+            (SELECT pair FROM admin_pairs ORDER BY used_at DESC LIMIT ?1)",
+    )?
+    .execute([most])?;
+    Ok(())
+}
+
 pub(super) fn agents(db: &Connection) -> Result<Vec<StoredAgent>> {
     let mut select = db.prepare_cached(
         "SELECT id, unseal(body, 'agents.body', id), unseal(state, 'agents.state', id)

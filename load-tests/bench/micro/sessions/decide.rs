@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use arbiter::audit::RequestHead;
 use arbiter::audit::{self, Audit, Redactor};
 use arbiter::clock::Clock;
 use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
@@ -16,7 +17,7 @@ use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
 use arbiter::gate::ticket::InFlight;
-use arbiter::gate::{Claims, Destination, Gate, Settings as GateSettings};
+use arbiter::gate::{Claims, Destination, Gate, HeadParts, Settings as GateSettings};
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
 use arbiter::mcp::headers::ProtocolHeaders;
@@ -150,7 +151,7 @@ impl World {
         let minter = Minter::new(&arbiter::config::Secret::new(SIGNING_SECRET.to_owned()));
         let callers = agents.iter().map(|agent| {
             let minted = minter.mint(agent, 3_600, gate.clock.now().wall).expect("it is minted");
-            let mut ticket = ready(gate.open()).expect("the gate is open");
+            let mut ticket = ready(gate.open(head(&gate))).expect("the gate is open");
             ready(gate.identify(&mut ticket, Some(&minted.token))).expect("the token is good")
         });
         let callers = callers.collect();
@@ -172,7 +173,7 @@ impl World {
         let protocol =
             ProtocolHeaders { version: Some("2025-11-25"), ..ProtocolHeaders::default() };
         let claims = Claims { session: Some(&session), agent: Some(&agent), protocol };
-        let ticket = ready(self.gate.open()).expect("the gate is open");
+        let ticket = ready(self.gate.open(head(&self.gate))).expect("the gate is open");
         let started = Instant::now();
         let judged = ready(self.gate.judge(ticket, caller, &claims, self.body.clone(), &self.to));
         let took = started.elapsed();
@@ -250,4 +251,15 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
         Poll::Ready(done) => done,
         Poll::Pending => panic!("the future waits"),
     }
+}
+
+/// A head like those that clients send.
+fn head(gate: &Gate) -> RequestHead {
+    gate.head(&HeadParts {
+        client_addr: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+        user_agent: Some("python-httpx/0.28.1"),
+        http_method: Some("POST"),
+        path: Some("/mcp"),
+        trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
+    })
 }

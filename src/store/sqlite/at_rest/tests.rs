@@ -177,7 +177,8 @@ async fn a_file_that_was_replaced_is_not_served_from() {
     assert_holds_all(&filled, Some(key('a'))).await;
 }
 
-/// Everything that a row says, and its clear columns too: each changed by one byte, in each table.
+/// Everything that a row says, and its clear columns too: each changed by one byte, in each table
+/// that has anything sealed.
 #[tokio::test]
 async fn a_changed_byte_is_found_and_its_table_named() {
     let filled = filled(Some(key('a'))).await;
