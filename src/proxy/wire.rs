@@ -136,7 +136,7 @@ fn kind(error: &io::Error) -> ErrorType {
     }
 }
 
-/// What a connection and the request on it know of each other.
+/// Course of a connection and of the request on it.
 #[derive(Debug, Default)]
 struct Course {
     /// Bytes that have left through the connection.
@@ -206,7 +206,7 @@ struct Line {
     kept: Weak<Kept>,
 }
 
-/// How long a head still waits.
+/// Events for which a head still waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Waits {
     /// For the first flush.
