@@ -52,7 +52,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::sessions::Sessions;
-use crate::store::Followed;
+use crate::store::{Followed, Store};
 use crate::telemetry::Causes;
 
 pub use body::MAX_BODY_BYTES;
@@ -74,6 +74,7 @@ pub struct Admin {
     pub sessions: Arc<Sessions>,
     /// Freshness of this node's knowledge of changes by other nodes.
     pub followed: Arc<Followed>,
+    pub store: Arc<Store>,
     /// How far this gateway is on its way out of service.
     pub drain: Arc<Drain>,
     pub rulebook: Arc<Rulebook>,
@@ -199,7 +200,7 @@ async fn answer(
     // What other nodes did before this was asked is known when it is answered; without the store
     // what this node knows has to do.
     if matches!(route.access, Access::Roles(_))
-        && let Err(error) = admin.followed.catch_up().await
+        && let Err(error) = admin.followed.catch_up(&admin.clock).await
     {
         tracing::warn!(error = %Causes(&error), "answered from what is known: the store did not answer");
     }

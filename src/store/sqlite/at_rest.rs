@@ -27,11 +27,13 @@ struct Table {
     sealed: &'static [&'static str],
 }
 
-const TABLES: [Table; 4] = [
+const TABLES: [Table; 6] = [
     Table { name: "agents", clear: &["id"], sealed: &["body", "state"] },
     Table { name: "delegations", clear: &["id"], sealed: &["body"] },
     Table { name: "sessions", clear: &["id", "ends_at"], sealed: &["body", "state"] },
     Table { name: "revoked_tokens", clear: &["token_id", "until"], sealed: &["body"] },
+    Table { name: "tombstones", clear: &["id"], sealed: &[] },
+    Table { name: "ledger", clear: &["seen"], sealed: &[] },
 ];
 
 /// Number of rows in each table.
