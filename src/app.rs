@@ -28,7 +28,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
-use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use serde::Serialize;
@@ -67,6 +66,7 @@ use crate::proxy::probe;
 use crate::proxy::seats::Seats;
 use crate::proxy::upstream::Headers;
 use crate::proxy::upstreams::Upstreams;
+use crate::proxy::wire::{self, Kept};
 use crate::registry::Registry;
 use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
@@ -149,6 +149,8 @@ pub fn run(
     let descriptors = descriptors::divide(config)?;
     let conf = ServerConf {
         threads,
+        // One thread has nobody to steal from, and a runtime that could would pay for it.
+        work_stealing: threads > 1,
         // The wait is over when Pingora is told: see `stop`.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
@@ -171,7 +173,9 @@ pub fn run(
     let sources = control.block_on(parts.sources(config));
     let admin = parts.admin(config, people, sources);
     let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
-    let proxy = http_proxy(&server.configuration, gateway);
+    let kept = Kept::new(descriptors.pool);
+    control.spawn(kept.clone().watch());
+    let proxy = wire::proxy(&server.configuration, gateway, kept).context("making the proxy")?;
     let guard = Guard::new(proxy, parts.gate.clone(), &config.proxy);
     let door = parts.door(config, descriptors.connections);
     let drain = &parts.gate.drain;

@@ -70,9 +70,11 @@ impl Gate {
         let vault = self.secrets.vault();
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
         edits.edited_length(body.len(), self.settings.max_request_body_bytes)?;
-        let hearing = Hearing { caller, live: live.as_deref(), message: &message, to };
-        // Boxed, because few requests wait for a person and all would carry its room.
-        Box::pin(self.approved(ticket, &hearing, &escalations)).await?;
+        if !escalations.is_empty() {
+            let hearing = Hearing { caller, live: live.as_deref(), message: &message, to };
+            // Boxed, because few requests wait for a person and all would carry its room.
+            Box::pin(self.approved(ticket, &hearing, &escalations)).await?;
+        }
         ticket.entry_mut().credentials_injected = edits.names();
         let scrub = match &live {
             Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
@@ -99,7 +101,7 @@ impl Gate {
         form_for: impl Fn(RefusalStyle) -> Form,
     ) -> Result<Passed, Denial> {
         let rules = self.rulebook.rules();
-        ticket.entry_mut().policy_version = Some(rules.policies.version().into());
+        ticket.entry_mut().policy_version = Some(rules.policies.shared_version());
         let live = match claims.session {
             Some(session) => self.claimed(session).await?,
             None => None,
