@@ -25,6 +25,7 @@ mod people;
 mod policy;
 mod query;
 mod record;
+mod records;
 mod routes;
 mod sessions;
 mod sources;
@@ -34,13 +35,17 @@ mod tokens;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::connect_info::Connected;
 use axum::extract::{Extension, RawPathParams, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
+use axum::serve::IncomingStream;
+use tokio::net::TcpListener;
 
 use crate::approvals::Approvals;
 use crate::audit::Audit;
@@ -52,9 +57,10 @@ use crate::gate::drain::Drain;
 use crate::identity::mint::Minter;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
 use crate::sessions::Sessions;
-use crate::store::Followed;
+use crate::store::{Followed, Store};
 use crate::telemetry::Causes;
 
 pub use body::MAX_BODY_BYTES;
@@ -72,6 +78,7 @@ use sources::Sources;
 
 /// State that the endpoints work on.
 pub struct Admin {
+    pub store: Arc<Store>,
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
     pub freezer: Arc<Freezer>,
@@ -81,6 +88,7 @@ pub struct Admin {
     pub drain: Arc<Drain>,
     pub rulebook: Arc<Rulebook>,
     pub approvals: Arc<Approvals>,
+    pub reloader: Reloader,
     pub audit: Arc<Audit>,
     pub minter: Arc<Minter>,
     pub metrics: Arc<Metrics>,
@@ -90,6 +98,29 @@ pub struct Admin {
     pub people: Option<People>,
     pub sources: WrongKeys,
     pub settings: Settings,
+}
+
+impl Admin {
+    /// Keeps over a restart that a key succeeded from a source; nobody waits for it.
+    fn keep_pair(&self, pair: Pair) {
+        let (store, now) = (Arc::clone(&self.store), self.clock.now().wall);
+        tokio::spawn(async move {
+            if let Err(error) = store.keep_admin_pair(pair, now, sources::MAX_PAIRS_KEPT).await {
+                let error = Causes(&error);
+                tracing::warn!(%error, "an admin key's source is not kept over a restart");
+            }
+        });
+    }
+}
+
+/// The other end of an admin connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self(*stream.remote_addr())
+    }
 }
 
 /// Counts wrong keys by their source.
@@ -109,6 +140,8 @@ impl WrongKeys {
 /// The part of the configuration that matters here.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Interval between checkpoints, in seconds; none without a key.
+    pub checkpoint_secs: Option<u64>,
     /// Names that this gateway is called by.
     pub hosts: Hosts,
     pub token_expiry_secs: u64,
@@ -125,6 +158,11 @@ impl Settings {
     pub fn of(config: &config::Config) -> Self {
         let sessions = &config.sessions;
         Self {
+            checkpoint_secs: config
+                .audit
+                .checkpoint_key_file
+                .as_ref()
+                .map(|_key| config.audit.checkpoint_secs),
             hosts: Hosts::new(config.admin.allowed_hosts.clone(), config.admin.listen.ip()),
             token_expiry_secs: config.admin.token_expiry_secs,
             require_healthy: config.audit.require_healthy,
@@ -202,7 +240,7 @@ async fn answer(
     // What other nodes did before this was asked is known when it is answered; without the store
     // what this node knows has to do.
     if matches!(route.access, Access::Roles(_))
-        && let Err(error) = admin.followed.catch_up().await
+        && let Err(error) = admin.followed.catch_up(&admin.clock).await
     {
         tracing::warn!(error = %Causes(&error), "answered from what is known: the store did not answer");
     }

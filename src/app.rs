@@ -3,7 +3,8 @@
 //! Start: state first (store, agents, sessions, audit log, policies, credentials), then the sockets,
 //! then the services on them, so that every mistake is reported before the first request. Stop:
 //! readiness falls, calls in flight end or run out of time, leases go back, the log is drained.
-//! The data plane has Pingora's threads; store, log, admin API and reload have their own.
+//! The data plane has Pingora's threads; store, log, admin API, reload and upkeep have their
+//! own.
 
 mod descriptors;
 mod follow;
@@ -17,6 +18,7 @@ mod shared;
 mod standing;
 mod stop;
 mod tls;
+mod upkeep;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -26,7 +28,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
-use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use serde::Serialize;
@@ -37,7 +38,7 @@ use crate::admin::{self, Admin, Keyring, People, WrongKeys};
 use crate::approvals::{self, Approvals};
 use crate::audit::checkpoint::SigningKey;
 use crate::audit::redact::Redactor;
-use crate::audit::{self, Audit};
+use crate::audit::{self, Audit, By, Change};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
 use crate::firewall::checks::drift::{Tools, UnknownIntent};
@@ -66,7 +67,9 @@ use crate::proxy::probe;
 use crate::proxy::seats::Seats;
 use crate::proxy::upstream::Headers;
 use crate::proxy::upstreams::Upstreams;
+use crate::proxy::wire::{self, Kept};
 use crate::registry::Registry;
+use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
 use crate::sessions::{self, Sessions};
 use crate::store::{Followed, SealKey, Store};
@@ -101,6 +104,13 @@ pub enum Way {
     TakeOver,
 }
 
+/// Starts threads for one kind of work.
+fn runtime(name: &str, threads: usize) -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let built = builder.worker_threads(threads).thread_name(name).enable_all().build();
+    built.with_context(|| format!("starting the threads for `{name}`"))
+}
+
 /// Serves until a signal or the switch stops it, or another process takes over.
 pub fn run(
     config: &Config,
@@ -108,13 +118,12 @@ pub fn run(
     stopped: Stopped,
     on_ready: impl FnOnce(&Started) -> Result<()>,
 ) -> Result<()> {
-    let control = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .context("starting the control runtime")?;
+    let control = runtime("control", 1)?;
+    // The connections to a shared store: nothing else keeps them waiting.
+    let store_io = runtime("store-io", 1)?;
+    let upkeep = runtime("upkeep", 1)?;
     let certificate = config.proxy.tls.as_ref().map(Certificate::open).transpose()?;
+    let admin_tls = config.admin.tls.as_ref().map(Certificate::for_admin).transpose()?;
     let tls = certificate.as_ref().map(Certificate::settings).transpose()?;
     let taken_over = match way {
         Way::Start => None,
@@ -124,7 +133,7 @@ pub fn run(
             Some(handover::take_over(config)?)
         }
     };
-    let mut parts = control.block_on(Parts::build(config))?;
+    let mut parts = control.block_on(Parts::build(config, store_io.handle()))?;
     let sockets = match taken_over {
         Some(sockets) => sockets,
         None => handover::open(config)?,
@@ -143,6 +152,8 @@ pub fn run(
     let descriptors = descriptors::divide(config)?;
     let conf = ServerConf {
         threads,
+        // One thread has nobody to steal from, and a runtime that could would pay for it.
+        work_stealing: threads > 1,
         // The wait is over when Pingora is told: see `stop`.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
@@ -154,30 +165,24 @@ pub fn run(
     let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
     control.spawn(probe::watch(upstreams.clone(), parts.clock.clone()));
     standing::connect(&parts, upstreams.clone(), certificate.clone());
-    let bulk = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.div_ceil(2))
-        .thread_name("bulk")
-        .enable_all()
-        .build()
-        .context("starting the threads for large bodies")?;
+    let bulk = runtime("bulk", threads.div_ceil(2))?;
     let people = People::new(config, &parts.clock, control.handle())
         .context("preparing to ask the issuer of `admin.oidc`")?;
-    let admin = parts.admin(config, people);
+    let sources = control.block_on(parts.sources(config));
+    let admin = parts.admin(config, people, sources);
     let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
-    let proxy = http_proxy(&server.configuration, gateway);
+    let kept = Kept::new(descriptors.pool);
+    control.spawn(kept.clone().watch());
+    let proxy = wire::proxy(&server.configuration, gateway, kept).context("making the proxy")?;
     let guard = Guard::new(proxy, parts.gate.clone(), &config.proxy);
-    let seats = Seats::new(
-        descriptors.connections,
-        config.proxy.max_connections_per_source,
-        parts.metrics.clone(),
-    );
-    let door = Door { seats, clock: parts.clock.clone(), metrics: parts.metrics.clone() };
+    let door = parts.door(config, descriptors.connections);
     let drain = &parts.gate.drain;
     let leaving = Leaving { inner: Arc::new(guard), leaving: drain.when_leaving() };
     let closed = drain.when_closed();
     let service = PreBound::new("proxy", leaving, sockets.proxy, tls, door, closed);
     server.add_service(service.with_threads(threads));
-    let admin = AdminService::new(admin, sockets.admin, drain.when_closed());
+    let admin_settings = admin_tls.as_ref().map(|(_, tls)| tls.clone());
+    let admin = AdminService::new(admin, sockets.admin, admin_settings, drain.when_closed());
     let admin_ended = admin.when_ended();
     server.add_service(admin);
     let signals = {
@@ -187,7 +192,9 @@ pub fn run(
     let successor = offer.successor.clone();
     let taken = offer.taken.subscribe();
     control.spawn(offer.serve(drain.when_leaving()));
-    parts.start_tasks(&control, config, certificate);
+    control.block_on(parts.on_record(config, &started));
+    let certificates = certificate.into_iter().chain(admin_tls.map(|(certificate, _)| certificate));
+    parts.start_tasks(&control, &upkeep, config, certificates.collect());
     on_ready(&started)?;
     notify::report(notify::READY);
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
@@ -205,6 +212,7 @@ pub fn run(
     server.run(RunArgs { shutdown_signal: Box::new(signal) });
     // Nothing is being judged any more.
     bulk.shutdown_background();
+    upkeep.shutdown_timeout(LAST_TASKS);
     parts.end(&control);
     // Nothing holds log and store once these are gone.
     control.shutdown_timeout(LAST_TASKS);
@@ -254,13 +262,6 @@ fn approvals(config: &Config) -> Approvals {
     Approvals::new(settings, config.admin.signing_secret.expose().as_bytes())
 }
 
-/// A time for a metric.
-fn unix_seconds(at: Timestamp) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "microseconds fit for two centuries")]
-    let micros = at.0 as f64;
-    micros / 1e6
-}
-
 /// Reads the certificate that agents would see; the end of its validity, as Unix time.
 pub(crate) fn certificate_expiry(files: &config::Tls) -> Result<Option<i64>> {
     let certificate = Certificate::open(files)?;
@@ -290,23 +291,31 @@ struct Parts {
     follower: Option<Follower>,
 }
 
+async fn open_store(config: &Config, store_io: &Handle) -> Result<Store> {
+    match &config.storage.backend {
+        Backend::Memory => Ok(Store::memory()),
+        Backend::Sqlite(path) => {
+            let key = seal_key(config)?;
+            Store::sealed_sqlite(path, key).await.context("opening `storage.sqlite_path`")
+        }
+        Backend::Redis(redis) => shared::store(config, redis, store_io).await,
+    }
+}
+
 impl Parts {
-    async fn build(config: &Config) -> Result<Self> {
+    async fn build(config: &Config, store_io: &Handle) -> Result<Self> {
         let clock = Clock::system();
         let now = clock.now();
         let metrics = Arc::new(Metrics::new());
-        let store = Arc::new(match &config.storage.backend {
-            Backend::Memory => Store::memory(),
-            Backend::Sqlite(path) => {
-                let key = seal_key(config)?;
-                Store::sealed_sqlite(path, key).await.context("opening `storage.sqlite_path`")?
-            }
-            Backend::Redis(redis) => shared::store(config, redis).await?,
-        });
+        let store = Arc::new(open_store(config, store_io).await?);
         // From here on nothing that other nodes change is missed.
-        let position = store.follow_from_here().await.context("asking the store")?;
-        let followed = Arc::new(Followed::of(&store, config.storage.max_stale_secs, now.mono));
-        let registry = Arc::new(Registry::open(store.clone()).await.context("loading agents")?);
+        let position = shared::follow_from_here(&store).await?;
+        let skew = config.storage.clock_skew;
+        let followed = Followed::of(&store, config.storage.max_stale_secs, skew, now.mono);
+        shared::agree_on_time(&store, &followed, &clock).await?;
+        let followed = Arc::new(followed);
+        let registry = Registry::open(store.clone(), clock.clone()).await;
+        let registry = Arc::new(registry.context("loading agents")?);
         let limits = sessions::Settings {
             max_per_agent: usize::try_from(config.sessions.max_concurrent_sessions_per_agent)?,
             rate_window_secs: config.sessions.rate_limit_window_secs,
@@ -322,8 +331,6 @@ impl Parts {
         let (headers, in_headers) = templates.expand(&secrets.vault())?;
         let redactor =
             Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
-        reload::in_force(&metrics, &rulebook.rules());
-        reload::warn_of(&rulebook.rules());
         let gate = Arc::new(Gate {
             clock: clock.clone(),
             identity: Identity::with_issuers(
@@ -383,6 +390,7 @@ impl Parts {
                 metrics: parts.metrics.clone(),
                 clock: parts.clock.clone(),
                 position,
+                unasserted: false,
             };
             follower.catch_up().await.context("following the other nodes")?;
             parts.follower = Some(follower);
@@ -427,6 +435,7 @@ impl Parts {
             registered_agents: count(registry.active_count()),
             audit_records: audit.records_written(),
             audit_syncs: audit.syncs(),
+            audit_tail_damage: audit.tail_damage(),
             audit_healthy: audit.healthy(),
         });
     }
@@ -481,8 +490,21 @@ impl Parts {
         }
     }
 
-    fn admin(&self, config: &Config, people: Option<People>) -> axum::Router {
+    /// Counts wrong admin keys, and knows which keys succeeded from where before this start.
+    async fn sources(&self, config: &Config) -> WrongKeys {
+        let sources = WrongKeys::new(config.admin.wrong_keys_per_minute);
+        match self.store.admin_pairs().await {
+            Ok(pairs) => sources.remember(pairs),
+            Err(error) => {
+                warn!(error = %Causes(&error), "sources of admin keys are not known from before");
+            }
+        }
+        sources
+    }
+
+    fn admin(&self, config: &Config, people: Option<People>, sources: WrongKeys) -> axum::Router {
         admin::router(Arc::new(Admin {
+            store: self.store.clone(),
             registry: self.registry.clone(),
             sessions: self.sessions.clone(),
             freezer: self.gate.freezer.clone(),
@@ -490,13 +512,14 @@ impl Parts {
             drain: self.gate.drain.clone(),
             approvals: self.gate.approvals.clone(),
             rulebook: self.rulebook.clone(),
+            reloader: self.reloader(),
             audit: self.audit.clone(),
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             keys: self.keys.clone(),
             people,
-            sources: WrongKeys::new(config.admin.wrong_keys_per_minute),
+            sources,
             settings: admin::Settings::of(config),
         }))
     }
@@ -505,13 +528,14 @@ impl Parts {
     fn start_tasks(
         &mut self,
         control: &tokio::runtime::Runtime,
+        upkeep: &tokio::runtime::Runtime,
         config: &Config,
-        certificate: Option<Arc<Certificate>>,
+        certificates: Vec<Arc<Certificate>>,
     ) {
-        control.spawn(cleanup(
-            self.gate.clone(),
-            Duration::from_secs(config.sessions.cleanup_interval_secs),
-        ));
+        let period = Duration::from_secs(config.sessions.cleanup_interval_secs);
+        upkeep.spawn(upkeep::sessions(self.gate.clone(), period));
+        upkeep.spawn(upkeep::agents(self.gate.clone(), config.agents.retention_secs));
+        upkeep.spawn(upkeep::probe(self.store.clone(), self.gate.clone()));
         if self.store.outlives_the_process() {
             control.spawn(follow::return_idle(self.gate.clone()));
         }
@@ -519,16 +543,65 @@ impl Parts {
             control.spawn(follower.run());
         }
         let reloads = Reloads {
-            clock: self.clock.clone(),
-            rulebook: self.rulebook.clone(),
+            reloader: self.reloader(),
             gate: self.gate.clone(),
             templates: self.templates.clone(),
             headers: self.headers.clone(),
-            metrics: self.metrics.clone(),
-            audit: self.audit.clone(),
-            certificate,
+            keys: self.keys.clone(),
+            config_file: config.file.clone(),
+            certificates,
         };
         reloads.start(control, config);
+    }
+
+    fn reloader(&self) -> Reloader {
+        Reloader {
+            rulebook: self.rulebook.clone(),
+            audit: self.audit.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+        }
+    }
+
+    /// Makes the places for this many connections of agents.
+    fn door(&self, config: &Config, connections: usize) -> Door {
+        let per_source = config.proxy.max_connections_per_source;
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
+        Door { seats: Seats::new(connections, per_source, metrics.clone()), clock, metrics }
+    }
+
+    /// Puts on record what is in force from the first request on. A log that cannot be written now
+    /// refuses every request later, and counts what it could not take.
+    async fn on_record(&self, config: &Config, started: &Started) {
+        let store = match config.storage.backend {
+            Backend::Memory => "memory",
+            Backend::Sqlite(_) => "sqlite",
+            Backend::Redis(_) => "redis",
+        };
+        let audit = &config.audit;
+        let durability = match audit.durability {
+            config::Durability::Write => "write",
+            config::Durability::Sync => "sync",
+        };
+        let rules = self.rulebook.rules();
+        let change = Change::new("gateway.start")
+            .with("version", env!("CARGO_PKG_VERSION"))
+            .with("config", config.version())
+            .with("policy_version", rules.policies.version())
+            .with("keys", self.keys.version())
+            .with("store", store)
+            .with("proxy", started.proxy)
+            .with("admin", started.admin)
+            .with("audit_durability", durability)
+            .with("audit_require_healthy", audit.require_healthy)
+            .with("audit_hash_chain", audit.hash_chain)
+            .with("audit_checkpoints", audit.checkpoint_key_file.is_some())
+            .count("audit_keep_files", audit.keep_files)
+            .count("pid", started.pid.into());
+        let change = self.audit.record_change(change, By::default(), &self.clock, None).await;
+        if let Err(error) = change.and(self.reloader().started().await) {
+            error!(error = %Causes(&error), "the start is not on record");
+        }
     }
 
     /// Gives back what is leased and writes what is pending.
@@ -548,25 +621,15 @@ impl Parts {
                 error!(error = %Causes(&error), "the store was not closed cleanly");
             }
         });
+        let change = Change::new("gateway.stop")
+            .count("uptime_secs", self.clock.mono().0 / 1_000_000)
+            .count("records", self.audit.records_written());
+        let stopped = self.audit.record_change(change, By::default(), &self.clock, None);
+        if let Err(error) = control.block_on(stopped) {
+            error!(error = %Causes(&error), "the stop is not on record");
+        }
         self.audit.close();
         info!("arbiter has stopped");
-    }
-}
-
-/// Forgets sessions that ended, for ever.
-async fn cleanup(gate: Arc<Gate>, period: Duration) {
-    let mut ticks = tokio::time::interval(period);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if let Err(error) = gate.sessions.cleanup(gate.clock.now()).await {
-            warn!(error = %Causes(&error), "ended sessions were not forgotten; tried again later");
-        }
-        if let Err(error) = gate.freezer.sweep(gate.clock.now()).await {
-            warn!(error = %Causes(&error), "freezes whose time is over were not forgotten; tried again later");
-        }
-        gate.injected.retain(|id| gate.sessions.get(id).is_some());
-        gate.in_flight.sweep(gate.clock.mono());
     }
 }
 

@@ -32,10 +32,11 @@
 //! If the log or the journal cannot be written or synced, [`Audit::healthy`] is false and nothing
 //! more is admitted. The half-written batch is cut off again, so that the chain has no gap;
 //! completed calls are kept; the writer tries again every 250 ms and traffic resumes by itself. A
-//! log that was deleted, replaced or resized from outside is noticed within a second and at every
-//! batch; it is opened again, the chain goes on, and a line tells. Requests that could not be
-//! recorded are counted, and the first line after is an `audit_gap` with their number. With
-//! `require_healthy = false` such requests go through and are counted the same way.
+//! log that was deleted, replaced or resized from outside is noticed within a second, within 100 ms
+//! of traffic, and before every record that somebody waits for; it is opened again, the chain goes
+//! on, and a line says so. Requests that could not be recorded are counted, and the first line after is
+//! an `audit_gap` with their number. With `require_healthy = false` such requests go through and are
+//! counted the same way.
 //!
 //! An advisory lock on both files keeps a second process out.
 //!
@@ -72,12 +73,16 @@ mod inbox;
 mod journal;
 mod log;
 pub mod orphans;
+pub mod receipt;
 pub mod record;
 mod recover;
 pub mod redact;
 mod retention;
+pub mod search;
 mod settings;
 mod signer;
+pub mod tree;
+pub mod tree_file;
 pub mod verify;
 mod writer;
 
@@ -94,6 +99,7 @@ pub use record::{
 pub use redact::{Redacted, Redactor};
 pub use settings::{CheckpointSettings, Durability, Rotation, Settings};
 use signer::{Latest, Signer};
+use tree_file::Proofs;
 use writer::{Begin, Writer};
 
 /// The event of an admin request without the right key.
@@ -146,6 +152,11 @@ pub struct Audit {
 
 /// State shared by calls and the writer.
 struct Shared {
+    path: PathBuf,
+    /// Proofs from the tree that checkpoints are signed of.
+    proofs: Proofs,
+    /// Damage that was found at the log's end at start.
+    tail_damage: u64,
     clock: Clock,
     node_id: String,
     require_healthy: bool,
@@ -202,6 +213,21 @@ impl Audit {
             *shared.link.lock().unwrap_or_else(PoisonError::into_inner)
         });
         Head { sequence: link.sequence, hash: link.hash.to_string(), healthy: self.healthy() }
+    }
+
+    /// The file that is written; none when auditing is switched off.
+    pub fn path(&self) -> Option<&Path> {
+        self.shared.as_ref().map(|shared| shared.path.as_path())
+    }
+
+    /// Proofs that records are in the log.
+    pub fn proofs(&self) -> Option<&Proofs> {
+        self.shared.as_ref().map(|shared| &shared.proofs)
+    }
+
+    /// Damages found at the log's end when it was opened: a torn line, lines that were missing.
+    pub fn tail_damage(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.tail_damage)
     }
 
     /// Lines written since the log was opened.
@@ -417,7 +443,7 @@ impl Shared {
     }
 }
 
-/// Where a refusal is recorded: in a line of its own, or in one that counts those of an agent, or of
+/// Line that records a refusal: one of its own, or one that counts those of an agent, or of
 /// all unauthenticated requests.
 enum Line {
     Own,
@@ -503,13 +529,26 @@ fn prepare(
         let latest = Arc::clone(&latest);
         Signer::open(&path, checkpoints, &settings.node_id, durable, now, latest)
     });
-    let signer = signer.transpose()?;
+    let mut signer = signer.transpose()?;
     let signed = signer.as_ref().and_then(Signer::last);
     let known = [found.link, signed].into_iter().flatten().max_by_key(|link| link.sequence);
     let (link, missing) = recover::resume(&mended, closed_link, known);
+    if let Some(signer) = &mut signer {
+        signer.open_tree(&path, link);
+    }
+    let damages: Vec<Event> = mended.event.into_iter().chain(missing).collect();
+    for event in &damages {
+        tracing::warn!(
+            event = event.name,
+            "audit log was found damaged at its end; see its record"
+        );
+    }
     let (settled, unfinished) = recover::sort_out(&log, found.open).map_err(failed)?;
 
     let shared = Arc::new(Shared {
+        proofs: Proofs::of(&path),
+        path: path.clone(),
+        tail_damage: u64::try_from(damages.len()).unwrap_or(u64::MAX),
         clock,
         node_id: settings.node_id,
         require_healthy: settings.require_healthy,
@@ -528,7 +567,7 @@ fn prepare(
         flood: Flood::new(settings.max_unauthenticated_records_per_sec),
         latest_checkpoint: latest,
     });
-    let events = mended.event.into_iter().chain(missing).chain(events);
+    let events = damages.into_iter().chain(events);
     let mut pending: Vec<Job> = events.map(|event| writer::event_line(&shared, event)).collect();
     pending.extend(
         unfinished.into_iter().map(|call| Job::Line { line: call.line, lease: Some(call.lease) }),

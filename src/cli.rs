@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use client::Target;
+use client::{PemFiles, Target};
 use print::Out;
 
 use crate::config;
@@ -143,6 +143,12 @@ struct Remote {
     /// Address of the admin API.
     #[arg(long, default_value = "http://127.0.0.1:3000", env = "ARBITER_ADMIN_URL")]
     admin_url: String,
+    /// A PEM file of the authorities to trust for https, instead of the system's.
+    #[arg(long, env = "ARBITER_ADMIN_CA_FILE")]
+    admin_ca_file: Option<PathBuf>,
+    /// A PEM file with the certificate to show, and its key.
+    #[arg(long, env = "ARBITER_ADMIN_CERT_FILE")]
+    admin_cert_file: Option<PathBuf>,
     /// Print the answer as JSON.
     #[arg(long)]
     json: bool,
@@ -150,7 +156,11 @@ struct Remote {
 
 impl Remote {
     fn target(&self, env: &Env) -> Result<Target, Failure> {
-        Target::new(&self.admin_url, env.get("ARBITER_ADMIN_API_KEY"))
+        let files = PemFiles {
+            authorities: self.admin_ca_file.as_deref(),
+            certificate: self.admin_cert_file.as_deref(),
+        };
+        Target::new(&self.admin_url, env.get("ARBITER_ADMIN_API_KEY"), files)
     }
 }
 
@@ -254,7 +264,7 @@ async fn run_with(tool: &Tool, env: &Env, sink: &mut dyn std::io::Write) -> Resu
         Tool::Unfreeze(unfreeze) => unfreeze.run(env, sink).await,
         Tool::Session(session) => session.run(env, sink).await,
         Tool::Policy(policy) => policy.run(env, sink).await,
-        Tool::Audit(audit) => audit.run(sink).await,
+        Tool::Audit(audit) => audit.run(env, sink).await,
         Tool::Storage(storage) => storage.run(env, sink),
         Tool::Health(health) => health.run(env, sink).await,
     }

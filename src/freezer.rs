@@ -66,7 +66,11 @@ impl Freezer {
             unsaved: Notify::new(),
         });
         let kept = inner.store.freezes().await?;
-        inner.change(|known| kept.into_iter().for_each(|freeze| known.take_in(freeze, now)));
+        inner.change(|known| {
+            for freeze in kept {
+                known.take_in(freeze, now);
+            }
+        });
         let stop = Arc::new(Notify::new());
         let task = tokio::spawn(run(Arc::clone(&inner), Arc::clone(&stop)));
         Ok(Self { inner, retries: Mutex::new(Some(task)), stop })
@@ -156,7 +160,9 @@ impl Freezer {
         let kept = self.inner.store.freezes().await?;
         let ids: BTreeSet<Uuid> = kept.iter().map(|freeze| freeze.id).collect();
         self.inner.change(|known| {
-            kept.into_iter().for_each(|freeze| known.take_in(freeze, now));
+            for freeze in kept {
+                known.take_in(freeze, now);
+            }
             for held in known.held.values().filter(|held| !ids.contains(&held.freeze.id)) {
                 let id = held.freeze.id;
                 warn!(freeze = %id, "the store does not keep this freeze; it stays in force on this node until it is lifted here");
@@ -204,7 +210,8 @@ impl Known {
             return Some(Set::Already(Arc::clone(&held.freeze)));
         }
         // Stopping everything is the way out when there are too many.
-        if freeze.scope != Scope::All && in_force().count() >= MAX_FREEZES {
+        let narrow = in_force().filter(|held| held.freeze.scope != Scope::All);
+        if freeze.scope != Scope::All && narrow.count() >= MAX_FREEZES {
             return Some(Set::TooMany);
         }
         self.unsaved.insert(freeze.id);

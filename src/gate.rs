@@ -8,6 +8,7 @@ pub mod approval;
 mod bucket;
 mod caller;
 mod decide;
+mod demote;
 mod destination;
 pub mod drain;
 pub mod enrol;
@@ -26,8 +27,9 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::approvals::Approvals;
-use crate::audit::redact::Redactor;
-use crate::audit::{Audit, Decision, Entry, Receipt};
+pub use crate::audit::HeadParts;
+use crate::audit::redact::{Redactor, scrubbed};
+use crate::audit::{Audit, Decision, Entry, Receipt, RequestHead};
 use crate::clock::Clock;
 use crate::credentials::Edits;
 use crate::firewall::agent::{AgentId, Caller};
@@ -151,10 +153,23 @@ impl Gate {
         }
     }
 
+    /// Returns the members of a record that come from the request's head, without known secrets.
+    pub fn head(&self, parts: &HeadParts<'_>) -> RequestHead {
+        let known = self.secrets.patterns();
+        let user_agent = parts.user_agent.map(|text| scrubbed(text, &known));
+        let path = parts.path.map(|text| scrubbed(text, &known));
+        RequestHead::of(&HeadParts {
+            user_agent: user_agent.as_deref(),
+            path: path.as_deref(),
+            ..*parts
+        })
+    }
+
     /// Opens the record of a request; refused while the log cannot be written.
-    pub async fn open(&self) -> Result<Ticket, Refused> {
+    pub async fn open(&self, head: RequestHead) -> Result<Ticket, Refused> {
         let arrived = self.clock.now();
-        let entry = Entry::new(arrived.wall, Uuid::new_v4(), Decision::Deny);
+        let mut entry = Entry::new(arrived.wall, Uuid::new_v4(), Decision::Deny);
+        entry.head = head;
         if !self.audit.healthy() && self.settings.require_healthy_audit {
             return Err(self.refuse_unrecorded(entry, arrived).await);
         }

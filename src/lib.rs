@@ -13,6 +13,7 @@
 //! | [`identity`] | tokens become principals |
 //! | [`rulebook`] | policy files become the rules in force |
 //! | [`store`], [`registry`], [`sessions`], [`freezer`] | state that outlives a run; live agents; live sessions and their leases; freezes |
+//! | [`reload`] | policies read again: on record, then in force |
 //! | [`secrets`] | sources of credential values |
 //! | [`gate`] | one call, end to end: look up, decide, remember, record |
 //! | [`proxy`] | Pingora's callbacks, translated |
@@ -39,6 +40,7 @@ pub mod mcp;
 pub mod metrics;
 pub mod proxy;
 pub mod registry;
+pub mod reload;
 pub mod rulebook;
 pub mod secrets;
 pub mod sessions;

@@ -113,6 +113,7 @@ pub struct Levels {
     pub registered_agents: u64,
     pub audit_records: u64,
     pub audit_syncs: u64,
+    pub audit_tail_damage: u64,
     pub audit_healthy: bool,
 }
 
@@ -139,6 +140,7 @@ pub struct Metrics {
     registered_agents: IntGauge,
     audit_records: IntCounter,
     audit_syncs: IntCounter,
+    audit_tail_damage: IntGauge,
     audit_healthy: IntGauge,
     credentials_injected: IntCounter,
     credentials_scrubbed: IntCounter,
@@ -178,6 +180,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    #[expect(clippy::too_many_lines, reason = "one list of all metrics")]
     pub fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;
@@ -243,6 +246,11 @@ impl Metrics {
                 r,
                 "arbiter_audit_syncs_total",
                 "Times the audit log or its journal was brought to the disk",
+            ),
+            audit_tail_damage: gauge(
+                r,
+                "arbiter_audit_tail_damage",
+                "Damages found at the audit log's end at start: a torn line, missing lines",
             ),
             audit_healthy: gauge(
                 r,
@@ -408,6 +416,7 @@ impl Metrics {
             self.calls_in_flight.set(level(levels.calls_in_flight));
             self.draining.set(i64::from(levels.draining));
             self.audit_healthy.set(i64::from(levels.audit_healthy));
+            self.audit_tail_damage.set(level(levels.audit_tail_damage));
             self.audit_records
                 .inc_by(levels.audit_records.saturating_sub(self.audit_records.get()));
             self.audit_syncs.inc_by(levels.audit_syncs.saturating_sub(self.audit_syncs.get()));
@@ -603,6 +612,7 @@ mod tests {
             draining: true,
             audit_records: 3,
             audit_syncs: 5,
+            audit_tail_damage: 1,
             active_sessions: 7,
             approvals_pending: 2,
             freezes: 3,

@@ -21,6 +21,7 @@ mod location;
 pub mod memory;
 pub mod pool;
 pub mod probe;
+mod recorded;
 mod replay;
 mod reply;
 mod response;
@@ -28,7 +29,9 @@ pub mod seats;
 mod trouble;
 pub mod upstream;
 pub mod upstreams;
+pub mod wire;
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +39,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
@@ -50,6 +55,7 @@ use memory::Held;
 use pool::Way;
 use response::Flow;
 use upstreams::Upstreams;
+use wire::Attempt;
 
 /// The proxy port's service.
 pub struct Gateway {
@@ -89,7 +95,11 @@ struct InFlight {
     /// The request body's share of the memory that all bodies together may take.
     _held: Held,
     way: Way,
+    /// The connection of the last attempt, if it can be watched.
+    attempt: Option<Attempt>,
     upstream_status: Option<u16>,
+    /// Length of the answer's body as the client got it.
+    bytes_out: u64,
     /// True if the message was sent once more.
     repeated: bool,
     /// Set when the call failed after it was cleared.
@@ -109,8 +119,11 @@ impl ProxyHttp for Gateway {
         Ctx { state: State::Arrived, slot: replay::Slot::default() }
     }
 
+    /// Adds none: what a client gets is never compressed here.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let kept = (!self.gate.drain.is_leaving()).then_some(self.keep_alive_secs);
+        let kept = (!self.gate.drain.note_request()).then_some(self.keep_alive_secs);
         session.set_keepalive(kept);
         session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
         let answered = (self.intake.is_preflight(session) && self.local.preflight(session).await?)
@@ -119,9 +132,11 @@ impl ProxyHttp for Gateway {
             ctx.state = State::Local;
             return Ok(true);
         }
-        match self.intake.admit(&self.gate, &self.upstreams, session).await {
+        match self.intake.admit(self, session).await {
             Ok((cleared, held, way)) => {
                 let flow = Flow::new(self.max_response_body_bytes);
+                let peer = forwarding::peer(session);
+                upstream::prepare(session.req_header_mut(), &self.forwarding, peer, &cleared)?;
                 let body = cleared.body().clone();
                 replay::install(
                     &mut session.downstream_session,
@@ -140,7 +155,9 @@ impl ProxyHttp for Gateway {
                     flow,
                     _held: held,
                     way,
+                    attempt: None,
                     upstream_status: None,
+                    bytes_out: 0,
                     repeated: false,
                     failed: None,
                 }));
@@ -165,15 +182,30 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
         let State::Cleared(call) = &ctx.state else {
             return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
         };
-        self.forwarding.apply(request, forwarding::peer(session))?;
-        call.way.address(request, &call.cleared)
+        contain::without_failpoint(request);
+        call.way.address(request)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        _fd: RawFd,
+        digest: Option<&Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let State::Cleared(call) = &mut ctx.state {
+            call.attempt = Attempt::on(digest);
+        }
+        Ok(())
     }
 
     fn fail_to_connect(
@@ -206,7 +238,12 @@ impl ProxyHttp for Gateway {
             e.set_retry(false);
             return e;
         };
-        let unseen = !ctx.slot.head_sent() && *e.etype() == ErrorType::WriteError;
+        let nothing_sent = match &call.attempt {
+            Some(attempt) => attempt.nothing_sent(),
+            None => !ctx.slot.head_sent(),
+        };
+        let reused = reused || call.attempt.as_ref().is_some_and(Attempt::on_kept);
+        let unseen = nothing_sent && *e.etype() == ErrorType::WriteError;
         let again = reused && call.cleared.is_repeatable() && !call.repeated && died(&e);
         let retry = unanswered
             && *e.esource() == ErrorSource::Upstream
@@ -254,7 +291,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
-        reply::decorate(response, call.cleared.request_id(), call.cleared.warnings())?;
+        reply::decorate_passed(response, call.cleared.request_id(), call.cleared.warnings())?;
         self.browsers.share(session.req_header(), response)
     }
 
@@ -266,12 +303,18 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
+        if end_of_stream && let Some(attempt) = &call.attempt {
+            attempt.answered();
+        }
         let pushed = contain::refused(|| {
             contain::failpoint(session.req_header(), "event");
             call.flow.push(body.take(), end_of_stream)
         });
         match pushed {
             Ok(out) => {
+                let length = out.as_ref().map_or(0, Bytes::len);
+                call.bytes_out =
+                    call.bytes_out.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
                 *body = out;
                 ctx.slot.allow_comments(!end_of_stream && call.flow.is_between_events());
                 Ok(None)
@@ -344,7 +387,7 @@ impl ProxyHttp for Gateway {
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
         let state = std::mem::replace(&mut ctx.state, State::Refused);
         if let State::Cleared(call) = state {
-            let InFlight { cleared, flow, way, upstream_status, failed, .. } = *call;
+            let InFlight { cleared, flow, way, upstream_status, bytes_out, failed, .. } = *call;
             let server = way.server_name();
             let scrubbed = flow.scrubbed();
             if let Some(denial) = &failed {
@@ -355,9 +398,10 @@ impl ProxyHttp for Gateway {
                 self.gate.metrics.odd_list_entries(odd.hidden, odd.unread);
                 way.report_oddities(odd, self.gate.clock.mono());
             }
+            let whole = error.is_none();
             self.gate.finish(
                 cleared,
-                &Ended { server, upstream_status, scrubbed, failed, whole: error.is_none() },
+                &Ended { server, upstream_status, scrubbed, bytes_out, failed, whole },
             );
         }
     }

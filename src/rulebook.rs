@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::firewall::policy::{Limits, PolicyError, PolicySet, Source};
 use crate::firewall::rules::{Rules, Terms};
@@ -38,7 +39,12 @@ pub struct Rulebook {
     rules: ArcSwap<Rules>,
     /// Hash of the files last read, good or bad.
     read: Mutex<Option<blake3::Hash>>,
+    /// Held from reading to putting in force, so that no two reloads mix.
+    turn: Arc<Semaphore>,
 }
+
+/// Proof that no other reload goes on.
+pub type Turn = Option<OwnedSemaphorePermit>;
 
 /// Reason why the files make no rules.
 #[derive(Debug, thiserror::Error)]
@@ -104,12 +110,19 @@ impl Rulebook {
             rules: ArcSwap::from_pointee(Rules { policies, terms: terms.clone() }),
             terms,
             read: Mutex::new(read),
+            turn: Arc::new(Semaphore::new(1)),
         })
     }
 
     /// The rules in force now; whoever holds them keeps them.
     pub fn rules(&self) -> Arc<Rules> {
         self.rules.load_full()
+    }
+
+    /// Waits until no other reload goes on.
+    pub async fn turn(&self) -> Turn {
+        // It is never closed, so there is always one.
+        Arc::clone(&self.turn).acquire_owned().await.ok()
     }
 
     /// Reads the files without using them yet. Blocks on files.
@@ -138,45 +151,30 @@ impl Rulebook {
         self.rules()
     }
 
+    /// Lets the watch take up again what was read last: it could not be put in force.
+    pub fn forget_read(&self) {
+        *self.last_read() = None;
+    }
+
     fn last_read(&self) -> MutexGuard<'_, Option<blake3::Hash>> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the files again: all of them replace the old set, or it stays. Blocks on files.
-    pub fn reload(&self) -> Result<usize, ReloadError> {
+    /// Reads the files again: all of them replace the old set, or it stays.
+    #[cfg(test)]
+    pub(crate) fn reload(&self) -> Result<usize, ReloadError> {
         Ok(self.put(self.read()?).policies.len())
     }
 
-    /// Looks at the files every `period` for ever, and tells of each reload, good or bad.
-    pub async fn watch(
-        self: Arc<Self>,
-        period: Duration,
-        tell: impl Fn(&Rules, Result<usize, ReloadError>),
-    ) {
+    /// Begins to look at the files every `period`.
+    pub fn watch(self: &Arc<Self>, period: Duration) -> Watch {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut look = Look::default();
-        loop {
-            ticks.tick().await;
-            let book = Arc::clone(&self);
-            let looked = tokio::task::spawn_blocking(move || {
-                let told = book.look(&mut look);
-                (look, told)
-            });
-            // A panic in there is a bug that must not end the watch.
-            let Ok((next, told)) = looked.await else {
-                look = Look::default();
-                continue;
-            };
-            look = next;
-            if let Some(told) = told {
-                tell(&self.rules(), told);
-            }
-        }
+        Watch { book: Arc::clone(self), ticks, look: Look::default() }
     }
 
-    /// One look: reloads what has changed and has stood still since the look before.
-    fn look(&self, look: &mut Look) -> Option<Result<usize, ReloadError>> {
+    /// One look: reads what has changed and has stood still since the look before.
+    fn look(&self, look: &mut Look) -> Option<Result<Draft, ReloadError>> {
         let files = match Files::read(self.path.as_deref()?) {
             Ok(files) => files,
             Err(error) => {
@@ -191,7 +189,42 @@ impl Rulebook {
         let digest = files.digest();
         let stands_still = look.seen.replace(digest) == Some(digest);
         let known = *self.last_read() == Some(digest);
-        (stands_still && !known).then(|| Ok(self.put(self.draft(&files)?).policies.len()))
+        (stands_still && !known).then(|| self.draft(&files))
+    }
+}
+
+/// Looks at the files again and again.
+pub struct Watch {
+    book: Arc<Rulebook>,
+    ticks: tokio::time::Interval,
+    look: Look,
+}
+
+impl Watch {
+    /// Waits until the files have changed and stand still; reads them, good or bad. Nobody else
+    /// reloads while the turn is held.
+    pub async fn changed(&mut self) -> (Result<Draft, ReloadError>, Turn) {
+        loop {
+            self.ticks.tick().await;
+            let turn = self.book.turn().await;
+            let book = Arc::clone(&self.book);
+            let mut look = std::mem::take(&mut self.look);
+            let looked = tokio::task::spawn_blocking(move || {
+                let read = book.look(&mut look);
+                (look, read)
+            });
+            // A panic in there is a bug that must not end the watch.
+            let Ok((look, read)) = looked.await else { continue };
+            self.look = look;
+            if let Some(read) = read {
+                return (read, turn);
+            }
+        }
+    }
+
+    /// Reports the last change again: nothing came of it.
+    pub fn look_again(&mut self) {
+        self.look = Look::default();
     }
 }
 
@@ -270,7 +303,8 @@ mod tests {
     }
 
     fn counts(book: &Rulebook, look: &mut Look) -> Option<Result<usize, String>> {
-        book.look(look).map(|told| told.map_err(|error| error.to_string()))
+        let put = |draft| book.put(draft).policies.len();
+        book.look(look).map(|read| read.map(put).map_err(|error| error.to_string()))
     }
 
     #[test]
@@ -375,22 +409,41 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn watching_tells_of_each_reload() {
+    async fn watching_reads_each_change() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.toml");
         fs::write(&file, policy("a")).unwrap();
         let book = Arc::new(Rulebook::load(Some(&file), Terms::default()).unwrap());
-        let (tell, mut told) = tokio::sync::mpsc::channel(8);
-        let watch = Arc::clone(&book).watch(Duration::from_millis(5), move |rules, reload| {
-            tell.try_send((rules.policies.len(), reload.is_ok())).unwrap();
-        });
-        let watch = tokio::spawn(watch);
+        let mut watch = book.watch(Duration::from_millis(5));
         fs::write(&file, policy("a") + &policy("b")).unwrap();
-        assert_eq!(told.recv().await, Some((2, true)));
+        let (read, turn) = watch.changed().await;
+        assert_eq!(book.put(read.unwrap()).policies.len(), 2);
+        drop(turn);
         fs::write(&file, "[[policies]]\n").unwrap();
-        assert_eq!(told.recv().await, Some((2, false)));
+        assert!(watch.changed().await.0.is_err());
         assert_eq!(book.rules().policies.len(), 2);
-        watch.abort();
+    }
+
+    #[tokio::test]
+    async fn a_change_that_came_to_nothing_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        fs::write(&file, policy("a")).unwrap();
+        let book = Arc::new(Rulebook::load(Some(&file), Terms::default()).unwrap());
+        let mut watch = book.watch(Duration::from_millis(5));
+        for text in [policy("a") + &policy("b"), "[[policies]]\n".to_owned()] {
+            fs::write(&file, &text).unwrap();
+            for _ in 0..3 {
+                let (read, _turn) = watch.changed().await;
+                assert_eq!(read.is_ok(), text.contains("effect"));
+                book.forget_read();
+                watch.look_again();
+            }
+        }
+        fs::remove_file(&file).unwrap();
+        assert!(watch.changed().await.0.is_err());
+        watch.look_again();
+        assert!(watch.changed().await.0.is_err());
     }
 
     #[cfg(unix)]

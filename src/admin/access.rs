@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::error::{ApiError, Code};
 use super::limit::Counted;
+use crate::audit::By;
 use crate::config::{Role, Roles};
 use crate::firewall::agent::{Agent, TrustLevel};
 
@@ -81,6 +82,8 @@ pub struct Actor {
     /// The peer's address.
     pub source: IpAddr,
     pub counted: Counted,
+    /// Method and path of the endpoint that was asked.
+    pub place: Option<(&'static str, &'static str)>,
 }
 
 impl Actor {
@@ -93,6 +96,7 @@ impl Actor {
             scope: None,
             source,
             counted: Counted::Regular,
+            place: None,
         }
     }
 
@@ -146,6 +150,18 @@ impl Actor {
         }
         let own = listed(self.roles, "and");
         Err(forbidden(&format!("this key has the role {own}"), may))
+    }
+
+    /// Names the actor as the author of a change; `role` is its own, as one text.
+    pub fn as_author<'a>(&'a self, role: &'a str) -> By<'a> {
+        let (http_method, path) = self.place.unzip();
+        By {
+            name: Some(&self.name),
+            source: Some(self.source),
+            http_method,
+            path,
+            role: Some(role),
+        }
     }
 
     /// The roles as one text, for a record.

@@ -72,6 +72,8 @@ codes! {
     RequestTimeout REQUEST_TIMEOUT;
     AgentInactive CONFLICT;
     AlreadyDecided CONFLICT;
+    NotYetCheckpointed CONFLICT;
+    NotSupported CONFLICT;
     BodyTooLarge PAYLOAD_TOO_LARGE;
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE;
     PolicyInvalid UNPROCESSABLE_ENTITY;

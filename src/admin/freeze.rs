@@ -108,12 +108,8 @@ pub(super) async fn set(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiEr
     let announced = admin.announce(&input.actor, change).await?;
     let words = (body.reason.as_str(), &*input.actor.name);
     match admin.freezer.freeze(scope, words, body.until, admin.clock.now()).await {
-        Set::New { freeze, stored: Ok(()) } => {
-            announced.done();
-            Answer::of(&View::of(&freeze))
-        }
         Set::New { stored: Err(error), .. } => Err(announced.in_force(not_stored(&error))),
-        Set::Already(freeze) => {
+        Set::New { freeze, stored: Ok(()) } | Set::Already(freeze) => {
             announced.done();
             Answer::of(&View::of(&freeze))
         }

@@ -5,7 +5,7 @@
 //! neither counted nor refused. Requests without the right key, and those whose key may not, are on
 //! record before they are answered.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
@@ -24,7 +24,7 @@ use super::limit::Counted;
 use super::people::Person;
 use super::routes::{self, ROUTES, Route};
 use super::sources::{Source, Verdict};
-use super::{Admin, record};
+use super::{Admin, Peer, record};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -42,7 +42,8 @@ pub(super) async fn guard(
     let source = source_of(&head);
     let asked = Asked::of(&head);
     let (label, response) = match admit(&admin, &head, &asked, source).await {
-        Ok(actor) => {
+        Ok(mut actor) => {
+            actor.place = Some(asked.place());
             let label = Arc::clone(&actor.label);
             head.extensions.insert(actor);
             (label, next.run(Request::from_parts(head, body)).await)
@@ -205,7 +206,8 @@ async fn identify(admin: &Admin, headers: &HeaderMap, source: IpAddr) -> Result<
     };
     let identity = known.as_ref().map(|(identity, _)| identity);
     match admin.sources.0.judge(from, identity, now.mono) {
-        Verdict::Right | Verdict::RightAndNew(_) => {}
+        Verdict::Right => {}
+        Verdict::RightAndNew(pair) => admin.keep_pair(pair),
         Verdict::Wrong => return Err(unauthorized("the key is not a right one")),
         Verdict::TooMany { retry_after_secs } => {
             let message = format!(
@@ -252,8 +254,8 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 
 /// The peer's address; a router that is asked without a socket has none.
 fn source_of(head: &Parts) -> IpAddr {
-    let peer = head.extensions.get::<ConnectInfo<SocketAddr>>();
-    peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip().to_canonical())
+    let peer = head.extensions.get::<ConnectInfo<Peer>>();
+    peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.0.ip().to_canonical())
 }
 
 /// Which hosts the API answers to, against DNS rebinding.

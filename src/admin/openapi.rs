@@ -149,7 +149,7 @@ fn path_parameter(path: &str) -> Option<Value> {
     let (name, _) = rest.split_once('}')?;
     // A `jti` may be another issuer's.
     let schema = match name {
-        "id" => json!({ "type": "string", "format": "uuid" }),
+        "id" | "request_id" => json!({ "type": "string", "format": "uuid" }),
         _ => json!({ "type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES }),
     };
     Some(json!({ "name": name, "in": "path", "required": true, "schema": schema }))
@@ -165,7 +165,24 @@ fn query_parameter(parameter: Parameter) -> Value {
             (json!({ "type": "string", "format": "uuid" }), "`next_cursor` of the answer before")
         }
         Parameter::AgentId => {
-            (json!({ "type": "string", "format": "uuid" }), "only sessions of this agent")
+            (json!({ "type": "string", "format": "uuid" }), "only those of this agent")
+        }
+        Parameter::RequestId => {
+            (json!({ "type": "string", "format": "uuid" }), "only the record of this request")
+        }
+        Parameter::SessionId => {
+            (json!({ "type": "string", "format": "uuid" }), "only within this session")
+        }
+        Parameter::Tool => (json!({ "type": "string" }), "only calls of this tool"),
+        Parameter::Code => (json!({ "type": "string" }), "only refusals with this `denial_code`"),
+        Parameter::Since => {
+            (json!({ "type": "string", "format": "date-time" }), "only from this time on")
+        }
+        Parameter::Until => {
+            (json!({ "type": "string", "format": "date-time" }), "only before this time")
+        }
+        Parameter::RecordCursor => {
+            (json!({ "type": "string" }), "`next_cursor` of the answer before")
         }
         Parameter::Status => (
             json!({ "type": "string", "enum": ["active", "expired", "closed"] }),

@@ -8,10 +8,10 @@ use tokio::sync::Semaphore;
 
 use super::Admin;
 use super::error::{ApiError, Code, Mistake};
-use super::record::Change;
 use super::routes::{Answer, Input};
 use crate::clock::Clock;
 use crate::firewall::policy::{Limits, PolicyError, PolicySet, Source, json_schema};
+use crate::reload::{NotReloaded, Trigger};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -81,26 +81,20 @@ fn validated(text: &str, upstreams: &[Box<str>], clock: &Clock) -> Validated {
 }
 
 pub(super) async fn reload(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
-    let book = Arc::clone(&admin.rulebook);
-    let read = tokio::task::spawn_blocking(move || book.read()).await;
-    let draft = match read {
-        Ok(Ok(draft)) => draft,
-        Ok(Err(error)) => {
+    let role = input.actor.role_text();
+    let reloaded = admin.reloader.policies(Trigger::Api, input.actor.as_author(&role)).await;
+    let rules = reloaded.map_err(|error| match error {
+        NotReloaded::Mistakes(error) => {
             let errors = error.mistakes().into_iter().map(Mistake::from).collect();
             let message = "the policy files have mistakes; the old set stays in force";
-            return Err(ApiError::new(Code::PolicyInvalid, message).with_mistakes(errors));
+            ApiError::new(Code::PolicyInvalid, message).with_mistakes(errors)
         }
-        Err(failed) => return Err(ApiError::new(Code::Internal, failed.to_string())),
-    };
-    let change = Change::new("policy.reload")
-        .with("from", admin.rulebook.rules().policies.version())
-        .with("to", draft.policies().version())
-        .count("policies", u64::try_from(draft.policies().len()).unwrap_or(u64::MAX));
-    let announced = admin.announce(&input.actor, change).await?;
-    let rules = admin.rulebook.put(draft);
-    announced.done();
-    admin.metrics.policy_version(rules.policies.version());
-    admin.metrics.name_tools(rules.policies.named_tools());
+        NotReloaded::Unrecorded(error) => {
+            let message = format!("{error}, so the old set stays in force; try again when it is");
+            ApiError::new(Code::AuditUnavailable, message).retry_after(1)
+        }
+        NotReloaded::BrokenOff => ApiError::new(Code::Internal, error.to_string()),
+    })?;
     Answer::of(&Reloaded {
         policies_count: rules.policies.len(),
         policy_version: rules.policies.version().to_owned(),

@@ -5,13 +5,35 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::Admin;
 use super::access::Actor;
 use super::error::{ApiError, Code};
 pub(super) use crate::audit::Change;
 use crate::audit::{self, By, Decision, Outcome, Weight};
-use crate::store::StoreError;
+use crate::store::{Replicas, StoreError};
 use crate::telemetry::Causes;
+
+/// Noted in the record of a change that is in force and that too few replicas of the store have.
+const REPLICAS_SHORT: &str = "ReplicasShort";
+
+/// Replicas of the store that have a change, where those are fewer than the configuration asks for: a
+/// failover to another one is made good by the running gateways.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Replicas")]
+pub struct ShownReplicas {
+    wanted: u32,
+    reached: u32,
+}
+
+impl ShownReplicas {
+    pub(super) fn of(replicas: Replicas) -> Option<Self> {
+        let Replicas { wanted, reached } = replicas;
+        replicas.are_short().then_some(Self { wanted, reached })
+    }
+}
 
 /// A change that is on record and may be made now.
 pub(super) struct Announced(audit::Announced);
@@ -23,10 +45,8 @@ impl Admin {
         actor: &Actor,
         change: Change,
     ) -> Result<Announced, ApiError> {
-        let event = change.event();
-        let change = change.with("role", actor.role_text());
-        let by = By { name: Some(&actor.name), source: Some(actor.source), ..By::default() };
-        match self.audit.announce(change, by, &self.clock).await {
+        let (event, role) = (change.event(), actor.role_text());
+        match self.audit.announce(change, actor.as_author(&role), &self.clock).await {
             Ok(announced) => Ok(Announced(announced)),
             Err(error) => {
                 tracing::error!(event, error = %Causes(&error), "admin change refused");
@@ -40,6 +60,16 @@ impl Admin {
 impl Announced {
     pub(super) fn done(self) {
         self.0.done();
+    }
+
+    /// The change was made. Where it takes something away and fewer replicas have it than should, the
+    /// record says so.
+    pub(super) fn done_on(self, replicas: Replicas) {
+        if replicas.are_short() {
+            self.0.in_force(REPLICAS_SHORT);
+        } else {
+            self.0.done();
+        }
     }
 
     /// The change was made, though not all of it is as it should be.
@@ -69,15 +99,19 @@ pub(super) async fn refused(
     by: Option<&Actor>,
     error: &ApiError,
 ) {
-    let (change, name) = match by {
-        Some(actor) => (Change::new(FORBIDDEN).with("role", actor.role_text()), Some(&actor.name)),
-        None => (Change::new(UNAUTHORIZED), None),
+    let event = if by.is_some() { FORBIDDEN } else { UNAUTHORIZED };
+    let role = by.map(Actor::role_text);
+    let by = By {
+        name: by.map(|actor| &actor.name),
+        source: Some(source),
+        http_method: Some(method),
+        path: Some(path),
+        role: role.as_deref(),
     };
-    let by = By { name, source: Some(source), http_method: Some(method), path: Some(path) };
-    let mut entry = by.entry(change, &admin.clock, Decision::Deny);
+    let mut entry = by.entry(Change::new(event), &admin.clock, Decision::Deny);
     entry.denial_code = Some(error.code.name());
     // The answer is no in any case; what could not be recorded is counted there.
-    let weight = if name.is_some() { Weight::Single } else { Weight::Stranger };
+    let weight = if by.name.is_some() { Weight::Single } else { Weight::Stranger };
     if let Err(error) = admin.audit.record_as(entry, Outcome::refused(0), weight).await {
         tracing::warn!(%source, error = %Causes(&error), "refused admin request is not on record");
     }

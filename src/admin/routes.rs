@@ -3,8 +3,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -16,7 +17,11 @@ use super::access::{
 };
 use super::error::{ApiError, Code};
 use super::query::Parameters;
-use super::{Admin, agents, approvals, audit, body, explain, freeze, policy, sessions, system, tokens};
+use super::{
+    Admin, agents, approvals, audit, body, explain, freeze, policy, records, sessions, system,
+    tokens,
+};
+use crate::audit::receipt::Receipt;
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 
@@ -62,15 +67,29 @@ pub enum Parameter {
     Cursor,
     AgentId,
     Status,
+    RequestId,
+    SessionId,
+    Tool,
+    Code,
+    Since,
+    Until,
+    /// A cursor into the audit log.
+    RecordCursor,
 }
 
 impl Parameter {
     pub fn name(self) -> &'static str {
         match self {
             Self::Limit => "limit",
-            Self::Cursor => "cursor",
+            Self::Cursor | Self::RecordCursor => "cursor",
             Self::AgentId => "agent_id",
             Self::Status => "status",
+            Self::RequestId => "request_id",
+            Self::SessionId => "session_id",
+            Self::Tool => "tool",
+            Self::Code => "code",
+            Self::Since => "since",
+            Self::Until => "until",
         }
     }
 }
@@ -103,6 +122,14 @@ impl Answer {
         serde_json::to_value(value)
             .map(Self::Json)
             .map_err(|error| ApiError::new(Code::Internal, error.to_string()))
+    }
+
+    /// Answers 200 where the route's own status says that something new was made.
+    pub fn replaced<T: Serialize>(value: &T) -> Result<Self, ApiError> {
+        match Self::of(value)? {
+            Self::Json(value) => Ok(Self::Whole(Box::new(Json(value).into_response()))),
+            whole @ Self::Whole(_) => Ok(whole),
+        }
     }
 }
 
@@ -155,6 +182,17 @@ const NONE: &[Parameter] = &[];
 const PAGED: &[Parameter] = &[Parameter::Limit, Parameter::Cursor];
 const SESSION_LIST: &[Parameter] =
     &[Parameter::AgentId, Parameter::Status, Parameter::Limit, Parameter::Cursor];
+const RECORD_LIST: &[Parameter] = &[
+    Parameter::RequestId,
+    Parameter::SessionId,
+    Parameter::AgentId,
+    Parameter::Tool,
+    Parameter::Code,
+    Parameter::Since,
+    Parameter::Until,
+    Parameter::Limit,
+    Parameter::RecordCursor,
+];
 const CHANGE: &[Code] = &[Code::NotFound, Code::AuditUnavailable, Code::StoreUnavailable];
 
 #[rustfmt::skip]
@@ -175,7 +213,7 @@ pub static ROUTES: &[Route] = &[
         takes_away: TakesAway::Never,
         summary: "Show an agent",
         query: NONE, body: None,
-        status: StatusCode::OK, answer: json::<agents::AgentView>(),
+        status: StatusCode::OK, answer: json::<agents::StandingView>(),
         errors: &[Code::NotFound], handler: handler!(agents::show) },
     Route { method: Method::Delete, path: "/agents/{id}", access: OPERATE,
         takes_away: TakesAway::Always,
@@ -187,11 +225,12 @@ pub static ROUTES: &[Route] = &[
         takes_away: TakesAway::Sometimes,
         summary: "Set an agent's trust level; the only way up again after a demotion",
         query: NONE, body: Some(body::<agents::SetTrust>()),
-        status: StatusCode::OK, answer: json::<agents::AgentView>(),
+        status: StatusCode::OK, answer: json::<agents::TrustView>(),
         errors: CHANGE, handler: handler!(agents::set_trust) },
     Route { method: Method::Post, path: "/agents/{id}/delegate", access: OPERATE,
         takes_away: TakesAway::Never,
-        summary: "Let another agent act for this one, within scopes that this one has itself",
+        summary: "Let another agent act for this one, within scopes that this one has itself; a delegation \
+            with the same scopes is put in the place of the one there is (200, the same id)",
         query: NONE, body: Some(body::<agents::Delegate>()),
         status: StatusCode::CREATED, answer: json::<agents::Delegated>(),
         errors: &[Code::ScopeNarrowingViolation, Code::DelegationCycle, Code::AgentInactive,
@@ -203,6 +242,12 @@ pub static ROUTES: &[Route] = &[
         query: NONE, body: None,
         status: StatusCode::OK, answer: json::<agents::Delegations>(),
         errors: &[Code::NotFound], handler: handler!(agents::delegations) },
+    Route { method: Method::Delete, path: "/delegations/{id}", access: OPERATE,
+        takes_away: TakesAway::Always,
+        summary: "End a delegation, and close the sessions that were opened under it",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<agents::Ended>(),
+        errors: CHANGE, handler: handler!(agents::undelegate) },
     Route { method: Method::Post, path: "/agents/{id}/token", access: SERVE,
         takes_away: TakesAway::Never,
         summary: "Issue a token for an agent",
@@ -279,6 +324,19 @@ pub static ROUTES: &[Route] = &[
         query: NONE, body: None,
         status: StatusCode::OK, answer: Describe::Text,
         errors: &[Code::NotFound], handler: handler!(audit::checkpoint) },
+    Route { method: Method::Get, path: "/audit/records", access: VIEW,
+        takes_away: TakesAway::Never,
+        summary: "Find records of the audit log, newest first",
+        query: RECORD_LIST, body: None,
+        status: StatusCode::OK, answer: json::<records::AuditRecords>(),
+        errors: &[Code::NotSupported], handler: handler!(records::list) },
+    Route { method: Method::Get, path: "/audit/proof/{request_id}", access: VIEW,
+        takes_away: TakesAway::Never,
+        summary: "Prove that a request's record is in the log, against a signed checkpoint",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<Receipt>(),
+        errors: &[Code::NotFound, Code::NotSupported, Code::NotYetCheckpointed],
+        handler: handler!(records::proof) },
     Route { method: Method::Post, path: "/audit/reopen", access: OPERATE,
         takes_away: TakesAway::Never,
         summary: "Open the audit log anew if its file was moved away",

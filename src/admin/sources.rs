@@ -14,6 +14,8 @@ use crate::firewall::time::Mono;
 
 /// Pairs of key and source that are remembered.
 pub(super) const MAX_PAIRS: usize = 1_000;
+/// As many are kept in the store.
+pub(super) const MAX_PAIRS_KEPT: u32 = 1_000;
 /// Sources whose wrong keys are counted.
 const MAX_SOURCES: usize = 4_096;
 /// Wrong keys that are counted, over all sources.

@@ -24,9 +24,11 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::firewall::rules::Terms;
 use crate::firewall::time::Timestamp;
+use crate::freezer::Freezer;
 use crate::identity::mint::Minter;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
 use crate::sessions::{self, Sessions};
 use crate::store::{Followed, Store};
@@ -87,20 +89,30 @@ impl Bench {
         let sessions = Sessions::open(Arc::clone(&store), limits, clock.now()).await.unwrap();
         let policies = dir.path().join("policies.toml");
         std::fs::write(&policies, "").unwrap();
+        let rulebook = Arc::new(Rulebook::load(Some(&policies), Terms::default()).unwrap());
+        let metrics = Arc::new(Metrics::new());
+        let reloader = Reloader {
+            rulebook: Arc::clone(&rulebook),
+            audit: Arc::clone(&audit),
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+        };
         let admin = Arc::new(Admin {
-            registry: Arc::new(Registry::open(Arc::clone(&store)).await.unwrap()),
+            reloader,
+            registry: Arc::new(Registry::open(Arc::clone(&store), clock.clone()).await.unwrap()),
             sessions: Arc::new(sessions),
             freezer: Arc::new(Freezer::open(Arc::clone(&store), clock.now()).await.unwrap()),
             followed: Arc::new(Followed::alone()),
+            store: Arc::clone(&store),
             drain: Arc::default(),
             approvals: Arc::new(crate::approvals::Approvals::new(
                 crate::approvals::Settings::default(),
                 b"secret",
             )),
-            rulebook: Arc::new(Rulebook::load(Some(&policies), Terms::default()).unwrap()),
+            rulebook,
             audit,
             minter: Arc::new(Minter::new(&config.admin.signing_secret)),
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             keys: Arc::new(Keyring::new(&config.admin)),
             people: None,
             sources: WrongKeys::new(config.admin.wrong_keys_per_minute),

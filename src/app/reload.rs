@@ -1,25 +1,29 @@
-//! Reloads while serving: policies and certificate when their files change, credentials when they have
-//! outlived their time, all at SIGHUP. SIGHUP and SIGUSR1 open an audit log that was moved away anew.
-//! A file that cannot be read leaves the old set in force.
+//! Reloading while serving: policies and certificates when their files change, credentials
+//! when they have outlived their time, all of it and the operators' keys at SIGHUP. SIGHUP and SIGUSR1
+//! open an audit log that was moved away anew. Each set is on record before it is in force; one that
+//! cannot be read, or put on record, leaves the old set in force.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::audit::Audit;
+use crate::admin::Keyring;
+use crate::audit::{By, Change};
 use crate::clock::Clock;
 use crate::config::{self, Config, CredentialProvider};
 use crate::credentials::Vault;
-use crate::firewall::rules::Rules;
 use crate::gate::Gate;
-use crate::metrics::{Metrics, Reload};
+use crate::metrics::Reload;
 use crate::proxy::upstream::Headers;
-use crate::rulebook::{ReloadError, Rulebook};
+use crate::reload::{Reloader, Trigger};
 use crate::secrets::{Environment, Secrets, Source};
+use crate::telemetry::Causes;
 
 use super::Templates;
 use super::tls::Certificate;
@@ -27,8 +31,8 @@ use super::tls::Certificate;
 /// Interval between checks for expired credentials.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Interval between checks of the certificate's files.
-const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(5);
+/// Interval between checks for changed certificate files.
+const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(5);
 
 /// Time limit of a credential command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,15 +40,15 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Parts that can be reloaded.
 #[derive(Clone)]
 pub(super) struct Reloads {
-    pub(super) clock: Clock,
-    pub(super) rulebook: Arc<Rulebook>,
+    pub(super) reloader: Reloader,
     pub(super) gate: Arc<Gate>,
     pub(super) templates: Arc<Templates>,
     pub(super) headers: Vec<Arc<ArcSwap<Headers>>>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) audit: Arc<Audit>,
-    /// The one that agents see, if they speak TLS to this process.
-    pub(super) certificate: Option<Arc<Certificate>>,
+    pub(super) keys: Arc<Keyring>,
+    /// The file that the operators' keys are read from again.
+    pub(super) config_file: Option<PathBuf>,
+    /// Certificates that agents and operators see, where this process ends TLS.
+    pub(super) certificates: Vec<Arc<Certificate>>,
 }
 
 impl Reloads {
@@ -52,13 +56,11 @@ impl Reloads {
     pub(super) fn start(self, control: &tokio::runtime::Runtime, config: &Config) {
         if config.policy.watch {
             let period = Duration::from_millis(config.policy.watch_debounce_ms);
-            let (rulebook, reloads) = (self.rulebook.clone(), self.clone());
-            let tell = move |rules: &Rules, reloaded| reloads.told(rules, reloaded);
-            control.spawn(rulebook.watch(period, tell));
+            control.spawn(self.reloader.clone().watch(period));
         }
         control.spawn(self.clone().credentials_in_time());
-        if let Some(certificate) = self.certificate.clone() {
-            control.spawn(self.clone().certificate_in_time(certificate));
+        if !self.certificates.is_empty() {
+            control.spawn(self.clone().certificates_in_time());
         }
         control.spawn(self.clone().at_user_signal());
         control.spawn(self.at_hangup());
@@ -68,8 +70,20 @@ impl Reloads {
         let mut ticks = tokio::time::interval(LOOK);
         loop {
             ticks.tick().await;
-            if self.gate.secrets.is_due(self.clock.mono()) {
-                self.reload_credentials().await;
+            if self.gate.secrets.is_due(self.reloader.clock.mono()) {
+                self.reload_credentials(Trigger::Age).await;
+            }
+        }
+    }
+
+    async fn certificates_in_time(self) {
+        let mut ticks = tokio::time::interval(LOOK_AT_CERTIFICATES);
+        loop {
+            ticks.tick().await;
+            for certificate in &self.certificates {
+                if certificate.has_changed() {
+                    self.reload_certificate(certificate, Trigger::Watch).await;
+                }
             }
         }
     }
@@ -86,9 +100,9 @@ impl Reloads {
     }
 
     async fn reopen_log(&self) {
-        match self.audit.reopen().await {
+        match self.reloader.audit.reopen().await {
             Ok(()) => info!("audit log is the one in its place"),
-            Err(error) => warn!(%error, "audit log could not be opened anew"),
+            Err(error) => warn!(error = %Causes(&error), "audit log could not be opened anew"),
         }
     }
 
@@ -99,69 +113,60 @@ impl Reloads {
         };
         while hangup.recv().await.is_some() {
             self.reopen_log().await;
-            let rulebook = self.rulebook.clone();
-            if let Ok(reloaded) = tokio::task::spawn_blocking(move || rulebook.reload()).await {
-                self.told(&self.rulebook.rules(), reloaded);
+            match self.reloader.policies(Trigger::Sighup, By::default()).await {
+                Ok(rules) => {
+                    let (count, version) = (rules.policies.len(), rules.policies.version());
+                    info!(count, version, "policies reloaded");
+                }
+                Err(error) => {
+                    let error = Causes(&error);
+                    warn!(%error, "policies not reloaded; the old ones stay in force");
+                }
             }
-            self.reload_credentials().await;
-            if let Some(certificate) = self.certificate.clone() {
-                self.reload_certificate(certificate).await;
+            self.reload_credentials(Trigger::Sighup).await;
+            for certificate in &self.certificates {
+                self.reload_certificate(certificate, Trigger::Sighup).await;
             }
+            self.reload_keys().await;
         }
     }
 
-    fn count(&self, what: Reload, good: bool) {
-        let now = super::unix_seconds(self.clock.now().wall);
-        self.metrics.operation.reloaded(what, good, now);
-    }
-
-    async fn certificate_in_time(self, certificate: Arc<Certificate>) {
-        let mut ticks = tokio::time::interval(LOOK_AT_CERTIFICATE);
-        loop {
-            ticks.tick().await;
-            if certificate.has_changed() {
-                self.reload_certificate(certificate.clone()).await;
-            }
+    /// Puts on record what was read again, good or bad. Only then may it be put in force.
+    async fn record(
+        &self,
+        what: Reload,
+        change: Change,
+        failed: Option<&anyhow::Error>,
+    ) -> Result<()> {
+        let (outcome, code) = match failed {
+            Some(_) => ("refused", Some("ReloadFailed")),
+            None => ("completed", None),
+        };
+        let mut change = change.with("outcome", outcome);
+        if let Some(error) = failed {
+            change = change.with("error", format_args!("{error:#}"));
         }
+        let (event, clock) = (change.event(), &self.reloader.clock);
+        let recorded = self.reloader.audit.record_change(change, By::default(), clock, code).await;
+        let good = failed.is_none() && recorded.is_ok();
+        self.reloader.metrics.operation.reloaded(what, good, clock.now().wall);
+        recorded.with_context(|| format!("{event} cannot be put on record"))
     }
 
-    async fn reload_certificate(&self, certificate: Arc<Certificate>) {
-        let read = tokio::task::spawn_blocking(move || certificate.reload()).await;
-        self.count(Reload::Certificate, matches!(read, Ok(Ok(()))));
-        match read {
-            Ok(Ok(())) => info!("certificate reloaded"),
-            Ok(Err(error)) => {
-                let error = format!("{error:#}");
-                warn!(%error, "certificate not reloaded; the old one stays in force");
-            }
-            Err(error) => warn!(%error, "certificate not reloaded"),
-        }
-    }
-
-    fn told(&self, rules: &Rules, reloaded: Result<usize, ReloadError>) {
-        self.count(Reload::Policies, reloaded.is_ok());
-        match reloaded {
-            Ok(count) => {
-                in_force(&self.metrics, rules);
-                warn_of(rules);
-                info!(count, version = rules.policies.version(), "policies reloaded");
-            }
-            Err(error) => warn!(%error, "policies not reloaded; the old ones stay in force"),
-        }
-    }
-
-    async fn reload_credentials(&self) {
-        let reloads = self.clone();
-        match tokio::task::spawn_blocking(move || reloads.read_credentials()).await {
+    async fn reload_credentials(&self, trigger: Trigger) {
+        let (reloads, runtime) = (self.clone(), Handle::current());
+        let read = tokio::task::spawn_blocking(move || reloads.read_credentials(trigger, &runtime));
+        match read.await {
             Ok(Ok(count)) => {
                 for warning in self.gate.secrets.warnings().iter() {
                     warn!("{warning}");
                 }
                 info!(count, "credentials reloaded");
-                self.count(Reload::Credentials, true);
             }
             Ok(Err(error)) => {
-                self.count(Reload::Credentials, false);
+                let change = Change::new(CREDENTIALS).with("trigger", trigger.as_str());
+                // Whether or not that is on record, the old ones stay.
+                let _unrecorded = self.record(Reload::Credentials, change, Some(&error)).await;
                 let error = format!("{error:#}");
                 warn!(%error, "credentials not reloaded; the old ones stay in force");
             }
@@ -170,10 +175,22 @@ impl Reloads {
     }
 
     /// Reads credentials again and puts them into the upstream's headers, all or nothing.
-    fn read_credentials(&self) -> Result<usize> {
-        let now = self.clock.mono();
-        let expand = |vault: &Vault| self.templates.expand(vault);
-        let (count, (headers, in_headers)) = self.gate.secrets.reload(now, expand)?;
+    fn read_credentials(&self, trigger: Trigger, runtime: &Handle) -> Result<usize> {
+        let now = self.reloader.clock.mono();
+        let in_force = self.gate.secrets.vault();
+        let accept = |vault: &Vault| {
+            let expanded = self.templates.expand(vault)?;
+            // What a command prints every few minutes is mostly what it printed before.
+            if trigger != Trigger::Age || *vault != *in_force {
+                let change = Change::new(CREDENTIALS)
+                    .with("trigger", trigger.as_str())
+                    .with("names", vault.names().join(" "))
+                    .count("credentials", u64::try_from(vault.len()).unwrap_or(u64::MAX));
+                runtime.block_on(self.record(Reload::Credentials, change, None))?;
+            }
+            Ok::<_, anyhow::Error>(expanded)
+        };
+        let (count, (headers, in_headers)) = self.gate.secrets.reload(now, accept)?;
         // Looked for before it is sent.
         self.gate.injected.in_headers(&in_headers);
         for (in_force, headers) in self.headers.iter().zip(headers) {
@@ -181,20 +198,73 @@ impl Reloads {
         }
         Ok(count)
     }
-}
 
-/// Logs the oddities of the policies in force.
-pub(super) fn warn_of(rules: &Rules) {
-    for warning in rules.policies.warnings() {
-        warn!("policies: {warning}");
+    async fn reload_certificate(&self, certificate: &Arc<Certificate>, trigger: Trigger) {
+        let reading = Arc::clone(certificate);
+        let read = tokio::task::spawn_blocking(move || reading.read()).await;
+        let change = Change::new("certificate.reload")
+            .with("trigger", trigger.as_str())
+            .with("for", certificate.section())
+            .with("from", certificate.fingerprint());
+        let reloaded = match read {
+            Ok(Ok(new)) => {
+                let change = change.with("to", new.fingerprint());
+                let recorded = self.record(Reload::Certificate, change, None).await;
+                recorded.map(|()| certificate.put(new))
+            }
+            Ok(Err(error)) => {
+                let _unrecorded = self.record(Reload::Certificate, change, Some(&error)).await;
+                Err(error)
+            }
+            Err(panicked) => Err(panicked.into()),
+        };
+        let section = certificate.section();
+        match reloaded {
+            Ok(()) => info!(section, "certificate reloaded"),
+            Err(error) => {
+                // Read again at the next look: it may be the record that was missing.
+                let error = format!("{error:#}");
+                warn!(section, %error, "certificate not reloaded; the old one stays in force");
+            }
+        }
+    }
+
+    /// Reads the operators' keys again. A list with a mistake keeps the old one.
+    async fn reload_keys(&self) {
+        let Some(file) = self.config_file.clone() else { return };
+        let read = tokio::task::spawn_blocking(move || Config::load(&file, config::environment()));
+        let change = Change::new("keys.reload").with("trigger", Trigger::Sighup.as_str());
+        let reloaded = match read.await {
+            Ok(Ok(config)) => {
+                let new = self.keys.read(&config.admin);
+                let mut change = change.with("from", &new.from).with("to", &new.to);
+                for (name, list) in [("added", &new.added), ("removed", &new.removed)] {
+                    if !list.is_empty() {
+                        change = change.with(name, list.join(" "));
+                    }
+                }
+                self.record(Reload::Keys, change, None).await.map(|()| self.keys.put(new))
+            }
+            Ok(Err(errors)) => {
+                let error = anyhow::Error::new(errors);
+                let change = change.with("from", self.keys.version());
+                let _unrecorded = self.record(Reload::Keys, change, Some(&error)).await;
+                Err(error)
+            }
+            Err(panicked) => Err(panicked.into()),
+        };
+        match reloaded {
+            Ok(()) => info!(version = self.keys.version(), "admin keys reloaded"),
+            Err(error) => {
+                let error = format!("{error:#}");
+                warn!(%error, "admin keys not reloaded; the old ones stay in force");
+            }
+        }
     }
 }
 
-/// Tells the metrics which policies are in force.
-pub(super) fn in_force(metrics: &Metrics, rules: &Rules) {
-    metrics.name_tools(rules.policies.named_tools());
-    metrics.policy_version(rules.policies.version());
-}
+/// The event of credentials that were read again.
+const CREDENTIALS: &str = "credentials.reload";
 
 /// Reads the credentials that the configuration names.
 pub(crate) fn secrets(config: &Config, clock: &Clock) -> Result<Secrets> {

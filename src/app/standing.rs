@@ -20,7 +20,7 @@ pub(super) fn connect(
         let (slots, free) = audit.journal_slots();
         Standing {
             ready: gate.readiness() == Readiness::Ready,
-            unix_seconds: super::unix_seconds(now.wall),
+            unix_seconds: now.wall.unix_seconds(),
             log_bytes: audit.log_bytes(),
             journal_slots: slots,
             journal_slots_free: free,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::notify;
@@ -21,6 +21,12 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Time for which admin requests under way have for their answer.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// Time without a request after which no balancer needs longer to turn away.
+const QUIET: Duration = Duration::from_secs(4);
+
+/// Interval between two looks at the number of requests.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Asks a running gateway to stop.
 pub struct Switch(watch::Sender<bool>);
@@ -128,11 +134,26 @@ impl Draining {
     /// Serves for a while, then refuses until no call is left or patience ends.
     async fn drain(&self, delay: Duration) {
         self.gate.drain.enter(Phase::Leaving);
-        sleep(delay).await;
+        self.serve_late(delay).await;
         self.gate.drain.enter(Phase::Refusing);
         if timeout(self.patience, self.gate.idle()).await.is_err() {
             let count = self.gate.in_flight.count();
             warn!(count, "calls in flight are cut off: `proxy.drain_timeout_secs` has passed");
+        }
+    }
+
+    /// Serves until the delay has passed, or until nothing was asked for a while and nothing is in flight.
+    async fn serve_late(&self, delay: Duration) {
+        let end = Instant::now() + delay;
+        let mut last = (self.gate.drain.late_requests(), Instant::now());
+        while Instant::now() < end {
+            sleep(LOOK_AGAIN.min(end - Instant::now())).await;
+            let seen = self.gate.drain.late_requests();
+            if seen != last.0 || self.gate.in_flight.count() > 0 {
+                last = (seen, Instant::now());
+            } else if last.1.elapsed() >= QUIET {
+                return;
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! The certificate that agents see: read before anything listens, and again when its files change.
+//! The certificates that agents and operators see: read before anything listens, and again when its files change.
 //!
 //! Pingora would read the files once, when its service starts, and a mistake there would end that
 //! service's task only: a process without a listener. So they are read here, and every handshake
@@ -13,16 +13,22 @@ use arc_swap::ArcSwap;
 use pingora::listeners::tls::TlsSettings;
 use pingora_core::tls;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 
-use crate::config::Tls;
+use crate::audit::chain::HexHash;
+use crate::config::{AdminTls, Tls};
 
 /// Identity of the two files: device, inode, length, and modification time.
 type Seen = [Option<(u64, u64, u64, i64, i64)>; 2];
 
 /// A certificate chain with its key, in two files.
 pub(super) struct Certificate {
+    /// Section of the configuration that names the files.
+    section: &'static str,
     chain_file: String,
     key_file: String,
     in_force: ArcSwap<CertifiedKey>,
@@ -43,16 +49,21 @@ impl ResolvesServerCert for Certificate {
 }
 
 impl Certificate {
+    /// The one that agents see.
     pub(super) fn open(files: &Tls) -> Result<Arc<Self>> {
+        Self::of("proxy.tls", &files.cert_file, &files.key_file)
+    }
+
+    fn of(section: &'static str, cert_file: &Path, key_file: &Path) -> Result<Arc<Self>> {
         let text = |path: &Path| {
             path.to_str()
                 .map(str::to_owned)
                 .ok_or_else(|| anyhow!("{} is not UTF-8", path.display()))
         };
-        let (certificate, key) = (text(&files.cert_file)?, text(&files.key_file)?);
+        let (certificate, key) = (text(cert_file)?, text(key_file)?);
         let seen = Mutex::new(seen(&certificate, &key));
-        let in_force = ArcSwap::from_pointee(read(&certificate, &key)?);
-        Ok(Arc::new(Self { chain_file: certificate, key_file: key, in_force, seen }))
+        let in_force = ArcSwap::from_pointee(read(section, &certificate, &key)?);
+        Ok(Arc::new(Self { section, chain_file: certificate, key_file: key, in_force, seen }))
     }
 
     /// HTTP/1.1 and, by ALPN, HTTP/2.
@@ -77,14 +88,68 @@ impl Certificate {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != now
     }
 
-    /// Reads both files again. Connections that are open stay as they are.
-    pub(super) fn reload(&self) -> Result<()> {
+    /// Reads both files again, for [`Certificate::put`].
+    pub(super) fn read(&self) -> Result<New> {
         // Before the files: what changes while they are read is read once more.
         let now = seen(&self.chain_file, &self.key_file);
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
-        self.in_force.store(Arc::new(read(&self.chain_file, &self.key_file)?));
-        Ok(())
+        read(self.section, &self.chain_file, &self.key_file).map(|key| New(Arc::new(key)))
     }
+
+    /// Puts what was read in force. Connections that are open stay as they are.
+    pub(super) fn put(&self, new: New) {
+        self.in_force.store(new.0);
+    }
+
+    pub(super) fn section(&self) -> &'static str {
+        self.section
+    }
+
+    pub(super) fn fingerprint(&self) -> String {
+        fingerprint(&self.in_force.load())
+    }
+
+    /// The admin port's certificate, and how TLS is spoken there.
+    pub(super) fn for_admin(files: &AdminTls) -> Result<(Arc<Self>, Arc<ServerConfig>)> {
+        let certificate = Self::of("admin.tls", &files.cert_file, &files.key_file)?;
+        let builder = ServerConfig::builder();
+        let builder = match &files.client_ca_file {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let shown = path.display();
+                let mut roots = RootCertStore::empty();
+                let found = CertificateDer::pem_file_iter(path)
+                    .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                    .with_context(|| format!("`admin.tls` client_ca_file {shown}"))?;
+                for certificate in found {
+                    roots.add(certificate).with_context(|| format!("client_ca_file {shown}"))?;
+                }
+                let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
+                let problem = || format!("client_ca_file {shown} holds no certificate");
+                builder.with_client_cert_verifier(verifier.with_context(problem)?)
+            }
+        };
+        let mut config = builder.with_cert_resolver(certificate.clone());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok((certificate, Arc::new(config)))
+    }
+}
+
+/// A certificate that was read and is not in force yet.
+pub(super) struct New(Arc<CertifiedKey>);
+
+impl New {
+    pub(super) fn fingerprint(&self) -> String {
+        fingerprint(&self.0)
+    }
+}
+
+/// SHA-256 of the certificate, as other tools show it.
+fn fingerprint(key: &CertifiedKey) -> String {
+    let Some(certificate) = key.cert.first() else { return String::new() };
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
+    let hash = hash.as_ref().first_chunk().copied().unwrap_or_default();
+    HexHash::from_bytes(hash).to_string()
 }
 
 fn seen(certificate: &str, key: &str) -> Seen {
@@ -94,8 +159,8 @@ fn seen(certificate: &str, key: &str) -> Seen {
     })
 }
 
-fn read(certificate: &str, key: &str) -> Result<CertifiedKey> {
-    let at = || format!("`proxy.tls` ({certificate}, {key})");
+fn read(section: &str, certificate: &str, key: &str) -> Result<CertifiedKey> {
+    let at = || format!("`{section}` ({certificate}, {key})");
     tls::install_default_crypto_provider();
     let provider = CryptoProvider::get_default().context("no cryptography is installed")?;
     let (chain, key) = tls::load_certs_and_key_files(certificate, key)

@@ -60,7 +60,7 @@ impl Change {
     }
 }
 
-/// Who makes a change; without a name, the gateway itself.
+/// Author of a change; without a name, the gateway itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct By<'a> {
     pub name: Option<&'a Arc<str>>,
@@ -68,6 +68,7 @@ pub struct By<'a> {
     pub http_method: Option<&'a str>,
     /// As the table of endpoints has it.
     pub path: Option<&'a str>,
+    pub role: Option<&'a str>,
 }
 
 impl By<'_> {
@@ -83,7 +84,9 @@ impl By<'_> {
             path: self.path,
             ..HeadParts::default()
         });
-        entry.event = Some(Box::new(Event { name: change.event, detail: change.detail }));
+        let mut detail = change.detail;
+        detail.extend(self.role.map(|role| ("role", Detail::Text(role.to_owned()))));
+        entry.event = Some(Box::new(Event { name: change.event, detail }));
         entry
     }
 }
@@ -108,6 +111,27 @@ impl Audit {
         let entry = by.entry(change, clock, Decision::Allow);
         let receipt = self.admit(&entry).await?;
         Ok(Announced { receipt, clock: clock.clone(), since })
+    }
+}
+
+impl Audit {
+    /// Puts a change on record that cannot fail once it is there, or one that was refused with a
+    /// code. Without that it must not be made.
+    pub async fn record_change(
+        &self,
+        change: Change,
+        by: By<'_>,
+        clock: &Clock,
+        refused: Option<&'static str>,
+    ) -> Result<(), AuditUnavailable> {
+        let decision = if refused.is_some() { Decision::Deny } else { Decision::Allow };
+        let mut entry = by.entry(change, clock, decision);
+        entry.denial_code = refused;
+        let outcome = match refused {
+            Some(_) => Outcome::refused(0),
+            None => Outcome::completed(0, None),
+        };
+        self.record(entry, outcome).await
     }
 }
 

@@ -7,15 +7,16 @@
 //! gateway-1
 //! 4711
 //! qL0o4d1gX8w5cQ3v0mJ0m2p2j0l0n8q4y3rTq9o6s3A=
+//! chain 4711 j0l0n8q4y3rTq9o6s3AqL0o4d1gX8w5cQ3v0mJ0m2p2=
 //! time 2026-11-22T10:00:00.000000Z
 //!
 //! — gateway-1 Az3grl…=
 //! ```
 //!
-//! The origin is the node's name, the size the last record's `chain_sequence`. The third line is
-//! where this log is not a tlog: it holds the last record's `chain_record_hash` (BLAKE3), which
-//! commits to every record before it as a tree's root does, but allows no short proofs; whoever has
-//! the log itself needs none. The extension line says when it was signed.
+//! The origin is the node's name. Size and root are those of the Merkle tree over the records' hashes
+//! ([`tree`](super::tree)), which allows short proofs. The extension lines give the chain's last
+//! record, sequence and `chain_record_hash` (BLAKE3), and when it was signed. Where the tree could not
+//! be kept, size and hash are the chain's, and its line is left out.
 //!
 //! An Ed25519 signature covers the text with its last newline; the key id is the first four bytes
 //! of SHA-256 over name, newline, 0x01 and public key. Keys are written as Go's `sumdb/note` does:
@@ -36,6 +37,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use zeroize::Zeroizing;
 
 use super::chain::{HexHash, Link};
+use super::tree_file::TreeHead;
 use crate::firewall::time::Timestamp;
 
 const ED25519_TYPE: u8 = 1;
@@ -49,6 +51,8 @@ const MAX_SIGNATURES: usize = 100;
 pub struct Checkpoint {
     pub origin: String,
     pub link: Link,
+    /// The Merkle tree over the records so far; none where it could not be kept.
+    pub tree: Option<TreeHead>,
     pub at: Timestamp,
 }
 
@@ -56,24 +60,59 @@ impl Checkpoint {
     /// The text that is signed.
     fn text(&self) -> String {
         let hash = BASE64.encode(self.link.hash.to_bytes());
-        format!("{}\n{}\n{hash}\ntime {}\n", self.origin, self.link.sequence, self.at)
+        let Self { origin, link: Link { sequence, .. }, tree, at } = self;
+        match tree {
+            Some(TreeHead { size, root }) => {
+                let root = BASE64.encode(root);
+                format!("{origin}\n{size}\n{root}\nchain {sequence} {hash}\ntime {at}\n")
+            }
+            None => format!("{origin}\n{sequence}\n{hash}\ntime {at}\n"),
+        }
+    }
+
+    /// Reads a note of this node's own, whose signature needs no check.
+    pub fn of_own(note: &str) -> Option<Self> {
+        let end = note.rfind("\n\n")?;
+        Self::read(note.get(..=end)?)
+    }
+
+    /// The place of a record among the tree's leaves, if it is one of them.
+    pub fn leaf_of(&self, sequence: u64) -> Option<u64> {
+        let size = self.tree?.size;
+        let behind = self.link.sequence.checked_sub(sequence)?;
+        size.checked_sub(1)?.checked_sub(behind)
     }
 
     fn read(text: &str) -> Option<Self> {
         let mut lines = text.strip_suffix('\n')?.split('\n');
         let (origin, size, hash) = (lines.next()?, lines.next()?, lines.next()?);
-        let time = lines.next()?.strip_prefix("time ")?;
-        let plain = !origin.is_empty() && (size == "0" || !size.starts_with('0'));
-        if !plain || lines.next().is_some() || !size.bytes().all(|b| b.is_ascii_digit()) {
+        let (size, hash) = (number(size)?, hash_of(hash)?);
+        let next = lines.next()?;
+        let (link, tree, time) = match next.strip_prefix("chain ") {
+            Some(chain) => {
+                let (sequence, chained) = chain.split_once(' ')?;
+                let chained = HexHash::from_bytes(hash_of(chained)?);
+                let link = Link { sequence: number(sequence)?, hash: chained };
+                (link, Some(TreeHead { size, root: hash }), lines.next()?)
+            }
+            None => (Link { sequence: size, hash: HexHash::from_bytes(hash) }, None, next),
+        };
+        let at = Timestamp::parse(time.strip_prefix("time ")?)?;
+        if origin.is_empty() || lines.next().is_some() {
             return None;
         }
-        let hash = <[u8; 32]>::try_from(BASE64.decode(hash).ok()?).ok()?;
-        Some(Self {
-            origin: origin.to_owned(),
-            link: Link { sequence: size.parse().ok()?, hash: HexHash::from_bytes(hash) },
-            at: Timestamp::parse(time)?,
-        })
+        Some(Self { origin: origin.to_owned(), link, tree, at })
     }
+}
+
+/// Parses a number in its one spelling.
+fn number(text: &str) -> Option<u64> {
+    let plain = text == "0" || !text.starts_with('0');
+    (plain && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
+}
+
+fn hash_of(text: &str) -> Option<[u8; 32]> {
+    BASE64.decode(text).ok()?.try_into().ok()
 }
 
 /// Reason why a key is invalid.
@@ -311,7 +350,10 @@ pub fn read_notes(text: &str, keys: &[VerifierKey]) -> Notes {
         match open_note(note, keys) {
             Ok(checkpoint) => {
                 let Link { sequence, hash } = checkpoint.link;
-                if *hashes.entry(sequence).or_insert(hash) != hash {
+                let tree = checkpoint.tree;
+                let known: &mut (HexHash, _) = hashes.entry(sequence).or_insert((hash, tree));
+                let other_tree = known.1.is_some() && tree.is_some() && known.1 != tree;
+                if known.0 != hash || other_tree {
                     notes.findings.push((line, NoteDamage::Contradiction { sequence }));
                 }
                 notes.signed.push(Signed { line, checkpoint, note: note.to_owned() });
@@ -324,7 +366,7 @@ pub fn read_notes(text: &str, keys: &[VerifierKey]) -> Notes {
 
 /// Checks one note as the specification asks: what other keys say is passed over, what ours says
 /// must be good.
-fn open_note(note: &str, keys: &[VerifierKey]) -> Result<Checkpoint, NoteDamage> {
+pub(super) fn open_note(note: &str, keys: &[VerifierKey]) -> Result<Checkpoint, NoteDamage> {
     let at = note.rfind("\n\n").ok_or(NoteDamage::Malformed)?;
     let (text, rest) = note.split_at_checked(at + 1).ok_or(NoteDamage::Malformed)?;
     let control = |c: char| c < ' ' && c != '\n';

@@ -76,6 +76,12 @@ impl Redacted {
         &self.0
     }
 
+    /// Returns length and hash of a body whose content is not written.
+    pub fn digest(body: &[u8]) -> Self {
+        let hash = blake3::hash(body).to_hex();
+        Self(format!("\"...[{} bytes, blake3 {hash}]\"", body.len()))
+    }
+
     /// Makes the form without content: length and hash of what would have been written.
     #[must_use]
     pub fn brief(&self) -> Self {
@@ -314,6 +320,7 @@ fn write(
     write: impl FnOnce(&mut Output),
 ) -> Redacted {
     let mut out = Output::new(max_bytes);
+    out.text.reserve(sent_bytes.min(max_bytes));
     write(&mut out);
     let cut = out.is_full();
     if known.is_empty() {

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::chain::Link;
 use super::checkpoint::{self, Checkpoint, SigningKey};
 use super::journal::sync_folder;
+use super::tree_file::{TreeFile, TreeHead};
 use super::{CheckpointSettings, OpenError};
 use crate::firewall::time::{Mono, Now};
 use crate::telemetry::Causes;
@@ -41,6 +42,8 @@ pub(super) struct Signer {
     every_us: u64,
     durable: bool,
     last: Option<Link>,
+    /// The Merkle tree over the records; none if its file cannot be used.
+    tree: Option<TreeFile>,
     signed_at: Mono,
     latest: Latest,
     was_well: bool,
@@ -79,11 +82,43 @@ impl Signer {
             every_us: settings.every_secs.saturating_mul(1_000_000),
             durable,
             last,
+            tree: None,
             signed_at: now,
             latest,
             was_well: true,
             thin_at: MAX_BYTES,
         })
+    }
+
+    /// Opens the tree of a chain that has got to `link`.
+    pub(super) fn open_tree(&mut self, log: &Path, link: Link) {
+        match TreeFile::open(log, link) {
+            Ok(tree) => self.tree = Some(tree),
+            Err(error) => {
+                let error = Causes(&error);
+                tracing::error!(%error, "audit tree cannot be used; checkpoints are of the chain alone");
+            }
+        }
+    }
+
+    /// Adds records that were written to the tree.
+    pub(super) fn written(&mut self, from: u64, hashes: &[[u8; 32]]) {
+        let added = self.tree.as_mut().map_or(Ok(()), |tree| tree.append(from, hashes));
+        if let Err(error) = added {
+            // What is missing is read from the log when the tree's head is signed.
+            tracing::warn!(error = %Causes(&error), "audit tree was not written");
+        }
+    }
+
+    /// The tree up to `link`.
+    fn tree_head(&mut self, link: Link) -> Option<TreeHead> {
+        match self.tree.as_mut()?.head(link) {
+            Ok(head) => Some(head),
+            Err(error) => {
+                tracing::warn!(error = %Causes(&error), "audit tree is behind; not signed");
+                None
+            }
+        }
     }
 
     /// Returns the last signed link.
@@ -101,7 +136,9 @@ impl Signer {
         if records == 0 || !due {
             return;
         }
-        let checkpoint = Checkpoint { origin: self.key.name().to_owned(), link, at: now.wall };
+        let tree = self.tree_head(link);
+        let checkpoint =
+            Checkpoint { origin: self.key.name().to_owned(), link, tree, at: now.wall };
         let note = self.key.sign(&checkpoint);
         match note.map_err(io::Error::other).and_then(|note| self.keep(&note).map(|()| note)) {
             Ok(note) => {

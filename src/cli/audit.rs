@@ -1,7 +1,10 @@
 //! `arbiter audit …`: on the files themselves, so that it works where Arbiter does not run.
 
+mod export;
 mod keygen;
+mod prove;
 mod record;
+mod show;
 mod stats;
 mod tail;
 mod verify;
@@ -12,7 +15,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::print::Out;
-use super::{Exit, Failure};
+use super::{Env, Exit, Failure, Remote};
 use crate::audit::files;
 
 #[derive(Debug, Subcommand)]
@@ -23,13 +26,22 @@ pub enum Audit {
     Tail(tail::Tail),
     /// Count what was decided.
     Stats(stats::Stats),
+    /// Show one record, its place in the chain, why it was decided so, and its session's neighbours.
+    Show(show::Show),
+    /// Hand records over to others, in their formats.
+    Export(export::Export),
+    /// Check a receipt of `GET /audit/proof/…` from its file alone.
+    Prove(prove::Prove),
     /// Make the key that signs checkpoints; prints the public one.
     Keygen(keygen::Keygen),
 }
 
 impl Audit {
-    pub(super) async fn run(&self, sink: &mut dyn Write) -> Result<Exit, Failure> {
+    pub(super) async fn run(&self, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {
         match self {
+            Self::Show(show) => show.run(env, &mut Out::new(show.remote.json, sink)).await,
+            Self::Export(export) => export.run(env.get("ARBITER_EXPORT_TOKEN"), sink).await,
+            Self::Prove(prove) => prove.run(&mut Out::new(prove.json, sink)),
             Self::Verify(verify) => verify.run(&mut Out::new(verify.json, sink)),
             Self::Tail(tail) => tail.run(&mut Out::new(tail.json, sink)).await,
             Self::Stats(stats) => stats.run(&mut Out::new(stats.json, sink)),

@@ -1,8 +1,9 @@
 //! Speaking to a running Arbiter's admin API.
 
+use std::path::Path;
 use std::time::Duration;
 
-use reqwest::{Client, Method, StatusCode, Url, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, StatusCode, Url, redirect};
 use serde_json::Value;
 
 use super::{Exit, Failure};
@@ -26,8 +27,39 @@ pub(super) struct Reply {
     pub(super) body: Value,
 }
 
+/// PEM files for https.
+#[derive(Clone, Copy, Default)]
+pub(super) struct PemFiles<'a> {
+    /// Authorities that are trusted instead of the system's.
+    pub(super) authorities: Option<&'a Path>,
+    /// Certificate of the client, and its key.
+    pub(super) certificate: Option<&'a Path>,
+}
+
+impl PemFiles<'_> {
+    fn apply(self, mut builder: ClientBuilder) -> Result<ClientBuilder, Failure> {
+        if let Some(path) = self.authorities {
+            let read = |pem: Vec<u8>| Certificate::from_pem_bundle(&pem);
+            builder = builder.tls_certs_only(pem_file(path, read)?);
+        }
+        if let Some(path) = self.certificate {
+            builder = builder.identity(pem_file(path, |pem| Identity::from_pem(&pem))?);
+        }
+        Ok(builder)
+    }
+}
+
+fn pem_file<T>(
+    path: &Path,
+    read: impl FnOnce(Vec<u8>) -> Result<T, reqwest::Error>,
+) -> Result<T, Failure> {
+    let failed = |problem: String| Failure::usage(format!("{}: {problem}", path.display()));
+    let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    read(pem).map_err(|error| failed(causes(&error)))
+}
+
 impl Target {
-    pub(super) fn new(url: &str, key: Option<&str>) -> Result<Self, Failure> {
+    pub(super) fn new(url: &str, key: Option<&str>, files: PemFiles<'_>) -> Result<Self, Failure> {
         if !url.contains("://") {
             let message = format!("--admin-url `{url}` has no scheme: did you mean http://{url}");
             return Err(Failure::usage(message));
@@ -47,7 +79,10 @@ impl Target {
             .connect_timeout(CONNECT_DEADLINE)
             .timeout(DEADLINE);
         // Plain http works where there are no system certificates, too.
-        let builder = if base.scheme() == "http" { builder.tls_certs_only([]) } else { builder };
+        let builder = match base.scheme() {
+            "http" => builder.tls_certs_only([]),
+            _ => files.apply(builder)?,
+        };
         let client = builder
             .build()
             .map_err(|error| Failure::usage(format!("cannot set up the client: {error}")))?;

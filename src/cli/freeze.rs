@@ -83,7 +83,7 @@ impl Freeze {
             Self::List(list) => return list.run(env, sink).await,
         };
         let mut body = json!({"scope": scope, "reason": terms.reason});
-        put(&mut body, "value", value);
+        put(&mut body, "value", value.map(String::as_str));
         put(&mut body, "until", terms.until.as_deref());
         let target = terms.remote.target(env)?;
         let answer = target.ask(Method::POST, &["freeze"], &[], Some(body.to_string())).await?;

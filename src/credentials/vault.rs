@@ -108,7 +108,7 @@ pub enum VaultError {
 }
 
 /// Every credential by its name; immutable, replaced whole.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vault {
     by_name: HashMap<String, Arc<Secret>>,
 }

@@ -147,12 +147,11 @@ impl Freezes {
             return None;
         }
         let agents = || above.iter().map(|agent| &**agent).chain([agent]);
-        let mut frozen = self.all.iter();
         let by_agent = agents().filter_map(|agent| self.agents.get(&agent.id));
         let by_owner = agents().filter_map(|agent| self.owners.get(&*agent.owner));
         let by_upstream = place.upstream.and_then(|name| self.upstreams.get(name));
         let lists = by_agent.chain(by_owner).chain(by_upstream);
-        first(&mut frozen, now).or_else(|| first(&mut lists.flatten(), now))
+        first(&self.all, now).or_else(|| first(lists.flatten(), now))
     }
 
     /// Returns a freeze of a tool of this upstream.
@@ -171,7 +170,7 @@ impl Freezes {
             Scope::Tool(entry) => Entry::of(entry).at(place).is_some(),
             Scope::All | Scope::Agent(_) | Scope::Owner(_) | Scope::Upstream(_) => false,
         });
-        first(&mut { here }, now)
+        first(here, now)
     }
 }
 
@@ -179,8 +178,8 @@ fn put<K: Eq + Hash>(map: &mut HashMap<K, Vec<Held>>, key: K, held: Held) {
     map.entry(key).or_default().push(held);
 }
 
-fn first<'a>(held: &mut dyn Iterator<Item = &'a Held>, now: Now) -> Option<&'a Freeze> {
-    held.find(|held| !held.is_over(now)).map(|held| &*held.freeze)
+fn first<'a>(held: impl IntoIterator<Item = &'a Held>, now: Now) -> Option<&'a Freeze> {
+    held.into_iter().find(|held| !held.is_over(now)).map(|held| &*held.freeze)
 }
 
 /// The freezes that a decision looks at, and the agents that its caller acts for.

@@ -20,6 +20,13 @@ impl Timestamp {
         Self(secs.saturating_mul(1_000_000))
     }
 
+    /// Returns Unix time with fractions, as metrics have it.
+    pub fn unix_seconds(self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "microseconds fit for two centuries")]
+        let micros = self.0 as f64;
+        micros / 1e6
+    }
+
     pub fn as_secs(self) -> i64 {
         self.0.div_euclid(1_000_000)
     }

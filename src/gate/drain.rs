@@ -4,7 +4,7 @@
 //! can turn away; then it refuses new calls while those in flight end; then it ends what is left.
 //! Every phase includes the ones before it, and none is ever undone.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
@@ -38,6 +38,8 @@ pub struct Ending {
 #[derive(Debug)]
 pub struct Drain {
     phase: AtomicU8,
+    /// Requests that arrived while the gateway was on its way out.
+    late: AtomicU64,
     ending: watch::Sender<Ending>,
     /// True once connections should not be kept.
     leaving: watch::Sender<bool>,
@@ -49,6 +51,7 @@ impl Default for Drain {
     fn default() -> Self {
         Self {
             phase: AtomicU8::default(),
+            late: AtomicU64::default(),
             ending: watch::Sender::default(),
             leaving: watch::Sender::new(false),
             closed: watch::Sender::new(false),
@@ -65,6 +68,20 @@ impl Drain {
     /// True from the withdrawal of readiness on.
     pub fn is_leaving(&self) -> bool {
         self.phase() >= Phase::Leaving
+    }
+
+    /// Notes a request; true if the gateway is on its way out.
+    pub fn note_request(&self) -> bool {
+        let leaving = self.is_leaving();
+        if leaving {
+            self.late.fetch_add(1, Ordering::Relaxed);
+        }
+        leaving
+    }
+
+    /// Number of requests that arrived since the gateway began to leave.
+    pub fn late_requests(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
     }
 
     /// Enters a phase; an earlier one than the present one changes nothing.

@@ -25,6 +25,8 @@ pub struct Ended {
     pub server: Option<Arc<str>>,
     pub upstream_status: Option<u16>,
     pub scrubbed: u64,
+    /// Length of the answer's body as the client got it.
+    pub bytes_out: u64,
     pub failed: Option<Denial>,
     /// True if the whole answer went to the client.
     pub whole: bool,
@@ -186,7 +188,7 @@ impl Gate {
                 .as_ref()
                 .and_then(|denial| denial.cause)
                 .map(Cause::as_str),
-            bytes_out: None,
+            bytes_out: Some(ended.bytes_out),
             decision: None,
             denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),
             failure_category: row.map(|row| row.category.as_str()),

@@ -175,6 +175,11 @@ impl Ticket {
         self.parts.as_mut().map_or(Ok(()), |(_, open)| open.charge(agent, now))
     }
 
+    /// Notes the length of the body.
+    pub fn body_came(&mut self, bytes: usize) {
+        self.entry_mut().bytes_in = u64::try_from(bytes).ok();
+    }
+
     /// The record so far.
     #[expect(
         clippy::expect_used,
@@ -236,6 +241,10 @@ impl Ticket {
     /// Notes for which upstream.
     pub fn bound_for(&mut self, to: &Destination) {
         self.entry_mut().upstream.clone_from(&to.name);
+    }
+
+    pub(super) fn has_session(&mut self) -> bool {
+        self.entry_mut().task_session_id.is_some()
     }
 
     /// Notes within which session.

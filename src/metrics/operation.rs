@@ -10,6 +10,7 @@ use prometheus::{
 
 use super::{counter, counters, gauge, gauges, histogram, register};
 use crate::firewall::denial::{Code, Denial};
+use crate::firewall::time::Timestamp;
 
 /// Causes of upstream failures, the last for those that name none.
 const CAUSES: [&str; 8] =
@@ -26,10 +27,12 @@ pub enum Reload {
     Credentials,
     Certificate,
     Secrets,
+    Keys,
 }
 
 impl Reload {
-    const ALL: [Self; 4] = [Self::Policies, Self::Credentials, Self::Certificate, Self::Secrets];
+    const ALL: [Self; 5] =
+        [Self::Policies, Self::Credentials, Self::Certificate, Self::Secrets, Self::Keys];
 
     fn name(self) -> &'static str {
         match self {
@@ -37,6 +40,7 @@ impl Reload {
             Self::Credentials => "credentials",
             Self::Certificate => "certificate",
             Self::Secrets => "secrets",
+            Self::Keys => "keys",
         }
     }
 }
@@ -202,11 +206,11 @@ impl Operation {
     }
 
     /// Counts a reload.
-    pub fn reloaded(&self, what: Reload, good: bool, unix_seconds: f64) {
+    pub fn reloaded(&self, what: Reload, good: bool, at: Timestamp) {
         let outcome = if good { "done" } else { "failed" };
         self.reloads.with_label_values(&[what.name(), outcome]).inc();
         if good {
-            self.reloaded_at.with_label_values(&[what.name()]).set(unix_seconds);
+            self.reloaded_at.with_label_values(&[what.name()]).set(at.unix_seconds());
         }
     }
 
@@ -302,8 +306,8 @@ mod tests {
         let metrics = Metrics::new();
         has(&metrics, "arbiter_ready 0");
         has(&metrics, r#"arbiter_reloads_total{outcome="failed",what="policies"} 0"#);
-        metrics.operation.reloaded(Reload::Policies, false, 5.0);
-        metrics.operation.reloaded(Reload::Policies, true, 6.5);
+        metrics.operation.reloaded(Reload::Policies, false, Timestamp(5_000_000));
+        metrics.operation.reloaded(Reload::Policies, true, Timestamp(6_500_000));
         metrics.read_standing_with(|| Standing {
             ready: true,
             unix_seconds: 12.5,

@@ -20,6 +20,7 @@ use super::hygiene::{self, HeadRules, HeadSize, Route};
 use super::memory::Held;
 use super::pool::Way;
 use super::upstreams::Upstreams;
+use super::{Gateway, recorded};
 use crate::config;
 use crate::firewall::agent::Caller;
 use crate::firewall::denial::{Code, Denial};
@@ -89,11 +90,12 @@ impl Intake {
     /// Takes a request through every check; what comes back is on record.
     pub(super) async fn admit(
         &self,
-        gate: &Arc<Gate>,
-        upstreams: &Upstreams,
+        gateway: &Gateway,
         session: &mut Session,
     ) -> Result<Passed, Refused> {
-        let ticket = gate.open().await?;
+        let Gateway { gate, upstreams, forwarding, .. } = gateway;
+        let head = gate.head(&recorded::parts(session, forwarding));
+        let ticket = gate.open(head).await?;
         let request_id = ticket.request_id();
         let admitted = contain::caught(self.admit_opened(gate, upstreams, session, ticket)).await;
         let Some(admitted) = admitted else {
@@ -180,6 +182,7 @@ impl Intake {
         let mut way = Way::new(pool, session.req_header(), caller.agent.id);
         let mut held = way.pool.memory.held_by(caller.agent.id);
         let body = self.body(session, &mut held).await?;
+        ticket.body_came(body.len());
         way.in_session(session.req_header_mut(), &body)?;
         if matches!(route, Route::Legacy(_)) && !body.is_empty() {
             return Err(Denial::new(Code::MalformedRequest, "send GET and DELETE without a body"));
@@ -228,24 +231,35 @@ impl Intake {
         declared: Option<usize>,
     ) -> Result<Bytes, Denial> {
         let max = self.max_body_bytes;
-        let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(INITIAL_BUFFER));
+        let (mut whole, mut body) = (Bytes::new(), BytesMut::new());
+        // A piece of HTTP/2 may hold on to more than itself.
+        let may_keep = !session.is_http2();
         let began = Instant::now();
         loop {
-            let by = began.checked_add(patience(body.len(), self.min_body_rate));
+            let by = began.checked_add(patience(whole.len().max(body.len()), self.min_body_rate));
             let read = session.read_request_body();
             let part = match by {
                 Some(by) => timeout_at(by, read).await.map_err(|_late| self.too_slow())?,
                 None => read.await,
             };
             let Some(part) = part.map_err(|_broken| broken_body())? else { break };
-            let length = body.len().saturating_add(part.len());
+            let length = whole.len().max(body.len()).saturating_add(part.len());
             if length > max {
                 return Err(too_large(max));
             }
             held.cover(length)?;
+            if may_keep && whole.is_empty() && declared == Some(part.len()) {
+                // All of it in one piece: nothing to gather.
+                whole = part;
+                continue;
+            }
+            if body.is_empty() {
+                body.reserve(declared.unwrap_or(0).min(INITIAL_BUFFER));
+                body.extend_from_slice(&std::mem::take(&mut whole));
+            }
             body.extend_from_slice(&part);
         }
-        Ok(body.freeze())
+        Ok(if body.is_empty() { whole } else { body.freeze() })
     }
 
     fn too_slow(&self) -> Denial {

@@ -1,4 +1,9 @@
 //! The audit log as an auditor reads it.
 
+mod at_once;
+mod damage;
+mod export;
 mod log;
 mod metrics;
+mod operators;
+mod requests;

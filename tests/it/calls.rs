@@ -7,6 +7,7 @@ mod connections;
 mod credentials;
 mod explained;
 mod floods;
+mod frozen;
 mod late;
 mod legacy;
 mod limits;

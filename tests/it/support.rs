@@ -1,5 +1,6 @@
 //! The harness: the program under test, its peers, and golden files.
 
+pub(crate) mod certificate;
 pub(crate) mod chain;
 pub(crate) mod golden;
 pub(crate) mod harness;

@@ -16,6 +16,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use arbiter::audit::RequestHead;
 use arbiter::audit::{self, Audit, Redactor};
 use arbiter::clock::Clock;
 use arbiter::config::Secret;
@@ -26,15 +27,17 @@ use arbiter::firewall::call::Place;
 use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use arbiter::firewall::checks::whitelist::Wildcard;
+use arbiter::firewall::freeze::{Freezes, Frozen};
 use arbiter::firewall::names::Names;
 use arbiter::firewall::policy::{PolicySet, Source};
 use arbiter::firewall::rules::{Rules, Terms};
 use arbiter::firewall::session::{IntentTier, RefusalStyle, Sensitivity, SessionId, WorkOrder};
+use arbiter::freezer::Freezer;
 use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
 use arbiter::gate::ticket::{InFlight, Ticket};
-use arbiter::gate::{Claims, Cleared, Destination, Ended, Gate, Settings};
+use arbiter::gate::{Claims, Cleared, Destination, Ended, Gate, HeadParts, Settings};
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
 use arbiter::json::Doc;
@@ -138,11 +141,13 @@ impl World {
         let (gate, live, agent) = runtime.block_on(gate(folder.path(), above, audited));
         let minter = Minter::new(&Secret::new(SIGNING_SECRET.to_owned()));
         let minted = minter.mint(&agent, 3_600, gate.clock.now().wall).expect("a token is minted");
-        let mut ticket = ready(gate.open()).expect("the gate is open");
+        let mut ticket = ready(gate.open(head(&gate))).expect("the gate is open");
         let caller =
             ready(gate.identify(&mut ticket, Some(&minted.token))).expect("the token is good");
         drop(ticket);
-        runtime.block_on(gate.sessions.lease(&live, 1, &gate.clock)).expect("the store books");
+        runtime
+            .block_on(gate.sessions.lease(&live, 1, gate.clock.mono(), &gate.clock))
+            .expect("the store books");
         Self {
             runtime,
             token: minted.token,
@@ -161,7 +166,7 @@ impl World {
     }
 
     fn open(&self) -> Ticket {
-        ready(self.gate.open()).expect("the gate is open")
+        ready(self.gate.open(head(&self.gate))).expect("the gate is open")
     }
 
     /// Judges the call; a refusal would be another path than the one that is measured.
@@ -181,7 +186,8 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
     let clock = Clock::system();
     let now = clock.now();
     let store = Arc::new(Store::memory());
-    let registry = Arc::new(Registry::open(store.clone()).await.expect("the store answers"));
+    let registry =
+        Arc::new(Registry::open(store.clone(), clock.clone()).await.expect("the store answers"));
     let new = NewAgent {
         owner: "finance".to_owned(),
         model: "model".to_owned(),
@@ -198,7 +204,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
     }
     let acting = registry.acting(agent.id, now.wall).expect("the agent is registered");
     let limits = sessions::Settings { max_per_agent: 10, rate_window_secs: 60 };
-    let sessions = Sessions::open(store, limits, now).await.expect("the store answers");
+    let sessions = Sessions::open(store.clone(), limits, now).await.expect("the store answers");
     let order = WorkOrder {
         id: SessionId::random(),
         agent: agent.id,
@@ -230,7 +236,9 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
     let audit = Audit::open(audit, clock.clone()).expect("the log can be opened");
     let metrics = Metrics::new();
     metrics.name_tools(rulebook.rules().policies.named_tools());
+    let freezer = Freezer::open(store, now).await.expect("the store answers");
     let gate = Gate {
+        freezer: Arc::new(freezer),
         identity: Identity::new(SIGNING_SECRET.as_bytes()),
         rulebook: Arc::new(rulebook),
         registry: registry.clone(),
@@ -279,7 +287,14 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn done() -> Ended {
-    Ended { server: None, upstream_status: Some(200), scrubbed: 0, failed: None, whole: true }
+    Ended {
+        server: None,
+        upstream_status: Some(200),
+        scrubbed: 0,
+        bytes_out: 0,
+        failed: None,
+        whole: true,
+    }
 }
 
 #[divan::bench]
@@ -302,12 +317,13 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
     let message = message::read(&doc).expect("the call is MCP");
     let now = world.gate.clock.now();
     let (order, live) = (&*world.live.order, &world.live);
+    let freezes = Freezes::default();
     bencher.bench_local(|| {
         let calls = black_box(&message.calls);
         let price = admit::price(calls);
         let found = Found {
             order,
-            deadline: live.deadline,
+            deadline: live.ends(now),
             seen: live.with(|usage| Seen::of(&rules.terms, order, usage, price, now)),
             chain: Ok(()),
         };
@@ -317,6 +333,7 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
             caller: &world.caller,
             header: AgentHeader::Is(order.agent),
             claimed: Claimed::Found(found),
+            frozen: Frozen::alone(&freezes),
             calls,
             place: Place::default(),
             now,
@@ -419,4 +436,15 @@ fn j_standing(bencher: Bencher<'_, '_>, above: usize) {
 #[divan::bench(args = [1, 8])]
 fn l_whole_call_of_a_delegate(bencher: Bencher<'_, '_>, above: usize) {
     whole_call(bencher, &World::below(above, false));
+}
+
+/// A head like those that clients send.
+fn head(gate: &Gate) -> RequestHead {
+    gate.head(&HeadParts {
+        client_addr: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+        user_agent: Some("python-httpx/0.28.1"),
+        http_method: Some("POST"),
+        path: Some("/mcp"),
+        trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
+    })
 }

@@ -86,7 +86,7 @@ async fn wrong_keys_shut_out_a_source_but_not_who_worked_from_there() {
     let ask = async |key: &'static str, from: &str| {
         let peer: std::net::SocketAddr = from.parse().unwrap();
         let request = bare("GET", "/agents").header("x-api-key", key);
-        let request = request.extension(axum::extract::ConnectInfo(peer));
+        let request = request.extension(axum::extract::ConnectInfo(crate::admin::Peer(peer)));
         bench.send(request.body(Body::empty()).unwrap()).await
     };
     let (office, elsewhere) = ("192.0.2.1:1000", "192.0.2.2:1000");

@@ -53,6 +53,7 @@ const TABLE: &str = "
     PUT /agents/{id}/trust           o a
     POST /agents/{id}/delegate       o a
     GET /agents/{id}/delegations     v o p a
+    DELETE /delegations/{id}         o a
     POST /agents/{id}/token          s o a
     DELETE /tokens/{jti}             o a
     POST /sessions                   s a
@@ -65,10 +66,15 @@ const TABLE: &str = "
     GET /policy/schema               v o p a
     GET /audit/head                  v o p a
     GET /audit/checkpoint            v o p a
+    GET /audit/records               v o p a
+    GET /audit/proof/{request_id}    v o p a
     POST /audit/reopen               o a
     GET /approvals                   v o p a
     GET /approvals/{id}              v o p a
     POST /approvals/{id}             p a
+    POST /freeze                     o a
+    GET /freeze                      v o p a
+    DELETE /freeze/{id}              a
     GET /metrics                     v m o p a
 ";
 
@@ -101,6 +107,7 @@ async fn every_endpoint_is_open_to_exactly_the_roles_that_need_it() {
         }
         let roles = wanted.remove(&name).unwrap_or_else(|| panic!("{name} is not in the table"));
         let path = route.path.replace("{id}", "7f3c2a10-1111-4222-8333-444455556666");
+        let path = path.replace("{request_id}", "7f3c2a10-1111-4222-8333-444455556666");
         let path = path.replace("{jti}", "x");
         for role in Role::ALL {
             // An empty body is no body that any handler takes: only the guard is asked.
@@ -240,6 +247,8 @@ async fn a_leaked_sessions_key_reaches_no_further_than_its_owners() {
     assert_eq!(by_it.len(), 16, "{by_it:?}");
     assert!(by_it.iter().all(|record| record["detail"]["role"] == "sessions"));
     assert!(by_it.iter().all(|record| record["client_addr"] == "0.0.0.0"));
+    assert!(by_it.iter().all(|record| record["http_method"].is_string()), "{by_it:?}");
+    assert!(by_it.iter().any(|record| record["path"] == "/agents/{id}/trust"), "{by_it:?}");
 }
 
 #[tokio::test]

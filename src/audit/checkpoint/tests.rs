@@ -8,7 +8,12 @@ fn key(name: &str, byte: u8) -> SigningKey {
 
 fn checkpoint(sequence: u64, of: &[u8]) -> Checkpoint {
     let at = Timestamp::parse("2026-11-22T10:00:00.000007Z").unwrap();
-    Checkpoint { origin: "node-1".to_owned(), link: Link { sequence, hash: HexHash::of(of) }, at }
+    Checkpoint {
+        origin: "node-1".to_owned(),
+        link: Link { sequence, hash: HexHash::of(of) },
+        tree: None,
+        at,
+    }
 }
 
 fn read(text: &str, key: &SigningKey) -> Notes {

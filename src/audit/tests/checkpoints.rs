@@ -180,7 +180,9 @@ async fn what_other_keys_have_signed_is_not_thinned_out() {
     let at = Timestamp::from_secs(1_700_000_000);
     let note = |sequence| {
         let link = Link { sequence, hash: HexHash::ZERO };
-        other.sign(&checkpoint::Checkpoint { origin: "node-1".to_owned(), link, at }).unwrap()
+        other
+            .sign(&checkpoint::Checkpoint { origin: "node-1".to_owned(), link, tree: None, at })
+            .unwrap()
     };
     let notes: String = (1..=100).map(|n| note(n) + "\n").collect();
     assert!(notes.len() > 16 * 1_024);

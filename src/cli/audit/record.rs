@@ -4,6 +4,7 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::audit::ADMIN_UNAUTHORIZED;
 use crate::firewall::time::Timestamp;
 
 /// The members that people look for.
@@ -30,12 +31,16 @@ impl Record {
         serde_json::from_slice(line).ok()
     }
 
+    fn count(&self) -> Option<u64> {
+        self.detail.as_ref()?.get("count")?.as_u64()
+    }
+
     /// For how many requests the record stands: one, but for those that count.
     pub(super) fn stands_for(&self) -> u64 {
         match self.event.as_deref() {
-            Some("refusals_folded" | "audit_gap") => {
-                self.detail.as_ref().and_then(|d| d.get("count")?.as_u64()).unwrap_or(0)
-            }
+            Some("refusals_folded" | "audit_gap") => self.count().unwrap_or(0),
+            // One by itself has no count.
+            Some(ADMIN_UNAUTHORIZED) => self.count().unwrap_or(1),
             Some(_) | None => 1,
         }
     }

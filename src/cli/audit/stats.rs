@@ -49,6 +49,8 @@ struct Counts {
     tools: Count,
     agents: Count,
     events: Count,
+    /// Decisions about admin requests and changes of what is in force.
+    admin: Count,
 }
 
 impl Stats {
@@ -104,7 +106,7 @@ impl Counts {
         match record.event.as_deref() {
             Some("audit_gap") => self.unrecorded = self.unrecorded.saturating_add(count),
             Some("refusals_folded") | None => self.request(&record, count),
-            Some(_) => {}
+            Some(_) => self.admin.add(&record.authorization_decision, count),
         }
         if let Some(event) = &record.event {
             self.events.add(event, 1);
@@ -132,7 +134,7 @@ impl Counts {
     }
 
     /// Every table with its name; those that agents can fill are cut.
-    fn tables(&self, top: usize) -> [(&'static str, Vec<(&str, u64)>); 6] {
+    fn tables(&self, top: usize) -> [(&'static str, Vec<(&str, u64)>); 7] {
         [
             ("decisions", self.decisions.top(usize::MAX)),
             ("codes", self.codes.top(usize::MAX)),
@@ -140,6 +142,7 @@ impl Counts {
             ("tools", self.tools.top(top)),
             ("agents", self.agents.top(top)),
             ("events", self.events.top(usize::MAX)),
+            ("admin", self.admin.top(usize::MAX)),
         ]
     }
 

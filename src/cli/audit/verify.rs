@@ -6,9 +6,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{Exit, Failure, Out, chains, unreadable};
-use crate::audit::chain::{HexHash, Link};
+use crate::audit::chain::{Damage, HexHash, Link};
 use crate::audit::checkpoint::{Notes, VerifierKey, read_notes};
 use crate::audit::orphans::{Unfinished, unfinished};
+use crate::audit::tree_file::Proofs;
 use crate::audit::verify::{FileReport, Options, Start, verify_files};
 
 #[derive(Args, Debug)]
@@ -31,6 +32,11 @@ pub struct Verify {
     /// The public key that `arbiter audit keygen` printed.
     #[arg(long, requires = "checkpoints", value_name = "KEY", value_parser = key)]
     public_key: Vec<VerifierKey>,
+    /// Also check the Merkle tree beside the log (`<log>.tree`): that its roots are those that the
+    /// checkpoints were signed of, and its leaves the log's records. Whoever kept two checkpoints
+    /// finds any rewrite of what lies before them.
+    #[arg(long, requires = "checkpoints")]
+    consistency: bool,
     /// Print the answer as JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -44,7 +50,7 @@ fn link(text: &str) -> Result<Link, String> {
     Ok(Link { sequence, hash })
 }
 
-fn key(text: &str) -> Result<VerifierKey, String> {
+pub(super) fn key(text: &str) -> Result<VerifierKey, String> {
     text.parse().map_err(|_form| "expected NAME+HASH+KEY, as `audit keygen` prints it".to_owned())
 }
 
@@ -53,6 +59,22 @@ struct Verdict {
     files: Vec<FileReport>,
     known: usize,
     unfinished: Unfinished,
+    tree: Option<TreeVerdict>,
+}
+
+/// Comparison of the tree file with the log and its checkpoints.
+struct TreeVerdict {
+    /// Checkpoints of a tree, and those whose root it has.
+    signed: usize,
+    met: usize,
+    /// Records of the log whose hash is another one in the tree.
+    other: u64,
+}
+
+impl TreeVerdict {
+    fn is_intact(&self) -> bool {
+        self.signed == self.met && self.other == 0
+    }
 }
 
 impl Verify {
@@ -84,8 +106,12 @@ impl Verify {
             let first = files.first().cloned().unwrap_or_default();
             let log = files.last().cloned().unwrap_or_default();
             let unfinished = unfinished(&log).map_err(|e| unreadable(&log, &e))?;
+            let tree = match (self.consistency, files.last()) {
+                (true, Some(log)) => Some(tree_of(log, &files, &notes)?),
+                (true, None) | (false, _) => None,
+            };
             let files = verify_files(&files, &options).map_err(|e| unreadable(&first, &e))?;
-            verdicts.push(Verdict { files, known: known.len(), unfinished });
+            verdicts.push(Verdict { files, known: known.len(), unfinished, tree });
         }
         let sound = notes.iter().all(|(_, notes)| notes.findings.is_empty());
         let fine = sound && verdicts.iter().all(Verdict::is_fine);
@@ -130,9 +156,41 @@ impl Verify {
     }
 }
 
+/// Compares the tree beside a log with what was signed and with the records that are there.
+fn tree_of(
+    log: &Path,
+    files: &[PathBuf],
+    notes: &[(PathBuf, Notes)],
+) -> Result<TreeVerdict, Failure> {
+    let signed = notes.iter().flat_map(|(_, notes)| &notes.signed);
+    let mut heads: Vec<_> = signed
+        .filter_map(|signed| Some((signed.checkpoint.tree?, signed.checkpoint.link.sequence)))
+        .collect();
+    heads.sort_by_key(|(tree, _)| tree.size);
+    let proofs = Proofs::of(log);
+    let failed = |error: std::io::Error| unreadable(proofs.path(), &error);
+    let (first, _) = proofs.extent().map_err(failed)?;
+    let sizes: Vec<u64> = heads.iter().map(|(tree, _)| tree.size).collect();
+    let roots = proofs.roots(&sizes).map_err(failed)?;
+    let met = heads.iter().zip(&roots).filter(|((tree, sequence), root)| {
+        **root == Some(tree.root) && first.saturating_add(tree.size) == sequence.saturating_add(1)
+    });
+    let met = met.count();
+    let other = proofs.count_other(files).map_err(failed)?;
+    Ok(TreeVerdict { signed: heads.len(), met, other })
+}
+
 impl Verdict {
     fn is_intact(&self) -> bool {
         self.files.iter().all(|file| file.report.is_intact())
+            && self.tree.as_ref().is_none_or(TreeVerdict::is_intact)
+    }
+
+    /// The record that the log begins with, if earlier ones are all that is missing.
+    fn begins_later(&self) -> Option<u64> {
+        let mut findings = self.files.iter().flat_map(|file| &file.report.findings);
+        let Damage::MissingStart { found } = findings.next()?.damage else { return None };
+        findings.next().is_none().then_some(found)
     }
 
     /// Intact, and no admitted call is without its line unless it may still be under way.
@@ -176,6 +234,10 @@ impl Verdict {
             .collect();
         json!({
             "intact": self.is_intact() && bad_notes.is_empty(),
+            "begins_later": self.begins_later(),
+            "tree": self.tree.as_ref().map(|tree| json!({
+                "signed": tree.signed, "met": tree.met, "other_records": tree.other,
+            })),
             "files": self.files.iter().map(|file| shown(&file.path)).collect::<Vec<_>>(),
             "records": self.sum(|file| file.report.records),
             "lines": self.sum(|file| file.report.lines),
@@ -208,7 +270,11 @@ impl Verdict {
                 out.line(&format!("and {} more", report.findings_left_out))?;
             }
         }
-        let verdict = if self.is_intact() { "intact" } else { "DAMAGED" };
+        let verdict = match self.begins_later() {
+            _ if self.is_intact() => "intact",
+            Some(_) => "INCOMPLETE",
+            None => "DAMAGED",
+        };
         let records = self.sum(|file| file.report.records);
         let bytes = self.sum(|file| file.report.bytes);
         let files = match self.files.len() {
@@ -221,6 +287,20 @@ impl Verdict {
             out.line(&format!(
                 "records up to {sequence} were deleted by the node, as it recorded"
             ))?;
+        }
+        if let Some(found) = self.begins_later() {
+            out.line(&format!(
+                "records 1 to {} are not here: give the files that hold them before this one, or the \
+                 last of them as --after SEQUENCE:HASH; --partial passes over them",
+                found.saturating_sub(1)
+            ))?;
+        }
+        if let Some(tree) = &self.tree {
+            let (met, signed) = (tree.met, tree.signed);
+            out.line(&format!("tree roots met: {met} of {signed}"))?;
+            if tree.other > 0 {
+                out.line(&format!("{} records are not those of the tree", tree.other))?;
+            }
         }
         if self.known > 0 {
             out.line(&format!("known links met: {} of {}", self.known_met(), self.known))?;

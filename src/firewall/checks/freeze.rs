@@ -7,10 +7,10 @@ use crate::firewall::freeze::{Freeze, Frozen};
 use crate::firewall::time::Now;
 
 /// Refuses calls of a frozen agent, owner, tool or upstream.
-pub fn check<'k, 'd: 'k>(
+pub fn check<'k>(
     frozen: Frozen<'_>,
     agent: &Agent,
-    kinds: impl IntoIterator<Item = &'k CallKind<'d>>,
+    kinds: impl IntoIterator<Item = &'k CallKind<'k>>,
     place: Place<'_>,
     now: Now,
 ) -> Result<(), Denial> {
@@ -19,9 +19,8 @@ pub fn check<'k, 'd: 'k>(
         CallKind::Tool { name, .. } => freezes.of_tool(name, place, now),
         CallKind::Data { .. } | CallKind::Protocol => None,
     };
-    let found = freezes
-        .of_caller(agent, above, place, now)
-        .or_else(|| kinds.into_iter().find_map(of_tool));
+    let found =
+        freezes.of_caller(agent, above, place, now).or_else(|| kinds.into_iter().find_map(of_tool));
     found.map_or(Ok(()), |freeze| Err(refusal(freeze)))
 }
 
@@ -31,9 +30,8 @@ fn refusal(freeze: &Freeze) -> Denial {
         Some(until) => format!("an operator has stopped {scope} until {until} ({reason}): wait"),
         None => format!("an operator has stopped {scope} ({reason}): do not try again by yourself"),
     };
-    let denial = Denial::new(Code::Frozen, message)
-        .with("scope", scope.as_str())
-        .with("reason", &**reason);
+    let denial =
+        Denial::new(Code::Frozen, message).with("scope", scope.as_str()).with("reason", &**reason);
     match until {
         Some(until) => denial.with("until", until.to_string()),
         None => denial,
@@ -128,7 +126,8 @@ mod tests {
         let freezes = Freezes::of([held(Scope::All, Some(until))]);
         let stopped = |wall, mono| {
             let now = Now { wall: Timestamp(wall), mono: Mono(mono) };
-            check(Frozen::alone(&freezes), &agent("o"), [&tool("t")], Place::default(), now).is_err()
+            check(Frozen::alone(&freezes), &agent("o"), [&tool("t")], Place::default(), now)
+                .is_err()
         };
         assert!(stopped(2_999_999, 2_000_004));
         assert!(stopped(9_000_000, 6), "a wall clock set forward");

@@ -10,7 +10,7 @@ use super::{Redis, scripts, wire};
 use crate::firewall::freeze::Freeze;
 
 impl Redis {
-    pub(in super::super) async fn freezes(&self) -> Result<Vec<Arc<Freeze>>, StoreError> {
+    pub(super) async fn load_freezes(&self) -> Result<Vec<Arc<Freeze>>, StoreError> {
         let mut freezes = HashMap::new();
         let mut cursor = 0;
         loop {
@@ -26,14 +26,14 @@ impl Redis {
         }
     }
 
-    pub(in super::super) async fn freeze(&self, freeze: &Arc<Freeze>) -> Result<(), StoreError> {
+    pub(super) async fn put_freeze(&self, freeze: &Arc<Freeze>) -> Result<(), StoreError> {
         let mut script = self.write(&scripts::FREEZE)?;
         script.arg(freeze.id).arg(wire::write("freeze", &**freeze)?);
         script.arg(wire::change(&Change::Frozen(Arc::clone(freeze)))?);
         self.run(&script).await
     }
 
-    pub(in super::super) async fn unfreeze(&self, id: Uuid) -> Result<bool, StoreError> {
+    pub(super) async fn drop_freeze(&self, id: Uuid) -> Result<bool, StoreError> {
         let mut script = self.write(&scripts::UNFREEZE)?;
         self.run(script.arg(id).arg(wire::change(&Change::Unfrozen(id))?)).await
     }

@@ -3,7 +3,6 @@
 //! The client is curl, which speaks both versions; certificates are made by openssl for each test.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,79 +13,11 @@ use http::{HeaderMap, Response};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::support::harness::{
-    API_KEY, Gateway, PATIENCE, Setup, eventually, stream_response, tool_call,
-};
-
-/// A certificate for this machine, and its key.
-struct Certificate {
-    folder: tempfile::TempDir,
-}
-
-impl Certificate {
-    fn make() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let made = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-            ])
-            .args([
-                "-days",
-                "2",
-                "-subj",
-                "/CN=localhost",
-                "-keyout",
-                "key.pem",
-                "-out",
-                "cert.pem",
-            ])
-            .args(["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"])
-            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-            .current_dir(folder.path())
-            .output()
-            .expect("openssl is needed");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Self { folder }
-    }
-
-    fn certificate(&self) -> PathBuf {
-        self.folder.path().join("cert.pem")
-    }
-
-    fn key(&self) -> PathBuf {
-        self.folder.path().join("key.pem")
-    }
-
-    fn setup(&self) -> Setup {
-        let quoted = |path: &Path| json!(path.display().to_string()).to_string();
-        let (certificate, key) = (quoted(&self.certificate()), quoted(&self.key()));
-        Setup::default()
-            .with("proxy.tls", format!("{{ cert_file = {certificate}, key_file = {key} }}"))
-    }
-
-    fn acceptor(&self) -> TlsAcceptor {
-        let _installed_already = rustls::crypto::ring::default_provider().install_default();
-        let certificate = CertificateDer::from_pem_file(self.certificate()).unwrap();
-        let key = PrivateKeyDer::from_pem_file(self.key()).unwrap();
-        let mut config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        TlsAcceptor::from(Arc::new(config))
-    }
-}
+use crate::support::certificate::Certificate;
+use crate::support::harness::{API_KEY, Gateway, PATIENCE, eventually, stream_response, tool_call};
 
 /// Output of curl.
 struct Said {

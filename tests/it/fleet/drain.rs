@@ -104,6 +104,20 @@ async fn readiness_falls_at_once_and_calls_are_served_for_a_while() {
 }
 
 #[tokio::test]
+async fn the_delay_ends_early_without_requests() {
+    let mut gateway = Gateway::start(Setup::default().with("proxy.drain_delay_secs", 600)).await;
+    gateway.signal("TERM");
+    let since = Instant::now();
+    until_not_ready(&gateway).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // A late request: four seconds more from here on.
+    assert_eq!(status_of(&gateway, format!("http://{}/health", gateway.proxy)).await.0, 200);
+    assert_eq!(gateway.wait_for_end(), Some(0));
+    let took = since.elapsed().as_millis();
+    assert!((6_000..12_000).contains(&took), "{took} ms");
+}
+
+#[tokio::test]
 async fn a_call_in_flight_ends_by_itself_and_no_new_one_begins() {
     for signal in ["TERM", "QUIT"] {
         let mut gateway = Gateway::start(Setup::default()).await;

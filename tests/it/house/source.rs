@@ -1,13 +1,16 @@
-//! Rust sources as text: without comments, literals and tests, and what they import.
+//! Rust sources as tokens: without comments and tests, and what they import.
 
 use std::path::Path;
+use std::str::FromStr;
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// One file of the house.
 pub struct Source {
     pub file: String,
     pub module: Vec<String>,
-    /// The text with everything that is no code of the program blanked out, line for line.
-    pub code: String,
+    /// The tokens of the program, without those that only tests have.
+    tokens: Vec<TokenTree>,
 }
 
 /// Every file under `root` that is not a test.
@@ -33,26 +36,32 @@ impl Source {
         let module: Vec<String> =
             file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
         let is_test = module.iter().any(|name| name == "tests");
-        let code = if is_test { String::new() } else { without_tests(&plain(text)) };
-        Self { file: file.to_owned(), module, code }
+        let tokens = if is_test {
+            Vec::new()
+        } else {
+            let tokens = TokenStream::from_str(text);
+            without_tests(tokens.unwrap_or_else(|error| panic!("{file}: {error}")))
+        };
+        Self { file: file.to_owned(), module, tokens }
     }
 
     /// Every path that begins with `crate` or `super`, from the crate's root on, with its line.
     pub fn imports(&self) -> Vec<(usize, Vec<String>)> {
+        let found = self.paths_from(&["crate", "super"]).into_iter();
+        found.filter_map(|(line, path)| Some((line, self.absolute(&path)?))).collect()
+    }
+
+    /// Every path that begins with one of these names, its groups expanded, with its line.
+    pub fn paths_from(&self, roots: &[&str]) -> Vec<(usize, Vec<String>)> {
         let mut found = Vec::new();
-        for start in ["crate::", "super::"] {
-            for (at, _) in self.code.match_indices(start) {
-                let before = self.code[..at].chars().next_back();
-                // Part of a longer word or path, as the second `super` of two.
-                if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
-                    continue;
-                }
-                let line = self.code[..at].matches('\n').count() + 1;
-                let mut paths = Vec::new();
-                expand(&self.code[at..], &[], &mut paths);
-                found.extend(paths.into_iter().filter_map(|p| Some((line, self.absolute(&p)?))));
-            }
-        }
+        collect_paths(&self.tokens, roots, &mut found);
+        found
+    }
+
+    /// Every word of the program with its line.
+    pub fn words(&self) -> Vec<(usize, String)> {
+        let mut found = Vec::new();
+        collect_words(&self.tokens, &mut found);
         found
     }
 
@@ -66,154 +75,108 @@ impl Source {
     }
 }
 
-/// The paths that a path with groups stands for; gives how much of the text it took.
-fn expand(text: &str, before: &[String], found: &mut Vec<Vec<String>>) -> usize {
-    let mut path = before.to_vec();
-    let mut at = 0;
-    loop {
-        at += blanks(&text[at..]);
-        let rest = &text[at..];
-        if rest.starts_with('{') {
-            at += 1;
-            loop {
-                at += blanks(&text[at..]);
-                match text[at..].chars().next() {
-                    Some(',') => at += 1,
-                    Some('}') | None => return at + 1,
-                    Some(_) => {
-                        let taken = expand(&text[at..], &path, found);
-                        if taken == 0 {
-                            return at;
-                        }
-                        at += taken;
-                    }
+/// Removes every item, statement, field and variant behind `#[cfg(test)]`, at any depth.
+fn without_tests(tokens: TokenStream) -> Vec<TokenTree> {
+    let mut kept = Vec::new();
+    let mut rest = tokens.into_iter().peekable();
+    while let Some(token) = rest.next() {
+        let marked = is_punct(&token, '#')
+            && rest.peek().is_some_and(|next| next.to_string().replace(' ', "") == "[cfg(test)]");
+        if marked {
+            // Up to its semicolon or its braces, or to the comma of a variant or field.
+            for token in rest.by_ref() {
+                let braces = matches!(&token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace);
+                if braces || is_punct(&token, ';') || is_punct(&token, ',') {
+                    break;
                 }
             }
-        }
-        let length =
-            rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '*').unwrap_or(rest.len());
-        if length == 0 {
-            return at;
-        }
-        let name = &rest[..length];
-        if name != "self" {
-            path.push(name.to_owned());
-        }
-        at += length;
-        if text[at..].starts_with("::") {
-            at += 2;
             continue;
         }
-        found.push(path);
-        // A new name given to it.
-        let renamed = text[at..].trim_start().strip_prefix("as ");
-        if let Some(renamed) = renamed {
-            at = text.len() - renamed.len();
-            at += text[at..].find([',', '}', ';']).unwrap_or(0);
-        }
-        return at;
-    }
-}
-
-fn blanks(text: &str) -> usize {
-    text.len() - text.trim_start().len()
-}
-
-/// The text with comments and what is inside literals turned into blanks.
-fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let length = literal(rest, out.chars().next_back());
-        if length == 0 {
-            out.push(first);
-            rest = &rest[first.len_utf8()..];
-            continue;
-        }
-        out.extend(rest[..length].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
-        rest = &rest[length..];
-    }
-    out
-}
-
-/// Returns the length of the comment or literal at the start of `text`; 0 if there is none.
-fn literal(text: &str, before: Option<char>) -> usize {
-    let until = |from: usize, mark: &str| {
-        text[from..].find(mark).map_or(text.len(), |at| from + at + mark.len())
-    };
-    if text.starts_with("//") {
-        return text.find('\n').unwrap_or(text.len());
-    }
-    if text.starts_with("/*") {
-        return until(2, "*/");
-    }
-    let in_word = before.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    if !in_word {
-        let raw = text.strip_prefix('b').unwrap_or(text);
-        if let Some(raw) = raw.strip_prefix('r') {
-            let hashes = raw.len() - raw.trim_start_matches('#').len();
-            if raw[hashes..].starts_with('"') {
-                let start = text.len() - raw.len() + hashes + 1;
-                return until(start, &format!("\"{}", "#".repeat(hashes)));
+        kept.push(match token {
+            TokenTree::Group(group) => {
+                let inside = without_tests(group.stream()).into_iter().collect();
+                let mut lean = proc_macro2::Group::new(group.delimiter(), inside);
+                lean.set_span(group.span());
+                TokenTree::Group(lean)
             }
-        }
+            token => token,
+        });
     }
-    if text.starts_with('"') {
-        return quoted(text, '"');
-    }
-    // A character, not a lifetime.
-    let mut characters = text.chars();
-    match (characters.next(), characters.next(), characters.next()) {
-        (Some('\''), Some('\\'), _) => quoted(text, '\''),
-        (Some('\''), Some(one), Some('\'')) => 2 + one.len_utf8(),
-        _ => 0,
-    }
+    kept
 }
 
-fn quoted(text: &str, end: char) -> usize {
-    let mut escaped = false;
-    for (at, c) in text.char_indices().skip(1) {
-        if !escaped && c == end {
-            return at + 1;
-        }
-        escaped = !escaped && c == '\\';
-    }
-    text.len()
+fn is_punct(token: &TokenTree, mark: char) -> bool {
+    matches!(token, TokenTree::Punct(punct) if punct.as_char() == mark)
 }
 
-/// The text with every item behind `#[cfg(test)]` turned into blanks.
-fn without_tests(text: &str) -> String {
-    const MARK: &str = "#[cfg(test)]";
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(MARK) {
-        out.push_str(&rest[..at]);
-        let end = at + item(&rest[at..]);
-        out.extend(rest[at..end].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
-        rest = &rest[end..];
-    }
-    out + rest
+fn is_path_separator(tokens: &[TokenTree]) -> bool {
+    matches!(tokens, [first, second, ..] if is_punct(first, ':') && is_punct(second, ':'))
 }
 
-/// Returns the length of an item: to its semicolon or its last brace, or to the comma of a variant
-/// or field.
-fn item(text: &str) -> usize {
-    let mut depth = 0_i32;
-    for (at, c) in text.char_indices() {
-        match c {
-            '{' | '(' | '[' => depth += 1,
-            '}' | ')' | ']' => {
-                depth -= 1;
-                if depth < 0 {
-                    return at;
-                }
-                if depth == 0 && c == '}' {
-                    return at + 1;
+fn inside(group: &proc_macro2::Group) -> Vec<TokenTree> {
+    group.stream().into_iter().collect()
+}
+
+/// Finds paths from these roots on, with their groups expanded.
+fn collect_paths(tokens: &[TokenTree], roots: &[&str], found: &mut Vec<(usize, Vec<String>)>) {
+    for (at, token) in tokens.iter().enumerate() {
+        match token {
+            TokenTree::Group(group) => collect_paths(&inside(group), roots, found),
+            TokenTree::Ident(name) if roots.iter().any(|root| name == root) => {
+                // The second `super` of two belongs to the path of the first.
+                let goes_on = at >= 2 && is_path_separator(&tokens[at - 2..]);
+                if !goes_on && is_path_separator(&tokens[at + 1..]) {
+                    let line = name.span().start().line;
+                    let mut paths = Vec::new();
+                    expand(&tokens[at..], &[], &mut paths);
+                    found.extend(paths.into_iter().map(|path| (line, path)));
                 }
             }
-            ';' | ',' if depth == 0 => return at + 1,
             _ => {}
         }
     }
-    text.len()
+}
+
+/// Adds the paths at the start of `tokens`, each with `before` in front.
+fn expand(tokens: &[TokenTree], before: &[String], found: &mut Vec<Vec<String>>) {
+    let mut path = before.to_vec();
+    let mut rest = tokens;
+    loop {
+        match rest {
+            [TokenTree::Group(group), ..] if group.delimiter() == Delimiter::Brace => {
+                let members = inside(group);
+                for member in members.split(|token| is_punct(token, ',')) {
+                    if !member.is_empty() {
+                        expand(member, &path, found);
+                    }
+                }
+                return;
+            }
+            [TokenTree::Ident(name), after @ ..] => {
+                if name != "self" {
+                    path.push(name.to_string());
+                }
+                if !is_path_separator(after) {
+                    return found.push(path);
+                }
+                rest = &after[2..];
+            }
+            [token, ..] if is_punct(token, '*') => {
+                path.push("*".to_owned());
+                return found.push(path);
+            }
+            // Arguments of a type, `path::<…>`.
+            _ => return found.push(path),
+        }
+    }
+}
+
+fn collect_words(tokens: &[TokenTree], found: &mut Vec<(usize, String)>) {
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => collect_words(&inside(group), found),
+            TokenTree::Ident(name) => found.push((name.span().start().line, name.to_string())),
+            _ => {}
+        }
+    }
 }

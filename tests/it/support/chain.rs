@@ -32,7 +32,7 @@ pub fn ask_python(log: &Path) -> (bool, String) {
 }
 
 /// The interpreter that `tests/run` has given its Python package `blake3`, or the machine's own.
-fn python(root: &Path) -> PathBuf {
+pub fn python(root: &Path) -> PathBuf {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let prepared = target.join("tools/python/bin/python");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use arbiter::audit::RequestHead;
 use arbiter::audit::{self, Audit, Redactor};
 use arbiter::clock::Clock;
 use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
@@ -12,11 +13,12 @@ use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::whitelist::Wildcard;
 use arbiter::firewall::rules::Terms;
 use arbiter::firewall::session::{RefusalStyle, SessionId, WorkOrder};
+use arbiter::freezer::Freezer;
 use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
 use arbiter::gate::ticket::InFlight;
-use arbiter::gate::{Claims, Destination, Gate, Settings as GateSettings};
+use arbiter::gate::{Claims, Destination, Gate, HeadParts, Settings as GateSettings};
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
 use arbiter::mcp::headers::ProtocolHeaders;
@@ -101,7 +103,9 @@ impl World {
     fn new(runtime: &tokio::runtime::Runtime, count: usize) -> Self {
         let clock = Clock::system();
         let store = Arc::new(Store::memory());
-        let registry = runtime.block_on(Registry::open(store.clone())).expect("the store answers");
+        let registry = runtime
+            .block_on(Registry::open(store.clone(), clock.clone()))
+            .expect("the store answers");
         let registry = Arc::new(registry);
         let agents: Vec<Arc<Agent>> = (0..count.div_ceil(SESSIONS_OF_AN_AGENT))
             .map(|_| {
@@ -140,13 +144,17 @@ impl World {
         });
         for &(id, _) in &ids {
             let live = sessions.get(id).expect("it was created");
-            runtime.block_on(sessions.lease(&live, 1, &clock)).expect("the store books");
+            runtime
+                .block_on(sessions.lease(&live, 1, clock.mono(), &clock))
+                .expect("the store books");
         }
-        let gate = gate(clock, registry, sessions);
+        let freezer = runtime.block_on(Freezer::open(store, clock.now()));
+        let freezer = freezer.expect("the store answers");
+        let gate = gate(clock, (registry, freezer), sessions);
         let minter = Minter::new(&arbiter::config::Secret::new(SIGNING_SECRET.to_owned()));
         let callers = agents.iter().map(|agent| {
             let minted = minter.mint(agent, 3_600, gate.clock.now().wall).expect("it is minted");
-            let mut ticket = ready(gate.open()).expect("the gate is open");
+            let mut ticket = ready(gate.open(head(&gate))).expect("the gate is open");
             ready(gate.identify(&mut ticket, Some(&minted.token))).expect("the token is good")
         });
         let callers = callers.collect();
@@ -168,7 +176,7 @@ impl World {
         let protocol =
             ProtocolHeaders { version: Some("2025-11-25"), ..ProtocolHeaders::default() };
         let claims = Claims { session: Some(&session), agent: Some(&agent), protocol };
-        let ticket = ready(self.gate.open()).expect("the gate is open");
+        let ticket = ready(self.gate.open(head(&self.gate))).expect("the gate is open");
         let started = Instant::now();
         let judged = ready(self.gate.judge(ticket, caller, &claims, self.body.clone(), &self.to));
         let took = started.elapsed();
@@ -188,7 +196,11 @@ impl World {
     }
 }
 
-fn gate(clock: Clock, registry: Arc<Registry>, sessions: Arc<super::Sessions>) -> Gate {
+fn gate(
+    clock: Clock,
+    (registry, freezer): (Arc<Registry>, Freezer),
+    sessions: Arc<super::Sessions>,
+) -> Gate {
     let now = clock.now();
     let folder = tempfile::tempdir().expect("a folder can be made");
     let file = folder.path().join("policies.toml");
@@ -212,6 +224,7 @@ fn gate(clock: Clock, registry: Arc<Registry>, sessions: Arc<super::Sessions>) -
         identity: Identity::new(SIGNING_SECRET.as_bytes()),
         rulebook: Arc::new(rulebook),
         enrolment: Enrolment::new(&[], &registry),
+        freezer: Arc::new(freezer),
         registry,
         followed: Arc::new(Followed::alone()),
         sessions,
@@ -246,4 +259,15 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
         Poll::Ready(done) => done,
         Poll::Pending => panic!("the future waits"),
     }
+}
+
+/// A head like those that clients send.
+fn head(gate: &Gate) -> RequestHead {
+    gate.head(&HeadParts {
+        client_addr: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+        user_agent: Some("python-httpx/0.28.1"),
+        http_method: Some("POST"),
+        path: Some("/mcp"),
+        trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
+    })
 }

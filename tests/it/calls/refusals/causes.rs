@@ -301,8 +301,13 @@ async fn policies_and_drift() {
     let id = asked["approvals"][0]["approval_id"].as_str().unwrap();
     gateway.admin("POST", &format!("/approvals/{id}"), Some(json!({"decision": "deny"}))).await;
     table.add(Code::ApprovalDenied, p.clone(), ask("read_payroll")).await;
-    table.add(Code::DriftDetected, p, ask("write_file")).await;
+    table.add(Code::DriftDetected, p.clone(), ask("write_file")).await;
+    let freeze = json!({"scope": "tool", "value": "read_file", "reason": "an incident"});
+    let (_, frozen) = gateway.admin("POST", "/freeze", Some(freeze)).await;
+    table.add(Code::Frozen, p, ask("read_file")).await;
     assert_eq!(gateway.upstream.calls(), 0);
+    let id = frozen["freeze_id"].as_str().unwrap();
+    assert_eq!(gateway.admin("DELETE", &format!("/freeze/{id}"), None).await.0, 200);
     assert_eq!(ask("read_file").await.status, 200);
     table.compare();
 }
