@@ -237,7 +237,7 @@ async fn answer(
     // What other nodes did before this was asked is known when it is answered; without the store
     // what this node knows has to do.
     if matches!(route.access, Access::Roles(_))
-        && let Err(error) = admin.followed.catch_up().await
+        && let Err(error) = admin.followed.catch_up(&admin.clock).await
     {
         tracing::warn!(error = %Causes(&error), "answered from what is known: the store did not answer");
     }

@@ -3,7 +3,8 @@
 //! Start: state first (store, agents, sessions, audit log, policies, credentials), then the sockets,
 //! then the services on them, so that every mistake is reported before the first request. Stop:
 //! readiness falls, calls in flight end or run out of time, leases go back, the log is drained.
-//! The data plane has Pingora's threads; store, log, admin API and reload have their own.
+//! The data plane has Pingora's threads; store, log, admin API, reload and upkeep have their
+//! own.
 
 mod descriptors;
 mod follow;
@@ -17,6 +18,7 @@ mod shared;
 mod standing;
 mod stop;
 mod tls;
+mod upkeep;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -26,7 +28,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
-use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use serde::Serialize;
@@ -65,6 +66,7 @@ use crate::proxy::probe;
 use crate::proxy::seats::Seats;
 use crate::proxy::upstream::Headers;
 use crate::proxy::upstreams::Upstreams;
+use crate::proxy::wire::{self, Kept};
 use crate::registry::Registry;
 use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
@@ -108,12 +110,15 @@ pub fn run(
     stopped: Stopped,
     on_ready: impl FnOnce(&Started) -> Result<()>,
 ) -> Result<()> {
-    let control = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .context("starting the control runtime")?;
+    let threads_for = |name: &str| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let built = builder.worker_threads(1).thread_name(name).enable_all().build();
+        built.with_context(|| format!("starting the threads for {name}"))
+    };
+    let control = threads_for("control")?;
+    // The connections to a shared store: nothing else keeps them waiting.
+    let store_io = threads_for("store-io")?;
+    let upkeep = threads_for("upkeep")?;
     let certificate = config.proxy.tls.as_ref().map(Certificate::open).transpose()?;
     let admin_tls = config.admin.tls.as_ref().map(Certificate::for_admin).transpose()?;
     let tls = certificate.as_ref().map(Certificate::settings).transpose()?;
@@ -125,7 +130,7 @@ pub fn run(
             Some(handover::take_over(config)?)
         }
     };
-    let mut parts = control.block_on(Parts::build(config))?;
+    let mut parts = control.block_on(Parts::build(config, store_io.handle()))?;
     let sockets = match taken_over {
         Some(sockets) => sockets,
         None => handover::open(config)?,
@@ -144,6 +149,8 @@ pub fn run(
     let descriptors = descriptors::divide(config)?;
     let conf = ServerConf {
         threads,
+        // One thread has nobody to steal from, and a runtime that could would pay for it.
+        work_stealing: threads > 1,
         // The wait is over when Pingora is told: see `stop`.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
@@ -166,7 +173,9 @@ pub fn run(
     let sources = control.block_on(parts.sources(config));
     let admin = parts.admin(config, people, sources);
     let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
-    let proxy = http_proxy(&server.configuration, gateway);
+    let kept = Kept::new(descriptors.pool);
+    control.spawn(kept.clone().watch());
+    let proxy = wire::proxy(&server.configuration, gateway, kept).context("making the proxy")?;
     let guard = Guard::new(proxy, parts.gate.clone(), &config.proxy);
     let door = parts.door(config, descriptors.connections);
     let drain = &parts.gate.drain;
@@ -187,7 +196,7 @@ pub fn run(
     control.spawn(offer.serve(drain.when_leaving()));
     control.block_on(parts.on_record(config, &started));
     let certificates = certificate.into_iter().chain(admin_tls.map(|(certificate, _)| certificate));
-    parts.start_tasks(&control, config, certificates.collect());
+    parts.start_tasks(&control, &upkeep, config, certificates.collect());
     on_ready(&started)?;
     notify::report(notify::READY);
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
@@ -205,6 +214,7 @@ pub fn run(
     server.run(RunArgs { shutdown_signal: Box::new(signal) });
     // Nothing is being judged any more.
     bulk.shutdown_background();
+    upkeep.shutdown_timeout(LAST_TASKS);
     parts.end(&control);
     // Nothing holds log and store once these are gone.
     control.shutdown_timeout(LAST_TASKS);
@@ -284,7 +294,7 @@ struct Parts {
 }
 
 impl Parts {
-    async fn build(config: &Config) -> Result<Self> {
+    async fn build(config: &Config, store_io: &Handle) -> Result<Self> {
         let clock = Clock::system();
         let now = clock.now();
         let metrics = Arc::new(Metrics::new());
@@ -294,12 +304,16 @@ impl Parts {
                 let key = seal_key(config)?;
                 Store::sealed_sqlite(path, key).await.context("opening `storage.sqlite_path`")?
             }
-            Backend::Redis(redis) => shared::store(config, redis).await?,
+            Backend::Redis(redis) => shared::store(config, redis, store_io).await?,
         });
         // From here on nothing that other nodes change is missed.
-        let position = store.follow_from_here().await.context("asking the store")?;
-        let followed = Arc::new(Followed::of(&store, config.storage.max_stale_secs, now.mono));
-        let registry = Arc::new(Registry::open(store.clone()).await.context("loading agents")?);
+        let position = shared::follow_from_here(&store).await?;
+        let skew = config.storage.clock_skew;
+        let followed = Followed::of(&store, config.storage.max_stale_secs, skew, now.mono);
+        shared::agree_on_time(&store, &followed, &clock).await?;
+        let followed = Arc::new(followed);
+        let registry = Registry::open(store.clone(), clock.clone()).await;
+        let registry = Arc::new(registry.context("loading agents")?);
         let limits = sessions::Settings {
             max_per_agent: usize::try_from(config.sessions.max_concurrent_sessions_per_agent)?,
             rate_window_secs: config.sessions.rate_limit_window_secs,
@@ -372,6 +386,7 @@ impl Parts {
                 metrics: parts.metrics.clone(),
                 clock: parts.clock.clone(),
                 position,
+                unasserted: false,
             };
             follower.catch_up().await.context("following the other nodes")?;
             parts.follower = Some(follower);
@@ -506,13 +521,14 @@ impl Parts {
     fn start_tasks(
         &mut self,
         control: &tokio::runtime::Runtime,
+        upkeep: &tokio::runtime::Runtime,
         config: &Config,
         certificates: Vec<Arc<Certificate>>,
     ) {
-        control.spawn(cleanup(
-            self.gate.clone(),
-            Duration::from_secs(config.sessions.cleanup_interval_secs),
-        ));
+        let period = Duration::from_secs(config.sessions.cleanup_interval_secs);
+        upkeep.spawn(upkeep::sessions(self.gate.clone(), period));
+        upkeep.spawn(upkeep::agents(self.gate.clone(), config.agents.retention_secs));
+        upkeep.spawn(upkeep::probe(self.store.clone(), self.gate.clone()));
         if self.store.outlives_the_process() {
             control.spawn(follow::return_idle(self.gate.clone()));
         }
@@ -604,20 +620,6 @@ impl Parts {
         }
         self.audit.close();
         info!("arbiter has stopped");
-    }
-}
-
-/// Forgets sessions that ended, for ever.
-async fn cleanup(gate: Arc<Gate>, period: Duration) {
-    let mut ticks = tokio::time::interval(period);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if let Err(error) = gate.sessions.cleanup(gate.clock.now()).await {
-            warn!(error = %Causes(&error), "ended sessions were not forgotten; tried again later");
-        }
-        gate.injected.retain(|id| gate.sessions.get(id).is_some());
-        gate.in_flight.sweep(gate.clock.mono());
     }
 }
 

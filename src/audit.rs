@@ -32,10 +32,11 @@
 //! If the log or the journal cannot be written or synced, [`Audit::healthy`] is false and nothing
 //! more is admitted. The half-written batch is cut off again, so that the chain has no gap;
 //! completed calls are kept; the writer tries again every 250 ms and traffic resumes by itself. A
-//! log that was deleted, replaced or resized from outside is noticed within a second and at every
-//! batch; it is opened again, the chain goes on, and a line tells. Requests that could not be
-//! recorded are counted, and the first line after is an `audit_gap` with their number. With
-//! `require_healthy = false` such requests go through and are counted the same way.
+//! log that was deleted, replaced or resized from outside is noticed within a second, within 100 ms
+//! of traffic, and before every record that somebody waits for; it is opened again, the chain goes
+//! on, and a line says so. Requests that could not be recorded are counted, and the first line after is
+//! an `audit_gap` with their number. With `require_healthy = false` such requests go through and are
+//! counted the same way.
 //!
 //! An advisory lock on both files keeps a second process out.
 //!

@@ -67,6 +67,7 @@ pub struct Config {
     pub audit: Audit,
     pub credentials: Credentials,
     pub storage: Storage,
+    pub agents: Agents,
     pub metrics: Metrics,
     pub admin: Admin,
 }
@@ -333,13 +334,31 @@ pub struct Storage {
     pub encryption_key: Option<Secret>,
     /// For how long sessions may still be read when a shared store does not answer.
     pub max_stale_secs: u64,
+    /// Accepted differences between this machine's clock and a shared store's.
+    pub clock_skew: Skew,
+}
+
+/// Differences between this machine's clock and a shared store's that are accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct Skew {
+    /// Above this a node does not start; one that runs goes by the store's time.
+    pub most_secs: u64,
+    /// Above this a running node is not ready either.
+    pub unready_secs: u64,
+}
+
+/// Agents that are registered.
+#[derive(Clone, Debug)]
+pub struct Agents {
+    /// Seconds for which an agent that was deactivated or has expired is kept.
+    pub retention_secs: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
     Memory,
     Sqlite(PathBuf),
-    Redis(Redis),
+    Redis(Box<Redis>),
 }
 
 /// Store that the nodes of a fleet share.
@@ -352,6 +371,10 @@ pub struct Redis {
     pub ca_file: Option<PathBuf>,
     /// Time limit of an answer.
     pub timeout: Duration,
+    /// Replicas that are to have what is taken away before that is answered.
+    pub wait_replicas: Option<u32>,
+    /// The longest wait for them.
+    pub wait: Duration,
 }
 
 /// Prometheus metrics.

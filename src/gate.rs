@@ -8,6 +8,7 @@ pub mod approval;
 mod bucket;
 mod caller;
 mod decide;
+mod demote;
 mod destination;
 pub mod drain;
 pub mod enrol;

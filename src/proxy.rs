@@ -29,7 +29,9 @@ pub mod seats;
 mod trouble;
 pub mod upstream;
 pub mod upstreams;
+pub mod wire;
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +39,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
@@ -51,6 +55,7 @@ use memory::Held;
 use pool::Way;
 use response::Flow;
 use upstreams::Upstreams;
+use wire::Attempt;
 
 /// The proxy port's service.
 pub struct Gateway {
@@ -90,6 +95,8 @@ struct InFlight {
     /// The request body's share of the memory that all bodies together may take.
     _held: Held,
     way: Way,
+    /// The connection of the last attempt, if it can be watched.
+    attempt: Option<Attempt>,
     upstream_status: Option<u16>,
     /// Length of the answer's body as the client got it.
     bytes_out: u64,
@@ -112,6 +119,9 @@ impl ProxyHttp for Gateway {
         Ctx { state: State::Arrived, slot: replay::Slot::default() }
     }
 
+    /// Adds none: what a client gets is never compressed here.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let kept = (!self.gate.drain.note_request()).then_some(self.keep_alive_secs);
         session.set_keepalive(kept);
@@ -125,6 +135,8 @@ impl ProxyHttp for Gateway {
         match self.intake.admit(self, session).await {
             Ok((cleared, held, way)) => {
                 let flow = Flow::new(self.max_response_body_bytes);
+                let peer = forwarding::peer(session);
+                upstream::prepare(session.req_header_mut(), &self.forwarding, peer, &cleared)?;
                 let body = cleared.body().clone();
                 replay::install(
                     &mut session.downstream_session,
@@ -143,6 +155,7 @@ impl ProxyHttp for Gateway {
                     flow,
                     _held: held,
                     way,
+                    attempt: None,
                     upstream_status: None,
                     bytes_out: 0,
                     repeated: false,
@@ -169,15 +182,30 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
         let State::Cleared(call) = &ctx.state else {
             return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
         };
-        self.forwarding.apply(request, forwarding::peer(session))?;
-        call.way.address(request, &call.cleared)
+        contain::without_failpoint(request);
+        call.way.address(request)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        _fd: RawFd,
+        digest: Option<&Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let State::Cleared(call) = &mut ctx.state {
+            call.attempt = Attempt::on(digest);
+        }
+        Ok(())
     }
 
     fn fail_to_connect(
@@ -210,7 +238,12 @@ impl ProxyHttp for Gateway {
             e.set_retry(false);
             return e;
         };
-        let unseen = !ctx.slot.head_sent() && *e.etype() == ErrorType::WriteError;
+        let nothing_sent = match &call.attempt {
+            Some(attempt) => attempt.nothing_sent(),
+            None => !ctx.slot.head_sent(),
+        };
+        let reused = reused || call.attempt.as_ref().is_some_and(Attempt::on_kept);
+        let unseen = nothing_sent && *e.etype() == ErrorType::WriteError;
         let again = reused && call.cleared.is_repeatable() && !call.repeated && died(&e);
         let retry = unanswered
             && *e.esource() == ErrorSource::Upstream
@@ -258,7 +291,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<()> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
-        reply::decorate(response, call.cleared.request_id(), call.cleared.warnings())?;
+        reply::decorate_passed(response, call.cleared.request_id(), call.cleared.warnings())?;
         self.browsers.share(session.req_header(), response)
     }
 
@@ -270,6 +303,9 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
+        if end_of_stream && let Some(attempt) = &call.attempt {
+            attempt.answered();
+        }
         let pushed = contain::refused(|| {
             contain::failpoint(session.req_header(), "event");
             call.flow.push(body.take(), end_of_stream)

@@ -3,7 +3,8 @@
 //! What gives (an agent, a delegation, a promotion) is stored first: what the store does not take
 //! changes nothing. What takes away (a demotion, a deactivation, a revoked token) waits for nobody:
 //! it counts in memory at once, and a task of the registry's own brings it to the store until that
-//! takes it.
+//! takes it. It is kept over what the store says ([`overlay`]), and asserted again whenever the store
+//! turns out not to have it.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -14,18 +15,23 @@ use dashmap::DashMap;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::checks::drift::FlagHistory;
 use crate::firewall::time::{Now, Timestamp};
-use crate::store::{Store, StoreError, to_the_end};
+use crate::store::{Lowered, Replicas, Store, StoreError, StoredAgent, TakenAway, to_the_end};
 use graph::Graph;
-use pending::{Pending, Retries, Revoked};
+use overlay::{Kept, effective};
+use pending::{Flagged, Pending, Retries, Revoked};
+pub use purge::Retention;
 pub use standing::Acting;
 use standing::Standings;
 
 mod follow;
 mod graph;
+mod overlay;
 mod pending;
+mod purge;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -33,7 +39,7 @@ mod tests;
 /// Revoked tokens remembered at most. Tokens live a day at the longest.
 const MAX_REVOKED: usize = 100_000;
 
-/// Description of an agent at its registration.
+/// An agent's description at its registration.
 #[derive(Clone, Debug)]
 pub struct NewAgent {
     pub owner: String,
@@ -53,7 +59,7 @@ pub enum DelegateError {
     Inactive(AgentId),
     #[error("the delegator does not have {}", .extra.join(", "))]
     ScopeNarrowing { extra: Vec<String> },
-    #[error("the delegation would end where it began")]
+    #[error("the delegation would create a cycle")]
     Cycle,
     #[error("the delegation would outlive what it rests on, which ends at {0}")]
     ExpiryWidening(Timestamp),
@@ -97,8 +103,35 @@ pub struct Deactivated {
     pub ids: Vec<AgentId>,
     /// The agent, and everyone below it.
     pub all: Vec<AgentId>,
-    /// Result of the write; rejected writes are retried.
-    pub stored: Result<(), StoreError>,
+    /// Writes the store rejected are retried.
+    pub stored: Result<Replicas, StoreError>,
+}
+
+/// A delegation that was made: added, or put in the place of one like it.
+#[derive(Debug)]
+pub struct Delegated {
+    pub delegation: Delegation,
+    pub is_new: bool,
+}
+
+/// A delegation that was ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub delegation: Delegation,
+    /// The agent that acted under it, and everyone below that one.
+    pub below: Vec<AgentId>,
+    /// Writes the store rejected are retried.
+    pub stored: Result<Replicas, StoreError>,
+}
+
+/// Too many drift flags: an agent is to lose a level of trust as soon as that is on record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demotion {
+    pub agent: AgentId,
+    pub from: TrustLevel,
+    pub to: TrustLevel,
+    /// The change number up to which it counts.
+    number: u64,
 }
 
 /// The agents and delegations of this node.
@@ -116,10 +149,13 @@ type WriteLock = tokio::sync::Mutex<()>;
 #[derive(Debug)]
 struct Inner {
     store: Arc<Store>,
+    clock: Clock,
     agents: DashMap<AgentId, Entry>,
     by_age: RwLock<BTreeSet<(Timestamp, AgentId)>>,
     active: AtomicUsize,
     graph: RwLock<Graph>,
+    /// Agents that were purged after they had been deactivated: no issuer brings them in again.
+    tombstones: RwLock<BTreeSet<AgentId>>,
     revoked: DashMap<String, Timestamp>,
     /// Number of entries in `revoked`: nearly always none, which is cheaper to read than the map.
     revoked_count: AtomicUsize,
@@ -127,57 +163,101 @@ struct Inner {
     /// In force and not yet in the store.
     pending: Mutex<Pending>,
     unsaved: Notify,
-    /// Held over a look at memory, the write to the store and the change of memory that follows, so
-    /// that two writers cannot both be right and together wrong (a cycle, a lost trust level).
-    #[expect(
-        clippy::disallowed_types,
-        reason = "held across the store's answer, off the hot path"
-    )]
-    writing: tokio::sync::Mutex<()>,
+    writing: WriteLock,
 }
 
 #[derive(Debug)]
 struct Entry {
+    /// As it counts here: what the store says, with what is kept over it.
     agent: Arc<Agent>,
+    stored: StoredAgent,
+    kept: Kept,
+    /// The store does not know it any more. It may not act: what narrowed it may be lost as well.
+    lost: bool,
     /// Most agents never drift.
     flags: Option<Box<FlagHistory>>,
-    /// True if anything was ever delegated to it.
+    /// Set while anything is delegated to it.
     delegate: bool,
     /// The chain of an agent to whom nothing was delegated: the agent itself.
     alone: Arc<[AgentId]>,
 }
 
 impl Entry {
-    fn new(agent: Arc<Agent>) -> Self {
-        let alone = [agent.id].into();
-        Self { agent, flags: None, delegate: false, alone }
+    fn new(stored: StoredAgent, now: Now) -> Self {
+        let alone = [stored.agent.id].into();
+        let flags = FlagHistory::recall(stored.flags.iter().map(|f| (f.at, f.count)), now);
+        let mut kept = Kept::default();
+        kept.take_over(&stored);
+        Self {
+            agent: Arc::clone(&stored.agent),
+            stored: StoredAgent { flags: Vec::new(), ..stored },
+            kept,
+            lost: false,
+            flags: flags.map(Box::new),
+            delegate: false,
+            alone,
+        }
+    }
+
+    /// Works out anew how the agent counts. One that loses something starts with no flags.
+    fn refresh(&mut self) {
+        let mut agent = effective(&self.stored, &self.kept);
+        agent.active &= !self.lost;
+        if agent != *self.agent {
+            if !agent.active || agent.trust != self.agent.trust {
+                self.flags = None;
+            }
+            self.agent = Arc::new(agent);
+        }
+    }
+
+    /// Takes in that an operator has set a level.
+    fn set_trust(&mut self, level: TrustLevel, number: u64) {
+        if number >= self.stored.number {
+            self.stored.number = number;
+            Arc::make_mut(&mut self.stored.agent).trust = level;
+            self.flags = None;
+        }
+        let id = self.stored.agent.id;
+        let lowered = Some(Lowered { level, number });
+        self.kept.take(&TakenAway { id, inactive: false, lowered });
+        self.refresh();
+    }
+
+    /// The number of the latest change of its trust that is known.
+    fn number(&self) -> u64 {
+        self.stored.number.max(self.kept.number())
     }
 }
 
 impl Registry {
     /// Loads everything, and starts the task that stores what is pending on the current runtime.
-    pub async fn open(store: Arc<Store>) -> Result<Self, StoreError> {
+    pub async fn open(store: Arc<Store>, clock: Clock) -> Result<Self, StoreError> {
+        let now = clock.now();
         let agents = DashMap::new();
         let mut by_age = BTreeSet::new();
         let mut active = 0;
-        for agent in store.agents().await? {
+        for stored in store.agents().await? {
+            let agent = &stored.agent;
             by_age.insert((agent.created_at, agent.id));
             active += usize::from(agent.active);
-            agents.insert(agent.id, Entry::new(agent));
+            agents.insert(agent.id, Entry::new(stored, now));
         }
-        let graph = Graph::load(store.delegations().await?)
-            .map_err(|source| StoreError::Damaged { what: "delegation", source: source.into() })?;
+        let graph = graph::load(store.delegations().await?)?;
         for mut entry in agents.iter_mut() {
             entry.delegate = !graph.incoming(*entry.key()).is_empty();
         }
+        let tombstones = store.tombstones().await?.into_iter().collect();
         let revoked: DashMap<String, Timestamp> =
             store.revoked_tokens().await?.into_iter().collect();
         let inner = Arc::new(Inner {
             store,
+            clock,
             agents,
             by_age: RwLock::new(by_age),
             active: AtomicUsize::new(active),
             graph: RwLock::new(graph),
+            tombstones: RwLock::new(tombstones),
             revoked_count: AtomicUsize::new(revoked.len()),
             revoked,
             standings: Standings::default(),
@@ -192,7 +272,7 @@ impl Registry {
     /// Stores what is still to be stored, and ends the registry's task.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.retries.stop().await;
-        self.inner.store_pending().await
+        self.inner.store_pending().await.map(drop)
     }
 
     pub fn agent(&self, id: AgentId) -> Option<Arc<Agent>> {
@@ -223,9 +303,8 @@ impl Registry {
         let inner = Arc::clone(&self.inner);
         to_the_end(async move {
             inner.store.insert_agent(&agent).await?;
-            inner.agents.insert(agent.id, Entry::new(Arc::clone(&agent)));
-            inner.active.fetch_add(1, Ordering::Relaxed);
-            write(&inner.by_age).insert((agent.created_at, agent.id));
+            // What others did to it since may have been heard before this answer.
+            inner.registered(&agent);
             Ok(agent)
         })
         .await
@@ -257,29 +336,28 @@ impl Registry {
         &self,
         id: AgentId,
         trust: TrustLevel,
-    ) -> Result<Option<Arc<Agent>>, TrustError> {
+    ) -> Result<Option<(Arc<Agent>, Replicas)>, TrustError> {
         if self.agent(id).is_none() {
             return Ok(None);
         }
-        let demoted = self.inner.demote(id, trust);
+        let demoted = self.inner.lower(id, trust, u64::MAX);
         let inner = Arc::clone(&self.inner);
         to_the_end(async move {
             let _writing = inner.writing.lock().await;
-            if let Err(source) = inner.store.set_trust(vec![(id, trust)]).await {
-                // A promotion that was before us may have been stored meanwhile.
-                let in_force = inner.demote(id, trust) || demoted;
-                inner.unsaved.notify_one();
-                return Err(TrustError { in_force, source });
-            }
+            let above = inner.agents.get(&id).map_or(0, |entry| entry.number());
+            let set = match inner.store.set_trust(id, trust, above).await {
+                Ok(set) => set,
+                Err(source) => {
+                    // A promotion that was before us may have been stored meanwhile.
+                    let in_force = inner.lower(id, trust, u64::MAX) || demoted;
+                    inner.unsaved.notify_one();
+                    return Err(TrustError { in_force, source });
+                }
+            };
             // A demotion of the meantime is overruled, in memory as in the store.
-            let Some(mut entry) = inner.agents.get_mut(&id) else { return Ok(None) };
-            Arc::make_mut(&mut entry.agent).trust = trust;
-            entry.flags = None;
-            inner.pending().demoted.remove(&id);
-            let agent = Arc::clone(&entry.agent);
-            drop(entry);
-            inner.standings.changed();
-            Ok(Some(agent))
+            let Some((number, replicas)) = set else { return Ok(None) };
+            inner.trust_set(id, trust, number);
+            Ok(inner.agent(id).map(|agent| (agent, replicas)))
         })
         .await
     }
@@ -294,7 +372,8 @@ impl Registry {
         Some(Deactivated { ids, all, stored })
     }
 
-    /// Lets `to` act for `from` within `scopes`, which `from` must have itself at this time.
+    /// Lets `to` act for `from` within `scopes`, which `from` must have itself at this time. A delegation
+    /// with the same scopes between the two is put in the place of the one that there is.
     pub async fn delegate(
         &self,
         from: AgentId,
@@ -302,27 +381,50 @@ impl Registry {
         scopes: Vec<String>,
         expires_at: Option<Timestamp>,
         now: Timestamp,
-    ) -> Result<Delegation, DelegateError> {
-        let delegation =
-            Delegation { id: Uuid::new_v4(), from, to, scopes, created_at: now, expires_at };
+    ) -> Result<Delegated, DelegateError> {
         let inner = Arc::clone(&self.inner);
         to_the_end(async move {
             let _writing = inner.writing.lock().await;
-            let known = {
+            let (delegation, is_new, version) = {
                 let graph = read(&inner.graph);
+                let like = graph.like(from, to, &scopes);
+                let is_new = like.is_none();
+                let (id, created_at) =
+                    like.map_or_else(|| (Uuid::new_v4(), now), |like| (like.id, like.created_at));
+                let delegation = Delegation { id, from, to, scopes, created_at, expires_at };
                 graph.check(&delegation, now, |id| inner.agent(id))?;
-                graph.len()
+                (delegation, is_new, graph.version())
             };
-            inner.store.insert_delegation(&delegation, known).await?;
-            inner.take_in(delegation.clone());
+            let version = inner.store.put_delegation(&delegation, version).await?;
+            inner.delegated(delegation.clone(), version);
             // Deactivated while this was stored, it did not find this delegate below it.
             if !inner.agent(from).is_some_and(|agent| agent.active) {
                 inner.deactivate(to);
                 inner.unsaved.notify_one();
             }
-            Ok(delegation)
+            Ok(Delegated { delegation, is_new })
         })
         .await
+    }
+
+    /// Ends a delegation, from the first poll on. None if there is none with this id.
+    pub async fn end_delegation(&self, id: Uuid) -> Option<Ended> {
+        let now = self.inner.clock.now().wall;
+        let (delegation, below) = {
+            let graph = read(&self.inner.graph);
+            let delegation = graph.get(id)?;
+            (Delegation::clone(&delegation), graph.with_all_below(delegation.to, now))
+        };
+        self.inner.delegation_ended(id, None);
+        self.inner.pending().ended.insert(id);
+        let inner = Arc::clone(&self.inner);
+        let stored = to_the_end(async move { inner.store_pending().await }).await;
+        Some(Ended { delegation, below, stored })
+    }
+
+    /// Returns a delegation by its id.
+    pub fn delegation(&self, id: Uuid) -> Option<Arc<Delegation>> {
+        read(&self.inner.graph).get(id)
     }
 
     /// Delegations to and from an agent, oldest first. None if it is not known.
@@ -333,17 +435,27 @@ impl Registry {
         Some((copy(graph.incoming(id)), copy(graph.outgoing(id))))
     }
 
-    /// Counts drift flags against an agent. Too many demote it: at once on this node, and soon in the
-    /// store. Returns the new level if they did.
-    pub fn flag(&self, id: AgentId, flags: u32, now: Now) -> Option<TrustLevel> {
-        if flags > 0 && self.inner.store.is_shared() {
-            let mut pending = self.inner.pending();
-            let told = pending.flags.entry(id).or_default();
-            *told = told.saturating_add(flags);
-            drop(pending);
-            self.inner.unsaved.notify_one();
-        }
-        self.inner.flag(id, flags, now)
+    /// Counts drift flags against an agent, here and in the store. Too many are to demote it, which is
+    /// the caller's to record and then to do ([`Registry::demote`]): the count starts anew.
+    pub fn flag(&self, id: AgentId, flags: u32, now: Now) -> Option<Demotion> {
+        let counted = self.inner.count(id, flags, now)?;
+        let mut pending = self.inner.pending();
+        let told = pending.flags.entry(id).or_insert(Flagged { count: 0, at: now.wall });
+        told.count = told.count.saturating_add(flags);
+        drop(pending);
+        self.inner.unsaved.notify_one();
+        counted
+    }
+
+    /// Lowers the trust of an agent that drifted too often: at once on this node, and soon in the store.
+    pub fn demote(&self, demotion: &Demotion) {
+        self.inner.lower(demotion.agent, demotion.to, demotion.number);
+        self.inner.unsaved.notify_one();
+    }
+
+    /// Checks whether the id is that of a deactivated agent that was purged.
+    pub fn is_tombstone(&self, id: AgentId) -> bool {
+        read(&self.inner.tombstones).contains(&id)
     }
 
     /// Refuses a token from the first poll on; it need not be remembered after `until`, when it
@@ -353,9 +465,9 @@ impl Registry {
         token_id: &str,
         until: Timestamp,
         now: Timestamp,
-    ) -> Result<(), RevokeError> {
+    ) -> Result<Replicas, RevokeError> {
         if until <= now {
-            return Ok(());
+            return Ok(Replicas::default());
         }
         self.inner.revoke(token_id, until, now)?;
         let inner = Arc::clone(&self.inner);
@@ -377,72 +489,104 @@ impl Inner {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lowers an agent's trust in memory; says whether it was higher.
-    fn demote(&self, id: AgentId, trust: TrustLevel) -> bool {
+    /// Lowers an agent's trust in memory, unless an operator has set it since the change of that number;
+    /// returns whether it was higher. The caller has it stored.
+    fn lower(&self, id: AgentId, level: TrustLevel, number: u64) -> bool {
         let Some(mut entry) = self.agents.get_mut(&id) else { return false };
-        if entry.agent.trust <= trust {
+        if entry.agent.trust <= level || entry.number() > number {
             return false;
         }
-        Arc::make_mut(&mut entry.agent).trust = trust;
-        entry.flags = None;
-        self.pending().demoted.insert(id);
+        let lowered = Some(Lowered { level, number: entry.number() });
+        entry.kept.take(&TakenAway { id, inactive: false, lowered });
+        entry.refresh();
+        self.pending().taken.insert(id);
         drop(entry);
         self.standings.changed();
         true
     }
 
+    /// Takes in the level that an operator has set by a change with this number.
+    fn trust_set(&self, id: AgentId, level: TrustLevel, number: u64) {
+        if let Some(mut entry) = self.agents.get_mut(&id) {
+            entry.set_trust(level, number);
+        }
+        self.standings.changed();
+    }
+
+    /// Changes an entry and counts whether it is active afterwards.
+    fn change(&self, id: AgentId, change: impl FnOnce(&mut Entry)) -> bool {
+        let Some(mut entry) = self.agents.get_mut(&id) else { return false };
+        let before = entry.agent.active;
+        change(&mut entry);
+        entry.refresh();
+        self.count_active(before, entry.agent.active);
+        before && !entry.agent.active
+    }
+
+    fn count_active(&self, before: bool, after: bool) {
+        match (before, after) {
+            (false, true) => self.active.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.active.fetch_sub(1, Ordering::Relaxed),
+            (false, false) | (true, true) => 0,
+        };
+    }
+
     /// Deactivates an agent and everyone below it in memory; gives those that were still active, and
     /// all of them.
     fn deactivate(&self, id: AgentId) -> (Vec<AgentId>, Vec<AgentId>) {
+        let now = self.clock.now().wall;
         // Held until all are marked: a delegation that is taken in meanwhile finds its giver marked.
         let graph = read(&self.graph);
-        let all = graph.with_all_below(id);
+        let all = graph.with_all_below(id, now);
         let mut ids = Vec::new();
         for &id in &all {
-            if let Some(mut entry) = self.agents.get_mut(&id)
-                && entry.agent.active
-            {
-                Arc::make_mut(&mut entry.agent).active = false;
-                entry.flags = None;
+            let taken = TakenAway { id, inactive: true, lowered: None };
+            if self.change(id, |entry| entry.kept.take(&taken)) {
                 ids.push(id);
             }
         }
         drop(graph);
         self.standings.changed();
-        self.active.fetch_sub(ids.len(), Ordering::Relaxed);
-        self.pending().deactivated.extend(&ids);
+        self.pending().taken.extend(&ids);
         (ids, all)
     }
 
-    fn take_in(&self, delegation: Delegation) {
+    fn delegated(&self, delegation: Delegation, version: u64) {
         let to = delegation.to;
-        write(&self.graph).insert(delegation);
+        write(&self.graph).insert(delegation, version);
         self.is_delegate(to);
         self.standings.changed();
     }
 
+    /// Removes a delegation from memory, by the change of this number if that is known.
+    fn delegation_ended(&self, id: Uuid, version: Option<u64>) {
+        let removed = write(&self.graph).end(id, version);
+        if let Some(delegation) = removed {
+            self.is_delegate(delegation.to);
+        }
+        self.standings.changed();
+    }
+
     fn is_delegate(&self, id: AgentId) {
+        let delegate = !read(&self.graph).incoming(id).is_empty();
         if let Some(mut entry) = self.agents.get_mut(&id) {
-            entry.delegate = true;
+            entry.delegate = delegate;
         }
     }
 
-    fn flag(&self, id: AgentId, flags: u32, now: Now) -> Option<TrustLevel> {
+    /// Counts flags. None if there is nothing to count; inside, the demotion that they are enough for.
+    #[expect(clippy::option_option, reason = "not counted, counted, and one too many")]
+    fn count(&self, id: AgentId, flags: u32, now: Now) -> Option<Option<Demotion>> {
         let mut entry = self.agents.get_mut(&id)?;
-        let demoted = entry.agent.trust.demoted();
-        if flags == 0 || !entry.agent.active || demoted == entry.agent.trust {
+        let (from, to) = (entry.agent.trust, entry.agent.trust.demoted());
+        if flags == 0 || !entry.agent.active || to == from {
             return None;
         }
         if !entry.flags.get_or_insert_default().add(flags, now.mono) {
-            return None;
+            return Some(None);
         }
-        Arc::make_mut(&mut entry.agent).trust = demoted;
         entry.flags = None;
-        self.pending().demoted.insert(id);
-        drop(entry);
-        self.standings.changed();
-        self.unsaved.notify_one();
-        Some(demoted)
+        Some(Some(Demotion { agent: id, from, to, number: entry.number() }))
     }
 
     fn revoke(&self, token_id: &str, until: Timestamp, at: Timestamp) -> Result<(), RevokeError> {
@@ -455,7 +599,7 @@ impl Inner {
             *kept = until.max(*kept);
             pending.revoked.insert(token_id.to_owned(), Revoked { until: *kept, at });
         }
-        self.revoked_count.store(self.revoked.len(), Ordering::Release);
+        self.count_revoked();
         if full { Err(RevokeError::Full { cap: MAX_REVOKED }) } else { Ok(()) }
     }
 }

@@ -8,20 +8,24 @@
 //! INVARIANT: `calls_made <= booked <= call_budget`, and `booked` grows in memory only after it has
 //! grown in the store.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::Clock;
 use crate::firewall::agent::AgentId;
 use crate::firewall::checks::rate;
 use crate::firewall::session::{SessionId, Status, WorkOrder};
 use crate::firewall::time::{Mono, Now, Timestamp};
-use crate::store::{Booked, Booking, Closing, Opened, Settlement, Store, StoreError, to_the_end};
+use crate::store::{
+    Booked, Booking, Closing, Opened, Queue, Replicas, Settlement, Store, StoreError, before, left,
+    to_the_end,
+};
+use horizon::Horizon;
 use idle::Leased;
 use index::Index;
 pub use live::Live;
@@ -29,6 +33,7 @@ use same::SameLists;
 use table::Table;
 
 mod follow;
+mod horizon;
 mod idle;
 mod index;
 mod live;
@@ -38,8 +43,10 @@ mod same;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::model::explore as model;
 
-/// For how long an ended session is still known, so that its callers learn how it ended.
+/// Seconds for which an ended session is still known, so that its callers learn how it ended.
 const RETENTION_SECS: u64 = 3600;
 /// Sessions forgotten in one run of the clean-up at most, and in one transaction.
 const FORGET_PER_RUN: usize = 200_000;
@@ -101,25 +108,28 @@ struct Inner {
     live: Table,
     index: Mutex<Index>,
     /// One booking at a time for each session; sessions share lanes.
-    lanes: Vec<Arc<Semaphore>>,
+    lanes: Vec<Queue>,
     lane_of: RandomState,
     /// Closed here, but not (yet) in the store: tried again until the store takes it.
     unsaved: Mutex<BTreeMap<SessionId, Closing>>,
     /// Sessions of which this node holds something that it may not need.
     leased: Leased,
     /// Sessions of other nodes that are being looked up.
-    finding: Semaphore,
+    finding: Queue,
     same: SameLists,
-    /// Sessions that had ended by then were not loaded, and are still to be forgotten by the store.
-    leftover: Mutex<Option<Timestamp>>,
+    /// Sessions that were closed before their end, until that has passed: a store that lost its last
+    /// writes must not open them again.
+    closed: Mutex<HashMap<SessionId, Timestamp>>,
+    horizon: Horizon,
 }
 
 impl Sessions {
     /// Loads what the last run left. What was booked counts as made.
     pub async fn open(store: Arc<Store>, settings: Settings, now: Now) -> Result<Self, StoreError> {
-        let cutoff = before(now.wall, RETENTION_SECS);
+        let horizon = Horizon::new(store.newest(Timestamp(i64::MIN)).await?, now);
+        let cutoff = before(horizon.at(now), RETENTION_SECS);
         let (live, index, same) = load::all(&store, settings, cutoff, now).await?;
-        let lanes = (0..BOOKING_LANES).map(|_| Arc::new(Semaphore::new(1))).collect();
+        let lanes = (0..BOOKING_LANES).map(|_| Queue::new(1)).collect();
         let inner = Inner {
             store,
             settings,
@@ -129,10 +139,14 @@ impl Sessions {
             lane_of: RandomState::new(),
             unsaved: Mutex::default(),
             leased: Leased::default(),
-            finding: Semaphore::new(FINDING),
+            finding: Queue::new(FINDING),
             same,
-            leftover: Mutex::new(Some(cutoff)),
+            closed: Mutex::default(),
+            horizon,
         };
+        for live in inner.live.all().iter().filter(|live| live.is_closed()) {
+            inner.note_closed(live);
+        }
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -193,59 +207,105 @@ impl Sessions {
 
     /// Closes a session: on this node before the store is even asked, for good once this returns.
     /// None if it is not known. What a failing store does not take, the clean-up tries again.
-    pub async fn close(&self, id: SessionId, now: Now) -> Result<Option<Arc<Live>>, StoreError> {
+    pub async fn close(
+        &self,
+        id: SessionId,
+        now: Now,
+    ) -> Result<Option<(Arc<Live>, Replicas)>, StoreError> {
         let Some(live) = self.get(id) else { return Ok(None) };
         self.inner.end(&live, now.mono);
         let closing = Arc::clone(&live);
         let inner = Arc::clone(&self.inner);
-        to_the_end(async move {
-            // INVARIANT: whoever holds the session's lane is alone in changing what it has booked.
-            let _lane = inner.lane(id).await?;
+        let replicas = to_the_end(async move {
+            // INVARIANT: the holder of the session's lane is alone in changing what it has booked.
+            let _lane = inner.lane(id)?.enter_at_last().await?;
             inner.save_closed(&[closing], now.wall).await
         })
         .await?;
-        Ok(Some(live))
+        Ok(Some((live, replicas)))
     }
 
-    /// Closes every session of these agents; says how many were active.
-    pub async fn close_agents(&self, agents: &[AgentId], now: Now) -> Result<usize, StoreError> {
-        let lives = self.inner.index().active_of(agents, now.mono);
+    /// Closes every session of these agents; returns how many were active.
+    pub async fn close_agents(
+        &self,
+        agents: &[AgentId],
+        now: Now,
+    ) -> Result<(usize, Replicas), StoreError> {
+        self.close_those(agents, |_| true, now).await
+    }
+
+    /// Closes the sessions of these agents that were opened under a delegation between the two given;
+    /// returns how many were active.
+    pub async fn close_under(
+        &self,
+        agents: &[AgentId],
+        from: AgentId,
+        to: AgentId,
+        now: Now,
+    ) -> Result<(usize, Replicas), StoreError> {
+        let under = |live: &Live| {
+            live.order.delegation_chain.windows(2).any(|link| link == [from, to].as_slice())
+        };
+        self.close_those(agents, under, now).await
+    }
+
+    async fn close_those(
+        &self,
+        agents: &[AgentId],
+        which: impl Fn(&Live) -> bool,
+        now: Now,
+    ) -> Result<(usize, Replicas), StoreError> {
+        let mut lives = self.inner.index().active_of(agents, now.mono);
+        lives.retain(|live| which(live));
         for live in &lives {
             self.inner.end(live, now.mono);
         }
         let closed = lives.len();
         if closed == 0 {
-            return Ok(0);
+            return Ok((0, Replicas::default()));
         }
         let inner = Arc::clone(&self.inner);
-        to_the_end(async move {
+        let replicas = to_the_end(async move {
             let _lanes = inner.every_lane().await?;
             inner.save_closed(&lives, now.wall).await
         })
         .await?;
-        Ok(closed)
+        Ok((closed, replicas))
     }
 
     /// Sees to it that `price` calls are booked and not yet counted, and have permits where a rate
     /// limit is shared, unless the budget or the limit cannot cover them or the session is closed.
-    /// Others may count them first: ask, then count, then ask again.
+    /// Others may count them first: ask, then count, then ask again. The caller `arrived` at the store
+    /// when it asked for the first time, and waits no longer from then on than an answer may take.
     pub async fn lease(
         &self,
         live: &Arc<Live>,
         price: u64,
+        arrived: Mono,
         clock: &Clock,
     ) -> Result<(), StoreError> {
-        let lane = self.inner.lane(live.order.id).await?;
+        let id = live.order.id;
+        let patience = self.inner.store.patience();
+        let lane = self.inner.lane(id)?.enter(arrived, patience, clock).await?;
         let inner = Arc::clone(&self.inner);
         let live = Arc::clone(live);
-        let clock = clock.clone();
-        to_the_end(async move {
-            // Whoever held the lane before may have booked enough for all who waited.
-            let done = inner.lease(&live, price, &clock).await;
+        let leasing = clock.clone();
+        let leased = to_the_end(async move {
+            // An earlier holder of the lane may have booked enough for all who waited.
+            let done = inner.lease(&live, price, &leasing).await;
+            let done = inner.lane(id)?.noted(done, &leasing);
+            if matches!(done, Err(StoreError::Missing(_))) {
+                inner.lose(&live, leasing.mono());
+            }
             drop(lane);
             done
-        })
-        .await
+        });
+        match patience {
+            None => leased.await,
+            Some(patience) => tokio::time::timeout(left(arrived, patience, clock), leased)
+                .await
+                .map_err(|_elapsed| StoreError::Late)?,
+        }
     }
 
     /// Asks a shared store how much of a budget is booked by all, so that what is shown is true.
@@ -253,14 +313,26 @@ impl Sessions {
         if !self.inner.store.is_shared() {
             return Ok(());
         }
-        let _lane = self.inner.lane(live.order.id).await?;
+        let lane = self.inner.lane(live.order.id)?;
         let asked_at = clock.mono();
-        let booked = self.inner.store.book(live.look()).await?;
+        let _lane = lane.enter(asked_at, self.inner.store.patience(), clock).await?;
+        let asked_at = clock.mono();
+        let booked = lane.noted(self.inner.store.book(live.look()).await, clock)?;
         self.inner.receive(live, booked, asked_at, clock.mono());
         Ok(())
     }
 
-    /// Returns the number of sessions that are neither closed nor expired.
+    /// Returns the time by which something may be deleted for good.
+    pub fn deletes_by(&self, now: Now) -> Timestamp {
+        self.inner.horizon.at(now)
+    }
+
+    /// Notes the time in the store, which is the smallest write that there is.
+    pub async fn note_time(&self, now: Now) -> Result<(), StoreError> {
+        self.inner.store.newest(self.inner.horizon.at(now)).await.map(drop)
+    }
+
+    /// How many sessions are neither closed nor expired.
     pub fn active_count(&self, now: Now) -> usize {
         loop {
             let count = self.inner.index().active_count(now.mono, COUNT_STEP);
@@ -276,6 +348,9 @@ impl Sessions {
     /// However many ended at the same instant, a call waits for a few at most.
     pub async fn cleanup(&self, now: Now) -> Result<usize, StoreError> {
         self.inner.save_closed(&[], now.wall).await?;
+        self.note_time(now).await?;
+        let at = self.inner.horizon.at(now);
+        self.inner.closed().retain(|_, end| *end > at);
         let mut forgotten = 0;
         while forgotten < FORGET_PER_RUN {
             let ended = self.inner.index().ended(now.mono, RETENTION_SECS, FORGET_AT_ONCE);
@@ -284,7 +359,7 @@ impl Sessions {
             }
             forgotten += ended.len();
             let ids = ended.iter().map(|(_, live)| live.order.id).collect();
-            self.inner.store.forget_sessions(ids).await?;
+            self.inner.store.forget_sessions(ids, at, RETENTION_SECS).await?;
             let more = ended.len() == FORGET_AT_ONCE;
             for (ended_at, live) in ended {
                 self.inner.live.remove(live.order.id);
@@ -294,7 +369,7 @@ impl Sessions {
                 tokio::time::sleep(FORGET_PAUSE).await;
             }
         }
-        self.forget_leftovers().await?;
+        self.forget_leftovers(at).await?;
         Ok(forgotten)
     }
 
@@ -315,14 +390,14 @@ impl Sessions {
         }
     }
 
-    /// Has the store forget what was too old to be loaded when this run began.
-    async fn forget_leftovers(&self) -> Result<(), StoreError> {
-        let cutoff = *self.inner.leftover();
-        let Some(cutoff) = cutoff else { return Ok(()) };
+    /// Has the store forget what ended so long ago that no node has it in memory.
+    async fn forget_leftovers(&self, at: Timestamp) -> Result<(), StoreError> {
+        if !self.inner.store.outlives_the_process() {
+            return Ok(());
+        }
         let limit = u32::try_from(FORGET_AT_ONCE).unwrap_or(u32::MAX);
         for _ in 0..FORGET_PER_RUN / FORGET_AT_ONCE {
-            if self.inner.store.forget_ended(cutoff, limit).await? == 0 {
-                *self.inner.leftover() = None;
+            if self.inner.store.forget_ended(at, RETENTION_SECS, limit).await? == 0 {
                 break;
             }
             tokio::time::sleep(FORGET_PAUSE).await;
@@ -374,6 +449,8 @@ impl Inner {
         live.receive(booked, asked_at, now);
         if booked.closed {
             self.end(live, now);
+        } else if booked.ended {
+            live.end_by_ledger();
         } else if booked.granted > 0 || booked.rate.is_some_and(|rate| rate.granted > 0) {
             self.leased.note(live, now);
         }
@@ -382,12 +459,33 @@ impl Inner {
     /// Closes the session in memory: no call is counted after this.
     fn end(&self, live: &Arc<Live>, now: Mono) {
         live.with(|usage| usage.closed = true);
+        self.note_closed(live);
         self.index().end(live, now);
+    }
+
+    fn note_closed(&self, live: &Live) {
+        self.closed().insert(live.order.id, live.order.expires_at);
+    }
+
+    /// Forgets a session that the store does not have any more: nobody can say what is left of it.
+    /// Should the store be restored, it is found there again.
+    fn lose(&self, live: &Arc<Live>, now: Mono) {
+        if live.is_closed() {
+            return;
+        }
+        let mut index = self.index();
+        index.end(live, now);
+        index.forget(live, now.min(live.deadline), now);
+        self.live.remove(live.order.id);
     }
 
     /// Has the store close these sessions, whose lanes the caller holds, and those it did not take
     /// before.
-    async fn save_closed(&self, lives: &[Arc<Live>], at: Timestamp) -> Result<(), StoreError> {
+    async fn save_closed(
+        &self,
+        lives: &[Arc<Live>],
+        at: Timestamp,
+    ) -> Result<Replicas, StoreError> {
         let closings: Vec<Closing> = {
             let mut unsaved = self.unsaved();
             for live in lives {
@@ -398,14 +496,14 @@ impl Inner {
             unsaved.values().copied().collect()
         };
         if closings.is_empty() {
-            return Ok(());
+            return Ok(Replicas::default());
         }
-        self.store.close_sessions(closings.clone(), at).await?;
+        let replicas = self.store.close_sessions(closings.clone(), at).await?;
         let mut unsaved = self.unsaved();
         for closing in closings {
             unsaved.remove(&closing.id);
         }
-        Ok(())
+        Ok(replicas)
     }
 
     /// Takes in a session, unless it is here already; gives the one that is here.
@@ -420,10 +518,9 @@ impl Inner {
         live
     }
 
-    async fn lane(&self, id: SessionId) -> Result<OwnedSemaphorePermit, StoreError> {
+    fn lane(&self, id: SessionId) -> Result<&Queue, StoreError> {
         let lane = self.lane_number(id).and_then(|number| self.lanes.get(number));
-        let lane = lane.ok_or(StoreError::Stopped)?;
-        Arc::clone(lane).acquire_owned().await.map_err(|_closed| StoreError::Stopped)
+        lane.ok_or(StoreError::Stopped)
     }
 
     /// Returns the lane of the session.
@@ -437,8 +534,7 @@ impl Inner {
     async fn every_lane(&self) -> Result<Vec<OwnedSemaphorePermit>, StoreError> {
         let mut permits = Vec::with_capacity(self.lanes.len());
         for lane in &self.lanes {
-            let permit = Arc::clone(lane).acquire_owned().await;
-            permits.push(permit.map_err(|_closed| StoreError::Stopped)?);
+            permits.push(lane.enter_at_last().await?);
         }
         Ok(permits)
     }
@@ -451,8 +547,8 @@ impl Inner {
         self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leftover(&self) -> MutexGuard<'_, Option<Timestamp>> {
-        self.leftover.lock().unwrap_or_else(PoisonError::into_inner)
+    fn closed(&self) -> MutexGuard<'_, HashMap<SessionId, Timestamp>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -484,9 +580,4 @@ impl Drop for Place {
 /// Reports whether the budget had less than was needed.
 fn fell_short(booking: &Booking, booked: &Booked) -> bool {
     booking.least > 0 && booked.granted == 0 && booked.rate.is_none() && !booked.closed
-}
-
-fn before(at: Timestamp, secs: u64) -> Timestamp {
-    let micros = i64::try_from(secs.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
-    Timestamp(at.0.saturating_sub(micros))
 }

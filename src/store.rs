@@ -5,21 +5,42 @@
 //! a budget is spent after a crash and never too little. It is not on the path of each call: nodes
 //! count against the blocks they booked (`sessions`), and read agents from memory (`registry`).
 //!
-//! Backends are an enum, and `store/contract.rs` holds one suite of tests that runs over all of
-//! them. Every write is one transaction: it is done whole, or it failed and changed nothing.
+//! Every backend implements [`Backend`]; one that several nodes share implements [`SharedBackend`] as
+//! well, which a caller reaches through [`Store::shared`]. One suite (`store/tests/contract.rs`) runs
+//! over all of them, and random histories hold Redis' scripts against the model of a shared ledger
+//! (`store/redis/tests/differential.rs`). Every write is one transaction: it is done whole, or it
+//! failed and changed nothing. Ends are judged by the ledger's time, where it has a clock.
+//!
+//! A new kind of record that all nodes hold takes: its type in `store/kept.rs`; its methods in
+//! [`Backend`], with a line each in `Store`; rows and a migration in `store/sqlite`; keys and a script in
+//! `store/redis` (list both in its head); a [`Change`], whose text is in `store/redis/wire.rs`, told by
+//! the script before it changes anything; a step in the differential test. On the nodes: memory of it in
+//! the room that uses it, an arm in `app/follow.rs` that takes the change in, and a place in that room's
+//! `reload`. If it takes something away, it is kept by the nodes as well and asserted again there
+//! (`registry/overlay.rs`).
 
 use std::path::Path;
 use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use uuid::Uuid;
 
 use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
+use backend::{Backend, SharedBackend};
 pub use booking::{Booked, Booking, NodeName, RateBooked, RateBooking, RateUse};
 pub use change::{Change, Changes, Position};
 pub use error::StoreError;
 pub use followed::Followed;
+pub use kept::{
+    Closing, Flags, Lowered, Opened, Purge, RecentCalls, Replicas, Settlement, StoredAgent,
+    StoredDelegations, StoredSession, TakenAway,
+};
 use memory::Memory;
+pub use queue::Queue;
+pub(crate) use queue::left;
 use redis::Redis;
 #[cfg(test)]
 pub(crate) use redis::tests::Server as RedisServer;
@@ -29,18 +50,21 @@ pub use sqlite::{SealKey, at_rest};
 #[cfg(test)]
 use tests::fleet::Fleet;
 
+mod backend;
 mod booking;
 mod change;
 mod error;
 mod followed;
+mod kept;
 pub(crate) mod ledger;
 mod memory;
+mod queue;
 mod redis;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// Backend of the state.
+/// The place where state is kept.
 #[derive(Debug)]
 pub enum Store {
     /// For this run only.
@@ -48,62 +72,46 @@ pub enum Store {
     /// In one SQLite file.
     Sqlite(Sqlite),
     /// Shared by the nodes of a fleet.
-    Redis(Redis),
+    Redis(Box<Redis>),
     /// Shared by nodes of one process: the model of a shared ledger, for tests.
     #[cfg(test)]
     Fleet(Fleet),
 }
 
-/// A session as the store knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredSession {
-    pub order: Arc<WorkOrder>,
-    /// Calls that were booked and not given back: at least as many as were made.
-    pub booked: u64,
-    pub closed_at: Option<Timestamp>,
-    /// The calls of the last rate window, if a clean stop left them and nothing was booked since.
-    pub recent: Option<Vec<RecentCalls>>,
-}
-
-/// Calls counted at one instant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecentCalls {
-    pub at: Timestamp,
-    pub count: u32,
-}
-
-/// Result of opening a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
-    Yes,
-    /// Its agent has as many active sessions as it may have.
-    TooMany,
-    /// Its agent was deactivated, or is not known.
-    NoAgent,
-}
-
-/// A session that ends before its time.
+/// A store that several nodes write to.
 #[derive(Clone, Copy, Debug)]
-pub struct Closing {
-    pub id: SessionId,
-    /// Booked calls that were not made.
-    pub unused: u64,
+pub enum Shared<'s> {
+    Redis(&'s Redis),
+    #[cfg(test)]
+    Fleet(&'s Fleet),
 }
 
-/// State of one session after a clean stop.
-#[derive(Clone, Debug)]
-pub struct Settlement {
-    pub id: SessionId,
-    /// Booked calls that were not made.
-    pub unused: u64,
-    /// The calls of the last rate window; none leaves what is stored as it is.
-    pub recent: Option<Vec<RecentCalls>>,
-    /// Usage of the permits of a shared rate limit, if there were any.
-    pub rate: Option<RateUse>,
+/// Asks the backend that there is.
+macro_rules! ask {
+    ($store:expr, $backend:ident => $asked:expr) => {
+        match $store {
+            Store::Memory($backend) => $asked,
+            Store::Sqlite($backend) => $asked,
+            Store::Redis($backend) => $asked,
+            #[cfg(test)]
+            Store::Fleet($backend) => $asked,
+        }
+    };
+}
+
+/// Asks the shared backend that there is.
+macro_rules! ask_shared {
+    ($store:expr, $backend:ident => $asked:expr) => {
+        match $store {
+            Shared::Redis($backend) => $asked,
+            #[cfg(test)]
+            Shared::Fleet($backend) => $asked,
+        }
+    };
 }
 
 impl Store {
-    /// A store that forgets all when it is dropped.
+    /// Returns a store that forgets all when it is dropped.
     pub fn memory() -> Self {
         Self::Memory(Memory::default())
     }
@@ -118,103 +126,138 @@ impl Store {
         Ok(Self::Sqlite(Sqlite::open(path.to_owned(), key).await?))
     }
 
-    /// Connects to a Redis that other nodes share. `node` is this run's name: no other has it.
-    pub async fn redis(config: &config::Redis, node: &str) -> Result<Self, StoreError> {
-        Ok(Self::Redis(Redis::open(config, node.into()).await?))
+    /// Connects to a Redis that other nodes share. `node` is this run's name: no other has it. The
+    /// connections live on `home`, which must do nothing that keeps them waiting.
+    pub async fn redis(
+        config: &config::Redis,
+        node: &str,
+        home: &Handle,
+    ) -> Result<Self, StoreError> {
+        Ok(Self::Redis(Box::new(Redis::open(config, node.into(), home).await?)))
     }
 
-    /// Finishes what is queued and lets go of the file. Whatever is asked afterwards fails.
+    /// Finishes what is queued and lets go of the file. Later questions fail.
     pub async fn close(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(memory) => memory.close(),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.close(),
-            Self::Redis(redis) => return redis.close().await,
-            Self::Sqlite(sqlite) => return sqlite.close().await,
-        }
-        Ok(())
+        ask!(self, store => store.close().await)
     }
 
-    pub async fn agents(&self) -> Result<Vec<Arc<Agent>>, StoreError> {
+    /// Returns the store as one that other nodes write to as well, if it is.
+    pub fn shared(&self) -> Option<Shared<'_>> {
         match self {
-            Self::Memory(memory) => memory.agents(),
+            Self::Memory(_) | Self::Sqlite(_) => None,
+            Self::Redis(redis) => Some(Shared::Redis(redis)),
             #[cfg(test)]
-            Self::Fleet(fleet) => fleet.agents(),
-            Self::Redis(redis) => redis.agents().await,
-            Self::Sqlite(sqlite) => sqlite.agents().await,
+            Self::Fleet(fleet) => Some(Shared::Fleet(fleet)),
         }
     }
 
+    /// Checks whether other nodes write to this store as well.
+    pub fn is_shared(&self) -> bool {
+        self.shared().is_some()
+    }
+
+    /// Checks whether a lease that is not given back is lost to more than this process.
+    pub fn outlives_the_process(&self) -> bool {
+        !matches!(self, Self::Memory(_))
+    }
+
+    /// Checks whether the store could not be written to when that was last tried. A shared store is
+    /// judged by whether it is heard ([`Followed`]).
+    pub fn is_failing(&self) -> bool {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.is_failing(),
+            Self::Memory(_) | Self::Redis(_) => false,
+            #[cfg(test)]
+            Self::Fleet(_) => false,
+        }
+    }
+
+    /// Returns how long an answer may take; none where every question is answered.
+    pub fn patience(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Redis(redis) => Some(redis.patience()),
+            Self::Memory(_) | Self::Sqlite(_) => None,
+            #[cfg(test)]
+            Self::Fleet(_) => None,
+        }
+    }
+
+    /// Notes the time and returns the newest one that was noted before; a ledger with a clock of its
+    /// own returns what that says.
+    pub async fn newest(&self, at: Timestamp) -> Result<Timestamp, StoreError> {
+        ask!(self, store => store.newest(at).await)
+    }
+
+    pub async fn agents(&self) -> Result<Vec<StoredAgent>, StoreError> {
+        ask!(self, store => store.agents().await)
+    }
+
+    /// Returns the ids of agents that were purged after they had been deactivated.
+    pub async fn tombstones(&self) -> Result<Vec<AgentId>, StoreError> {
+        ask!(self, store => store.tombstones().await)
+    }
+
+    /// Registers an agent under an id that was never used.
     pub async fn insert_agent(&self, agent: &Arc<Agent>) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(memory) => memory.insert_agent(agent),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.insert_agent(agent),
-            Self::Redis(redis) => redis.insert_agent(agent).await,
-            Self::Sqlite(sqlite) => sqlite.insert_agent(agent).await,
-        }
+        ask!(self, store => store.insert_agent(agent).await)
     }
 
-    /// Sets the trust of each agent: all of them, or none.
-    pub async fn set_trust(&self, levels: Vec<(AgentId, TrustLevel)>) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(memory) => memory.set_trust(&levels),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.set_trust(&levels),
-            Self::Redis(redis) => redis.set_trust(&levels).await,
-            Self::Sqlite(sqlite) => sqlite.set_trust(levels).await,
-        }
+    /// Sets an agent's trust, up or down, as a change with a number above `above` and above all that
+    /// were before. Returns the number; none if the agent is not known. Its flags are forgotten.
+    pub async fn set_trust(
+        &self,
+        id: AgentId,
+        level: TrustLevel,
+        above: u64,
+    ) -> Result<Option<(u64, Replicas)>, StoreError> {
+        ask!(self, store => store.set_trust(id, level, above).await)
     }
 
-    /// Deactivates all of them, or none.
-    pub async fn deactivate(&self, agents: Vec<AgentId>) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(memory) => memory.deactivate(&agents),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.deactivate(&agents),
-            Self::Redis(redis) => redis.deactivate(&agents).await,
-            Self::Sqlite(sqlite) => sqlite.deactivate(agents).await,
-        }
+    /// Takes away what is not gone yet.
+    pub async fn take_away(
+        &self,
+        taken: Vec<TakenAway>,
+        at: Timestamp,
+    ) -> Result<Replicas, StoreError> {
+        ask!(self, store => store.take_away(taken, at).await)
     }
 
-    pub async fn delegations(&self) -> Result<Vec<Delegation>, StoreError> {
-        match self {
-            Self::Memory(memory) => memory.delegations(),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.delegations(),
-            Self::Redis(redis) => redis.delegations().await,
-            Self::Sqlite(sqlite) => sqlite.delegations().await,
-        }
+    /// Counts drift flags against an agent.
+    pub async fn flag(&self, id: AgentId, count: u32, at: Timestamp) -> Result<(), StoreError> {
+        ask!(self, store => store.flag(id, count, at).await)
     }
 
-    /// Adds a delegation to the `known` ones that it was checked against.
-    pub async fn insert_delegation(
+    /// Forgets those agents that ended long enough ago; returns which these were.
+    pub async fn purge(&self, purge: Purge, now: Timestamp) -> Result<Vec<AgentId>, StoreError> {
+        ask!(self, store => store.purge(purge, now).await)
+    }
+
+    pub async fn delegations(&self) -> Result<StoredDelegations, StoreError> {
+        ask!(self, store => store.delegations().await)
+    }
+
+    /// Adds a delegation, or replaces the one with its id, if it was checked against all changes of
+    /// delegations up to `version`. Returns the number of this change.
+    pub async fn put_delegation(
         &self,
         delegation: &Delegation,
-        known: usize,
-    ) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(memory) => memory.insert_delegation(delegation),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.insert_delegation(delegation, known),
-            Self::Redis(redis) => redis.insert_delegation(delegation, known).await,
-            Self::Sqlite(sqlite) => sqlite.insert_delegation(delegation.clone()).await,
-        }
+        version: u64,
+    ) -> Result<u64, StoreError> {
+        ask!(self, store => store.put_delegation(delegation, version).await)
     }
 
-    /// Sessions that had not ended by `cutoff`.
+    /// Ends those delegations that there are; returns the number of the latest change.
+    pub async fn end_delegations(&self, ids: Vec<Uuid>) -> Result<(u64, Replicas), StoreError> {
+        ask!(self, store => store.end_delegations(ids).await)
+    }
+
+    /// Returns the sessions that had not ended by `cutoff`.
     pub async fn sessions(&self, cutoff: Timestamp) -> Result<Vec<StoredSession>, StoreError> {
-        match self {
-            Self::Memory(memory) => memory.sessions(cutoff),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.sessions(cutoff),
-            Self::Redis(redis) => redis.sessions(cutoff).await,
-            Self::Sqlite(sqlite) => sqlite.sessions(cutoff).await,
-        }
+        ask!(self, store => store.sessions(cutoff).await)
     }
 
-    /// Reads sessions in batches, unordered and from several threads at once, while reading
-    /// continues.
+    /// Hands out the sessions that had not ended by `cutoff` in batches, in no order and from several
+    /// threads at once, while more is being read.
     pub async fn sessions_in_batches(
         &self,
         cutoff: Timestamp,
@@ -235,25 +278,13 @@ impl Store {
     ) -> Result<Opened, StoreError> {
         i64::try_from(order.call_budget)
             .map_err(|_over| StoreError::TooLarge { what: "the call budget" })?;
-        match self {
-            Self::Memory(memory) => memory.insert_session(order),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.insert_session(order, cap),
-            Self::Redis(redis) => redis.insert_session(order, cap).await,
-            Self::Sqlite(sqlite) => sqlite.insert_session(order).await,
-        }
+        ask!(self, store => store.insert_session(order, cap).await)
     }
 
     /// Books calls as spent: as many as are needed, and some more while much of the budget remains.
     /// Call times that a clean stop left are forgotten: they are no longer all.
     pub async fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
-        match self {
-            Self::Memory(memory) => memory.book(booking),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.book(booking),
-            Self::Redis(redis) => redis.book(booking).await,
-            Self::Sqlite(sqlite) => sqlite.book(booking).await,
-        }
+        ask!(self, store => store.book(booking).await)
     }
 
     /// Closes sessions and takes back what they did not use. One that is closed stays as it is.
@@ -261,57 +292,39 @@ impl Store {
         &self,
         closings: Vec<Closing>,
         at: Timestamp,
-    ) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(memory) => memory.close_sessions(&closings, at),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.close_sessions(&closings, at),
-            Self::Redis(redis) => redis.close_sessions(&closings, at).await,
-            Self::Sqlite(sqlite) => sqlite.close_sessions(closings, at).await,
-        }
+    ) -> Result<Replicas, StoreError> {
+        ask!(self, store => store.close_sessions(closings, at).await)
     }
 
     /// Takes back what was not used and keeps the call times, so that the next run knows exactly.
     pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(memory) => memory.settle(settlements),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.settle(settlements),
-            Self::Redis(redis) => redis.settle(&settlements).await,
-            Self::Sqlite(sqlite) => sqlite.settle(settlements).await,
-        }
+        ask!(self, store => store.settle(settlements).await)
     }
 
-    pub async fn forget_sessions(&self, ids: Vec<SessionId>) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(memory) => memory.forget_sessions(&ids),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.forget_sessions(&ids),
-            Self::Redis(redis) => redis.forget_sessions(&ids).await,
-            Self::Sqlite(sqlite) => sqlite.forget_sessions(ids).await,
-        }
+    /// Forgets those sessions among these that ended at least `retention_secs` before `now`, or before
+    /// what the ledger's own clock says.
+    pub async fn forget_sessions(
+        &self,
+        ids: Vec<SessionId>,
+        now: Timestamp,
+        retention_secs: u64,
+    ) -> Result<(), StoreError> {
+        ask!(self, store => store.forget_sessions(ids, now, retention_secs).await)
     }
 
-    /// Forgets at most `limit` sessions that had ended by `cutoff`; says how many.
-    pub async fn forget_ended(&self, cutoff: Timestamp, limit: u32) -> Result<usize, StoreError> {
-        match self {
-            Self::Memory(memory) => memory.forget_ended(cutoff, limit),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.forget_ended(cutoff, limit),
-            Self::Redis(redis) => redis.forget_ended(cutoff, limit).await,
-            Self::Sqlite(sqlite) => sqlite.forget_ended(cutoff, limit).await,
-        }
+    /// Forgets at most `limit` sessions that ended as long ago; returns how many.
+    pub async fn forget_ended(
+        &self,
+        now: Timestamp,
+        retention_secs: u64,
+        limit: u32,
+    ) -> Result<usize, StoreError> {
+        ask!(self, store => store.forget_ended(now, retention_secs, limit).await)
     }
 
-    /// Revoked token ids, each with the time from which it need not be remembered.
+    /// Returns revoked token ids, each with the time from which it need not be remembered.
     pub async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
-        match self {
-            Self::Memory(memory) => memory.revoked_tokens(),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.revoked_tokens(),
-            Self::Redis(redis) => redis.revoked_tokens().await,
-            Self::Sqlite(sqlite) => sqlite.revoked_tokens().await,
-        }
+        ask!(self, store => store.revoked_tokens().await)
     }
 
     /// Remembers a revoked token, and forgets those whose time is over at `now`.
@@ -320,26 +333,14 @@ impl Store {
         token_id: &str,
         until: Timestamp,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(memory) => memory.revoke_token(token_id, until, now),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.revoke_token(token_id, until, now),
-            Self::Redis(redis) => redis.revoke_token(token_id, until, now).await,
-            Self::Sqlite(sqlite) => sqlite.revoke_token(token_id.to_owned(), until, now).await,
-        }
+    ) -> Result<Replicas, StoreError> {
+        ask!(self, store => store.revoke_token(token_id, until, now).await)
     }
 
     /// Returns the pairs of admin key and source that have succeeded, the oldest first: hashes that
     /// name neither.
     pub async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {
-        match self {
-            Self::Memory(_) => Ok(Vec::new()),
-            #[cfg(test)]
-            Self::Fleet(_) => Ok(Vec::new()),
-            Self::Redis(redis) => redis.admin_pairs().await,
-            Self::Sqlite(sqlite) => sqlite.admin_pairs().await,
-        }
+        ask!(self, store => store.admin_pairs().await)
     }
 
     /// Keeps a pair over a restart, and of all only the newest `most`.
@@ -349,84 +350,7 @@ impl Store {
         at: Timestamp,
         most: u32,
     ) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(_) => Ok(()),
-            #[cfg(test)]
-            Self::Fleet(_) => Ok(()),
-            Self::Redis(redis) => redis.keep_admin_pair(pair, at, most).await,
-            Self::Sqlite(sqlite) => sqlite.keep_admin_pair(pair, at, most).await,
-        }
-    }
-
-    /// Reports whether other nodes write to this store as well.
-    pub fn is_shared(&self) -> bool {
-        match self {
-            Self::Memory(_) | Self::Sqlite(_) => false,
-            Self::Redis(_) => true,
-            #[cfg(test)]
-            Self::Fleet(_) => true,
-        }
-    }
-
-    /// Reports whether a lease that is not given back is lost to more than this process.
-    pub fn outlives_the_process(&self) -> bool {
-        match self {
-            Self::Memory(_) => false,
-            Self::Sqlite(_) | Self::Redis(_) => true,
-            #[cfg(test)]
-            Self::Fleet(_) => true,
-        }
-    }
-
-    /// One session of a shared store, as it is now.
-    pub async fn session(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
-        match self {
-            Self::Memory(_) | Self::Sqlite(_) => Ok(None),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.session(id),
-            Self::Redis(redis) => redis.session(id).await,
-        }
-    }
-
-    /// Returns where the changes end now.
-    pub async fn position(&self) -> Result<Position, StoreError> {
-        match self {
-            Self::Memory(_) | Self::Sqlite(_) => Ok(Position(0)),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.position(),
-            Self::Redis(redis) => redis.position().await,
-        }
-    }
-
-    /// Returns the position from which a node follows the changes that loads everything now.
-    pub async fn follow_from_here(&self) -> Result<Position, StoreError> {
-        match self {
-            Self::Memory(_) | Self::Sqlite(_) => Ok(Position(0)),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.position(),
-            Self::Redis(redis) => redis.follow_from_here().await,
-        }
-    }
-
-    /// Returns the changes of other nodes after `after`; waits a short while if there are none.
-    /// Asking also shows that this node is running.
-    pub async fn changes(&self, after: Position) -> Result<Changes, StoreError> {
-        match self {
-            Self::Memory(_) | Self::Sqlite(_) => std::future::pending().await,
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.changes(after).await,
-            Self::Redis(redis) => redis.changes(after).await,
-        }
-    }
-
-    /// Tells the other nodes that drift flags were counted against an agent.
-    pub async fn tell_flags(&self, agent: AgentId, flags: u32) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(_) | Self::Sqlite(_) => Ok(()),
-            #[cfg(test)]
-            Self::Fleet(fleet) => fleet.tell_flags(agent, flags),
-            Self::Redis(redis) => redis.tell_flags(agent, flags).await,
-        }
+        ask!(self, store => store.keep_admin_pair(pair, at, most).await)
     }
 
     /// Makes every write fail, or work again.
@@ -434,12 +358,45 @@ impl Store {
     pub(crate) async fn refuse_writes(&self, refuse: bool) {
         match self {
             Self::Memory(memory) => memory.refuse_writes(refuse),
-            #[cfg(test)]
             Self::Fleet(fleet) => fleet.refuse_writes(refuse),
             Self::Redis(redis) => redis.refuse_writes(refuse),
             Self::Sqlite(sqlite) => sqlite.refuse_writes(refuse).await,
         }
     }
+}
+
+impl Shared<'_> {
+    /// Reads the ledger's clock.
+    pub async fn time(self) -> Result<Timestamp, StoreError> {
+        ask_shared!(self, store => store.time().await)
+    }
+
+    /// Returns one session as it is now.
+    pub async fn session(self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+        ask_shared!(self, store => store.session(id).await)
+    }
+
+    /// Returns the position from which a node follows the changes that loads everything now.
+    pub async fn follow_from_here(self) -> Result<Position, StoreError> {
+        ask_shared!(self, store => store.follow_from_here().await)
+    }
+
+    /// Returns where the changes end now.
+    pub async fn position(self) -> Result<Position, StoreError> {
+        ask_shared!(self, store => store.position().await)
+    }
+
+    /// Returns the changes after `after`; waits a short while if there are none. Asking is also how a
+    /// node shows that it is running.
+    pub async fn changes(self, after: Position) -> Result<Changes, StoreError> {
+        ask_shared!(self, store => store.changes(after).await)
+    }
+}
+
+/// Returns the time that lies so many seconds before `at`.
+pub(crate) fn before(at: Timestamp, secs: u64) -> Timestamp {
+    let micros = i64::try_from(secs.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    Timestamp(at.0.saturating_sub(micros))
 }
 
 /// Runs a change to its end even if whoever asked for it goes away in the middle, so that what the

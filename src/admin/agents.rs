@@ -8,14 +8,16 @@ use uuid::Uuid;
 
 use super::error::{ApiError, Code};
 use super::query::Parameters;
-use super::record::{Change, not_stored, store_failed};
+use super::record::{Change, ShownReplicas, not_stored, store_failed};
 use super::routes::{Answer, Input, Parameter, not_a_uuid};
 use super::{Admin, check};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::delegation::Lapse;
 use crate::firewall::time::Timestamp;
-use crate::registry::{Acting, Deactivated as Gone, DelegateError, NewAgent, TrustError};
-use crate::store::{StoreError, to_the_end};
+use crate::registry::{
+    Acting, Deactivated as Gone, DelegateError, Delegated as Made, NewAgent, TrustError,
+};
+use crate::store::{Replicas, StoreError, to_the_end};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -101,11 +103,62 @@ pub struct AgentList {
 }
 
 #[derive(Serialize, JsonSchema)]
+#[expect(clippy::struct_field_names, reason = "the word of the API")]
 pub struct Deactivated {
     /// The agent and every delegate below it that was still active.
     #[schemars(with = "Vec<String>")]
     deactivated: Vec<AgentId>,
     sessions_closed: usize,
+    /// Absent unless fewer replicas of the store have this than `storage.redis_wait_replicas`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicas: Option<ShownReplicas>,
+}
+
+/// An agent, and in which way it may act at this moment.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AgentStanding")]
+pub struct StandingView {
+    #[serde(flatten)]
+    agent: AgentView,
+    acts: Acts,
+    /// The reason why it may not act.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inactive: Option<String>,
+}
+
+/// The account on which an agent acts.
+#[derive(Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Acts {
+    /// On its own account, with all that it is registered with: nothing is delegated to it, or what was
+    /// has ended.
+    ByItself,
+    /// For others, with what the delegations in force leave to it.
+    AsDelegate,
+    /// Not at all.
+    Not,
+}
+
+/// An agent whose trust was set.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AgentTrust")]
+pub struct TrustView {
+    #[serde(flatten)]
+    agent: AgentView,
+    /// Absent unless fewer replicas of the store have this than `storage.redis_wait_replicas`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicas: Option<ShownReplicas>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "EndedDelegation")]
+pub struct Ended {
+    status: &'static str,
+    delegation_id: ShownUuid,
+    sessions_closed: usize,
+    /// Absent unless fewer replicas of the store have this than `storage.redis_wait_replicas`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicas: Option<ShownReplicas>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -264,7 +317,16 @@ pub(super) fn unknown_cursor() -> ApiError {
 
 pub(super) async fn show(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let id = input.agent_id()?;
-    Answer::of(&AgentView::from(&*admin.agent(id)?))
+    let agent = admin.agent(id)?;
+    let acting = admin.registry.acting(id, admin.clock.now().wall);
+    let Acting { agent: acting, chain } = acting.ok_or_else(|| ApiError::not_found("agent"))?;
+    let acts = match &acting {
+        Ok(_) if chain.len() > 1 => Acts::AsDelegate,
+        Ok(_) => Acts::ByItself,
+        Err(_) => Acts::Not,
+    };
+    let inactive = acting.err().map(|lapse| lapse.to_string());
+    Answer::of(&StandingView { agent: AgentView::from(&*agent), acts, inactive })
 }
 
 pub(super) async fn deactivate(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
@@ -275,15 +337,22 @@ pub(super) async fn deactivate(admin: Arc<Admin>, input: Input) -> Result<Answer
         return Err(announced.refused(ApiError::not_found("agent")));
     };
     admin.void(admin.approvals.end_agents(&gone.all)).await;
-    let sessions_closed = match gone.stored.and(closed) {
-        Ok(sessions_closed) => sessions_closed,
+    let (sessions_closed, replicas) = match both(gone.stored, closed) {
+        Ok(done) => done,
         Err(error) => return Err(announced.in_force(not_stored(&error))),
     };
-    announced.done();
-    Answer::of(&Deactivated { deactivated: gone.ids, sessions_closed })
+    announced.done_on(replicas);
+    let replicas = ShownReplicas::of(replicas);
+    Answer::of(&Deactivated { deactivated: gone.ids, sessions_closed, replicas })
 }
 
-type Closed = Result<usize, StoreError>;
+/// Sessions that were closed, and which replicas know.
+type Closed = Result<(usize, Replicas), StoreError>;
+
+fn both(stored: Result<Replicas, StoreError>, closed: Closed) -> Closed {
+    let (replicas, (sessions_closed, of_sessions)) = (stored?, closed?);
+    Ok((sessions_closed, replicas.and(of_sessions)))
+}
 
 /// Deactivates and closes, in memory before the store is asked, even if whoever asked goes away.
 /// Sessions end with the agents, and with those that an earlier, interrupted call left open.
@@ -310,9 +379,10 @@ pub(super) async fn set_trust(admin: Arc<Admin>, input: Input) -> Result<Answer,
         Change::new("agent.trust").agent(id).with("from", before).with("to", body.trust_level);
     let announced = admin.announce(&input.actor, change).await?;
     match admin.registry.set_trust(id, body.trust_level).await {
-        Ok(Some(agent)) => {
-            announced.done();
-            Answer::of(&AgentView::from(&*agent))
+        Ok(Some((agent, replicas))) => {
+            announced.done_on(replicas);
+            let replicas = ShownReplicas::of(replicas);
+            Answer::of(&TrustView { agent: AgentView::from(&*agent), replicas })
         }
         Ok(None) => Err(announced.refused(ApiError::not_found("agent"))),
         Err(TrustError { in_force: true, source }) => Err(announced.in_force(not_stored(&source))),
@@ -340,9 +410,10 @@ pub(super) async fn delegate(admin: Arc<Admin>, input: Input) -> Result<Answer, 
         .with("scopes", body.scopes.join(" "));
     let announced = admin.announce(&input.actor, change).await?;
     match delegate_from_now(&admin, from, to, body, now).await {
-        Ok(delegation) => {
+        Ok(made) => {
             announced.done();
-            Answer::of(&Delegated { delegation_id: ShownUuid(delegation.id) })
+            let answer = Delegated { delegation_id: ShownUuid(made.delegation.id) };
+            if made.is_new { Answer::of(&answer) } else { Answer::replaced(&answer) }
         }
         Err(error) => Err(announced.refused(not_delegated(&error))),
     }
@@ -355,17 +426,57 @@ async fn delegate_from_now(
     to: AgentId,
     body: Delegate,
     now: Timestamp,
-) -> Result<Delegation, DelegateError> {
+) -> Result<Made, DelegateError> {
     /// More than one other node at the same time is rare.
     const TRIES: usize = 5;
-    for _ in 1..TRIES {
+    for tried in 1..TRIES {
         let scopes = body.scopes.clone();
         match admin.registry.delegate(from, to, scopes, body.expires_at, now).await {
-            Err(DelegateError::Store(StoreError::Overtaken)) => admin.followed.catch_up().await?,
+            Err(DelegateError::Store(StoreError::Overtaken)) if tried == 1 => {
+                admin.followed.catch_up(&admin.clock).await?;
+            }
+            // What the changes do not tell: the store has lost some of them.
+            Err(DelegateError::Store(StoreError::Overtaken)) => admin.registry.reload().await?,
             done => return done,
         }
     }
     admin.registry.delegate(from, to, body.scopes, body.expires_at, now).await
+}
+
+/// Ends a delegation, and the sessions that were opened under it. In memory before the store is asked, even
+/// if the caller goes away.
+pub(super) async fn undelegate(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let id = input.id.as_deref().filter(|id| id.len() == 36);
+    let id = id.and_then(|id| Uuid::try_parse(id).ok()).ok_or_else(|| not_a_uuid("id"))?;
+    let unknown = || ApiError::not_found("delegation");
+    let delegation = admin.registry.delegation(id).ok_or_else(unknown)?;
+    let change = Change::new("agent.undelegate")
+        .agent(delegation.from)
+        .with("delegation_id", id)
+        .with("to", delegation.to);
+    let announced = admin.announce(&input.actor, change).await?;
+    let (registry, sessions) = (Arc::clone(&admin.registry), Arc::clone(&admin.sessions));
+    let clock = admin.clock.clone();
+    let done = to_the_end::<_, StoreError>(async move {
+        let Some(ended) = registry.end_delegation(id).await else { return Ok(None) };
+        let Delegation { from, to, .. } = ended.delegation;
+        let closed = sessions.close_under(&ended.below, from, to, clock.now()).await;
+        Ok(Some(both(ended.stored, closed)))
+    });
+    match done.await.map_err(|error| store_failed(&error))? {
+        Some(Ok((sessions_closed, replicas))) => {
+            announced.done_on(replicas);
+            Answer::of(&Ended {
+                status: "ended",
+                delegation_id: ShownUuid(id),
+                sessions_closed,
+                replicas: ShownReplicas::of(replicas),
+            })
+        }
+        Some(Err(error)) => Err(announced.in_force(not_stored(&error))),
+        // Another caller was quicker.
+        None => Err(announced.refused(unknown())),
+    }
 }
 
 fn not_delegated(error: &DelegateError) -> ApiError {

@@ -162,7 +162,7 @@ pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, A
     let session = match live {
         Some(live) => Some(Asked {
             usage: live.with(|usage| usage.clone()),
-            deadline: live.deadline,
+            deadline: live.ends(now),
             chain: if live.order.delegation_chain == caller.chain {
                 Ok(())
             } else {

@@ -5,13 +5,35 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::Admin;
 use super::access::Actor;
 use super::error::{ApiError, Code};
 pub(super) use crate::audit::Change;
 use crate::audit::{self, By, Decision, Outcome, Weight};
-use crate::store::StoreError;
+use crate::store::{Replicas, StoreError};
 use crate::telemetry::Causes;
+
+/// Noted in the record of a change that is in force and that too few replicas of the store have.
+const REPLICAS_SHORT: &str = "ReplicasShort";
+
+/// Replicas of the store that have a change, where those are fewer than the configuration asks for: a
+/// failover to another one is made good by the running gateways.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Replicas")]
+pub struct ShownReplicas {
+    wanted: u32,
+    reached: u32,
+}
+
+impl ShownReplicas {
+    pub(super) fn of(replicas: Replicas) -> Option<Self> {
+        let Replicas { wanted, reached } = replicas;
+        replicas.are_short().then_some(Self { wanted, reached })
+    }
+}
 
 /// A change that is on record and may be made now.
 pub(super) struct Announced(audit::Announced);
@@ -38,6 +60,16 @@ impl Admin {
 impl Announced {
     pub(super) fn done(self) {
         self.0.done();
+    }
+
+    /// The change was made. Where it takes something away and fewer replicas have it than should, the
+    /// record says so.
+    pub(super) fn done_on(self, replicas: Replicas) {
+        if replicas.are_short() {
+            self.0.in_force(REPLICAS_SHORT);
+        } else {
+            self.0.done();
+        }
     }
 
     /// The change was made, though not all of it is as it should be.

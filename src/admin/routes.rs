@@ -3,8 +3,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -121,6 +122,14 @@ impl Answer {
             .map(Self::Json)
             .map_err(|error| ApiError::new(Code::Internal, error.to_string()))
     }
+
+    /// Answers 200 where the route's own status says that something new was made.
+    pub fn replaced<T: Serialize>(value: &T) -> Result<Self, ApiError> {
+        match Self::of(value)? {
+            Self::Json(value) => Ok(Self::Whole(Box::new(Json(value).into_response()))),
+            whole @ Self::Whole(_) => Ok(whole),
+        }
+    }
 }
 
 /// Input of a handler.
@@ -203,7 +212,7 @@ pub static ROUTES: &[Route] = &[
         takes_away: TakesAway::Never,
         summary: "Show an agent",
         query: NONE, body: None,
-        status: StatusCode::OK, answer: json::<agents::AgentView>(),
+        status: StatusCode::OK, answer: json::<agents::StandingView>(),
         errors: &[Code::NotFound], handler: handler!(agents::show) },
     Route { method: Method::Delete, path: "/agents/{id}", access: OPERATE,
         takes_away: TakesAway::Always,
@@ -215,11 +224,12 @@ pub static ROUTES: &[Route] = &[
         takes_away: TakesAway::Sometimes,
         summary: "Set an agent's trust level; the only way up again after a demotion",
         query: NONE, body: Some(body::<agents::SetTrust>()),
-        status: StatusCode::OK, answer: json::<agents::AgentView>(),
+        status: StatusCode::OK, answer: json::<agents::TrustView>(),
         errors: CHANGE, handler: handler!(agents::set_trust) },
     Route { method: Method::Post, path: "/agents/{id}/delegate", access: OPERATE,
         takes_away: TakesAway::Never,
-        summary: "Let another agent act for this one, within scopes that this one has itself",
+        summary: "Let another agent act for this one, within scopes that this one has itself; a delegation \
+            with the same scopes is put in the place of the one there is (200, the same id)",
         query: NONE, body: Some(body::<agents::Delegate>()),
         status: StatusCode::CREATED, answer: json::<agents::Delegated>(),
         errors: &[Code::ScopeNarrowingViolation, Code::DelegationCycle, Code::AgentInactive,
@@ -231,6 +241,12 @@ pub static ROUTES: &[Route] = &[
         query: NONE, body: None,
         status: StatusCode::OK, answer: json::<agents::Delegations>(),
         errors: &[Code::NotFound], handler: handler!(agents::delegations) },
+    Route { method: Method::Delete, path: "/delegations/{id}", access: OPERATE,
+        takes_away: TakesAway::Always,
+        summary: "End a delegation, and close the sessions that were opened under it",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: json::<agents::Ended>(),
+        errors: CHANGE, handler: handler!(agents::undelegate) },
     Route { method: Method::Post, path: "/agents/{id}/token", access: SERVE,
         takes_away: TakesAway::Never,
         summary: "Issue a token for an agent",

@@ -11,7 +11,7 @@ use super::agents::{inactive, unknown_cursor, uuid_parameter};
 use super::check::{self, MAX_CAPABILITIES, MAX_NAMES};
 use super::error::{ApiError, Code};
 use super::query::MAX_PAGE;
-use super::record::{Change, not_stored, store_failed};
+use super::record::{Change, ShownReplicas, not_stored, store_failed};
 use super::routes::{Answer, Input, Parameter, not_a_uuid};
 use super::{Admin, Settings};
 use crate::config::{MAX_CALL_BUDGET, MAX_TIME_LIMIT_SECS};
@@ -26,7 +26,7 @@ use crate::firewall::session::{
 use crate::firewall::time::{Now, Timestamp};
 use crate::firewall::uri;
 use crate::sessions::{CreateError, Filter, Live};
-use crate::store::{StoreError, to_the_end};
+use crate::store::{Replicas, StoreError, to_the_end};
 use crate::telemetry::Causes;
 
 const MAX_RATE_PER_MINUTE: u32 = 1_000_000;
@@ -157,6 +157,9 @@ pub struct SessionList {
 #[schemars(rename = "ClosedSession")]
 pub struct Closed {
     status: Status,
+    /// Absent unless fewer replicas of the store have this than `storage.redis_wait_replicas`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicas: Option<ShownReplicas>,
 }
 
 impl Open {
@@ -334,7 +337,7 @@ impl Admin {
 
     /// A session, wherever it was opened.
     pub(super) async fn session(&self, id: SessionId) -> Result<Arc<Live>, ApiError> {
-        let found = self.sessions.find(id, self.clock.now()).await;
+        let found = self.sessions.find(id, &self.clock).await;
         found.map_err(|error| store_failed(&error))?.ok_or_else(|| ApiError::not_found("session"))
     }
 }
@@ -439,10 +442,12 @@ pub(super) async fn close(admin: Arc<Admin>, input: Input) -> Result<Answer, Api
     let announced = admin.announce(&input.actor, change).await?;
     admin.void(admin.approvals.end_session(id)).await;
     match admin.sessions.close(id, admin.clock.now()).await {
-        // Forgotten between the two looks: it had ended long before.
-        Ok(Some(_) | None) => {
-            announced.done();
-            Answer::of(&Closed { status: Status::Closed })
+        Ok(closed) => {
+            // None was forgotten between the two looks: it had ended long before.
+            let replicas = closed.map_or_else(Replicas::default, |(_live, replicas)| replicas);
+            announced.done_on(replicas);
+            let replicas = ShownReplicas::of(replicas);
+            Answer::of(&Closed { status: Status::Closed, replicas })
         }
         Err(error) => Err(announced.in_force(not_stored(&error))),
     }

@@ -36,8 +36,7 @@ pub(super) async fn ready(admin: Arc<Admin>, _input: Input) -> Result<Answer, Ap
         let answer = (draining.code.status(), [(RETRY_AFTER, "1")], axum::Json(body));
         return Ok(Answer::Whole(Box::new(answer.into_response())));
     }
-    if admin.followed.is_stale(admin.clock.mono()) {
-        let message = "the store has not answered for too long, so calls are refused";
+    if let Some(message) = store_trouble(&admin) {
         return Err(ApiError::new(Code::StoreUnavailable, message).retry_after(1));
     }
     if admin.audit.healthy() || !admin.settings.require_healthy {
@@ -45,6 +44,22 @@ pub(super) async fn ready(admin: Arc<Admin>, _input: Input) -> Result<Answer, Ap
     }
     let message = "the audit log cannot be written, so calls are refused";
     Err(ApiError::new(Code::AuditUnavailable, message).retry_after(1))
+}
+
+/// Returns why calls that need the store are refused, if they are.
+fn store_trouble(admin: &Admin) -> Option<&'static str> {
+    let now = admin.clock.mono();
+    if admin.store.is_failing() {
+        Some("the store cannot be written to, so calls are refused")
+    } else if admin.followed.is_stale(now) {
+        Some("the store has not answered for too long, so calls are refused")
+    } else if admin.followed.is_late(now) {
+        Some("the store does not answer, so calls are refused as leases are used up")
+    } else if admin.followed.is_out_of_time() {
+        Some("this machine's clock is too far from the store's")
+    } else {
+        None
+    }
 }
 
 pub(super) async fn metrics(admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {

@@ -98,10 +98,10 @@ impl Bench {
         };
         let admin = Arc::new(Admin {
             reloader,
-            store: Arc::clone(&store),
-            registry: Arc::new(Registry::open(Arc::clone(&store)).await.unwrap()),
+            registry: Arc::new(Registry::open(Arc::clone(&store), clock.clone()).await.unwrap()),
             sessions: Arc::new(sessions),
             followed: Arc::new(Followed::alone()),
+            store: Arc::clone(&store),
             drain: Arc::default(),
             approvals: Arc::new(crate::approvals::Approvals::new(
                 crate::approvals::Settings::default(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agents::ShownUuid;
 use super::error::{ApiError, Code};
-use super::record::{Change, not_stored};
+use super::record::{Change, ShownReplicas, not_stored};
 use super::routes::{Answer, Input};
 use super::{Admin, check};
 use crate::config::MAX_TOKEN_EXPIRY_SECS;
@@ -44,6 +44,9 @@ pub struct Issued {
 pub struct Revoked {
     status: &'static str,
     jti: String,
+    /// Absent unless fewer replicas of the store have this than `storage.redis_wait_replicas`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicas: Option<ShownReplicas>,
 }
 
 pub(super) async fn issue(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
@@ -74,9 +77,10 @@ pub(super) async fn revoke(admin: Arc<Admin>, input: Input) -> Result<Answer, Ap
     let announced =
         admin.announce(&input.actor, Change::new("token.revoke").with("jti", &jti)).await?;
     match admin.registry.revoke_token(&jti, now.plus_secs(REVOKED_FOR_SECS), now).await {
-        Ok(()) => {
-            announced.done();
-            Answer::of(&Revoked { status: "revoked", jti })
+        Ok(replicas) => {
+            announced.done_on(replicas);
+            let replicas = ShownReplicas::of(replicas);
+            Answer::of(&Revoked { status: "revoked", jti, replicas })
         }
         Err(RevokeError::Full { cap }) => {
             let message = format!("{cap} tokens are revoked already; deactivate the agent instead");

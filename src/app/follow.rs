@@ -1,5 +1,6 @@
-//! Keeping up with the other nodes of a fleet: what they change in the store that all share is taken
-//! in here, within the second that a revocation may take.
+//! Keeping up with the nodes of a fleet: their changes in the store that all share, this node's own among
+//! them, are taken in here, within the second that a revocation may take. After anything that can have
+//! cost the store its last writes, what was taken away is asserted again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,23 +8,34 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
+use crate::firewall::time::{Now, Timestamp};
 use crate::gate::Gate;
 use crate::metrics::Metrics;
-use crate::store::{Change, Position, Store, StoreError};
+use crate::store::{Change, Position, Shared, Store, StoreError};
 use crate::telemetry::Causes;
 
 /// Pause before a failed store is asked again.
 const RETRY: Duration = Duration::from_millis(200);
-/// Interval between checks for unused leases.
+/// Interval between looks for leases that are not used.
 const LOOK_FOR_IDLE: Duration = Duration::from_millis(250);
+/// A difference of clocks that changes by less than this is the same one, measured less exactly.
+const SAME_DIFFERENCE_US: u64 = 1_000_000;
 
-/// Takes in what other nodes do.
+/// Takes in the changes of all nodes.
 pub(super) struct Follower {
     pub(super) store: Arc<Store>,
     pub(super) gate: Arc<Gate>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) position: Position,
+    /// Another server may answer, and has not been told again what was taken away.
+    pub(super) unasserted: bool,
+}
+
+/// Reads the machine's own clocks, whatever the node goes by.
+pub(super) fn machine(clock: &Clock) -> Now {
+    let now = clock.now();
+    Now { wall: Timestamp(now.wall.0.saturating_sub(clock.by_ledger_us())), ..now }
 }
 
 impl Follower {
@@ -52,7 +64,8 @@ impl Follower {
     /// Takes in what was changed while everything was loaded. Before the first call is served: what
     /// was loaded may be newer than some of the changes, and is as old as they are for a moment.
     pub(super) async fn catch_up(&mut self) -> Result<(), StoreError> {
-        let there = self.store.position().await?;
+        let Some(shared) = self.store.shared() else { return Ok(()) };
+        let there = shared.position().await?;
         while self.position < there {
             self.step().await?;
         }
@@ -60,57 +73,100 @@ impl Follower {
     }
 
     async fn step(&mut self) -> Result<(), StoreError> {
+        let store = Arc::clone(&self.store);
+        // A store that nobody shares has no changes.
+        let Some(shared) = store.shared() else { return std::future::pending().await };
         // What is answered later holds at least what was changed before this.
-        let asked_at = self.clock.mono();
-        match self.store.changes(self.position).await {
+        let asked = machine(&self.clock);
+        match shared.changes(self.position).await {
             Ok(changes) => {
+                self.compare_clocks(asked, changes.time);
+                self.unasserted |= changes.reconnected;
                 for change in changes.changes {
-                    self.take_in(change);
+                    self.take_in(change).await;
                 }
                 self.position = changes.position;
+                if self.unasserted {
+                    self.gate.registry.reload().await?;
+                    self.gate.sessions.assert_closed(self.clock.now()).await?;
+                    self.unasserted = false;
+                }
             }
-            Err(StoreError::Missed) => {
-                warn!("changes of other nodes were missed; loading everything anew");
-                let position = self.store.follow_from_here().await?;
-                self.gate.registry.reload().await?;
-                self.gate.sessions.reload(self.clock.now()).await?;
-                self.position = position;
-            }
+            Err(StoreError::Missed) => self.load_anew(shared).await?,
             Err(error) => return Err(error),
         }
-        self.gate.followed.heard(asked_at, self.position);
+        self.gate.followed.heard(asked.mono, self.position);
         Ok(())
     }
 
-    fn take_in(&self, change: Change) {
+    async fn load_anew(&mut self, shared: Shared<'_>) -> Result<(), StoreError> {
+        warn!("changes of other nodes were missed; loading everything anew");
+        let position = shared.follow_from_here().await?;
+        self.gate.registry.reload().await?;
+        self.gate.sessions.reload(self.clock.now()).await?;
+        self.position = position;
+        self.unasserted = false;
+        Ok(())
+    }
+
+    /// Goes by the ledger's time where this machine's differs from it by more than it may.
+    fn compare_clocks(&self, asked: Now, ledger: Option<Timestamp>) {
+        let Some(ledger) = ledger else { return };
+        let before_us = self.clock.by_ledger_us();
+        let differs = self.gate.followed.compare_clocks(asked, ledger, machine(&self.clock));
+        let off_us = differs.unwrap_or(0);
+        if off_us != 0 && off_us.abs_diff(before_us) < SAME_DIFFERENCE_US || off_us == before_us {
+            return;
+        }
+        self.clock.go_by_ledger(off_us);
+        if off_us == 0 {
+            info!("this machine's clock agrees with the store's again");
+        } else {
+            let store_is_ahead_secs = off_us / 1_000_000;
+            warn!(
+                store_is_ahead_secs,
+                "this machine's clock differs from the store's: going by the store's time"
+            );
+        }
+    }
+
+    async fn take_in(&self, change: Change) {
         let Gate { registry, sessions, injected, secrets, .. } = &*self.gate;
         let now = self.clock.now();
         match change {
             Change::Registered(agent) => {
-                if registry.registered_elsewhere(&agent) {
+                if registry.registered(&agent) {
                     self.gate.enrolment.enrolled_elsewhere(&agent);
                 }
             }
-            Change::Trust(id, level) => registry.trust_elsewhere(id, level),
-            Change::Deactivated(id) => registry.deactivated_elsewhere(id),
-            Change::Delegation(delegation) => registry.delegated_elsewhere(delegation),
-            Change::TokenRevoked { token_id, until } => {
-                registry.revoked_elsewhere(token_id, until);
+            Change::Trust { id, level, number } => registry.trust_set(id, level, number),
+            Change::TakenAway(taken) => registry.taken_away(&taken),
+            Change::Purged { id, tombstone } => {
+                if let Some(agent) = registry.purged(id, tombstone) {
+                    self.gate.enrolment.purged(&agent);
+                }
             }
-            Change::Flagged { agent, flags } => registry.flagged_elsewhere(agent, flags, now),
+            Change::Delegation { delegation, version } => registry.delegated(delegation, version),
+            Change::DelegationEnded { id, version } => registry.delegation_ended(id, version),
+            Change::TokenRevoked { token_id, until } => registry.token_revoked(token_id, until),
+            Change::Flagged { agent, flags } => {
+                if let Some(demotion) = registry.flagged_elsewhere(agent, flags, now) {
+                    self.gate.demote(&demotion).await;
+                }
+            }
             Change::SessionOpened(order) => {
-                sessions.opened_elsewhere(&order, now);
+                sessions.opened(&order, now);
                 self.metrics.name_tools(order.authorized_tools.iter());
                 // What another node injects there may come back in an answer here.
                 let _watch = injected.add(&order, &[], &secrets.vault());
             }
-            Change::SessionClosed { id, at: _ } => sessions.closed_elsewhere(id, now),
+            Change::SessionClosed { id, at: _ } => sessions.closed(id, now),
             Change::Wanted(id) => sessions.wanted_elsewhere(id, &self.clock),
         }
     }
 }
 
-/// Gives back what sessions hold that are not used, for ever.
+/// Gives back the leases of idle sessions, for ever.
 pub(super) async fn return_idle(gate: Arc<Gate>) {
     let mut ticks = tokio::time::interval(LOOK_FOR_IDLE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

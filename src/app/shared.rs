@@ -1,15 +1,17 @@
-//! The store that a fleet shares, under a name that is this run's alone.
+//! The store that a fleet shares, under a name that is this run's alone, and its clock.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::node;
+use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::store::Store;
+use crate::store::{Followed, Position, Store};
 
-/// Connects. Without a Redis that keeps what it is told there is nothing to serve: whoever started
-/// this process starts it again.
-pub(super) async fn store(config: &Config, redis: &config::Redis) -> Result<Store> {
+/// Connects. Without a Redis that keeps what it is told there is nothing to serve, and the process does not
+/// start.
+pub(super) async fn store(config: &Config, redis: &config::Redis, home: &Handle) -> Result<Store> {
     let node = match &config.audit.node_id {
         Some(given) => given.clone(),
         None => node::id(&config.audit.file_path)?,
@@ -17,6 +19,29 @@ pub(super) async fn store(config: &Config, redis: &config::Redis) -> Result<Stor
     // What a run held when it was killed is spent: the next one is another node.
     let run = Uuid::new_v4().simple().to_string();
     let name = format!("{node}.{}", run.get(..12).unwrap_or_default());
-    let opened = Store::redis(redis, &name).await;
+    let opened = Store::redis(redis, &name, home).await;
     opened.with_context(|| format!("opening `storage.redis_url` ({})", redis.servers))
+}
+
+/// Refuses to start on a machine whose clock is not the ledger's: it would issue tokens and open sessions
+/// that are over for others, or not over.
+pub(super) async fn agree_on_time(store: &Store, followed: &Followed, clock: &Clock) -> Result<()> {
+    let Some(shared) = store.shared() else { return Ok(()) };
+    let asked = clock.now();
+    let ledger = shared.time().await.context("asking the store for the time")?;
+    if let Some(off_us) = followed.compare_clocks(asked, ledger, clock.now()) {
+        let side = if off_us > 0 { "behind" } else { "ahead of" };
+        let secs = off_us.unsigned_abs() / 1_000_000;
+        bail!(
+            "this machine's clock is {secs} s {side} the store's: set it right (is NTP running?), \
+             there or here; `storage.max_clock_skew_secs` says how much may be"
+        );
+    }
+    Ok(())
+}
+
+/// Returns the position from which this node follows the changes, if there are other nodes.
+pub(super) async fn follow_from_here(store: &Store) -> Result<Position> {
+    let Some(shared) = store.shared() else { return Ok(Position(0)) };
+    shared.follow_from_here().await.context("asking the store")
 }

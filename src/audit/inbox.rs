@@ -3,6 +3,7 @@
 //! Completions cannot be refused, because each holds slots of the journal, and the slots bound
 //! them. Records of refusals have their own bound. A completion wakes the writer only if it sleeps,
 //! and the writer then waits a moment for more: nobody waits for it, and one wake-up serves many.
+//! After each batch it rests as long before it sleeps, so that a busy gateway's calls wake nobody.
 //! When few slots are left it does not wait.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -57,6 +58,8 @@ struct State {
     /// Somebody waits for what is in here, or for the slots it will free.
     urgent: bool,
     asleep: bool,
+    /// The last look found something.
+    busy: bool,
     door: Door,
 }
 
@@ -107,18 +110,22 @@ impl Inbox {
     pub(super) fn collect(&self, jobs: &mut Vec<Job>, healthy: bool) -> bool {
         let mut state = self.lock();
         if healthy {
+            let more = |s: &State| !s.urgent && s.door == Door::Open && s.jobs.len() < ENOUGH;
+            if state.busy || !state.jobs.is_empty() {
+                state = self.wait(state, COLLECT, more);
+            }
             if state.jobs.is_empty() && state.door == Door::Open {
                 state.asleep = true;
                 state = self.wait(state, LOOK, |s| s.jobs.is_empty() && s.door == Door::Open);
                 state.asleep = false;
-            }
-            if !state.jobs.is_empty() {
-                let more = |s: &State| !s.urgent && s.door == Door::Open && s.jobs.len() < ENOUGH;
-                state = self.wait(state, COLLECT, more);
+                if !state.jobs.is_empty() {
+                    state = self.wait(state, COLLECT, more);
+                }
             }
         } else {
             state = self.wait(state, RETRY, |s| s.door == Door::Open);
         }
+        state.busy = !state.jobs.is_empty();
         jobs.append(&mut state.jobs);
         state.records = 0;
         state.urgent = false;
@@ -146,5 +153,41 @@ impl Inbox {
         let mut state = self.lock();
         state.door = Door::Shut;
         std::mem::take(&mut state.jobs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+
+    fn looked_at() -> Job {
+        Job::Line { line: Vec::new(), lease: None }
+    }
+
+    #[test]
+    fn a_busy_writer_rests_without_asking_to_be_woken() {
+        let inbox = Arc::new(Inbox::new(1));
+        let mut jobs = Vec::new();
+        assert!(inbox.push(looked_at()));
+        assert!(inbox.collect(&mut jobs, true));
+        assert_eq!(jobs.len(), 1);
+        let pushing = thread::spawn({
+            let inbox = inbox.clone();
+            move || {
+                // After its rest it sleeps, and has to be woken.
+                while !inbox.lock().asleep {
+                    thread::yield_now();
+                }
+                inbox.push(looked_at()) && !inbox.lock().asleep
+            }
+        });
+        assert!(inbox.lock().busy && !inbox.lock().asleep);
+        while jobs.len() < 2 {
+            assert!(inbox.collect(&mut jobs, true));
+        }
+        assert!(pushing.join().unwrap());
     }
 }

@@ -166,8 +166,7 @@ impl Journal {
             }
         }
         let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
-        closed.write(&file)?;
-        layout::write_link(&file, link)?;
+        closed.write(&file, link)?;
         drop(file);
         self.put_back(leases);
         leases.clear();
@@ -243,9 +242,20 @@ impl Closed {
         }
     }
 
-    fn write(&mut self, file: &File) -> io::Result<()> {
-        let Some((first, last)) = self.unwritten else { return Ok(()) };
-        layout::write_table(file, first, self.admissions.get(first..=last).unwrap_or_default())?;
+    /// Brings what was noted, and the chain's last link, to the file.
+    fn write(&mut self, file: &File, link: &Link) -> io::Result<()> {
+        let Some((first, last)) = self.unwritten else { return layout::write_link(file, link) };
+        if last < layout::ENTRIES_WITH_LINK {
+            let entries = self.admissions.get(..=last).unwrap_or_default();
+            layout::write_link_and_table(file, link, entries)?;
+        } else {
+            layout::write_table(
+                file,
+                first,
+                self.admissions.get(first..=last).unwrap_or_default(),
+            )?;
+            layout::write_link(file, link)?;
+        }
         self.unwritten = None;
         Ok(())
     }

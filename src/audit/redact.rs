@@ -320,6 +320,7 @@ fn write(
     write: impl FnOnce(&mut Output),
 ) -> Redacted {
     let mut out = Output::new(max_bytes);
+    out.text.reserve(sent_bytes.min(max_bytes));
     write(&mut out);
     let cut = out.is_full();
     if known.is_empty() {

@@ -25,6 +25,9 @@ use crate::telemetry::Causes;
 
 /// At most this much goes out with one write.
 const BATCH_BYTES: usize = 1_024 * 1_024;
+/// Longest time in microseconds for which completed calls are written without a look at the files. A record
+/// that somebody waits for is written after a look.
+const LOOK_US: u64 = 100_000;
 /// Pause after a failed rotation.
 const ROTATE_AGAIN_SECS: u64 = 60;
 
@@ -39,6 +42,8 @@ pub(super) struct Writer {
     settled: Vec<Lease>,
     buffer: Vec<u8>,
     was_healthy: bool,
+    /// Time of the last look at the files.
+    looked: Option<Mono>,
     rotation: Rotation,
     rotate_not_before: Mono,
     compressor: Compressor,
@@ -72,6 +77,7 @@ impl Writer {
             settled,
             buffer: Vec::with_capacity(BATCH_BYTES),
             was_healthy: true,
+            looked: None,
             rotation,
             rotate_not_before: Mono(0),
             compressor: Compressor::default(),
@@ -132,8 +138,18 @@ impl Writer {
         }
     }
 
+    /// Reports whether it is time to look at what stands in the files' places.
+    fn looks(&self) -> bool {
+        let waited_for =
+            |job: &Job| matches!(job, Job::Line { .. } | Job::Record { .. } | Job::Reopen { .. });
+        self.pending.is_empty()
+            || self.looked.is_none_or(|looked| self.shared.clock.mono().since(looked) >= LOOK_US)
+            || self.pending.iter().any(waited_for)
+    }
+
     fn step(&mut self) -> io::Result<()> {
-        if self.shared.journal.restore_if_lost()? {
+        let looks = self.looks();
+        if looks && self.shared.journal.restore_if_lost()? {
             tracing::warn!("audit journal was gone and has been put back");
         }
         if self.shared.journal_failed.load(Ordering::SeqCst) {
@@ -146,7 +162,11 @@ impl Writer {
         if !self.settled.is_empty() {
             self.settle()?;
         }
-        self.look_after_the_file()?;
+        if looks {
+            self.looked = None;
+            self.look_after_the_file()?;
+            self.looked = Some(self.shared.clock.mono());
+        }
         let asked = |job: &mut Job| matches!(job, Job::Reopen { .. });
         let waiting: Vec<Job> = self.pending.extract_if(.., asked).collect();
         self.rotate_if_due(0);

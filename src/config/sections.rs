@@ -13,10 +13,10 @@ use super::tools;
 use super::upstreams;
 use super::values;
 use super::{
-    Audit, Backend, Config, ConfigError, CredentialProvider, Credentials,
+    Agents, Audit, Backend, Config, ConfigError, CredentialProvider, Credentials,
     DEFAULT_CREDENTIAL_PREFIX, Durability, Introspection, Issuer, KnownKeys, MAX_CALL_BUDGET,
     MAX_TIME_LIMIT_SECS, Metrics, Network, Oauth, Policy, Pool, Proxy, Redis, Secret, Sessions,
-    Storage, Tls, UnknownIntent, Upstream,
+    Skew, Storage, Tls, UnknownIntent, Upstream,
 };
 use crate::firewall::session::RefusalStyle;
 
@@ -62,6 +62,8 @@ pub(super) fn read(
     section("credentials", keys);
     let (storage, keys) = storage(Section::take(root, "storage", problems));
     section("storage", keys);
+    let (agents, keys) = agents(Section::take(root, "agents", problems));
+    section("agents", keys);
     let (metrics, keys) = metrics(Section::take(root, "metrics", problems));
     section("metrics", keys);
     let (admin, keys) = admin::read(Section::take(root, "admin", problems), &oauth);
@@ -92,6 +94,7 @@ pub(super) fn read(
         audit,
         credentials,
         storage,
+        agents,
         metrics,
         admin,
     })
@@ -477,6 +480,17 @@ fn storage(mut s: Section<'_>) -> Read<Storage> {
     let prefix = s.parsed("redis_prefix", redis_url::prefix);
     let ca_file: Option<PathBuf> = s.text("redis_ca_file").map(PathBuf::from);
     let timeout_ms = s.number("redis_timeout_ms", 1_000, 50..=10_000);
+    let wait_replicas: u32 = s.number("redis_wait_replicas", 0, 0..=16);
+    let wait_ms = s.number("redis_wait_ms", 100, 1..=5_000);
+    let clock_skew = Skew {
+        most_secs: s.number("max_clock_skew_secs", 2, 1..=300),
+        unready_secs: s.number("max_clock_skew_unready_secs", 30, 1..=3_600),
+    };
+    if clock_skew.unready_secs < clock_skew.most_secs {
+        let problem = "is less than `storage.max_clock_skew_secs`, from which on a node goes by the \
+                       store's time; raise it";
+        s.problem("max_clock_skew_unready_secs", None, problem);
+    }
     let encryption_key = s.parsed("encryption_key", |text| {
         if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
             Ok(Secret::new(text.to_owned()))
@@ -497,7 +511,14 @@ fn storage(mut s: Section<'_>) -> Read<Storage> {
                 }
                 let prefix = prefix.unwrap_or_else(|| "arbiter".to_owned());
                 let timeout = Duration::from_millis(timeout_ms);
-                Backend::Redis(Redis { servers, prefix, ca_file, timeout })
+                Backend::Redis(Box::new(Redis {
+                    servers,
+                    prefix,
+                    ca_file,
+                    timeout,
+                    wait_replicas: (wait_replicas > 0).then_some(wait_replicas),
+                    wait: Duration::from_millis(wait_ms),
+                }))
             } else {
                 // A value that cannot be read has been told already.
                 if !given_url {
@@ -509,7 +530,13 @@ fn storage(mut s: Section<'_>) -> Read<Storage> {
             }
         }
     };
-    (Storage { backend, encryption_key, max_stale_secs }, s.finish())
+    (Storage { backend, encryption_key, max_stale_secs, clock_skew }, s.finish())
+}
+
+fn agents(mut s: Section<'_>) -> Read<Agents> {
+    // At least as long as any token of theirs may live.
+    let retention_secs = s.number("retention_secs", 30 * DAY_SECS, DAY_SECS..=3_650 * DAY_SECS);
+    (Agents { retention_secs }, s.finish())
 }
 
 fn metrics(mut s: Section<'_>) -> Read<Metrics> {

@@ -50,7 +50,7 @@ fn the_shipped_file_has_every_key() {
             shown.entry(section).or_default().push(key);
         }
     }
-    assert_eq!(known.len(), 12);
+    assert_eq!(known.len(), 13);
     for (section, keys) in known {
         for key in keys {
             assert!(shown.get(section).is_some_and(|s| s.contains(&key)), "{section}.{key}");
@@ -196,7 +196,7 @@ fn no_message_and_no_debug_output_quotes_a_secret() {
 fn bad_values_name_key_line_and_remedy() {
     says("[proxy]\n\nlisten_prot = 1", &["line 3", "proxy.listen_prot", "`proxy.listen_port`"]);
     says("[prxy]\nlisten_port = 1", &["line 1", "did you mean `proxy`"]);
-    says("[zzzzzzzz]", &["known are: admin, approvals, audit"]);
+    says("[zzzzzzzz]", &["known are: admin, agents, approvals, audit"]);
     says("proxy = 3", &["`proxy`", "a table"]);
     says("[proxy]\nlisten_port = 65536", &["line 2", "proxy.listen_port", "0 to 65535"]);
     says("[proxy]\nlisten_port = -1", &["0 to 65535"]);

@@ -22,7 +22,7 @@ use super::policy::{Decision, Facts, Policy, PolicySet};
 use super::rules::Terms;
 use super::session::Usage;
 use super::steps::{Step, Trace};
-use super::time::Now;
+use super::time::{Mono, Now};
 
 /// A message to decide, with everything that was looked up for it.
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +150,13 @@ impl Judged<'_> {
     /// Notes that so many of the calls were counted already, when they were first asked about.
     pub fn paid(&mut self, calls: u64) {
         self.paid = calls;
+    }
+
+    /// Notes when the session ends, since the store may have said that it ends earlier.
+    pub fn ends(&mut self, at: Mono) {
+        if let Claimed::Found(found) = &mut self.ask.claimed {
+            found.deadline = at;
+        }
     }
 
     /// Counts the calls: the one step under the session's lock, and the one that a lease repeats.

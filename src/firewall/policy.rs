@@ -25,6 +25,7 @@ pub mod words;
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 pub use error::PolicyError;
 use evaluate::{Block, Fit, Mismatch, Question, Rank, Scopes};
@@ -146,7 +147,7 @@ impl<'p> Decision<'p> {
 pub struct PolicySet {
     policies: Vec<Policy>,
     index: Index,
-    version: String,
+    version: Arc<str>,
     scopes_asked: BTreeSet<String>,
     warnings: Vec<PolicyError>,
 }
@@ -186,7 +187,7 @@ impl PolicySet {
         let scopes_asked = allows.flat_map(|policy| &policy.principal_match.scopes).cloned();
         let scopes_asked = scopes_asked.collect();
         let index = Index::of(&policies);
-        Self { index, policies, version, scopes_asked, warnings: Vec::new() }
+        Self { index, policies, version: version.into(), scopes_asked, warnings: Vec::new() }
     }
 
     /// Oddities in the files that are no mistakes, with their lines.
@@ -205,6 +206,11 @@ impl PolicySet {
     /// The first 16 hex digits of BLAKE3 over the files' texts, one after the other.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// The version, for what outlives the set.
+    pub fn shared_version(&self) -> Arc<str> {
+        Arc::clone(&self.version)
     }
 
     /// Decides a call.

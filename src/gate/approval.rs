@@ -218,7 +218,8 @@ impl Gate {
                 "this session was closed: ask your operator for a new one",
             ));
         }
-        if self.clock.mono() >= live.deadline {
+        let now = self.clock.now();
+        if now.mono >= live.ends(now) {
             return Err(Denial::new(
                 Code::SessionExpired,
                 "this session's time limit has passed: ask your operator for a new one",

@@ -8,6 +8,7 @@ use super::ticket::Ticket;
 use super::{Gate, store_unavailable};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
 use crate::firewall::checks::{agent, token};
+use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::time::Now;
 use crate::identity::TokenError;
@@ -62,7 +63,7 @@ impl Gate {
     }
 
     async fn catch_up(&self) -> Result<(), Denial> {
-        self.followed.catch_up().await.map_err(|error| {
+        self.followed.catch_up(&self.clock).await.map_err(|error| {
             warn!(error = %Causes(&error), "store did not answer; call refused");
             store_unavailable()
         })
@@ -113,6 +114,9 @@ impl Gate {
         principal: &Principal,
     ) -> Result<Arc<Agent>, Denial> {
         let id = principal.agent.ok_or_else(agent::unknown)?;
+        if self.registry.is_tombstone(id) {
+            return Err(Lapse::Agent.into());
+        }
         let now = ticket.arrived().wall;
         let enrolled = self.enrolment.enrol(&self.registry, id, principal, now).await;
         let agent = enrolled.map_err(|error| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::approval::Hearing;
 use super::reply::{Reply, echoed_id, form, warnings};
@@ -28,7 +28,9 @@ use crate::json::Doc;
 use crate::mcp::headers;
 use crate::mcp::message::{self, Message};
 use crate::mcp::version::Version;
+use crate::registry::Demotion;
 use crate::sessions::Live;
+use crate::store::StoreError;
 use crate::telemetry::Causes;
 
 /// A message that the decision let through, but for its credentials and a person's leave.
@@ -68,9 +70,11 @@ impl Gate {
         let vault = self.secrets.vault();
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
         edits.edited_length(body.len(), self.settings.max_request_body_bytes)?;
-        let hearing = Hearing { caller, live: live.as_deref(), message: &message, to };
-        // Boxed, because few requests wait for a person and all would carry its room.
-        Box::pin(self.approved(ticket, &hearing, &escalations)).await?;
+        if !escalations.is_empty() {
+            let hearing = Hearing { caller, live: live.as_deref(), message: &message, to };
+            // Boxed, because few requests wait for a person and all would carry its room.
+            Box::pin(self.approved(ticket, &hearing, &escalations)).await?;
+        }
         ticket.entry_mut().credentials_injected = edits.names();
         let scrub = match &live {
             Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
@@ -97,7 +101,7 @@ impl Gate {
         form_for: impl Fn(RefusalStyle) -> Form,
     ) -> Result<Passed, Denial> {
         let rules = self.rulebook.rules();
-        ticket.entry_mut().policy_version = Some(rules.policies.version().into());
+        ticket.entry_mut().policy_version = Some(rules.policies.shared_version());
         let live = match claims.session {
             Some(session) => self.claimed(session).await?,
             None => None,
@@ -140,7 +144,9 @@ impl Gate {
             self.still_there(message, version, live.as_deref())?;
         }
         let verdict = self.verdict(ask, live.as_ref(), counted).await?;
-        self.remember(ticket, caller, &verdict);
+        if let Some(demotion) = self.remember(ticket, caller, &verdict) {
+            Box::pin(self.demote(&demotion)).await;
+        }
         if ask.session().is_some()
             && let Some(live) = &live
         {
@@ -200,7 +206,7 @@ impl Gate {
 
     /// Looks for a session that another node may have opened a moment ago.
     async fn elsewhere(&self, id: SessionId) -> Result<Option<Arc<Live>>, Denial> {
-        self.sessions.find(id, self.clock.now()).await.map_err(|error| {
+        self.sessions.find(id, &self.clock).await.map_err(|error| {
             warn!(session = %id, error = %Causes(&error), "store did not answer; call refused");
             store_unavailable()
         })
@@ -220,7 +226,7 @@ impl Gate {
         let opened_for = &order.delegation_chain;
         Found {
             order,
-            deadline: live.deadline,
+            deadline: live.ends(now),
             seen: live.with(|usage| Seen::of(&rules.terms, order, usage, price, now)),
             // The caller's own chain held a moment ago.
             chain: if *opened_for == caller.chain {
@@ -238,6 +244,8 @@ impl Gate {
         live: Option<&Arc<Live>>,
         counted: u64,
     ) -> Result<Verdict, Denial> {
+        // The store has as long as one answer may take, however often it is asked for this call.
+        let arrived = self.clock.mono();
         let mut judged = match admit::judge(ask, &mut ()) {
             Ok(judged) => judged,
             Err(refused) => return Ok(*refused),
@@ -248,7 +256,10 @@ impl Gate {
             let now = self.clock.now();
             let spent = match live {
                 None => judged.spend(None, now, &mut ()),
-                Some(live) => live.with(|usage| judged.spend(Some(usage), now, &mut ())),
+                Some(live) => {
+                    judged.ends(live.ends(now));
+                    live.with(|usage| judged.spend(Some(usage), now, &mut ()))
+                }
             };
             match (spent, live) {
                 (Ok(spent), _) => return Ok(judged.conclude(spent, &mut ())),
@@ -256,13 +267,10 @@ impl Gate {
                 (Err(Lack::NotLeased), Some(live)) => {
                     let price = admit::price(ask.calls).saturating_sub(counted);
                     let since = self.clock.mono();
-                    let leased = self.sessions.lease(live, price, &self.clock).await;
+                    let leased = self.sessions.lease(live, price, arrived, &self.clock).await;
                     let took = Duration::from_micros(self.clock.mono().since(since));
                     self.metrics.operation.leased(took, leased.is_ok());
-                    leased.map_err(|error| {
-                        warn!(session = %live.order.id, error = %Causes(&error), "store did not answer; call refused");
-                        store_unavailable()
-                    })?;
+                    leased.map_err(|error| no_lease(live, &error))?;
                 }
                 // Only a session has a budget to lease from.
                 (Err(Lack::NotLeased), None) => return Err(store_unavailable()),
@@ -270,20 +278,24 @@ impl Gate {
         }
     }
 
-    /// Notes what the decision found, for the record and for the agent's standing.
-    fn remember(&self, ticket: &mut Ticket, caller: &Caller, verdict: &Verdict) {
+    /// Notes what the decision found, for the record and for the agent's standing; returns the demotion
+    /// that it is the last cause of.
+    fn remember(
+        &self,
+        ticket: &mut Ticket,
+        caller: &Caller,
+        verdict: &Verdict,
+    ) -> Option<Demotion> {
         let entry = ticket.entry_mut();
         entry.policy_matched.clone_from(&verdict.policy);
         entry.anomaly_flags.extend_from_slice(&verdict.flags);
         for _flag in &verdict.flags {
             self.metrics.anomaly();
         }
-        if verdict.counted_flags > 0
-            && let Some(level) =
-                self.registry.flag(caller.agent.id, verdict.counted_flags, self.clock.now())
-        {
-            info!(agent = %caller.agent.id, %level, "drifted too often; agent demoted");
+        if verdict.counted_flags == 0 {
+            return None;
         }
+        self.registry.flag(caller.agent.id, verdict.counted_flags, self.clock.now())
     }
 
     /// Finds the credentials that the message refers to; refuses what may not be replaced.
@@ -311,6 +323,16 @@ impl Gate {
         };
         Ok(credentials::resolve(&references, vault, grant)?)
     }
+}
+
+/// A session whose calls cannot be booked: the store is in trouble, or has lost it.
+fn no_lease(live: &Live, error: &StoreError) -> Denial {
+    if let StoreError::Missing(_) = error {
+        warn!(session = %live.order.id, "the store has lost this session; it is forgotten");
+        return Denial::new(Code::SessionUnknown, "there is no such session");
+    }
+    warn!(session = %live.order.id, error = %Causes(error), "store did not answer; call refused");
+    store_unavailable()
 }
 
 /// Reports a notification or response of the client that no check looks into: the record has its

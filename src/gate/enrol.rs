@@ -3,7 +3,8 @@
 //!
 //! Such an agent is untrusted, has no capabilities and can do nothing before an operator opens a
 //! session for it. Only an id that was never registered is taken: an agent that was deactivated
-//! stays so. How many agents one issuer may bring in, over all restarts, is capped.
+//! stays so, even after it was forgotten. The agents of one issuer that are kept are capped, over all
+//! restarts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -62,6 +63,20 @@ impl Enrolment {
         if let Some(quota) = self.issuers.values().find(|quota| quota.mark == agent.model) {
             quota.used.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Frees the place of an agent that was forgotten, if an issuer brought it in.
+    pub fn purged(&self, agent: &Agent) {
+        if let Some(quota) = self.issuers.values().find(|quota| quota.mark == agent.model) {
+            let fewer = |used: usize| Some(used.saturating_sub(1));
+            // With a closure that always gives a number this cannot fail.
+            let _before = quota.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+        }
+    }
+
+    /// Checks whether any issuer may bring in agents.
+    pub fn is_allowed(&self) -> bool {
+        !self.issuers.is_empty()
     }
 
     /// Registers the agent that a verified token names; `None` if this is not allowed.

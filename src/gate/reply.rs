@@ -84,7 +84,7 @@ pub(super) fn warnings(live: &Live, threshold_pct: f64, now: Now) -> Vec<String>
     let limit_secs = u64::try_from(order.expires_at.0.saturating_sub(order.created_at.0))
         .unwrap_or(0)
         / 1_000_000;
-    let remaining_secs = live.deadline.since(now.mono) / 1_000_000;
+    let remaining_secs = live.ends(now).since(now.mono) / 1_000_000;
     if is_low(remaining_secs, limit_secs, threshold_pct) {
         warnings
             .push(format!("time_remaining_secs={remaining_secs}, time_limit_secs={limit_secs}"));

@@ -1,12 +1,15 @@
 //! Exact comparison of JSON numbers.
 
+use smallvec::SmallVec;
+
 /// A number's value: `42`, `42.0` and `4.2e1` are equal.
 ///
 /// Kept as `sign · digits · 10^exponent`, the digits without zeros at either end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Number {
     negative: bool,
-    digits: Vec<u8>,
+    /// Inline for all but numbers that no ordinary call has.
+    digits: SmallVec<[u8; 24]>,
     exponent: i64,
 }
 
@@ -35,7 +38,7 @@ impl Number {
         if whole.is_empty() || leading_zero {
             return None;
         }
-        let mut digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).collect();
+        let mut digits: SmallVec<[u8; 24]> = whole.bytes().chain(fraction.bytes()).collect();
         if !digits.iter().all(u8::is_ascii_digit) {
             return None;
         }
@@ -45,7 +48,7 @@ impl Number {
             exponent = exponent.checked_add(1)?;
         }
         let zeros = digits.iter().take_while(|&&d| d == b'0').count();
-        digits.drain(..zeros);
+        drop(digits.drain(..zeros));
         if digits.is_empty() {
             return Some(Self { negative: false, digits, exponent: 0 });
         }

@@ -4,10 +4,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures::FutureExt;
+use http::HeaderName;
 use pingora::http::RequestHeader;
 use tracing::error;
 
 use crate::firewall::denial::{Code, Denial};
+
+/// The header by which a test asks for a panic.
+const FAILPOINT: &str = "x-arbiter-failpoint";
 
 /// The refusal of a request in which a bug of the gateway has shown itself.
 pub(super) fn internal_error() -> Denial {
@@ -38,12 +42,22 @@ pub(super) fn refused<T>(work: impl FnOnce() -> Result<T, Denial>) -> Result<T, 
 #[cfg(debug_assertions)]
 pub(super) fn failpoint(head: &RequestHeader, place: &str) {
     assert!(
-        head.headers
-            .get("x-arbiter-failpoint")
-            .is_none_or(|asked| asked.as_bytes() != place.as_bytes()),
+        head.headers.get(FAILPOINT).is_none_or(|asked| asked.as_bytes() != place.as_bytes()),
         "failpoint {place}"
     );
 }
 
 #[cfg(not(debug_assertions))]
 pub(super) fn failpoint(_head: &RequestHeader, _place: &str) {}
+
+/// Reports whether a header of the client's is for [`failpoint`], and stays until its answer has come.
+pub(super) fn is_failpoint(name: &HeaderName) -> bool {
+    cfg!(debug_assertions) && name.as_str() == FAILPOINT
+}
+
+/// Keeps what is for [`failpoint`] from an upstream.
+pub(super) fn without_failpoint(head: &mut RequestHeader) {
+    if cfg!(debug_assertions) {
+        head.remove_header(FAILPOINT);
+    }
+}

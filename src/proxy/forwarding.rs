@@ -6,10 +6,10 @@
 
 use std::net::IpAddr;
 
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use pingora::Result;
-use pingora::http::RequestHeader;
 use pingora::proxy::Session;
+use pingora::{ErrorType, OrErr, Result};
 
 use crate::config::Network;
 
@@ -106,14 +106,14 @@ impl Forwarding {
     }
 
     /// Turns what a client said of forwarding into what its upstream may believe.
-    pub(super) fn apply(&self, request: &mut RequestHeader, peer: Option<IpAddr>) -> Result<()> {
+    pub(super) fn apply(&self, request: &mut Parts, peer: Option<IpAddr>) -> Result<()> {
         if peer.is_some_and(|peer| self.trusts(peer)) {
-            append(request, &FORWARDED_FOR, peer.map(|peer| peer.to_string()))?;
+            append(&mut request.headers, &FORWARDED_FOR, peer.map(|peer| peer.to_string()))?;
         } else {
             let names = request.headers.keys();
             let dropped: Vec<_> = names.filter(|name| tells_of_client(name)).cloned().collect();
             for name in dropped {
-                request.remove_header(&name);
+                request.headers.remove(&name);
             }
         }
         let present = request.headers.contains_key(header::FORWARDED);
@@ -123,13 +123,13 @@ impl Forwarding {
                 Some(before) => format!("{before}, {own}"),
                 None => own,
             };
-            request.insert_header(header::FORWARDED, value)?;
+            request.headers.insert(header::FORWARDED, text(value)?);
         }
         Ok(())
     }
 
     /// The gateway's own element of `Forwarded` (RFC 7239 section 4).
-    fn element(&self, request: &RequestHeader, peer: Option<IpAddr>) -> String {
+    fn element(&self, request: &Parts, peer: Option<IpAddr>) -> String {
         let node = match peer {
             Some(IpAddr::V4(address)) => address.to_string(),
             Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
@@ -146,11 +146,15 @@ impl Forwarding {
 }
 
 /// Adds a hop to a chain that is there.
-fn append(request: &mut RequestHeader, name: &HeaderName, hop: Option<String>) -> Result<()> {
-    if let (Some(before), Some(hop)) = (combined(&request.headers, name), hop) {
-        request.insert_header(name.clone(), format!("{before}, {hop}"))?;
+fn append(headers: &mut HeaderMap, name: &HeaderName, hop: Option<String>) -> Result<()> {
+    if let (Some(before), Some(hop)) = (combined(headers, name), hop) {
+        headers.insert(name.clone(), text(format!("{before}, {hop}"))?);
     }
     Ok(())
+}
+
+fn text(value: String) -> Result<HeaderValue> {
+    HeaderValue::try_from(value).or_err(ErrorType::InvalidHTTPHeader, "a header about forwarding")
 }
 
 /// All values of a list header as one (RFC 9110 section 5.3).
@@ -209,13 +213,12 @@ mod tests {
         Forwarding { trusted, send, scheme: "https" }
     }
 
-    fn request(headers: &[(&'static str, &str)]) -> RequestHeader {
-        let mut head = RequestHeader::build("POST", b"/", None).unwrap();
-        head.insert_header("host", "mcp.example").unwrap();
+    fn request(headers: &[(&'static str, &str)]) -> Parts {
+        let mut request = http::Request::post("/").header("host", "mcp.example");
         for (name, value) in headers {
-            head.append_header(*name, *value).unwrap();
+            request = request.header(*name, *value);
         }
-        head
+        request.body(()).unwrap().into_parts().0
     }
 
     fn ip(text: &str) -> Option<IpAddr> {

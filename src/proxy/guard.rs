@@ -7,6 +7,7 @@
 //! counted.
 
 use std::future::pending;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,18 +18,17 @@ use pingora::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{self as h2, H2Accept, HttpSession};
 use pingora::protocols::{ALPN, Digest, Stream};
-use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
-use super::Gateway;
 use super::head::{Arrival, Scan};
 use super::hygiene::HeadSize;
 use super::recorded;
 use super::reply;
 use super::seats::Seat;
+use super::wire::Proxy;
 use crate::config;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Gate, HeadParts, Refused};
@@ -54,7 +54,7 @@ tokio::task_local! {
 
 /// The proxy behind its guard.
 pub struct Guard {
-    inner: Arc<HttpProxy<Gateway>>,
+    inner: Arc<Proxy>,
     gate: Arc<Gate>,
     size: HeadSize,
     first_byte: Duration,
@@ -73,7 +73,7 @@ enum Head {
 }
 
 impl Guard {
-    pub fn new(inner: HttpProxy<Gateway>, gate: Arc<Gate>, settings: &config::Proxy) -> Self {
+    pub fn new(inner: Proxy, gate: Arc<Gate>, settings: &config::Proxy) -> Self {
         Self {
             inner: Arc::new(inner),
             gate,
@@ -89,10 +89,16 @@ impl Guard {
         let mut settings: Option<HttpPersistentSettings> = None;
         let mut closing = self.closing.subscribe();
         let mut wait = self.first_byte;
+        // One timer for all heads: to put off one that is set costs next to nothing.
+        let mut late = pin!(sleep(wait));
         loop {
+            if let Some(by) = Instant::now().checked_add(wait) {
+                late.as_mut().reset(by);
+            }
             let mut read = BytesMut::with_capacity(FIRST_READ);
             let silent = if settings.is_none() { Closed::Silent } else { Closed::Idle };
-            match self.head(&mut stream, &mut read, wait, silent, seat, &mut closing).await {
+            match self.head(&mut stream, &mut read, late.as_mut(), silent, seat, &mut closing).await
+            {
                 Head::Whole => seat.busy(),
                 Head::Gone(why) => {
                     if let Some(why) = why {
@@ -118,18 +124,17 @@ impl Guard {
         }
     }
 
-    /// Reads up to the end of a request's head.
+    /// Reads up to the end of a request's head; `late` ends the wait for its first byte.
     async fn head(
         &self,
         stream: &mut Stream,
         read: &mut BytesMut,
-        first_byte: Duration,
+        mut late: Pin<&mut Sleep>,
         silent: Closed,
         seat: &Seat,
         closing: &mut watch::Receiver<bool>,
     ) -> Head {
         let mut scan = Scan::default();
-        let mut late = std::pin::pin!(sleep(first_byte));
         loop {
             let begun = !read.is_empty();
             let more = tokio::select! {

@@ -231,24 +231,35 @@ impl Intake {
         declared: Option<usize>,
     ) -> Result<Bytes, Denial> {
         let max = self.max_body_bytes;
-        let mut body = BytesMut::with_capacity(declared.unwrap_or(0).min(INITIAL_BUFFER));
+        let (mut whole, mut body) = (Bytes::new(), BytesMut::new());
+        // A piece of HTTP/2 may hold on to more than itself.
+        let may_keep = !session.is_http2();
         let began = Instant::now();
         loop {
-            let by = began.checked_add(patience(body.len(), self.min_body_rate));
+            let by = began.checked_add(patience(whole.len().max(body.len()), self.min_body_rate));
             let read = session.read_request_body();
             let part = match by {
                 Some(by) => timeout_at(by, read).await.map_err(|_late| self.too_slow())?,
                 None => read.await,
             };
             let Some(part) = part.map_err(|_broken| broken_body())? else { break };
-            let length = body.len().saturating_add(part.len());
+            let length = whole.len().max(body.len()).saturating_add(part.len());
             if length > max {
                 return Err(too_large(max));
             }
             held.cover(length)?;
+            if may_keep && whole.is_empty() && declared == Some(part.len()) {
+                // All of it in one piece: nothing to gather.
+                whole = part;
+                continue;
+            }
+            if body.is_empty() {
+                body.reserve(declared.unwrap_or(0).min(INITIAL_BUFFER));
+                body.extend_from_slice(&std::mem::take(&mut whole));
+            }
             body.extend_from_slice(&part);
         }
-        Ok(body.freeze())
+        Ok(if body.is_empty() { whole } else { body.freeze() })
     }
 
     fn too_slow(&self) -> Denial {

@@ -22,7 +22,7 @@ use super::upstream::Upstream;
 use crate::firewall::agent::AgentId;
 use crate::firewall::denial::{Cause, Code, Denial};
 use crate::firewall::time::Mono;
-use crate::gate::{Cleared, Destination};
+use crate::gate::Destination;
 use crate::json::Doc;
 use crate::mcp::filter::Oddities;
 
@@ -205,11 +205,12 @@ impl Way {
         self.tried.len() < MAX_TRIES
     }
 
-    /// Turns the client's head into the one the server gets.
-    pub(super) fn address(&self, request: &mut RequestHeader, cleared: &Cleared) -> Result<()> {
+    /// Turns a prepared head into the one the server gets.
+    pub(super) fn address(&self, request: &mut RequestHeader) -> Result<()> {
         let Some(server) = self.server() else { return Ok(()) };
-        let path = request.uri.path().to_owned();
-        server.address(request, self.pool.rest(&path).unwrap_or(&path), cleared)?;
+        let uri = request.uri.clone();
+        let path = uri.path();
+        server.address(request, self.pool.rest(path).unwrap_or(path))?;
         if let Some((_, own)) = &self.owner {
             request.insert_header(SESSION_ID, own.clone())?;
         }

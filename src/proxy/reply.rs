@@ -1,7 +1,8 @@
 //! A refusal on the wire, and what every response of the proxy port carries.
 
 use bytes::Bytes;
-use http::{HeaderName, StatusCode, header};
+use http::response::Parts;
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
@@ -14,6 +15,7 @@ use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Form, Refused};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-arbiter-request-id");
+const WARNING: HeaderName = HeaderName::from_static("x-arbiter-warning");
 
 /// Writes a refusal as the whole response.
 pub(super) async fn write(
@@ -96,9 +98,41 @@ pub(super) fn decorate(
     let id: &str = request_id.as_hyphenated().encode_lower(&mut buffer);
     header.insert_header(REQUEST_ID, id)?;
     for warning in warnings {
-        header.append_header("X-Arbiter-Warning", warning.as_str())?;
+        header.append_header(WARNING, warning.as_str())?;
     }
     Ok(())
+}
+
+/// Sets on a server's response what every response carries, and forgets how its names were spelt.
+pub(super) fn decorate_passed(
+    header: &mut ResponseHeader,
+    request_id: Uuid,
+    warnings: &[String],
+) -> Result<()> {
+    let reason = header.get_reason_phrase();
+    let reason = (reason != header.status.canonical_reason()).then(|| reason.map(str::to_owned));
+    // As parts it has no second map, of how each name was spelt.
+    let nothing = http::Response::new(()).into_parts().0;
+    let mut parts: Parts = std::mem::replace(header, nothing.into()).into();
+    let mut buffer = Uuid::encode_buffer();
+    let id: &str = request_id.as_hyphenated().encode_lower(&mut buffer);
+    let written = |text: &str| {
+        HeaderValue::from_str(text)
+            .or_err(ErrorType::InvalidHTTPHeader, "a header of the gateway's")
+    };
+    let mut add = || -> Result<()> {
+        parts.headers.insert(REQUEST_ID, written(id)?);
+        for warning in warnings {
+            parts.headers.append(WARNING, written(warning)?);
+        }
+        Ok(())
+    };
+    let added = add();
+    *header = parts.into();
+    if let Some(reason) = reason {
+        header.set_reason_phrase(reason.as_deref())?;
+    }
+    added
 }
 
 fn data(refused: &Refused) -> Value {

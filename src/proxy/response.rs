@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
+use smallvec::SmallVec;
 
 use crate::credentials::{Content, Patterns, Scrubber, SseScrubber, scrub_header_value};
 use crate::decode::{Bounds, DecodeError, Decoder};
@@ -453,7 +454,8 @@ pub(super) fn bare(head: &mut ResponseHeader) {
 /// Removes what only the gateway may say.
 fn drop_own(head: &mut ResponseHeader) {
     let names = head.headers.keys();
-    let own: Vec<_> = names.filter(|name| is_gateways_own(name)).cloned().collect();
+    let own: SmallVec<[HeaderName; 4]> =
+        names.filter(|name| is_gateways_own(name)).cloned().collect();
     for name in own {
         head.remove_header(&name);
     }

@@ -5,18 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::RequestHeader;
 use pingora::protocols::ALPN;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, OrErr, Result};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+use super::contain;
+use super::forwarding::Forwarding;
 use super::health::Health;
 use super::hygiene;
 use super::trouble::{NO_ADDRESS, Reports};
+use super::wire;
 use crate::config;
 use crate::firewall::time::Mono;
 use crate::gate::Cleared;
@@ -47,7 +51,7 @@ struct Resolved {
 pub struct Upstream {
     url: config::Upstream,
     /// Value of `Host` sent upstream.
-    authority: Arc<str>,
+    authority: HeaderValue,
     /// Name in records.
     pub(super) name: Arc<str>,
     /// Address, if the URL gives a numeric one.
@@ -73,7 +77,9 @@ impl Upstream {
         idle_timeout: Duration,
         headers: Arc<ArcSwap<Headers>>,
     ) -> Self {
-        let authority = url.authority().into();
+        // What the configuration lets pass as a host is text.
+        let authority = HeaderValue::from_str(&url.authority())
+            .unwrap_or_else(|_never| HeaderValue::from_static(""));
         let name = format!("{}:{}", url.host, url.port).into();
         let fixed = url.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, url.port));
         Self {
@@ -103,18 +109,22 @@ impl Upstream {
             None => self.named(tries, now).await?,
         };
         let tls = self.url.scheme == config::Scheme::Https;
-        let mut peer = HttpPeer::new(address, tls, self.url.host.clone());
+        let name = if tls { self.url.host.clone() } else { String::new() };
+        let mut peer = HttpPeer::new(address, tls, name);
         let options = &mut peer.options;
         options.connection_timeout = Some(CONNECT_TIMEOUT);
         options.total_connection_timeout = Some(CONNECT_TIMEOUT.saturating_add(TLS_TIMEOUT));
-        options.read_timeout = Some(self.read_timeout);
         options.write_timeout = Some(WRITE_TIMEOUT);
         options.idle_timeout = Some(self.idle_timeout);
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
         options.ca.clone_from(&self.ca);
         if tls {
+            options.read_timeout = Some(self.read_timeout);
             options.alpn = ALPN::H2H1;
             options.max_h2_streams = MAX_H2_STREAMS;
+        } else {
+            // Its silences are timed by the replaying session.
+            options.alpn = wire::protocol();
         }
         Ok(Box::new(peer))
     }
@@ -163,30 +173,9 @@ impl Upstream {
         }
     }
 
-    /// Turns the client's head into the one the upstream gets.
-    /// `path` is what of its path is this server's.
-    pub(super) fn address(
-        &self,
-        request: &mut RequestHeader,
-        path: &str,
-        cleared: &Cleared,
-    ) -> Result<()> {
-        let mut buffer = [0; 36];
-        let behind: SmallVec<[HeaderName; 4]> =
-            request.headers.keys().filter(|name| hygiene::stays_behind(name)).cloned().collect();
-        for name in behind {
-            request.remove_header(&name);
-        }
-        request.remove_header(&header::TRANSFER_ENCODING);
-        request.insert_header(header::HOST, &*self.authority)?;
-        if request.method == http::Method::POST || !cleared.body().is_empty() {
-            request.insert_header(header::CONTENT_LENGTH, cleared.body().len())?;
-        } else {
-            request.remove_header(&header::CONTENT_LENGTH);
-        }
-        request.insert_header(header::ACCEPT_ENCODING, IDENTITY)?;
-        request.insert_header(REQUEST_ID, hyphenated(cleared.request_id(), &mut buffer))?;
-        request.insert_header(AGENT_ID, hyphenated(cleared.agent().0, &mut buffer))?;
+    /// Addresses a head that was prepared to this server. `path` is what of its path is this server's.
+    pub(super) fn address(&self, request: &mut RequestHeader, path: &str) -> Result<()> {
+        request.insert_header(header::HOST, self.authority.clone())?;
         for (name, value) in self.headers.load().iter() {
             request.insert_header(name.clone(), value.clone())?;
         }
@@ -205,7 +194,63 @@ impl Upstream {
     }
 }
 
-/// An id as a header's value, without a text of its own.
-fn hyphenated(id: Uuid, buffer: &mut [u8; 36]) -> &str {
-    id.as_hyphenated().encode_lower(buffer)
+/// Turns the client's head into what every server of an upstream gets of it, once for all attempts.
+pub(super) fn prepare(
+    head: &mut RequestHeader,
+    forwarding: &Forwarding,
+    peer: Option<IpAddr>,
+    cleared: &Cleared,
+) -> Result<()> {
+    // A target that is no URI is kept as it was written.
+    let target = head.uri.path_and_query().map(|target| target.as_str().as_bytes());
+    let raw = (target != Some(head.raw_path())).then(|| head.raw_path().to_vec());
+    let ends = head.send_end_stream();
+    // As parts it has no second map, of how each name was spelt.
+    let nothing = http::Request::new(()).into_parts().0;
+    let mut parts: Parts = std::mem::replace(head, nothing.into()).into();
+    let edited = edit(&mut parts, forwarding, peer, cleared);
+    *head = parts.into();
+    if let Some(ends) = ends {
+        head.set_send_end_stream(ends);
+    }
+    if let Some(raw) = raw {
+        head.set_raw_path(&raw)?;
+    }
+    edited
+}
+
+fn edit(
+    parts: &mut Parts,
+    forwarding: &Forwarding,
+    peer: Option<IpAddr>,
+    cleared: &Cleared,
+) -> Result<()> {
+    forwarding.apply(parts, peer)?;
+    let headers = &mut parts.headers;
+    let behind: SmallVec<[HeaderName; 8]> =
+        headers.keys().filter(|name| stays_behind(name)).cloned().collect();
+    for name in behind {
+        headers.remove(&name);
+    }
+    headers.remove(header::TRANSFER_ENCODING);
+    if parts.method == http::Method::POST || !cleared.body().is_empty() {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(cleared.body().len()));
+    } else {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    headers.insert(header::ACCEPT_ENCODING, IDENTITY);
+    headers.insert(REQUEST_ID, id(cleared.request_id())?);
+    headers.insert(AGENT_ID, id(cleared.agent().0)?);
+    Ok(())
+}
+
+fn stays_behind(name: &HeaderName) -> bool {
+    hygiene::stays_behind(name) && !contain::is_failpoint(name)
+}
+
+/// An id as a header's value.
+fn id(id: Uuid) -> Result<HeaderValue> {
+    let mut buffer = Uuid::encode_buffer();
+    let text = id.as_hyphenated().encode_lower(&mut buffer);
+    HeaderValue::from_str(text).or_err(ErrorType::InvalidHTTPHeader, "an id as a header")
 }

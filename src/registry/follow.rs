@@ -1,122 +1,142 @@
-//! Changes of agents, delegations and tokens by other nodes, applied here.
+//! Changes that nodes made to agents, delegations and tokens, taken in here: other nodes' and this one's
+//! own, whose answer may have been lost.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use super::graph::Graph;
-use super::{Entry, Inner, Registry, read, write};
+use uuid::Uuid;
+
+use super::pending::Revoked;
+use super::{Demotion, Entry, Inner, Registry, graph, read, write};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::time::{Now, Timestamp};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoredAgent, TakenAway};
 
 impl Registry {
-    /// Another node has registered an agent; says whether it was not known here.
-    pub fn registered_elsewhere(&self, agent: &Arc<Agent>) -> bool {
-        let is_new = self.agent(agent.id).is_none();
-        self.inner.take_in_agent(agent);
-        is_new
+    /// Takes in a new agent; returns whether it was not known here.
+    pub fn registered(&self, agent: &Arc<Agent>) -> bool {
+        self.inner.registered(agent)
     }
 
-    /// Another node has set an agent's trust, and forgotten its drift flags.
-    pub fn trust_elsewhere(&self, id: AgentId, trust: TrustLevel) {
-        if let Some(mut entry) = self.inner.agents.get_mut(&id) {
-            // A demotion that is not stored yet counts; the store will be told.
-            if self.inner.pending().demoted.contains(&id) && entry.agent.trust < trust {
-                return;
-            }
-            Arc::make_mut(&mut entry.agent).trust = trust;
-            entry.flags = None;
-        }
+    /// Takes in the level that an operator has set by the change with this number.
+    pub fn trust_set(&self, id: AgentId, level: TrustLevel, number: u64) {
+        self.inner.trust_set(id, level, number);
+    }
+
+    pub fn taken_away(&self, taken: &TakenAway) {
+        let at = self.inner.clock.now().wall;
+        self.inner.change(taken.id, |entry| {
+            entry.stored.take_away(taken, at);
+            entry.kept.take(taken);
+        });
         self.inner.standings.changed();
     }
 
-    pub fn deactivated_elsewhere(&self, id: AgentId) {
-        if let Some(mut entry) = self.inner.agents.get_mut(&id)
-            && entry.agent.active
-        {
-            Arc::make_mut(&mut entry.agent).active = false;
-            entry.flags = None;
-            self.inner.active.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.inner.standings.changed();
+    /// Takes in that an agent was forgotten; returns it if it was known here.
+    pub fn purged(&self, id: AgentId, tombstone: bool) -> Option<Arc<Agent>> {
+        self.inner.purged(id, tombstone)
     }
 
-    pub fn delegated_elsewhere(&self, delegation: Delegation) {
-        self.inner.take_in(delegation);
+    pub fn delegated(&self, delegation: Delegation, version: u64) {
+        self.inner.delegated(delegation, version);
     }
 
-    pub fn revoked_elsewhere(&self, token_id: String, until: Timestamp) {
+    pub fn delegation_ended(&self, id: Uuid, version: u64) {
+        self.inner.delegation_ended(id, Some(version));
+    }
+
+    pub fn token_revoked(&self, token_id: String, until: Timestamp) {
         self.inner.remember_revoked(token_id, until);
     }
 
-    /// Another node has counted drift flags against an agent: they count here too, and whichever
-    /// node sees the last of too many demotes it, all of them to the same level.
-    pub fn flagged_elsewhere(&self, id: AgentId, flags: u32, now: Now) {
-        self.inner.flag(id, flags, now);
+    /// Takes in drift flags that another node has counted against an agent: they count here too, and
+    /// each node that sees the last of too many demotes it, all of them to the same level.
+    pub fn flagged_elsewhere(&self, id: AgentId, flags: u32, now: Now) -> Option<Demotion> {
+        self.inner.count(id, flags, now).flatten()
     }
 
-    /// Takes in everything anew, because changes were missed. Whom the store does not know any more
-    /// may not act: what narrowed that agent may be lost with it.
+    /// Takes in everything anew, because changes were missed or another server answers. An agent that
+    /// the store does not know any more may not act (what narrowed it may be lost with it) until the
+    /// store knows it again. What was taken away and is there again is asserted again.
     pub async fn reload(&self) -> Result<(), StoreError> {
-        let _writing = self.inner.writing.lock().await;
+        let inner = &self.inner;
+        let _writing = inner.writing.lock().await;
         // Those were in the store before it is asked; later ones may come in meanwhile.
-        let mut lost: HashSet<AgentId> = self.inner.agents.iter().map(|e| *e.key()).collect();
-        let store = &self.inner.store;
-        let delegations = store.delegations().await?;
-        let graph = Graph::load(delegations.clone())
-            .map_err(|source| StoreError::Damaged { what: "delegation", source: source.into() })?;
-        *write(&self.inner.graph) = graph;
-        for agent in store.agents().await? {
-            lost.remove(&agent.id);
-            self.inner.take_in_agent(&agent);
+        let mut lost: HashSet<AgentId> = inner.agents.iter().map(|e| *e.key()).collect();
+        let mut loaded = graph::load(inner.store.delegations().await?)?;
+        let agents = inner.store.agents().await?;
+        let revoked = inner.store.revoked_tokens().await?;
+        let tombstones = inner.store.tombstones().await?;
+        let back = {
+            let mut graph = write(&inner.graph);
+            let back = loaded.keep_ended(&graph);
+            *graph = loaded;
+            back
+        };
+        inner.pending().ended.extend(back);
+        for stored in agents {
+            lost.remove(&stored.agent.id);
+            inner.loaded(stored);
         }
         for id in lost {
-            self.deactivated_elsewhere(id);
+            inner.change(id, |entry| entry.lost = true);
         }
-        for delegation in delegations {
-            self.inner.is_delegate(delegation.to);
-        }
-        for (token_id, until) in store.revoked_tokens().await? {
-            self.inner.remember_revoked(token_id, until);
-        }
-        self.inner.standings.changed();
+        write(&inner.tombstones).extend(tombstones);
+        inner.assert_revoked(revoked);
+        inner.standings.changed();
+        inner.unsaved.notify_one();
         Ok(())
     }
 }
 
 impl Inner {
-    /// Takes an agent as the store has it. What counts here and is not stored yet goes on counting, and
-    /// nobody who was deactivated comes back: what is told may be older than what is known.
-    fn take_in_agent(&self, agent: &Agent) {
-        let (id, born) = (agent.id, agent.created_at);
+    /// Takes in a new agent. One that is known is known better: what is told may be older.
+    pub(super) fn registered(&self, agent: &Arc<Agent>) -> bool {
+        let is_known = self.agents.get(&agent.id).is_some_and(|entry| !entry.lost);
+        if !is_known {
+            self.loaded(StoredAgent::new(Arc::clone(agent)));
+        }
+        !is_known
+    }
+
+    /// Takes in an agent as the store has it, and asserts again what the store does not have.
+    fn loaded(&self, stored: StoredAgent) {
+        let (id, born) = (stored.agent.id, stored.agent.created_at);
+        let now = self.clock.now();
         let delegate = !read(&self.graph).incoming(id).is_empty();
         let (before, after) = {
-            let mut is_new = false;
-            let mut entry = self.agents.entry(id).or_insert_with(|| {
-                is_new = true;
-                let unknown = Agent { active: false, ..agent.clone() };
-                Entry::new(Arc::new(unknown))
-            });
-            let before = entry.agent.active;
-            let pending = self.pending();
-            let trust = match entry.agent.trust {
-                lower if pending.demoted.contains(&id) => lower.min(agent.trust),
-                _ => agent.trust,
-            };
-            let active = agent.active && (is_new || before) && !pending.deactivated.contains(&id);
-            drop(pending);
-            entry.agent = Arc::new(Agent { trust, active, ..agent.clone() });
-            entry.delegate |= delegate;
-            (before, active)
+            let mut before = false;
+            let mut entry = self
+                .agents
+                .entry(id)
+                .and_modify(|entry| before = entry.agent.active)
+                .or_insert_with(|| Entry::new(stored.clone(), now));
+            entry.lost = false;
+            entry.delegate = delegate;
+            if entry.kept.is_missing_in(&stored) {
+                self.pending().taken.insert(id);
+            }
+            entry.kept.take_over(&stored);
+            // The flags that are counted here are at least those that the store has.
+            entry.stored = StoredAgent { flags: Vec::new(), ..stored };
+            entry.refresh();
+            (before, entry.agent.active)
         };
-        match (before, after) {
-            (false, true) => self.active.fetch_add(1, Ordering::Relaxed),
-            (true, false) => self.active.fetch_sub(1, Ordering::Relaxed),
-            (false, false) | (true, true) => 0,
-        };
+        self.count_active(before, after);
         write(&self.by_age).insert((born, id));
         self.standings.changed();
+    }
+
+    pub(super) fn purged(&self, id: AgentId, tombstone: bool) -> Option<Arc<Agent>> {
+        if tombstone {
+            write(&self.tombstones).insert(id);
+        }
+        let (_, entry) = self.agents.remove(&id)?;
+        self.count_active(entry.agent.active, false);
+        write(&self.by_age).remove(&(entry.agent.created_at, id));
+        self.standings.forget(id);
+        self.standings.changed();
+        Some(entry.agent)
     }
 
     fn remember_revoked(&self, token_id: String, until: Timestamp) {
@@ -124,6 +144,24 @@ impl Inner {
         let mut kept = self.revoked.entry(token_id).or_insert(until);
         *kept = until.max(*kept);
         drop(kept);
-        self.revoked_count.store(self.revoked.len(), Ordering::Release);
+        self.count_revoked();
+    }
+
+    /// Takes in the store's revoked tokens, and tells it again of those that it does not have.
+    fn assert_revoked(&self, stored: Vec<(String, Timestamp)>) {
+        let now = self.clock.now().wall;
+        let there: HashSet<&str> = stored.iter().map(|(id, _)| id.as_str()).collect();
+        let missing: Vec<(String, Timestamp)> = self
+            .revoked
+            .iter()
+            .filter(|kept| *kept.value() > now && !there.contains(kept.key().as_str()))
+            .map(|kept| (kept.key().clone(), *kept.value()))
+            .collect();
+        self.pending()
+            .revoked
+            .extend(missing.into_iter().map(|(id, until)| (id, Revoked { until, at: now })));
+        for (token_id, until) in stored {
+            self.remember_revoked(token_id, until);
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Changes in force on this node that the store has not accepted yet, and the task that retries
-//! them.
+//! Changes that are in force on this node and not yet in the store, and the task that brings them there:
+//! it tries until the store takes them.
 //!
 //! Taking something away waits for nobody. A demotion, a deactivation and a revoked token count in
 //! memory first; a store that is away delays only that they outlive a restart.
@@ -12,26 +12,28 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::warn;
+use uuid::Uuid;
 
 use super::Inner;
 use crate::firewall::agent::AgentId;
 use crate::firewall::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::{Replicas, StoreError, TakenAway};
 use crate::telemetry::Causes;
 
 /// Pause before the next attempt to write: from the first to the last, doubling.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// Writes for the store. Bounded by the registered agents and the revoked tokens.
+/// Changes to be stored. Bounded by the agents that are registered, the delegations that were ended and
+/// the tokens that are revoked.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// Their trust of the time it is stored.
-    pub(super) demoted: BTreeSet<AgentId>,
-    pub(super) deactivated: BTreeSet<AgentId>,
+    /// Agents of which something was taken away: all of it is told.
+    pub(super) taken: BTreeSet<AgentId>,
+    pub(super) ended: BTreeSet<Uuid>,
     pub(super) revoked: BTreeMap<String, Revoked>,
-    /// Drift flags that other nodes have not been told of.
-    pub(super) flags: BTreeMap<AgentId, u32>,
+    /// Drift flags that are not stored, and that other nodes have not been told of.
+    pub(super) flags: BTreeMap<AgentId, Flagged>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,57 +42,97 @@ pub(super) struct Revoked {
     pub(super) at: Timestamp,
 }
 
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flagged {
+    pub(super) count: u32,
+    pub(super) at: Timestamp,
+}
+
 impl Inner {
-    /// Stores what is pending. What the store does not take stays to be done.
-    pub(super) async fn store_pending(&self) -> Result<(), StoreError> {
+    /// Stores what is pending; returns which replicas have it. What the store does not take stays to be
+    /// done.
+    pub(super) async fn store_pending(&self) -> Result<Replicas, StoreError> {
         let _writing = self.writing.lock().await;
         // Taken out before they are looked at: what comes in meanwhile is put in again.
-        let Pending { demoted, deactivated, revoked, flags } = mem::take(&mut *self.pending());
-        let mut failed = Ok(());
-        if !deactivated.is_empty() {
-            let stored = self.store.deactivate(deactivated.iter().copied().collect()).await;
+        let Pending { taken, ended, revoked, flags } = mem::take(&mut *self.pending());
+        // Before the level that they cost, which forgets them.
+        let mut outcome = self.store_flags(flags).await;
+        outcome = both(outcome, self.store_taken(taken).await);
+        if !ended.is_empty() {
+            let stored = self.store.end_delegations(ended.iter().copied().collect()).await;
             if stored.is_err() {
-                self.pending().deactivated.extend(deactivated);
-                failed = failed.and(stored);
+                self.pending().ended.extend(ended);
             }
+            outcome = both(outcome, stored.map(|(_version, replicas)| replicas));
         }
         let mut revoked = revoked.into_iter();
         while let Some((token_id, token)) = revoked.next() {
             let stored = self.store.revoke_token(&token_id, token.until, token.at).await;
-            if stored.is_err() {
+            let failed = stored.is_err();
+            outcome = both(outcome, stored);
+            if failed {
                 // There may be many: one that fails tells enough.
                 self.pending().revoked.extend(revoked.chain([(token_id, token)]));
-                failed = failed.and(stored);
                 break;
             }
         }
-        // Before the trust that they led to: it forgets them.
-        for (agent, count) in flags {
-            let told = match failed {
-                Ok(()) => self.store.tell_flags(agent, count).await,
-                // One that fails tells enough.
-                Err(_) => Err(StoreError::Stopped),
-            };
-            if told.is_err() {
-                let mut pending = self.pending();
-                let left = pending.flags.entry(agent).or_default();
-                *left = left.saturating_add(count);
-                failed = failed.and(told);
-            }
-        }
-        if !demoted.is_empty() {
-            let levels = demoted.iter().filter_map(|&id| Some((id, self.agent(id)?.trust)));
-            let stored = self.store.set_trust(levels.collect()).await;
-            if stored.is_err() {
-                self.pending().demoted.extend(demoted);
-                failed = failed.and(stored);
-            }
-        }
-        if failed.is_err() {
+        if outcome.is_err() {
             self.unsaved.notify_one();
         }
-        failed
+        outcome
     }
+
+    async fn store_flags(&self, flags: BTreeMap<AgentId, Flagged>) -> Result<Replicas, StoreError> {
+        let mut flags = flags.into_iter();
+        while let Some((agent, flagged)) = flags.next() {
+            if let Err(error) = self.store.flag(agent, flagged.count, flagged.at).await {
+                // There may be many: one that fails tells enough.
+                let mut pending = self.pending();
+                for (agent, flagged) in flags.chain([(agent, flagged)]) {
+                    let left =
+                        pending.flags.entry(agent).or_insert(Flagged { count: 0, ..flagged });
+                    left.count = left.count.saturating_add(flagged.count);
+                }
+                return Err(error);
+            }
+        }
+        Ok(Replicas::default())
+    }
+
+    async fn store_taken(&self, ids: BTreeSet<AgentId>) -> Result<Replicas, StoreError> {
+        if ids.is_empty() {
+            return Ok(Replicas::default());
+        }
+        let at = self.clock.now().wall;
+        let taken: Vec<TakenAway> = ids
+            .iter()
+            .filter_map(|&id| self.agents.get(&id).map(|entry| entry.kept.of(id)))
+            .collect();
+        match self.store.take_away(taken.clone(), at).await {
+            Ok(replicas) => {
+                // A shared store tells what came of it in the order of its changes, which others make, too.
+                let own = if self.store.is_shared() { Vec::new() } else { taken };
+                for taken in own {
+                    self.change(taken.id, |entry| {
+                        entry.stored.take_away(&taken, at);
+                    });
+                }
+                Ok(replicas)
+            }
+            Err(error) => {
+                self.pending().taken.extend(ids);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The outcome of two writes of one act.
+fn both(
+    one: Result<Replicas, StoreError>,
+    other: Result<Replicas, StoreError>,
+) -> Result<Replicas, StoreError> {
+    Ok(one?.and(other?))
 }
 
 /// The running task. Dropping this ends it.

@@ -1,4 +1,4 @@
-//! Current rights of agents, with the delegations above them.
+//! The rights of agents right now, the delegations above them included.
 //!
 //! An agent to whom nothing was delegated is judged as it is registered, for the price of a look at
 //! its entry. What is left to a delegate is worked out when it calls and remembered until anything
@@ -25,7 +25,7 @@ pub struct Acting {
     pub chain: Arc<[AgentId]>,
 }
 
-/// Cached rights of delegates.
+/// Results that were worked out for delegates.
 #[derive(Debug, Default)]
 pub(super) struct Standings {
     /// Counts the changes that may change a standing.
@@ -43,10 +43,15 @@ struct Known {
 }
 
 impl Standings {
-    /// To be told after every change of trust, of who may act, and of delegations: from then on
-    /// nothing that was worked out before is used.
+    /// Discards what was worked out before: to be called after every change of trust, of who may act,
+    /// and of delegations.
     pub(super) fn changed(&self) {
         self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Forgets what was worked out for an agent.
+    pub(super) fn forget(&self, id: AgentId) {
+        self.known.remove(&id);
     }
 
     fn get(&self, id: AgentId, version: u64, now: Timestamp) -> Option<Acting> {
@@ -72,8 +77,8 @@ impl Registry {
         Some(Acting { agent, chain })
     }
 
-    /// Reports whether every agent of a chain may act at `now`, but for the last, and every link
-    /// between them is in force.
+    /// Checks whether every agent of a chain may act at `now`, but for the last, and every link between them
+    /// is in force.
     pub fn holds(&self, chain: &[AgentId], now: Timestamp) -> Result<(), Lapse> {
         if chain.len() < 2 {
             return Ok(());
@@ -90,17 +95,16 @@ impl Inner {
         if let Some(acting) = self.standings.get(agent.id, version, now) {
             return acting;
         }
-        let acting = {
+        let (acting, until) = {
             let graph = read(&self.graph);
             let mut view = View::new(&graph, now, |id| self.agent(id));
             let standing = view.standing(agent);
-            Acting {
+            let acting = Acting {
                 agent: standing.map(|standing| Arc::new(standing.apply(agent))),
                 chain: view.chain(agent.id),
-            }
+            };
+            (acting, view.holds_until())
         };
-        // Everything that counts has its end in this one; what does not count will not again.
-        let until = acting.agent.as_ref().ok().and_then(|agent| agent.expires_at);
         let known = Known { version, from: now, until, acting: acting.clone() };
         self.standings.known.insert(agent.id, known);
         acting

@@ -5,6 +5,8 @@ use crate::store::tests::contract::{Rig, on_each_backend};
 
 mod at_once;
 mod follow;
+mod model;
+mod purge;
 mod rights;
 
 const NOW: Timestamp = Timestamp(1_000);
@@ -14,7 +16,18 @@ fn now(mono_us: u64) -> Now {
 }
 
 async fn open(rig: &Rig) -> Registry {
-    Registry::open(rig.open().await).await.unwrap()
+    over(rig.open().await).await
+}
+
+async fn over(store: Arc<Store>) -> Registry {
+    Registry::open(store, Clock::manual(NOW)).await.unwrap()
+}
+
+/// Counts flags and, as the gate does, takes the level that they cost.
+fn flag(registry: &Registry, id: AgentId, flags: u32, now: Now) -> Option<TrustLevel> {
+    let demotion = registry.flag(id, flags, now)?;
+    registry.demote(&demotion);
+    Some(demotion.to)
 }
 
 fn new(capabilities: &[&str], expires_at: Option<i64>) -> NewAgent {
@@ -41,7 +54,7 @@ async fn delegate(
     to: AgentId,
     scopes: &[&str],
 ) -> Result<Delegation, DelegateError> {
-    registry.delegate(from, to, texts(scopes), None, NOW).await
+    registry.delegate(from, to, texts(scopes), None, NOW).await.map(|made| made.delegation)
 }
 
 /// Returns the capabilities of an agent at this time; none if it may not act.
@@ -85,7 +98,7 @@ async fn agents_are_found_listed_and_survive() {
 async fn what_gives_is_not_in_force_before_it_is_stored() {
     on_each_backend(async |rig| {
         let store = rig.open().await;
-        let registry = Registry::open(Arc::clone(&store)).await.unwrap();
+        let registry = over(Arc::clone(&store)).await;
         let (top, low) = (register(&registry, &["a"]).await, register(&registry, &["a"]).await);
         let basic = register(&registry, &["a"]).await;
         registry.set_trust(basic, TrustLevel::Basic).await.unwrap();
@@ -241,14 +254,13 @@ async fn a_delegation_does_not_outlive_what_it_rests_on() {
     assert!(matches!(refused, Err(DelegateError::ExpiryWidening(Timestamp(5_000)))));
     until(mid, low, Some(5_000), 1_000).await.unwrap();
 
-    // Nobody stands behind `mid` any more, until `top` delegates anew; then `top` itself expires.
-    let refused = until(mid, low, Some(6_000), 5_000).await;
-    assert!(matches!(refused, Err(DelegateError::Inactive(id)) if id == mid));
+    // `mid` acts on its own account, until `top` delegates again; then `top` itself expires.
+    until(mid, low, Some(6_000), 5_000).await.unwrap();
     until(top, mid, Some(8_000), 5_000).await.unwrap();
     until(mid, low, Some(6_000), 5_000).await.unwrap();
     let refused = until(top, mid, Some(9_500), 9_000).await;
     assert!(matches!(refused, Err(DelegateError::Inactive(id)) if id == top));
-    assert_eq!(capabilities(&registry, low, Timestamp(9_000)), None);
+    assert_eq!(capabilities(&registry, low, Timestamp(9_000)), Some(texts(&["a"])));
 }
 
 #[tokio::test]
@@ -283,8 +295,9 @@ async fn a_circle_in_the_store_is_found_at_the_start() {
         drop(registry);
         let back = Delegation { id: Uuid::new_v4(), from: two, to: one, ..made };
         let store = rig.open().await;
-        store.insert_delegation(&back, 1).await.unwrap();
-        let found = Registry::open(store).await.unwrap_err();
+        let version = store.delegations().await.unwrap().version;
+        store.put_delegation(&back, version).await.unwrap();
+        let found = Registry::open(store, Clock::manual(NOW)).await.unwrap_err();
         assert!(matches!(found, StoreError::Damaged { what: "delegation", .. }));
     })
     .await;
@@ -295,26 +308,44 @@ async fn too_many_flags_demote_at_once_and_for_good() {
     on_each_backend(async |rig| {
         let registry = open(&rig).await;
         let id = register(&registry, &["a"]).await;
-        assert_eq!(registry.flag(id, 4, now(0)), None);
-        assert_eq!(registry.flag(id, 0, now(0)), None);
-        assert_eq!(registry.flag(id, 1, now(0)), Some(TrustLevel::Verified));
+        assert_eq!(flag(&registry, id, 4, now(0)), None);
+        assert_eq!(flag(&registry, id, 0, now(0)), None);
+        assert_eq!(flag(&registry, id, 1, now(0)), Some(TrustLevel::Verified));
         assert_eq!(registry.agent(id).unwrap().trust, TrustLevel::Verified);
-        assert_eq!(registry.flag(id, 9, now(0)), Some(TrustLevel::Basic), "one level at a time");
-        assert_eq!(registry.flag(AgentId::random(), 9, now(0)), None);
+        assert_eq!(flag(&registry, id, 9, now(0)), Some(TrustLevel::Basic), "one level at a time");
+        assert_eq!(flag(&registry, AgentId::random(), 9, now(0)), None);
         registry.close().await.unwrap();
         drop(registry);
 
         let registry = open(&rig).await;
         assert_eq!(registry.agent(id).unwrap().trust, TrustLevel::Basic);
-        registry.flag(id, 4, now(0));
-        let raised = registry.set_trust(id, TrustLevel::Verified).await.unwrap().unwrap();
+        flag(&registry, id, 4, now(0));
+        let (raised, _) = registry.set_trust(id, TrustLevel::Verified).await.unwrap().unwrap();
         assert_eq!(raised.trust, TrustLevel::Verified);
-        assert_eq!(registry.flag(id, 4, now(0)), None, "earlier flags are forgotten");
-        assert_eq!(registry.flag(id, 1, now(0)), Some(TrustLevel::Basic));
-        assert_eq!(registry.flag(id, 5, now(0)), Some(TrustLevel::Untrusted));
-        assert_eq!(registry.flag(id, 5, now(0)), None, "nothing is left to lose");
+        assert_eq!(flag(&registry, id, 4, now(0)), None, "earlier flags are forgotten");
+        assert_eq!(flag(&registry, id, 1, now(0)), Some(TrustLevel::Basic));
+        assert_eq!(flag(&registry, id, 5, now(0)), Some(TrustLevel::Untrusted));
+        assert_eq!(flag(&registry, id, 5, now(0)), None, "nothing is left to lose");
         let unknown = registry.set_trust(AgentId::random(), TrustLevel::Basic).await.unwrap();
         assert!(unknown.is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn flags_outlive_the_run_that_counted_them() {
+    on_each_backend(async |rig| {
+        let registry = open(&rig).await;
+        let id = register(&registry, &["a"]).await;
+        assert_eq!(flag(&registry, id, 4, now(0)), None);
+        registry.close().await.unwrap();
+        drop(registry);
+        let registry = open(&rig).await;
+        assert_eq!(flag(&registry, id, 1, now(0)), Some(TrustLevel::Verified));
+        registry.close().await.unwrap();
+        drop(registry);
+        let registry = open(&rig).await;
+        assert_eq!(flag(&registry, id, 4, now(0)), None, "a demotion begins anew");
     })
     .await;
 }
@@ -323,11 +354,11 @@ async fn too_many_flags_demote_at_once_and_for_good() {
 async fn a_demotion_is_stored_as_soon_as_the_store_takes_it() {
     let rig = Rig::Memory(Arc::new(Store::memory()));
     let store = rig.open().await;
-    let registry = Registry::open(Arc::clone(&store)).await.unwrap();
+    let registry = over(Arc::clone(&store)).await;
     let id = register(&registry, &["a"]).await;
-    let stored = async || store.agents().await.unwrap()[0].trust;
+    let stored = async || store.agents().await.unwrap()[0].agent.trust;
     store.refuse_writes(true).await;
-    assert_eq!(registry.flag(id, 5, now(0)), Some(TrustLevel::Verified));
+    assert_eq!(flag(&registry, id, 5, now(0)), Some(TrustLevel::Verified));
     tokio::time::sleep(std::time::Duration::from_mins(1)).await;
     assert_eq!(stored().await, TrustLevel::Trusted);
     store.refuse_writes(false).await;
@@ -336,7 +367,7 @@ async fn a_demotion_is_stored_as_soon_as_the_store_takes_it() {
     assert_eq!(stored().await, TrustLevel::Verified);
 
     store.refuse_writes(true).await;
-    assert_eq!(registry.flag(id, 5, now(0)), Some(TrustLevel::Basic));
+    assert_eq!(flag(&registry, id, 5, now(0)), Some(TrustLevel::Basic));
     assert!(registry.close().await.is_err());
     store.refuse_writes(false).await;
     registry.close().await.unwrap();

@@ -1,56 +1,59 @@
-//! Changes of sessions by other nodes, applied here; and sessions of other nodes, fetched when
-//! needed.
+//! Changes of sessions, taken in here; and sessions of other nodes, found when they are needed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Live, RETENTION_SECS, Sessions, before};
+use super::{Live, RETENTION_SECS, Sessions};
 use crate::clock::Clock;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Now;
-use crate::store::{StoreError, StoredSession};
+use crate::store::{Closing, StoreError, StoredSession, before};
 
 impl Sessions {
     /// A session by its id: one that another node has opened a moment ago is looked up in the store.
-    pub async fn find(&self, id: SessionId, now: Now) -> Result<Option<Arc<Live>>, StoreError> {
+    pub async fn find(
+        &self,
+        id: SessionId,
+        clock: &Clock,
+    ) -> Result<Option<Arc<Live>>, StoreError> {
         if let Some(live) = self.get(id) {
             return Ok(Some(live));
         }
-        if !self.inner.store.is_shared() {
-            return Ok(None);
-        }
-        let _turn = self.inner.finding.acquire().await.map_err(|_closed| StoreError::Stopped)?;
+        let Some(shared) = self.inner.store.shared() else { return Ok(None) };
+        let (finding, patience) = (&self.inner.finding, self.inner.store.patience());
+        let _turn = finding.enter(clock.mono(), patience, clock).await?;
         if let Some(live) = self.get(id) {
             return Ok(Some(live));
         }
+        let stored = finding.noted(shared.session(id).await, clock)?;
+        let now = clock.now();
         let cutoff = before(now.wall, RETENTION_SECS);
-        let stored = self.inner.store.session(id).await?;
         let known = stored.filter(|s| s.closed_at.unwrap_or(s.order.expires_at) > cutoff);
         Ok(known.map(|stored| self.take_in(stored, now)))
     }
 
-    /// Another node has opened a session.
-    pub fn opened_elsewhere(&self, order: &Arc<WorkOrder>, now: Now) {
+    /// Takes in a session that was opened, here or on another node.
+    pub fn opened(&self, order: &Arc<WorkOrder>, now: Now) {
         let mut order = Arc::clone(order);
         self.inner.same.share(&mut order);
         self.inner.insert(Live::of(order, true, now), &mut self.inner.index());
     }
 
-    /// Another node has closed a session.
-    pub fn closed_elsewhere(&self, id: SessionId, now: Now) {
-        if let Some(live) = self.get(id) {
+    /// Takes in that a session was closed, here or on another node.
+    pub fn closed(&self, id: SessionId, now: Now) {
+        if let Some(live) = self.get(id).filter(|live| !live.is_closed()) {
             self.inner.end(&live, now.mono);
         }
     }
 
-    /// Another node needs what this one holds of a session and does not use.
+    /// Gives back what this node holds of a session and does not use: another one needs it.
     pub fn wanted_elsewhere(self: &Arc<Self>, id: SessionId, clock: &Clock) {
         let (sessions, clock) = (Arc::clone(self), clock.clone());
         tokio::spawn(async move { sessions.give_back(id, &clock).await });
     }
 
-    /// Takes in everything anew, because changes were missed. What the store does not know any more
-    /// is closed.
+    /// Takes in everything anew, because changes were missed. A session that the store does not know any
+    /// more is forgotten; one that is open there, and was closed, is closed there again.
     pub async fn reload(&self, now: Now) -> Result<(), StoreError> {
         // Those were in the store before it is asked; later ones may come in meanwhile.
         let mut lost: HashSet<SessionId> =
@@ -60,8 +63,22 @@ impl Sessions {
             self.take_in(stored, now);
         }
         for live in lost.into_iter().filter_map(|id| self.get(id)) {
-            self.inner.end(&live, now.mono);
+            self.inner.lose(&live, now.mono);
         }
+        self.inner.save_closed(&[], now.wall).await?;
+        Ok(())
+    }
+
+    /// Closes again in the store what was closed: another server answers, which may not have it.
+    pub async fn assert_closed(&self, now: Now) -> Result<(), StoreError> {
+        {
+            let closed = self.inner.closed();
+            let mut unsaved = self.inner.unsaved();
+            for &id in closed.keys() {
+                unsaved.entry(id).or_insert(Closing { id, unused: 0 });
+            }
+        }
+        self.inner.save_closed(&[], now.wall).await?;
         Ok(())
     }
 
@@ -70,8 +87,12 @@ impl Sessions {
         let closed_at = stored.closed_at;
         let loaded = Live::load(stored, true, self.inner.settings.rate_window_secs, now);
         let live = self.inner.insert(loaded, &mut self.inner.index());
+        let id = live.order.id;
         if let Some(closed_at) = closed_at {
             self.inner.end(&live, now.mono_at(closed_at));
+        } else if self.inner.closed().contains_key(&id) {
+            self.inner.end(&live, now.mono);
+            self.inner.unsaved().entry(id).or_insert(Closing { id, unused: 0 });
         }
         live
     }

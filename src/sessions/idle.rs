@@ -1,5 +1,5 @@
-//! Leased permits of sessions that are idle on this node: returned after a second, so that a crash
-//! loses less, and other nodes need not ask.
+//! Leases of sessions without calls: given back after a second, so that a crash loses less, and other
+//! nodes need not ask for them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use super::{Inner, Live, SETTLE_AT_ONCE, Sessions};
 use crate::clock::Clock;
 use crate::firewall::session::SessionId;
 use crate::firewall::time::Mono;
-use crate::store::StoreError;
+use crate::store::{Queue, StoreError};
 use crate::telemetry::Causes;
 
 /// A session without calls for this long is idle.
@@ -38,20 +38,25 @@ impl Leased {
         self.lock().insert(live.order.id, seen);
     }
 
-    /// Takes out those that have been idle.
+    /// Takes out those that have been idle. No session's lock is waited for while the list is held:
+    /// those who lease for other sessions need it.
     fn idle(&self, now: Mono) -> Vec<Arc<Live>> {
+        let leased: Vec<Arc<Live>> =
+            self.lock().values().map(|seen| Arc::clone(&seen.live)).collect();
+        let calls_made = leased.iter().map(|live| live.with(|usage| usage.calls_made));
+        let calls_made: Vec<u64> = calls_made.collect();
         let mut idle = Vec::new();
-        self.lock().retain(|_, seen| {
-            let calls_made = seen.live.with(|usage| usage.calls_made);
+        let mut list = self.lock();
+        for (live, calls_made) in leased.into_iter().zip(calls_made) {
+            let Some(seen) = list.get_mut(&live.order.id) else { continue };
             if calls_made != seen.calls_made {
                 (seen.calls_made, seen.since) = (calls_made, now);
             }
-            let stays = now.since(seen.since) < IDLE_US;
-            if !stays {
-                idle.push(Arc::clone(&seen.live));
+            if now.since(seen.since) >= IDLE_US {
+                list.remove(&live.order.id);
+                idle.push(live);
             }
-            stays
-        });
+        }
         idle
     }
 
@@ -88,7 +93,8 @@ impl Sessions {
     /// Gives back what this node holds of a session, because another one needs it.
     pub(super) async fn give_back(&self, id: SessionId, clock: &Clock) {
         let Some(live) = self.get(id) else { return };
-        let Ok(_lane) = self.inner.lane(id).await else { return };
+        let Ok(lane) = self.inner.lane(id) else { return };
+        let Ok(_lane) = lane.enter_at_last().await else { return };
         let Some(settlement) = live.let_go(clock.mono()) else { return };
         if let Err(error) = self.inner.store.settle(vec![settlement]).await {
             warn!(session = %id, error = %Causes(&error), "a lease was not given back; its calls count as made");
@@ -103,8 +109,7 @@ impl Inner {
         if held.contains_key(&number) {
             return true;
         }
-        let lane = self.lanes.get(number).map(|lane| Arc::clone(lane).try_acquire_owned());
-        let Some(Ok(lane)) = lane else { return false };
+        let Some(lane) = self.lanes.get(number).and_then(Queue::try_enter) else { return false };
         held.insert(number, lane);
         true
     }

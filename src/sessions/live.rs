@@ -1,5 +1,6 @@
 //! One live session: its work order, and its usage under a lock of its own.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::firewall::recent::Recent;
@@ -14,8 +15,10 @@ const BLOCKS_IN_A_BUDGET: u64 = 50;
 #[derive(Debug)]
 pub struct Live {
     pub order: Arc<WorkOrder>,
-    /// Expiry on this run's clock.
-    pub deadline: Mono,
+    /// When it expires, on this run's clock.
+    pub(super) deadline: Mono,
+    /// The ledger says that it has expired, whatever this node's clocks say.
+    ended: AtomicBool,
     usage: Mutex<Usage>,
 }
 
@@ -24,7 +27,7 @@ impl Live {
     pub(super) fn of(order: Arc<WorkOrder>, shared: bool, now: Now) -> Self {
         let deadline = now.mono_at(order.expires_at);
         let usage = Usage { shared: shared.then(Box::default), ..Usage::default() };
-        Self { order, deadline, usage: Mutex::new(usage) }
+        Self { order, deadline, ended: AtomicBool::new(false), usage: Mutex::new(usage) }
     }
 
     /// A session of an earlier run. What was booked counts as made. When its last calls were is known
@@ -48,7 +51,8 @@ impl Live {
             shared: shared.then(Box::default),
         };
         let deadline = now.mono_at(stored.order.expires_at);
-        Self { order: stored.order, deadline, usage: Mutex::new(usage) }
+        let (order, ended) = (stored.order, AtomicBool::new(false));
+        Self { order, deadline, ended, usage: Mutex::new(usage) }
     }
 
     /// Looks at the usage, or changes it, under the session's lock. Keep it short.
@@ -57,10 +61,27 @@ impl Live {
         step(&mut self.usage.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Returns when the session expires, on this run's clock: by the earlier of both clocks, since the
+    /// monotonic one stands still while the machine is suspended, and at once if the ledger says so.
+    pub fn ends(&self, now: Now) -> Mono {
+        if self.ended.load(Ordering::Relaxed) {
+            return Mono(0);
+        }
+        self.deadline.min(now.mono_at(self.order.expires_at))
+    }
+
+    pub(super) fn end_by_ledger(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.with(|usage| usage.closed)
+    }
+
     pub fn status(&self, now: Now) -> Status {
         if self.with(|usage| usage.closed) {
             Status::Closed
-        } else if self.deadline <= now.mono {
+        } else if self.ends(now) <= now.mono {
             Status::Expired
         } else {
             Status::Active

@@ -1,13 +1,13 @@
-//! Requests of a node to the ledger, and their answers.
+//! Bookings: a node's questions to the ledger, and the answers.
 
 use std::sync::Arc;
 
 use crate::firewall::session::SessionId;
 
-/// One running gateway, as the ledger tells it from others: a restart is another one.
+/// The name of one run of one gateway: after a restart it is another.
 pub type NodeName = Arc<str>;
 
-/// Request of a node to the ledger, for one session.
+/// A node's question to the ledger on behalf of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Booking {
     pub id: SessionId,
@@ -15,19 +15,19 @@ pub struct Booking {
     pub least: u64,
     /// The store decides how many it grants up to this: fewer, the less remains.
     pub most: u64,
-    /// Permits of earlier bookings that the node still holds.
+    /// Calls of earlier bookings that the node still holds.
     pub unused: u64,
-    /// Rate booking, if the session has a rate limit that several nodes share.
+    /// A question for permits, if the session has a rate limit and several nodes share it.
     pub rate: Option<RateBooking>,
 }
 
-/// Request for permits of a shared rate limit.
+/// A node's question for permits of a rate limit that it shares with others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RateBooking {
     pub limit: u32,
     pub window_us: u64,
     pub least: u64,
-    /// Usage of the permits granted before, if any.
+    /// The use of the permits that it was given before, if it was.
     pub before: Option<RateUse>,
 }
 
@@ -42,7 +42,7 @@ pub struct RateUse {
 /// The answer to a booking: all that was asked for at least, or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Booked {
-    /// Number of calls granted to the node.
+    /// Calls that the node which asked may count.
     pub granted: u64,
     /// All calls of this session that are booked now, by anyone.
     pub total: u64,
@@ -51,20 +51,22 @@ pub struct Booked {
     pub elsewhere: u64,
     /// The session is closed, wherever that was done.
     pub closed: bool,
+    /// By the ledger's time the session has expired.
+    pub ended: bool,
     pub rate: Option<RateBooked>,
 }
 
 impl Booked {
     /// The answer of a ledger that only one node asks.
     pub(super) fn alone(granted: u64, total: u64) -> Self {
-        Self { granted, total, elsewhere: 0, closed: false, rate: None }
+        Self { granted, total, elsewhere: 0, closed: false, ended: false, rate: None }
     }
 }
 
 /// Permits of a shared rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RateBooked {
-    /// Number of this lease among those of the session.
+    /// The number of this lease among those of the session.
     pub lease: u64,
     pub granted: u64,
     /// For how long they may be used, from before the ledger was asked.

@@ -1,18 +1,39 @@
-//! Changes that the nodes of a fleet publish through their shared store.
+//! Changes that the nodes of a fleet report to each other through the store that they share.
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
+use super::TakenAway;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
-/// Change by another node.
+/// One change of what is stored. Taking it in twice is taking it in once, but for flags.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     Registered(Arc<Agent>),
-    Trust(AgentId, TrustLevel),
-    Deactivated(AgentId),
-    Delegation(Delegation),
+    /// An operator has set a level: change `number` of the agent.
+    Trust {
+        id: AgentId,
+        level: TrustLevel,
+        number: u64,
+    },
+    TakenAway(TakenAway),
+    /// An agent is forgotten, its id perhaps kept.
+    Purged {
+        id: AgentId,
+        tombstone: bool,
+    },
+    /// Added, or replaced under the same id: change `version` of all delegations.
+    Delegation {
+        delegation: Delegation,
+        version: u64,
+    },
+    DelegationEnded {
+        id: Uuid,
+        version: u64,
+    },
     TokenRevoked {
         token_id: String,
         until: Timestamp,
@@ -31,13 +52,37 @@ pub enum Change {
     Wanted(SessionId),
 }
 
-/// Position of a node in the changes.
+impl Change {
+    /// Checks whether a node takes in its own change of this kind: what it counted or asked for itself it
+    /// does not hear again. All else comes back by the feed, so that a lost answer loses nothing.
+    pub(super) fn returns_to_its_node(&self) -> bool {
+        match self {
+            Self::Registered(_)
+            | Self::Trust { .. }
+            | Self::TakenAway(_)
+            | Self::Purged { .. }
+            | Self::Delegation { .. }
+            | Self::DelegationEnded { .. }
+            | Self::TokenRevoked { .. }
+            | Self::SessionOpened(_)
+            | Self::SessionClosed { .. } => true,
+            Self::Flagged { .. } | Self::Wanted(_) => false,
+        }
+    }
+}
+
+/// How far a node has followed the changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(pub u64);
 
-/// Changes of other nodes, oldest first.
+/// Changes in the order in which they were made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Changes {
     pub changes: Vec<Change>,
     pub position: Position,
+    /// The ledger's time when it was asked, if it says.
+    pub time: Option<Timestamp>,
+    /// The server was reached by another connection than before: it may be another server, which has
+    /// not got all that the one before had acknowledged.
+    pub reconnected: bool,
 }

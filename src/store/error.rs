@@ -61,10 +61,42 @@ pub enum StoreError {
     TooLarge { what: &'static str },
     #[error("the store has stopped")]
     Stopped,
-    /// Another node wrote first (optimistic concurrency conflict).
+    /// The caller waited behind others for the store, and the store did not answer one of those.
+    #[error("the store did not answer the one before in time")]
+    Queued,
+    #[error("the store did not answer in time")]
+    Late,
+    /// Where several nodes write: what this one decided by is not what is stored.
     #[error("another node has changed this meanwhile")]
     Overtaken,
     /// Changes were missed: only loading everything anew shows what is.
     #[error("changes of other nodes were missed")]
     Missed,
+}
+
+impl StoreError {
+    /// Checks whether the store itself is in trouble, so that others will fare no better just now.
+    pub fn is_trouble(&self) -> bool {
+        match self {
+            Self::File { .. }
+            | Self::Open { .. }
+            | Self::InUse { .. }
+            | Self::Corrupt { .. }
+            | Self::Foreign { .. }
+            | Self::Newer { .. }
+            | Self::Sealed { .. }
+            | Self::Thread(_)
+            | Self::Sql(_)
+            | Self::Commit(_)
+            | Self::Redis(_)
+            | Self::Stopped
+            | Self::Late => true,
+            Self::Damaged { .. }
+            | Self::Missing(_)
+            | Self::TooLarge { .. }
+            | Self::Queued
+            | Self::Overtaken
+            | Self::Missed => false,
+        }
+    }
 }

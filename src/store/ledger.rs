@@ -1,6 +1,6 @@
 //! The arithmetic of the ledger: what one session's account grants to whom. Pure. SQLite and the
-//! memory, which serve one node, need little of it; the script that Redis runs says all of it in its
-//! own words, and is held against the account of the tests.
+//! memory, which serve one node, need little of it; the script that Redis runs is given the constants
+//! below and is tested against the account of the tests, step by step.
 //!
 //! **Calls.** A booking is spent from the moment it is granted. What a node did not use it gives
 //! back; what it cannot give back, because it crashed, stays spent. So the sum of all calls made
@@ -16,10 +16,15 @@
 #[cfg(test)]
 pub(crate) mod account;
 
-/// Leases shrink with what remains: at most this part of it.
-const SHARES: u64 = 8;
+/// Leases shrink with the remaining budget: at most this part of it.
+pub(super) const SHARES: u64 = 8;
+/// Permits granted at once are at most this part of the limit.
+pub(super) const RATE_BLOCKS: u64 = 20;
+/// The time for which a permit is good, at most, and as a part of the window.
+pub(super) const PERMIT_US: u64 = 1_000_000;
+pub(super) const PERMITS_IN_A_WINDOW: u64 = 20;
 
-/// Returns the number of calls granted to a node that needs `least` and would take `most`.
+/// Returns the calls that a node gets which needs `least` and would take `most`.
 pub(super) fn share(least: u64, most: u64, remaining: u64) -> u64 {
     if least > remaining {
         return 0;

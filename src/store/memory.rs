@@ -1,10 +1,16 @@
 //! The store that lasts as long as its process: the same promises as the others, under one lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use uuid::Uuid;
+
+use super::backend::Backend;
 use super::ledger::share;
-use super::{Booked, Booking, Closing, Opened, RecentCalls, Settlement, StoreError, StoredSession};
+use super::{
+    Booked, Booking, Closing, Opened, Purge, RecentCalls, Replicas, Settlement, StoreError,
+    StoredAgent, StoredDelegations, StoredSession, TakenAway, before,
+};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -14,10 +20,13 @@ pub struct Memory {
     tables: Mutex<Tables>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Tables {
-    agents: HashMap<AgentId, Arc<Agent>>,
-    delegations: Vec<Delegation>,
+    agents: HashMap<AgentId, StoredAgent>,
+    tombstones: BTreeSet<AgentId>,
+    delegations: BTreeMap<Uuid, Delegation>,
+    /// Counts the changes of `delegations`.
+    version: u64,
     /// A tree, as a hash table that grows moves all at once, and every booking waits.
     sessions: BTreeMap<SessionId, Row>,
     revoked: HashMap<String, Timestamp>,
@@ -26,7 +35,7 @@ struct Tables {
     refuse_writes: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Row {
     order: Arc<WorkOrder>,
     booked: u64,
@@ -35,138 +44,148 @@ struct Row {
 }
 
 impl Row {
+    fn stored(&self) -> StoredSession {
+        StoredSession {
+            order: Arc::clone(&self.order),
+            booked: self.booked,
+            closed_at: self.closed_at,
+            recent: self.recent.as_deref().map(<[RecentCalls]>::to_vec),
+        }
+    }
+
     fn ended_by(&self, cutoff: Timestamp) -> bool {
         self.closed_at.unwrap_or(self.order.expires_at) <= cutoff
     }
 }
 
 impl Memory {
-    pub(super) fn close(&self) {
-        self.lock().closed = true;
+    #[cfg(test)]
+    pub(super) fn refuse_writes(&self, refuse: bool) {
+        self.lock().refuse_writes = refuse;
     }
 
-    pub(super) fn agents(&self) -> Result<Vec<Arc<Agent>>, StoreError> {
-        Ok(self.read()?.agents.values().cloned().collect())
-    }
-
-    pub(super) fn insert_agent(&self, agent: &Arc<Agent>) -> Result<(), StoreError> {
-        self.write()?.agents.insert(agent.id, Arc::clone(agent));
-        Ok(())
-    }
-
-    pub(super) fn set_trust(&self, levels: &[(AgentId, TrustLevel)]) -> Result<(), StoreError> {
-        let mut tables = self.write()?;
-        for (id, trust) in levels {
-            if let Some(agent) = tables.agents.get_mut(id) {
-                Arc::make_mut(agent).trust = *trust;
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn deactivate(&self, agents: &[AgentId]) -> Result<(), StoreError> {
-        let mut tables = self.write()?;
-        for id in agents {
-            if let Some(agent) = tables.agents.get_mut(id) {
-                Arc::make_mut(agent).active = false;
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn delegations(&self) -> Result<Vec<Delegation>, StoreError> {
-        Ok(self.read()?.delegations.clone())
-    }
-
-    pub(super) fn insert_delegation(&self, delegation: &Delegation) -> Result<(), StoreError> {
-        self.write()?.delegations.push(delegation.clone());
-        Ok(())
-    }
-
-    pub(super) fn sessions(&self, cutoff: Timestamp) -> Result<Vec<StoredSession>, StoreError> {
-        let tables = self.read()?;
-        let kept = tables.sessions.values().filter(|row| !row.ended_by(cutoff));
-        Ok(kept
-            .map(|row| StoredSession {
-                order: Arc::clone(&row.order),
-                booked: row.booked,
-                closed_at: row.closed_at,
-                recent: row.recent.as_deref().map(<[RecentCalls]>::to_vec),
-            })
-            .collect())
-    }
-
-    pub(super) fn insert_session(&self, order: &Arc<WorkOrder>) -> Result<Opened, StoreError> {
-        let row = Row { order: Arc::clone(order), booked: 0, closed_at: None, recent: None };
-        self.write()?.sessions.insert(order.id, row);
-        Ok(Opened::Yes)
-    }
-
-    pub(super) fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
-        let mut tables = self.write()?;
-        let id = booking.id;
-        let row = tables.sessions.get_mut(&id).ok_or(StoreError::Missing(id.0))?;
-        let remaining = row.order.call_budget.saturating_sub(row.booked);
-        let granted = share(booking.least, booking.most, remaining);
-        row.booked = row.booked.saturating_add(granted);
-        row.recent = None;
-        Ok(Booked::alone(granted, row.booked))
-    }
-
-    pub(super) fn close_sessions(
+    /// Takes away, and returns what was not gone before, with the levels that result.
+    pub(super) fn take_away_now(
         &self,
-        closings: &[Closing],
+        taken: &[TakenAway],
+        at: Timestamp,
+    ) -> Result<Vec<TakenAway>, StoreError> {
+        let mut tables = self.write()?;
+        let changed = taken.iter().filter_map(|taken| {
+            let agent = tables.agents.get_mut(&taken.id)?;
+            agent.take_away(taken, at).then(|| agent.resulting(taken))
+        });
+        Ok(changed.collect())
+    }
+
+    /// Ends delegations; returns those that were there, and the version after that.
+    pub(super) fn end_delegations_now(&self, ids: &[Uuid]) -> Result<(Vec<Uuid>, u64), StoreError> {
+        let mut tables = self.write()?;
+        let mut ended = Vec::new();
+        for id in ids {
+            if tables.delegations.remove(id).is_some() {
+                tables.version += 1;
+                ended.push(*id);
+            }
+        }
+        Ok((ended, tables.version))
+    }
+
+    pub(super) fn insert_agent_now(&self, agent: &Arc<Agent>) -> Result<(), StoreError> {
+        let mut tables = self.write()?;
+        if tables.agents.contains_key(&agent.id) || tables.tombstones.contains(&agent.id) {
+            return Err(StoreError::Overtaken);
+        }
+        tables.agents.insert(agent.id, StoredAgent::new(Arc::clone(agent)));
+        Ok(())
+    }
+
+    pub(super) fn set_trust_now(
+        &self,
+        id: AgentId,
+        level: TrustLevel,
+        above: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let mut tables = self.write()?;
+        Ok(tables.agents.get_mut(&id).map(|agent| agent.set_trust(level, above)))
+    }
+
+    pub(super) fn flag_now(
+        &self,
+        id: AgentId,
+        count: u32,
         at: Timestamp,
     ) -> Result<(), StoreError> {
+        if let Some(agent) = self.write()?.agents.get_mut(&id) {
+            agent.flag(count, at);
+        }
+        Ok(())
+    }
+
+    /// Forgets agents, and returns them with whether their ids are kept.
+    pub(super) fn purge_now(
+        &self,
+        purge: &Purge,
+        now: Timestamp,
+    ) -> Result<Vec<(AgentId, bool)>, StoreError> {
         let mut tables = self.write()?;
-        for closing in closings {
-            if let Some(row) = tables.sessions.get_mut(&closing.id)
-                && row.closed_at.is_none()
-            {
-                row.closed_at = Some(at.min(row.order.expires_at));
-                row.booked = row.booked.saturating_sub(closing.unused);
+        let mut purged = Vec::new();
+        for &id in &purge.ids {
+            let Some(agent) = tables.agents.get(&id) else { continue };
+            if !agent.is_over(now, purge.retention_secs) {
+                continue;
             }
-        }
-        Ok(())
-    }
-
-    pub(super) fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
-        let mut tables = self.write()?;
-        for settlement in settlements {
-            if let Some(row) = tables.sessions.get_mut(&settlement.id) {
-                row.booked = row.booked.saturating_sub(settlement.unused);
-                if let Some(calls) = settlement.recent {
-                    row.recent = Some(calls.into());
-                }
+            let tombstone = purge.tombstones && !agent.agent.active;
+            if tombstone {
+                tables.tombstones.insert(id);
             }
+            tables.agents.remove(&id);
+            purged.push((id, tombstone));
+        }
+        Ok(purged)
+    }
+
+    pub(super) fn put_delegation_now(
+        &self,
+        delegation: &Delegation,
+        version: u64,
+    ) -> Result<u64, StoreError> {
+        let mut tables = self.write()?;
+        if tables.version != version {
+            return Err(StoreError::Overtaken);
+        }
+        tables.delegations.insert(delegation.id, delegation.clone());
+        tables.version += 1;
+        Ok(tables.version)
+    }
+
+    pub(super) fn sessions_now(&self, cutoff: Timestamp) -> Result<Vec<StoredSession>, StoreError> {
+        let tables = self.read()?;
+        let kept = tables.sessions.values().filter(|row| !row.ended_by(cutoff));
+        Ok(kept.map(Row::stored).collect())
+    }
+
+    pub(super) fn insert_session_now(&self, order: &Arc<WorkOrder>) -> Result<(), StoreError> {
+        let row = Row { order: Arc::clone(order), booked: 0, closed_at: None, recent: None };
+        self.write()?.sessions.insert(order.id, row);
+        Ok(())
+    }
+
+    pub(super) fn close_session_now(
+        &self,
+        closing: Closing,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        if let Some(row) = self.write()?.sessions.get_mut(&closing.id)
+            && row.closed_at.is_none()
+        {
+            row.closed_at = Some(at.min(row.order.expires_at));
+            row.booked = row.booked.saturating_sub(closing.unused);
         }
         Ok(())
     }
 
-    pub(super) fn forget_sessions(&self, ids: &[SessionId]) -> Result<(), StoreError> {
-        let mut tables = self.write()?;
-        for id in ids {
-            tables.sessions.remove(id);
-        }
-        Ok(())
-    }
-
-    pub(super) fn forget_ended(&self, cutoff: Timestamp, limit: u32) -> Result<usize, StoreError> {
-        let mut tables = self.write()?;
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let ended = tables.sessions.iter().filter(|(_, row)| row.ended_by(cutoff));
-        let ids: Vec<SessionId> = ended.map(|(&id, _)| id).take(limit).collect();
-        for id in &ids {
-            tables.sessions.remove(id);
-        }
-        Ok(ids.len())
-    }
-
-    pub(super) fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
-        Ok(self.read()?.revoked.iter().map(|(id, &until)| (id.clone(), until)).collect())
-    }
-
-    pub(super) fn revoke_token(
+    pub(super) fn revoke_token_now(
         &self,
         token_id: &str,
         until: Timestamp,
@@ -180,8 +199,24 @@ impl Memory {
     }
 
     #[cfg(test)]
-    pub(super) fn refuse_writes(&self, refuse: bool) {
-        self.lock().refuse_writes = refuse;
+    pub(super) fn session_now(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+        Ok(self.read()?.sessions.get(&id).map(Row::stored))
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_active_now(&self, id: AgentId) -> Result<bool, StoreError> {
+        Ok(self.read()?.agents.get(&id).is_some_and(|stored| stored.agent.active))
+    }
+
+    #[cfg(test)]
+    pub(super) fn copy(&self) -> Self {
+        Self { tables: Mutex::new(self.lock().clone()) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn become_like(&self, other: &Self) {
+        let other = other.lock().clone();
+        *self.lock() = other;
     }
 
     /// No step below can fail half-way, so a lock that a panic left is as good as any.
@@ -201,5 +236,173 @@ impl Memory {
             return Err(StoreError::Stopped);
         }
         Ok(tables)
+    }
+}
+
+impl Backend for Memory {
+    async fn close(&self) -> Result<(), StoreError> {
+        self.lock().closed = true;
+        Ok(())
+    }
+
+    /// Nothing here is older than this run, whose clock is the only one.
+    async fn newest(&self, at: Timestamp) -> Result<Timestamp, StoreError> {
+        Ok(at)
+    }
+
+    async fn agents(&self) -> Result<Vec<StoredAgent>, StoreError> {
+        Ok(self.read()?.agents.values().cloned().collect())
+    }
+
+    async fn tombstones(&self) -> Result<Vec<AgentId>, StoreError> {
+        Ok(self.read()?.tombstones.iter().copied().collect())
+    }
+
+    async fn insert_agent(&self, agent: &Arc<Agent>) -> Result<(), StoreError> {
+        self.insert_agent_now(agent)
+    }
+
+    async fn set_trust(
+        &self,
+        id: AgentId,
+        level: TrustLevel,
+        above: u64,
+    ) -> Result<Option<(u64, Replicas)>, StoreError> {
+        let number = self.set_trust_now(id, level, above)?;
+        Ok(number.map(|number| (number, Replicas::default())))
+    }
+
+    async fn take_away(
+        &self,
+        taken: Vec<TakenAway>,
+        at: Timestamp,
+    ) -> Result<Replicas, StoreError> {
+        self.take_away_now(&taken, at)?;
+        Ok(Replicas::default())
+    }
+
+    async fn flag(&self, id: AgentId, count: u32, at: Timestamp) -> Result<(), StoreError> {
+        self.flag_now(id, count, at)
+    }
+
+    async fn purge(&self, purge: Purge, now: Timestamp) -> Result<Vec<AgentId>, StoreError> {
+        Ok(self.purge_now(&purge, now)?.into_iter().map(|(id, _tombstone)| id).collect())
+    }
+
+    async fn delegations(&self) -> Result<StoredDelegations, StoreError> {
+        let tables = self.read()?;
+        let all = tables.delegations.values().cloned().collect();
+        Ok(StoredDelegations { all, version: tables.version })
+    }
+
+    async fn put_delegation(
+        &self,
+        delegation: &Delegation,
+        version: u64,
+    ) -> Result<u64, StoreError> {
+        self.put_delegation_now(delegation, version)
+    }
+
+    async fn end_delegations(&self, ids: Vec<Uuid>) -> Result<(u64, Replicas), StoreError> {
+        let (_ended, version) = self.end_delegations_now(&ids)?;
+        Ok((version, Replicas::default()))
+    }
+
+    async fn sessions(&self, cutoff: Timestamp) -> Result<Vec<StoredSession>, StoreError> {
+        self.sessions_now(cutoff)
+    }
+
+    async fn insert_session(
+        &self,
+        order: &Arc<WorkOrder>,
+        _cap: usize,
+    ) -> Result<Opened, StoreError> {
+        self.insert_session_now(order)?;
+        Ok(Opened::Yes)
+    }
+
+    async fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
+        let mut tables = self.write()?;
+        let id = booking.id;
+        let row = tables.sessions.get_mut(&id).ok_or(StoreError::Missing(id.0))?;
+        if row.closed_at.is_some() {
+            return Ok(Booked { closed: true, ..Booked::alone(0, row.booked) });
+        }
+        let remaining = row.order.call_budget.saturating_sub(row.booked);
+        let granted = share(booking.least, booking.most, remaining);
+        row.booked = row.booked.saturating_add(granted);
+        row.recent = None;
+        Ok(Booked::alone(granted, row.booked))
+    }
+
+    async fn close_sessions(
+        &self,
+        closings: Vec<Closing>,
+        at: Timestamp,
+    ) -> Result<Replicas, StoreError> {
+        for closing in closings {
+            self.close_session_now(closing, at)?;
+        }
+        Ok(Replicas::default())
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
+        let mut tables = self.write()?;
+        for settlement in settlements {
+            if let Some(row) = tables.sessions.get_mut(&settlement.id) {
+                row.booked = row.booked.saturating_sub(settlement.unused);
+                if let Some(calls) = settlement.recent {
+                    row.recent = Some(calls.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn forget_sessions(
+        &self,
+        ids: Vec<SessionId>,
+        now: Timestamp,
+        retention_secs: u64,
+    ) -> Result<(), StoreError> {
+        let cutoff = before(now, retention_secs);
+        let mut tables = self.write()?;
+        for id in ids {
+            if tables.sessions.get(&id).is_some_and(|row| row.ended_by(cutoff)) {
+                tables.sessions.remove(&id);
+            }
+        }
+        Ok(())
+    }
+
+    async fn forget_ended(
+        &self,
+        now: Timestamp,
+        retention_secs: u64,
+        limit: u32,
+    ) -> Result<usize, StoreError> {
+        let cutoff = before(now, retention_secs);
+        let mut tables = self.write()?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let ended = tables.sessions.iter().filter(|(_, row)| row.ended_by(cutoff));
+        let ids: Vec<SessionId> = ended.map(|(&id, _)| id).take(limit).collect();
+        for id in &ids {
+            tables.sessions.remove(id);
+        }
+        Ok(ids.len())
+    }
+
+    async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        Ok(self.read()?.revoked.iter().map(|(id, &until)| (id.clone(), until)).collect())
+    }
+
+    async fn revoke_token(
+        &self,
+        token_id: &str,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Replicas, StoreError> {
+        self.revoke_token_now(token_id, until, now)?;
+        Ok(Replicas::default())
     }
 }

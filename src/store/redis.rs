@@ -15,18 +15,23 @@
 //! | `admin_pairs` | admin keys that succeeded from a source, hashed, by time |
 //! | `revoked` | revoked tokens by the time until which they matter |
 //! | `changes`, `sequence` | what the nodes tell each other |
-//! | `node:<node>`, `connection:<node>` | there while the node runs; the latest connection it wrote by |
+//! | `node:<node>`, `connection:<node>` | there while the node runs; the latest connection it wrote by (one more, with a `w`, where it waits for replicas) |
 //! | `wanted:<session>` | the others were asked just now to give back |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use redis::{FromRedisValue, Script, cmd};
+use tokio::runtime::Handle;
 use tracing::warn;
+use uuid::Uuid;
 
+use super::backend::{Backend, SharedBackend};
 use super::{
-    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Position, RateBooked, RateUse,
-    Settlement, StoreError,
+    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Position, Purge, RateBooked,
+    RateUse, Replicas, Settlement, StoreError, StoredAgent, StoredDelegations, StoredSession,
+    TakenAway, ledger,
 };
 use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
@@ -63,6 +68,10 @@ pub struct Redis {
     /// Prefix of every key.
     base: String,
     link: Link,
+    /// The connection of what takes away, where that is to reach replicas before it is answered: to
+    /// wait for them delays nothing else.
+    careful: Option<(Link, Waiting)>,
+    patience: Duration,
     feed: Feed,
     closed: AtomicBool,
     #[cfg(test)]
@@ -71,8 +80,12 @@ pub struct Redis {
 
 impl Redis {
     /// Connects, and makes sure that the server keeps what it is told.
-    pub(super) async fn open(config: &config::Redis, node: NodeName) -> Result<Self, StoreError> {
-        let redis = Self::new(config, node);
+    pub(super) async fn open(
+        config: &config::Redis,
+        node: NodeName,
+        home: &Handle,
+    ) -> Result<Self, StoreError> {
+        let redis = Self::new(config, node, home);
         let report = redis.examine(true).await?;
         if report.durable == Some(false) {
             warn!("Redis keeps nothing over its own restart: set `appendonly yes` there");
@@ -85,68 +98,110 @@ impl Redis {
         Ok(redis)
     }
 
-    fn new(config: &config::Redis, node: NodeName) -> Self {
+    fn new(config: &config::Redis, node: NodeName, home: &Handle) -> Self {
         let config = Arc::new(config.clone());
+        let link = |patience, lane| Link::new(Arc::clone(&config), patience, lane, home.clone());
+        let waiting = config.wait_replicas.map(|wanted| Waiting { wanted, most: config.wait });
         Self {
             node,
             base: format!("{{{}}}:", config.prefix),
-            link: Link::new(Arc::clone(&config), config.timeout),
-            feed: Feed::new(Link::new(Arc::clone(&config), config.timeout + feed::WAIT)),
+            careful: waiting.map(|waiting| (link(config.timeout + waiting.most, "w"), waiting)),
+            link: link(config.timeout, ""),
+            patience: config.timeout,
+            feed: Feed::new(link(config.timeout + feed::WAIT, "")),
             closed: AtomicBool::new(false),
             #[cfg(test)]
             test: tests::Switches::default(),
         }
     }
 
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.base)
+    }
+
+    fn write<'a>(&'a self, script: &'a Script) -> Result<Run<'a>, StoreError> {
+        self.open_for_asking()?;
+        #[cfg(test)]
+        self.test.may_write()?;
+        #[cfg(not(test))]
+        let now = String::new();
+        #[cfg(test)]
+        let now = self.test.now();
+        Ok(Run { script, base: &self.base, node: &self.node, now, arguments: Vec::new() })
+    }
+
+    async fn run<T: FromRedisValue>(&self, run: &Run<'_>) -> Result<T, StoreError> {
+        Ok(self.link.write(run).await?)
+    }
+
+    /// Runs a write that takes something away, and waits for replicas if it should.
+    async fn run_carefully<T: FromRedisValue>(
+        &self,
+        run: &Run<'_>,
+    ) -> Result<(T, Replicas), StoreError> {
+        let Some((link, waiting)) = &self.careful else {
+            return Ok((self.run(run).await?, Replicas::default()));
+        };
+        let answer = link.write(run).await?;
+        let mut wait = cmd("WAIT");
+        wait.arg(waiting.wanted).arg(feed::millis(waiting.most));
+        // The change is made: replicas that cannot be counted are not reached.
+        let reached = link.command::<u32>(&wait).await.unwrap_or(0);
+        Ok((answer, Replicas { wanted: waiting.wanted, reached }))
+    }
+
+    fn open_for_asking(&self) -> Result<(), StoreError> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(StoreError::Stopped);
+        }
+        Ok(())
+    }
+}
+
+/// The replicas that are to have what takes away, and the longest wait for them.
+#[derive(Debug)]
+struct Waiting {
+    wanted: u32,
+    most: Duration,
+}
+
+impl Backend for Redis {
     /// Takes its leave: the others see that this node gives nothing back any more.
-    pub(super) async fn close(&self) -> Result<(), StoreError> {
+    async fn close(&self) -> Result<(), StoreError> {
         if !self.closed.swap(true, Ordering::SeqCst) {
             let mut leave = cmd("DEL");
             let left = self.link.command::<()>(leave.arg(self.key("node:") + &self.node)).await;
             self.link.hang_up();
             self.feed.hang_up();
+            if let Some((careful, _)) = &self.careful {
+                careful.hang_up();
+            }
             left?;
         }
         Ok(())
     }
 
-    pub(super) async fn insert_agent(&self, agent: &Arc<Agent>) -> Result<(), StoreError> {
+    async fn newest(&self, _at: Timestamp) -> Result<Timestamp, StoreError> {
+        self.time().await
+    }
+
+    async fn agents(&self) -> Result<Vec<StoredAgent>, StoreError> {
+        self.load_agents().await
+    }
+
+    async fn tombstones(&self) -> Result<Vec<AgentId>, StoreError> {
+        self.load_tombstones().await
+    }
+
+    async fn insert_agent(&self, agent: &Arc<Agent>) -> Result<(), StoreError> {
         let mut script = self.write(&scripts::INSERT_AGENT)?;
         script.arg(agent.id.to_string()).arg(wire::write("agent", &AgentText::from(&**agent))?);
-        script.arg(agent.trust.as_str()).arg(u8::from(agent.active));
+        script.arg(agent.trust.as_str());
         script.arg(wire::change(&Change::Registered(Arc::clone(agent)))?);
-        self.run(&script).await
-    }
-
-    pub(super) async fn set_trust(
-        &self,
-        levels: &[(AgentId, TrustLevel)],
-    ) -> Result<(), StoreError> {
-        let mut script = self.write(&scripts::SET_TRUST)?;
-        for &(id, level) in levels {
-            script.arg(id.to_string()).arg(level.as_str());
-            script.arg(wire::change(&Change::Trust(id, level))?);
-        }
-        self.run(&script).await
-    }
-
-    pub(super) async fn deactivate(&self, agents: &[AgentId]) -> Result<(), StoreError> {
-        let mut script = self.write(&scripts::DEACTIVATE)?;
-        for &id in agents {
-            script.arg(id.to_string()).arg(wire::change(&Change::Deactivated(id))?);
-        }
-        self.run(&script).await
-    }
-
-    pub(super) async fn insert_delegation(
-        &self,
-        delegation: &Delegation,
-        known: usize,
-    ) -> Result<(), StoreError> {
-        let mut script = self.write(&scripts::INSERT_DELEGATION)?;
-        script.arg(delegation.id.to_string());
-        script.arg(wire::write("delegation", &DelegationText::from(delegation))?).arg(known);
-        script.arg(wire::change(&Change::Delegation(delegation.clone()))?);
         match self.run(&script).await? {
             0 => Ok(()),
             1 => Err(StoreError::Overtaken),
@@ -154,7 +209,114 @@ impl Redis {
         }
     }
 
-    pub(super) async fn insert_session(
+    async fn set_trust(
+        &self,
+        id: AgentId,
+        level: TrustLevel,
+        above: u64,
+    ) -> Result<Option<(u64, Replicas)>, StoreError> {
+        let mut script = self.write(&scripts::SET_TRUST)?;
+        script.arg(id.to_string()).arg(level.as_str()).arg(above.min(LARGEST));
+        let (before, behind) = wire::trust_change(id, level)?;
+        let (number, replicas) = self.run_carefully::<u64>(script.arg(before).arg(behind)).await?;
+        Ok((number > 0).then_some((number, replicas)))
+    }
+
+    async fn take_away(
+        &self,
+        taken: Vec<TakenAway>,
+        _at: Timestamp,
+    ) -> Result<Replicas, StoreError> {
+        let mut replicas = Replicas::default();
+        for taken in taken.chunks(PAGE) {
+            let mut script = self.write(&scripts::TAKE_AWAY)?;
+            script.arg(LEVELS);
+            for taken in taken {
+                script.arg(taken.id.to_string()).arg(u8::from(taken.inactive));
+                match taken.lowered {
+                    Some(lowered) => {
+                        script.arg(lowered.level.as_str()).arg(lowered.number.min(LARGEST))
+                    }
+                    None => script.arg("").arg(""),
+                };
+                let (before, behind) = wire::taken_change(taken)?;
+                script.arg(before).arg(behind);
+            }
+            let (_done, reached) = self.run_carefully::<u64>(&script).await?;
+            replicas = replicas.and(reached);
+        }
+        Ok(replicas)
+    }
+
+    async fn flag(&self, id: AgentId, count: u32, _at: Timestamp) -> Result<(), StoreError> {
+        let mut script = self.write(&scripts::FLAG)?;
+        script.arg(id.to_string()).arg(count);
+        script.arg(super::kept::FLAGS_KEPT_US).arg(super::kept::FLAGS_KEPT);
+        let change = Change::Flagged { agent: id, flags: count };
+        self.run(script.arg(wire::change(&change)?)).await
+    }
+
+    async fn purge(&self, purge: Purge, _now: Timestamp) -> Result<Vec<AgentId>, StoreError> {
+        let mut purged = Vec::new();
+        for ids in purge.ids.chunks(PAGE) {
+            let ends = self.ends_of(ids).await?;
+            let mut script = self.write(&scripts::PURGE)?;
+            script
+                .arg(purge.retention_secs.min(LARGEST / 1_000_000))
+                .arg(u8::from(purge.tombstones));
+            for (id, expires_at) in ids.iter().zip(ends) {
+                script.arg(id.to_string());
+                script.arg(expires_at.map_or_else(String::new, |at| at.0.to_string()));
+                for tombstone in [false, true] {
+                    script.arg(wire::change(&Change::Purged { id: *id, tombstone })?);
+                }
+            }
+            let done: Vec<String> = self.run(&script).await?;
+            purged.extend(done.iter().filter_map(|id| AgentId::parse(id)));
+        }
+        Ok(purged)
+    }
+
+    async fn delegations(&self) -> Result<StoredDelegations, StoreError> {
+        self.load_delegations().await
+    }
+
+    async fn put_delegation(
+        &self,
+        delegation: &Delegation,
+        version: u64,
+    ) -> Result<u64, StoreError> {
+        let mut script = self.write(&scripts::PUT_DELEGATION)?;
+        script.arg(delegation.id.to_string());
+        script.arg(wire::write("delegation", &DelegationText::from(delegation))?);
+        script.arg(version.min(LARGEST));
+        let next = version.saturating_add(1);
+        let change = Change::Delegation { delegation: delegation.clone(), version: next };
+        match self.run::<u64>(script.arg(wire::change(&change)?)).await? {
+            0 => Err(StoreError::Overtaken),
+            version => Ok(version),
+        }
+    }
+
+    async fn end_delegations(&self, ids: Vec<Uuid>) -> Result<(u64, Replicas), StoreError> {
+        let (mut version, mut replicas) = (0, Replicas::default());
+        for ids in ids.chunks(PAGE) {
+            let mut script = self.write(&scripts::END_DELEGATIONS)?;
+            for id in ids {
+                let (before, behind) = wire::ended_change(*id)?;
+                script.arg(id.to_string()).arg(before).arg(behind);
+            }
+            let (reached, these) = self.run_carefully(&script).await?;
+            (version, replicas) = (reached, replicas.and(these));
+        }
+        Ok((version, replicas))
+    }
+
+    async fn sessions(&self, cutoff: Timestamp) -> Result<Vec<StoredSession>, StoreError> {
+        self.load_sessions(cutoff).await
+    }
+
+    async fn insert_session(
         &self,
         order: &Arc<WorkOrder>,
         cap: usize,
@@ -178,9 +340,11 @@ impl Redis {
         }
     }
 
-    pub(super) async fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
+    async fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
         let mut script = self.write(&scripts::BOOK)?;
         script.arg(booking.id.to_string()).arg(wire::change(&Change::Wanted(booking.id))?);
+        script.arg(ledger::SHARES).arg(ledger::RATE_BLOCKS);
+        script.arg(ledger::PERMIT_US).arg(ledger::PERMITS_IN_A_WINDOW);
         script.arg(booking.least.min(LARGEST)).arg(booking.most.min(LARGEST));
         script.arg(booking.unused.min(LARGEST));
         if let Some(rate) = booking.rate {
@@ -194,13 +358,9 @@ impl Redis {
         let mut answer = answer.into_iter().map(u64::try_from);
         let mut next =
             || answer.next().and_then(Result::ok).ok_or(StoreError::from(RedisTrouble::Unexpected));
-        let mut booked = Booked {
-            granted: next()?,
-            total: next()?,
-            elsewhere: next()?,
-            closed: next()? == 1,
-            rate: None,
-        };
+        let (granted, total, elsewhere, state) = (next()?, next()?, next()?, next()?);
+        let (closed, ended) = (state == 1, state == 2);
+        let mut booked = Booked { granted, total, elsewhere, closed, ended, rate: None };
         if next()? == 1 {
             let (lease, granted) = (next()?, next()?);
             let (good_for_us, wait_us) = (next()?, next()?);
@@ -209,11 +369,12 @@ impl Redis {
         Ok(booked)
     }
 
-    pub(super) async fn close_sessions(
+    async fn close_sessions(
         &self,
-        closings: &[Closing],
+        closings: Vec<Closing>,
         at: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Replicas, StoreError> {
+        let mut replicas = Replicas::default();
         for closings in closings.chunks(PAGE) {
             let mut script = self.write(&scripts::CLOSE_SESSIONS)?;
             script.arg(at.0);
@@ -221,12 +382,13 @@ impl Redis {
                 script.arg(id.to_string()).arg(unused.min(LARGEST));
                 script.arg(wire::change(&Change::SessionClosed { id, at })?);
             }
-            self.run::<()>(&script).await?;
+            let (_done, reached) = self.run_carefully::<u64>(&script).await?;
+            replicas = replicas.and(reached);
         }
-        Ok(())
+        Ok(replicas)
     }
 
-    pub(super) async fn settle(&self, settlements: &[Settlement]) -> Result<(), StoreError> {
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
         for settlements in settlements.chunks(PAGE) {
             let mut script = self.write(&scripts::SETTLE)?;
             for settlement in settlements {
@@ -238,9 +400,15 @@ impl Redis {
         Ok(())
     }
 
-    pub(super) async fn forget_sessions(&self, ids: &[SessionId]) -> Result<(), StoreError> {
+    async fn forget_sessions(
+        &self,
+        ids: Vec<SessionId>,
+        _now: Timestamp,
+        retention_secs: u64,
+    ) -> Result<(), StoreError> {
         for ids in ids.chunks(PAGE) {
             let mut script = self.write(&scripts::FORGET)?;
+            script.arg(retention_secs.min(LARGEST / 1_000_000));
             for id in ids {
                 script.arg(id.to_string());
             }
@@ -249,9 +417,10 @@ impl Redis {
         Ok(())
     }
 
-    pub(super) async fn forget_ended(
+    async fn forget_ended(
         &self,
-        cutoff: Timestamp,
+        _now: Timestamp,
+        retention_secs: u64,
         limit: u32,
     ) -> Result<usize, StoreError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -259,7 +428,8 @@ impl Redis {
         while forgotten < limit {
             let part = PAGE.min(limit - forgotten);
             let mut script = self.write(&scripts::FORGET_ENDED)?;
-            let done: usize = self.run(script.arg(cutoff.0).arg(part)).await?;
+            script.arg(retention_secs.min(LARGEST / 1_000_000)).arg(part);
+            let done: usize = self.run(&script).await?;
             forgotten += done;
             if done < part {
                 break;
@@ -268,21 +438,27 @@ impl Redis {
         Ok(forgotten)
     }
 
-    pub(super) async fn revoke_token(
+    async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        self.load_revoked_tokens().await
+    }
+
+    async fn revoke_token(
         &self,
         token_id: &str,
         until: Timestamp,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
+        _now: Timestamp,
+    ) -> Result<Replicas, StoreError> {
         // Remembered until the year 2255 at most.
         let largest = i64::try_from(LARGEST).unwrap_or(i64::MAX);
         let mut script = self.write(&scripts::REVOKE_TOKEN)?;
-        script.arg(token_id).arg(until.0.min(largest)).arg(now.0);
+        script.arg(token_id).arg(until.0.min(largest));
         let change = Change::TokenRevoked { token_id: token_id.to_owned(), until };
-        self.run(script.arg(wire::change(&change)?)).await
+        script.arg(wire::change(&change)?);
+        let (_done, replicas) = self.run_carefully::<u64>(&script).await?;
+        Ok(replicas)
     }
 
-    pub(super) async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+    async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {
         self.open_for_asking()?;
         let mut all = cmd("ZRANGE");
         all.arg(self.key("admin_pairs")).arg(0).arg(-1);
@@ -291,7 +467,7 @@ impl Redis {
         Ok(kept.into_iter().filter_map(|pair| pair.try_into().ok()).collect())
     }
 
-    pub(super) async fn keep_admin_pair(
+    async fn keep_admin_pair(
         &self,
         pair: [u8; 32],
         at: Timestamp,
@@ -305,55 +481,42 @@ impl Redis {
         let last = i64::from(most).saturating_add(1);
         Ok(self.link.command::<()>(trim.arg(&key).arg(0).arg(-last)).await?)
     }
+}
 
-    pub(super) async fn tell_flags(&self, agent: AgentId, flags: u32) -> Result<(), StoreError> {
-        let mut script = self.write(&scripts::TELL)?;
-        self.run(script.arg(wire::change(&Change::Flagged { agent, flags })?)).await
-    }
-
-    pub(super) async fn position(&self) -> Result<Position, StoreError> {
+impl SharedBackend for Redis {
+    async fn time(&self) -> Result<Timestamp, StoreError> {
         self.open_for_asking()?;
-        feed::position(self).await
+        #[cfg(test)]
+        if let Ok(now) = self.test.now().parse() {
+            return Ok(Timestamp(now));
+        }
+        feed::time(self.link.command(&cmd("TIME")).await?)
     }
 
-    pub(super) async fn follow_from_here(&self) -> Result<Position, StoreError> {
+    async fn session(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+        self.load_session(id).await
+    }
+
+    async fn follow_from_here(&self) -> Result<Position, StoreError> {
         self.open_for_asking()?;
         self.feed.start(self).await
     }
 
-    pub(super) async fn changes(&self, after: Position) -> Result<Changes, StoreError> {
+    async fn position(&self) -> Result<Position, StoreError> {
+        self.open_for_asking()?;
+        feed::position(self).await
+    }
+
+    async fn changes(&self, after: Position) -> Result<Changes, StoreError> {
         self.open_for_asking()?;
         self.feed.changes(self, after).await
     }
-
-    fn key(&self, name: &str) -> String {
-        format!("{}{name}", self.base)
-    }
-
-    fn write<'a>(&'a self, script: &'a Script) -> Result<Run<'a>, StoreError> {
-        self.open_for_asking()?;
-        #[cfg(test)]
-        self.test.may_write()?;
-        #[cfg(not(test))]
-        let now = String::new();
-        #[cfg(test)]
-        let now = self.test.now();
-        Ok(Run { script, base: &self.base, node: &self.node, now, arguments: Vec::new() })
-    }
-
-    async fn run<T: FromRedisValue>(&self, run: &Run<'_>) -> Result<T, StoreError> {
-        Ok(self.link.write(run).await?)
-    }
-
-    fn open_for_asking(&self) -> Result<(), StoreError> {
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(StoreError::Stopped);
-        }
-        Ok(())
-    }
 }
 
-/// Encodes the usage of permits: three empty arguments if there is none.
+/// The levels of trust, lowest first, as a script compares them.
+const LEVELS: &str = "untrusted basic verified trusted";
+
+/// Adds the use of permits to a script's arguments: three empty ones if there is none.
 fn rate_use(script: &mut Run<'_>, before: Option<RateUse>) {
     match before {
         Some(RateUse { lease, used, ago_us }) => {

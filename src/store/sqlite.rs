@@ -10,13 +10,21 @@
 //! it is open: a second process on it would count the same rate limits a second time.
 
 use std::path::PathBuf;
+#[cfg(test)]
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
-use super::{Booked, Booking, Closing, Opened, Settlement, StoreError, StoredSession};
+use super::backend::Backend;
+use super::{
+    Booked, Booking, Closing, Opened, Purge, Replicas, Settlement, StoreError, StoredAgent,
+    StoredDelegations, StoredSession, TakenAway, before,
+};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -37,11 +45,13 @@ const BATCH: usize = 256;
 #[derive(Debug)]
 pub struct Sqlite {
     requests: mpsc::Sender<Request>,
+    /// The last transaction failed, and none has written anything since.
+    failing: Arc<AtomicBool>,
     /// Also known to the thread's connection; kept for those who read beside it.
     key: Option<SealKey>,
     /// Number of requests.
     #[cfg(test)]
-    asked: std::sync::atomic::AtomicU64,
+    asked: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -61,6 +71,8 @@ type Answer = dyn FnOnce(Option<&Arc<rusqlite::Error>>);
 /// Result of a step, held back until its transaction is committed.
 struct Outcome {
     keep: bool,
+    /// The file could not be written to.
+    trouble: bool,
     /// Takes the error of the commit, if it failed.
     answer: Box<Answer>,
 }
@@ -70,12 +82,14 @@ impl Sqlite {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (opened, wait) = oneshot::channel();
         let thread_key = key.clone();
+        let failing = Arc::new(AtomicBool::new(false));
+        let thread_failing = Arc::clone(&failing);
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || match file::open(&path, thread_key.as_ref()) {
                 Ok(db) => {
                     if opened.send(Ok(())).is_ok() {
-                        serve(db, queue);
+                        serve(db, queue, &thread_failing);
                     }
                 }
                 Err(error) => {
@@ -87,79 +101,12 @@ impl Sqlite {
         wait.await.unwrap_or(Err(StoreError::Stopped))?;
         Ok(Self {
             requests,
+            failing,
             key,
             #[cfg(test)]
-            asked: std::sync::atomic::AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             thread: Mutex::new(Some(thread)),
         })
-    }
-
-    pub(super) async fn close(&self) -> Result<(), StoreError> {
-        let (closed, wait) = oneshot::channel();
-        if self.requests.send(Request::Close(closed)).await.is_err() {
-            return Ok(());
-        }
-        let outcome = wait.await.unwrap_or(Err(StoreError::Stopped));
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // The thread has answered and is past its last step; joining it does not wait.
-        match thread.map(JoinHandle::join) {
-            Some(Err(_panic)) => Err(StoreError::Stopped),
-            Some(Ok(())) | None => outcome,
-        }
-    }
-
-    pub(super) async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {
-        self.run(rows::admin_pairs).await
-    }
-
-    pub(super) async fn keep_admin_pair(
-        &self,
-        pair: [u8; 32],
-        at: Timestamp,
-        most: u32,
-    ) -> Result<(), StoreError> {
-        self.run(move |db| rows::keep_admin_pair(db, &pair, at, most)).await
-    }
-
-    pub(super) async fn agents(&self) -> Result<Vec<Arc<Agent>>, StoreError> {
-        self.run(rows::agents).await
-    }
-
-    pub(super) async fn insert_agent(&self, agent: &Arc<Agent>) -> Result<(), StoreError> {
-        let agent = Arc::clone(agent);
-        self.run(move |db| rows::insert_agent(db, &agent)).await
-    }
-
-    pub(super) async fn set_trust(
-        &self,
-        levels: Vec<(AgentId, TrustLevel)>,
-    ) -> Result<(), StoreError> {
-        self.run(move |db| rows::set_trust(db, &levels)).await
-    }
-
-    pub(super) async fn deactivate(&self, agents: Vec<AgentId>) -> Result<(), StoreError> {
-        self.run(move |db| rows::deactivate(db, &agents)).await
-    }
-
-    pub(super) async fn delegations(&self) -> Result<Vec<Delegation>, StoreError> {
-        self.run(rows::delegations).await
-    }
-
-    pub(super) async fn insert_delegation(&self, delegation: Delegation) -> Result<(), StoreError> {
-        self.run(move |db| rows::insert_delegation(db, &delegation)).await
-    }
-
-    pub(super) async fn sessions(
-        &self,
-        cutoff: Timestamp,
-    ) -> Result<Vec<StoredSession>, StoreError> {
-        let all = Arc::new(Mutex::new(Vec::new()));
-        let taking = Arc::clone(&all);
-        let take = move |batch| {
-            taking.lock().unwrap_or_else(PoisonError::into_inner).extend(batch);
-        };
-        self.sessions_in_batches(cutoff, take).await?;
-        Ok(std::mem::take(&mut *all.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     pub(super) async fn sessions_in_batches(
@@ -171,54 +118,9 @@ impl Sqlite {
         self.run(move |db| load::sessions(db, key.as_ref(), cutoff, &take)).await
     }
 
-    pub(super) async fn insert_session(
-        &self,
-        order: &Arc<WorkOrder>,
-    ) -> Result<Opened, StoreError> {
-        let order = Arc::clone(order);
-        self.run(move |db| rows::insert_session(db, &order)).await?;
-        Ok(Opened::Yes)
-    }
-
-    pub(super) async fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
-        self.run(move |db| rows::book(db, booking)).await
-    }
-
-    pub(super) async fn close_sessions(
-        &self,
-        closings: Vec<Closing>,
-        at: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.run(move |db| rows::close_sessions(db, &closings, at)).await
-    }
-
-    pub(super) async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
-        self.run(move |db| rows::settle(db, &settlements)).await
-    }
-
-    pub(super) async fn forget_sessions(&self, ids: Vec<SessionId>) -> Result<(), StoreError> {
-        self.run(move |db| rows::forget_sessions(db, &ids)).await
-    }
-
-    pub(super) async fn forget_ended(
-        &self,
-        cutoff: Timestamp,
-        limit: u32,
-    ) -> Result<usize, StoreError> {
-        self.run(move |db| rows::forget_ended(db, cutoff, limit)).await
-    }
-
-    pub(super) async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
-        self.run(rows::revoked_tokens).await
-    }
-
-    pub(super) async fn revoke_token(
-        &self,
-        token_id: String,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.run(move |db| rows::revoke_token(db, &token_id, until, now)).await
+    /// Checks whether the file could not be written to when that was last tried.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Acquire)
     }
 
     #[cfg(test)]
@@ -230,7 +132,7 @@ impl Sqlite {
 
     #[cfg(test)]
     pub(crate) fn asked(&self) -> u64 {
-        self.asked.load(std::sync::atomic::Ordering::SeqCst)
+        self.asked.load(Ordering::SeqCst)
     }
 
     /// Has the thread do one step and waits until it is committed.
@@ -239,7 +141,7 @@ impl Sqlite {
         step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         #[cfg(test)]
-        self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        self.asked.fetch_add(1, Ordering::SeqCst);
         let (done, wait) = oneshot::channel();
         let step: Step = Box::new(move |db| {
             let result = match db {
@@ -248,6 +150,7 @@ impl Sqlite {
             };
             Outcome {
                 keep: result.is_ok(),
+                trouble: result.as_ref().is_err_and(is_trouble),
                 answer: Box::new(move |failed| {
                     let result = match failed {
                         Some(failed) if result.is_ok() => {
@@ -265,9 +168,174 @@ impl Sqlite {
     }
 }
 
+impl Backend for Sqlite {
+    async fn close(&self) -> Result<(), StoreError> {
+        let (closed, wait) = oneshot::channel();
+        if self.requests.send(Request::Close(closed)).await.is_err() {
+            return Ok(());
+        }
+        let outcome = wait.await.unwrap_or(Err(StoreError::Stopped));
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The thread has answered and is past its last step; joining it does not wait.
+        match thread.map(JoinHandle::join) {
+            Some(Err(_panic)) => Err(StoreError::Stopped),
+            Some(Ok(())) | None => outcome,
+        }
+    }
+
+    async fn newest(&self, at: Timestamp) -> Result<Timestamp, StoreError> {
+        self.run(move |db| rows::newest(db, at)).await
+    }
+
+    async fn agents(&self) -> Result<Vec<StoredAgent>, StoreError> {
+        self.run(rows::agents).await
+    }
+
+    async fn tombstones(&self) -> Result<Vec<AgentId>, StoreError> {
+        self.run(rows::tombstones).await
+    }
+
+    async fn insert_agent(&self, agent: &Arc<Agent>) -> Result<(), StoreError> {
+        let agent = Arc::clone(agent);
+        self.run(move |db| rows::insert_agent(db, &agent)).await
+    }
+
+    async fn set_trust(
+        &self,
+        id: AgentId,
+        level: TrustLevel,
+        above: u64,
+    ) -> Result<Option<(u64, Replicas)>, StoreError> {
+        let number = self.run(move |db| rows::set_trust(db, id, level, above)).await?;
+        Ok(number.map(|number| (number, Replicas::default())))
+    }
+
+    async fn take_away(
+        &self,
+        taken: Vec<TakenAway>,
+        at: Timestamp,
+    ) -> Result<Replicas, StoreError> {
+        self.run(move |db| rows::take_away(db, &taken, at)).await?;
+        Ok(Replicas::default())
+    }
+
+    async fn flag(&self, id: AgentId, count: u32, at: Timestamp) -> Result<(), StoreError> {
+        self.run(move |db| rows::flag(db, id, count, at)).await
+    }
+
+    async fn purge(&self, purge: Purge, now: Timestamp) -> Result<Vec<AgentId>, StoreError> {
+        self.run(move |db| rows::purge(db, &purge, now)).await
+    }
+
+    /// With one node, nobody comes in between a look and a change: the version says nothing.
+    async fn delegations(&self) -> Result<StoredDelegations, StoreError> {
+        Ok(StoredDelegations { all: self.run(rows::delegations).await?, version: 0 })
+    }
+
+    async fn put_delegation(
+        &self,
+        delegation: &Delegation,
+        _version: u64,
+    ) -> Result<u64, StoreError> {
+        let delegation = delegation.clone();
+        self.run(move |db| rows::put_delegation(db, &delegation)).await?;
+        Ok(0)
+    }
+
+    async fn end_delegations(&self, ids: Vec<Uuid>) -> Result<(u64, Replicas), StoreError> {
+        self.run(move |db| rows::end_delegations(db, &ids)).await?;
+        Ok((0, Replicas::default()))
+    }
+
+    async fn sessions(&self, cutoff: Timestamp) -> Result<Vec<StoredSession>, StoreError> {
+        let all = Arc::new(Mutex::new(Vec::new()));
+        let taking = Arc::clone(&all);
+        let take = move |batch| {
+            taking.lock().unwrap_or_else(PoisonError::into_inner).extend(batch);
+        };
+        self.sessions_in_batches(cutoff, take).await?;
+        Ok(std::mem::take(&mut *all.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    async fn insert_session(
+        &self,
+        order: &Arc<WorkOrder>,
+        _cap: usize,
+    ) -> Result<Opened, StoreError> {
+        let order = Arc::clone(order);
+        self.run(move |db| rows::insert_session(db, &order)).await?;
+        Ok(Opened::Yes)
+    }
+
+    async fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
+        self.run(move |db| rows::book(db, booking)).await
+    }
+
+    async fn close_sessions(
+        &self,
+        closings: Vec<Closing>,
+        at: Timestamp,
+    ) -> Result<Replicas, StoreError> {
+        self.run(move |db| rows::close_sessions(db, &closings, at)).await?;
+        Ok(Replicas::default())
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
+        self.run(move |db| rows::settle(db, &settlements)).await
+    }
+
+    async fn forget_sessions(
+        &self,
+        ids: Vec<SessionId>,
+        now: Timestamp,
+        retention_secs: u64,
+    ) -> Result<(), StoreError> {
+        let cutoff = before(now, retention_secs);
+        self.run(move |db| rows::forget_sessions(db, &ids, cutoff)).await
+    }
+
+    async fn forget_ended(
+        &self,
+        now: Timestamp,
+        retention_secs: u64,
+        limit: u32,
+    ) -> Result<usize, StoreError> {
+        let cutoff = before(now, retention_secs);
+        self.run(move |db| rows::forget_ended(db, cutoff, limit)).await
+    }
+
+    async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {
+        self.run(rows::admin_pairs).await
+    }
+
+    async fn keep_admin_pair(
+        &self,
+        pair: [u8; 32],
+        at: Timestamp,
+        most: u32,
+    ) -> Result<(), StoreError> {
+        self.run(move |db| rows::keep_admin_pair(db, &pair, at, most)).await
+    }
+
+    async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        self.run(rows::revoked_tokens).await
+    }
+
+    async fn revoke_token(
+        &self,
+        token_id: &str,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Replicas, StoreError> {
+        let token_id = token_id.to_owned();
+        self.run(move |db| rows::revoke_token(db, &token_id, until, now)).await?;
+        Ok(Replicas::default())
+    }
+}
+
 /// The thread: takes what waits, does it in one transaction, answers; until told to close, or until
 /// nobody is left who could ask.
-fn serve(db: Connection, mut queue: mpsc::Receiver<Request>) {
+fn serve(db: Connection, mut queue: mpsc::Receiver<Request>, failing: &AtomicBool) {
     while let Some(first) = queue.blocking_recv() {
         let mut steps = Vec::new();
         let mut close = None;
@@ -278,7 +346,7 @@ fn serve(db: Connection, mut queue: mpsc::Receiver<Request>) {
                 Request::Close(closed) => close = Some(closed),
                 #[cfg(test)]
                 Request::RefuseWrites(refuse, done) => {
-                    commit(&db, std::mem::take(&mut steps));
+                    commit(&db, std::mem::take(&mut steps), failing);
                     db.pragma_update(None, "query_only", refuse).unwrap();
                     done.send(()).unwrap();
                 }
@@ -286,7 +354,7 @@ fn serve(db: Connection, mut queue: mpsc::Receiver<Request>) {
             next =
                 (close.is_none() && steps.len() < BATCH).then(|| queue.try_recv().ok()).flatten();
         }
-        commit(&db, steps);
+        commit(&db, steps, failing);
         if let Some(closed) = close {
             queue.close();
             let outcome = db.close().map_err(|(_, error)| StoreError::Sql(error));
@@ -297,10 +365,11 @@ fn serve(db: Connection, mut queue: mpsc::Receiver<Request>) {
 }
 
 /// Runs the steps in one transaction, then answers them.
-fn commit(db: &Connection, steps: Vec<Step>) {
+fn commit(db: &Connection, steps: Vec<Step>, failing: &AtomicBool) {
     if steps.is_empty() {
         return;
     }
+    let changes = db.total_changes();
     let mut outcomes = Vec::with_capacity(steps.len());
     let mut failed = execute(db, "BEGIN IMMEDIATE").err().map(Arc::new);
     for step in steps {
@@ -332,9 +401,30 @@ fn commit(db: &Connection, steps: Vec<Step>) {
         // If even this fails, the next BEGIN does too, and nothing is ever answered with success.
         execute(db, "ROLLBACK").ok();
     }
+    // A transaction that wrote nothing says nothing of whether the next one can.
+    if failed.is_some() || outcomes.iter().any(|outcome| outcome.trouble) {
+        failing.store(true, Ordering::Release);
+    } else if db.total_changes() != changes {
+        failing.store(false, Ordering::Release);
+    }
     for outcome in outcomes {
         (outcome.answer)(failed.as_ref());
     }
+}
+
+/// Checks whether an error is the file's and not the question's.
+fn is_trouble(error: &StoreError) -> bool {
+    let StoreError::Sql(error) = error else { return false };
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::ReadOnly
+                | ErrorCode::CannotOpen
+                | ErrorCode::DatabaseCorrupt
+        )
+    )
 }
 
 fn execute(db: &Connection, sql: &str) -> rusqlite::Result<()> {

@@ -1,7 +1,9 @@
 //! State that outlives a process: restarts, Redis, and fleets of nodes.
 
+mod clocks;
 mod drain;
 mod nodes;
 mod redis;
 mod restart;
+mod taken;
 mod takeover;

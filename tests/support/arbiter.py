@@ -94,12 +94,13 @@ def stop(process, seconds=20):
 class Arbiter:
     """`with Arbiter(upstream_url) as gateway:` runs one gateway, with its state in a temporary folder."""
 
-    def __init__(self, upstream_url, *, policies=ALLOW_ALL, settings=None, environment=None):
+    def __init__(self, upstream_url, *, policies=ALLOW_ALL, settings=None, environment=None, patience=30):
         self.upstream_url = upstream_url
         self.policies = policies
         self.settings = settings or {}
         self.environment = environment or {}
         self.api_key = "test-" + secrets.token_hex(24)
+        self.patience = patience
         self.process = None
         self.folder = None
 
@@ -139,7 +140,7 @@ class Arbiter:
 
     def start(self):
         self.spawn()
-        bound = json.loads(wait_for_file(self._ready, self.process, "arbiter"))
+        bound = json.loads(wait_for_file(self._ready, self.process, "arbiter", self.patience))
         self.proxy_url = "http://" + bound["proxy"]
         self.admin_url = "http://" + bound["admin"]
 

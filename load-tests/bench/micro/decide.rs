@@ -143,7 +143,9 @@ impl World {
         let caller =
             ready(gate.identify(&mut ticket, Some(&minted.token))).expect("the token is good");
         drop(ticket);
-        runtime.block_on(gate.sessions.lease(&live, 1, &gate.clock)).expect("the store books");
+        runtime
+            .block_on(gate.sessions.lease(&live, 1, gate.clock.mono(), &gate.clock))
+            .expect("the store books");
         Self {
             runtime,
             token: minted.token,
@@ -182,7 +184,8 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
     let clock = Clock::system();
     let now = clock.now();
     let store = Arc::new(Store::memory());
-    let registry = Arc::new(Registry::open(store.clone()).await.expect("the store answers"));
+    let registry =
+        Arc::new(Registry::open(store.clone(), clock.clone()).await.expect("the store answers"));
     let new = NewAgent {
         owner: "finance".to_owned(),
         model: "model".to_owned(),
@@ -315,7 +318,7 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
         let price = admit::price(calls);
         let found = Found {
             order,
-            deadline: live.deadline,
+            deadline: live.ends(now),
             seen: live.with(|usage| Seen::of(&rules.terms, order, usage, price, now)),
             chain: Ok(()),
         };

@@ -148,15 +148,46 @@ async fn who_stands_behind_an_agent_is_told_with_what_is_left_to_it() {
     assert_eq!(shown.body["delegation_chain"], json!([alice, bob]));
     bench.admin.clock.advance_us(HOUR_US);
     let told = bench.get(&path).await.body;
-    assert!(told.get("effective").is_none());
-    assert!(told["inactive"].as_str().unwrap().contains("has expired"), "{told}");
-    for refused in [
-        bench.session(&bob).await,
-        bench.post(&format!("/agents/{bob}/token"), json!({})).await,
-        delegate(&bench, &bob, &bench.agent(&["read"]).await, &["read"]).await,
-    ] {
-        refused.is(409, "AgentInactive");
-    }
+    // From then on it is what it is by itself.
+    assert_eq!(told["delegation_chain"], json!([bob]));
+    assert_eq!(told["effective"]["capabilities"], json!(["read", "admin"]));
+    assert_eq!(bench.get(&format!("/agents/{bob}")).await.body["acts"], "by_itself");
+    assert_eq!(bench.session(&bob).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_delegation_that_is_ended_takes_what_was_opened_under_it_along() {
+    let bench = Bench::new().await;
+    let (alice, bob) = (bench.agent(&["read"]).await, bench.agent(&["read", "write"]).await);
+    let id = |body: &Value| body["session_id"].as_str().unwrap().to_owned();
+    let alone = id(&bench.session(&bob).await.body);
+    let made = delegate(&bench, &alice, &bob, &["read"]).await;
+    assert_eq!(made.status, 201);
+    let under = id(&bench.session(&bob).await.body);
+    let acts = async || bench.get(&format!("/agents/{bob}")).await.body["acts"].clone();
+    assert_eq!(acts().await, "as_delegate");
+
+    // The same once more is the same one, with another end.
+    let again = until(&bench, &alice, &bob, AT_NINE).await;
+    assert_eq!((again.status.as_u16(), &again.body), (200, &made.body));
+    let told = bench.get(&format!("/agents/{bob}/delegations")).await.body;
+    assert_eq!(told["incoming"].as_array().unwrap().len(), 1);
+    assert_eq!(told["incoming"][0]["expires_at"], "2027-01-15T09:00:00.000000Z");
+
+    let path = format!("/delegations/{}", made.body["delegation_id"].as_str().unwrap());
+    let ended = bench.call("DELETE", &path, None).await;
+    assert_eq!((ended.status.as_u16(), &ended.body["sessions_closed"]), (200, &json!(1)));
+    bench.call("DELETE", &path, None).await.is(404, "NotFound");
+    bench.call("DELETE", "/delegations/none", None).await.is(400, "InvalidField");
+    let status = async |session: &str| {
+        bench.get(&format!("/sessions/{session}")).await.body["status"].clone()
+    };
+    assert_eq!((status(&under).await, status(&alone).await), (json!("closed"), json!("active")));
+    assert_eq!(acts().await, "by_itself");
+    bench.call("DELETE", &format!("/agents/{bob}"), None).await;
+    let shown = bench.get(&format!("/agents/{bob}")).await.body;
+    assert_eq!(shown["acts"], "not");
+    assert!(shown["inactive"].as_str().unwrap().contains("deactivated"), "{shown}");
 }
 
 #[tokio::test]
@@ -193,9 +224,11 @@ async fn an_explanation_sees_what_the_call_would_see() {
     assert_eq!(told["trace"][0]["reason"], "the agent's trust level is untrusted, below basic");
     assert!(told.get("agent_inactive").is_none());
     bench.admin.clock.advance_us(HOUR_US);
+    assert_eq!(explain("read_file").await["decision"], "allow", "on its own account again");
+    bench.call("DELETE", &format!("/agents/{bob}"), None).await;
     let told = explain("read_file").await;
     assert_eq!((&told["decision"], &told["trace"]), (&json!("deny"), &json!([])));
-    assert!(told["agent_inactive"].as_str().unwrap().contains("has expired"), "{told}");
+    assert!(told["agent_inactive"].as_str().unwrap().contains("deactivated"), "{told}");
 }
 
 /// However the two meet, no session is left open that would outlive the agent.

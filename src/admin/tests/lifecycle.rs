@@ -239,7 +239,7 @@ async fn what_is_taken_away_is_gone_whatever_the_store_says() {
     let again = bench.call("DELETE", &format!("/agents/{alice}"), None).await;
     assert_eq!((again.status.as_u16(), &again.body["deactivated"]), (200, &json!([])));
     let stored = bench.store.agents().await.unwrap();
-    assert_eq!(stored.iter().filter(|agent| agent.active).count(), 1);
+    assert_eq!(stored.iter().filter(|stored| stored.agent.active).count(), 1);
 
     let records = bench.records();
     let told: Vec<_> = records

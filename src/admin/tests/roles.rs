@@ -53,6 +53,7 @@ const TABLE: &str = "
     PUT /agents/{id}/trust           o a
     POST /agents/{id}/delegate       o a
     GET /agents/{id}/delegations     v o p a
+    DELETE /delegations/{id}         o a
     POST /agents/{id}/token          s o a
     DELETE /tokens/{jti}             o a
     POST /sessions                   s a

@@ -22,6 +22,11 @@ const LINK_OFFSET: u64 = 512;
 const TABLE_OFFSET: u64 = 4_096;
 const PAGE_BYTES: u64 = 4_096;
 const LINK_BYTES: usize = 8 + 8 + 64;
+/// Bytes from the link to the table; those behind the link are zero.
+const LINK_TO_TABLE: usize = 4_096 - 512;
+/// Entries at the table's start that are written together with the link. Slots are taken from there on,
+/// so while fewer calls than this are under way, one write notes them.
+pub(super) const ENTRIES_WITH_LINK: usize = 512;
 
 /// Log file and its length at the time of an admission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,12 +133,26 @@ pub(super) fn read_link(file: &File) -> io::Result<Option<Link>> {
 }
 
 pub(super) fn write_link(file: &File, link: &Link) -> io::Result<()> {
-    let mut body = Vec::with_capacity(LINK_BYTES);
-    body.extend_from_slice(&link.sequence.to_le_bytes());
-    body.extend_from_slice(link.hash.as_bytes());
-    let mut bytes = checksum(&body).to_le_bytes().to_vec();
-    bytes.extend_from_slice(&body);
+    file.write_all_at(&framed_link(link, LINK_BYTES), LINK_OFFSET)
+}
+
+/// Writes the link and the table's first entries at once. The link comes first: it may run ahead of the
+/// table, whose calls are then found in the log.
+pub(super) fn write_link_and_table(file: &File, link: &Link, entries: &[u64]) -> io::Result<()> {
+    let mut bytes = framed_link(link, LINK_TO_TABLE + entries.len() * 8);
+    bytes.resize(LINK_TO_TABLE, 0);
+    bytes.extend(entries.iter().flat_map(|entry| entry.to_le_bytes()));
     file.write_all_at(&bytes, LINK_OFFSET)
+}
+
+fn framed_link(link: &Link, room: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(room);
+    bytes.extend_from_slice(&[0; 8]);
+    bytes.extend_from_slice(&link.sequence.to_le_bytes());
+    bytes.extend_from_slice(link.hash.as_bytes());
+    let check = checksum(bytes.get(8..).unwrap_or_default()).to_le_bytes();
+    bytes.iter_mut().zip(check).for_each(|(to, from)| *to = from);
+    bytes
 }
 
 /// Fills in the head in front of a piece.

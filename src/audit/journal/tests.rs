@@ -72,6 +72,27 @@ fn closed_calls_are_gone_and_the_link_is_remembered() {
 }
 
 #[test]
+fn what_is_noted_beyond_the_first_entries_is_remembered_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.journal");
+    let slots = u32::try_from(layout::ENTRIES_WITH_LINK).unwrap() + 2;
+    let (journal, mut closed, _) = Journal::open(&path, slots).unwrap();
+    let mut leases: Vec<_> = (0..slots).map(|n| put(&journal, &n.to_le_bytes(), 0)).collect();
+    // Of those behind, and of those before, one stays open.
+    let open = [leases.pop().unwrap(), leases.remove(1)];
+    let behind = leases.split_off(leases.len() - 2);
+    for (mut leases, sequence) in [(behind, 1), (leases, 2)] {
+        let link = Link { sequence, hash: HexHash::of(b"x") };
+        journal.close(&mut closed, &mut leases, &link).unwrap();
+    }
+    drop((journal, open));
+    let (_, _, found) = Journal::open(&path, slots).unwrap();
+    assert_eq!(found.link.map(|link| link.sequence), Some(2));
+    let lines: Vec<_> = found.open.iter().map(|call| call.line.clone()).collect();
+    assert_eq!(lines, [1, slots - 1].map(|n: u32| n.to_le_bytes()));
+}
+
+#[test]
 fn slots_are_bounded_and_come_back() {
     let bench = Bench::new();
     let (journal, mut closed, _) = bench.open();

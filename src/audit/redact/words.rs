@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use smallvec::SmallVec;
+
 use super::EmptyPattern;
 
 /// Longest key that is looked at. The value of a longer one is redacted unseen.
@@ -30,7 +32,7 @@ enum Acronym {
 #[derive(Default)]
 pub(super) struct Words {
     text: String,
-    ends: Vec<usize>,
+    ends: SmallVec<[usize; 8]>,
     /// True if the key has a run of capitals before a small letter.
     ambiguous: bool,
 }
@@ -117,6 +119,8 @@ impl SecretWords {
 impl Words {
     fn split(&mut self, key: &str, acronym: Acronym) {
         self.text.clear();
+        // At once, and usually enough for all keys of a call.
+        self.text.reserve(key.len().max(64));
         self.ends.clear();
         self.ambiguous = false;
         let mut before: Option<char> = None;

@@ -109,13 +109,11 @@ impl Oracle {
         if !rights.active || !self.lasts(rights.ends_at) {
             return None;
         }
-        let to_it: Vec<&Link> = self.links.iter().filter(|link| link.to == id).collect();
+        let to_it: Vec<&Link> =
+            self.links.iter().filter(|link| link.to == id && self.lasts(link.ends_at)).collect();
         let mut some = to_it.is_empty();
         for link in to_it {
             let Some(from) = self.rights(link.from) else { continue };
-            if !self.lasts(link.ends_at) {
-                continue;
-            }
             some = true;
             rights.capabilities = rights
                 .capabilities
@@ -144,8 +142,8 @@ impl Oracle {
 
     fn deactivate(&mut self, id: usize) {
         self.agents[id].active = false;
-        let below: Vec<usize> =
-            self.links.iter().filter(|link| link.from == id).map(|link| link.to).collect();
+        let in_force = self.links.iter().filter(|l| l.from == id && self.lasts(l.ends_at));
+        let below: Vec<usize> = in_force.map(|link| link.to).collect();
         for id in below {
             self.deactivate(id);
         }
@@ -164,6 +162,7 @@ impl Oracle {
 
 struct World {
     registry: Registry,
+    clock: Clock,
     ids: Vec<AgentId>,
     oracle: Oracle,
     rules: Rules,
@@ -173,7 +172,9 @@ struct World {
 
 impl World {
     async fn new(agents: Vec<Plain>) -> Self {
-        let registry = open(&Rig::Memory(Arc::new(Store::memory()))).await;
+        let clock = Clock::manual(Timestamp(0));
+        let store = Arc::new(Store::memory());
+        let registry = Registry::open(store, clock.clone()).await.unwrap();
         let mut ids = Vec::new();
         for agent in &agents {
             let capabilities: Vec<&str> = agent.capabilities.iter().copied().collect();
@@ -186,7 +187,7 @@ impl World {
             terms: Terms { require_session: false, ..Terms::default() },
         };
         let oracle = Oracle { agents, ..Oracle::default() };
-        Self { registry, ids, oracle, rules, opened: BTreeSet::new() }
+        Self { registry, clock, ids, oracle, rules, opened: BTreeSet::new() }
     }
 
     async fn take(&mut self, step: Step) {
@@ -204,7 +205,7 @@ impl World {
                 self.oracle.agents[id].trust = trust;
             }
             Step::Drift(id) => {
-                let demoted = self.registry.flag(self.ids[id], 5, now(0));
+                let demoted = flag(&self.registry, self.ids[id], 5, now(0));
                 if let Some(level) = demoted {
                     assert!(level < self.oracle.agents[id].trust);
                     self.oracle.agents[id].trust = level;
@@ -214,7 +215,10 @@ impl World {
                 self.registry.deactivate(self.ids[id]).await.unwrap();
                 self.oracle.deactivate(id);
             }
-            Step::Pass(us) => self.oracle.now += us,
+            Step::Pass(us) => {
+                self.oracle.now += us;
+                self.clock.advance_us(us.unsigned_abs());
+            }
         }
     }
 
@@ -234,7 +238,11 @@ impl World {
                 assert!(!circle && scopes.iter().all(|scope| given.capabilities.contains(scope)));
                 let ends = |end: Option<i64>| end.unwrap_or(i64::MAX);
                 assert!(ends(ends_at) <= ends(given.ends_at));
-                let scopes = scopes.iter().copied().collect();
+                let scopes: BTreeSet<_> = scopes.iter().copied().collect();
+                // One like it gives way.
+                let like =
+                    |link: &Link| (link.from, link.to) == (from, to) && link.scopes == scopes;
+                self.oracle.links.retain(|link| !like(link));
                 self.oracle.links.push(Link { from, to, scopes, ends_at });
             }
             Err(DelegateError::Cycle) => assert!(circle),
@@ -339,7 +347,8 @@ impl World {
             chain.iter().map(|id| self.ids.iter().position(|known| known == id).unwrap()).collect();
         assert_eq!(chain.last(), Some(&id));
         assert!(self.oracle.holds(&chain));
-        let has_links = self.oracle.links.iter().any(|link| link.to == chain[0]);
+        let above = |link: &Link| link.to == chain[0] && self.oracle.lasts(link.ends_at);
+        let has_links = self.oracle.links.iter().any(above);
         assert!(!has_links, "the top is a top");
         self.opened.insert(chain);
     }

@@ -27,7 +27,7 @@ impl Drop for Node {
 impl Node {
     async fn start(fleet: Fleet, clock: &Clock) -> Self {
         let store = Arc::new(Store::from(fleet));
-        let position = store.position().await.unwrap();
+        let position = store.shared().unwrap().position().await.unwrap();
         let opened = Sessions::open(Arc::clone(&store), SETTINGS, clock.now()).await;
         let sessions = Arc::new(opened.unwrap());
         let follower = tokio::spawn(follow(
@@ -45,7 +45,7 @@ impl Node {
     }
 
     async fn live(&self, id: SessionId) -> Arc<Live> {
-        self.sessions.find(id, self.clock.now()).await.unwrap().unwrap()
+        self.sessions.find(id, &self.clock).await.unwrap().unwrap()
     }
 
     /// One call, as the gate makes it.
@@ -56,7 +56,12 @@ impl Node {
                 Counted::Yes => return true,
                 Counted::No => return false,
                 Counted::LeaseFirst => {
-                    if self.sessions.lease(live, price, &self.clock).await.is_err() {
+                    if self
+                        .sessions
+                        .lease(live, price, self.clock.mono(), &self.clock)
+                        .await
+                        .is_err()
+                    {
                         return false;
                     }
                 }
@@ -82,14 +87,14 @@ impl Node {
 async fn follow(store: Arc<Store>, sessions: Arc<Sessions>, clock: Clock, from: Position) {
     let mut position = from;
     loop {
-        let Ok(changes) = store.changes(position).await else {
+        let Ok(changes) = store.shared().unwrap().changes(position).await else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
         for change in changes.changes {
             match change {
-                Change::SessionOpened(order) => sessions.opened_elsewhere(&order, clock.now()),
-                Change::SessionClosed { id, .. } => sessions.closed_elsewhere(id, clock.now()),
+                Change::SessionOpened(order) => sessions.opened(&order, clock.now()),
+                Change::SessionClosed { id, .. } => sessions.closed(id, clock.now()),
                 Change::Wanted(id) => sessions.wanted_elsewhere(id, &clock),
                 _ => {}
             }
@@ -222,7 +227,8 @@ async fn what_is_idle_goes_back_after_a_second() {
     let live = nodes[0].sessions.create(unlimited(agent, 1_000), clock.now()).await.unwrap();
     assert!(nodes[0].call(&live, 1).await);
     let booked = || async {
-        let stored = nodes[1].store.session(live.order.id).await.unwrap().unwrap();
+        let stored =
+            nodes[1].store.shared().unwrap().session(live.order.id).await.unwrap().unwrap();
         stored.booked
     };
     assert_eq!(booked().await, 20);
@@ -274,7 +280,7 @@ async fn a_close_reaches_every_node_and_so_does_a_new_session() {
     let id = live.order.id;
     let elsewhere = nodes[2].live(id).await;
     assert!(nodes[2].call(&elsewhere, 1).await);
-    nodes[1].sessions.find(id, clock.now()).await.unwrap().unwrap();
+    nodes[1].sessions.find(id, &clock).await.unwrap().unwrap();
     nodes[1].sessions.close(id, clock.now()).await.unwrap();
     tokio::time::timeout(Duration::from_secs(1), async {
         while elsewhere.status(clock.now()) != Status::Closed {
@@ -284,7 +290,7 @@ async fn a_close_reaches_every_node_and_so_does_a_new_session() {
     .await
     .unwrap();
     assert!(!nodes[2].call(&elsewhere, 1).await);
-    let unknown = nodes[0].sessions.find(SessionId::random(), clock.now()).await.unwrap();
+    let unknown = nodes[0].sessions.find(SessionId::random(), &clock).await.unwrap();
     assert!(unknown.is_none());
 }
 
@@ -312,7 +318,7 @@ async fn without_the_ledger_what_is_leased_is_used_up_and_no_more() {
         made += 1;
     }
     assert_eq!(made, 20);
-    assert!(nodes[0].sessions.lease(&live, 1, &clock).await.is_err());
+    assert!(nodes[0].sessions.lease(&live, 1, clock.mono(), &clock).await.is_err());
     nodes[0].fleet().cut_off(false);
     assert!(nodes[0].call(&live, 1).await, "and goes on by itself");
 }
@@ -343,8 +349,16 @@ async fn whoever_missed_changes_loads_everything_anew() {
     assert_eq!(gone.status(clock.now()), Status::Closed);
     assert!(nodes[1].sessions.get(two.order.id).is_some());
     // What the ledger has lost is not served.
-    nodes[0].store.forget_sessions(vec![two.order.id]).await.unwrap();
+    let backup = nodes[0].fleet().backup();
+    let three = nodes[0].sessions.create(unlimited(agent, 100), clock.now()).await.unwrap();
     nodes[1].sessions.reload(clock.now()).await.unwrap();
-    let lost = nodes[1].sessions.get(two.order.id).unwrap();
-    assert_eq!(lost.status(clock.now()), Status::Closed);
+    assert!(nodes[1].sessions.get(three.order.id).is_some());
+    let after = nodes[0].fleet().backup();
+    nodes[0].fleet().fail_over(&backup);
+    nodes[1].sessions.reload(clock.now()).await.unwrap();
+    assert!(nodes[1].sessions.get(three.order.id).is_none());
+    // Until the ledger has it again.
+    nodes[0].fleet().fail_over(&after);
+    nodes[1].sessions.reload(clock.now()).await.unwrap();
+    assert!(nodes[1].sessions.get(three.order.id).is_some());
 }

@@ -8,7 +8,7 @@ use explore::explore;
 use protocol::Protocol;
 use sizes::{RATED, SMALL, Sizes, WINDOW_US};
 
-mod explore;
+pub(crate) mod explore;
 mod protocol;
 mod sizes;
 mod world;

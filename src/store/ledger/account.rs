@@ -3,14 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::share;
+use super::{PERMIT_US, PERMITS_IN_A_WINDOW, RATE_BLOCKS, share};
 use crate::store::{Booked, Booking, NodeName, RateBooked, RateBooking, RateUse};
-
-/// Permits granted at once are at most this part of the limit.
-const RATE_BLOCKS: u64 = 20;
-/// For how long a permit is good, at most, and as a part of the window.
-const PERMIT_US: u64 = 1_000_000;
-const PERMITS_IN_A_WINDOW: u64 = 20;
 
 /// For how long a permit of this window may be used.
 fn good_for_us(window_us: u64) -> u64 {
@@ -52,7 +46,7 @@ impl Account {
         now_us: u64,
         alive: impl Fn(&NodeName) -> bool,
     ) -> Booked {
-        let mut booked = Booked { granted: 0, total: 0, elsewhere: 0, closed: false, rate: None };
+        let mut booked = Booked::alone(0, 0);
         if let Some(rate) = &asked.rate {
             self.used(node, rate.before, now_us);
         }

@@ -1,6 +1,7 @@
 //! Report of a server about itself: durability and eviction.
 
 use redis::cmd;
+use tokio::runtime::Handle;
 
 use super::super::StoreError;
 use super::trouble::RedisTrouble;
@@ -8,7 +9,9 @@ use super::{Redis, scripts};
 use crate::config::{self, RedisShape};
 
 /// The layout of the keys. Another one takes another number.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
+/// The earlier layout, which this version reads, and makes its own: keys were added.
+const EARLIER: &str = "1";
 
 /// Properties of a usable Redis, for checks before serving.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +27,7 @@ pub struct RedisReport {
 impl RedisReport {
     /// Connects as `serve` would.
     pub async fn of(config: &config::Redis) -> Result<Self, StoreError> {
-        let redis = Redis::new(config, "check".into());
+        let redis = Redis::new(config, "check".into(), &Handle::current());
         let mut report = redis.examine(false).await?;
         if config.servers.shape != RedisShape::Cluster {
             let mut ask = cmd("CONFIG");
@@ -42,7 +45,7 @@ impl Redis {
     pub(super) async fn examine(&self, claim: bool) -> Result<RedisReport, StoreError> {
         let mut script = scripts::ABOUT.key(&self.base);
         let (format, memory, persistence): (String, String, String) =
-            self.link.script(script.arg(FORMAT).arg(u8::from(claim))).await?;
+            self.link.script(script.arg(FORMAT).arg(EARLIER).arg(u8::from(claim))).await?;
         if format != FORMAT {
             return Err(RedisTrouble::Format { found: format }.into());
         }

@@ -1,23 +1,24 @@
 -- Grants calls, permits of a rate limit, both or neither: what `ledger::account` says, in Redis' words.
 local id, wanted = ARGV[4], ARGV[5]
-local least, most, unused = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
--- Where a rate limit is shared: limit, window, permits needed; and what became of those before, if any.
-local limit, window, need = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
-local lease, used_before, ago = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14])
-
 -- The constants of `ledger`.
-local SHARES, RATE_BLOCKS, PERMIT_US, PERMITS_IN_A_WINDOW = 8, 20, 1000000, 20
+local SHARES, RATE_BLOCKS = tonumber(ARGV[6]), tonumber(ARGV[7])
+local PERMIT_US, PERMITS_IN_A_WINDOW = tonumber(ARGV[8]), tonumber(ARGV[9])
+local least, most, unused = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+-- Where a rate limit is shared: limit, window, permits needed; and what became of those before, if any.
+local limit, window, need = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+local lease, used_before, ago = ARGV[16], tonumber(ARGV[17]), tonumber(ARGV[18])
 
 local function share(least, most, remaining)
     if least > remaining then return 0 end
     return math.max(math.min(math.ceil(remaining / SHARES), most), least)
 end
 
-local row = redis.call('HMGET', order_key(id), 'budget', 'booked', 'closed_at')
+local row = redis.call('HMGET', order_key(id), 'budget', 'booked', 'closed_at', 'expires_at')
 if not row[1] then return { -1 } end
 if row[3] then return { 0, tonumber(row[2]), 0, 1, 0, 0, 0, 0, 0 } end
 local budget, booked = tonumber(row[1]), tonumber(row[2])
 local now = now_us()
+if tonumber(row[4]) <= now then return { 0, booked, 0, 2, 0, 0, 0, 0, 0 } end
 
 -- Lease, permits, for how long, how long to wait.
 local function permit()

@@ -1,17 +1,19 @@
 -- What every script begins with. KEYS[1] is what all keys begin with: `{prefix}:`, whose braces keep them
 -- on one node of a cluster. ARGV[1] is who asks, ARGV[2] the time in microseconds (a test's; else empty, and
--- the server's clock is read), ARGV[3] a mark that no other run of a script has: `connection.random`.
+-- the server's clock is read), ARGV[3] a mark that no other run of a script has: the
+-- number of the connection, a letter if the node has another line of connections, `.`, and a random text.
 local base, node, given, mark = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 
 -- A node that had no answer in time gives the connection up and asks by another. What the old one still
 -- carries must not run any more: the node has gone on without it, and to take back late what it gave up
 -- then would take what it was granted since.
 local HOUR_S = 3600
-local connection = tonumber(string.match(mark, '^%d+'))
-local latest = tonumber(redis.call('GET', base .. 'connection:' .. node) or '0')
+local number, lane = string.match(mark, '^(%d+)(%a?)%.')
+local connection, latest_key = tonumber(number), base .. 'connection:' .. node .. lane
+local latest = tonumber(redis.call('GET', latest_key) or '0')
 if connection < latest then return redis.error_reply('STALE a later connection has been used') end
 if connection > latest then
-    redis.call('SET', base .. 'connection:' .. node, string.format('%.0f', connection), 'EX', HOUR_S)
+    redis.call('SET', latest_key, string.format('%.0f', connection), 'EX', HOUR_S)
 end
 
 -- Numbers are doubles: whole up to 2^53, which bounds budgets, counts and times. Redis would write large ones

@@ -1,10 +1,11 @@
-//! Changes of other nodes, in order and without a gap, or notice of a gap.
+//! The changes of all nodes, in order and without a gap, or word that something was missed.
 //!
 //! Changes are entries of a stream, numbered one by one. A node remembers the mark of the last one it
 //! saw and looks at that one again each time: if it is another, or gone, then the server has lost what
 //! it had told (a restart without its file, a failover to a replica that was behind), and only loading
 //! everything anew shows what is.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use redis::{cmd, pipe};
 use super::super::{Change, Changes, Position, StoreError};
 use super::link::Link;
 use super::{Redis, wire};
+use crate::firewall::time::Timestamp;
 
 /// Time for which the server holds a request without an answer.
 pub(super) const WAIT: Duration = Duration::from_millis(300);
@@ -28,6 +30,8 @@ pub(super) struct Feed {
     link: Link,
     /// The last entry that was seen.
     last: Mutex<Option<Seen>>,
+    /// The number of the connection by which it was last asked; zero before the first.
+    connection: AtomicU64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +43,12 @@ struct Seen {
 /// An entry: its id, and names and values in turn.
 type Entry = (String, Vec<String>);
 type Stream = (String, Vec<Entry>);
+/// The server's time: seconds, and microseconds besides.
+type Time = (i64, i64);
 
 impl Feed {
     pub(super) fn new(link: Link) -> Self {
-        Self { link, last: Mutex::default() }
+        Self { link, last: Mutex::default(), connection: AtomicU64::new(0) }
     }
 
     pub(super) fn hang_up(&self) {
@@ -51,7 +57,8 @@ impl Feed {
 
     /// Returns where the changes end now, from where a node that loads everything follows them.
     pub(super) async fn start(&self, redis: &Redis) -> Result<Position, StoreError> {
-        let last = latest(&self.link, redis).await?;
+        let (last, connection) = latest(&self.link, redis).await?;
+        self.connection.store(connection, Ordering::Release);
         let position = Position(last.as_ref().map_or(0, |seen| seen.number));
         self.remember(last);
         Ok(position)
@@ -62,15 +69,19 @@ impl Feed {
         redis: &Redis,
         after: Position,
     ) -> Result<Changes, StoreError> {
+        type Answer = (Option<u64>, Vec<Entry>, Time, Option<Vec<Stream>>);
         let id = format!("{}-0", after.0);
         let mut ask = pipe();
         ask.add_command(heartbeat(redis)).ignore();
         ask.cmd("GET").arg(redis.key("sequence"));
         ask.cmd("XRANGE").arg(redis.key("changes")).arg(&id).arg(&id);
+        ask.cmd("TIME");
         ask.cmd("XREAD").arg("COUNT").arg(PAGE).arg("BLOCK").arg(millis(WAIT));
         ask.arg("STREAMS").arg(redis.key("changes")).arg(&id);
-        let (sequence, before, new): (Option<u64>, Vec<Entry>, Option<Vec<Stream>>) =
-            self.link.pipeline(&ask).await?;
+        let ((sequence, before, now, new), connection): (Answer, u64) =
+            self.link.pipeline_by(&ask).await?;
+        let asked_by = self.connection.swap(connection, Ordering::AcqRel);
+        let reconnected = asked_by != 0 && asked_by != connection;
 
         let before = before.first().map(seen).transpose()?;
         let new = new.unwrap_or_default().into_iter().flat_map(|(_, entries)| entries);
@@ -93,13 +104,15 @@ impl Feed {
                 return Err(StoreError::Missed);
             }
             position = Position(seen.number);
-            if field(entry, "node")? != &*redis.node {
-                changes.push(change(entry)?);
+            let change = change(entry)?;
+            if change.returns_to_its_node() || field(entry, "node")? != &*redis.node {
+                changes.push(change);
             }
             last = Some(seen);
         }
         self.remember(last);
-        Ok(Changes { changes, position })
+        let time = Some(time(now)?);
+        Ok(Changes { changes, position, time, reconnected })
     }
 
     fn last(&self) -> Option<Seen> {
@@ -114,16 +127,16 @@ impl Feed {
 /// Returns where the changes end now, and changes nothing of how far this node has followed them:
 /// a guard against a rewritten history that is set anew between two looks guards nothing.
 pub(super) async fn position(redis: &Redis) -> Result<Position, StoreError> {
-    let last = latest(&redis.link, redis).await?;
+    let (last, _connection) = latest(&redis.link, redis).await?;
     Ok(Position(last.map_or(0, |seen| seen.number)))
 }
 
-async fn latest(link: &Link, redis: &Redis) -> Result<Option<Seen>, StoreError> {
+async fn latest(link: &Link, redis: &Redis) -> Result<(Option<Seen>, u64), StoreError> {
     let mut ask = pipe();
     ask.add_command(heartbeat(redis)).ignore();
     ask.cmd("XREVRANGE").arg(redis.key("changes")).arg("+").arg("-").arg("COUNT").arg(1);
-    let (last,): (Vec<Entry>,) = link.pipeline(&ask).await?;
-    last.first().map(seen).transpose()
+    let ((last,), connection): ((Vec<Entry>,), u64) = link.pipeline_by(&ask).await?;
+    Ok((last.first().map(seen).transpose()?, connection))
 }
 
 /// Shows the others that this node runs and can give back what it holds.
@@ -133,7 +146,12 @@ fn heartbeat(redis: &Redis) -> redis::Cmd {
     set
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn time((secs, micros): Time) -> Result<Timestamp, StoreError> {
+    let all = secs.checked_mul(1_000_000).and_then(|secs| secs.checked_add(micros));
+    all.map(Timestamp).ok_or_else(|| wire::damaged("time", "it lies beyond all others"))
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -1,3 +1,7 @@
--- Forgets these sessions.
-for i = 4, #ARGV do forget(ARGV[i]) end
+-- Forgets those of these sessions that ended so many seconds ago by this server's clock.
+local over = now_us() - tonumber(ARGV[4]) * 1000000
+for i = 5, #ARGV do
+    local ended = redis.call('ZSCORE', base .. 'ends', ARGV[i])
+    if ended and tonumber(ended) <= over then forget(ARGV[i]) end
+end
 return 0

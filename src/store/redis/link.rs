@@ -29,7 +29,10 @@ pub(super) struct Link {
     config: Arc<config::Redis>,
     /// Time limit of any request.
     patience: Duration,
-    /// Runtime of the connection, which must outlast the threads that serve calls.
+    /// Distinguishes this line of connections from the node's other ones, in its writes.
+    lane: &'static str,
+    /// The runtime on which the connection lives, whoever uses it: it outlasts the threads that serve
+    /// calls, and does nothing else that takes long.
     home: Handle,
     current: Mutex<Current>,
 }
@@ -48,19 +51,32 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(config: Arc<config::Redis>, patience: Duration) -> Self {
-        Self { config, patience, home: Handle::current(), current: Mutex::default() }
+    pub(super) fn new(
+        config: Arc<config::Redis>,
+        patience: Duration,
+        lane: &'static str,
+        home: Handle,
+    ) -> Self {
+        Self { config, patience, lane, home, current: Mutex::default() }
     }
 
     pub(super) async fn command<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, RedisTrouble> {
-        self.ask(Ask::Command(cmd)).await
+        Ok(self.ask(Ask::Command(cmd)).await?.0)
     }
 
-    /// Several commands at once; not a transaction.
+    /// Sends several commands at once; not a transaction.
     pub(super) async fn pipeline<T: FromRedisValue>(
         &self,
         pipeline: &Pipeline,
     ) -> Result<T, RedisTrouble> {
+        Ok(self.ask(Ask::Pipeline(pipeline)).await?.0)
+    }
+
+    /// Sends several commands at once; returns the number of the connection as well.
+    pub(super) async fn pipeline_by<T: FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<(T, u64), RedisTrouble> {
         self.ask(Ask::Pipeline(pipeline)).await
     }
 
@@ -68,12 +84,12 @@ impl Link {
         &self,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, RedisTrouble> {
-        self.ask(Ask::Script(script)).await
+        Ok(self.ask(Ask::Script(script)).await?.0)
     }
 
     /// Runs a write, unless a later connection than the one it takes has been used when it arrives.
     pub(super) async fn write<T: FromRedisValue>(&self, run: &Run<'_>) -> Result<T, RedisTrouble> {
-        self.ask(Ask::Write(run)).await
+        Ok(self.ask(Ask::Write(run)).await?.0)
     }
 
     /// Gives the connection up.
@@ -81,7 +97,7 @@ impl Link {
         self.current().dialling = None;
     }
 
-    async fn ask<T: FromRedisValue>(&self, ask: Ask<'_>) -> Result<T, RedisTrouble> {
+    async fn ask<T: FromRedisValue>(&self, ask: Ask<'_>) -> Result<(T, u64), RedisTrouble> {
         let (generation, dialling) = self.dialling();
         let answer = async {
             let mut connection = dialling.await?;
@@ -89,7 +105,9 @@ impl Link {
                 Ask::Command(command) => connection.req_packed_command(command).await?,
                 Ask::Pipeline(pipeline) => pipeline.query_async(&mut connection).await?,
                 Ask::Script(script) => script.invoke_async(&mut connection).await?,
-                Ask::Write(run) => run.by(generation).invoke_async(&mut connection).await?,
+                Ask::Write(run) => {
+                    run.by(generation, self.lane).invoke_async(&mut connection).await?
+                }
             };
             // An error in place of an answer has come this far as a value.
             let value = value.extract_error()?;
@@ -105,7 +123,7 @@ impl Link {
                 current.dialling = None;
             }
         }
-        answer
+        answer.map(|answer| (answer, generation))
     }
 
     /// The connection, or the attempt at one that all wait for together.

@@ -2,20 +2,22 @@
 //! have to wait for it. What is there all the while is found; what comes or goes meanwhile is in the
 //! changes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use redis::{cmd, pipe};
 
-use super::super::{StoreError, StoredSession};
+use super::super::{StoreError, StoredAgent, StoredDelegations, StoredSession};
 use super::wire::{self, AgentText, DelegationText};
 use super::{PAGE, Redis};
-use crate::firewall::agent::{Agent, Delegation};
+use crate::firewall::agent::{Agent, AgentId, Delegation};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
 impl Redis {
-    pub(in super::super) async fn agents(&self) -> Result<Vec<Arc<Agent>>, StoreError> {
+    pub(super) async fn load_agents(&self) -> Result<Vec<StoredAgent>, StoreError> {
+        type Page = (Vec<Option<String>>, Vec<Option<u64>>, Vec<bool>, Columns, Columns);
+        type Columns = Vec<Option<String>>;
         let mut agents = HashMap::new();
         let mut cursor = 0;
         loop {
@@ -24,15 +26,30 @@ impl Redis {
             if !ids.is_empty() {
                 let mut ask = pipe();
                 ask.cmd("HMGET").arg(self.key("trust")).arg(&ids);
+                ask.cmd("HMGET").arg(self.key("numbers")).arg(&ids);
                 ask.cmd("SMISMEMBER").arg(self.key("inactive")).arg(&ids);
-                let (trust, inactive): (Vec<Option<String>>, Vec<bool>) =
+                ask.cmd("HMGET").arg(self.key("ended")).arg(&ids);
+                ask.cmd("HMGET").arg(self.key("flags")).arg(&ids);
+                let (trust, numbers, inactive, ended, flags): Page =
                     self.link.pipeline(&ask).await?;
-                for ((row, trust), inactive) in page.iter().zip(trust).zip(inactive) {
-                    let mut agent: Agent = wire::read::<AgentText>("agent", &row.1)?.into();
-                    let trust = trust.unwrap_or_default().parse();
-                    agent.trust = trust.map_err(|error: &str| wire::damaged("agent", error))?;
+                let columns = trust.into_iter().zip(numbers).zip(inactive).zip(ended).zip(flags);
+                for ((_, text), ((((trust, number), inactive), ended), flags)) in
+                    page.iter().zip(columns)
+                {
+                    let mut agent: Agent = wire::read::<AgentText>("agent", text)?.into();
+                    // Purged while it was read.
+                    let Some(trust) = trust else { continue };
+                    agent.trust =
+                        trust.parse().map_err(|error: &str| wire::damaged("agent", error))?;
                     agent.active = !inactive;
-                    agents.insert(agent.id, Arc::new(agent));
+                    let ended_at = ended.map(|at| wire::score("agent", &at)).transpose()?;
+                    let stored = StoredAgent {
+                        agent: Arc::new(agent),
+                        number: number.unwrap_or(0),
+                        ended_at: ended_at.map(Timestamp),
+                        flags: wire::flags(flags.as_deref().unwrap_or_default())?,
+                    };
+                    agents.insert(stored.agent.id, stored);
                 }
             }
             cursor = next;
@@ -42,7 +59,45 @@ impl Redis {
         }
     }
 
-    pub(in super::super) async fn delegations(&self) -> Result<Vec<Delegation>, StoreError> {
+    /// Returns when each of these agents ends by itself, as far as it does.
+    pub(super) async fn ends_of(
+        &self,
+        ids: &[AgentId],
+    ) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        let mut ask = cmd("HMGET");
+        ask.arg(self.key("agents"));
+        for id in ids {
+            ask.arg(id.to_string());
+        }
+        let found: Vec<Option<String>> = self.link.command(&ask).await?;
+        let end = |text: Option<String>| {
+            let Some(text) = text else { return Ok(None) };
+            Ok(Agent::from(wire::read::<AgentText>("agent", &text)?).expires_at)
+        };
+        found.into_iter().map(end).collect()
+    }
+
+    pub(super) async fn load_tombstones(&self) -> Result<Vec<AgentId>, StoreError> {
+        let mut ids = HashSet::new();
+        let mut cursor = 0;
+        loop {
+            self.open_for_asking()?;
+            let mut scan = cmd("SSCAN");
+            scan.arg(self.key("tombstones")).arg(cursor).arg("COUNT").arg(PAGE);
+            let (next, page): (u64, Vec<String>) = self.link.command(&scan).await?;
+            ids.extend(page.iter().filter_map(|id| AgentId::parse(id)));
+            cursor = next;
+            if cursor == 0 {
+                return Ok(ids.into_iter().collect());
+            }
+        }
+    }
+
+    pub(super) async fn load_delegations(&self) -> Result<StoredDelegations, StoreError> {
+        self.open_for_asking()?;
+        // Read first: what is changed meanwhile has a higher number, and is in the changes.
+        let mut ask = cmd("GET");
+        let version: Option<u64> = self.link.command(ask.arg(self.key("graph"))).await?;
         let mut delegations = HashMap::new();
         let mut cursor = 0;
         loop {
@@ -54,12 +109,13 @@ impl Redis {
             }
             cursor = next;
             if cursor == 0 {
-                return Ok(delegations.into_values().collect());
+                let all = delegations.into_values().collect();
+                return Ok(StoredDelegations { all, version: version.unwrap_or(0) });
             }
         }
     }
 
-    pub(in super::super) async fn sessions(
+    pub(super) async fn load_sessions(
         &self,
         cutoff: Timestamp,
     ) -> Result<Vec<StoredSession>, StoreError> {
@@ -85,7 +141,7 @@ impl Redis {
         }
     }
 
-    pub(in super::super) async fn session(
+    pub(super) async fn load_session(
         &self,
         id: SessionId,
     ) -> Result<Option<StoredSession>, StoreError> {
@@ -121,9 +177,7 @@ impl Redis {
         Ok(sessions)
     }
 
-    pub(in super::super) async fn revoked_tokens(
-        &self,
-    ) -> Result<Vec<(String, Timestamp)>, StoreError> {
+    pub(super) async fn load_revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
         let mut revoked = HashMap::new();
         let mut cursor = 0;
         loop {

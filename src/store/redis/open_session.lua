@@ -3,8 +3,6 @@ local id, agent, cap = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local budget, expires_at, order, change = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local HOUR_MS = 3600000
 
--- Asked a second time, because the answer to the first was lost.
-if redis.call('EXISTS', order_key(id)) == 1 then return 0 end
 if redis.call('HEXISTS', base .. 'agents', agent) == 0
     or redis.call('SISMEMBER', base .. 'inactive', agent) == 1 then
     return 2

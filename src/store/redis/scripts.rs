@@ -18,19 +18,21 @@ macro_rules! writes {
 writes! {
     BOOK = "book.lua",
     CLOSE_SESSIONS = "close_sessions.lua",
-    DEACTIVATE = "deactivate.lua",
+    END_DELEGATIONS = "end_delegations.lua",
+    FLAG = "flag.lua",
     FORGET = "forget.lua",
     FORGET_ENDED = "forget_ended.lua",
     INSERT_AGENT = "insert_agent.lua",
-    INSERT_DELEGATION = "insert_delegation.lua",
     OPEN_SESSION = "open_session.lua",
+    PURGE = "purge.lua",
+    PUT_DELEGATION = "put_delegation.lua",
     REVOKE_TOKEN = "revoke_token.lua",
     SET_TRUST = "set_trust.lua",
     SETTLE = "settle.lua",
-    TELL = "tell.lua",
+    TAKE_AWAY = "take_away.lua",
 }
 
-/// Stands alone: whoever only looks leaves no trace.
+/// The one script without the common part: a look leaves no trace.
 pub(super) static ABOUT: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("about.lua")));
 
@@ -50,9 +52,10 @@ impl Run<'_> {
         self
     }
 
-    pub(super) fn by(&self, connection: u64) -> ScriptInvocation<'_> {
+    /// Completes the script with the connection that it takes: its number in its line.
+    pub(super) fn by(&self, connection: u64, lane: &str) -> ScriptInvocation<'_> {
         let mut invocation = self.script.key(self.base);
-        let mark = format!("{connection}.{}", Uuid::new_v4().simple());
+        let mark = format!("{connection}{lane}.{}", Uuid::new_v4().simple());
         invocation.arg(self.node).arg(&self.now).arg(mark).arg(&self.arguments);
         invocation
     }

@@ -1,8 +1,10 @@
--- Sets the trust of each agent that there is: three arguments each.
-for i = 4, #ARGV, 3 do
-    if redis.call('HEXISTS', base .. 'agents', ARGV[i]) == 1 then
-        tell(ARGV[i + 2])
-        redis.call('HSET', base .. 'trust', ARGV[i], ARGV[i + 1])
-    end
-end
-return 0
+-- Sets an agent's trust, up or down, and forgets its flags; gives the number of this change, or 0 if there is no
+-- such agent. The change that the others are told has its number between two parts.
+local id, level, above, before, behind = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
+if redis.call('HEXISTS', base .. 'agents', id) == 0 then return 0 end
+local number = math.max(tonumber(redis.call('HGET', base .. 'numbers', id) or '0'), above) + 1
+tell(before .. whole(number) .. behind)
+redis.call('HSET', base .. 'trust', id, level)
+redis.call('HSET', base .. 'numbers', id, whole(number))
+redis.call('HDEL', base .. 'flags', id)
+return number

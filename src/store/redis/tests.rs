@@ -6,6 +6,7 @@ use crate::clock::Clock;
 
 mod connection;
 mod differential;
+mod every_script;
 mod proxy;
 mod server;
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
-use crate::store::{Change, StoreError};
+use crate::store::{Change, Flags, Lowered, StoreError, TakenAway};
 
 /// An agent as it was registered; its trust and whether it is active are kept apart.
 #[derive(Serialize, Deserialize)]
@@ -94,9 +94,12 @@ impl From<DelegationText> for Delegation {
 #[serde(rename_all = "snake_case")]
 enum ChangeText {
     Registered(AgentText),
-    Trust(AgentId, TrustLevel),
-    Deactivated(AgentId),
-    Delegation(DelegationText),
+    // Last in its text, where the script puts it: see `trust_change`.
+    SetTrust { id: AgentId, level: TrustLevel, number: u64 },
+    TakenAway { id: AgentId, inactive: bool, lowered: Option<(TrustLevel, u64)> },
+    Purged { id: AgentId, tombstone: bool },
+    PutDelegation { delegation: DelegationText, version: u64 },
+    DelegationEnded { id: Uuid, version: u64 },
     TokenRevoked { token_id: String, until_us: i64 },
     Flagged { agent: AgentId, flags: u32 },
     SessionOpened(Arc<WorkOrder>),
@@ -107,9 +110,21 @@ enum ChangeText {
 pub(super) fn change(change: &Change) -> Result<String, StoreError> {
     let text = match change {
         Change::Registered(agent) => ChangeText::Registered((&**agent).into()),
-        Change::Trust(id, level) => ChangeText::Trust(*id, *level),
-        Change::Deactivated(id) => ChangeText::Deactivated(*id),
-        Change::Delegation(delegation) => ChangeText::Delegation(delegation.into()),
+        Change::Trust { id, level, number } => {
+            ChangeText::SetTrust { id: *id, level: *level, number: *number }
+        }
+        Change::TakenAway(TakenAway { id, inactive, lowered }) => ChangeText::TakenAway {
+            id: *id,
+            inactive: *inactive,
+            lowered: lowered.map(|lowered| (lowered.level, lowered.number)),
+        },
+        Change::Purged { id, tombstone } => ChangeText::Purged { id: *id, tombstone: *tombstone },
+        Change::Delegation { delegation, version } => {
+            ChangeText::PutDelegation { delegation: delegation.into(), version: *version }
+        }
+        Change::DelegationEnded { id, version } => {
+            ChangeText::DelegationEnded { id: *id, version: *version }
+        }
         Change::TokenRevoked { token_id, until } => {
             ChangeText::TokenRevoked { token_id: token_id.clone(), until_us: until.0 }
         }
@@ -121,13 +136,47 @@ pub(super) fn change(change: &Change) -> Result<String, StoreError> {
     write("change", &text)
 }
 
-/// None for what this version does not know: a newer node wrote it.
+/// The text of a new level in two parts, between which the script puts the change's number.
+pub(super) fn trust_change(id: AgentId, level: TrustLevel) -> Result<(String, String), StoreError> {
+    around_number(&change(&Change::Trust { id, level, number: 0 })?)
+}
+
+/// The text of what is taken away in two parts, between which the script puts the level that results.
+pub(super) fn taken_change(taken: &TakenAway) -> Result<(String, String), StoreError> {
+    let text = change(&Change::TakenAway(*taken))?;
+    let Some(lowered) = taken.lowered else { return Ok((text, String::new())) };
+    let parts = text.split_once(&format!("[\"{}\",", lowered.level.as_str()));
+    let parts = parts.map(|(before, rest)| (format!("{before}[\""), format!("\",{rest}")));
+    parts.ok_or_else(|| damaged("change", "its level is not where a level is"))
+}
+
+/// The text of a delegation's end in two parts, between which the script puts the change's number.
+pub(super) fn ended_change(id: Uuid) -> Result<(String, String), StoreError> {
+    around_number(&change(&Change::DelegationEnded { id, version: 0 })?)
+}
+
+/// Splits a text at the zero that is its last value.
+fn around_number(text: &str) -> Result<(String, String), StoreError> {
+    let parts =
+        text.rsplit_once(":0}").map(|(before, rest)| (format!("{before}:"), format!("}}{rest}")));
+    parts.ok_or_else(|| damaged("change", "its number is not its last value"))
+}
+
+/// None for a change that this version does not know: a newer node wrote it.
 pub(super) fn read_change(text: &str) -> Option<Change> {
     Some(match serde_json::from_str(text).ok()? {
         ChangeText::Registered(agent) => Change::Registered(Arc::new(agent.into())),
-        ChangeText::Trust(id, level) => Change::Trust(id, level),
-        ChangeText::Deactivated(id) => Change::Deactivated(id),
-        ChangeText::Delegation(delegation) => Change::Delegation(delegation.into()),
+        ChangeText::SetTrust { id, level, number } => Change::Trust { id, level, number },
+        ChangeText::TakenAway { id, inactive, lowered } => Change::TakenAway(TakenAway {
+            id,
+            inactive,
+            lowered: lowered.map(|(level, number)| Lowered { level, number }),
+        }),
+        ChangeText::Purged { id, tombstone } => Change::Purged { id, tombstone },
+        ChangeText::PutDelegation { delegation, version } => {
+            Change::Delegation { delegation: delegation.into(), version }
+        }
+        ChangeText::DelegationEnded { id, version } => Change::DelegationEnded { id, version },
         ChangeText::TokenRevoked { token_id, until_us } => {
             Change::TokenRevoked { token_id, until: Timestamp(until_us) }
         }
@@ -138,6 +187,18 @@ pub(super) fn read_change(text: &str) -> Option<Change> {
         }
         ChangeText::Wanted(id) => Change::Wanted(id),
     })
+}
+
+/// Reads drift flags: `time:count`, with spaces between them.
+pub(super) fn flags(text: &str) -> Result<Vec<Flags>, StoreError> {
+    let read = |entry: &str| {
+        let (at, count) = entry.split_once(':')?;
+        Some(Flags { at: Timestamp(at.parse().ok()?), count: count.parse().ok()? })
+    };
+    let entries = text.split_ascii_whitespace();
+    entries
+        .map(|entry| read(entry).ok_or_else(|| damaged("flag", "not a time and a count")))
+        .collect()
 }
 
 pub(super) fn write(what: &'static str, body: &impl Serialize) -> Result<String, StoreError> {

@@ -27,12 +27,14 @@ struct Table {
     sealed: &'static [&'static str],
 }
 
-const TABLES: [Table; 5] = [
+const TABLES: [Table; 7] = [
     Table { name: "agents", clear: &["id"], sealed: &["body", "state"] },
     Table { name: "delegations", clear: &["id"], sealed: &["body"] },
     Table { name: "sessions", clear: &["id", "ends_at"], sealed: &["body", "state"] },
     Table { name: "revoked_tokens", clear: &["token_id", "until"], sealed: &["body"] },
     Table { name: "admin_pairs", clear: &["pair", "used_at"], sealed: &[] },
+    Table { name: "tombstones", clear: &["id"], sealed: &[] },
+    Table { name: "ledger", clear: &["seen"], sealed: &[] },
 ];
 
 /// Number of rows in each table.

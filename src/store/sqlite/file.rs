@@ -98,6 +98,11 @@ const MIGRATIONS: &[&str] = &[
         pair BLOB PRIMARY KEY, used_at INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
+    // The newest time that was noted (none: no row), and ids that no issuer brings in again.
+    "
+    CREATE TABLE ledger (seen INTEGER NOT NULL) STRICT;
+    CREATE TABLE tombstones (id BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// The version that has a place for the proof of a key. The key is tried there, before a row is
@@ -353,7 +358,9 @@ mod tests {
 
             let db = open(&path, key).unwrap();
             let agents = rows::agents(&db).unwrap();
-            let [agent] = agents.as_slice() else { panic!("{agents:?}") };
+            let [stored] = agents.as_slice() else { panic!("{agents:?}") };
+            assert_eq!((stored.number, stored.ended_at, stored.flags.len()), (0, None, 0));
+            let agent = &stored.agent;
             assert_eq!((agent.owner.as_str(), agent.trust.as_str()), ("o", "basic"));
             assert_eq!((agent.active, agent.created_at.0, agent.expires_at), (false, 5, None));
             let delegations = rows::delegations(&db).unwrap();

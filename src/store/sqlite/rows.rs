@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::super::ledger::share;
-use super::super::{Booked, Booking, Closing, RecentCalls, Settlement, StoreError, StoredSession};
+use super::super::{
+    Booked, Booking, Closing, Flags, Purge, RecentCalls, Settlement, StoreError, StoredAgent,
+    StoredSession, TakenAway,
+};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -31,11 +34,29 @@ struct AgentBody {
     expires_at: Option<i64>,
 }
 
-/// Mutable part of an agent.
+/// The part of an agent that changes.
 #[derive(Serialize, Deserialize)]
 struct AgentState {
     trust: String,
     active: bool,
+    #[serde(default)]
+    number: u64,
+    #[serde(default)]
+    ended_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    flags: Vec<(i64, u32)>,
+}
+
+impl AgentState {
+    fn of(stored: &StoredAgent) -> Self {
+        Self {
+            trust: stored.agent.trust.as_str().to_owned(),
+            active: stored.agent.active,
+            number: stored.number,
+            ended_at: stored.ended_at.map(|at| at.0),
+            flags: stored.flags.iter().map(|flags| (flags.at.0, flags.count)).collect(),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,7 +100,7 @@ pub(super) fn keep_admin_pair(
     Ok(())
 }
 
-pub(super) fn agents(db: &Connection) -> Result<Vec<Arc<Agent>>> {
+pub(super) fn agents(db: &Connection) -> Result<Vec<StoredAgent>> {
     let mut select = db.prepare_cached(
         "SELECT id, unseal(body, 'agents.body', id), unseal(state, 'agents.state', id)
          FROM agents",
@@ -87,9 +108,26 @@ pub(super) fn agents(db: &Connection) -> Result<Vec<Arc<Agent>>> {
     let mut rows = select.query(())?;
     let mut agents = Vec::new();
     while let Some(row) = rows.next()? {
-        let body: AgentBody = read("agent", row, 1)?;
-        let state: AgentState = read("agent", row, 2)?;
-        agents.push(Arc::new(Agent {
+        agents.push(stored_agent(row)?);
+    }
+    Ok(agents)
+}
+
+fn agent(db: &Connection, id: AgentId) -> Result<Option<StoredAgent>> {
+    let mut select = db.prepare_cached(
+        "SELECT id, unseal(body, 'agents.body', id), unseal(state, 'agents.state', id)
+         FROM agents WHERE id = ?1",
+    )?;
+    let mut rows = select.query([id.0.as_bytes()])?;
+    rows.next()?.map(stored_agent).transpose()
+}
+
+fn stored_agent(row: &Row<'_>) -> Result<StoredAgent> {
+    let body: AgentBody = read("agent", row, 1)?;
+    let state: AgentState = read("agent", row, 2)?;
+    let flags = state.flags.into_iter();
+    Ok(StoredAgent {
+        agent: Arc::new(Agent {
             id: AgentId(id(row, 0)?),
             owner: body.owner,
             model: body.model,
@@ -98,12 +136,18 @@ pub(super) fn agents(db: &Connection) -> Result<Vec<Arc<Agent>>> {
             active: state.active,
             created_at: Timestamp(body.created_at),
             expires_at: body.expires_at.map(Timestamp),
-        }));
-    }
-    Ok(agents)
+        }),
+        number: state.number,
+        ended_at: state.ended_at.map(Timestamp),
+        flags: flags.map(|(at, count)| Flags { at: Timestamp(at), count }).collect(),
+    })
 }
 
-pub(super) fn insert_agent(db: &Connection, agent: &Agent) -> Result<()> {
+pub(super) fn insert_agent(db: &Connection, agent: &Arc<Agent>) -> Result<()> {
+    let mut known = db.prepare_cached("SELECT 1 FROM tombstones WHERE id = ?1")?;
+    if known.exists([agent.id.0.as_bytes()])? {
+        return Err(StoreError::Overtaken);
+    }
     let body = AgentBody {
         owner: agent.owner.clone(),
         model: agent.model.clone(),
@@ -111,40 +155,101 @@ pub(super) fn insert_agent(db: &Connection, agent: &Agent) -> Result<()> {
         created_at: agent.created_at.0,
         expires_at: agent.expires_at.map(|at| at.0),
     };
-    let state = AgentState { trust: agent.trust.as_str().to_owned(), active: agent.active };
-    db.prepare_cached(
-        "INSERT INTO agents VALUES (?1, seal(?2, 'agents.body', ?1), seal(?3, 'agents.state', ?1))",
-    )?
-    .execute(params![agent.id.0.as_bytes(), json("agent", &body)?, json("agent", &state)?])?;
-    Ok(())
+    let state = AgentState::of(&StoredAgent::new(Arc::clone(agent)));
+    let new = db
+        .prepare_cached(
+            "INSERT INTO agents
+             VALUES (?1, seal(?2, 'agents.body', ?1), seal(?3, 'agents.state', ?1))
+             ON CONFLICT (id) DO NOTHING",
+        )?
+        .execute(params![agent.id.0.as_bytes(), json("agent", &body)?, json("agent", &state)?])?;
+    if new == 0 { Err(StoreError::Overtaken) } else { Ok(()) }
 }
 
-pub(super) fn set_trust(db: &Connection, levels: &[(AgentId, TrustLevel)]) -> Result<()> {
-    for (id, trust) in levels {
-        change_agent(db, *id, |state| trust.as_str().clone_into(&mut state.trust))?;
+pub(super) fn set_trust(
+    db: &Connection,
+    id: AgentId,
+    level: TrustLevel,
+    above: u64,
+) -> Result<Option<u64>> {
+    change_agent(db, id, |stored| Some(stored.set_trust(level, above)))
+}
+
+pub(super) fn take_away(db: &Connection, taken: &[TakenAway], at: Timestamp) -> Result<()> {
+    for taken in taken {
+        change_agent(db, taken.id, |stored| stored.take_away(taken, at).then_some(()))?;
     }
     Ok(())
 }
 
-pub(super) fn deactivate(db: &Connection, agents: &[AgentId]) -> Result<()> {
-    for id in agents {
-        change_agent(db, *id, |state| state.active = false)?;
-    }
+pub(super) fn flag(db: &Connection, id: AgentId, count: u32, at: Timestamp) -> Result<()> {
+    change_agent(db, id, |stored| {
+        stored.flag(count, at);
+        Some(())
+    })?;
     Ok(())
 }
 
-/// Changes an agent that is there; one that is not stays away.
-fn change_agent(db: &Connection, id: AgentId, change: impl FnOnce(&mut AgentState)) -> Result<()> {
+/// Changes an agent that is there, unless the change says that there is none to make.
+fn change_agent<T>(
+    db: &Connection,
+    id: AgentId,
+    change: impl FnOnce(&mut StoredAgent) -> Option<T>,
+) -> Result<Option<T>> {
     // As everywhere here, both statements are in one write transaction: nobody writes in between.
-    let mut select =
-        db.prepare_cached("SELECT unseal(state, 'agents.state', id) FROM agents WHERE id = ?1")?;
-    let mut rows = select.query([id.0.as_bytes()])?;
-    let Some(row) = rows.next()? else { return Ok(()) };
-    let mut state: AgentState = read("agent", row, 0)?;
-    change(&mut state);
+    let Some(mut stored) = agent(db, id)? else { return Ok(None) };
+    let Some(changed) = change(&mut stored) else { return Ok(None) };
     db.prepare_cached("UPDATE agents SET state = seal(?2, 'agents.state', ?1) WHERE id = ?1")?
-        .execute(params![id.0.as_bytes(), json("agent", &state)?])?;
-    Ok(())
+        .execute(params![id.0.as_bytes(), json("agent", &AgentState::of(&stored))?])?;
+    Ok(Some(changed))
+}
+
+pub(super) fn purge(db: &Connection, purge: &Purge, now: Timestamp) -> Result<Vec<AgentId>> {
+    let now = now.min(seen(db)?.unwrap_or(now));
+    let mut purged = Vec::new();
+    for &id in &purge.ids {
+        let Some(stored) = agent(db, id)? else { continue };
+        if !stored.is_over(now, purge.retention_secs) {
+            continue;
+        }
+        if purge.tombstones && !stored.agent.active {
+            db.prepare_cached("INSERT OR IGNORE INTO tombstones VALUES (?1)")?
+                .execute([id.0.as_bytes()])?;
+        }
+        db.prepare_cached("DELETE FROM agents WHERE id = ?1")?.execute([id.0.as_bytes()])?;
+        purged.push(id);
+    }
+    Ok(purged)
+}
+
+pub(super) fn tombstones(db: &Connection) -> Result<Vec<AgentId>> {
+    let mut select = db.prepare_cached("SELECT id FROM tombstones")?;
+    let mut rows = select.query(())?;
+    let mut ids = Vec::new();
+    while let Some(row) = rows.next()? {
+        ids.push(AgentId(id(row, 0)?));
+    }
+    Ok(ids)
+}
+
+/// Returns the newest time that was noted, if one was.
+fn seen(db: &Connection) -> Result<Option<Timestamp>> {
+    let mut select = db.prepare_cached("SELECT max(seen) FROM ledger")?;
+    Ok(select.query_row((), |row| row.get::<_, Option<i64>>(0))?.map(Timestamp))
+}
+
+/// Notes a time; returns the newest one that was noted before, or this one.
+pub(super) fn newest(db: &Connection, at: Timestamp) -> Result<Timestamp> {
+    let before = seen(db)?;
+    match before {
+        None => {
+            db.prepare_cached("INSERT INTO ledger VALUES (?1)")?.execute([at.0])?;
+        }
+        Some(before) => {
+            db.prepare_cached("UPDATE ledger SET seen = ?1")?.execute([at.max(before).0])?;
+        }
+    }
+    Ok(before.unwrap_or(at))
 }
 
 pub(super) fn delegations(db: &Connection) -> Result<Vec<Delegation>> {
@@ -166,7 +271,7 @@ pub(super) fn delegations(db: &Connection) -> Result<Vec<Delegation>> {
     Ok(delegations)
 }
 
-pub(super) fn insert_delegation(db: &Connection, delegation: &Delegation) -> Result<()> {
+pub(super) fn put_delegation(db: &Connection, delegation: &Delegation) -> Result<()> {
     let body = DelegationBody {
         from: delegation.from.0,
         to: delegation.to.0,
@@ -174,8 +279,19 @@ pub(super) fn insert_delegation(db: &Connection, delegation: &Delegation) -> Res
         created_at: delegation.created_at.0,
         expires_at: delegation.expires_at.map(|at| at.0),
     };
-    db.prepare_cached("INSERT INTO delegations VALUES (?1, seal(?2, 'delegations.body', ?1))")?
-        .execute(params![delegation.id.as_bytes(), json("delegation", &body)?])?;
+    db.prepare_cached(
+        "INSERT INTO delegations VALUES (?1, seal(?2, 'delegations.body', ?1))
+         ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+    )?
+    .execute(params![delegation.id.as_bytes(), json("delegation", &body)?])?;
+    Ok(())
+}
+
+pub(super) fn end_delegations(db: &Connection, ids: &[Uuid]) -> Result<()> {
+    let mut delete = db.prepare_cached("DELETE FROM delegations WHERE id = ?1")?;
+    for id in ids {
+        delete.execute([id.as_bytes()])?;
+    }
     Ok(())
 }
 
@@ -270,6 +386,9 @@ pub(super) fn insert_session(db: &Connection, order: &WorkOrder) -> Result<()> {
 
 pub(super) fn book(db: &Connection, booking: Booking) -> Result<Booked> {
     let booked = change_session(db, booking.id, |state, _| {
+        if state.closed_at.is_some() {
+            return Some(Booked { closed: true, ..Booked::alone(0, state.booked) });
+        }
         let remaining = state.budget.saturating_sub(state.booked);
         let granted = share(booking.least, booking.most, remaining);
         state.booked = state.booked.saturating_add(granted);
@@ -328,10 +447,10 @@ fn change_session<T>(
     Ok(Some(changed))
 }
 
-pub(super) fn forget_sessions(db: &Connection, ids: &[SessionId]) -> Result<()> {
-    let mut delete = db.prepare_cached("DELETE FROM sessions WHERE id = ?1")?;
+pub(super) fn forget_sessions(db: &Connection, ids: &[SessionId], cutoff: Timestamp) -> Result<()> {
+    let mut delete = db.prepare_cached("DELETE FROM sessions WHERE id = ?1 AND ends_at <= ?2")?;
     for id in ids {
-        delete.execute([id.0.as_bytes()])?;
+        delete.execute(params![id.0.as_bytes(), cutoff.0])?;
     }
     Ok(())
 }
@@ -366,7 +485,9 @@ pub(super) fn revoke_token(
     until: Timestamp,
     now: Timestamp,
 ) -> Result<()> {
-    db.prepare_cached("DELETE FROM revoked_tokens WHERE until <= ?1")?.execute([now.0])?;
+    // A clock that is ahead for a while must not bring a token back.
+    let over = now.min(seen(db)?.unwrap_or(now));
+    db.prepare_cached("DELETE FROM revoked_tokens WHERE until <= ?1")?.execute([over.0])?;
     db.prepare_cached(
         "INSERT INTO revoked_tokens VALUES (?1, ?2, seal(?3, 'revoked_tokens.body', ?1))
          ON CONFLICT (token_id) DO UPDATE SET until = excluded.until, body = excluded.body

@@ -16,9 +16,9 @@ pub(crate) enum Rig {
     Sqlite(TempDir),
     Sealed(TempDir),
     /// Each opening is another node.
-    Fleet(Fleet),
-    /// Redis; each opening is another node.
-    Redis(Server),
+    Fleet(Fleet, Clock),
+    /// Each opening is another node.
+    Redis(Server, Clock),
 }
 
 fn key() -> Option<SealKey> {
@@ -38,11 +38,21 @@ impl Rig {
                 let path = folder.path().join("store.db");
                 Arc::new(Store::sealed_sqlite(&path, key()).await.unwrap())
             }
-            Self::Fleet(fleet) => Arc::new(fleet.beside(&SessionId::random().to_string()).into()),
-            Self::Redis(server) => {
-                let node = SessionId::random().to_string();
-                Arc::new(server.node(&node, clock()).await)
+            Self::Fleet(fleet, _) => {
+                Arc::new(fleet.beside(&SessionId::random().to_string()).into())
             }
+            Self::Redis(server, clock) => {
+                let node = SessionId::random().to_string();
+                Arc::new(server.node(&node, clock.clone()).await)
+            }
+        }
+    }
+
+    /// Lets time pass on the clock of a ledger that has one.
+    fn pass(&self, secs: u64) {
+        match self {
+            Self::Memory(_) | Self::Sqlite(_) | Self::Sealed(_) => {}
+            Self::Fleet(_, clock) | Self::Redis(_, clock) => clock.advance_us(secs * 1_000_000),
         }
     }
 }
@@ -62,8 +72,9 @@ pub(crate) async fn on_each_backend(test: impl AsyncFn(Rig)) {
 /// And over those that nodes share.
 pub(crate) async fn on_all_backends(test: impl AsyncFn(Rig)) {
     on_each_backend(&test).await;
-    test(Rig::Fleet(Fleet::new("first", clock()))).await;
-    test(Rig::Redis(Server::start().await)).await;
+    let fleet = clock();
+    test(Rig::Fleet(Fleet::new("first", fleet.clone()), fleet)).await;
+    test(Rig::Redis(Server::start().await, clock())).await;
 }
 
 /// Opens a session of an agent that is registered for it.
@@ -109,6 +120,9 @@ pub(crate) fn agent(trust: TrustLevel) -> Arc<Agent> {
     })
 }
 
+/// The instant at which the clocks of this suite begin.
+const START: Timestamp = Timestamp(1_000_000_000);
+
 /// A cap that no test reaches.
 pub(crate) const CAP: usize = 1000;
 
@@ -127,24 +141,119 @@ async fn agents_and_delegations_survive() {
         store.insert_agent(&first).await.unwrap();
         store.insert_agent(&second).await.unwrap();
         let delegation = Delegation {
-            id: uuid::Uuid::new_v4(),
+            id: Uuid::new_v4(),
             from: first.id,
             to: second.id,
             scopes: vec!["read".to_owned()],
             created_at: Timestamp(6),
             expires_at: None,
         };
-        store.insert_delegation(&delegation, 0).await.unwrap();
-        store.set_trust(vec![(first.id, TrustLevel::Verified)]).await.unwrap();
-        store.deactivate(vec![second.id]).await.unwrap();
+        store.put_delegation(&delegation, 0).await.unwrap();
+        let set = store.set_trust(first.id, TrustLevel::Verified, 0).await.unwrap();
+        assert_eq!(set.map(|(number, _)| number), Some(1));
+        store.flag(first.id, 3, START).await.unwrap();
+        store.take_away(vec![inactive(second.id)], START).await.unwrap();
+        assert!(matches!(store.insert_agent(&first).await, Err(StoreError::Overtaken)));
         drop(store);
 
         let store = rig.open().await;
         let agents = store.agents().await.unwrap();
-        let find = |id| agents.iter().find(|agent| agent.id == id).unwrap();
-        assert_eq!(**find(first.id), Agent { trust: TrustLevel::Verified, ..(*first).clone() });
-        assert_eq!(**find(second.id), Agent { active: false, ..(*second).clone() });
-        assert_eq!(store.delegations().await.unwrap(), [delegation]);
+        let find = |id| agents.iter().find(|stored| stored.agent.id == id).unwrap();
+        let stored = find(first.id);
+        let expected = Agent { trust: TrustLevel::Verified, ..(*first).clone() };
+        assert_eq!((&*stored.agent, stored.number, stored.ended_at), (&expected, 1, None));
+        assert_eq!(stored.flags, [Flags { at: START, count: 3 }]);
+        let stored = find(second.id);
+        let expected = Agent { active: false, ..(*second).clone() };
+        assert_eq!((&*stored.agent, stored.number, stored.ended_at), (&expected, 0, Some(START)));
+        assert_eq!(store.delegations().await.unwrap().all, std::slice::from_ref(&delegation));
+
+        // One with the same id takes its place, and one that is ended is gone, however often.
+        let longer = Delegation { expires_at: Some(Timestamp(77)), ..delegation };
+        let version = store.delegations().await.unwrap().version;
+        store.put_delegation(&longer, version).await.unwrap();
+        assert_eq!(store.delegations().await.unwrap().all, std::slice::from_ref(&longer));
+        store.end_delegations(vec![longer.id, Uuid::new_v4()]).await.unwrap();
+        store.end_delegations(vec![longer.id]).await.unwrap();
+        assert_eq!(store.delegations().await.unwrap().all, []);
+    })
+    .await;
+}
+
+fn inactive(id: AgentId) -> TakenAway {
+    TakenAway { id, inactive: true, lowered: None }
+}
+
+fn lowered(id: AgentId, level: TrustLevel, number: u64) -> TakenAway {
+    TakenAway { id, inactive: false, lowered: Some(Lowered { level, number }) }
+}
+
+#[tokio::test]
+async fn taking_away_twice_is_taking_away_once_and_undoes_no_raise() {
+    on_all_backends(async |rig| {
+        let store = rig.open().await;
+        let agent = agent(TrustLevel::Trusted);
+        store.insert_agent(&agent).await.unwrap();
+        let now = async || {
+            let stored = store.agents().await.unwrap().pop().unwrap();
+            (stored.agent.trust, stored.number, stored.flags.len())
+        };
+        let take = async |taken| {
+            store.take_away(vec![taken], START).await.unwrap();
+        };
+        store.flag(agent.id, 1, START).await.unwrap();
+        take(lowered(agent.id, TrustLevel::Verified, 0)).await;
+        assert_eq!(now().await, (TrustLevel::Verified, 0, 0), "and its flags are forgotten");
+        store.flag(agent.id, 1, START).await.unwrap();
+        take(lowered(agent.id, TrustLevel::Trusted, 0)).await;
+        take(lowered(agent.id, TrustLevel::Verified, 0)).await;
+        assert_eq!(now().await, (TrustLevel::Verified, 0, 1), "nothing was to be taken");
+        store.set_trust(agent.id, TrustLevel::Trusted, 4).await.unwrap();
+        take(lowered(agent.id, TrustLevel::Basic, 4)).await;
+        assert_eq!(now().await, (TrustLevel::Trusted, 5, 0), "a raise came later");
+        // The store has lost the changes since then.
+        take(lowered(agent.id, TrustLevel::Untrusted, 9)).await;
+        assert_eq!(now().await, (TrustLevel::Untrusted, 9, 0));
+        assert_eq!(store.set_trust(AgentId::random(), TrustLevel::Basic, 0).await.unwrap(), None);
+        take(lowered(AgentId::random(), TrustLevel::Basic, 0)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn agents_that_ended_long_ago_are_purged_and_their_ids_kept() {
+    const DAY: u64 = 86_400;
+    on_all_backends(async |rig| {
+        let store = rig.open().await;
+        let end = START.plus_secs(10);
+        let agents = [None, Some(end), None].map(|expires_at| {
+            Arc::new(Agent { expires_at, ..Agent::clone(&agent(TrustLevel::Basic)) })
+        });
+        for agent in &agents {
+            store.insert_agent(agent).await.unwrap();
+        }
+        let [deactivated, expired, _active] = agents.each_ref().map(|agent| agent.id);
+        store.take_away(vec![inactive(deactivated)], START).await.unwrap();
+        let ids: Vec<AgentId> = agents.iter().map(|agent| agent.id).collect();
+        let purge = async |now: Timestamp| {
+            store.newest(now).await.unwrap();
+            let purge = Purge { ids: ids.clone(), retention_secs: DAY, tombstones: true };
+            let mut purged = store.purge(purge, now).await.unwrap();
+            purged.sort_unstable();
+            purged
+        };
+        rig.pass(DAY - 1);
+        assert_eq!(purge(START.plus_secs(DAY - 1)).await, []);
+        rig.pass(1);
+        assert_eq!(purge(START.plus_secs(DAY)).await, [deactivated]);
+        rig.pass(10);
+        assert_eq!(purge(START.plus_secs(DAY + 10)).await, [expired]);
+        drop(store);
+        let store = rig.open().await;
+        assert_eq!(store.agents().await.unwrap().len(), 1);
+        assert_eq!(store.tombstones().await.unwrap(), [deactivated]);
+        assert!(matches!(store.insert_agent(&agents[0]).await, Err(StoreError::Overtaken)));
+        store.insert_agent(&agents[1]).await.unwrap();
     })
     .await;
 }
@@ -276,11 +385,20 @@ async fn ended_sessions_are_forgotten_a_few_at_a_time() {
         store.close_sessions(vec![closing], early).await.unwrap();
         assert_eq!(store.sessions(early).await.unwrap().len(), 9);
         assert_eq!(store.sessions(end).await.unwrap().len(), 0);
-        assert_eq!(store.forget_ended(early, 4).await.unwrap(), 1);
-        assert_eq!(store.forget_ended(end, 4).await.unwrap(), 4);
+        // By the ledger's own clock, where it has one.
+        let later = |secs: u64| START.plus_secs(secs);
+        assert_eq!(store.forget_ended(START, 0, 4).await.unwrap(), 0);
+        rig.pass(7_999);
+        assert_eq!(store.forget_ended(later(7_999), 0, 4).await.unwrap(), 0);
+        rig.pass(1);
+        assert_eq!(store.forget_ended(later(8_000), 1, 4).await.unwrap(), 0);
+        assert_eq!(store.forget_ended(later(8_000), 0, 4).await.unwrap(), 4);
         let left = store.sessions(LONG_AGO).await.unwrap();
-        assert_eq!(left.len(), 5);
-        store.forget_sessions(left.iter().map(|s| s.order.id).collect()).await.unwrap();
+        assert_eq!(left.len(), 6);
+        let ids: Vec<SessionId> = left.iter().map(|stored| stored.order.id).collect();
+        store.forget_sessions(ids.clone(), later(8_000), 1).await.unwrap();
+        assert_eq!(store.sessions(LONG_AGO).await.unwrap().len(), 6);
+        store.forget_sessions(ids, later(8_000), 0).await.unwrap();
         assert_eq!(store.sessions(LONG_AGO).await.unwrap().len(), 0);
     })
     .await;
@@ -290,13 +408,17 @@ async fn ended_sessions_are_forgotten_a_few_at_a_time() {
 async fn revoked_tokens_are_remembered_as_long_as_they_matter() {
     on_all_backends(async |rig| {
         let store = rig.open().await;
-        store.revoke_token("old", Timestamp(10), Timestamp(0)).await.unwrap();
-        store.revoke_token("new", Timestamp(30), Timestamp(0)).await.unwrap();
-        store.revoke_token("new", Timestamp(20), Timestamp(10)).await.unwrap();
+        let later = |secs: u64| START.plus_secs(secs);
+        store.newest(START).await.unwrap();
+        store.revoke_token("old", later(10), START).await.unwrap();
+        store.revoke_token("new", later(30), START).await.unwrap();
+        rig.pass(10);
+        store.newest(later(10)).await.unwrap();
+        store.revoke_token("new", later(20), later(10)).await.unwrap();
         drop(store);
         let store = rig.open().await;
         let kept = store.revoked_tokens().await.unwrap();
-        assert_eq!(kept, [("new".to_owned(), Timestamp(30))]);
+        assert_eq!(kept, [("new".to_owned(), later(30))]);
     })
     .await;
 }
@@ -342,6 +464,41 @@ async fn a_write_that_fails_changes_nothing_and_the_next_one_works() {
 
 mod sqlite {
     use super::*;
+
+    #[tokio::test]
+    async fn a_clock_that_is_ahead_once_takes_nothing_for_good() {
+        let rig = Rig::Sqlite(tempfile::tempdir().unwrap());
+        let store = rig.open().await;
+        assert_eq!(store.newest(START).await.unwrap(), START);
+        assert_eq!(store.newest(START.plus_secs(5)).await.unwrap(), START);
+        assert_eq!(store.newest(Timestamp(i64::MIN)).await.unwrap(), START.plus_secs(5));
+        let (agent, until) = (agent(TrustLevel::Basic), START.plus_secs(60));
+        store.insert_agent(&agent).await.unwrap();
+        store.take_away(vec![inactive(agent.id)], START).await.unwrap();
+        store.revoke_token("t", until, START).await.unwrap();
+        let year = START.plus_secs(366 * 86_400);
+        store.revoke_token("another", year, year).await.unwrap();
+        let purge = Purge { ids: vec![agent.id], retention_secs: 86_400, tombstones: true };
+        assert_eq!(store.purge(purge, year).await.unwrap(), []);
+        drop(store);
+        let store = rig.open().await;
+        assert_eq!(store.revoked_tokens().await.unwrap().len(), 2);
+        assert_eq!(store.agents().await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_written_to_is_told_until_it_can() {
+        let rig = Rig::Sqlite(tempfile::tempdir().unwrap());
+        let store = rig.open().await;
+        assert!(!store.is_failing());
+        store.refuse_writes(true).await;
+        assert!(store.newest(START).await.is_err() && store.is_failing());
+        assert!(store.agents().await.is_err(), "each transaction begins as one that may write");
+        assert!(store.is_failing());
+        store.refuse_writes(false).await;
+        store.newest(START).await.unwrap();
+        assert!(!store.is_failing());
+    }
 
     #[tokio::test]
     async fn one_of_many_in_a_transaction_fails_alone() {

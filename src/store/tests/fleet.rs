@@ -2,16 +2,19 @@
 //! the nodes make of it. Nodes can be told apart, cut off and killed.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use uuid::Uuid;
 
+use super::super::backend::{Backend, SharedBackend};
 use super::super::ledger::account::Account;
 use super::super::memory::Memory;
 use super::super::{
-    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Position, Settlement, Store,
-    StoreError, StoredSession,
+    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Position, Purge, Replicas,
+    Settlement, Store, StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway,
 };
 use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
@@ -27,7 +30,9 @@ pub struct Fleet {
     node: NodeName,
     shared: Arc<Shared>,
     /// Nothing gets through while this is set.
-    cut_off: std::sync::atomic::AtomicBool,
+    cut_off: AtomicBool,
+    /// The server that answered last.
+    server: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -38,13 +43,21 @@ struct Shared {
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Ledger {
     accounts: HashMap<SessionId, Account>,
     closed: HashSet<SessionId>,
     log: Vec<(NodeName, Change)>,
     dead: HashSet<NodeName>,
     bookings: u64,
+    /// Another one after each failover.
+    server: u64,
+}
+
+/// A state to which the ledger can go back.
+pub(crate) struct Backup {
+    kept: Memory,
+    ledger: Ledger,
 }
 
 impl Fleet {
@@ -59,12 +72,27 @@ impl Fleet {
     }
 
     fn at(node: &str, shared: Arc<Shared>) -> Self {
-        Self { node: node.into(), shared, cut_off: false.into() }
+        let server = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).server;
+        Self { node: node.into(), shared, cut_off: false.into(), server: server.into() }
     }
 
     /// Another node on the same ledger.
     pub(crate) fn beside(&self, node: &str) -> Self {
         Self::at(node, Arc::clone(&self.shared))
+    }
+
+    pub(crate) fn backup(&self) -> Backup {
+        Backup { kept: self.shared.kept.copy(), ledger: self.ledger().clone() }
+    }
+
+    /// All that was written since the backup is lost, and another server answers.
+    pub(crate) fn fail_over(&self, backup: &Backup) {
+        let mut ledger = self.ledger();
+        self.shared.kept.become_like(&backup.kept);
+        let server = ledger.server + 1;
+        *ledger = Ledger { server, ..backup.ledger.clone() };
+        drop(ledger);
+        self.shared.changed.notify_waiters();
     }
 
     /// Makes an agent known, so that sessions can be opened for it.
@@ -79,7 +107,9 @@ impl Fleet {
             created_at: Timestamp(0),
             expires_at: None,
         };
-        self.insert_agent(&Arc::new(agent)).unwrap();
+        let agent = Arc::new(agent);
+        self.shared.kept.insert_agent_now(&agent).unwrap();
+        self.tell(&mut self.ledger(), Change::Registered(agent));
     }
 
     /// The node is gone, as far as the others can tell.
@@ -89,7 +119,7 @@ impl Fleet {
     }
 
     pub(crate) fn cut_off(&self, cut_off: bool) {
-        self.cut_off.store(cut_off, std::sync::atomic::Ordering::SeqCst);
+        self.cut_off.store(cut_off, Ordering::SeqCst);
     }
 
     /// Returns the number of bookings.
@@ -102,7 +132,7 @@ impl Fleet {
     }
 
     fn through(&self) -> Result<MutexGuard<'_, Ledger>, StoreError> {
-        if self.cut_off.load(std::sync::atomic::Ordering::SeqCst) {
+        if self.cut_off.load(Ordering::SeqCst) {
             return Err(StoreError::Stopped);
         }
         Ok(self.ledger())
@@ -113,142 +143,187 @@ impl Fleet {
         self.shared.changed.notify_waiters();
     }
 
-    pub(in crate::store) fn close(&self) {
+    fn session_now(
+        &self,
+        ledger: &Ledger,
+        id: SessionId,
+    ) -> Result<Option<StoredSession>, StoreError> {
+        let found = self.shared.kept.session_now(id)?;
+        Ok(found.map(|session| with_account(ledger, session)))
+    }
+
+    pub(in crate::store) fn refuse_writes(&self, refuse: bool) {
+        self.cut_off(refuse);
+    }
+}
+
+fn with_account(ledger: &Ledger, session: StoredSession) -> StoredSession {
+    let booked = ledger.accounts.get(&session.order.id).map_or(0, Account::booked);
+    StoredSession { booked, ..session }
+}
+
+impl Backend for Fleet {
+    async fn close(&self) -> Result<(), StoreError> {
         self.cut_off(true);
+        Ok(())
     }
 
-    pub(in crate::store) fn agents(&self) -> Result<Vec<Arc<Agent>>, StoreError> {
-        let _ledger = self.through()?;
-        self.shared.kept.agents()
+    async fn newest(&self, _at: Timestamp) -> Result<Timestamp, StoreError> {
+        self.time().await
     }
 
-    pub(in crate::store) fn insert_agent(&self, agent: &Arc<Agent>) -> Result<(), StoreError> {
+    async fn agents(&self) -> Result<Vec<StoredAgent>, StoreError> {
+        drop(self.through()?);
+        self.shared.kept.agents().await
+    }
+
+    async fn tombstones(&self) -> Result<Vec<AgentId>, StoreError> {
+        drop(self.through()?);
+        self.shared.kept.tombstones().await
+    }
+
+    async fn insert_agent(&self, agent: &Arc<Agent>) -> Result<(), StoreError> {
         let mut ledger = self.through()?;
-        self.shared.kept.insert_agent(agent)?;
+        self.shared.kept.insert_agent_now(agent)?;
         self.tell(&mut ledger, Change::Registered(Arc::clone(agent)));
         Ok(())
     }
 
-    pub(in crate::store) fn set_trust(
+    async fn set_trust(
         &self,
-        levels: &[(AgentId, TrustLevel)],
-    ) -> Result<(), StoreError> {
+        id: AgentId,
+        level: TrustLevel,
+        above: u64,
+    ) -> Result<Option<(u64, Replicas)>, StoreError> {
         let mut ledger = self.through()?;
-        self.shared.kept.set_trust(levels)?;
-        for &(id, level) in levels {
-            self.tell(&mut ledger, Change::Trust(id, level));
+        let Some(number) = self.shared.kept.set_trust_now(id, level, above)? else {
+            return Ok(None);
+        };
+        self.tell(&mut ledger, Change::Trust { id, level, number });
+        Ok(Some((number, Replicas::default())))
+    }
+
+    async fn take_away(
+        &self,
+        taken: Vec<TakenAway>,
+        _at: Timestamp,
+    ) -> Result<Replicas, StoreError> {
+        let mut ledger = self.through()?;
+        for taken in self.shared.kept.take_away_now(&taken, self.shared.clock.now().wall)? {
+            self.tell(&mut ledger, Change::TakenAway(taken));
         }
+        Ok(Replicas::default())
+    }
+
+    async fn flag(&self, id: AgentId, count: u32, _at: Timestamp) -> Result<(), StoreError> {
+        let mut ledger = self.through()?;
+        self.shared.kept.flag_now(id, count, self.shared.clock.now().wall)?;
+        self.tell(&mut ledger, Change::Flagged { agent: id, flags: count });
         Ok(())
     }
 
-    pub(in crate::store) fn deactivate(&self, agents: &[AgentId]) -> Result<(), StoreError> {
+    async fn purge(&self, purge: Purge, _now: Timestamp) -> Result<Vec<AgentId>, StoreError> {
         let mut ledger = self.through()?;
-        self.shared.kept.deactivate(agents)?;
-        for &id in agents {
-            self.tell(&mut ledger, Change::Deactivated(id));
+        let now = self.shared.clock.now().wall;
+        let purged = self.shared.kept.purge_now(&purge, now)?;
+        for &(id, tombstone) in &purged {
+            self.tell(&mut ledger, Change::Purged { id, tombstone });
         }
-        Ok(())
+        Ok(purged.into_iter().map(|(id, _)| id).collect())
     }
 
-    pub(in crate::store) fn delegations(&self) -> Result<Vec<Delegation>, StoreError> {
-        let _ledger = self.through()?;
-        self.shared.kept.delegations()
+    async fn delegations(&self) -> Result<StoredDelegations, StoreError> {
+        drop(self.through()?);
+        self.shared.kept.delegations().await
     }
 
-    pub(in crate::store) fn insert_delegation(
+    async fn put_delegation(
         &self,
         delegation: &Delegation,
-        known: usize,
-    ) -> Result<(), StoreError> {
+        version: u64,
+    ) -> Result<u64, StoreError> {
         let mut ledger = self.through()?;
-        if self.shared.kept.delegations()?.len() != known {
-            return Err(StoreError::Overtaken);
-        }
-        self.shared.kept.insert_delegation(delegation)?;
-        self.tell(&mut ledger, Change::Delegation(delegation.clone()));
-        Ok(())
+        let version = self.shared.kept.put_delegation_now(delegation, version)?;
+        self.tell(&mut ledger, Change::Delegation { delegation: delegation.clone(), version });
+        Ok(version)
     }
 
-    pub(in crate::store) fn sessions(
-        &self,
-        cutoff: Timestamp,
-    ) -> Result<Vec<StoredSession>, StoreError> {
+    async fn end_delegations(&self, ids: Vec<Uuid>) -> Result<(u64, Replicas), StoreError> {
+        let mut ledger = self.through()?;
+        let (ended, version) = self.shared.kept.end_delegations_now(&ids)?;
+        let first = version - u64::try_from(ended.len()).unwrap();
+        for (version, id) in (first + 1..).zip(ended) {
+            self.tell(&mut ledger, Change::DelegationEnded { id, version });
+        }
+        Ok((version, Replicas::default()))
+    }
+
+    async fn sessions(&self, cutoff: Timestamp) -> Result<Vec<StoredSession>, StoreError> {
         let ledger = self.through()?;
-        let mut sessions = self.shared.kept.sessions(cutoff)?;
-        for session in &mut sessions {
-            let account = ledger.accounts.get(&session.order.id);
-            session.booked = account.map_or(0, Account::booked);
-        }
-        Ok(sessions)
+        let sessions = self.shared.kept.sessions_now(cutoff)?.into_iter();
+        Ok(sessions.map(|session| with_account(&ledger, session)).collect())
     }
 
-    pub(in crate::store) fn session(
-        &self,
-        id: SessionId,
-    ) -> Result<Option<StoredSession>, StoreError> {
-        let sessions = self.sessions(Timestamp(i64::MIN))?;
-        Ok(sessions.into_iter().find(|session| session.order.id == id))
-    }
-
-    pub(in crate::store) fn insert_session(
+    async fn insert_session(
         &self,
         order: &Arc<WorkOrder>,
         cap: usize,
     ) -> Result<Opened, StoreError> {
         let mut ledger = self.through()?;
         let now = self.shared.clock.now().wall;
-        let agents = self.shared.kept.agents()?;
-        if !agents.iter().any(|agent| agent.id == order.agent && agent.active) {
+        if !self.shared.kept.is_active_now(order.agent)? {
             return Ok(Opened::NoAgent);
         }
-        let active = self.shared.kept.sessions(now)?.into_iter().filter(|session| {
+        let active = self.shared.kept.sessions_now(now)?.into_iter().filter(|session| {
             session.order.agent == order.agent && !ledger.closed.contains(&session.order.id)
         });
         if active.count() >= cap {
             return Ok(Opened::TooMany);
         }
         ledger.accounts.insert(order.id, Account::default());
-        self.shared.kept.insert_session(order)?;
+        ledger.closed.remove(&order.id);
+        self.shared.kept.insert_session_now(order)?;
         self.tell(&mut ledger, Change::SessionOpened(Arc::clone(order)));
         Ok(Opened::Yes)
     }
 
-    pub(in crate::store) fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
+    async fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
         let mut ledger = self.through()?;
         ledger.bookings += 1;
         let id = booking.id;
-        let stored = self.session_budget(id)?;
+        let stored = self.session_now(&ledger, id)?.ok_or(StoreError::Missing(id.0))?;
         if ledger.closed.contains(&id) {
-            let total = ledger.accounts.get(&id).map_or(0, Account::booked);
-            return Ok(Booked { closed: true, ..Booked::alone(0, total) });
+            return Ok(Booked { closed: true, ..Booked::alone(0, stored.booked) });
         }
-        let now_us = self.shared.clock.now().mono.0;
+        let now = self.shared.clock.now();
+        if stored.order.expires_at <= now.wall {
+            return Ok(Booked { ended: true, ..Booked::alone(0, stored.booked) });
+        }
         let dead = ledger.dead.clone();
         let account = ledger.accounts.get_mut(&id).ok_or(StoreError::Missing(id.0))?;
-        let booked =
-            account.book(&self.node, stored, &booking, now_us, |node| !dead.contains(node));
+        let budget = stored.order.call_budget;
+        let alive = |node: &NodeName| !dead.contains(node);
+        let now_us = u64::try_from(now.wall.0).unwrap();
+        let booked = account.book(&self.node, budget, &booking, now_us, alive);
         if booked.elsewhere > 0 {
             self.tell(&mut ledger, Change::Wanted(id));
         }
         Ok(booked)
     }
 
-    fn session_budget(&self, id: SessionId) -> Result<u64, StoreError> {
-        let sessions = self.shared.kept.sessions(Timestamp(i64::MIN))?;
-        let found = sessions.into_iter().find(|session| session.order.id == id);
-        Ok(found.ok_or(StoreError::Missing(id.0))?.order.call_budget)
-    }
-
-    pub(in crate::store) fn close_sessions(
+    async fn close_sessions(
         &self,
-        closings: &[Closing],
+        closings: Vec<Closing>,
         at: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Replicas, StoreError> {
         let mut ledger = self.through()?;
-        let now_us = self.shared.clock.now().mono.0;
-        self.shared.kept.close_sessions(closings, at)?;
+        let now_us = u64::try_from(self.shared.clock.now().wall.0).unwrap();
         for closing in closings {
-            // Whoever closes it a second time may hold something of it all the same.
+            if self.session_now(&ledger, closing.id)?.is_none() {
+                continue;
+            }
+            self.shared.kept.close_session_now(Closing { unused: 0, ..closing }, at)?;
+            // A node that closes it a second time may hold something of it all the same.
             if let Some(account) = ledger.accounts.get_mut(&closing.id) {
                 account.give_back(&self.node, closing.unused, None, now_us);
             }
@@ -256,12 +331,12 @@ impl Fleet {
                 self.tell(&mut ledger, Change::SessionClosed { id: closing.id, at });
             }
         }
-        Ok(())
+        Ok(Replicas::default())
     }
 
-    pub(in crate::store) fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
         let mut ledger = self.through()?;
-        let now_us = self.shared.clock.now().mono.0;
+        let now_us = u64::try_from(self.shared.clock.now().wall.0).unwrap();
         for settlement in settlements {
             if let Some(account) = ledger.accounts.get_mut(&settlement.id) {
                 account.give_back(&self.node, settlement.unused, settlement.rate, now_us);
@@ -270,69 +345,84 @@ impl Fleet {
         Ok(())
     }
 
-    pub(in crate::store) fn forget_sessions(&self, ids: &[SessionId]) -> Result<(), StoreError> {
-        let _ledger = self.through()?;
-        self.shared.kept.forget_sessions(ids)
+    async fn forget_sessions(
+        &self,
+        ids: Vec<SessionId>,
+        _now: Timestamp,
+        retention_secs: u64,
+    ) -> Result<(), StoreError> {
+        drop(self.through()?);
+        let now = self.shared.clock.now().wall;
+        self.shared.kept.forget_sessions(ids, now, retention_secs).await
     }
 
-    pub(in crate::store) fn forget_ended(
+    async fn forget_ended(
         &self,
-        cutoff: Timestamp,
+        _now: Timestamp,
+        retention_secs: u64,
         limit: u32,
     ) -> Result<usize, StoreError> {
-        let _ledger = self.through()?;
-        self.shared.kept.forget_ended(cutoff, limit)
+        drop(self.through()?);
+        let now = self.shared.clock.now().wall;
+        self.shared.kept.forget_ended(now, retention_secs, limit).await
     }
 
-    pub(in crate::store) fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
-        let _ledger = self.through()?;
-        self.shared.kept.revoked_tokens()
+    async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        drop(self.through()?);
+        self.shared.kept.revoked_tokens().await
     }
 
-    pub(in crate::store) fn revoke_token(
+    async fn revoke_token(
         &self,
         token_id: &str,
         until: Timestamp,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
+        _now: Timestamp,
+    ) -> Result<Replicas, StoreError> {
         let mut ledger = self.through()?;
-        self.shared.kept.revoke_token(token_id, until, now)?;
+        let now = self.shared.clock.now().wall;
+        self.shared.kept.revoke_token_now(token_id, until, now)?;
         self.tell(&mut ledger, Change::TokenRevoked { token_id: token_id.to_owned(), until });
-        Ok(())
+        Ok(Replicas::default())
+    }
+}
+
+impl SharedBackend for Fleet {
+    async fn time(&self) -> Result<Timestamp, StoreError> {
+        drop(self.through()?);
+        Ok(self.shared.clock.now().wall)
     }
 
-    pub(in crate::store) fn tell_flags(
-        &self,
-        agent: AgentId,
-        flags: u32,
-    ) -> Result<(), StoreError> {
-        let mut ledger = self.through()?;
-        self.tell(&mut ledger, Change::Flagged { agent, flags });
-        Ok(())
+    async fn session(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
+        let ledger = self.through()?;
+        self.session_now(&ledger, id)
     }
 
-    pub(in crate::store) fn position(&self) -> Result<Position, StoreError> {
+    async fn follow_from_here(&self) -> Result<Position, StoreError> {
+        self.position().await
+    }
+
+    async fn position(&self) -> Result<Position, StoreError> {
         Ok(Position(u64::try_from(self.through()?.log.len()).unwrap()))
     }
 
-    pub(in crate::store) async fn changes(&self, after: Position) -> Result<Changes, StoreError> {
+    async fn changes(&self, after: Position) -> Result<Changes, StoreError> {
         let changed = self.shared.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        if self.position()? == after {
+        if self.position().await? == after {
             // Whether there is news or not, the answer follows.
             let _news = tokio::time::timeout(WAIT, changed).await;
         }
         let ledger = self.through()?;
         let seen = usize::try_from(after.0).unwrap();
         let new = ledger.log.get(seen..).ok_or(StoreError::Missed)?;
-        let others = new.iter().filter(|(node, _)| *node != self.node);
+        let others = new.iter();
+        let others =
+            others.filter(|(node, change)| change.returns_to_its_node() || *node != self.node);
         let changes = others.map(|(_, change)| change.clone()).collect();
-        Ok(Changes { changes, position: Position(u64::try_from(ledger.log.len()).unwrap()) })
-    }
-
-    pub(in crate::store) fn refuse_writes(&self, refuse: bool) {
-        self.cut_off(refuse);
+        let reconnected = self.server.swap(ledger.server, Ordering::SeqCst) != ledger.server;
+        let position = Position(u64::try_from(ledger.log.len()).unwrap());
+        Ok(Changes { changes, position, time: Some(self.shared.clock.now().wall), reconnected })
     }
 }
 

@@ -15,18 +15,18 @@ use crate::support::redis_server::{Line, Redis};
 /// Time limit of a change's propagation to other nodes.
 const SOON: Duration = Duration::from_secs(1);
 
-fn call() -> String {
+pub(super) fn call() -> String {
     tool_call("read_file", json!({}))
 }
 
-fn setup(url: &str) -> Setup {
+pub(super) fn setup(url: &str) -> Setup {
     Setup::default()
         .with("storage.backend", "\"redis\"")
         .with("storage.redis_url", format!("\"{url}\""))
 }
 
 /// Nodes before one upstream, all with the first one's agent.
-async fn nodes(count: usize, setup: impl Fn() -> Setup) -> Vec<Gateway> {
+pub(super) async fn nodes(count: usize, setup: impl Fn() -> Setup) -> Vec<Gateway> {
     let upstream = Upstream::start().await;
     let mut nodes: Vec<Gateway> = Vec::new();
     for _ in 0..count {
@@ -223,7 +223,7 @@ async fn agents_and_delegations_of_one_node_are_those_of_all() {
     }
 }
 
-async fn call_as(node: &Gateway, agent: &Agent, session: &str) -> Answer {
+pub(super) async fn call_as(node: &Gateway, agent: &Agent, session: &str) -> Answer {
     let request = node.client.post(format!("http://{}/", node.proxy));
     let request = request
         .bearer_auth(&agent.token)

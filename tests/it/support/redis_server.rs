@@ -51,6 +51,216 @@ impl Redis {
     }
 }
 
+impl Redis {
+    /// Copies what is on its disk: everything that it has answered.
+    pub fn copy(&self) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(self.folder.path(), copy.path());
+        copy
+    }
+
+    /// Kills it, and starts it with what was on a disk before: as a replica that was behind is.
+    pub fn crash_back_to(&mut self, before: &tempfile::TempDir) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        for entry in std::fs::read_dir(self.folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).unwrap();
+            } else {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        copy_folder(before.path(), self.folder.path());
+        self.start_again();
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(&self.child, name);
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+    assert!(sent.unwrap().success());
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy_folder(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// Several Redis servers of one store.
+pub struct Fleet {
+    pub url: String,
+    servers: Vec<(u16, Child)>,
+    folder: tempfile::TempDir,
+    /// Between the primary and its replica.
+    line: Option<Line>,
+}
+
+impl Fleet {
+    /// A primary, a replica that follows it over a line, and a sentinel that watches both.
+    pub async fn behind_sentinel() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut fleet = Self { url: String::new(), servers: Vec::new(), folder, line: None };
+        let primary = fleet.add(&[]);
+        let line = Line::to(format!("127.0.0.1:{primary}").parse().unwrap()).await;
+        let port = line.address.port();
+        let replica = format!("replicaof 127.0.0.1 {port}");
+        fleet.add(&[&replica, &format!("masterauth {PASSWORD}"), "repl-diskless-sync-delay 0"]);
+        fleet.line = Some(line);
+        let watch = format!(
+            "sentinel monitor main 127.0.0.1 {primary} 1\nsentinel auth-pass main {PASSWORD}\n\
+             sentinel down-after-milliseconds main 700\nsentinel failover-timeout main 5000"
+        );
+        let sentinel = fleet.add(&["--sentinel", &watch]);
+        fleet.url = format!("redis-sentinel://:{PASSWORD}@127.0.0.1:{sentinel}?service=main");
+        // The replica tells the primary of itself by its own port, and the sentinel asks every 10 seconds.
+        fleet.wait(|fleet| fleet.ask(2, &["sentinel", "replicas", "main"]).contains("flags"));
+        fleet.replicated();
+        fleet
+    }
+
+    /// Three primaries that share the keys.
+    pub fn cluster() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut fleet = Self { url: String::new(), servers: Vec::new(), folder, line: None };
+        let ports: Vec<u16> = (0..3)
+            .map(|_| fleet.add(&["cluster-enabled yes", "cluster-node-timeout 2000"]))
+            .collect();
+        let nodes: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let made = Command::new("redis-cli")
+            .args(["-a", PASSWORD, "--no-auth-warning", "--cluster", "create"])
+            .args(&nodes)
+            .arg("--cluster-yes")
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+        fleet.wait(|fleet| {
+            (0..3).all(|at| fleet.ask(at, &["cluster", "info"]).contains("cluster_state:ok"))
+        });
+        fleet.url = format!(
+            "redis-cluster://:{PASSWORD}@127.0.0.1:{}?node=127.0.0.1:{}&node=127.0.0.1:{}",
+            ports[0], ports[1], ports[2]
+        );
+        fleet
+    }
+
+    /// Starts one more with these lines in its configuration; returns its port.
+    fn add(&mut self, lines: &[&str]) -> u16 {
+        for attempt in 0..10 {
+            // Twice the port is another one's: a cluster's nodes speak on the port and on port + 10000.
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = free.local_addr().unwrap().port();
+            drop(free);
+            if port > 55_000 {
+                continue;
+            }
+            let folder = self.folder.path().join(format!("{}-{attempt}", self.servers.len()));
+            std::fs::create_dir(&folder).unwrap();
+            let is_sentinel = lines.first() == Some(&"--sentinel");
+            let mut config = vec![
+                format!("port {port}"),
+                "bind 127.0.0.1".to_owned(),
+                format!("dir {}", folder.display()),
+                "logfile log".to_owned(),
+            ];
+            if !is_sentinel {
+                config.extend(["save \"\"".to_owned(), format!("requirepass {PASSWORD}")]);
+            }
+            let more = lines.iter().filter(|line| **line != "--sentinel");
+            config.extend(more.map(|&line| line.to_owned()));
+            let file = folder.join("redis.conf");
+            std::fs::write(&file, config.join("\n") + "\n").unwrap();
+            let mut command = Command::new("redis-server");
+            command.arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+            if is_sentinel {
+                command.arg("--sentinel");
+            }
+            let mut child = command.spawn().expect("redis-server is installed");
+            let end = Instant::now() + PATIENCE;
+            while child.try_wait().unwrap().is_none() && Instant::now() < end {
+                let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+                if log.contains("Ready to accept connections") || log.contains("Sentinel ID is") {
+                    self.servers.push((port, child));
+                    return port;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _gone = child.kill();
+            let _gone = child.wait();
+        }
+        panic!("redis-server does not start");
+    }
+
+    fn ask(&self, server: usize, question: &[&str]) -> String {
+        let port = self.servers[server].0.to_string();
+        let asked = Command::new("redis-cli")
+            .args(["-p", &port, "-a", PASSWORD, "--no-auth-warning"])
+            .args(question)
+            .output()
+            .expect("redis-cli is installed");
+        String::from_utf8_lossy(&asked.stdout).into_owned()
+    }
+
+    fn wait(&self, done: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + 3 * PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < end, "the servers do not find each other");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until the replica has everything.
+    pub fn replicated(&self) {
+        let offset = |server: usize, key: &str| {
+            let told = self.ask(server, &["info", "replication"]);
+            told.lines().find_map(|line| line.strip_prefix(key).map(|n| n.trim().to_owned()))
+        };
+        self.wait(|_| {
+            let up = self.ask(1, &["info", "replication"]).contains("master_link_status:up");
+            let behind = offset(1, "slave_repl_offset:");
+            up && behind.is_some() && behind == offset(0, "master_repl_offset:")
+        });
+    }
+
+    /// From now on nothing reaches the replica.
+    pub fn lag(&self) {
+        self.line.as_ref().expect("there is a replica").cut(true);
+    }
+
+    pub fn kill_primary(&self) {
+        signal(&self.servers[0].1, "KILL");
+    }
+
+    pub fn primary_has_moved(&self) -> bool {
+        let replica = self.servers[1].0.to_string();
+        let role = self.ask(1, &["role"]);
+        let now = self.ask(2, &["sentinel", "get-master-addr-by-name", "main"]);
+        now.contains(&replica) && role.contains("master")
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.servers {
+            // The test may have killed it already.
+            let _gone = child.kill();
+            let _gone = child.wait();
+        }
+    }
+}
+
 impl Drop for Redis {
     fn drop(&mut self) {
         // The test may have stopped it already.

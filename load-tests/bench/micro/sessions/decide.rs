@@ -102,7 +102,9 @@ impl World {
     fn new(runtime: &tokio::runtime::Runtime, count: usize) -> Self {
         let clock = Clock::system();
         let store = Arc::new(Store::memory());
-        let registry = runtime.block_on(Registry::open(store.clone())).expect("the store answers");
+        let registry = runtime
+            .block_on(Registry::open(store.clone(), clock.clone()))
+            .expect("the store answers");
         let registry = Arc::new(registry);
         let agents: Vec<Arc<Agent>> = (0..count.div_ceil(SESSIONS_OF_AN_AGENT))
             .map(|_| {
@@ -141,7 +143,9 @@ impl World {
         });
         for &(id, _) in &ids {
             let live = sessions.get(id).expect("it was created");
-            runtime.block_on(sessions.lease(&live, 1, &clock)).expect("the store books");
+            runtime
+                .block_on(sessions.lease(&live, 1, clock.mono(), &clock))
+                .expect("the store books");
         }
         let gate = gate(clock, registry, sessions);
         let minter = Minter::new(&arbiter::config::Secret::new(SIGNING_SECRET.to_owned()));

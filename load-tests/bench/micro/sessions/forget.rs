@@ -86,7 +86,7 @@ async fn work(sessions: &Arc<Sessions>, clock: &Clock, doing: Doing) -> Times {
             }
             Doing::Book => {
                 live.with(|usage| usage.calls_made = usage.booked);
-                sessions.lease(&live, 1, clock).await.expect("the store answers");
+                sessions.lease(&live, 1, clock.mono(), clock).await.expect("the store answers");
             }
             Doing::Open => {
                 let order = order(usize::MAX / 4 + 1 + times.len());

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::firewall::time::Mono;
+use crate::firewall::time::{Mono, Now, Timestamp};
 
 /// Weight of a fresh flag. Whole numbers, so that five fresh ones are exactly five.
 const FLAG_WEIGHT: u64 = 1 << FORGOTTEN_AFTER_HOURS;
@@ -17,12 +17,27 @@ const HOUR_US: u64 = 3_600_000_000;
 /// The counted flags of one agent. Each halves its weight per full hour of age.
 #[derive(Clone, Debug, Default)]
 pub struct FlagHistory {
-    /// Times of the flags, oldest first.
+    /// The instants of all flags, oldest first: microseconds since this run began, or before.
     // INVARIANT: never more than five per hour of memory, since the fifth in an hour demotes.
-    given: VecDeque<Mono>,
+    given: VecDeque<i64>,
 }
 
 impl FlagHistory {
+    /// Remembers flags of an earlier run, oldest first; none if nothing of them weighs anything.
+    pub fn recall(flags: impl Iterator<Item = (Timestamp, u32)>, now: Now) -> Option<Self> {
+        let mut given = VecDeque::new();
+        for (at, count) in flags {
+            let age_us = now.wall.0.saturating_sub(at.0).max(0);
+            let at = instant(now.mono).saturating_sub(age_us);
+            if age_hours(at, now.mono) <= FORGOTTEN_AFTER_HOURS {
+                // As many as demote at once say all that there is to say.
+                let count = u64::from(count).min(FLAGS_TO_DEMOTE);
+                given.extend((0..count).map(|_| at));
+            }
+        }
+        (!given.is_empty()).then_some(Self { given })
+    }
+
     /// Adds flags given at `now`. True if the agent is to be demoted; the count then starts anew.
     #[must_use]
     pub fn add(&mut self, flags: u32, now: Mono) -> bool {
@@ -33,13 +48,17 @@ impl FlagHistory {
             self.given.clear();
             return true;
         }
-        self.given.extend((0..flags).map(|_| now));
+        self.given.extend((0..flags).map(|_| instant(now)));
         false
     }
 }
 
-fn age_hours(given: Mono, now: Mono) -> u64 {
-    now.since(given) / HOUR_US
+fn instant(at: Mono) -> i64 {
+    i64::try_from(at.0).unwrap_or(i64::MAX)
+}
+
+fn age_hours(given: i64, now: Mono) -> u64 {
+    u64::try_from(instant(now).saturating_sub(given)).unwrap_or(0) / HOUR_US
 }
 
 #[cfg(test)]
@@ -72,6 +91,22 @@ mod tests {
         // 1 + 3 at two hours.
         assert!(!history.add(3, Mono(2 * HOUR_US)));
         assert!(history.add(1, Mono(3 * HOUR_US - 1)));
+    }
+
+    #[test]
+    fn flags_of_an_earlier_run_weigh_what_they_weighed() {
+        let hour = i64::try_from(HOUR_US).unwrap();
+        let now = Now { wall: Timestamp(20 * hour), mono: Mono(7) };
+        let recalled = |flags: &[(i64, u32)]| {
+            FlagHistory::recall(flags.iter().map(|&(at, n)| (Timestamp(at), n)), now)
+        };
+        // Two of three and a half hours ago, one of this hour, one of the day before.
+        let flags = [(-4 * hour, 4), (33 * hour / 2, 2), (20 * hour - 1, 1)];
+        let mut history = recalled(&flags).unwrap();
+        assert!(!history.clone().add(3, now.mono), "1 + 2/8 + 3 are not five");
+        assert!(history.add(4, now.mono));
+        assert!(recalled(&flags[..1]).is_none());
+        assert!(recalled(&[(30 * hour, 4)]).unwrap().add(1, now.mono), "none is younger than now");
     }
 
     #[test]

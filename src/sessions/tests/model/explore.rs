@@ -8,8 +8,8 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Model to explore.
-pub(super) trait Model {
+/// What can be explored.
+pub(crate) trait Model {
     type State: Clone + Hash;
     type Action: Clone + fmt::Debug;
 
@@ -24,17 +24,17 @@ pub(super) trait Model {
 
 /// Statistics of an exploration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Explored {
-    pub(super) states: usize,
-    pub(super) steps: usize,
-    pub(super) depth: usize,
+pub(crate) struct Explored {
+    pub(crate) states: usize,
+    pub(crate) steps: usize,
+    pub(crate) depth: usize,
 }
 
 /// A state that must not be, and how it came about.
 #[derive(Clone, Debug)]
-pub(super) struct Bad<A> {
-    pub(super) what: String,
-    pub(super) history: Vec<A>,
+pub(crate) struct Bad<A> {
+    pub(crate) what: String,
+    pub(crate) history: Vec<A>,
 }
 
 impl<A: fmt::Debug> fmt::Display for Bad<A> {
@@ -60,7 +60,7 @@ fn fingerprint(state: &impl Hash) -> Fingerprint {
 }
 
 /// Explores all there is.
-pub(super) fn explore<M: Model>(model: &M) -> Result<Explored, Bad<M::Action>> {
+pub(crate) fn explore<M: Model>(model: &M) -> Result<Explored, Bad<M::Action>> {
     let start = model.start();
     let first = fingerprint(&start);
     let mut parents: HashMap<Fingerprint, Option<(Fingerprint, M::Action)>> =

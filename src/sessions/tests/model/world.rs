@@ -170,7 +170,8 @@ impl Request {
                 let booked = if world.closed {
                     // As the ledgers answer: nothing more, and that it is closed.
                     let total = world.account.booked();
-                    Booked { granted: 0, total, elsewhere: 0, closed: true, rate: None }
+                    let (closed, ended) = (true, false);
+                    Booked { granted: 0, total, elsewhere: 0, closed, ended, rate: None }
                 } else {
                     world.account.book(from, budget, &booking, now_us, alive)
                 };

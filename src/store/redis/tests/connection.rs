@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -19,7 +20,7 @@ use crate::store::tests::contract::{agent, calls, order};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn open(config: &config::Redis) -> Result<Redis, StoreError> {
-    timeout(PATIENCE, Redis::open(config, "node".into())).await.unwrap()
+    timeout(PATIENCE, Redis::open(config, "node".into(), &Handle::current())).await.unwrap()
 }
 
 async fn refused(config: &config::Redis) -> String {
@@ -45,7 +46,7 @@ async fn opened(redis: &Redis, budget: u64) -> Arc<WorkOrder> {
 async fn use_all(redis: &Redis) {
     let position = redis.position().await.unwrap();
     let order = opened(redis, 100).await;
-    redis.set_trust(&[(order.agent, TrustLevel::Trusted)]).await.unwrap();
+    redis.set_trust(order.agent, TrustLevel::Trusted, 0).await.unwrap();
     let delegation = Delegation {
         id: Uuid::new_v4(),
         from: order.agent,
@@ -54,30 +55,37 @@ async fn use_all(redis: &Redis) {
         created_at: Timestamp(0),
         expires_at: None,
     };
-    let known = redis.delegations().await.unwrap().len();
-    redis.insert_delegation(&delegation, known).await.unwrap();
+    let known = redis.delegations().await.unwrap().version;
+    redis.put_delegation(&delegation, known).await.unwrap();
+    redis.end_delegations(vec![delegation.id]).await.unwrap();
     let rate = RateBooking { limit: 100, window_us: 60_000_000, least: 1, before: None };
     let booked = redis.book(Booking { rate: Some(rate), ..calls(order.id, 4) }).await.unwrap();
     assert_eq!(booked.granted, 4);
     let lease = booked.rate.unwrap().lease;
     let used = RateUse { lease, used: 1, ago_us: 0 };
     let settlement = Settlement { id: order.id, unused: 3, recent: None, rate: Some(used) };
-    redis.settle(&[settlement]).await.unwrap();
+    redis.settle(vec![settlement]).await.unwrap();
     assert_eq!(redis.session(order.id).await.unwrap().unwrap().booked, 1);
     let now = Clock::system().now().wall;
-    redis.close_sessions(&[Closing { id: order.id, unused: 0 }], now).await.unwrap();
+    redis.close_sessions(vec![Closing { id: order.id, unused: 0 }], now).await.unwrap();
     let loaded = redis.sessions(Timestamp(0)).await.unwrap();
     assert!(loaded.iter().any(|session| session.closed_at == Some(now)));
-    redis.tell_flags(order.agent, 1).await.unwrap();
-    redis.deactivate(&[order.agent]).await.unwrap();
+    redis.flag(order.agent, 1, now).await.unwrap();
+    let taken = TakenAway { id: order.agent, inactive: true, lowered: None };
+    redis.take_away(vec![taken], now).await.unwrap();
     let agents = redis.agents().await.unwrap();
-    assert!(agents.iter().any(|agent| agent.id == order.agent && !agent.active));
+    assert!(agents.iter().any(|s| s.agent.id == order.agent && !s.agent.active));
     redis.revoke_token("t", Timestamp(i64::MAX), now).await.unwrap();
     assert_eq!(redis.revoked_tokens().await.unwrap().len(), 1);
-    assert_eq!(redis.forget_ended(now, 10).await.unwrap(), 1);
-    redis.forget_sessions(&[order.id]).await.unwrap();
+    assert_eq!(redis.forget_ended(now, 0, 10).await.unwrap(), 1);
+    redis.forget_sessions(vec![order.id], now, 0).await.unwrap();
+    let purge = Purge { ids: vec![order.agent], retention_secs: 0, tombstones: true };
+    assert_eq!(redis.purge(purge, now).await.unwrap(), [order.agent]);
+    assert_eq!(redis.tombstones().await.unwrap(), [order.agent]);
+    assert!(redis.time().await.unwrap() >= now);
     let told = redis.changes(position).await.unwrap();
-    assert_eq!((told.changes.len(), told.position), (0, Position(position.0 + 8)));
+    // All but the flag.
+    assert_eq!((told.changes.len(), told.position), (9, Position(position.0 + 10)));
 }
 
 #[tokio::test]
@@ -128,8 +136,8 @@ async fn keys_of_another_version_are_left_alone() {
     let server = Server::start().await;
     let redis = open(&server.config()).await.unwrap();
     let mut set = cmd("SET");
-    redis.link.command::<()>(set.arg("{test}:format").arg("2")).await.unwrap();
-    assert!(refused(&server.config()).await.contains("another version (2)"));
+    redis.link.command::<()>(set.arg("{test}:format").arg("3")).await.unwrap();
+    assert!(refused(&server.config()).await.contains("another version (3)"));
 }
 
 /// A certificate for this machine, and its key.
@@ -201,7 +209,7 @@ async fn sentinels_lead_to_the_primary() {
 async fn a_cluster_has_all_keys_on_one_of_its_nodes() {
     let server =
         Server::with(&Options { lines: &["cluster-enabled yes"], ..Options::default() }).await;
-    let direct = Redis::new(&server.config(), "direct".into());
+    let direct = Redis::new(&server.config(), "direct".into(), &Handle::current());
     let mut slots = cmd("CLUSTER");
     slots.arg("ADDSLOTSRANGE").arg(0).arg(16_383);
     direct.link.command::<()>(&slots).await.unwrap();
@@ -240,7 +248,7 @@ async fn a_server_that_does_not_answer_is_waited_for_no_longer_than_agreed() {
             held.push(stream);
         }
     });
-    let redis = Redis::new(&config, "node".into());
+    let redis = Redis::new(&config, "node".into(), &Handle::current());
     let asks = async {
         assert!(redis.examine(false).await.is_err());
         assert!(redis.book(calls(SessionId::random(), 1)).await.is_err());
@@ -261,17 +269,17 @@ async fn what_comes_late_by_a_connection_that_was_given_up_is_not_done() {
     redis.book(calls(order.id, 5)).await.unwrap();
     let settlement = Settlement { id: order.id, unused: 5, recent: None, rate: None };
     // The server has to know the script, or it would not run late either.
-    redis.settle(&[Settlement { id: SessionId::random(), ..settlement.clone() }]).await.unwrap();
+    redis.settle(vec![Settlement { id: SessionId::random(), ..settlement.clone() }]).await.unwrap();
 
     // The node gives back, hears nothing, and has to take the calls for gone.
     let held = proxy.hold();
-    let slow = redis.settle(std::slice::from_ref(&settlement)).await.unwrap_err();
+    let slow = redis.settle(vec![settlement.clone()]).await.unwrap_err();
     assert!(matches!(slow, StoreError::Redis(RedisTrouble::NoAnswer { .. })), "{slow}");
     // By the next connection it books more. What it gave back must not be taken from that.
     assert_eq!(redis.book(calls(order.id, 3)).await.unwrap().total, 8);
     held.release().await;
     assert_eq!(redis.session(order.id).await.unwrap().unwrap().booked, 8);
-    redis.settle(&[settlement]).await.unwrap();
+    redis.settle(vec![settlement]).await.unwrap();
     assert_eq!(redis.session(order.id).await.unwrap().unwrap().booked, 5);
 }
 
@@ -305,7 +313,7 @@ async fn a_restart_that_keeps_everything_is_hardly_noticed() {
         Options { lines: &["appendonly yes", "appendfsync always"], ..Options::default() };
     let mut server = Server::with(&options).await;
     let redis = open(&server.config()).await.unwrap();
-    let other = Redis::open(&server.config(), "other".into()).await.unwrap();
+    let other = Redis::open(&server.config(), "other".into(), &Handle::current()).await.unwrap();
     let position = other.position().await.unwrap();
     let order = opened(&redis, 100).await;
     redis.book(calls(order.id, 30)).await.unwrap();
@@ -326,7 +334,7 @@ async fn a_restart_that_keeps_everything_is_hardly_noticed() {
         }
     };
     assert_eq!(timeout(PATIENCE, booked).await.unwrap().total, 40);
-    redis.tell_flags(order.agent, 1).await.unwrap();
+    redis.flag(order.agent, 1, Timestamp(0)).await.unwrap();
     let told = async {
         loop {
             match other.changes(before.position).await {
@@ -381,10 +389,10 @@ async fn a_server_that_forgot_makes_nodes_load_everything_anew() {
 async fn a_gap_in_the_changes_is_noticed() {
     let server = Server::start().await;
     let redis = open(&server.config()).await.unwrap();
-    let other = Redis::open(&server.config(), "other".into()).await.unwrap();
+    let other = Redis::open(&server.config(), "other".into(), &Handle::current()).await.unwrap();
     let start = other.position().await.unwrap();
     for flags in 1..=4 {
-        redis.tell_flags(AgentId::random(), flags).await.unwrap();
+        redis.flag(AgentId::random(), flags, Timestamp(0)).await.unwrap();
     }
     let missed = async |after: u64| other.changes(Position(start.0 + after)).await.is_err();
     assert!(!missed(0).await && !missed(2).await);
@@ -397,8 +405,8 @@ async fn a_gap_in_the_changes_is_noticed() {
     redis.link.command::<()>(trim.arg("{test}:changes").arg("MAXLEN").arg(1)).await.unwrap();
     assert!(missed(1).await && !missed(4).await);
     // A newer node's word is not understood, but not passed over either.
-    let mut script = redis.write(&scripts::TELL).unwrap();
-    redis.run::<()>(script.arg("{\"unheard\":1}")).await.unwrap();
+    let mut script = redis.write(&scripts::REVOKE_TOKEN).unwrap();
+    redis.run::<()>(script.arg("t").arg(1).arg("{\"unheard\":1}")).await.unwrap();
     assert!(missed(4).await);
 }
 
@@ -424,7 +432,7 @@ async fn waiting_for_changes_delays_nothing_else() {
 async fn who_asks_in_vain_again_and_again_does_not_fill_the_changes() {
     let server = Server::start().await;
     let redis = open(&server.config()).await.unwrap();
-    let other = Redis::open(&server.config(), "other".into()).await.unwrap();
+    let other = Redis::open(&server.config(), "other".into(), &Handle::current()).await.unwrap();
     let order = opened(&redis, 10).await;
     other.position().await.unwrap();
     other.book(calls(order.id, 10)).await.unwrap();
@@ -449,7 +457,11 @@ async fn what_a_session_left_goes_with_it() {
         let left_ms: i64 = redis.link.command(&ask).await.unwrap();
         assert!((7_100_000..=7_200_000).contains(&left_ms), "{key}: {left_ms}");
     }
-    redis.forget_sessions(&[order.id]).await.unwrap();
+    // By the server's clock it has not ended.
+    redis.forget_sessions(vec![order.id], Timestamp(i64::MAX), 0).await.unwrap();
+    assert!(redis.session(order.id).await.unwrap().is_some());
+    redis.close_sessions(vec![Closing { id: order.id, unused: 0 }], Timestamp(0)).await.unwrap();
+    redis.forget_sessions(vec![order.id], Timestamp(0), 0).await.unwrap();
     let mut keys: Vec<String> = redis.link.command(cmd("KEYS").arg("*")).await.unwrap();
     keys.sort_unstable();
     let left = ["agents", "changes", "connection:node", "format", "sequence", "trust"];
@@ -492,6 +504,8 @@ async fn many_sessions_are_loaded_page_by_page() {
     }
     assert_eq!(redis.sessions(now).await.unwrap().len(), count);
     assert_eq!(redis.sessions(now.plus_secs(60)).await.unwrap(), []);
-    assert_eq!(redis.forget_ended(now.plus_secs(60), u32::MAX).await.unwrap(), count);
+    assert_eq!(redis.forget_ended(now.plus_secs(600), 0, u32::MAX).await.unwrap(), 0);
+    let redis = redis.timed_by(Clock::manual(now.plus_secs(60)));
+    assert_eq!(redis.forget_ended(now, 0, u32::MAX).await.unwrap(), count);
     assert_eq!(redis.sessions(now).await.unwrap(), []);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::super::Redis;
+use super::super::{Redis, SharedBackend};
 use crate::clock::Clock;
 use crate::config::{self, RedisLogin, RedisServers, RedisShape, Secret};
 use crate::store::Store;
@@ -75,9 +75,16 @@ impl Server {
 
     /// A node with time in the test's hand. The others see it running for the next seconds.
     pub(crate) async fn node(&self, name: &str, clock: Clock) -> Store {
-        let redis = Redis::open(&self.config(), name.into()).await.unwrap().timed_by(clock);
-        redis.position().await.unwrap();
-        Store::Redis(redis)
+        self.node_of("test", name, clock).await
+    }
+
+    /// A node of one of several fleets.
+    pub(crate) async fn node_of(&self, prefix: &str, name: &str, clock: Clock) -> Store {
+        let home = tokio::runtime::Handle::current();
+        let config = config::Redis { prefix: prefix.to_owned(), ..self.config() };
+        let redis = Redis::open(&config, name.into(), &home).await.unwrap().timed_by(clock);
+        redis.follow_from_here().await.unwrap();
+        Store::Redis(Box::new(redis))
     }
 }
 
@@ -100,6 +107,8 @@ pub(crate) fn config(port: u16) -> config::Redis {
         prefix: "test".to_owned(),
         ca_file: None,
         timeout: Duration::from_secs(5),
+        wait_replicas: None,
+        wait: Duration::from_millis(100),
     }
 }
 

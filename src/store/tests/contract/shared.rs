@@ -45,7 +45,7 @@ fn settled(id: SessionId, unused: u64) -> Vec<Settlement> {
 
 /// All changes of others since then, and where that leads.
 async fn news(store: &Store, after: Position) -> (Vec<Change>, Position) {
-    let found = store.changes(after).await.unwrap();
+    let found = store.shared().unwrap().changes(after).await.unwrap();
     (found.changes, found.position)
 }
 
@@ -102,7 +102,7 @@ async fn only_agents_that_are_active_everywhere_open_sessions() {
         assert_eq!(open(&a).await, Opened::NoAgent);
         b.insert_agent(&agent).await.unwrap();
         assert_eq!(open(&a).await, Opened::Yes);
-        b.deactivate(vec![agent.id]).await.unwrap();
+        b.take_away(vec![inactive(agent.id)], START).await.unwrap();
         assert_eq!(open(&a).await, Opened::NoAgent);
     })
     .await;
@@ -113,7 +113,7 @@ async fn what_others_hold_is_told_wanted_and_given_back() {
     on_each_ledger(async |ledger| {
         let (a, b, c) = (ledger.node("a").await, ledger.node("b").await, ledger.node("c").await);
         let order = opened(&a, 10).await;
-        let start = a.position().await.unwrap();
+        let start = a.shared().unwrap().position().await.unwrap();
         assert_eq!(a.book(calls(order.id, 6)).await.unwrap().granted, 6);
         assert_eq!(c.book(calls(order.id, 2)).await.unwrap().granted, 2);
         let short = b.book(calls(order.id, 5)).await.unwrap();
@@ -138,7 +138,7 @@ async fn giving_back_twice_is_giving_back_once() {
     on_each_ledger(async |ledger| {
         let (a, b) = (ledger.node("a").await, ledger.node("b").await);
         let order = opened(&a, 100).await;
-        let booked = async || a.session(order.id).await.unwrap().unwrap().booked;
+        let booked = async || a.shared().unwrap().session(order.id).await.unwrap().unwrap().booked;
         a.book(calls(order.id, 20)).await.unwrap();
         b.book(calls(order.id, 30)).await.unwrap();
         a.settle(settled(order.id, 15)).await.unwrap();
@@ -163,72 +163,97 @@ async fn a_session_closed_anywhere_is_closed_everywhere() {
     on_each_ledger(async |ledger| {
         let (a, b) = (ledger.node("a").await, ledger.node("b").await);
         let order = opened(&a, 100).await;
-        assert_eq!(b.session(order.id).await.unwrap().unwrap().order, order);
-        assert_eq!(b.session(SessionId::random()).await.unwrap(), None);
+        assert_eq!(b.shared().unwrap().session(order.id).await.unwrap().unwrap().order, order);
+        assert_eq!(b.shared().unwrap().session(SessionId::random()).await.unwrap(), None);
         b.book(calls(order.id, 20)).await.unwrap();
         let closing = Closing { id: order.id, unused: 3 };
-        let start = b.position().await.unwrap();
+        let start = b.shared().unwrap().position().await.unwrap();
         a.close_sessions(vec![closing], Timestamp(2_000_000_000)).await.unwrap();
         a.close_sessions(vec![closing], Timestamp(3_000_000_000)).await.unwrap();
         let booked = b.book(calls(order.id, 1)).await.unwrap();
         assert!(booked.closed && booked.granted == 0, "{booked:?}");
         let at = Timestamp(2_000_000_000);
         assert_eq!(news(&b, start).await.0, [Change::SessionClosed { id: order.id, at }]);
+        assert_eq!(news(&a, start).await.0, [Change::SessionClosed { id: order.id, at }]);
         // Its calls were never `a`'s to give back.
-        let stored = b.session(order.id).await.unwrap().unwrap();
+        let stored = b.shared().unwrap().session(order.id).await.unwrap().unwrap();
         assert_eq!((stored.booked, stored.closed_at), (20, Some(at)));
         b.settle(settled(order.id, 15)).await.unwrap();
-        assert_eq!(a.session(order.id).await.unwrap().unwrap().booked, 5);
+        assert_eq!(a.shared().unwrap().session(order.id).await.unwrap().unwrap().booked, 5);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_node_hears_what_others_did_in_order_and_not_what_it_did() {
+async fn every_node_hears_what_all_did_in_order() {
     on_each_ledger(async |ledger| {
         let (a, b) = (ledger.node("a").await, ledger.node("b").await);
-        let start = b.position().await.unwrap();
+        let start = b.shared().unwrap().position().await.unwrap();
         assert_eq!(news(&b, start).await, (vec![], start));
         let (first, second) = (agent(TrustLevel::Trusted), agent(TrustLevel::Basic));
         a.insert_agent(&first).await.unwrap();
         b.insert_agent(&second).await.unwrap();
         let delegation = Delegation {
-            id: uuid::Uuid::new_v4(),
+            id: Uuid::new_v4(),
             from: first.id,
             to: second.id,
             scopes: vec![],
             created_at: Timestamp(6),
             expires_at: Some(Timestamp(i64::MAX)),
         };
-        a.insert_delegation(&delegation, 0).await.unwrap();
-        a.set_trust(vec![(first.id, TrustLevel::Basic), (second.id, TrustLevel::Untrusted)])
-            .await
-            .unwrap();
+        assert_eq!(a.put_delegation(&delegation, 0).await.unwrap(), 1);
+        a.set_trust(first.id, TrustLevel::Basic, 6).await.unwrap();
+        let taken = lowered(second.id, TrustLevel::Untrusted, 0);
+        a.take_away(vec![taken], START).await.unwrap();
+        a.take_away(vec![taken], START).await.unwrap();
         let order = Arc::new(order(first.id, 3));
         a.insert_session(&order, CAP).await.unwrap();
-        a.revoke_token("t", Timestamp(9), Timestamp(0)).await.unwrap();
+        a.revoke_token("t", Timestamp(i64::MAX), START).await.unwrap();
         let (heard, middle) = news(&b, start).await;
-        a.tell_flags(second.id, 2).await.unwrap();
-        a.deactivate(vec![second.id]).await.unwrap();
+        let trust = Change::Trust { id: first.id, level: TrustLevel::Basic, number: 7 };
+        let until = Timestamp(i64::MAX);
+        let expected = [
+            Change::Registered(first.clone()),
+            Change::Registered(second.clone()),
+            Change::Delegation { delegation: delegation.clone(), version: 1 },
+            trust,
+            Change::TakenAway(taken),
+            Change::SessionOpened(order),
+            Change::TokenRevoked { token_id: "t".to_owned(), until },
+        ];
+        assert_eq!(heard, expected);
+        assert_eq!(news(&a, start).await.0, expected, "its own as well: an answer may be lost");
+
+        a.flag(second.id, 2, START).await.unwrap();
+        a.take_away(vec![inactive(second.id)], START).await.unwrap();
+        assert_eq!(a.end_delegations(vec![delegation.id]).await.unwrap().0, 2);
+        assert_eq!(a.end_delegations(vec![delegation.id]).await.unwrap().0, 2);
         let (later, end) = news(&b, middle).await;
-        assert_eq!(
-            heard,
-            [
-                Change::Registered(first.clone()),
-                Change::Delegation(delegation),
-                Change::Trust(first.id, TrustLevel::Basic),
-                Change::Trust(second.id, TrustLevel::Untrusted),
-                Change::SessionOpened(order),
-                Change::TokenRevoked { token_id: "t".to_owned(), until: Timestamp(9) },
-            ]
-        );
         let flags = Change::Flagged { agent: second.id, flags: 2 };
-        assert_eq!(later, [flags, Change::Deactivated(second.id)]);
-        assert_eq!(end, b.position().await.unwrap());
-        assert_eq!(news(&a, start).await, (vec![Change::Registered(second)], end));
+        let ended = Change::DelegationEnded { id: delegation.id, version: 2 };
+        let gone = Change::TakenAway(inactive(second.id));
+        assert_eq!(later, [flags, gone.clone(), ended.clone()]);
+        assert_eq!(end, b.shared().unwrap().position().await.unwrap());
+        assert_eq!(news(&a, middle).await, (vec![gone, ended], end), "but for what it counted");
         // What has not been yet cannot have been seen.
-        let missed = b.changes(Position(end.0 + 1)).await.unwrap_err();
+        let missed = b.shared().unwrap().changes(Position(end.0 + 1)).await.unwrap_err();
         assert!(matches!(missed, StoreError::Missed), "{missed}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_booked_of_what_has_ended_by_the_ledgers_time() {
+    on_each_ledger(async |ledger| {
+        let a = ledger.node("a").await;
+        let order = opened(&a, 10).await;
+        a.book(calls(order.id, 2)).await.unwrap();
+        ledger.clock().advance_us(7_999_999_999);
+        assert_eq!(a.book(calls(order.id, 1)).await.unwrap(), Booked::alone(1, 3));
+        ledger.clock().advance_us(1);
+        let ended = a.book(calls(order.id, 1)).await.unwrap();
+        assert_eq!(ended, Booked { ended: true, ..Booked::alone(0, 3) });
+        assert_eq!(a.shared().unwrap().time().await.unwrap(), order.expires_at);
     })
     .await;
 }
@@ -237,9 +262,9 @@ async fn a_node_hears_what_others_did_in_order_and_not_what_it_did() {
 async fn news_wakes_whoever_waits_for_it() {
     on_each_ledger(async |ledger| {
         let (a, b) = (ledger.node("a").await, ledger.node("b").await);
-        let mut position = b.position().await.unwrap();
+        let mut position = b.shared().unwrap().position().await.unwrap();
         let agent = agent(TrustLevel::Basic);
-        let told = a.tell_flags(agent.id, 1);
+        let told = a.flag(agent.id, 1, START);
         let heard = async {
             loop {
                 let (changes, next) = news(&b, position).await;
@@ -261,7 +286,7 @@ async fn a_delegation_checked_against_others_than_there_are_is_refused() {
     on_each_ledger(async |ledger| {
         let (a, b) = (ledger.node("a").await, ledger.node("b").await);
         let delegation = || Delegation {
-            id: uuid::Uuid::new_v4(),
+            id: Uuid::new_v4(),
             from: AgentId::random(),
             to: AgentId::random(),
             scopes: vec![],
@@ -269,11 +294,16 @@ async fn a_delegation_checked_against_others_than_there_are_is_refused() {
             expires_at: None,
         };
         let (first, second) = (delegation(), delegation());
-        a.insert_delegation(&first, 0).await.unwrap();
-        let refused = b.insert_delegation(&second, 0).await.unwrap_err();
+        assert_eq!(a.put_delegation(&first, 0).await.unwrap(), 1);
+        let refused = b.put_delegation(&second, 0).await.unwrap_err();
         assert!(matches!(refused, StoreError::Overtaken), "{refused}");
-        b.insert_delegation(&second, 1).await.unwrap();
-        assert_eq!(a.delegations().await.unwrap().len(), 2);
+        assert_eq!(b.put_delegation(&second, 1).await.unwrap(), 2);
+        // One that is ended and one that is added leave as many as there were.
+        a.end_delegations(vec![first.id]).await.unwrap();
+        let refused = b.put_delegation(&first, 2).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Overtaken), "{refused}");
+        b.put_delegation(&first, 3).await.unwrap();
+        assert_eq!(a.delegations().await.unwrap().all.len(), 2);
     })
     .await;
 }

@@ -1,0 +1,73 @@
+//! Bulk work beside the requests, on a thread of its own: forgetting what is over, and finding out whether
+//! a store that failed can be written to again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+
+use crate::gate::Gate;
+use crate::registry::Retention;
+use crate::store::Store;
+use crate::telemetry::Causes;
+
+/// Interval between looks for agents that ended long ago.
+const PURGE_EVERY: Duration = Duration::from_hours(1);
+/// Interval between attempts to write to a store that failed.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Forgets sessions that ended, for ever.
+pub(super) async fn sessions(gate: Arc<Gate>, period: Duration) {
+    let mut ticks = ticks(period);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = gate.sessions.cleanup(gate.clock.now()).await {
+            warn!(error = %Causes(&error), "ended sessions were not forgotten; tried again later");
+        }
+        gate.injected.retain(|id| gate.sessions.get(id).is_some());
+        gate.in_flight.sweep(gate.clock.mono());
+    }
+}
+
+/// Forgets agents and delegations that ended, for ever.
+pub(super) async fn agents(gate: Arc<Gate>, retention_secs: u64) {
+    let mut ticks = ticks(PURGE_EVERY);
+    let retention = Retention { secs: retention_secs, tombstones: gate.enrolment.is_allowed() };
+    loop {
+        ticks.tick().await;
+        let at = gate.sessions.deletes_by(gate.clock.now());
+        match gate.registry.purge(retention, at).await {
+            Ok(purged) if purged.is_empty() => {}
+            Ok(purged) => {
+                for agent in &purged {
+                    gate.enrolment.purged(agent);
+                }
+                info!(count = purged.len(), "agents that ended long ago were forgotten");
+            }
+            Err(error) => {
+                warn!(error = %Causes(&error), "ended agents were not forgotten; tried again later");
+            }
+        }
+    }
+}
+
+/// Writes to a store that failed until it takes that: calls do not come to a node that is not ready.
+pub(super) async fn probe(store: Arc<Store>, gate: Arc<Gate>) {
+    let mut ticks = ticks(PROBE_EVERY);
+    loop {
+        ticks.tick().await;
+        if store.is_failing() {
+            match gate.sessions.note_time(gate.clock.now()).await {
+                Ok(()) => info!("the store can be written to again"),
+                Err(error) => warn!(error = %Causes(&error), "the store cannot be written to"),
+            }
+        }
+    }
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

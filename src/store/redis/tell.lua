@@ -1,3 +1,0 @@
--- Tells the other nodes.
-tell(ARGV[4])
-return 0

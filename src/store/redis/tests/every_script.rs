@@ -1,0 +1,260 @@
+//! All scripts but the booking's permits tested against the model of a shared ledger: random histories of two
+//! nodes are done by both, and each answer and all that is stored afterwards is compared.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::Server;
+use crate::clock::Clock;
+use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::session::{SessionId, WorkOrder};
+use crate::firewall::time::Timestamp;
+use crate::store::tests::contract::{agent, calls, order};
+use crate::store::tests::fleet::Fleet;
+use crate::store::{
+    Change, Closing, Lowered, Position, Purge, Settlement, Store, StoreError, TakenAway,
+};
+
+const START: Timestamp = Timestamp(1_000_000_000);
+const AGENTS: usize = 3;
+const SESSIONS: usize = 3;
+const CAP: usize = 2;
+
+/// A loss of an agent: its activity, and its level by which number.
+type Loss = (usize, bool, Option<(TrustLevel, u64)>);
+
+#[derive(Clone, Debug)]
+enum Act {
+    Register(usize),
+    SetTrust(usize, TrustLevel, u64),
+    TakeAway(Vec<Loss>),
+    Flag(usize, u32),
+    Purge { retention_secs: u64, tombstones: bool },
+    Delegate { id: usize, from: usize, to: usize, version: u64 },
+    EndDelegations(Vec<usize>),
+    Open { session: usize, agent: usize, lasts_secs: u64 },
+    Book { session: usize, least: u64, unused: u64 },
+    Close { sessions: Vec<usize>, unused: u64, after_secs: u64 },
+    Settle { session: usize, unused: u64 },
+    Forget { sessions: Vec<usize>, retention_secs: u64 },
+    ForgetEnded { retention_secs: u64, limit: u32 },
+    Revoke { token: usize, for_secs: u64 },
+    Pass(u64),
+}
+
+fn level() -> impl Strategy<Value = TrustLevel> {
+    use TrustLevel::{Basic, Trusted, Untrusted, Verified};
+    prop_oneof![Just(Untrusted), Just(Basic), Just(Verified), Just(Trusted)]
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let (a, s, d, n) = (0..AGENTS, 0..SESSIONS, 0..3_usize, 0..4_u64);
+    let secs = prop_oneof![Just(0_u64), 1..100_u64, 3_000..70_000_u64];
+    let lowered = prop::option::of((level(), n.clone()));
+    let taken = prop::collection::vec((a.clone(), any::<bool>(), lowered), 1..4);
+    let several = prop::collection::vec(s.clone(), 1..4);
+    prop_oneof![
+        2 => a.clone().prop_map(Act::Register),
+        2 => (a.clone(), level(), n.clone()).prop_map(|(a, l, n)| Act::SetTrust(a, l, n)),
+        3 => taken.prop_map(Act::TakeAway),
+        2 => (a.clone(), 1..4_u32).prop_map(|(a, flags)| Act::Flag(a, flags)),
+        1 => (secs.clone(), any::<bool>())
+            .prop_map(|(retention_secs, tombstones)| Act::Purge { retention_secs, tombstones }),
+        2 => (d.clone(), a.clone(), a.clone(), n.clone())
+            .prop_map(|(id, from, to, version)| Act::Delegate { id, from, to, version }),
+        1 => prop::collection::vec(d, 1..3).prop_map(Act::EndDelegations),
+        3 => (s.clone(), a, secs.clone())
+            .prop_map(|(session, agent, lasts_secs)| Act::Open { session, agent, lasts_secs }),
+        3 => (s.clone(), 0..5_u64, n.clone())
+            .prop_map(|(session, least, unused)| Act::Book { session, least, unused }),
+        2 => (several.clone(), n.clone(), secs.clone()).prop_map(|(sessions, unused, after_secs)| {
+            Act::Close { sessions, unused, after_secs }
+        }),
+        1 => (s, n).prop_map(|(session, unused)| Act::Settle { session, unused }),
+        1 => (several, secs.clone())
+            .prop_map(|(sessions, retention_secs)| Act::Forget { sessions, retention_secs }),
+        1 => (secs.clone(), 0..3_u32)
+            .prop_map(|(retention_secs, limit)| Act::ForgetEnded { retention_secs, limit }),
+        1 => (0..2_usize, secs.clone())
+            .prop_map(|(token, for_secs)| Act::Revoke { token, for_secs }),
+        3 => secs.prop_map(Act::Pass),
+    ]
+}
+
+/// The ids of one history.
+struct Names {
+    agents: Vec<Arc<Agent>>,
+    sessions: Vec<SessionId>,
+    delegations: Vec<Uuid>,
+}
+
+impl Names {
+    fn new() -> Self {
+        let expires_at = [None, Some(START.plus_secs(50)), Some(START.plus_secs(40_000))];
+        let agents = expires_at.map(|expires_at| {
+            Arc::new(Agent { expires_at, ..Agent::clone(&agent(TrustLevel::Verified)) })
+        });
+        Self {
+            agents: agents.into(),
+            sessions: (0..SESSIONS).map(|_| SessionId::random()).collect(),
+            delegations: (0..3).map(|_| Uuid::new_v4()).collect(),
+        }
+    }
+
+    fn agent(&self, at: usize) -> AgentId {
+        self.agents[at].id
+    }
+}
+
+/// The outcome of an act as text: errors say nothing but their kind.
+fn told<T: std::fmt::Debug>(outcome: Result<T, StoreError>) -> String {
+    match outcome {
+        Ok(answer) => format!("{answer:?}"),
+        Err(StoreError::Overtaken) => "overtaken".to_owned(),
+        Err(StoreError::Missing(id)) => format!("missing {id}"),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+async fn take(store: &Store, names: &Names, act: &Act, now: Timestamp) -> String {
+    match act {
+        Act::Register(at) => told(store.insert_agent(&names.agents[*at]).await),
+        Act::SetTrust(at, level, above) => {
+            told(store.set_trust(names.agent(*at), *level, *above).await)
+        }
+        Act::TakeAway(taken) => {
+            let taken = taken.iter().map(|&(at, inactive, lowered)| TakenAway {
+                id: names.agent(at),
+                inactive,
+                lowered: lowered.map(|(level, number)| Lowered { level, number }),
+            });
+            told(store.take_away(taken.collect(), now).await)
+        }
+        Act::Flag(at, count) => told(store.flag(names.agent(*at), *count, now).await),
+        Act::Purge { retention_secs, tombstones } => {
+            let ids = names.agents.iter().map(|agent| agent.id).collect();
+            let purge = Purge { ids, retention_secs: *retention_secs, tombstones: *tombstones };
+            told(store.purge(purge, now).await)
+        }
+        Act::Delegate { id, from, to, version } => {
+            let delegation = Delegation {
+                id: names.delegations[*id],
+                from: names.agent(*from),
+                to: names.agent(*to),
+                scopes: vec![format!("{version}")],
+                created_at: START,
+                expires_at: None,
+            };
+            // Mostly the right one.
+            let there = store.delegations().await.unwrap().version;
+            let version = if *version == 0 { 0 } else { there };
+            told(store.put_delegation(&delegation, version).await)
+        }
+        Act::EndDelegations(ids) => {
+            let ids = ids.iter().map(|&id| names.delegations[id]).collect();
+            told(store.end_delegations(ids).await)
+        }
+        Act::Open { session, agent, lasts_secs } => {
+            let id = names.sessions[*session];
+            // An id is used once.
+            if store.shared().unwrap().session(id).await.unwrap().is_some() {
+                return String::new();
+            }
+            let expires_at = now.plus_secs(*lasts_secs);
+            let order = WorkOrder { id, expires_at, ..order(names.agent(*agent), 9) };
+            told(store.insert_session(&Arc::new(order), CAP).await)
+        }
+        Act::Book { session, least, unused } => {
+            let mut booking = calls(names.sessions[*session], *least);
+            (booking.most, booking.unused) = (least + 1, *unused);
+            told(store.book(booking).await)
+        }
+        Act::Close { sessions, unused, after_secs } => {
+            let closing = |&at: &usize| Closing { id: names.sessions[at], unused: *unused };
+            let closings = sessions.iter().map(closing).collect();
+            told(store.close_sessions(closings, now.plus_secs(*after_secs)).await)
+        }
+        Act::Settle { session, unused } => {
+            let id = names.sessions[*session];
+            let settlement = Settlement { id, unused: *unused, recent: None, rate: None };
+            told(store.settle(vec![settlement]).await)
+        }
+        Act::Forget { sessions, retention_secs } => {
+            let ids = sessions.iter().map(|&at| names.sessions[at]).collect();
+            told(store.forget_sessions(ids, now, *retention_secs).await)
+        }
+        // Which of several is forgotten first is the store's to choose.
+        Act::ForgetEnded { retention_secs, limit: 0 } => {
+            told(store.forget_ended(now, *retention_secs, 0).await)
+        }
+        Act::ForgetEnded { retention_secs, limit: _ } => {
+            told(store.forget_ended(now, *retention_secs, 100).await)
+        }
+        Act::Revoke { token, for_secs } => {
+            let until = now.plus_secs(*for_secs);
+            told(store.revoke_token(&format!("token {token}"), until, now).await)
+        }
+        Act::Pass(_) => String::new(),
+    }
+}
+
+/// All that is stored, in one order.
+async fn all(store: &Store, from: Position) -> (String, Vec<Change>) {
+    let mut agents: Vec<String> = Vec::new();
+    for stored in store.agents().await.unwrap() {
+        agents.push(format!("{stored:?}"));
+    }
+    let delegations = store.delegations().await.unwrap();
+    let mut links: Vec<String> = delegations.all.iter().map(|d| format!("{d:?}")).collect();
+    let sessions = store.sessions(Timestamp(0)).await.unwrap();
+    let mut sessions: Vec<String> = sessions.iter().map(|s| format!("{s:?}")).collect();
+    let mut revoked = store.revoked_tokens().await.unwrap();
+    let mut tombstones = store.tombstones().await.unwrap();
+    agents.sort_unstable();
+    links.sort_unstable();
+    sessions.sort_unstable();
+    revoked.sort_unstable();
+    tombstones.sort_unstable();
+    let version = delegations.version;
+    let text = format!("{agents:#?}{links:#?}{version}{sessions:#?}{revoked:?}{tombstones:?}");
+    let changes = store.shared().unwrap().changes(from).await.unwrap().changes;
+    // Who is asked to give back is told again after a while, by a clock that is not the test's.
+    let changes = changes.into_iter().filter(|change| !matches!(change, Change::Wanted(_)));
+    (text, changes.collect())
+}
+
+#[test]
+fn whatever_is_done_the_scripts_do_as_the_model_does() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = runtime.block_on(Server::start());
+    let config = ProptestConfig::with_cases(60);
+    let run = std::cell::Cell::new(0_u32);
+    proptest!(config, |(acts in prop::collection::vec((any::<bool>(), act()), 1..50))| {
+        run.set(run.get() + 1);
+        runtime.block_on(async {
+            let clock = Clock::manual(START);
+            let prefix = format!("run{}", run.get());
+            let redis = async |name: &str| server.node_of(&prefix, name, clock.clone()).await;
+            let redis = [redis("a").await, redis("b").await];
+            let fleet = Fleet::new("a", clock.clone());
+            let model = [Store::from(fleet.beside("a")), Store::from(fleet.beside("b"))];
+            let names = Names::new();
+            for (second, act) in &acts {
+                let (node, now) = (usize::from(*second), clock.now().wall);
+                let expected = take(&model[node], &names, act, now).await;
+                assert_eq!(take(&redis[node], &names, act, now).await, expected, "{act:?}");
+                if let Act::Pass(secs) = act {
+                    clock.advance_us(secs * 1_000_000);
+                }
+            }
+            for (redis, model) in redis.iter().zip(&model) {
+                let (stored, told) = all(redis, Position(0)).await;
+                let (expected, expected_told) = all(model, Position(0)).await;
+                assert_eq!(stored, expected);
+                assert_eq!(told, expected_told);
+            }
+        });
+    });
+}
