@@ -13,6 +13,7 @@ mod headers;
 mod listener;
 mod node;
 mod notify;
+mod on_record;
 mod reload;
 mod shared;
 mod standing;
@@ -38,7 +39,7 @@ use crate::admin::{self, Admin, Keyring, People, WrongKeys};
 use crate::approvals::{self, Approvals};
 use crate::audit::checkpoint::SigningKey;
 use crate::audit::redact::Redactor;
-use crate::audit::{self, Audit, By, Change};
+use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
 use crate::firewall::checks::drift::{Tools, UnknownIntent};
@@ -110,15 +111,10 @@ pub fn run(
     stopped: Stopped,
     on_ready: impl FnOnce(&Started) -> Result<()>,
 ) -> Result<()> {
-    let threads_for = |name: &str| {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let built = builder.worker_threads(1).thread_name(name).enable_all().build();
-        built.with_context(|| format!("starting the threads for {name}"))
-    };
-    let control = threads_for("control")?;
+    let control = thread_for("control")?;
     // The connections to a shared store: nothing else keeps them waiting.
-    let store_io = threads_for("store-io")?;
-    let upkeep = threads_for("upkeep")?;
+    let store_io = thread_for("store-io")?;
+    let upkeep = thread_for("upkeep")?;
     let certificate = config.proxy.tls.as_ref().map(Certificate::open).transpose()?;
     let admin_tls = config.admin.tls.as_ref().map(Certificate::for_admin).transpose()?;
     let tls = certificate.as_ref().map(Certificate::settings).transpose()?;
@@ -194,7 +190,7 @@ pub fn run(
     let successor = offer.successor.clone();
     let taken = offer.taken.subscribe();
     control.spawn(offer.serve(drain.when_leaving()));
-    control.block_on(parts.on_record(config, &started));
+    control.block_on(parts.start_on_record(config, &started));
     let certificates = certificate.into_iter().chain(admin_tls.map(|(certificate, _)| certificate));
     parts.start_tasks(&control, &upkeep, config, certificates.collect());
     on_ready(&started)?;
@@ -269,6 +265,13 @@ pub(crate) fn certificate_expiry(files: &config::Tls) -> Result<Option<i64>> {
     let certificate = Certificate::open(files)?;
     certificate.settings()?;
     Ok(certificate.expires())
+}
+
+/// Starts a runtime of one thread.
+fn thread_for(name: &str) -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let built = builder.worker_threads(1).thread_name(name).enable_all().build();
+    built.with_context(|| format!("starting the thread for {name}"))
 }
 
 fn cores() -> usize {
@@ -563,40 +566,6 @@ impl Parts {
         Door { seats: Seats::new(connections, per_source, metrics.clone()), clock, metrics }
     }
 
-    /// Puts on record what is in force from the first request on. A log that cannot be written now
-    /// refuses every request later, and counts what it could not take.
-    async fn on_record(&self, config: &Config, started: &Started) {
-        let store = match config.storage.backend {
-            Backend::Memory => "memory",
-            Backend::Sqlite(_) => "sqlite",
-            Backend::Redis(_) => "redis",
-        };
-        let audit = &config.audit;
-        let durability = match audit.durability {
-            config::Durability::Write => "write",
-            config::Durability::Sync => "sync",
-        };
-        let rules = self.rulebook.rules();
-        let change = Change::new("gateway.start")
-            .with("version", env!("CARGO_PKG_VERSION"))
-            .with("config", config.version())
-            .with("policy_version", rules.policies.version())
-            .with("keys", self.keys.version())
-            .with("store", store)
-            .with("proxy", started.proxy)
-            .with("admin", started.admin)
-            .with("audit_durability", durability)
-            .with("audit_require_healthy", audit.require_healthy)
-            .with("audit_hash_chain", audit.hash_chain)
-            .with("audit_checkpoints", audit.checkpoint_key_file.is_some())
-            .count("audit_keep_files", audit.keep_files)
-            .count("pid", started.pid.into());
-        let change = self.audit.record_change(change, By::default(), &self.clock, None).await;
-        if let Err(error) = change.and(self.reloader().started().await) {
-            error!(error = %Causes(&error), "the start is not on record");
-        }
-    }
-
     /// Gives back what is leased and writes what is pending.
     fn end(&self, control: &tokio::runtime::Runtime) {
         let now = self.clock.now();
@@ -611,13 +580,7 @@ impl Parts {
                 error!(error = %Causes(&error), "the store was not closed cleanly");
             }
         });
-        let change = Change::new("gateway.stop")
-            .count("uptime_secs", self.clock.mono().0 / 1_000_000)
-            .count("records", self.audit.records_written());
-        let stopped = self.audit.record_change(change, By::default(), &self.clock, None);
-        if let Err(error) = control.block_on(stopped) {
-            error!(error = %Causes(&error), "the stop is not on record");
-        }
+        control.block_on(self.stop_on_record());
         self.audit.close();
         info!("arbiter has stopped");
     }
