@@ -13,6 +13,7 @@ mod headers;
 mod listener;
 mod node;
 mod notify;
+mod on_record;
 mod reload;
 mod shared;
 mod standing;
@@ -38,7 +39,7 @@ use crate::admin::{self, Admin, Keyring, People, WrongKeys};
 use crate::approvals::{self, Approvals};
 use crate::audit::checkpoint::SigningKey;
 use crate::audit::redact::Redactor;
-use crate::audit::{self, Audit, By, Change};
+use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
 use crate::firewall::checks::drift::{Tools, UnknownIntent};
@@ -67,7 +68,7 @@ use crate::proxy::probe;
 use crate::proxy::seats::Seats;
 use crate::proxy::upstream::Headers;
 use crate::proxy::upstreams::Upstreams;
-use crate::proxy::wire::{self, Kept};
+use crate::proxy::wire;
 use crate::registry::Registry;
 use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
@@ -171,10 +172,7 @@ pub fn run(
     let sources = control.block_on(parts.sources(config));
     let admin = parts.admin(config, people, sources);
     let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
-    let kept = Kept::new(descriptors.pool);
-    control.spawn(kept.clone().watch());
-    let proxy = wire::proxy(&server.configuration, gateway, kept).context("making the proxy")?;
-    let guard = Guard::new(proxy, parts.gate.clone(), &config.proxy);
+    let guard = parts.guard(config, gateway, &server, descriptors.pool, control.handle())?;
     let door = parts.door(config, descriptors.connections);
     let drain = &parts.gate.drain;
     let leaving = Leaving { inner: Arc::new(guard), leaving: drain.when_leaving() };
@@ -192,7 +190,7 @@ pub fn run(
     let successor = offer.successor.clone();
     let taken = offer.taken.subscribe();
     control.spawn(offer.serve(drain.when_leaving()));
-    control.block_on(parts.on_record(config, &started));
+    control.block_on(parts.start_on_record(config, &started));
     let certificates = certificate.into_iter().chain(admin_tls.map(|(certificate, _)| certificate));
     parts.start_tasks(&control, &upkeep, config, certificates.collect());
     on_ready(&started)?;
@@ -563,45 +561,25 @@ impl Parts {
         }
     }
 
+    /// Puts the gateway behind Pingora's proxy, and that behind its guard; `pool` connections are kept.
+    fn guard(
+        &self,
+        config: &Config,
+        gateway: Gateway,
+        server: &Server,
+        pool: usize,
+        runtime: &Handle,
+    ) -> Result<Guard> {
+        let proxy = wire::proxy(&server.configuration, gateway, pool, runtime);
+        let proxy = proxy.context("making the proxy")?;
+        Ok(Guard::new(proxy, self.gate.clone(), &config.proxy))
+    }
+
     /// Makes the places for this many connections of agents.
     fn door(&self, config: &Config, connections: usize) -> Door {
         let per_source = config.proxy.max_connections_per_source;
         let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
         Door { seats: Seats::new(connections, per_source, metrics.clone()), clock, metrics }
-    }
-
-    /// Puts on record what is in force from the first request on. A log that cannot be written now
-    /// refuses every request later, and counts what it could not take.
-    async fn on_record(&self, config: &Config, started: &Started) {
-        let store = match config.storage.backend {
-            Backend::Memory => "memory",
-            Backend::Sqlite(_) => "sqlite",
-            Backend::Redis(_) => "redis",
-        };
-        let audit = &config.audit;
-        let durability = match audit.durability {
-            config::Durability::Write => "write",
-            config::Durability::Sync => "sync",
-        };
-        let rules = self.rulebook.rules();
-        let change = Change::new("gateway.start")
-            .with("version", env!("CARGO_PKG_VERSION"))
-            .with("config", config.version())
-            .with("policy_version", rules.policies.version())
-            .with("keys", self.keys.version())
-            .with("store", store)
-            .with("proxy", started.proxy)
-            .with("admin", started.admin)
-            .with("audit_durability", durability)
-            .with("audit_require_healthy", audit.require_healthy)
-            .with("audit_hash_chain", audit.hash_chain)
-            .with("audit_checkpoints", audit.checkpoint_key_file.is_some())
-            .count("audit_keep_files", audit.keep_files)
-            .count("pid", started.pid.into());
-        let change = self.audit.record_change(change, By::default(), &self.clock, None).await;
-        if let Err(error) = change.and(self.reloader().started().await) {
-            error!(error = %Causes(&error), "the start is not on record");
-        }
     }
 
     /// Gives back what is leased and writes what is pending.
@@ -621,13 +599,7 @@ impl Parts {
                 error!(error = %Causes(&error), "the store was not closed cleanly");
             }
         });
-        let change = Change::new("gateway.stop")
-            .count("uptime_secs", self.clock.mono().0 / 1_000_000)
-            .count("records", self.audit.records_written());
-        let stopped = self.audit.record_change(change, By::default(), &self.clock, None);
-        if let Err(error) = control.block_on(stopped) {
-            error!(error = %Causes(&error), "the stop is not on record");
-        }
+        control.block_on(self.stop_on_record());
         self.audit.close();
         info!("arbiter has stopped");
     }

@@ -135,6 +135,14 @@ async fn a_certificate_is_renewed_without_a_restart() {
     // Nobody tells: the change is noticed.
     says("certificate reloaded").await;
     assert!(accepted(&std::fs::read(new.certificate()).unwrap()).await);
+    let reloads: Vec<_> = gateway
+        .records()
+        .into_iter()
+        .filter(|record| record["event"] == "certificate.reload")
+        .map(|record| (record["detail"]["trigger"].clone(), record["outcome"].clone()))
+        .collect();
+    assert!(reloads.contains(&(json!("sighup"), json!("refused"))), "{reloads:?}");
+    assert!(reloads.contains(&(json!("watch"), json!("completed"))), "{reloads:?}");
     assert!(!accepted(&first).await);
 }
 
