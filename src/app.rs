@@ -67,7 +67,7 @@ use crate::proxy::probe;
 use crate::proxy::seats::Seats;
 use crate::proxy::upstream::Headers;
 use crate::proxy::upstreams::Upstreams;
-use crate::proxy::wire::{self, Kept};
+use crate::proxy::wire;
 use crate::registry::Registry;
 use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
@@ -169,10 +169,7 @@ pub fn run(
     let sources = control.block_on(parts.sources(config));
     let admin = parts.admin(config, people, sources);
     let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
-    let kept = Kept::new(descriptors.pool);
-    control.spawn(kept.clone().watch());
-    let proxy = wire::proxy(&server.configuration, gateway, kept).context("making the proxy")?;
-    let guard = Guard::new(proxy, parts.gate.clone(), &config.proxy);
+    let guard = parts.guard(config, gateway, &server, descriptors.pool, control.handle())?;
     let door = parts.door(config, descriptors.connections);
     let drain = &parts.gate.drain;
     let leaving = Leaving { inner: Arc::new(guard), leaving: drain.when_leaving() };
@@ -557,6 +554,20 @@ impl Parts {
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
         }
+    }
+
+    /// Puts the gateway behind Pingora's proxy, and that behind its guard; `pool` connections are kept.
+    fn guard(
+        &self,
+        config: &Config,
+        gateway: Gateway,
+        server: &Server,
+        pool: usize,
+        runtime: &Handle,
+    ) -> Result<Guard> {
+        let proxy = wire::proxy(&server.configuration, gateway, pool, runtime);
+        let proxy = proxy.context("making the proxy")?;
+        Ok(Guard::new(proxy, self.gate.clone(), &config.proxy))
     }
 
     /// Makes the places for this many connections of agents.

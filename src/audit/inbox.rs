@@ -15,7 +15,7 @@ use super::journal::Lease;
 use super::record::{Draft, Outcome};
 
 /// Time for which the writer collects completions before writing them.
-const COLLECT: Duration = Duration::from_millis(1);
+const COLLECT: Duration = Duration::from_millis(2);
 /// Interval between an idle writer's checks that its file still exists.
 const LOOK: Duration = Duration::from_secs(1);
 /// Interval between retries of a writer that cannot write.

@@ -356,12 +356,18 @@ fn decided(out: &mut Vec<u8>, entry: &Entry, node_id: &str) {
     without_mark(out, arguments.as_bytes());
 }
 
+/// Finds a mark that begins with a quotation mark.
+fn mark_in(text: &[u8], mark: &[u8]) -> Option<usize> {
+    let begins = |at: &usize| text.get(*at..).is_some_and(|rest| rest.starts_with(mark));
+    memchr::memchr_iter(b'"', text).find(begins)
+}
+
 /// Writes arguments so that no member of theirs is spelt like the one that ends a line: a reader
 /// that looks for the first such name finds the right one, too.
 fn without_mark(out: &mut Vec<u8>, mut arguments: &[u8]) {
     const MARK: &[u8] = b"\"chain_record_hash\"";
     const SPELT_OTHERWISE: &[u8] = b"\"chain\\u005frecord_hash\"";
-    while let Some(at) = memchr::memmem::find(arguments, MARK) {
+    while let Some(at) = mark_in(arguments, MARK) {
         let (before, rest) = arguments.split_at_checked(at).unwrap_or((arguments, &[]));
         out.extend_from_slice(before);
         out.extend_from_slice(SPELT_OTHERWISE);

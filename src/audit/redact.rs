@@ -401,7 +401,9 @@ impl Output {
             return self.push(CHAIN_KEY_ESCAPED);
         }
         let raw = self.clip(raw);
-        if raw.bytes().all(|b| b < 0x7f) || !raw.contains(breaks_lines) {
+        // All of it, without stopping at the first: so many bytes at once.
+        let plain = raw.bytes().fold(0, u8::max) < 0x7f;
+        if plain || !raw.contains(breaks_lines) {
             self.push(raw);
             return;
         }

@@ -7,8 +7,6 @@
 
 use std::ops::Range;
 
-use memchr::memmem;
-
 use crate::json::{Doc, Kind, Value};
 
 const OPENING: &str = "${CRED:";
@@ -70,7 +68,11 @@ pub fn references(doc: &Doc<'_>, arguments: &[Value<'_>]) -> Result<Vec<Referenc
 /// Reports whether the text, once unescaped, could hold the opening. None of its characters has
 /// another escape than `\u00…`.
 fn may_hold_reference(text: &[u8]) -> bool {
-    memmem::find(text, OPENING.as_bytes()).is_some() || memmem::find(text, b"\\u00").is_some()
+    let begins = |mark: u8, rest: &[u8]| {
+        let behind = |at: usize| text.get(at.saturating_add(1)..).unwrap_or_default();
+        memchr::memchr_iter(mark, text).any(|at| behind(at).starts_with(rest))
+    };
+    begins(b'$', OPENING.as_bytes().get(1..).unwrap_or_default()) || begins(b'\\', b"u00")
 }
 
 /// Visits a value and all below it; `call` is the tool call whose arguments it belongs to. As deep

@@ -44,17 +44,27 @@ impl fmt::Display for Timestamp {
         let time = jiff::Timestamp::from_microsecond(self.0)
             .unwrap_or(jiff::Timestamp::MAX)
             .to_zoned(TimeZone::UTC);
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
-            time.year(),
-            time.month(),
-            time.day(),
-            time.hour(),
-            time.minute(),
-            time.second(),
-            time.subsec_nanosecond() / 1_000
-        )
+        // Before the year 0 nothing is recorded; such a time is written as the year 0.
+        let year = u32::try_from(time.year()).unwrap_or(0);
+        let small = |value: i8| u32::from(value.unsigned_abs());
+        let micros = time.subsec_nanosecond().unsigned_abs() / 1_000;
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let fields = [
+            (0..4, year),
+            (5..7, small(time.month())),
+            (8..10, small(time.day())),
+            (11..13, small(time.hour())),
+            (14..16, small(time.minute())),
+            (17..19, small(time.second())),
+            (20..26, micros),
+        ];
+        for (place, mut value) in fields {
+            for digit in text.get_mut(place).unwrap_or_default().iter_mut().rev() {
+                *digit = b'0' + u8::try_from(value % 10).unwrap_or(0);
+                value /= 10;
+            }
+        }
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

@@ -141,7 +141,7 @@ impl Gate {
             ask.session().is_some() || (claims.session.is_none() && !rules.terms.require_session);
         if usable {
             reply.form = form_for(style);
-            self.still_there(message, version, live.as_deref())?;
+            still_there(message, version, live.as_deref(), now)?;
         }
         let verdict = self.verdict(ask, live.as_ref(), counted).await?;
         if let Some(demotion) = self.remember(ticket, caller, &verdict) {
@@ -151,29 +151,10 @@ impl Gate {
             && let Some(live) = &live
         {
             let threshold = rules.terms.warning_threshold_pct;
-            reply.warnings = warnings(live, threshold, self.clock.now());
+            reply.warnings = warnings(live, threshold, now);
         }
         verdict.outcome?;
         Ok(Passed { rules, live, escalations: verdict.escalations })
-    }
-
-    /// Refuses a method that the message's version has removed: a server of both eras would serve it
-    /// all the same, by the rules of the other one. Whether the session has ended is asked first.
-    fn still_there(
-        &self,
-        message: &Message<'_>,
-        version: Version,
-        live: Option<&Live>,
-    ) -> Result<(), Denial> {
-        let ended = live.is_some_and(|live| live.status(self.clock.now()) != Status::Active);
-        let gone = |method: &str| version.has_removed(method);
-        if ended || !message.calls.iter().any(|call| call.method.as_deref().is_some_and(gone)) {
-            return Ok(());
-        }
-        Err(Denial::new(
-            Code::MethodNotFound,
-            format!("protocol version {version} and later have no such method"),
-        ))
     }
 
     fn count_tools(&self, message: &Message<'_>, to: &Destination) {
@@ -339,4 +320,23 @@ fn no_lease(live: &Live, error: &StoreError) -> Denial {
 /// length and hash.
 fn is_one_way(call: &Call<'_>) -> bool {
     !call.is_request() && matches!(call.kind, CallKind::Protocol)
+}
+
+/// Refuses a method that the message's version has removed: a server of both eras would serve it
+/// all the same, by the rules of the other one. Whether the session has ended is asked first.
+fn still_there(
+    message: &Message<'_>,
+    version: Version,
+    live: Option<&Live>,
+    now: Now,
+) -> Result<(), Denial> {
+    let ended = live.is_some_and(|live| live.status(now) != Status::Active);
+    let gone = |method: &str| version.has_removed(method);
+    if ended || !message.calls.iter().any(|call| call.method.as_deref().is_some_and(gone)) {
+        return Ok(());
+    }
+    Err(Denial::new(
+        Code::MethodNotFound,
+        format!("protocol version {version} and later have no such method"),
+    ))
 }

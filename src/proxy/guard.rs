@@ -108,20 +108,33 @@ impl Guard {
                 }
                 Head::Refused(denial) => return self.refuse_head(stream, &read, *denial).await,
             }
-            let mut session = ServerSession::new_http1(stream);
-            if let Some(settings) = settings.take() {
-                settings.apply_to_session(&mut session);
-            } else {
-                let left = self.max_requests.saturating_sub(1);
-                session.set_keepalive_reuses_remaining(Some(left));
-            }
-            session.set_keepalive((!*shutdown.borrow()).then_some(self.idle.as_secs()));
-            session.set_pipelined_prefix(read);
+            let session = self.session(stream, settings.take(), read, shutdown);
             let Some(reused) = self.inner.process_new_http(session, shutdown).await else { return };
             (stream, settings) = reused.consume();
             seat.idle(self.gate.clock.mono());
             wait = self.idle;
         }
+    }
+
+    /// Makes the session of one request. Apart, so that its kilobytes are written where they go.
+    #[inline(never)]
+    fn session(
+        &self,
+        stream: Stream,
+        settings: Option<HttpPersistentSettings>,
+        read: BytesMut,
+        shutdown: &ShutdownWatch,
+    ) -> ServerSession {
+        let mut session = ServerSession::new_http1(stream);
+        if let Some(settings) = settings {
+            settings.apply_to_session(&mut session);
+        } else {
+            let left = self.max_requests.saturating_sub(1);
+            session.set_keepalive_reuses_remaining(Some(left));
+        }
+        session.set_keepalive((!*shutdown.borrow()).then_some(self.idle.as_secs()));
+        session.set_pipelined_prefix(read);
+        session
     }
 
     /// Reads up to the end of a request's head; `late` ends the wait for its first byte.

@@ -40,10 +40,11 @@ use pingora::upstreams::peer::Peer;
 use pingora::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::Gateway;
-pub use kept::Kept;
+use kept::Kept;
 
 /// Time for a connection to be made where the peer sets none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -54,9 +55,16 @@ pub struct Wire(Arc<Kept>);
 /// The proxy port's service behind Pingora's proxy.
 pub type Proxy = HttpProxy<Gateway, Wire>;
 
-/// Puts a gateway behind Pingora's proxy.
+/// Puts a gateway behind Pingora's proxy. At most `most` connections are kept, watched on `runtime`.
 #[expect(unsafe_code, reason = "Pingora gives such a proxy away only inside a service")]
-pub fn proxy(conf: &Arc<ServerConf>, gateway: Gateway, kept: Arc<Kept>) -> Option<Proxy> {
+pub fn proxy(
+    conf: &Arc<ServerConf>,
+    gateway: Gateway,
+    most: usize,
+    runtime: &Handle,
+) -> Option<Proxy> {
+    let kept = Kept::new(most);
+    runtime.spawn(kept.clone().watch());
     let nobody = Arc::new(|_proxy, _stream, _shutdown: &_| async { None }.boxed());
     let service = ProxyServiceBuilder::new(conf, gateway).custom(Wire(kept), nobody).build();
     let mut service = ManuallyDrop::new(service);

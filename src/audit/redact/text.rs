@@ -20,9 +20,11 @@ pub(super) fn may_hold_secrets(raw: &str) -> bool {
 }
 
 fn schemes(raw: &[u8]) -> bool {
-    let has = |part: &[u8]| memchr::memmem::find(raw, part).is_some();
-    memchr::memchr(b' ', raw).is_some()
-        && (has(b"earer ") || has(b"asic ") || has(b"EARER ") || has(b"ASIC "))
+    const ENDS: [&[u8]; 4] = [b"earer", b"asic", b"EARER", b"ASIC"];
+    memchr::memchr_iter(b' ', raw).any(|at| {
+        let before = raw.get(..at).unwrap_or_default();
+        ENDS.iter().any(|end| before.ends_with(end))
+    })
 }
 
 impl Redactor {
