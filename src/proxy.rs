@@ -70,7 +70,7 @@ pub struct Gateway {
     pub max_response_body_bytes: usize,
     /// Longest silence inside a response.
     pub idle_timeout: Duration,
-    /// Time for which an idle connection waits for the client's next request.
+    /// Time that clients are told an idle connection waits for their next request.
     pub keep_alive_secs: u64,
     /// How often a silent stream gets a comment; `None`: never.
     pub stream_keepalive: Option<Duration>,
@@ -97,6 +97,8 @@ struct InFlight {
     way: Way,
     /// The connection of the last attempt, if it can be watched.
     attempt: Option<Attempt>,
+    /// Seconds for which the client's connection is kept afterwards, unless this fails.
+    kept_secs: Option<u64>,
     upstream_status: Option<u16>,
     /// Length of the answer's body as the client got it.
     bytes_out: u64,
@@ -138,6 +140,7 @@ impl ProxyHttp for Gateway {
                 let peer = forwarding::peer(session);
                 upstream::prepare(session.req_header_mut(), &self.forwarding, peer, &cleared)?;
                 let body = cleared.body().clone();
+                let kept_secs = reply::kept_secs(session);
                 replay::install(
                     &mut session.downstream_session,
                     body,
@@ -156,6 +159,7 @@ impl ProxyHttp for Gateway {
                     _held: held,
                     way,
                     attempt: None,
+                    kept_secs,
                     upstream_status: None,
                     bytes_out: 0,
                     repeated: false,
@@ -292,6 +296,9 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
         reply::decorate_passed(response, call.cleared.request_id(), call.cleared.warnings())?;
+        if !response.status.is_informational() {
+            reply::announce(response, call.kept_secs)?;
+        }
         self.browsers.share(session.req_header(), response)
     }
 

@@ -168,7 +168,7 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
         max_connections: s.optional_number("max_connections", 1..=10_000_000),
         max_connections_per_source: s.number("max_connections_per_source", 0, 0..=10_000_000),
         first_byte_timeout_secs: s.number("first_byte_timeout_secs", 10, 1..=3_600),
-        idle_connection_secs: s.number("idle_connection_secs", 60, 1..=3_600),
+        idle_connection_secs: s.number("idle_connection_secs", 75, 1..=3_600),
         max_requests_per_connection: s.number("max_requests_per_connection", 100_000, 1..=u32::MAX),
         max_header_bytes: s.number("max_header_bytes", 65_536, 1_024..=MIB / 2),
         max_headers: s.number("max_headers", 100, 10..=250),

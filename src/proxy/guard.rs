@@ -37,6 +37,14 @@ use crate::metrics::Closed;
 /// Time that a head may take from its first byte, or an HTTP/2 connection from its first frame.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How much longer than announced an idle connection is kept: a request that the client sent in time,
+/// or by a clock that is a little slow, is answered.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Time that a client of HTTP/2 has to take note of a `GOAWAY`, and of one whose place is wanted.
+const FAREWELL: Duration = Duration::from_secs(2);
+const SHORT_FAREWELL: Duration = Duration::from_millis(100);
+
 /// What is read for a head at a time: few are longer.
 const FIRST_READ: usize = 4 * 1024;
 
@@ -91,6 +99,7 @@ impl Guard {
         let mut wait = self.first_byte;
         // One timer for all heads: to put off one that is set costs next to nothing.
         let mut late = pin!(sleep(wait));
+        let mut idle_until = None;
         loop {
             if let Some(by) = Instant::now().checked_add(wait) {
                 late.as_mut().reset(by);
@@ -108,11 +117,14 @@ impl Guard {
                 }
                 Head::Refused(denial) => return self.refuse_head(stream, &read, *denial).await,
             }
-            let session = self.session(stream, settings.take(), read, shutdown);
+            // Later than announced: whatever comes next may meet the end of the connection.
+            let is_last = idle_until.is_some_and(|until| Instant::now() >= until);
+            let session = self.session(stream, (settings.take(), is_last), read, shutdown);
             let Some(reused) = self.inner.process_new_http(session, shutdown).await else { return };
             (stream, settings) = reused.consume();
             seat.idle(self.gate.clock.mono());
-            wait = self.idle;
+            wait = self.idle.saturating_add(GRACE);
+            idle_until = Instant::now().checked_add(self.idle);
         }
     }
 
@@ -121,7 +133,7 @@ impl Guard {
     fn session(
         &self,
         stream: Stream,
-        settings: Option<HttpPersistentSettings>,
+        (settings, is_last): (Option<HttpPersistentSettings>, bool),
         read: BytesMut,
         shutdown: &ShutdownWatch,
     ) -> ServerSession {
@@ -131,6 +143,9 @@ impl Guard {
         } else {
             let left = self.max_requests.saturating_sub(1);
             session.set_keepalive_reuses_remaining(Some(left));
+        }
+        if is_last {
+            session.set_keepalive_reuses_remaining(Some(0));
         }
         session.set_keepalive((!*shutdown.borrow()).then_some(self.idle.as_secs()));
         session.set_pipelined_prefix(read);
@@ -231,8 +246,9 @@ impl Guard {
         };
         let (mut shutdown, mut closing) = (shutdown.clone(), self.closing.subscribe());
         let streams = Arc::new(Streams::default());
-        let mut leaving = false;
+        let (mut leaving, mut said_farewell) = (false, false);
         let mut rejected = 0;
+        let mut left = self.max_requests;
         let mut idle_since = Instant::now();
         let mut patience = HEAD_DEADLINE;
         loop {
@@ -252,16 +268,32 @@ impl Guard {
                     }
                     continue;
                 }
+                // A client that has not taken note of the farewell is left behind.
+                () = after(idle_since, patience), if is_idle && said_farewell => return,
                 () = after(idle_since, patience), if is_idle => {
-                    return self.gate.metrics.connection_closed(Closed::Idle);
+                    self.gate.metrics.connection_closed(Closed::Idle);
+                    connection.graceful_shutdown();
+                    (leaving, said_farewell) = (true, true);
+                    (idle_since, patience) = (Instant::now(), FAREWELL);
+                    continue;
                 }
-                () = seat.wanted(), if is_idle => return,
+                () = seat.wanted(), if is_idle => {
+                    connection.graceful_shutdown();
+                    (leaving, said_farewell) = (true, true);
+                    (idle_since, patience) = (Instant::now(), SHORT_FAREWELL);
+                    continue;
+                }
                 _closing = closing.wait_for(|closing| *closing), if is_idle => return,
             };
             match next {
                 Ok(Some(H2Accept::Session(session))) => {
-                    patience = self.idle;
+                    patience = if said_farewell { FAREWELL } else { self.idle };
                     seat.busy();
+                    left = left.saturating_sub(1);
+                    if left == 0 && !leaving {
+                        connection.graceful_shutdown();
+                        leaving = true;
+                    }
                     let stream = streams.enter();
                     let (guard, shutdown) = (self.clone(), shutdown.clone());
                     // Joined by nobody: it ends with its stream, and so with this connection.

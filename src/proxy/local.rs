@@ -119,6 +119,7 @@ impl Local {
     /// Writes an answer without a body.
     async fn bare(&self, session: &mut Session, mut header: ResponseHeader) -> Result<()> {
         reply::decorate(&mut header, Uuid::new_v4(), &[])?;
+        reply::announce(&mut header, reply::kept_secs(session))?;
         session.write_response_header(Box::new(header), true).await
     }
 

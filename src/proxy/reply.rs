@@ -16,6 +16,7 @@ use crate::gate::{Form, Refused};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-arbiter-request-id");
 const WARNING: HeaderName = HeaderName::from_static("x-arbiter-warning");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Writes a refusal as the whole response.
 pub(super) async fn write(
@@ -26,6 +27,7 @@ pub(super) async fn write(
 ) -> Result<()> {
     let (mut header, body) = answer(refused, challenge)?;
     browsers.share(session.req_header(), &mut header)?;
+    announce(&mut header, kept_secs(session))?;
     let without_body = session.req_header().method == http::Method::HEAD || body.is_empty();
     session.write_response_header(Box::new(header), without_body).await?;
     if !without_body {
@@ -135,6 +137,20 @@ pub(super) fn decorate_passed(
     added
 }
 
+/// Seconds for which a connection of HTTP/1.1 waits for another request after this answer; none if
+/// the answer is its last.
+pub(super) fn kept_secs(session: &mut Session) -> Option<u64> {
+    let session = &mut session.downstream_session;
+    let is_last = session.get_keepalive_reuses_remaining() == Some(0);
+    session.get_keepalive().filter(|_| !is_last && session.is_body_done())
+}
+
+/// Announces for how long the connection is kept, so that the client gives it up first.
+pub(super) fn announce(header: &mut ResponseHeader, kept_secs: Option<u64>) -> Result<()> {
+    let Some(secs) = kept_secs else { return Ok(()) };
+    header.insert_header(KEEP_ALIVE, format!("timeout={secs}"))
+}
+
 fn data(refused: &Refused) -> Value {
     let Denial { code, message: _, retry_after_secs: _, cause: _, details } = &refused.denial;
     let mut data = Map::new();
@@ -200,6 +216,7 @@ pub(super) async fn plain(
     header.insert_header(header::CONTENT_LENGTH, body.len())?;
     decorate(&mut header, Uuid::new_v4(), &[])?;
     browsers.share(session.req_header(), &mut header)?;
+    announce(&mut header, kept_secs(session))?;
     let head_only = session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(header), head_only).await?;
     if head_only {

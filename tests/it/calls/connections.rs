@@ -197,3 +197,46 @@ async fn silence_and_slowness_end_a_connection() {
     let answer = drip.await;
     assert_eq!((answer.status, answer.code().as_str()), (408, "RequestTooSlow"));
 }
+
+#[tokio::test]
+async fn a_request_at_the_end_of_the_announced_time_is_answered() {
+    const TRIES: u64 = 200;
+    let gateway = Gateway::start(Setup::default().with("proxy.idle_connection_secs", 2)).await;
+    let session = gateway.session(json!({"call_budget": 1_000})).await;
+    let call = tool_call("read_file", json!({}));
+    let tries = (0..TRIES).map(|number| {
+        let (gateway, session, call) = (&gateway, &session, &call);
+        async move {
+            // One after the other, so that none has to wait for the others' answers.
+            tokio::time::sleep(Duration::from_millis(10 * number)).await;
+            let mut kept = Raw::connect(&gateway.proxy).await;
+            kept.send(request(gateway, session, call)).await;
+            let answer = kept.answer().await.unwrap();
+            assert_eq!(answer.header("keep-alive"), Some("timeout=2"));
+            assert_eq!(answer.header("connection"), Some("keep-alive"));
+            // From 10 ms before to 10 ms after.
+            tokio::time::sleep(Duration::from_micros(1_990_000 + 100 * number)).await;
+            kept.send(request(gateway, session, call)).await;
+            let answer = kept.answer().await.unwrap_or_else(|| panic!("try {number} is lost"));
+            assert_eq!(answer.status, 200, "try {number}");
+            let closes = answer.header("connection") == Some("close");
+            assert_eq!(answer.header("keep-alive"), (!closes).then_some("timeout=2"));
+            closes
+        }
+    });
+    let closed = futures::future::join_all(tries).await;
+    // Too late is the second half.
+    assert!(closed.iter().any(|closes| *closes));
+    assert_eq!(gateway.upstream.calls() as u64, 2 * TRIES);
+
+    // A refusal, an answer of the gateway's own and one without a body announce it, too.
+    let mut kept = Raw::connect(&gateway.proxy).await;
+    for line in ["GET /health", "OPTIONS /health", "GET /nowhere"] {
+        kept.send(format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        let answer = kept.answer().await.unwrap();
+        assert_eq!(answer.header("keep-alive"), Some("timeout=2"), "{line}");
+    }
+    kept.send("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let answer = kept.answer().await.unwrap();
+    assert_eq!((answer.header("connection"), answer.header("keep-alive")), (Some("close"), None));
+}

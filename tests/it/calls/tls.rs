@@ -294,17 +294,7 @@ async fn streams_that_are_no_request_are_answered_or_counted() {
     let certificate = Certificate::make();
     let gateway = Gateway::start(certificate.setup()).await;
     let session = gateway.session(json!({})).await;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(certificate.certificate()).unwrap()).unwrap();
-    let _installed_already = rustls::crypto::ring::default_provider().install_default();
-    let mut config =
-        rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let stream = tokio::net::TcpStream::connect(&gateway.proxy).await.unwrap();
-    let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
-    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
-    tokio::spawn(connection);
+    let (mut client, _connection) = http2(&gateway, &certificate).await;
 
     let tunnel = http::Request::builder().method("CONNECT").uri("localhost:443").body(()).unwrap();
     let (answer, _) = client.send_request(tunnel, true).unwrap();
@@ -336,4 +326,80 @@ async fn streams_that_are_no_request_are_answered_or_counted() {
     let call = tool_call("read_file", json!({}));
     let said = ask(&gateway, &certificate, &session, &["--http2"], call.as_bytes()).await;
     assert_eq!((said.version.as_str(), said.status), ("2", 200));
+}
+
+type Client = h2::client::SendRequest<Bytes>;
+type Connection = tokio::task::JoinHandle<Result<(), h2::Error>>;
+
+/// A connection of HTTP/2, and the task that ends with it.
+async fn http2(gateway: &Gateway, certificate: &Certificate) -> (Client, Connection) {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate.certificate()).unwrap()).unwrap();
+    let _installed_already = rustls::crypto::ring::default_provider().install_default();
+    let mut config =
+        rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = tokio::net::TcpStream::connect(&gateway.proxy).await.unwrap();
+    let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    (client, tokio::spawn(connection))
+}
+
+/// Asks for the gateway's health: the status, or none if the connection takes no request any more.
+async fn health(client: &mut Client) -> Option<Result<u16, h2::Error>> {
+    std::future::poll_fn(|cx| client.poll_ready(cx)).await.ok()?;
+    let request = http::Request::get("https://localhost/health").body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).ok()?;
+    Some(answer.await.map(|answer| answer.status().as_u16()))
+}
+
+/// Waits for the end of a connection, which a `GOAWAY` must have announced.
+async fn says_farewell(mut client: Client, connection: Connection) {
+    tokio::time::timeout(PATIENCE, connection).await.expect("it ends").unwrap().unwrap();
+    let gone = std::future::poll_fn(|cx| client.poll_ready(cx)).await.unwrap_err();
+    assert!(gone.is_go_away() && gone.is_remote(), "{gone:?}");
+}
+
+#[tokio::test]
+async fn connections_of_http2_end_with_a_farewell_and_lose_no_request() {
+    let certificate = Certificate::make();
+    let setup = certificate.setup().with("proxy.idle_connection_secs", 1);
+    let gateway = Gateway::start(setup.with("proxy.max_requests_per_connection", 3)).await;
+    let tries = (0..40_u64).map(|number| {
+        let (gateway, certificate) = (&gateway, &certificate);
+        async move {
+            let (mut client, connection) = http2(gateway, certificate).await;
+            assert_eq!(health(&mut client).await.unwrap().unwrap(), 200);
+            tokio::time::sleep(Duration::from_millis(990 + number / 2)).await;
+            let answered = health(&mut client).await.map(|status| status.unwrap());
+            assert!(answered.is_none_or(|status| status == 200), "{answered:?}");
+            says_farewell(client, connection).await;
+        }
+    });
+    futures::future::join_all(tries).await;
+
+    // The last of the requests that one connection may bring is answered, too.
+    let (mut client, connection) = http2(&gateway, &certificate).await;
+    for _ in 0..3 {
+        assert_eq!(health(&mut client).await.unwrap().unwrap(), 200);
+    }
+    says_farewell(client, connection).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_drains_says_farewell_to_connections_of_http2() {
+    let certificate = Certificate::make();
+    let setup = certificate.setup().with("proxy.drain_delay_secs", 2);
+    let mut gateway = Gateway::start(setup).await;
+    let (mut client, connection) = http2(&gateway, &certificate).await;
+    assert_eq!(health(&mut client).await.unwrap().unwrap(), 200);
+    gateway.signal("TERM");
+    says_farewell(client, connection).await;
+    // A new one is still served, once.
+    let (mut client, connection) = http2(&gateway, &certificate).await;
+    let answered = health(&mut client).await.map(|status| status.unwrap());
+    assert!(answered.is_none_or(|status| status == 200), "{answered:?}");
+    says_farewell(client, connection).await;
+    assert_eq!(gateway.wait_for_end(), Some(0));
 }
