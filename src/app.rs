@@ -216,6 +216,8 @@ pub fn run(
     control.shutdown_timeout(LAST_TASKS);
     drop(parts);
     successor.release();
+    // Its stream ends with the process.
+    std::mem::forget(successor);
     Ok(())
 }
 
