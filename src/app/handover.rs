@@ -60,7 +60,7 @@ pub(super) struct Sockets {
     pub(super) admin: TcpListener,
 }
 
-/// What this process offers to the next one.
+/// Offer of this process to the next one.
 pub(super) struct Offer {
     /// None if there can be no control socket.
     control: Option<Control>,
