@@ -88,7 +88,7 @@ pub struct Admin {
     pub freezer: Arc<Freezer>,
     /// Freshness of this node's knowledge of changes by other nodes.
     pub followed: Arc<Followed>,
-    /// How far this gateway is on its way out of service.
+    /// Progress of this gateway on its way out of service.
     pub drain: Arc<Drain>,
     pub rulebook: Arc<Rulebook>,
     pub approvals: Arc<Approvals>,
@@ -98,7 +98,7 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
     pub keys: Arc<Keyring>,
-    /// Where people sign in, if they can.
+    /// Sign-in of people, if there is one.
     pub people: Option<People>,
     pub sources: WrongKeys,
     pub settings: Settings,

@@ -100,9 +100,9 @@ pub struct Started {
 /// The way to the listening sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Those that systemd holds, else new ones.
+    /// Sockets that systemd holds, else new ones.
     Start,
-    /// Those of the running process, which then ends.
+    /// Sockets of the running process, which then ends.
     TakeOver,
 }
 
@@ -217,6 +217,8 @@ pub fn run(
     control.shutdown_timeout(LAST_TASKS);
     drop(parts);
     successor.release();
+    // Its stream ends with the process.
+    std::mem::forget(successor);
     Ok(())
 }
 
@@ -650,7 +652,7 @@ fn terms(config: &Config) -> Terms {
     }
 }
 
-/// What tools do whose names do not say it.
+/// Operations of tools whose names do not show them.
 pub(crate) fn drift_tools(config: &Config) -> Tools {
     Tools::of(config.tools.iter().map(|tool| (tool.name.clone(), tool.operation)))
 }

@@ -58,7 +58,7 @@ pub struct Config {
     pub proxy: Proxy,
     /// Upstreams by path; at least one. Contains `proxy.upstream_url` if it is in use.
     pub upstreams: Vec<Pool>,
-    /// What tools do whose names do not say it.
+    /// Operations of tools whose names do not show them.
     pub tools: Vec<Tool>,
     pub oauth: Oauth,
     pub policy: Policy,
@@ -79,7 +79,7 @@ impl Config {
     }
 }
 
-/// What one tool does.
+/// Operation of one tool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tool {
     /// An entry as in policies: `tool`, `upstream:tool`, or `*:tool`.
@@ -213,7 +213,7 @@ pub struct Issuer {
     pub agent_claim: String,
     pub groups_claim: String,
     pub introspection: Option<Introspection>,
-    /// How much longer a yes counts while the issuer does not answer.
+    /// Time for which a yes counts longer while the issuer does not answer.
     pub introspection_grace_secs: u64,
     /// Number of agents that may be registered on first sight of a token; `None`: not at all.
     pub auto_register: Option<usize>,
@@ -258,7 +258,7 @@ pub struct Sessions {
 pub enum UnknownIntent {
     /// No check.
     Off,
-    /// What is not a read is flagged for the record, never counted and never refused.
+    /// Flags calls that do not read for the record; such flags are never counted, and nothing is refused.
     #[default]
     Flag,
     /// Treated as an intent to read.

@@ -171,6 +171,17 @@ impl Freezer {
         Ok(())
     }
 
+    /// Stores what the store has lost, because another server answers. Only for a node that has heard of
+    /// every change: what it still knows nobody has lifted.
+    pub async fn assert_kept(&self, now: Now) -> Result<(), StoreError> {
+        let kept: BTreeSet<Uuid> =
+            self.inner.store.freezes().await?.iter().map(|freeze| freeze.id).collect();
+        for freeze in self.list(now).iter().filter(|freeze| !kept.contains(&freeze.id)) {
+            self.inner.store.freeze(freeze).await?;
+        }
+        Ok(())
+    }
+
     /// Forgets freezes whose time is over, here and in the store.
     pub async fn sweep(&self, now: Now) -> Result<(), StoreError> {
         let over: Vec<Uuid> = {

@@ -284,10 +284,10 @@ impl Identity {
     }
 }
 
-/// What is remembered of a token.
+/// Memory of a token.
 enum Recalled {
     Fresh(Result<Arc<Principal>, TokenError>),
-    /// It was good, and its issuer must be asked again.
+    /// The token was good, and its issuer must be asked again.
     Stale(Arc<Known>),
     Nothing,
 }

@@ -54,11 +54,11 @@ pub enum Closed {
     Full,
     /// Its source had all the places that one may have.
     SourceFull,
-    /// It was idle, and another needed its place.
+    /// The connection was idle, and another needed its place.
     ForAnother,
-    /// It sent no first byte in time.
+    /// The client sent no first byte in time.
     Silent,
-    /// It sent no further request in time.
+    /// The client sent no further request in time.
     Idle,
     /// Its TLS handshake failed.
     Handshake,
@@ -156,7 +156,7 @@ pub struct Metrics {
     audit_healthy: IntGauge,
     credentials_injected: IntCounter,
     credentials_scrubbed: IntCounter,
-    /// Of lists: hidden, and passed unread.
+    /// Entries of lists: hidden, and passed unread.
     odd_entries: (IntCounter, IntCounter),
     policy_version: IntGaugeVec,
     admin_requests: IntCounterVec,

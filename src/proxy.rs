@@ -72,7 +72,7 @@ pub struct Gateway {
     pub idle_timeout: Duration,
     /// Time that clients are told an idle connection waits for their next request.
     pub keep_alive_secs: u64,
-    /// How often a silent stream gets a comment; `None`: never.
+    /// Interval between comments on a silent stream; `None`: no comments.
     pub stream_keepalive: Option<Duration>,
     /// True if clients can ask for the rest of a stream that broke off.
     pub legacy_streams: bool,

@@ -332,7 +332,7 @@ impl Sessions {
         self.inner.store.newest(self.inner.horizon.at(now)).await.map(drop)
     }
 
-    /// How many sessions are neither closed nor expired.
+    /// Number of sessions that are neither closed nor expired.
     pub fn active_count(&self, now: Now) -> usize {
         loop {
             let count = self.inner.index().active_count(now.mono, COUNT_STEP);

@@ -1,4 +1,4 @@
-//! Who asks, and which roles may ask for what.
+//! Callers of the API, and the roles that each endpoint needs.
 //!
 //! The table of routes names one of the sets below for each endpoint; the guard compares it with
 //! the roles of whoever asks. What a key of role `sessions` may touch is bounded further, by the
@@ -13,7 +13,7 @@ use crate::audit::By;
 use crate::config::{Role, Roles};
 use crate::firewall::agent::{Agent, TrustLevel};
 
-/// Who may ask for an endpoint.
+/// Access that an endpoint needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Anyone, without a key.
@@ -64,9 +64,9 @@ pub struct Scope {
     pub max_trust: TrustLevel,
 }
 
-/// What metrics call requests without a key.
+/// Name of requests without a key in metrics.
 pub(super) const NOBODY: &str = "(none)";
-/// What metrics call people, whose names are no labels.
+/// Name of all people in metrics: people's own names are no labels.
 pub(super) const PEOPLE: &str = "(oidc)";
 
 /// The holder of a key, or a person, behind an admin request.
@@ -74,7 +74,7 @@ pub(super) const PEOPLE: &str = "(oidc)";
 pub struct Actor {
     /// The key's name, or the person's.
     pub name: Arc<str>,
-    /// What metrics call it: the key's name, or a word for all people.
+    /// Name in metrics: the key's, or one word for all people.
     pub label: Arc<str>,
     pub roles: Roles,
     /// Bounds a key that has no other role than `sessions`.

@@ -18,7 +18,7 @@ use crate::firewall::freeze::{Freeze, MAX_FREEZES, Scope};
 use crate::firewall::time::Timestamp;
 use crate::freezer::Set;
 
-/// What is stopped.
+/// Kind of thing that is stopped.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "FreezeScope")]

@@ -1,4 +1,4 @@
-//! Who may ask: a known host, a key that is right, a role that may, a rate that is not used up.
+//! Conditions of a request: a known host, a right key, a role that may, a rate that is not used up.
 //!
 //! A source that sent too many wrong keys is refused before its key counts for anything
 //! ([`sources`](super::sources)). What needs no key (health, readiness, this API's description) is
@@ -28,7 +28,7 @@ use super::{Admin, Peer, record};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// What probes ask by whatever name they know this machine, and what gives nothing away.
+/// Endpoints that probes ask under any host name, and that give nothing away.
 const PROBED: [&str; 3] = ["/health", "/ready", "/metrics"];
 
 /// Lets a request through, or answers it.
@@ -70,7 +70,7 @@ fn decorated(mut response: Response) -> Response {
     response
 }
 
-/// Which endpoint a request is for.
+/// Finds the endpoint that a request is for.
 struct Asked {
     method: &'static str,
     /// `None` for a path or method that is not in the table.
@@ -156,7 +156,7 @@ async fn admit(
     Ok(actor)
 }
 
-/// Who was recognised.
+/// Caller that was recognised.
 pub(super) enum Known {
     Key(Arc<Key>),
     Person(Person),
@@ -266,7 +266,7 @@ pub fn source_of(head: &Parts) -> IpAddr {
     peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.0.ip().to_canonical())
 }
 
-/// Which hosts the API answers to, against DNS rebinding.
+/// Hosts that the API answers to, against DNS rebinding.
 #[derive(Clone, Debug)]
 pub struct Hosts {
     named: Vec<String>,

@@ -80,7 +80,7 @@ impl Keyring {
         key.expires_at.is_none_or(|end| now < end).then(|| Arc::clone(key))
     }
 
-    /// Which keys there are: a short hash over their names, roles, hashes and bounds.
+    /// Version of the keys: a short hash over their names, roles, hashes and bounds.
     pub fn version(&self) -> String {
         self.in_force.load().version.clone()
     }

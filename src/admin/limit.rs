@@ -49,7 +49,7 @@ impl Window {
     }
 }
 
-/// Which window a request was counted in.
+/// Window that a request was counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
     Regular,

@@ -32,7 +32,7 @@ pub(super) struct Person {
 }
 
 impl Person {
-    /// What stands for the person among the keys that succeeded from a source.
+    /// Substitute for the person among the keys that succeeded from a source.
     pub(super) fn identity(&self) -> [u8; 32] {
         blake3::derive_key("arbiter admin person 1", self.name.as_bytes())
     }

@@ -135,7 +135,7 @@ impl Answer {
 
 /// Input of a handler.
 pub struct Input {
-    /// Who asks.
+    /// Caller of the endpoint.
     pub actor: Actor,
     pub id: Option<String>,
     pub query: Parameters,

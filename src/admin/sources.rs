@@ -41,7 +41,7 @@ impl From<IpAddr> for Source {
 }
 
 impl Source {
-    /// What is remembered when `key` succeeds from here: a hash that says neither.
+    /// Returns the pair to remember when `key` succeeds from here: a hash that reveals neither.
     pub(super) fn pair_with(&self, key: &[u8; 32]) -> Pair {
         let mut hasher = blake3::Hasher::new_derive_key("arbiter admin key and source 1");
         hasher.update(key);
@@ -56,7 +56,7 @@ impl Source {
 /// A key that succeeded from a source.
 pub type Pair = [u8; 32];
 
-/// What becomes of a request with a key.
+/// Outcome of a request with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The key is right.

@@ -15,7 +15,7 @@ const MAX_POOL: u64 = 1_024;
 /// Most connections of agents unless `proxy.max_connections` says otherwise.
 const MAX_CONNECTIONS: u64 = 100_000;
 
-/// How descriptors are divided.
+/// Division of the descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Descriptors {
     /// Connections of agents.

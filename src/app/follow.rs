@@ -89,6 +89,7 @@ impl Follower {
                 if self.unasserted {
                     self.gate.registry.reload().await?;
                     self.gate.sessions.assert_closed(self.clock.now()).await?;
+                    self.gate.freezer.assert_kept(self.clock.now()).await?;
                     self.unasserted = false;
                 }
             }

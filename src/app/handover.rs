@@ -34,6 +34,9 @@ use crate::config::Config;
 
 const WHO: &str = "who\n";
 const TAKE_OVER: &str = "take over\n";
+/// Time within which a process that has released log and store ends.
+const LAST_STEPS: Duration = Duration::from_secs(2);
+
 const RELEASED: &str = "released\n";
 
 /// Time that the other end may take over a line.
@@ -57,7 +60,7 @@ pub(super) struct Sockets {
     pub(super) admin: TcpListener,
 }
 
-/// What this process offers to the next one.
+/// Offer of this process to the next one.
 pub(super) struct Offer {
     /// None if there can be no control socket.
     control: Option<Control>,
@@ -121,11 +124,11 @@ struct Control {
 pub(super) struct Successor(Arc<Mutex<Option<UnixStream>>>);
 
 impl Successor {
-    /// Tells the process that takes over that log and store are free.
+    /// Tells the process that takes over that log and store are closed. The stream stays open: its end is
+    /// the end of this process, when the kernel has freed what a straggling task may still hold.
     pub(super) fn release(&self) {
-        let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut stream) = stream else { return };
-        // The end of this process says the same.
+        let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(stream) = stream.as_mut() else { return };
         if let Err(error) = stream.write_all(RELEASED.as_bytes()) {
             warn!(%error, "the process that takes over does not listen any more");
         }
@@ -307,8 +310,14 @@ fn take_over_at(path: &Path) -> Result<Sockets> {
     info!(pid = running.pid, version = running.version, "taking over; waiting for log and store");
     stream.set_read_timeout(Some(RELEASE))?;
     match read_line(&stream, 64) {
-        // The end of the process is as good: the kernel has freed what it held.
-        Ok(line) if line.is_empty() || line == RELEASED => Ok(sockets),
+        // The process has ended already: the kernel has freed what it held.
+        Ok(line) if line.is_empty() => Ok(sockets),
+        Ok(line) if line == RELEASED => {
+            stream.set_read_timeout(Some(LAST_STEPS))?;
+            // A process that takes longer holds neither log nor store: it said so.
+            let _end = read_line(&stream, 64);
+            Ok(sockets)
+        }
         Ok(_) => bail!("the running gateway said something unknown while it was to end"),
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(sockets),
         Err(error) => Err(error).context("waiting for the running gateway to end"),
@@ -388,6 +397,8 @@ mod tests {
         assert!(!path.exists(), "the next process makes one of its own");
         assert!(!takes.is_finished(), "log and store are not free yet");
         successor.release();
+        // As at the end of the process.
+        drop(successor);
         let got = takes.await.unwrap().unwrap();
         assert_eq!(got.proxy.local_addr().unwrap(), sockets.proxy.local_addr().unwrap());
         assert_eq!(got.admin.local_addr().unwrap(), sockets.admin.local_addr().unwrap());

@@ -23,7 +23,7 @@ const SECOND_US: u64 = 1_000_000;
 /// Counts that can grow at once, each in a slot of the journal; beyond it agents share one.
 const MAX_FOLDS: usize = 256;
 
-/// How a refusal comes into the log.
+/// Way of a refusal into the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
     /// By itself up to the rate of unauthenticated requests; beyond it counted by its cause.
@@ -56,7 +56,7 @@ pub(super) struct State {
     pub(super) folds: BTreeMap<Key, Fold>,
 }
 
-/// What refusals are counted by: their agent, if one is known, and their cause.
+/// Key that refusals are counted by: their agent, if one is known, and their cause.
 pub(super) type Key = (Option<AgentId>, &'static str);
 
 impl State {

@@ -91,7 +91,7 @@ pub enum Detail {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Approval {
     pub id: Uuid,
-    /// Who gave it; none while it is waited for.
+    /// Name of the approver; none while the approval is pending.
     pub by: Option<Arc<str>>,
 }
 
@@ -100,7 +100,7 @@ pub struct Approval {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestHead(Box<[u8]>);
 
-/// What of a request's head goes on record. Texts are clipped like all others.
+/// Parts of a request's head that go on record. Texts are clipped like all others.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadParts<'h> {
     pub client_addr: Option<IpAddr>,
@@ -216,7 +216,7 @@ pub struct Outcome {
     /// Reason why the upstream failed, if it did.
     pub upstream_cause: Option<&'static str>,
     pub credentials_scrubbed: u64,
-    /// How much of an answer went to the client, if one was counted.
+    /// Length of the answer that went to the client, if one was counted.
     pub bytes_out: Option<u64>,
     /// Replaces the entry's decision: what was to be done was refused after all.
     pub decision: Option<Decision>,

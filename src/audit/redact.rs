@@ -64,7 +64,7 @@ const NAMES: [&str; 9] =
 const VALUES: [&str; 7] = ["value", "values", "val", "v", "content", "data", "default"];
 /// A key of the log itself; written otherwise, so that a reader who searches for it finds one.
 const CHAIN_KEY: &str = "\"chain_record_hash\"";
-/// The same key as JSON, in other bytes.
+/// Key as JSON in other bytes.
 const CHAIN_KEY_ESCAPED: &str = "\"chain_record_\\u0068ash\"";
 
 /// Compact JSON text that a [`Redactor`] made: one line, and nothing secret in it.

@@ -9,7 +9,7 @@ use crate::config::{KEY_HASH_MARK, Role, key_name};
 use crate::firewall::agent::TrustLevel;
 use crate::firewall::time::Timestamp;
 
-/// What a key begins with, so that scanners for leaked secrets know it.
+/// Prefix of every key, so that scanners for leaked secrets recognise it.
 const MARK: &str = "arbiter_admin_";
 
 #[derive(Debug, Subcommand)]
@@ -23,7 +23,7 @@ pub struct New {
     /// The name that stands in every record of what the key does.
     #[arg(long, value_parser = key_name)]
     name: String,
-    /// What its holder may do: viewer, metrics, sessions, operator, approver or admin.
+    /// Role of its holder: viewer, metrics, sessions, operator, approver or admin.
     #[arg(long, value_parser = role)]
     role: Role,
     /// For the role sessions: an owner whose agents the key serves; may be given several times, `*`
@@ -33,7 +33,7 @@ pub struct New {
     /// For the role sessions: the highest trust that it registers agents with.
     #[arg(long)]
     max_trust: Option<TrustLevel>,
-    /// When the key ends, such as 2030-01-31T00:00:00Z.
+    /// End of the key, such as 2030-01-31T00:00:00Z.
     #[arg(long, value_parser = time)]
     expires_at: Option<Timestamp>,
     /// Print the key and its entry as JSON.

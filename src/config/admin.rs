@@ -17,7 +17,7 @@ const PUBLIC_DEFAULTS: [&str; 2] = ["arbiter-dev-key", "arbiter-dev-secret-chang
 /// The name of the key that `ARBITER_ADMIN_API_KEY` gives.
 pub const ENVIRONMENT_KEY: &str = "admin";
 
-/// What the hash of an admin key begins with.
+/// Prefix of the hash of an admin key.
 pub const KEY_HASH_MARK: &str = "blake3:";
 
 /// More keys than this are refused: each request is compared with all of them.
@@ -29,7 +29,7 @@ const MAX_NAME_BYTES: usize = 64;
 /// Entries that may share a name, so that a key can be replaced without a gap.
 const MAX_SAME_NAME: usize = 2;
 
-/// What the holder of a key may do.
+/// Rights of the holder of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Reads everything.
@@ -107,7 +107,7 @@ impl Roles {
     }
 }
 
-/// Where operators are served, and who they are.
+/// Service for operators: addresses, keys and limits.
 #[derive(Clone, Debug)]
 pub struct Admin {
     pub listen: SocketAddr,

@@ -1,4 +1,4 @@
-//! What is allowed and yet hardly meant: said at the start and by `arbiter check`.
+//! Hints at settings that are allowed but hardly meant: logged at the start and printed by `arbiter check`.
 
 use super::Config;
 

@@ -66,7 +66,7 @@ pub struct Verdict {
     pub policy: Option<Arc<str>>,
     /// Every finding of the drift check, for the record.
     pub flags: Vec<&'static str>,
-    /// How many of the findings count against the agent's trust.
+    /// Number of findings that count against the agent's trust.
     pub counted_flags: u32,
     /// Approvals that the calls still need, everything else being in order.
     pub escalations: Vec<Escalation>,

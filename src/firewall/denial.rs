@@ -162,19 +162,19 @@ impl Code {
 pub enum Cause {
     /// Its name could not be resolved.
     Dns,
-    /// It takes no connections.
+    /// The upstream takes no connections.
     Refused,
     /// TLS could not be agreed on, its certificate included.
     Tls,
-    /// It did not answer in time.
+    /// The upstream did not answer in time.
     Timeout,
-    /// It closed the connection too early.
+    /// The upstream closed the connection too early.
     Reset,
-    /// It answered with something else than was due.
+    /// The upstream answered with something else than was due.
     Protocol,
     /// Its answer is larger than is allowed.
     TooLarge,
-    /// It does not accept the gateway's own credentials.
+    /// The upstream does not accept the gateway's own credentials.
     Credentials,
 }
 

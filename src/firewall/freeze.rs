@@ -109,7 +109,7 @@ pub struct Freezes {
     upstreams: HashMap<Box<str>, Vec<Held>>,
     /// By the tool's name, whatever upstream has it.
     tools: HashMap<Box<str>, Vec<Held>>,
-    /// Those of tools whose names begin alike.
+    /// Freezes of tools whose names begin alike.
     prefixes: Vec<Held>,
     any: bool,
 }

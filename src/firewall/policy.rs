@@ -99,7 +99,7 @@ pub struct Asked<'a> {
     pub target: Target<'a>,
     /// The arguments of a tool call.
     pub arguments: Option<json::Value<'a>>,
-    /// What the client answered to questions of the server, by key (`@input.<key>`).
+    /// Answers of the client to questions of the server, by key (`@input.<key>`).
     pub inputs: Option<json::Value<'a>>,
 }
 

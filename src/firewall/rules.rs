@@ -23,7 +23,7 @@ pub struct Terms {
     /// True if drift is refused, not only flagged.
     pub escalate_anomalies: bool,
     pub unknown_intent: UnknownIntent,
-    /// What tools do whose names do not say it.
+    /// Operations of tools whose names do not show them.
     pub tools: Tools,
     pub warning_threshold_pct: f64,
     /// The names of all upstreams, which policies may limit tools to.

@@ -103,7 +103,7 @@ pub fn canonical(uri: &str) -> Result<Canonical, Doubt> {
     Ok(Canonical { others: all.collect(), text })
 }
 
-/// What all URIs begin with that a template (RFC 6570) can expand to: its text up to the first
+/// Prefix of all URIs that a template (RFC 6570) can expand to: its text up to the first
 /// expression.
 pub fn of_template(template: &str) -> Result<Canonical, Doubt> {
     let start = template.split('{').next().unwrap_or_default();
@@ -146,7 +146,7 @@ fn hierarchical<'u>(scheme: &str, body: &'u str) -> Result<Option<(&'u str, &'u 
     }
 }
 
-/// What comes before query and fragment, and these two: as they are, without the fragment, and
+/// Text before query and fragment, and these two: as they are, without the fragment, and
 /// without both, as far as these differ.
 fn tails(rest: &str) -> Result<(&str, Vec<String>), Doubt> {
     let (before, fragment) = rest.split_once('#').unwrap_or((rest, ""));

@@ -84,3 +84,19 @@ async fn what_is_frozen_already_is_not_frozen_twice_and_there_is_an_end_to_them(
     clock.advance_us(5_000_000);
     set(&freezer, Scope::Tool("t".into()), None, clock.now()).await;
 }
+
+#[tokio::test]
+async fn a_freeze_that_the_store_has_lost_is_stored_again() {
+    on_all_backends(async |rig| {
+        let clock = Clock::manual(START);
+        let (freezer, store) = freezer(&rig, &clock).await;
+        let lost = set(&freezer, Scope::All, None, clock.now()).await;
+        let lifted = set(&freezer, Scope::Tool("t".into()), None, clock.now()).await;
+        assert!(freezer.lift(lifted.id).await.unwrap());
+        // As after a failover to a replica that lagged.
+        assert!(store.unfreeze(lost.id).await.unwrap());
+        freezer.assert_kept(clock.now()).await.unwrap();
+        assert_eq!(store.freezes().await.unwrap(), [lost]);
+    })
+    .await;
+}

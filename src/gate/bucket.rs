@@ -9,7 +9,7 @@ use crate::firewall::time::Mono;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// How fast a bucket refills and how much it holds.
+/// Rate at which a bucket refills, and its size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     /// Nanoseconds in which one token comes back.

@@ -1,4 +1,4 @@
-//! What one agent has of the things that all agents share: places among the calls in flight, refusals,
+//! Shares of one agent in the things that all agents share: places among the calls in flight, refusals,
 //! and bytes of the audit log.
 //!
 //! An agent that takes more than its part is refused, and nobody else is. The part of the body memory
@@ -24,7 +24,7 @@ const REFUSED_BYTES_PER_SEC: u64 = 1_000_000;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// How much one agent may have.
+/// Limits of one agent.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Calls in flight over all agents.
@@ -65,7 +65,7 @@ pub(super) struct Share {
     log_bytes: Bucket,
 }
 
-/// How a refusal of a known agent is recorded.
+/// Way in which a refusal of a known agent is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Recorded {
     ByItself,

@@ -14,10 +14,10 @@ const LEEWAY_SECS: i64 = 60;
 /// Most names in the path of a claim.
 const MAX_PATH_NAMES: usize = 16;
 
-/// Where a token of Arbiter's own names its subject.
+/// Claim in which a token of Arbiter's own names its subject.
 pub const SUBJECT: &[&str] = &["sub"];
 
-/// Where a token of an issuer, or its answer about one, does. A token that a program got for itself
+/// Claims in which a token of an issuer, or its answer about one, names the subject. A token that a program got for itself
 /// (RFC 6749 section 4.4) often has no `sub`; the program is then its subject, as RFC 9068 section 2.2
 /// has it, under either of the names that issuers use.
 pub const ISSUED_SUBJECT: &[&str] = &["sub", "client_id", "azp"];

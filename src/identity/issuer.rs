@@ -28,7 +28,7 @@ pub struct Issuer {
     /// `None`: its tokens are opaque, and it is asked about each.
     keys: Option<Arc<Keys>>,
     introspector: Option<Introspector>,
-    /// How much longer a yes counts while the issuer does not answer.
+    /// Time for which a yes counts longer while the issuer does not answer.
     grace_secs: u64,
 }
 

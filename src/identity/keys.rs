@@ -72,7 +72,7 @@ pub struct Keys {
     due_at_us: AtomicU64,
     failing: AtomicBool,
     state: Mutex<State>,
-    /// When the set was fetched, in microseconds of the monotonic clock; 0 before the first.
+    /// Time at which the set was fetched, in microseconds of the monotonic clock; 0 before the first.
     fetched_at_us: AtomicU64,
     /// Counts the fetches that ended.
     ended: watch::Sender<u64>,

@@ -15,7 +15,7 @@ const BYTES_PER_NODE: usize = 10;
 /// Most nodes for which space is set aside before any has been seen.
 const FIRST_NODES: usize = 4096;
 
-/// What a parser puts up with. Syntax is the same either way, so both agree on where values end.
+/// Tolerance of a parser. Syntax is the same either way, so both agree on where values end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Strict,

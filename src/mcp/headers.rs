@@ -61,7 +61,7 @@ pub enum HeaderDenial {
     #[error("this protocol version is not supported; supported are {}", supported.join(", "))]
     Version {
         requested: String,
-        /// Those that can be asked for in the same way.
+        /// Methods that can be asked for in the same way.
         supported: &'static [&'static str],
     },
 }

@@ -15,7 +15,7 @@ const FIRST_MODERN: &str = "2026-07-28";
 pub const SUPPORTED: [&str; 5] =
     ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", FIRST_MODERN];
 
-/// Those of them in which each message says its own version.
+/// Versions in which each message carries its own version.
 pub const SUPPORTED_MODERN: [&str; 1] = [FIRST_MODERN];
 
 /// Framing rules of a protocol version.

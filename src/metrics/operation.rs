@@ -54,7 +54,7 @@ pub struct Standing {
     pub journal_slots: u64,
     pub journal_slots_free: u64,
     pub store_staleness: Duration,
-    /// Of the certificate that agents see, as Unix time.
+    /// End of the certificate that agents see, as Unix time.
     pub certificate_expires: Option<i64>,
     pub issuers: Vec<IssuerKeys>,
     pub upstreams: Vec<ServerStanding>,

@@ -1,4 +1,4 @@
-//! What browsers need and what is kept from their pages: origins, hosts, cross-origin answers.
+//! Rules for browsers and their pages: origins, hosts, cross-origin answers.
 //!
 //! A page may call only from an allowed origin. Each of its calls is preflighted, since it carries JSON
 //! and a token; the preflight itself carries none and reaches nothing. A page of another site that has
@@ -16,7 +16,7 @@ const LOOPBACK: &str = "loopback";
 /// Time for which a browser may remember a preflight, in seconds.
 const MAX_AGE: &str = "7200";
 
-/// What a page may read of an answer beside its body.
+/// Headers of an answer that a page may read.
 const EXPOSED: &str =
     "Mcp-Session-Id, WWW-Authenticate, x-arbiter-request-id, X-Arbiter-Warning, Retry-After";
 
@@ -40,7 +40,7 @@ const SENDABLE: &[&str] = &[
     "x-arbiter-session",
 ];
 
-/// What the configuration says of browsers.
+/// Configuration of the rules for browsers.
 #[derive(Clone, Debug, Default)]
 pub struct Browsers {
     origins: Vec<String>,

@@ -64,7 +64,7 @@ const CLIENT_HEADERS: &[&str] = &[
     "x-vercel-ip",
 ];
 
-/// What the configuration says of forwarding.
+/// Configuration of forwarding.
 #[derive(Clone, Debug, Default)]
 pub struct Forwarding {
     /// Peers whose word counts.

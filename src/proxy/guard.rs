@@ -37,7 +37,7 @@ use crate::metrics::Closed;
 /// Time that a head may take from its first byte, or an HTTP/2 connection from its first frame.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How much longer than announced an idle connection is kept: a request that the client sent in time,
+/// Time for which an idle connection is kept longer than announced: a request that the client sent in time,
 /// or by a clock that is a little slow, is answered.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -45,13 +45,13 @@ const GRACE: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(2);
 const SHORT_FAREWELL: Duration = Duration::from_millis(100);
 
-/// What is read for a head at a time: few are longer.
+/// Bytes read for a head at a time: few are longer.
 const FIRST_READ: usize = 4 * 1024;
 
 /// Streams of one HTTP/2 connection that the library may refuse before the connection ends.
 const MAX_REJECTED_STREAMS: usize = 32;
 
-/// How long, and how much, is read after a refused head, so that the refusal can be received.
+/// Bounds of reading after a refused head, so that the refusal can be received.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -72,7 +72,7 @@ pub struct Guard {
     closing: watch::Sender<bool>,
 }
 
-/// How waiting for a head has ended.
+/// Outcome of waiting for a head.
 enum Head {
     Whole,
     /// The connection ends without an answer.

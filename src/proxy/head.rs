@@ -19,7 +19,7 @@ pub(super) enum Arrival {
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     seen: usize,
-    /// Where the line begins that has not ended yet.
+    /// Start of the line that has not ended yet.
     line: usize,
     /// True if the request line has come.
     begun: bool,
@@ -138,7 +138,7 @@ fn version() -> Denial {
     Denial::new(Code::HttpVersionNotSupported, message)
 }
 
-/// What the header lines say about where the message ends and for whom it is.
+/// Facts in the header lines about the message's end and its addressee.
 #[derive(Default)]
 struct Fields {
     count: usize,

@@ -43,7 +43,7 @@ pub struct PreBound<A> {
     closed: ShutdownWatch,
 }
 
-/// What new connections pass.
+/// Checks that new connections pass.
 #[derive(Clone)]
 pub struct Door {
     pub seats: Arc<Seats>,

@@ -31,7 +31,7 @@ pub enum Scrapes {
     /// Holders of a key that may, as this service of the admin port judges.
     Keyholders(axum::Router),
 }
-/// Where clients of protocol version 2025-03-26 look for an authorization server's metadata. This
+/// Paths at which clients of protocol version 2025-03-26 look for an authorization server's metadata. This
 /// gateway is none, and its issuers publish their own.
 const SERVER_METADATA_PATHS: [&str; 2] =
     ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"];
@@ -190,7 +190,7 @@ impl Local {
         Some(format!("{origin}{asked}"))
     }
 
-    /// Where the metadata of the path that was called lies (RFC 9728 section 3.1).
+    /// Address of the metadata of the path that was called (RFC 9728 section 3.1).
     fn metadata_url(&self, head: &RequestHeader, upstreams: &Upstreams) -> Option<String> {
         let path = head.uri.path().trim_end_matches('/');
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%".contains(&b);
@@ -257,7 +257,7 @@ pub(super) fn is_metadata(path: &str) -> bool {
     behind(path, METADATA_PATH).is_some()
 }
 
-/// What of a path is behind `place`.
+/// Returns the part of a path behind `place`.
 fn behind<'p>(path: &'p str, place: &str) -> Option<&'p str> {
     let rest = path.strip_prefix(place)?;
     (rest.len() <= MAX_PATH_BYTES && (rest.is_empty() || rest.starts_with('/'))).then_some(rest)

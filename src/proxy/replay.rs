@@ -219,7 +219,7 @@ impl ReplaySession {
         }
     }
 
-    /// What of a response may be written now: all of it, unless its head has to wait.
+    /// Returns the part of a response that may be written now: all of it, unless its head has to wait.
     fn released(&mut self, tasks: Vec<HttpTask>) -> Vec<HttpTask> {
         if !self.slot.0.holds_head.load(Ordering::Acquire) {
             return tasks;

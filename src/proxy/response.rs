@@ -84,7 +84,7 @@ impl Flow {
         }
     }
 
-    /// What was odd about the lists in the answer.
+    /// Oddities of the lists in the answer.
     pub(super) fn oddities(&self) -> &Oddities {
         &self.oddities
     }

@@ -47,7 +47,7 @@ pub struct Taken {
     seat: Arc<Seat>,
 }
 
-/// What a connection and the others know of each other.
+/// State that a connection and the others share.
 pub struct Seat {
     /// Since when it is idle; 0 while it is busy.
     idle_since: AtomicU64,

@@ -91,7 +91,7 @@ fn cause(kind: &ErrorType) -> Cause {
     }
 }
 
-/// What went wrong, for the log: the innermost cause, which quotes nothing that was sent.
+/// Returns the innermost cause for the log, which quotes nothing that was sent.
 pub(super) fn reason(error: &Error) -> String {
     let root = error.root_cause();
     let text = match root.downcast_ref::<Error>() {

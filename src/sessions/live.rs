@@ -15,7 +15,7 @@ const BLOCKS_IN_A_BUDGET: u64 = 50;
 #[derive(Debug)]
 pub struct Live {
     pub order: Arc<WorkOrder>,
-    /// When it expires, on this run's clock.
+    /// Time of expiry on this run's clock.
     pub(super) deadline: Mono,
     /// The ledger says that it has expired, whatever this node's clocks say.
     ended: AtomicBool,

@@ -76,7 +76,7 @@ impl Change {
     }
 }
 
-/// How far a node has followed the changes.
+/// Position of a node in the changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(pub u64);
 

@@ -66,7 +66,7 @@ pub enum StoreError {
     Queued,
     #[error("the store did not answer in time")]
     Late,
-    /// Where several nodes write: what this one decided by is not what is stored.
+    /// Several nodes write, and the state that this one decided by is not what is stored.
     #[error("another node has changed this meanwhile")]
     Overtaken,
     /// Changes were missed: only loading everything anew shows what is.

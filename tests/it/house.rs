@@ -200,9 +200,6 @@ const CLAUSES: [&str; 15] = [
     "Those ",
     "That ",
 ];
-/// Doc comments that still begin so; the number may only fall.
-const CLAUSES_LEFT: usize = 120;
-
 #[test]
 fn doc_comments_begin_with_the_thing_they_name() {
     let mut found = Vec::new();
@@ -227,7 +224,5 @@ fn doc_comments_begin_with_the_thing_they_name() {
             }
         }
     }
-    let more = found.len() > CLAUSES_LEFT;
-    assert!(!more, "{} instead of {CLAUSES_LEFT}:\n{}", found.len(), found.join("\n"));
-    assert_eq!(found.len(), CLAUSES_LEFT, "fewer: lower CLAUSES_LEFT");
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }

@@ -96,7 +96,7 @@ pub(super) struct SessionDescription {
     time_limit_secs: Option<u64>,
     /// Without end unless given.
     call_budget: Option<u64>,
-    /// How many calls of the budget are used up.
+    /// Number of calls of the budget that are used up.
     #[serde(default)]
     calls_made: u64,
     rate_limit_per_minute: Option<u32>,

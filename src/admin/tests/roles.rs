@@ -43,7 +43,7 @@ async fn ask(bench: &Bench, role: Role, method: &str, path: &str, body: Option<V
     bench.send(request.body(body).unwrap()).await
 }
 
-/// Which roles may use each endpoint, as an operator would write it down: `v` viewer, `m` metrics,
+/// Roles that may use each endpoint, as an operator would write them down: `v` viewer, `m` metrics,
 /// `s` sessions, `o` operator, `p` approver, `a` admin.
 const TABLE: &str = "
     POST /agents                     s o a

@@ -89,7 +89,7 @@ impl Finding {
 pub struct Findings {
     /// Each flag once.
     pub flags: Vec<&'static str>,
-    /// How many calls count towards a demotion.
+    /// Number of calls that count towards a demotion.
     pub counted: u32,
     pub refuse: bool,
 }

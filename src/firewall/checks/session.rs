@@ -59,7 +59,7 @@ impl<'s> Claimed<'s> {
     }
 }
 
-/// What a short look at a session's usage showed. Nothing is counted by looking.
+/// Result of a short look at a session's usage. Nothing is counted by looking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub closed: bool,

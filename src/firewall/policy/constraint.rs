@@ -10,7 +10,7 @@ use super::regexes::Pattern;
 use super::{Asked, Facts};
 use crate::json::{Kind, Value};
 
-/// What one argument of a tool call, or each item of a list in it, must be like.
+/// Condition on one argument of a tool call, or on each item of a list in it.
 pub(super) struct Constraint {
     pub(super) key: Path,
     pub(super) min_value: Option<Number>,
@@ -48,7 +48,7 @@ impl fmt::Debug for Constraint {
     }
 }
 
-/// How many items a list may have.
+/// Bounds of the number of items of a list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Items {
     pub(super) min: usize,

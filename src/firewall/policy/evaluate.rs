@@ -51,7 +51,7 @@ pub(super) enum Fit<'p> {
 /// The lower-ranked allow policies that an unclear one blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Block {
-    /// Those that reach data of a lower tier.
+    /// Policies that reach data of a lower tier.
     Below(Sensitivity),
     All,
 }

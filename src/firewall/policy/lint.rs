@@ -1,6 +1,6 @@
 //! Advice on regexes of allow policies that let more through than they seem to.
 
-/// What a regex lets through besides what it looks like, and the matcher that does not.
+/// Hole in a regex: values that it lets through unexpectedly, and the matcher without that hole.
 pub(super) fn advice(regex: &str) -> Option<String> {
     if let Some((_, rest)) = regex.split_once("://") {
         return host_advice(rest);

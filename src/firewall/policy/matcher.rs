@@ -38,7 +38,7 @@ impl Reading {
     }
 }
 
-/// What a value must denote.
+/// Meaning that a value must have.
 #[derive(Debug)]
 pub(super) enum Meaning {
     PathUnder(Folders),

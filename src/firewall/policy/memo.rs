@@ -1,4 +1,4 @@
-//! What was already found out about one call: many policies ask the same of the same argument.
+//! Results about one call so far: many policies check the same of the same argument.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

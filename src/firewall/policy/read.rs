@@ -52,7 +52,7 @@ struct At<T> {
 /// One table of the file.
 type Table<'t> = At<&'t DeTable<'t>>;
 
-/// What files are read for, and how much work they may make.
+/// Purpose of reading files, and bounds of the work they may cause.
 #[derive(Clone, Copy)]
 pub struct Limits<'l> {
     /// The names of all upstreams, if they are known: names of others are mistakes.
@@ -72,7 +72,7 @@ impl Default for Limits<'_> {
     }
 }
 
-/// What was found in the files.
+/// Contents of the files.
 pub(super) struct Found {
     pub(super) policies: Vec<Policy>,
     pub(super) errors: Vec<PolicyError>,

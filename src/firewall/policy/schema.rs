@@ -14,7 +14,7 @@ struct PolicyFile {
     policies: Vec<Policy>,
 }
 
-/// What one argument of a tool call must be like. At most one of `regex`, `path_under`, `host_in`,
+/// Condition on one argument of a tool call. At most one of `regex`, `path_under`, `host_in`,
 /// `domain_in`, `id_in`, their `not_` forms and `from_intent`.
 #[derive(JsonSchema)]
 #[schemars(rename = "Constraint", deny_unknown_fields)]

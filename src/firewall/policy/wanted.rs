@@ -1,4 +1,4 @@
-//! What is asked, in the form in which policies compare it.
+//! Target of a call, in the form in which policies compare it.
 
 use super::Target;
 use super::model::{Effect, Policy};
@@ -40,7 +40,7 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// How a policy's names apply to what is asked.
+/// Application of a policy's names to what is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coverage {
     None,

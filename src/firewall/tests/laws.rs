@@ -268,7 +268,7 @@ proptest! {
         }
     }
 
-    /// Where no argument matters a list shows what the agent can call, no more and no less.
+    /// A list shows what the agent can call, no more and no less, where no argument matters.
     #[test]
     fn what_a_list_shows_is_allowed_where_arguments_do_not_matter(mut world in world(false)) {
         let Some(Some((order, usage))) = &mut world.session else { return Ok(()) };

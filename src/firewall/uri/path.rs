@@ -2,7 +2,7 @@
 
 use super::{Doubt, escape, is_web};
 
-/// How often query and fragment are decoded in search of a `..`: servers decode once, some twice.
+/// Number of decodings of query and fragment in search of a `..`: servers decode once, some twice.
 const ROUNDS: usize = 4;
 
 /// The canonical path; for web schemes also the one of servers that ignore `;` parameters.

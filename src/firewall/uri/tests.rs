@@ -1,4 +1,4 @@
-//! What has one canonical form, what has none, and what patterns cover.
+//! Tests of canonical forms: URIs that have one, URIs that have none, and the reach of patterns.
 
 use proptest::prelude::*;
 

@@ -59,7 +59,7 @@ impl fmt::Display for Named {
     }
 }
 
-/// What was odd about the lists of one answer; bounded.
+/// Oddities of the lists of one answer; bounded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Oddities {
     pub hidden: u64,

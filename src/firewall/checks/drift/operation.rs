@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::firewall::call::{Entry, Place};
 
-/// What a tool does.
+/// Operation of a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     Read,
@@ -56,7 +56,7 @@ impl Tools {
         Self(Arc::new(named.collect()))
     }
 
-    /// What a tool of this upstream does: as configured, or by its name.
+    /// Returns the operation of a tool of this upstream: as configured, or by its name.
     pub fn does(&self, place: Place<'_>, tool: &str) -> Does {
         if self.0.is_empty() {
             return operation(tool);

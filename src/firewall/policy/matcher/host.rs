@@ -14,7 +14,7 @@ pub(in super::super) struct Hosts {
     ports: Vec<u16>,
 }
 
-/// Where a URL leads.
+/// Host, port and scheme that a URL leads to.
 struct Place<'u> {
     scheme: Cow<'u, str>,
     host: Cow<'u, str>,

@@ -159,7 +159,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// What a matcher makes of its list.
+    /// Constructor of a matcher from its list.
     fn meaning<T>(
         &mut self,
         table: &Table<'_>,

@@ -9,7 +9,7 @@ const PACKS: [(&str, &str); 4] = [
     ("eu-ai-act", include_str!("../../../../policies/compliance/eu-ai-act.toml")),
 ];
 
-/// Who decides on a call of a trusted agent of the group `clinicians`.
+/// Returns the policy that decides on a call of a trusted agent of the group `clinicians`.
 #[track_caller]
 fn check(pack: &str, tool: &str, arguments: &str, expected: &str) {
     let (_, text) = PACKS.into_iter().find(|(name, _)| *name == pack).unwrap();

@@ -5,7 +5,7 @@ use proptest::sample::select;
 
 use super::*;
 
-/// Who decides on arguments under an allow and a deny policy with one constraint.
+/// Returns the policy that decides on arguments under an allow and a deny policy with one constraint.
 fn both(constraint: &str, arguments: &str) -> (bool, bool) {
     let lines = format!("parameter_constraints = [{{ {constraint} }}]");
     let decide = |effect| {

@@ -8,7 +8,7 @@ use proptest::sample::{select, subsequence};
 
 use super::*;
 
-/// What a usual server reaches: scheme, host with port, path.
+/// Resource that a usual server reaches: scheme, host with port, path.
 type Place = (String, String, String);
 
 fn resolve(uri: &str) -> Option<Place> {
@@ -135,7 +135,7 @@ fn any_policy() -> impl Strategy<Value = String> {
     )
 }
 
-/// How far a decision opens: denied, left to a person or to no policy, allowed at a tier that few
+/// Degree to which a decision opens: denied, left to a person or to no policy, allowed at a tier that few
 /// sessions may reach, or at one that all may.
 fn laxness(decision: Decision<'_>) -> (u8, Reverse<Sensitivity>) {
     let closed = Reverse(Sensitivity::Restricted);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Who decides on a query: everyone may read tables, `hr_` ones at a higher tier.
+/// Returns the policy that decides on a query: everyone may read tables, `hr_` ones at a higher tier.
 fn query(arguments: &str) -> String {
     let text = [
         policy("any", "allow", "data_sensitivity = 'public'"),

@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// What can be explored.
+/// Model that can be explored.
 pub(crate) trait Model {
     type State: Clone + Hash;
     type Action: Clone + fmt::Debug;
