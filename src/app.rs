@@ -364,6 +364,7 @@ impl Parts {
                 refusal_style: config.proxy.refusal_style,
                 max_argument_bytes: config.audit.max_argument_bytes,
                 max_request_body_bytes: config.proxy.max_request_body_bytes,
+                max_list_ttl_ms: config.proxy.max_list_ttl_ms,
             },
             in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
             drain: Arc::default(),

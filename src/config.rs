@@ -134,6 +134,8 @@ pub struct Proxy {
     pub upstream_idle_secs: u64,
     /// Silence after which a stream gets a comment; 0: never.
     pub stream_keepalive_secs: u64,
+    /// Longest time for which a list says that it may be kept.
+    pub max_list_ttl_ms: u64,
     /// Time for which calls are still served after a signal to stop.
     pub drain_delay_secs: u64,
     /// Time for which calls in flight may go on after that.

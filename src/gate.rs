@@ -90,6 +90,8 @@ pub struct Settings {
     pub max_argument_bytes: usize,
     /// Bound of a body also after its credentials were put in.
     pub max_request_body_bytes: usize,
+    /// Longest time for which an answer that shows a session's rights says that it may be kept.
+    pub max_list_ttl_ms: u64,
 }
 
 /// Claims in a client's headers, unverified.

@@ -4,6 +4,7 @@
 //! [`headers::agree`] holds the mirrored headers against it. Coming down, [`filter`] and
 //! [`sse_filter`] take from a list what its reader may not use. All of it is pure.
 
+pub mod capabilities;
 pub mod class;
 pub mod filter;
 pub mod headers;

@@ -26,9 +26,11 @@ use crate::firewall::rules::Rules;
 use crate::firewall::session::{RefusalStyle, SessionId, Status};
 use crate::firewall::time::Now;
 use crate::json::Doc;
+use crate::mcp::capabilities;
+use crate::mcp::filter::Caching;
 use crate::mcp::headers;
 use crate::mcp::message::{self, Message};
-use crate::mcp::version::Version;
+use crate::mcp::version::{Era, Version};
 use crate::registry::Demotion;
 use crate::sessions::Live;
 use crate::store::StoreError;
@@ -81,7 +83,12 @@ impl Gate {
             Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
             None => self.injected.without_session(caller.agent.id, &vault),
         };
-        let lists = ListView::of(&message, || self.viewer(rules, caller, live, to));
+        let begun = message.calls.iter().find(|call| call.method.as_deref() == Some("initialize"));
+        if let (Some(begun), Some(live)) = (begun, &live) {
+            live.declare_apps(capabilities::declare_apps(begun));
+        }
+        let caching = self.caching(version);
+        let lists = ListView::of(&message, caching, || self.viewer(rules, caller, live, to));
         let due = Due::to(&message);
         let repeatable = message::is_repeatable(&message);
         drop(message);
@@ -158,6 +165,12 @@ impl Gate {
         }
         verdict.outcome?;
         Ok(Passed { rules, live, escalations: verdict.escalations })
+    }
+
+    /// The bounds of what answers of this version may say about their being kept.
+    pub(super) fn caching(&self, version: Version) -> Caching {
+        let demanded = version.era() == Era::Modern;
+        Caching { max_ttl_ms: self.settings.max_list_ttl_ms, demanded }
     }
 
     fn count_tools(&self, message: &Message<'_>, to: &Destination) {

@@ -97,7 +97,10 @@ impl Gate {
             None => self.injected.without_session(caller.agent.id, &vault),
         };
         let lists = match verb {
-            Verb::Get => Some(ListView::of_stream(self.viewer(rules, caller, live, to))),
+            Verb::Get => Some(ListView::of_stream(
+                self.caching(version),
+                self.viewer(rules, caller, live, to),
+            )),
             Verb::Delete => None,
         };
         let (body, edits) = (Bytes::new(), Edits::default());

@@ -12,7 +12,8 @@ use crate::firewall::freeze::Frozen;
 use crate::firewall::preview::{self, Reader};
 use crate::firewall::rules::Rules;
 use crate::freezer::Freezer;
-use crate::mcp::filter::{ListKind, ListKinds};
+use crate::mcp::capabilities;
+use crate::mcp::filter::{Caching, ListKind, ListKinds};
 use crate::mcp::message::Message;
 use crate::sessions::Live;
 
@@ -38,14 +39,25 @@ pub struct ListView {
 
 impl ListView {
     /// The lists to filter in the answer to `message`; none if it asks for none.
-    pub(super) fn of(message: &Message<'_>, viewer: impl FnOnce() -> Viewer) -> Option<Self> {
+    pub(super) fn of(
+        message: &Message<'_>,
+        caching: Caching,
+        viewer: impl FnOnce() -> Viewer,
+    ) -> Option<Self> {
         let kinds = ListKinds::asked_by(message);
-        (!kinds.is_empty()).then(|| Self { kinds, viewer: viewer() })
+        let declared = || message.calls.iter().any(capabilities::declare_apps);
+        (!kinds.is_empty()).then(|| Self::to(kinds, caching, declared(), viewer()))
     }
 
     /// Every list, for a stream on which the server may answer any earlier request again.
-    pub(super) fn of_stream(viewer: Viewer) -> Self {
-        Self { kinds: ListKinds::all(), viewer }
+    pub(super) fn of_stream(caching: Caching, viewer: Viewer) -> Self {
+        Self::to(ListKinds::all(), caching, false, viewer)
+    }
+
+    fn to(kinds: ListKinds, caching: Caching, declared: bool, viewer: Viewer) -> Self {
+        let kinds = kinds.kept_within(caching);
+        let has_apps = declared || viewer.live.as_ref().is_some_and(|live| live.has_apps());
+        Self { kinds: if has_apps { kinds } else { kinds.for_model() }, viewer }
     }
 
     pub fn kinds(&self) -> ListKinds {
@@ -72,7 +84,7 @@ impl ListView {
                 shows(CallKind::Tool { name: Cow::Borrowed(label), arguments: None })
             }
             ListKind::Prompts => shows(data(Data::Prompt, label)),
-            ListKind::Resources => shows(data(Data::Resource, label)),
+            ListKind::Resources | ListKind::Skills => shows(data(Data::Resource, label)),
             ListKind::ResourceTemplates => preview::shows_template(&reader, label),
         }
     }

@@ -22,7 +22,11 @@ impl Class {
     pub fn of(method: &str) -> Self {
         match method {
             "tools/call" => Self::Tool,
-            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => Self::Resource,
+            "resources/read"
+            | "resources/subscribe"
+            | "resources/unsubscribe"
+            | "resources/directory/read"
+            | "skills/get" => Self::Resource,
             "prompts/get" => Self::Prompt,
             "completion/complete" => Self::Completion,
             "initialize"
@@ -32,7 +36,8 @@ impl Class {
             | "tools/list"
             | "resources/list"
             | "resources/templates/list"
-            | "prompts/list" => Self::Protocol,
+            | "prompts/list"
+            | "skills/list" => Self::Protocol,
             _ if method.starts_with("notifications/") => Self::Protocol,
             _ => Self::Other,
         }
@@ -51,6 +56,7 @@ pub fn is_repeatable(method: &str) -> bool {
             | "resources/list"
             | "resources/templates/list"
             | "prompts/list"
+            | "skills/list"
     )
 }
 
@@ -70,7 +76,16 @@ mod tests {
     fn methods_fall_into_the_classes_of_the_contract() {
         let table: &[(Class, &[&str])] = &[
             (Class::Tool, &["tools/call"]),
-            (Class::Resource, &["resources/read", "resources/subscribe", "resources/unsubscribe"]),
+            (
+                Class::Resource,
+                &[
+                    "resources/read",
+                    "resources/subscribe",
+                    "resources/unsubscribe",
+                    "resources/directory/read",
+                    "skills/get",
+                ],
+            ),
             (Class::Prompt, &["prompts/get"]),
             (Class::Completion, &["completion/complete"]),
             (
@@ -87,6 +102,7 @@ mod tests {
                     "resources/list",
                     "resources/templates/list",
                     "prompts/list",
+                    "skills/list",
                 ],
             ),
             (
@@ -102,6 +118,7 @@ mod tests {
                     "Tools/Call",
                     "tools/call ",
                     "tools/list2",
+                    "skills/read",
                     "Notifications/initialized",
                     "notifications",
                     "rpc.discover",

@@ -7,14 +7,16 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::ops::Range;
 
 use super::message::Message;
 use crate::json::keys::disguised_as;
 use crate::json::{Doc, JsonError, Kind, Problem, Value};
+pub use caching::Caching;
+use caching::{Edit, SCOPE, TTL};
 pub use oddities::{Named, Oddities, Oddity};
 use sloppy::Legible;
 
+mod caching;
 mod oddities;
 mod sloppy;
 
@@ -25,19 +27,22 @@ pub enum ListKind {
     Resources,
     ResourceTemplates,
     Prompts,
+    Skills,
 }
 
 impl ListKind {
-    pub const ALL: [Self; 4] =
-        [Self::Tools, Self::Resources, Self::ResourceTemplates, Self::Prompts];
+    pub const ALL: [Self; 5] =
+        [Self::Tools, Self::Resources, Self::ResourceTemplates, Self::Prompts, Self::Skills];
 
     /// The list that `method` asks for.
     pub fn of_method(method: &str) -> Option<Self> {
         match method {
             "tools/list" => Some(Self::Tools),
-            "resources/list" => Some(Self::Resources),
+            // A folder's listing names resources as the whole list does.
+            "resources/list" | "resources/directory/read" => Some(Self::Resources),
             "resources/templates/list" => Some(Self::ResourceTemplates),
             "prompts/list" => Some(Self::Prompts),
+            "skills/list" => Some(Self::Skills),
             _ => None,
         }
     }
@@ -49,6 +54,7 @@ impl ListKind {
             Self::Resources => "resources",
             Self::ResourceTemplates => "resourceTemplates",
             Self::Prompts => "prompts",
+            Self::Skills => "skills",
         }
     }
 
@@ -56,7 +62,7 @@ impl ListKind {
     fn label(self) -> &'static str {
         match self {
             Self::Tools | Self::Prompts => "name",
-            Self::Resources => "uri",
+            Self::Resources | Self::Skills => "uri",
             Self::ResourceTemplates => "uriTemplate",
         }
     }
@@ -67,39 +73,65 @@ impl ListKind {
             Self::Resources => 2,
             Self::ResourceTemplates => 4,
             Self::Prompts => 8,
+            Self::Skills => 16,
         }
     }
 }
 
-/// The lists that one request, or the members of one batch, asked for.
+/// The lists that one request, or the members of one batch, asked for, and how their answers may be
+/// kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ListKinds(u8);
+pub struct ListKinds {
+    lists: u8,
+    /// True if the server was asked to describe itself, which clients keep like a list.
+    discovers: bool,
+    caching: Option<Caching>,
+    /// True if tools that are for applications, and not for the model, are left out.
+    for_model: bool,
+}
 
 impl ListKinds {
     /// Returns the lists that the members of a message ask for.
     pub fn asked_by(message: &Message<'_>) -> Self {
-        let methods = message.calls.iter().filter_map(|call| call.method.as_deref());
-        methods.filter_map(ListKind::of_method).collect()
+        let methods = || message.calls.iter().filter_map(|call| call.method.as_deref());
+        let lists: Self = methods().filter_map(ListKind::of_method).collect();
+        Self { discovers: methods().any(|method| method == "server/discover"), ..lists }
+    }
+
+    /// Bounds what the answers say about their being kept.
+    #[must_use]
+    pub fn kept_within(mut self, caching: Caching) -> Self {
+        self.caching = Some(caching);
+        self
+    }
+
+    /// Leaves out tools that are not for the model.
+    #[must_use]
+    pub fn for_model(mut self) -> Self {
+        self.for_model = true;
+        self
     }
 
     pub fn contains(self, kind: ListKind) -> bool {
-        self.0 & kind.bit() != 0
+        self.lists & kind.bit() != 0
     }
 
     /// Every list: for streams on which answers to any request can come.
     pub fn all() -> Self {
-        ListKind::ALL.into_iter().collect()
+        let lists: Self = ListKind::ALL.into_iter().collect();
+        Self { discovers: true, ..lists }
     }
 
     /// Reports whether there is nothing to filter.
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self.lists == 0 && !self.discovers
     }
 }
 
 impl FromIterator<ListKind> for ListKinds {
     fn from_iter<I: IntoIterator<Item = ListKind>>(kinds: I) -> Self {
-        Self(kinds.into_iter().fold(0, |bits, kind| bits | kind.bit()))
+        let lists = kinds.into_iter().fold(0, |bits, kind| bits | kind.bit());
+        Self { lists, ..Self::default() }
     }
 }
 
@@ -160,34 +192,31 @@ struct Filter<'l, K> {
 
 impl<K: Fn(ListKind, &str) -> bool> Filter<'_, K> {
     fn run(mut self, root: Value<'_>, body: &[u8]) -> Result<Filtered, FilterError> {
-        let mut cuts = Vec::new();
+        let mut edits = Vec::new();
         match root.kind() {
-            Kind::Object => self.message(root, &mut cuts)?,
+            Kind::Object => self.message(root, &mut edits)?,
             Kind::Array => {
                 for item in root.items() {
                     if item.kind() != Kind::Object {
                         return Err(FilterError::NotRpc);
                     }
-                    self.message(item, &mut cuts)?;
+                    self.message(item, &mut edits)?;
                 }
             }
             Kind::String | Kind::Number | Kind::True | Kind::False | Kind::Null => {
                 return Err(FilterError::NotRpc);
             }
         }
-        if let Some(at) = self.sloppy.and_then(|legible| legible.outside(&cuts)) {
+        let removed = || edits.iter().map(|edit| edit.span.clone()).collect::<Vec<_>>();
+        if let Some(at) = self.sloppy.and_then(|legible| legible.outside(&removed())) {
             return Err(JsonError { problem: Problem::Utf8, at }.into());
         }
-        self.out.body = (!cuts.is_empty()).then(|| without(body, &cuts));
+        self.out.body = (!edits.is_empty()).then(|| edited(body, &edits));
         Ok(self.out)
     }
 
-    /// Adds the cuts of one message, in the order in which they stand.
-    fn message(
-        &mut self,
-        message: Value<'_>,
-        cuts: &mut Vec<Range<usize>>,
-    ) -> Result<(), FilterError> {
+    /// Adds the edits of one message, in the order in which they stand.
+    fn message(&mut self, message: Value<'_>, edits: &mut Vec<Edit>) -> Result<(), FilterError> {
         self.distinct(message)?;
         for entry in message.entries() {
             let key = entry.key();
@@ -197,22 +226,38 @@ impl<K: Fn(ListKind, &str) -> bool> Filter<'_, K> {
                 }
                 continue;
             }
-            self.distinct(entry.value)?;
-            for entry in entry.value.entries() {
-                let (key, kinds) = (entry.key(), self.kinds);
-                let asked = || ListKind::ALL.into_iter().filter(|kind| kinds.contains(*kind));
-                if let Some(kind) = asked().find(|kind| key == kind.member()) {
-                    if entry.value.kind() != Kind::Array {
-                        return Err(FilterError::NotAList(kind.member()));
-                    }
-                    let kept = self.kept(entry.value, kind);
-                    list_cuts(entry.value, &kept, cuts);
-                } else if let Some(kind) =
-                    asked().find(|k| disguised_as(&key, &[k.member()]).is_some())
-                {
-                    return Err(FilterError::Disguised(kind.member()));
+            self.result(entry.value, edits)?;
+        }
+        Ok(())
+    }
+
+    fn result(&mut self, result: Value<'_>, edits: &mut Vec<Edit>) -> Result<(), FilterError> {
+        self.distinct(result)?;
+        let (kinds, caching, first) = (self.kinds, self.kinds.caching, edits.len());
+        let mut is_kept = false;
+        for entry in result.entries() {
+            let key = entry.key();
+            let asked = || ListKind::ALL.into_iter().filter(|kind| kinds.contains(*kind));
+            if let Some(kind) = asked().find(|kind| key == kind.member()) {
+                if entry.value.kind() != Kind::Array {
+                    return Err(FilterError::NotAList(kind.member()));
                 }
+                is_kept = true;
+                let kept = self.kept(entry.value, kind);
+                list_cuts(entry.value, &kept, edits);
+            } else if let Some(kind) = asked().find(|k| disguised_as(&key, &[k.member()]).is_some())
+            {
+                return Err(FilterError::Disguised(kind.member()));
+            } else if let Some(caching) = caching {
+                if let Some(hint) = disguised_as(&key, &[SCOPE, TTL]) {
+                    return Err(FilterError::Disguised(hint));
+                }
+                is_kept |= kinds.discovers && key == "supportedVersions";
+                edits.extend(caching.bound(&key, entry.value));
             }
+        }
+        if let Some(edit) = caching.filter(|_| is_kept).and_then(|c| c.complete(result)) {
+            edits.insert(first, edit);
         }
         Ok(())
     }
@@ -244,6 +289,9 @@ impl<K: Fn(ListKind, &str) -> bool> Filter<'_, K> {
                     false
                 }
                 Some(name) if !(self.keep)(kind, name) => false,
+                Some(_) if self.kinds.for_model && kind == ListKind::Tools && !for_model(item) => {
+                    false
+                }
                 Some(name) if shared.contains(name) => {
                     if noted.insert(name) {
                         self.out.oddities.note(kind, name, Oddity::SharedName);
@@ -271,6 +319,14 @@ impl<K: Fn(ListKind, &str) -> bool> Filter<'_, K> {
     }
 }
 
+/// Reports whether a tool is shown to the model; without a word on it, it is (SEP-1865).
+fn for_model(tool: Value<'_>) -> bool {
+    let ui = tool.get("_meta").and_then(|meta| meta.get("ui"));
+    let Some(visibility) = ui.and_then(|ui| ui.get("visibility")) else { return true };
+    visibility.kind() != Kind::Array
+        || visibility.items().any(|viewer| viewer.as_str().as_deref() == Some("model"))
+}
+
 /// The one readable label of an item.
 fn label(item: Value<'_>, kind: ListKind) -> Option<Cow<'_, str>> {
     let wanted = kind.label();
@@ -290,7 +346,7 @@ fn label(item: Value<'_>, kind: ListKind) -> Option<Cow<'_, str>> {
 
 /// Adds what to cut so that the items that are kept stand as they stood, each with the comma and
 /// the space behind it, the last one without.
-fn list_cuts(list: Value<'_>, kept: &[bool], cuts: &mut Vec<Range<usize>>) {
+fn list_cuts(list: Value<'_>, kept: &[bool], edits: &mut Vec<Edit>) {
     // Where the run of items to remove begins, and where the last item seen ends.
     let mut cut_from = None;
     let mut kept_end = None;
@@ -300,7 +356,7 @@ fn list_cuts(list: Value<'_>, kept: &[bool], cuts: &mut Vec<Range<usize>>) {
         last_end = span.end;
         if keep {
             if let Some(from) = cut_from.take() {
-                cuts.push(from..span.start);
+                edits.push(Edit::cut(from..span.start));
             }
             kept_end = Some(span.end);
         } else {
@@ -308,16 +364,17 @@ fn list_cuts(list: Value<'_>, kept: &[bool], cuts: &mut Vec<Range<usize>>) {
         }
     }
     if let Some(from) = cut_from {
-        cuts.push(kept_end.unwrap_or(from)..last_end);
+        edits.push(Edit::cut(kept_end.unwrap_or(from)..last_end));
     }
 }
 
-fn without(body: &[u8], cuts: &[Range<usize>]) -> Vec<u8> {
+fn edited(body: &[u8], edits: &[Edit]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len());
     let mut at = 0;
-    for cut in cuts {
-        out.extend_from_slice(body.get(at..cut.start).unwrap_or_default());
-        at = cut.end;
+    for Edit { span, put } in edits {
+        out.extend_from_slice(body.get(at..span.start).unwrap_or_default());
+        out.extend_from_slice(put.as_bytes());
+        at = span.end;
     }
     out.extend_from_slice(body.get(at..).unwrap_or_default());
     out

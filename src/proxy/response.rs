@@ -152,6 +152,9 @@ impl Flow {
                 Lists::Whole { view: view.clone(), held: Vec::new() }
             };
         }
+        if !matches!(self.lists, Lists::None) {
+            keep_private(head)?;
+        }
         if let Some(watch) = cleared.scrub() {
             let patterns = watch.patterns();
             self.watch = Some(watch.clone());
@@ -429,6 +432,26 @@ impl Flow {
         }
         Ok(())
     }
+}
+
+/// Says that an answer is for this client alone, and removes what would identify or check the body
+/// from before it was filtered.
+fn keep_private(head: &mut ResponseHeader) -> Result<(), Denial> {
+    for name in [
+        "last-modified",
+        "accept-ranges",
+        "content-md5",
+        "digest",
+        "content-digest",
+        "repr-digest",
+        "expires",
+        "surrogate-control",
+        "cdn-cache-control",
+    ] {
+        head.remove_header(name);
+    }
+    head.insert_header(header::CACHE_CONTROL, "private, no-cache")
+        .map_err(|_too_many| broken("the head of the answer has too many headers"))
 }
 
 /// Refuses a body in a transfer coding that is not undone here: it would pass unread.

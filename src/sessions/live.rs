@@ -20,6 +20,8 @@ pub struct Live {
     /// The ledger says that it has expired, whatever this node's clocks say.
     ended: AtomicBool,
     usage: Mutex<Usage>,
+    /// True once a client of this session has declared on this node that it shows applications.
+    has_apps: AtomicBool,
 }
 
 impl Live {
@@ -27,7 +29,13 @@ impl Live {
     pub(super) fn of(order: Arc<WorkOrder>, shared: bool, now: Now) -> Self {
         let deadline = now.mono_at(order.expires_at);
         let usage = Usage { shared: shared.then(Box::default), ..Usage::default() };
-        Self { order, deadline, ended: AtomicBool::new(false), usage: Mutex::new(usage) }
+        Self {
+            order,
+            deadline,
+            ended: AtomicBool::new(false),
+            usage: Mutex::new(usage),
+            has_apps: AtomicBool::default(),
+        }
     }
 
     /// A session of an earlier run. What was booked counts as made. When its last calls were is known
@@ -52,7 +60,7 @@ impl Live {
         };
         let deadline = now.mono_at(stored.order.expires_at);
         let (order, ended) = (stored.order, AtomicBool::new(false));
-        Self { order, deadline, ended, usage: Mutex::new(usage) }
+        Self { order, deadline, ended, usage: Mutex::new(usage), has_apps: AtomicBool::default() }
     }
 
     /// Looks at the usage, or changes it, under the session's lock. Keep it short.
@@ -76,6 +84,15 @@ impl Live {
 
     pub(super) fn is_closed(&self) -> bool {
         self.with(|usage| usage.closed)
+    }
+
+    /// Notes what a client declared when it began.
+    pub fn declare_apps(&self, shown: bool) {
+        self.has_apps.store(shown, Ordering::Release);
+    }
+
+    pub fn has_apps(&self) -> bool {
+        self.has_apps.load(Ordering::Acquire)
     }
 
     pub fn status(&self, now: Now) -> Status {

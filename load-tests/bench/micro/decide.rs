@@ -259,6 +259,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
             refusal_style: RefusalStyle::Http,
             max_argument_bytes: 8_192,
             max_request_body_bytes: 10 * 1024 * 1024,
+            max_list_ttl_ms: 60_000,
         },
         in_flight: Arc::new(InFlight::new(Limits {
             refusals_per_sec: u32::MAX,

@@ -263,3 +263,97 @@ proptest! {
         }
     }
 }
+
+/// Filters an answer whose hints are bound to 60 000 ms.
+fn kept_within(kinds: ListKinds, demanded: bool, result: &str) -> String {
+    let caching = Caching { max_ttl_ms: 60_000, demanded };
+    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
+    let out = filter_list(body.as_bytes(), kinds.kept_within(caching), |_, _| true).unwrap();
+    let text = out.body.map_or(body, |out| String::from_utf8(out).unwrap());
+    let result = text.strip_prefix(r#"{"jsonrpc":"2.0","id":1,"result":"#).unwrap();
+    result.strip_suffix('}').unwrap().to_owned()
+}
+
+#[test]
+fn an_answer_may_be_kept_for_one_reader_and_not_for_long() {
+    let check = |result: &str, expected: &str| {
+        assert_eq!(kept_within(all(), false, result), expected, "{result}");
+        let again = kept_within(all(), false, expected);
+        assert_eq!(again, expected, "once more");
+    };
+    check(
+        r#"{ "cacheScope" : "public", "tools":[], "ttlMs":60001,"n":1e2}"#,
+        r#"{ "cacheScope" : "private", "tools":[], "ttlMs":60000,"n":1e2}"#,
+    );
+    for (ttl, bound) in [
+        ("0", "0"),
+        ("60000", "60000"),
+        ("99999999999999999999999999", "60000"),
+        ("1e9", "0"),
+        ("-1", "0"),
+        ("1.5", "0"),
+        (r#""60000""#, "0"),
+        ("null", "0"),
+    ] {
+        check(
+            &format!(r#"{{"tools":[],"ttlMs":{ttl}}}"#),
+            &format!(r#"{{"tools":[],"ttlMs":{bound}}}"#),
+        );
+    }
+    for scope in [r#""shared""#, r#""PRIVATE""#, "null", "{}"] {
+        check(&format!(r#"{{"cacheScope":{scope}}}"#), r#"{"cacheScope":"private"}"#);
+    }
+    check(r#"{"tools":[]}"#, r#"{"tools":[]}"#);
+    let disguised = br#"{"result":{"tools":[],"cachescope":"public"}}"#;
+    let kinds = all().kept_within(Caching { max_ttl_ms: 1, demanded: false });
+    let refused = filter_list(disguised, kinds, |_, _| true);
+    assert_eq!(refused, Err(FilterError::Disguised("cacheScope")));
+}
+
+#[test]
+fn where_the_revision_demands_the_hints_they_are_added() {
+    let check = |kinds: ListKinds, result: &str, expected: &str| {
+        assert_eq!(kept_within(kinds, true, result), expected, "{result}");
+    };
+    check(all(), r#"{"tools":[]}"#, r#"{"cacheScope":"private","ttlMs":0,"tools":[]}"#);
+    check(
+        all(),
+        r#"{"ttlMs":70000,"tools":[]}"#,
+        r#"{"cacheScope":"private","ttlMs":60000,"tools":[]}"#,
+    );
+    check(
+        all(),
+        r#"{"cacheScope":"public","tools":[]}"#,
+        r#"{"ttlMs":0,"cacheScope":"private","tools":[]}"#,
+    );
+    check(
+        asked(&["server/discover"]),
+        r#"{"supportedVersions":[]}"#,
+        r#"{"cacheScope":"private","ttlMs":0,"supportedVersions":[]}"#,
+    );
+    // Nothing else is a list.
+    check(all(), r#"{"content":[]}"#, r#"{"content":[]}"#);
+    check(all(), r#"{"supportedVersions":[]}"#, r#"{"supportedVersions":[]}"#);
+}
+
+#[test]
+fn tools_that_are_not_for_the_model_are_left_out_for_it() {
+    let tool = |visibility: &str| {
+        format!(r#"{{"name":"ok","_meta":{{"ui":{{"visibility":{visibility}}}}}}}"#)
+    };
+    for (visibility, shown) in [
+        (r#"["app"]"#, false),
+        ("[]", false),
+        (r#"["Model"]"#, false),
+        (r#"["app","model"]"#, true),
+        (r#"["model"]"#, true),
+        (r#""app""#, true),
+    ] {
+        let body = format!(r#"{{"result":{{"tools":[{}]}}}}"#, tool(visibility));
+        let hides = |kinds: ListKinds| filter_list(body.as_bytes(), kinds, |_, _| true).unwrap();
+        assert_eq!(hides(all().for_model()).body.is_none(), shown, "{visibility}");
+        assert_eq!(hides(all()).body, None, "{visibility}");
+    }
+    let plain = br#"{"result":{"tools":[{"name":"ok","_meta":{}},{"name":"ok2"}]}}"#;
+    assert_eq!(filter_list(plain, all().for_model(), |_, _| true).unwrap().body, None);
+}

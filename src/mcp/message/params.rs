@@ -35,7 +35,9 @@ impl<'d> Params<'d> {
             Class::Resource => {
                 let [uri, _] = self.fields(["uri", "_meta"])?;
                 // Later versions do not know the method, whatever it names.
-                if uri.is_none() && method != "resources/read" {
+                if uri.is_none()
+                    && matches!(&**method, "resources/subscribe" | "resources/unsubscribe")
+                {
                     return Ok(CallKind::Data { what: Data::Method, target: method.clone() });
                 }
                 let target = text(uri, "params.uri", MAX_URI_BYTES)?;

@@ -1,0 +1,43 @@
+//! Abilities that a client declares, as far as they change what it is shown.
+
+use super::version::CAPABILITIES_KEY;
+use crate::firewall::call::Call;
+
+/// Extension by which a client shows applications of servers to a person (SEP-1865).
+const APPS: &str = "io.modelcontextprotocol/ui";
+
+/// Reports whether a request declares that its client shows applications: each request does from
+/// 2026-07-28 on, before that the first one for those that follow.
+pub fn declare_apps(call: &Call<'_>) -> bool {
+    let said = match call.method.as_deref() {
+        Some("initialize") => call.params.and_then(|params| params.get("capabilities")),
+        _ => call.meta.and_then(|meta| meta.get(CAPABILITIES_KEY)),
+    };
+    said.and_then(|said| said.get("extensions")).is_some_and(|known| known.get(APPS).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Doc;
+    use crate::mcp::message;
+
+    #[test]
+    fn applications_are_declared_at_the_beginning_or_in_each_request() {
+        let check = |method: &str, params: &str, expected: bool| {
+            let body =
+                format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+            let doc = Doc::parse(body.as_bytes()).unwrap();
+            let message = message::read(&doc).unwrap();
+            assert_eq!(declare_apps(&message.calls[0]), expected, "{body}");
+        };
+        let declared = r#"{"extensions":{"io.modelcontextprotocol/ui":{}}}"#;
+        let meta = format!(r#"{{"_meta":{{"{CAPABILITIES_KEY}":{declared}}}}}"#);
+        check("initialize", &format!(r#"{{"capabilities":{declared}}}"#), true);
+        check("tools/list", &meta, true);
+        check("initialize", &meta, false);
+        check("tools/list", &format!(r#"{{"capabilities":{declared}}}"#), false);
+        check("initialize", r#"{"capabilities":{"extensions":{"other":{}}}}"#, false);
+        check("initialize", r#"{"capabilities":{}}"#, false);
+    }
+}
