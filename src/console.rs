@@ -121,8 +121,10 @@ impl Console {
         if let ["files", name] = path.as_slice() {
             return file(name, &head.method);
         }
-        match (&head.method, path.as_slice()) {
-            (&Verb::GET, ["sign-in"]) => return self.sign_in_page(head, None),
+        // The server leaves the body of an answer to HEAD out.
+        let verb = if head.method == Verb::HEAD { &Verb::GET } else { &head.method };
+        match (verb, path.as_slice()) {
+            (&Verb::GET, ["sign-in"]) => return self.sign_in_page(head),
             (&Verb::POST, ["sign-in"]) => return self.sign_in(head, body).await,
             _ => {}
         }
@@ -132,7 +134,7 @@ impl Console {
             Recognised::Nobody if path == ["events"] => return layout::signed_out(),
             Recognised::Nobody => return entry::send_to_sign_in(head),
         };
-        match (&head.method, path.as_slice()) {
+        match (verb, path.as_slice()) {
             (&Verb::GET, ["events"]) => self.events(head, browser),
             (&Verb::GET, path) => self.show(head, browser, path).await,
             (&Verb::POST, path) => self.act(head, browser, path, body).await,

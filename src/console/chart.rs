@@ -95,6 +95,16 @@ pub(super) fn bar(used: u64, all: u64, label: &str) -> Markup {
         75..=89 => "bar-high",
         _ => "bar-low",
     };
+    drawn(share, class, label)
+}
+
+/// Draws a count in proportion to the largest one of its list.
+pub(super) fn count(count: u64, most: u64) -> Markup {
+    let share = u128::from(count.min(most)) * 100 / u128::from(most.max(1));
+    drawn(share, "bar-low", &count.to_string())
+}
+
+fn drawn(share: u128, class: &str, label: &str) -> Markup {
     html! {
         span.bar {
             svg viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label=(label) {

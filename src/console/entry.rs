@@ -146,16 +146,19 @@ impl Console {
         Recognised::Browser(Box::new(Signed { holder, actor, token, cookie: cookie.to_owned() }))
     }
 
-    /// Shows the sign-in form, with what was wrong before.
-    pub(super) fn sign_in_page(&self, head: &Parts, error: Option<&ApiError>) -> Response {
+    /// Shows the sign-in form.
+    pub(super) fn sign_in_page(&self, head: &Parts) -> Response {
+        self.sign_in_form(head, query(head.uri.query()).get("next"), None)
+    }
+
+    fn sign_in_form(&self, head: &Parts, next: &str, error: Option<&ApiError>) -> Response {
         let source = source_of(head);
         let refused = self.check_channel(source).err();
         let secret = cookie(head, self.cookies().entry()).filter(|text| text.len() == 64);
         let secret = secret.map_or_else(random, str::to_owned);
-        let query = query(head.uri.query());
         let markup = layout::sign_in(
             &self.entry_token(&secret),
-            next_page(query.get("next")),
+            next_page(next),
             refused.as_ref().or(error),
             refused.is_none(),
             self.admin.people.is_some(),
@@ -181,32 +184,33 @@ impl Console {
         };
         let form = match form {
             Ok(form) => form,
-            Err(error) => return self.sign_in_page(head, Some(&error)),
+            Err(error) => return self.sign_in_form(head, "", Some(&error)),
         };
+        let next = form.get("next");
         let cookies = self.cookies();
         let secret = cookie(head, cookies.entry()).unwrap_or_default();
         if !is_own(head) || !same(form.get("token"), &self.entry_token(secret)) {
             let message = "this form is too old, or this browser keeps no cookies: try again";
-            return self.sign_in_page(head, Some(&ApiError::new(Code::Forbidden, message)));
+            return self.sign_in_form(head, next, Some(&ApiError::new(Code::Forbidden, message)));
         }
         let key = form.get("key").trim();
         if key.is_empty() || key.len() > MAX_KEY_BYTES {
             let error = ApiError::new(Code::Unauthorized, "enter an admin key");
-            return self.sign_in_page(head, Some(&error));
+            return self.sign_in_form(head, next, Some(&error));
         }
         let holder = match self.admin.sign_in(key, source).await {
             Ok(holder) => holder,
-            Err(error) => return self.sign_in_page(head, Some(&wrong(error))),
+            Err(error) => return self.sign_in_form(head, next, Some(&wrong(error))),
         };
         let now = self.admin.clock.now();
         let sees = self.admin.actor_of(&holder, source, now);
         if !sees.is_some_and(|actor| self.admin.may(&actor, Method::Get, "/sessions")) {
             let message =
                 "this key's role has no pages: ask for one of viewer, operator, approver or admin";
-            return self.sign_in_page(head, Some(&ApiError::new(Code::Forbidden, message)));
+            return self.sign_in_form(head, next, Some(&ApiError::new(Code::Forbidden, message)));
         }
         let value = self.browsers.open(holder, now.mono);
-        let response = redirect(next_page(form.get("next")));
+        let response = redirect(next_page(next));
         let session = cookies.set(cookies.session(), &value, LONGEST_SECS);
         let response = with_cookie(response, session);
         with_cookie(response, cookies.set(cookies.entry(), "", 0))

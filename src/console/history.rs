@@ -1,7 +1,7 @@
 //! The last 15 minutes in samples of five seconds, for the charts: bounded, and read from counters
 //! that the gateway keeps anyway.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use crate::firewall::denial::Code;
@@ -65,8 +65,12 @@ impl History {
             .iter()
             .zip(&last.denials)
             .map(|(before, after)| after.saturating_sub(*before));
-        let named = Code::ALL.iter().map(|code| code.name()).zip(counts);
-        let mut found: Vec<_> = named.filter(|(_, count)| *count > 0).collect();
+        // Several causes share a name.
+        let mut by_name: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for (code, count) in Code::ALL.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            *by_name.entry(code.name()).or_default() += count;
+        }
+        let mut found: Vec<_> = by_name.into_iter().collect();
         found.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
         found
     }
@@ -108,6 +112,8 @@ fn quantile(buckets: &[(f64, u64)], q: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn totals(allowed: u64, denied: u64) -> Totals {
@@ -128,7 +134,11 @@ mod tests {
         assert_eq!(spans[0].p99_us.map(f64::round), Some(98.0));
         assert_eq!((spans[1].allowed_per_sec, spans[1].p50_us), (0.0, None));
         assert_eq!((spans[0].ago_secs, spans[1].ago_secs), (5.0, 0.0));
-        assert_eq!(history.refusals().len(), Code::ALL.len());
+        let refusals = history.refusals();
+        let names: BTreeSet<_> = Code::ALL.iter().map(|code| code.name()).collect();
+        assert_eq!(refusals.len(), names.len(), "one row for each name");
+        let all: u64 = refusals.iter().map(|(_, count)| count).sum();
+        assert_eq!(all, 10 * Code::ALL.len() as u64);
     }
 
     #[test]

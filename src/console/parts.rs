@@ -34,7 +34,7 @@ pub(super) fn time(at: &str) -> Markup {
     let (day, rest) = at.split_once('T').unwrap_or((at, ""));
     let clock = rest.get(..8).unwrap_or(rest);
     html! {
-        @if at.is_empty() { "–" } @else { time datetime=(at) title=(at) { (day) " " (clock) } }
+        @if !at.is_empty() { time datetime=(at) title=(at) { (day) " " (clock) } }
     }
 }
 
@@ -47,7 +47,7 @@ pub(super) fn clock(at: &str) -> Markup {
 /// Renders an id as a link with its first digits; the whole id is in the title.
 pub(super) fn id(kind: &str, id: &str) -> Markup {
     html! {
-        @if id.is_empty() { span.dim { "–" } } @else {
+        @if !id.is_empty() {
             a.id href={ "/console/" (kind) "/" (id) } title=(id) { (id.get(..8).unwrap_or(id)) }
         }
     }
@@ -55,7 +55,7 @@ pub(super) fn id(kind: &str, id: &str) -> Markup {
 
 /// Renders an id whole.
 pub(super) fn whole_id(id: &str) -> Markup {
-    html! { code.id { (text(id)) } }
+    html! { @if !id.is_empty() { code.id { (text(id)) } } }
 }
 
 /// Renders a word as a badge in the colour of its meaning.
@@ -69,7 +69,7 @@ pub(super) fn badge(word: &str) -> Markup {
         "escalate" | "pending" | "warning" | "frozen" => "warn",
         _ => "plain",
     };
-    html! { span class={ "badge " (class) } { (text(word)) } }
+    html! { @if !word.is_empty() { span class={ "badge " (class) } { (text(word)) } } }
 }
 
 /// Renders names as small tags; of many, the first and a count.
@@ -92,11 +92,13 @@ pub(super) fn tile(name: &str, value: &str, class: &str) -> Markup {
     }
 }
 
-/// Renders names and values.
+/// Renders names and values, leaving out those without a value.
 pub(super) fn facts(facts: &[(&str, Markup)]) -> Markup {
     html! {
         dl.facts {
-            @for (name, value) in facts { div { dt { (name) } dd { (value) } } }
+            @for (name, value) in facts.iter().filter(|(_, value)| !value.0.is_empty()) {
+                div { dt { (name) } dd { (value) } }
+            }
         }
     }
 }
@@ -132,12 +134,18 @@ pub(super) fn select(name: &str, label: &str, words: &[(&str, &str)], chosen: &s
 
 /// Renders a line of text to fill in.
 pub(super) fn input(name: &str, label: &str, value: &str) -> Markup {
+    // Wide enough for an id to be seen whole.
     html! {
-        span.field {
+        span.field.long[name == "request_id"] {
             label for=(name) { (label) }
             input id=(name) name=(name) value=(value) maxlength="256" autocomplete="off" spellcheck="false";
         }
     }
+}
+
+/// Writes a count with its noun.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Writes bytes for people.
@@ -156,6 +164,15 @@ pub(super) fn bytes(count: u64) -> String {
         unit = name;
     }
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
+/// Writes a time that was measured in microseconds.
+pub(super) fn took(micros: f64) -> String {
+    match micros {
+        ..1e3 => format!("{micros:.0} µs"),
+        ..1e6 => format!("{:.1} ms", micros / 1e3),
+        _ => format!("{:.1} s", micros / 1e6),
+    }
 }
 
 /// Writes a time span for people.
@@ -178,6 +195,9 @@ mod tests {
             [(0, "0 B"), (1_023, "1023 B"), (1_536, "1.5 KiB"), (5 << 30, "5.0 GiB")]
         {
             assert_eq!(bytes(count), shown);
+        }
+        for (micros, shown) in [(86.4, "86 µs"), (1_500.0, "1.5 ms"), (5_286_777.0, "5.3 s")] {
+            assert_eq!(took(micros), shown);
         }
         for (secs, shown) in [(5, "5 s"), (150, "2 min"), (10_000, "2 h"), (200_000, "2 days")] {
             assert_eq!(span_of(secs), shown);

@@ -193,9 +193,19 @@ async fn every_page_is_shown_after_a_sign_in_and_none_after_a_sign_out() {
         assert!(!told.text.contains("style=") && !told.text.contains("<script>"), "{page}");
     }
     assert_eq!(visitor.get("/console/nothing").await.status, 404);
+    assert_eq!(visitor.send("HEAD", "/console/live", None, &[]).await.status, 200);
+    assert_eq!(visitor.send("PUT", "/console/live", None, &[]).await.status, 405);
     let told = visitor.post("/console/sign-out", "").await;
     assert_eq!(told.location(), "/console/sign-in");
     assert_eq!(visitor.get("/console").await.status, 303);
+}
+
+#[tokio::test]
+async fn a_wrong_key_does_not_lose_the_way() {
+    let mut visitor = Visitor::new().await;
+    let told = visitor.sign_in("wrong").await;
+    assert!(told.text.contains("name=\"next\" value=\"/console/live\""), "{}", told.text);
+    assert!(!told.text.contains("value=\"wrong\""), "the key is not shown again");
 }
 
 #[tokio::test]

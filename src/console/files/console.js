@@ -29,23 +29,33 @@
   };
 
   let reading = false;
+  let stale = false;
   const refresh = async () => {
+    stale = true;
     if (reading || document.hidden || busy()) return;
     reading = true;
     try {
-      const answer = await fetch(location.href, { credentials: "same-origin" });
-      if (answer.redirected) return location.reload();
-      if (!answer.ok) return;
-      const page = parsed(await answer.text());
-      for (const part of ["main", ".side nav"]) {
-        const [ours, theirs] = [document.querySelector(part), page.querySelector(part)];
-        if (ours && theirs) ours.replaceChildren(...document.importNode(theirs, true).childNodes);
+      // What changes while the page is read has it read once more.
+      while (stale) {
+        stale = false;
+        await reread();
       }
-      // What was being watched may be over, and have another stream or none.
-      if ((page.body.dataset.topic ?? "") !== topic) events.close();
     } finally {
       reading = false;
     }
+  };
+
+  const reread = async () => {
+    const answer = await fetch(location.href, { credentials: "same-origin" });
+    if (answer.redirected) return location.reload();
+    if (!answer.ok) return;
+    const page = parsed(await answer.text());
+    for (const part of ["main", ".side nav"]) {
+      const [ours, theirs] = [document.querySelector(part), page.querySelector(part)];
+      if (ours && theirs) ours.replaceChildren(...document.importNode(theirs, true).childNodes);
+    }
+    // What was being watched may be over, and have another stream or none.
+    if ((page.body.dataset.topic ?? "") !== topic) events.close();
   };
 
   const events = new EventSource(`/console/events?${topic}`);
@@ -57,7 +67,14 @@
     }
   });
   events.addEventListener("refresh", refresh);
+  const state = document.getElementById("live-state");
+  const say = (text) => {
+    if (state && state.textContent !== text) state.textContent = text;
+  };
+  events.addEventListener("open", () => say("Live: new decisions appear by themselves. Select a time to have one explained."));
+  events.addEventListener("error", () => say("The connection was lost; trying again."));
   document.addEventListener("visibilitychange", refresh);
+  document.addEventListener("focusout", () => stale && setTimeout(refresh));
 
   document.getElementById("pause")?.addEventListener("click", ({ currentTarget }) => {
     paused = !paused;

@@ -10,7 +10,7 @@ use crate::admin::{ApiError, Ask, Code, Method};
 use crate::console::form::{Form, write_query};
 use crate::console::layout::{may, token};
 use crate::console::parts::{
-    PER_PAGE, badge, facts, id, items, more, select, string, strings, tags, time, whole_id,
+    PER_PAGE, badge, counted, facts, id, items, more, select, string, strings, tags, time, whole_id,
 };
 use crate::console::shown::text;
 use crate::console::visit::Visit;
@@ -55,8 +55,8 @@ pub(super) async fn list(visit: &Visit) -> Result<Shown, ApiError> {
                             td { (id("agents", string(agent, "/id"))) }
                             td { (state(agent)) }
                             td { (badge(string(agent, "/trust_level"))) }
-                            td { (text(string(agent, "/owner"))) }
-                            td { (text(string(agent, "/model"))) }
+                            td.text { (text(string(agent, "/owner"))) }
+                            td.text { (text(string(agent, "/model"))) }
                             td.wide { (tags(&strings(agent, "/capabilities"))) }
                             td { (time(string(agent, "/created_at"))) }
                         }
@@ -158,11 +158,11 @@ pub(super) async fn one(visit: &Visit, id_text: &str) -> Result<Shown, ApiError>
             (may(visit, Method::Delete, "/agents/{id}", &html! {
                 section.card.risk {
                     h2 { "Deactivate" }
-                    p { "With this agent fall " strong { (falling.len().saturating_sub(1)) } " agents below it and "
-                        strong { (closing) } " active sessions. This cannot be undone." }
+                    p { "With this agent fall " strong { (counted(falling.len().saturating_sub(1), "agent")) } " below it and "
+                        strong { (counted(closing, "active session")) } ". This cannot be undone." }
                     form.acts method="post" action={ "/console/agents/" (whole) "/deactivate" } {
                         (token(visit))
-                        label.check { input type="checkbox" name="sure" value="yes" required; " Deactivate all " (falling.len()) " of them" }
+                        label.check { input type="checkbox" name="sure" value="yes" required; " Deactivate " (counted(falling.len(), "agent")) }
                         button.danger type="submit" { "Deactivate" }
                     }
                 }
@@ -191,7 +191,7 @@ fn drawn(visit: &Visit, tree: &[Below], clipped: bool) -> Markup {
                         (text(&agent.owner)) " " (badge(agent.trust.as_str())) " "
                         @if !agent.active { (badge("inactive")) }
                     }
-                    span.dim { " " (sessions) " active sessions" }
+                    span.dim { " " (counted(sessions, "active session")) }
                     @if !one.scopes.is_empty() { " may " (tags(&one.scopes.iter().map(String::as_str).collect::<Vec<_>>())) }
                 }
             }

@@ -60,11 +60,11 @@ pub(super) async fn list(visit: &Visit) -> Result<Shown, ApiError> {
                 tbody {
                     @for one in approvals {
                         tr {
-                            td { a href={ "/console/approvals/" (string(one, "/approval_id")) } { code { (text(string(one, "/tool"))) } } }
+                            td.text { a href={ "/console/approvals/" (string(one, "/approval_id")) } { code { (text(string(one, "/tool"))) } } }
                             td { (badge(string(one, "/status"))) }
                             td.wide { (text(string(one, "/declared_intent"))) }
                             td { (id("agents", string(one, "/agent_id"))) }
-                            td { (text(string(one, "/policy"))) }
+                            td.text { (text(string(one, "/policy"))) }
                             td { (time(string(one, "/requested_at"))) }
                             td { (time(string(one, "/expires_at"))) }
                         }
@@ -112,7 +112,7 @@ pub(super) async fn one(visit: &Visit, id_text: &str) -> Result<Shown, ApiError>
                     ("Decided by", text(string(&one, "/decided_by"))),
                     ("Decided", time(string(&one, "/decided_at"))),
                     ("Reason", text(string(&one, "/reason"))),
-                    ("Uses left", html! { (number(&one, "/uses_left")) }),
+                    ("Uses left", html! { @if one.get("uses_left").is_some() { (number(&one, "/uses_left")) } }),
                     ("Approval", whole_id(string(&one, "/approval_id"))),
                     ("Digest of the call", whole_id(string(&one, "/arguments_digest"))),
                 ]))

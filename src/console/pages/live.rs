@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::{Place, Shown};
 use crate::console::form::{Form, write_query};
-use crate::console::parts::{badge, clock, id, input};
+use crate::console::parts::{badge, clock, id, input, took};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::recent::Seen;
@@ -52,20 +52,20 @@ pub(in crate::console) fn row(seen: &Seen) -> Markup {
         tr {
             td { a href={ "/console/why/" (request) } title="Explain this decision" { (clock(&seen.at.to_string())) } }
             td { (badge(seen.decision.as_str())) }
-            td { @match seen.code { Some(code) => code { (code) }, None => span.dim { "–" } } }
-            td {
+            td.wide {
                 @match (&seen.tool, &seen.method) {
                     (Some(tool), _) => code { (text(tool)) },
                     (None, Some(method)) => span.dim { (text(method)) },
-                    (None, None) => span.dim { "–" },
+                    (None, None) => {},
                 }
                 @if seen.more_tools > 0 { span.dim { " and " (seen.more_tools) " more" } }
                 @for flag in &seen.flags { " " span.flag { (flag) } }
             }
+            td { @if let Some(code) = seen.code { code { (code) } } }
             td { (id("agents", &agent)) }
             td { (id("sessions", &session)) }
-            td { @match &seen.policy { Some(policy) => (text(policy)), None => span.dim { "–" } } }
-            td.right { (seen.took_us) " µs" }
+            td.text { @if let Some(policy) = &seen.policy { (text(policy)) } }
+            td.right { (took(f64::from(u32::try_from(seen.took_us).unwrap_or(u32::MAX)))) }
         }
     }
 }
@@ -80,8 +80,8 @@ pub(in crate::console) fn table(caption: &str, rows: &[std::sync::Arc<Seen>]) ->
                     tr {
                         th scope="col" { "Time" }
                         th scope="col" { "Decision" }
-                        th scope="col" { "Code" }
                         th scope="col" { "Call" }
+                        th scope="col" { "Code" }
                         th scope="col" { "Agent" }
                         th scope="col" { "Session" }
                         th scope="col" { "Policy" }

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use maud::{Markup, html};
 
 use super::{Place, Shown};
-use crate::console::chart::{Line, bar, chart};
+use crate::console::chart::{Line, bar, chart, count};
 use crate::console::history::Span;
-use crate::console::parts::{badge, id, tile, time};
+use crate::console::parts::{badge, id, tile, time, took};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::firewall::agent::AgentId;
@@ -24,15 +24,6 @@ const NEARLY_USED_PCT: u64 = 80;
 /// Writes a rate.
 fn rate(value: f64) -> String {
     if value == 0.0 || value >= 100.0 { format!("{value:.0}/s") } else { format!("{value:.1}/s") }
-}
-
-/// Writes a time that was measured in microseconds.
-fn took(micros: f64) -> String {
-    if micros >= 1_000.0 {
-        format!("{:.1} ms", micros / 1_000.0)
-    } else {
-        format!("{micros:.0} µs")
-    }
 }
 
 fn line<'l>(
@@ -91,8 +82,8 @@ pub(super) fn show(visit: &Visit) -> Shown {
                 h2 { "Refusals by code, 15 minutes" }
                 @if refusals.is_empty() { p.dim { "None." } }
                 ul.bars {
-                    @for (code, count) in refusals.iter().take(12) {
-                        li { a href={ "/console/live?code=" (code) } { (code) } (bar(*count, most, &count.to_string())) }
+                    @for (code, refused) in refusals.iter().take(12) {
+                        li { a href={ "/console/live?code=" (code) } { (code) } (count(*refused, most)) }
                     }
                 }
             }

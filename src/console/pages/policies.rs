@@ -92,7 +92,7 @@ fn table(found: &[Summary], hits: &HashMap<Arc<str>, u64>) -> Markup {
                 tbody {
                     @for one in found {
                         tr {
-                            td { (text(&one.id)) }
+                            td.text { (text(&one.id)) }
                             td { (badge(one.effect.as_str())) @if one.priority > 0 { " " span.dim { "priority " (one.priority) } } }
                             td.wide { @if one.targets.is_empty() { span.dim { "everything" } } @else { (tags(&strs(&one.targets))) } }
                             td.wide { @for condition in &one.conditions { (text(condition)) br; } @if one.conditions.is_empty() { span.dim { "always" } } }

@@ -30,6 +30,9 @@ fn time_bar(visit: &Visit, session: &Value) -> Markup {
     let (from, to, now) = (at("/created_at"), at("/expires_at"), visit.now.wall.as_secs());
     let secs = |span: i64| u64::try_from(span).unwrap_or_default();
     let left = secs(to.saturating_sub(now));
+    if string(session, "/status") == "closed" {
+        return html! { span.dim { "closed" } };
+    }
     let label = if left == 0 { "over".to_owned() } else { format!("{} left", span_of(left)) };
     bar(secs(now.saturating_sub(from)), secs(to.saturating_sub(from)), &label)
 }

@@ -84,7 +84,10 @@ pub(super) fn record(record: &Value) -> Markup {
                 ("Time", time(string(record, "/timestamp"))),
                 ("Event", text(string(record, "/event"))),
                 ("Method", text(string(record, "/mcp_method"))),
-                ("Tool", html! { @if tools.len() > 1 { (tags(&tools)) } @else { code { (text(string(record, "/tool_called"))) } } }),
+                ("Tool", match tools.as_slice() {
+                    [] | [_] => text(string(record, "/tool_called")),
+                    many => tags(many),
+                }),
                 ("Upstream", text(string(record, "/upstream"))),
                 ("Agent", id("agents", string(record, "/agent_id"))),
                 ("Principal", text(string(record, "/principal"))),
@@ -149,6 +152,35 @@ async fn explained(visit: &Visit, record: &Value) -> Markup {
     }
 }
 
+/// Names the policy that would have to say otherwise, or those of which one would have to match.
+fn policies_that_differ(answer: &Value) -> Markup {
+    const NAMED: usize = 5;
+    let matched = string(answer, "/matched_policy");
+    let of = |entry: &Value| html! { code { (text(string(entry, "/policy_id"))) } " (" (text(string(entry, "/reason"))) ")" };
+    let trace = items(answer, "/trace");
+    let decided = trace.iter().find(|entry| string(entry, "/policy_id") == matched);
+    let allows: Vec<_> = trace
+        .iter()
+        .filter(|entry| {
+            string(entry, "/effect") == "allow"
+                && entry.pointer("/matched") != Some(&Value::Bool(true))
+        })
+        .collect();
+    html! {
+        @match decided {
+            Some(decided) => p { "The policy " (of(decided)) " would have to not match." },
+            None if allows.is_empty() => p { "A policy would have to allow this tool: none does." },
+            None => {
+                p { "One of these policies would have to match:" }
+                ul {
+                    @for entry in allows.iter().take(NAMED) { li { (of(entry)) } }
+                    @if allows.len() > NAMED { li { "and " (allows.len() - NAMED) " more" } }
+                }
+            }
+        }
+    }
+}
+
 /// Renders an explanation: the steps, what would have to differ, and every policy's word.
 pub(super) fn explanation(answer: &Value) -> Markup {
     let refused = items(answer, "/steps").iter().find(|step| string(step, "/outcome") == "refused");
@@ -158,7 +190,10 @@ pub(super) fn explanation(answer: &Value) -> Markup {
             @if !string(answer, "/matched_policy").is_empty() { "by the policy " strong { (text(string(answer, "/matched_policy"))) } }
         }
         @if let Some(step) = refused {
-            p.differ { strong { "What would have to differ: " } (text(string(step, "/message"))) }
+            div.differ {
+                p { strong { "What would have to differ: " } (text(string(step, "/message"))) }
+                @if string(step, "/step") == "policy" { (policies_that_differ(answer)) }
+            }
         }
         ol.steps aria-label="Steps of the decision" {
             @for step in items(answer, "/steps") {
@@ -177,7 +212,7 @@ pub(super) fn explanation(answer: &Value) -> Markup {
                     tbody {
                         @for entry in trace.iter().take(200) {
                             tr {
-                                td { (text(string(entry, "/policy_id"))) }
+                                td.text { (text(string(entry, "/policy_id"))) }
                                 td { (badge(string(entry, "/effect"))) }
                                 td { @if entry.pointer("/matched").and_then(Value::as_bool).unwrap_or_default() { "yes" } @else { span.dim { "no" } } }
                                 td.right { (entry.pointer("/score").and_then(Value::as_u64).unwrap_or_default()) }

@@ -1,4 +1,5 @@
-//! What a role may not do is neither shown nor accepted, and every act is on record like the API's.
+//! Roles on the pages: acts that a role may not do are neither shown nor accepted, and every act is
+//! on record like the API's.
 
 use serde_json::json;
 
