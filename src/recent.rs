@@ -31,6 +31,7 @@ pub struct Seen {
     pub request_id: Uuid,
     pub agent: Option<AgentId>,
     pub session: Option<SessionId>,
+    /// Method of a request that names no tool.
     pub method: Option<Box<str>>,
     pub tool: Option<Box<str>>,
     /// Number of further tools that a batch named.
@@ -58,7 +59,7 @@ impl Seen {
             request_id: entry.request_id,
             agent: entry.agent_id,
             session: entry.task_session_id,
-            method: entry.mcp_method.as_ref().map(clipped),
+            method: entry.mcp_method.as_ref().filter(|_| entry.tool_called.is_none()).map(clipped),
             tool: entry.tool_called.as_ref().map(clipped),
             more_tools: entry.tools_called.len().saturating_sub(1),
             upstream: entry.upstream.clone(),
