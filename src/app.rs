@@ -310,7 +310,7 @@ impl Parts {
         let metrics = Arc::new(Metrics::new());
         let store = Arc::new(open_store(config, store_io).await?);
         // From here on nothing that other nodes change is missed.
-        let position = shared::follow_from_here(&store).await?;
+        let place = shared::follow_from_here(&store).await?;
         let skew = config.storage.clock_skew;
         let followed = Followed::of(&store, config.storage.max_stale_secs, skew, now.mono);
         shared::agree_on_time(&store, &followed, &clock).await?;
@@ -392,7 +392,7 @@ impl Parts {
                 gate: parts.gate.clone(),
                 metrics: parts.metrics.clone(),
                 clock: parts.clock.clone(),
-                position,
+                place,
                 unasserted: false,
             };
             follower.catch_up().await.context("following the other nodes")?;
