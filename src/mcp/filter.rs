@@ -319,12 +319,12 @@ impl<K: Fn(ListKind, &str) -> bool> Filter<'_, K> {
     }
 }
 
-/// Reports whether a tool is shown to the model; without a word on it, it is (SEP-1865).
+/// Reports whether a tool is shown to the model; without a word on it, it is (SEP-1865). A word that
+/// is no list names nobody.
 fn for_model(tool: Value<'_>) -> bool {
     let ui = tool.get("_meta").and_then(|meta| meta.get("ui"));
     let Some(visibility) = ui.and_then(|ui| ui.get("visibility")) else { return true };
-    visibility.kind() != Kind::Array
-        || visibility.items().any(|viewer| viewer.as_str().as_deref() == Some("model"))
+    visibility.items().any(|viewer| viewer.as_str().as_deref() == Some("model"))
 }
 
 /// The one readable label of an item.
