@@ -158,6 +158,7 @@ pub struct Metrics {
     credentials_scrubbed: IntCounter,
     /// Entries of lists: hidden, and passed unread.
     odd_entries: (IntCounter, IntCounter),
+    notifications_dropped: IntCounter,
     policy_version: IntGaugeVec,
     admin_requests: IntCounterVec,
     levels: OnceLock<ReadLevels>,
@@ -217,6 +218,11 @@ impl Metrics {
         let duration = DURATION_BUCKETS;
         Self {
             odd_entries: odd_entries(r),
+            notifications_dropped: counter(
+                r,
+                "arbiter_notifications_dropped_total",
+                "Notifications about resources that the session may not read",
+            ),
             allowed: requests.with_label_values(&["allow"]),
             denied: requests.with_label_values(&["deny"]),
             escalated: requests.with_label_values(&["escalate"]),
@@ -377,6 +383,11 @@ impl Metrics {
     pub fn odd_list_entries(&self, hidden: u64, unread: u64) {
         self.odd_entries.0.inc_by(hidden);
         self.odd_entries.1.inc_by(unread);
+    }
+
+    /// Counts a notification that its client may not see.
+    pub fn notification_dropped(&self) {
+        self.notifications_dropped.inc();
     }
 
     pub fn credentials_injected(&self, count: u64) {

@@ -77,6 +77,7 @@ impl Gate {
                     repeatable: admitted.repeatable,
                     lists: admitted.lists,
                     scrub: admitted.scrub,
+                    stream: admitted.stream,
                     _open: open,
                 })
             }
