@@ -10,6 +10,7 @@ mod access;
 mod agents;
 mod approvals;
 mod audit;
+mod backup;
 mod body;
 mod check;
 mod door;

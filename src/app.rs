@@ -172,6 +172,7 @@ pub fn run(
         .context("preparing to ask the issuer of `admin.oidc`")?;
     let sources = control.block_on(parts.sources(config));
     let admin = parts.admin(config, people, sources, control.handle());
+    let sealing = upstreams.clone();
     let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
     let guard = parts.guard(config, gateway, &server, descriptors.pool, control.handle())?;
     let door = parts.door(config, descriptors.connections);
@@ -193,7 +194,7 @@ pub fn run(
     control.spawn(offer.serve(drain.when_leaving()));
     control.block_on(parts.start_on_record(config, &started));
     let certificates = certificate.into_iter().chain(admin_tls.map(|(certificate, _)| certificate));
-    parts.start_tasks(&control, &upkeep, config, certificates.collect());
+    parts.start_tasks(&control, &upkeep, config, certificates.collect(), sealing);
     on_ready(&started)?;
     notify::report(notify::READY);
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");
@@ -260,7 +261,7 @@ fn approvals(config: &Config) -> Approvals {
         },
         hold: Duration::from_secs(terms.hold_secs),
     };
-    Approvals::new(settings, config.admin.signing_secret.expose().as_bytes())
+    Approvals::new(settings, config.admin.signing_secrets.signing().expose().as_bytes())
 }
 
 /// Reads the certificate that agents would see; the end of its validity, as Unix time.
@@ -285,6 +286,7 @@ struct Parts {
     audit: Arc<Audit>,
     gate: Arc<Gate>,
     keys: Arc<Keyring>,
+    minter: Arc<Minter>,
     templates: Arc<Templates>,
     /// Configured headers of each upstream.
     headers: Vec<Arc<ArcSwap<Headers>>>,
@@ -335,7 +337,7 @@ impl Parts {
         let gate = Arc::new(Gate {
             clock: clock.clone(),
             identity: Identity::with_issuers(
-                config.admin.signing_secret.expose().as_bytes(),
+                &config.admin.signing_secrets,
                 &config.oauth,
                 &clock,
                 &Handle::current(),
@@ -382,6 +384,7 @@ impl Parts {
             audit,
             gate,
             keys: Arc::new(Keyring::new(&config.admin)),
+            minter: Arc::new(Minter::new(config.admin.signing_secrets.signing())),
             templates,
             headers,
             follower: None,
@@ -524,7 +527,7 @@ impl Parts {
             rulebook: self.rulebook.clone(),
             reloader: self.reloader(),
             audit: self.audit.clone(),
-            minter: Arc::new(Minter::new(&config.admin.signing_secret)),
+            minter: self.minter.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             keys: self.keys.clone(),
@@ -546,6 +549,7 @@ impl Parts {
         upkeep: &tokio::runtime::Runtime,
         config: &Config,
         certificates: Vec<Arc<Certificate>>,
+        upstreams: Arc<Upstreams>,
     ) {
         let period = Duration::from_secs(config.sessions.cleanup_interval_secs);
         upkeep.spawn(upkeep::sessions(self.gate.clone(), period));
@@ -563,6 +567,8 @@ impl Parts {
             templates: self.templates.clone(),
             headers: self.headers.clone(),
             keys: self.keys.clone(),
+            minter: self.minter.clone(),
+            upstreams,
             config_file: config.file.clone(),
             certificates,
         };
@@ -658,7 +664,7 @@ pub(crate) fn drift_tools(config: &Config) -> Tools {
     Tools::of(config.tools.iter().map(|tool| (tool.name.clone(), tool.operation)))
 }
 
-fn audit_settings(config: &Config) -> Result<audit::Settings> {
+pub(crate) fn audit_settings(config: &Config) -> Result<audit::Settings> {
     let audit = &config.audit;
     let node_id = match (&audit.node_id, &audit.checkpoint_key_file) {
         (Some(name), _) => name.clone(),

@@ -12,12 +12,16 @@ mod check;
 mod client;
 mod freeze;
 mod health;
+mod init;
+mod list;
 mod policy;
 pub(crate) mod print;
 mod session;
+mod shell;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,14 +29,17 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use client::{PemFiles, Target};
-use print::Out;
+use print::{Format, Out};
 
-use crate::config;
+use crate::config::{self, Secret};
 use crate::telemetry::LogFormat;
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 fine, 1 the answer is no, 2 usage or configuration, 3 cannot connect.";
 
 /// A tool-call firewall for AI agents.
 #[derive(Debug, Parser)]
-#[command(name = "arbiter", version, about, disable_help_subcommand = true)]
+#[command(name = "arbiter", version, about, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -83,21 +90,24 @@ pub struct Log {
     /// A level, or filters such as `info,arbiter=debug`.
     #[arg(long, default_value = "info", env = "RUST_LOG")]
     pub log_level: String,
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub log_format: Format,
+    /// Format of log lines on standard error.
+    #[arg(long, value_enum, default_value_t = LogLines::Text)]
+    pub log_format: LogLines,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum LogLines {
+    /// Lines for people.
     Text,
+    /// One JSON object a line.
     Json,
 }
 
-impl From<Format> for LogFormat {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Text => Self::Text,
-            Format::Json => Self::Json,
+impl From<LogLines> for LogFormat {
+    fn from(lines: LogLines) -> Self {
+        match lines {
+            LogLines::Text => Self::Text,
+            LogLines::Json => Self::Json,
         }
     }
 }
@@ -105,6 +115,8 @@ impl From<Format> for LogFormat {
 /// Commands that ask something and leave.
 #[derive(Debug, Subcommand)]
 pub enum Tool {
+    /// Write a configuration, starter policies and keys of your own into a folder.
+    Init(init::Init),
     /// Check the configuration and everything it points to.
     Check(check::Check),
     /// Make keys for operators.
@@ -124,17 +136,24 @@ pub enum Tool {
     /// Open, show and close task sessions.
     #[command(subcommand)]
     Session(session::Session),
+    /// Issue tokens for all agents at once.
+    #[command(subcommand)]
+    Token(token::Token),
     /// Check policies and ask what they would decide.
     #[command(subcommand)]
     Policy(policy::Policy),
     /// Verify and read the audit log.
     #[command(subcommand)]
     Audit(audit::Audit),
-    /// Encrypt, rekey or check the SQLite file while Arbiter does not run.
+    /// Back up the SQLite file; restore, encrypt, rekey or check it while Arbiter does not run.
     #[command(subcommand)]
     Storage(storage::Storage),
     /// Ask a running Arbiter whether it serves calls.
     Health(health::Health),
+    /// Print a script that completes commands and options in a shell.
+    Completions(shell::Completions),
+    /// Print a manual page, or write all of them into a folder.
+    Man(shell::Man),
 }
 
 /// Address of a running Arbiter.
@@ -149,9 +168,8 @@ struct Remote {
     /// A PEM file with the certificate to show, and its key.
     #[arg(long, env = "ARBITER_ADMIN_CERT_FILE")]
     admin_cert_file: Option<PathBuf>,
-    /// Print the answer as JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Format,
 }
 
 impl Remote {
@@ -160,7 +178,24 @@ impl Remote {
             authorities: self.admin_ca_file.as_deref(),
             certificate: self.admin_cert_file.as_deref(),
         };
-        Target::new(&self.admin_url, env.get("ARBITER_ADMIN_API_KEY"), files)
+        Target::new(&self.admin_url, admin_key(env)?, files)
+    }
+}
+
+/// Reads the admin key from the environment, or from the file that it names.
+fn admin_key(env: &Env) -> Result<Option<Secret>, Failure> {
+    const KEY: &str = "ARBITER_ADMIN_API_KEY";
+    const FILE: &str = "ARBITER_ADMIN_API_KEY_FILE";
+    match (env.get(KEY), env.get(FILE)) {
+        (Some(_), Some(_)) => {
+            Err(Failure::usage(format!("{KEY} and {FILE} are both set; keep one")))
+        }
+        (Some(key), None) => Ok(Some(Secret::new(key.to_owned()))),
+        (None, Some(path)) => {
+            let key = Secret::from_file(std::path::Path::new(path));
+            key.map(Some).map_err(|problem| Failure::usage(format!("{FILE} {problem}")))
+        }
+        (None, None) => Ok(None),
     }
 }
 
@@ -242,6 +277,7 @@ pub fn run(tool: &Tool) -> ExitCode {
             return Exit::Usage.into();
         }
     };
+    print::colour_terminals(&env);
     let mut stdout = std::io::stdout().lock();
     match runtime.block_on(run_with(tool, &env, &mut stdout)) {
         Ok(exit) => exit.into(),
@@ -256,16 +292,20 @@ pub fn run(tool: &Tool) -> ExitCode {
 
 async fn run_with(tool: &Tool, env: &Env, sink: &mut dyn std::io::Write) -> Result<Exit, Failure> {
     match tool {
-        Tool::Check(check) => check.run(env, &mut Out::new(check.json, sink)).await,
+        Tool::Init(init) => init.run(sink),
+        Tool::Check(check) => check.run(env, &mut Out::new(check.output, sink)).await,
         Tool::AdminKey(key) => key.run(sink),
         Tool::Agent(agent) => agent.run(env, sink).await,
         Tool::Approval(approval) => approval.run(env, sink).await,
         Tool::Freeze(freeze) => freeze.run(env, sink).await,
         Tool::Unfreeze(unfreeze) => unfreeze.run(env, sink).await,
         Tool::Session(session) => session.run(env, sink).await,
+        Tool::Token(token) => token.run(env, sink).await,
         Tool::Policy(policy) => policy.run(env, sink).await,
         Tool::Audit(audit) => audit.run(env, sink).await,
-        Tool::Storage(storage) => storage.run(env, sink),
+        Tool::Storage(storage) => storage.run(env, sink).await,
         Tool::Health(health) => health.run(env, sink).await,
+        Tool::Completions(completions) => completions.run(sink),
+        Tool::Man(man) => man.run(sink),
     }
 }

@@ -14,6 +14,7 @@ mod network;
 mod redis_url;
 mod secret;
 mod sections;
+mod signing;
 mod tools;
 mod upstreams;
 mod values;
@@ -31,11 +32,12 @@ pub use admin::{
     Admin, AdminKey, AdminOidc, AdminTls, ENVIRONMENT_KEY, KEY_HASH_MARK, Role, Roles, key_name,
 };
 pub use approvals::Approvals;
-pub use env::environment;
+pub use env::{environment, names_a_secret};
 pub use file::Origin;
 pub use network::Network;
 pub use redis_url::{RedisLogin, RedisServers, RedisShape};
 pub use secret::Secret;
+pub use signing::{MAX_SIGNING_SECRETS, SigningSecrets};
 pub use values::{Scheme, Upstream, provider_url};
 
 /// Default prefix of environment variables that hold credentials.

@@ -79,7 +79,7 @@ pub struct Settings {
 
 impl Settings {
     pub fn of(config: &Config) -> Self {
-        let secret = config.admin.signing_secret.expose().as_bytes();
+        let secret = config.admin.signing_secrets.signing().expose().as_bytes();
         Self {
             tls: config.admin.tls.is_some(),
             entry_key: blake3::derive_key("arbiter 2026 console: sign-in forms", secret),

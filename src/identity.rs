@@ -16,13 +16,14 @@ mod jwks;
 mod jwt;
 mod keys;
 pub mod mint;
+mod own;
 mod questions;
 mod remembered;
 
 use std::sync::Arc;
 
 use blake3::Hash;
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::Algorithm;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -37,6 +38,7 @@ use fetch::Fetcher;
 pub use fetch::SetupError;
 use issuer::{Issuer, Proof};
 use jwt::{Compact, malformed};
+pub use own::{OwnKeys, key_id};
 use questions::Lane;
 use remembered::Remembered;
 
@@ -109,7 +111,7 @@ struct Known {
 
 /// Verifies tokens and remembers those that passed.
 pub struct Identity {
-    own_key: DecodingKey,
+    own_keys: OwnKeys,
     own_terms: Terms,
     issuers: Vec<Arc<Issuer>>,
     remembered: Remembered<Arc<Known>>,
@@ -119,9 +121,9 @@ pub struct Identity {
 
 impl Identity {
     /// Knows Arbiter's own tokens only.
-    pub fn new(signing_secret: &[u8]) -> Self {
+    pub fn new(own_keys: impl Into<OwnKeys>) -> Self {
         Self {
-            own_key: DecodingKey::from_secret(signing_secret),
+            own_keys: own_keys.into(),
             own_terms: Terms {
                 issuer: OWN_ISSUER.to_owned(),
                 audiences: None,
@@ -137,12 +139,12 @@ impl Identity {
     /// Knows the tokens of identity providers, too; fetches their keys on `runtime` and waits for
     /// none of them.
     pub fn with_issuers(
-        signing_secret: &[u8],
+        own_keys: impl Into<OwnKeys>,
         settings: &config::Oauth,
         clock: &Clock,
         runtime: &Handle,
     ) -> Result<Self, SetupError> {
-        let mut identity = Self::new(signing_secret);
+        let mut identity = Self::new(own_keys);
         for issuer in &settings.issuers {
             let fetcher = Fetcher::new(&issuer.name, issuer.ca_file.as_deref())?;
             let ttl_secs = settings.jwks_cache_ttl_secs;
@@ -153,6 +155,11 @@ impl Identity {
             identity.issuers.push(issuer);
         }
         Ok(identity)
+    }
+
+    /// The keys of Arbiter's own tokens.
+    pub fn own_keys(&self) -> &OwnKeys {
+        &self.own_keys
     }
 
     /// The keys of every issuer that has any.
@@ -235,9 +242,7 @@ impl Identity {
         let doc = Doc::parse(&payload).map_err(malformed)?;
         let named = claims::issuer(doc.root())?;
         if named == OWN_ISSUER {
-            let principal = Arc::new(self.prove_own(compact, &doc, now)?);
-            let (holds_until, believed_until) = (Mono(u64::MAX), Mono(u64::MAX));
-            let proof = Proof { principal, key: None, holds_until, believed_until };
+            let proof = self.prove_own(compact, &doc, now)?;
             return Ok(Known { proof, issuer: None });
         }
         let issuer = self.issuers.iter().find(|issuer| issuer.is(&named));
@@ -251,16 +256,17 @@ impl Identity {
         compact: &Compact<'_>,
         doc: &Doc<'_>,
         now: Now,
-    ) -> Result<Principal, TokenError> {
+    ) -> Result<Proof, TokenError> {
         if compact.algorithm != Algorithm::HS256 {
             return Err(TokenError::Algorithm);
         }
-        compact.verify(&self.own_key)?;
+        let key = self.own_keys.prove(compact)?;
         let expires_at = required("exp", claims::expiry(doc.root())?)?;
         let principal =
             claims::principal(doc.root(), &self.own_terms, claims::SUBJECT, expires_at, now.wall)?;
         required(&self.own_terms.agent_claim, principal.agent)?;
-        Ok(principal)
+        let (holds_until, believed_until) = (Mono(u64::MAX), Mono(u64::MAX));
+        Ok(Proof { principal: Arc::new(principal), key: Some(key), holds_until, believed_until })
     }
 
     /// Asks every issuer that may know an opaque token; the first yes counts.

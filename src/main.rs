@@ -16,7 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(serve) => serve_calls(&serve),
-        Command::Demo(shown) => show(&shown),
+        Command::Demo(shown) => show(&shown).or_else(quiet_if_the_reader_left),
         Command::Tool(tool) => return cli::run(&tool),
     };
     match outcome {
@@ -38,6 +38,15 @@ fn serve_calls(serve: &cli::Serve) -> anyhow::Result<Exit> {
         None => Ok(()),
     })?;
     Ok(Exit::Fine)
+}
+
+/// Ends in peace where nobody reads the output any more, as with `arbiter demo --once | head`.
+fn quiet_if_the_reader_left(error: anyhow::Error) -> anyhow::Result<Exit> {
+    let io = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind)
+    };
+    let reader_left = error.chain().any(|cause| io(cause) == Some(std::io::ErrorKind::BrokenPipe));
+    if reader_left { Ok(Exit::Fine) } else { Err(error) }
 }
 
 fn show(shown: &cli::Demo) -> anyhow::Result<Exit> {

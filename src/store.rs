@@ -19,7 +19,7 @@
 //! `reload`. If it takes something away, it is kept by the nodes as well and asserted again there
 //! (`registry/overlay.rs`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -47,7 +47,8 @@ use redis::Redis;
 pub(crate) use redis::tests::Server as RedisServer;
 pub use redis::{RedisReport, RedisTrouble};
 use sqlite::Sqlite;
-pub use sqlite::{SealKey, at_rest};
+pub use sqlite::backup::Mark as BackupMark;
+pub use sqlite::{SealKey, at_rest, backup as backups};
 #[cfg(test)]
 use tests::fleet::Fleet;
 
@@ -180,6 +181,26 @@ impl Store {
             Self::Memory(_) | Self::Sqlite(_) => None,
             #[cfg(test)]
             Self::Fleet(_) => None,
+        }
+    }
+
+    /// Returns the file that the state is in, if it is in one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite(sqlite) => Some(sqlite.path()),
+            Self::Memory(_) | Self::Redis(_) => None,
+            #[cfg(test)]
+            Self::Fleet(_) => None,
+        }
+    }
+
+    /// Copies the file to a new one at `target`, while it is in use.
+    pub async fn back_up(&self, target: PathBuf, mark: BackupMark) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.back_up(target, mark).await,
+            Self::Memory(_) | Self::Redis(_) => Err(StoreError::NoFile),
+            #[cfg(test)]
+            Self::Fleet(_) => Err(StoreError::NoFile),
         }
     }
 

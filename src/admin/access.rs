@@ -40,6 +40,8 @@ pub const SERVE: Access = Access::Roles(OPERATE_ROLES.and(Role::Sessions));
 pub const OPERATE: Access = Access::Roles(OPERATE_ROLES);
 /// Lifting a freeze.
 pub const UNFREEZE: Access = Access::Roles(ADMIN_ROLE);
+/// Copying the store.
+pub const ADMINISTER: Access = Access::Roles(ADMIN_ROLE);
 /// Deciding approvals.
 pub const APPROVE: Access = Access::Roles(ADMIN_ROLE.and(Role::Approver));
 /// Reading metrics where that needs a key.

@@ -78,6 +78,7 @@ fn operation(route: &Route, error: &schemars::Schema, generator: &mut SchemaGene
             json!({ "application/json": { "schema": schema(generator) } })
         }
         Describe::Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
+        Describe::File => json!({ "application/vnd.sqlite3": { "schema": {} } }),
     };
     let mut responses = Map::new();
     responses.insert(

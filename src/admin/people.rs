@@ -12,7 +12,7 @@ use super::error::{ApiError, Code};
 use crate::clock::Clock;
 use crate::config::{self, Role, Roles};
 use crate::firewall::time::{Now, Timestamp};
-use crate::identity::{Identity, SetupError};
+use crate::identity::{Identity, OwnKeys, SetupError};
 
 /// Verifies operators' tokens.
 pub struct People {
@@ -57,9 +57,8 @@ impl People {
             .collect();
         let issuer_url = issuers.iter().map(|issuer| issuer.issuer_url.clone()).collect();
         let settings = config::Oauth { issuers, ..config.oauth.clone() };
-        let secret = config.admin.signing_secret.expose().as_bytes();
         Ok(Some(Self {
-            identity: Identity::with_issuers(secret, &settings, clock, runtime)?,
+            identity: Identity::with_issuers(OwnKeys::none(), &settings, clock, runtime)?,
             issuer_name: oidc.issuer.clone(),
             issuer_url,
             roles: oidc.roles.clone(),

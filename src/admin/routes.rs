@@ -13,13 +13,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::access::{
-    APPROVE, Access, Actor, OPERATE, SERVE, SESSIONS, TakesAway, UNFREEZE, VIEW, VIEW_SESSIONS,
+    ADMINISTER, APPROVE, Access, Actor, OPERATE, SERVE, SESSIONS, TakesAway, UNFREEZE, VIEW,
+    VIEW_SESSIONS,
 };
 use super::error::{ApiError, Code};
 use super::query::Parameters;
 use super::{
-    Admin, agents, approvals, audit, body, explain, freeze, policy, records, sessions, system,
-    tokens,
+    Admin, agents, approvals, audit, backup, body, explain, freeze, policy, records, sessions,
+    system, tokens,
 };
 use crate::audit::receipt::Receipt;
 use crate::firewall::agent::AgentId;
@@ -106,6 +107,8 @@ pub struct Body {
 pub enum Describe {
     Json(fn(&mut SchemaGenerator) -> Schema),
     Text,
+    /// A file of bytes.
+    File,
 }
 
 type Handler =
@@ -255,6 +258,13 @@ pub static ROUTES: &[Route] = &[
         status: StatusCode::OK, answer: json::<tokens::Issued>(),
         errors: &[Code::NotFound, Code::AgentInactive, Code::AuditUnavailable],
         handler: handler!(tokens::issue) },
+    Route { method: Method::Post, path: "/agents/tokens", access: OPERATE,
+        takes_away: TakesAway::Never,
+        summary: "Issue a token for each agent that may act, a page at a time",
+        query: PAGED, body: Some(Body { schema: schema::<tokens::Issue>, optional: true }),
+        status: StatusCode::OK, answer: json::<tokens::Reissued>(),
+        errors: &[Code::AuditUnavailable],
+        handler: handler!(tokens::reissue) },
     Route { method: Method::Delete, path: "/tokens/{jti}", access: OPERATE,
         takes_away: TakesAway::Always,
         summary: "Revoke a token by its `jti`, at once",
@@ -382,6 +392,13 @@ pub static ROUTES: &[Route] = &[
         query: NONE, body: None,
         status: StatusCode::OK, answer: json::<freeze::Lifted>(),
         errors: CHANGE, handler: handler!(freeze::lift) },
+    Route { method: Method::Post, path: "/storage/backup", access: ADMINISTER,
+        takes_away: TakesAway::Never,
+        summary: "A consistent copy of the SQLite file, while it is in use",
+        query: NONE, body: None,
+        status: StatusCode::OK, answer: Describe::File,
+        errors: &[Code::NotSupported, Code::AuditUnavailable, Code::StoreUnavailable],
+        handler: handler!(backup::backup) },
     Route { method: Method::Get, path: "/health", access: Access::Open,
         takes_away: TakesAway::Never,
         summary: "Whether the process runs",

@@ -111,7 +111,7 @@ impl Bench {
             )),
             rulebook,
             audit,
-            minter: Arc::new(Minter::new(&config.admin.signing_secret)),
+            minter: Arc::new(Minter::new(config.admin.signing_secrets.signing())),
             metrics,
             keys: Arc::new(Keyring::new(&config.admin)),
             people: None,

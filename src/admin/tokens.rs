@@ -5,16 +5,20 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::agents::ShownUuid;
+use super::access::Actor;
+use super::agents::{ShownUuid, unknown_cursor, uuid_parameter};
 use super::error::{ApiError, Code};
 use super::record::{Change, ShownReplicas, not_stored};
-use super::routes::{Answer, Input};
+use super::routes::{Answer, Input, Parameter};
 use super::{Admin, check};
 use crate::config::MAX_TOKEN_EXPIRY_SECS;
-use crate::firewall::agent::Agent;
+use crate::firewall::agent::{Agent, AgentId};
 use crate::firewall::time::Timestamp;
 use crate::identity::mint::Minted;
 use crate::registry::RevokeError;
+
+/// Records that are waited for together.
+const AT_ONCE: usize = 32;
 
 /// For how long a revoked token is remembered. Its own end is not known here, and an identity
 /// provider's token may live longer than Arbiter's.
@@ -39,6 +43,30 @@ pub struct Issued {
     expires_at: Timestamp,
 }
 
+/// One token of many.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "IssuedFor")]
+struct IssuedFor {
+    #[schemars(with = "String", extend("format" = "uuid"))]
+    agent_id: AgentId,
+    token: String,
+    /// For `DELETE /tokens/{jti}`.
+    jti: ShownUuid,
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    expires_at: Timestamp,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ReissuedTokens")]
+pub struct Reissued {
+    /// In the order of the agents' registration, without those that may not act.
+    tokens: Vec<IssuedFor>,
+    /// Give it as `cursor` to go on; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "uuid"))]
+    next_cursor: Option<AgentId>,
+}
+
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "RevokedToken")]
 pub struct Revoked {
@@ -51,23 +79,62 @@ pub struct Revoked {
 
 pub(super) async fn issue(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let id = input.agent_id()?;
-    let body: Issue = if input.body.is_empty() { Issue::default() } else { input.json()? };
-    let expiry_secs = body.expiry_seconds.unwrap_or(admin.settings.token_expiry_secs);
-    check::within("expiry_seconds", expiry_secs, 1, MAX_TOKEN_EXPIRY_SECS)?;
+    let expiry_secs = expiry_secs(&admin, &input)?;
     input.actor.serves(&admin.agent(id)?.owner)?;
     let (agent, _chain) = admin.acting(id)?;
-    let minted = admin.mint(&agent, expiry_secs)?;
+    let IssuedFor { token, jti, expires_at, .. } =
+        issue_for(&admin, &input.actor, &agent, expiry_secs).await?;
+    Answer::of(&Issued { token, jti, expires_at })
+}
+
+/// Issues a token for each agent of a page that may act, each on record by itself.
+pub(super) async fn reissue(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
+    let limit = input.query.limit()?;
+    let after = uuid_parameter(&input.query, Parameter::Cursor)?;
+    if after.is_some_and(|id| admin.registry.agent(id).is_none()) {
+        return Err(unknown_cursor());
+    }
+    let expiry_secs = expiry_secs(&admin, &input)?;
+    let mut agents = admin.registry.list(after, limit.saturating_add(1));
+    let more = agents.len() > limit;
+    agents.truncate(limit);
+    let next_cursor = agents.last().filter(|_| more).map(|agent| agent.id);
+    let acting = agents.iter().filter_map(|agent| Some(admin.acting(agent.id).ok()?.0));
+    let acting: Vec<_> = acting.collect();
+    let mut tokens = Vec::with_capacity(acting.len());
+    for few in acting.chunks(AT_ONCE) {
+        let issued = few.iter().map(|agent| issue_for(&admin, &input.actor, agent, expiry_secs));
+        tokens.extend(futures::future::try_join_all(issued).await?);
+    }
+    Answer::of(&Reissued { tokens, next_cursor })
+}
+
+/// Nobody has the token before it is on record.
+async fn issue_for(
+    admin: &Admin,
+    actor: &Actor,
+    agent: &Agent,
+    expiry_secs: u64,
+) -> Result<IssuedFor, ApiError> {
+    let minted = admin.mint(agent, expiry_secs)?;
     let change = Change::new("token.issue")
-        .agent(id)
+        .agent(agent.id)
         .with("jti", minted.jti)
         .with("expires_at", minted.expires_at);
-    // Nobody has the token before it is on record.
-    admin.announce(&input.actor, change).await?.done();
-    Answer::of(&Issued {
+    admin.announce(actor, change).await?.done();
+    Ok(IssuedFor {
+        agent_id: agent.id,
         token: minted.token,
         jti: ShownUuid(minted.jti),
         expires_at: minted.expires_at,
     })
+}
+
+fn expiry_secs(admin: &Admin, input: &Input) -> Result<u64, ApiError> {
+    let body: Issue = if input.body.is_empty() { Issue::default() } else { input.json()? };
+    let expiry_secs = body.expiry_seconds.unwrap_or(admin.settings.token_expiry_secs);
+    check::within("expiry_seconds", expiry_secs, 1, MAX_TOKEN_EXPIRY_SECS)?;
+    Ok(expiry_secs)
 }
 
 pub(super) async fn revoke(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {

@@ -19,14 +19,18 @@ use crate::clock::Clock;
 use crate::config::{self, Config, CredentialProvider};
 use crate::credentials::Vault;
 use crate::gate::Gate;
+use crate::identity::key_id;
+use crate::identity::mint::Minter;
 use crate::metrics::Reload;
 use crate::proxy::upstream::Headers;
+use crate::proxy::upstreams::Upstreams;
 use crate::reload::{Reloader, Trigger};
 use crate::secrets::{Environment, Secrets, Source};
 use crate::telemetry::Causes;
 
 use super::Templates;
 use super::tls::Certificate;
+use super::upstreams::seal_keys;
 
 /// Interval between checks for expired credentials.
 const LOOK: Duration = Duration::from_secs(1);
@@ -45,6 +49,8 @@ pub(super) struct Reloads {
     pub(super) templates: Arc<Templates>,
     pub(super) headers: Vec<Arc<ArcSwap<Headers>>>,
     pub(super) keys: Arc<Keyring>,
+    pub(super) minter: Arc<Minter>,
+    pub(super) upstreams: Arc<Upstreams>,
     /// The file that the operators' keys are read from again.
     pub(super) config_file: Option<PathBuf>,
     /// Certificates that agents and operators see, where this process ends TLS.
@@ -229,7 +235,7 @@ impl Reloads {
         }
     }
 
-    /// Reads the operators' keys again. A list with a mistake keeps the old one.
+    /// Reads the operators' keys and the signing secrets again. A mistake keeps the old ones.
     async fn reload_keys(&self) {
         let Some(file) = self.config_file.clone() else { return };
         let read = tokio::task::spawn_blocking(move || Config::load(&file, config::environment()));
@@ -237,13 +243,24 @@ impl Reloads {
         let reloaded = match read.await {
             Ok(Ok(config)) => {
                 let new = self.keys.read(&config.admin);
-                let mut change = change.with("from", &new.from).with("to", &new.to);
+                let secrets = config.admin.signing_secrets;
+                let ids = secrets.all().map(|secret| key_id(secret.expose().as_bytes()));
+                let mut change = change
+                    .with("from", &new.from)
+                    .with("to", &new.to)
+                    .with("signing_keys", ids.collect::<Vec<_>>().join(" "));
                 for (name, list) in [("added", &new.added), ("removed", &new.removed)] {
                     if !list.is_empty() {
                         change = change.with(name, list.join(" "));
                     }
                 }
-                self.record(Reload::Keys, change, None).await.map(|()| self.keys.put(new))
+                self.record(Reload::Keys, change, None).await.map(|()| {
+                    self.keys.put(new);
+                    // What is signed from now on is verified already.
+                    self.gate.identity.own_keys().replace(&secrets);
+                    self.upstreams.seal_with(&seal_keys(&secrets));
+                    self.minter.replace(secrets.signing());
+                })
             }
             Ok(Err(errors)) => {
                 let error = anyhow::Error::new(errors);

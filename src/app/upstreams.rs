@@ -11,7 +11,7 @@ use pingora::utils::tls::{WrappedX509, parse_x509};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, SigningSecrets};
 use crate::gate::Destination;
 use crate::proxy::affinity::SealKey;
 use crate::proxy::memory::BodyMemory;
@@ -29,7 +29,7 @@ pub(super) fn connect(config: &Config, headers: &[Arc<ArcSwap<Headers>>]) -> Res
     let read_timeout = proxy.stream_idle_timeout_secs.max(proxy.upstream_timeout_secs);
     let read_timeout = Duration::from_secs(read_timeout.saturating_add(1));
     let kept = Duration::from_secs(proxy.upstream_idle_secs);
-    let key = SealKey::from_secret(config.admin.signing_secret.expose().as_bytes());
+    let keys = seal_keys(&config.admin.signing_secrets);
     let pools = config.upstreams.iter().zip(headers).map(|(pool, headers)| {
         let server = |url: &config::Upstream| {
             Upstream::new(url.clone(), ca.clone(), read_timeout, kept, headers.clone())
@@ -39,9 +39,14 @@ pub(super) fn connect(config: &Config, headers: &[Arc<ArcSwap<Headers>>]) -> Res
         let servers = pool.urls.iter().map(server).collect();
         let memory = BodyMemory::for_each(proxy, config.upstreams.len());
         let (path, resource) = (pool.path.clone(), pool.resource.clone());
-        Pool::new(Arc::new(destination), path, resource, memory, servers, &key)
+        Pool::new(Arc::new(destination), path, resource, memory, servers, &keys)
     });
     Ok(Upstreams::new(pools))
+}
+
+/// Keys that ids of sessions are sealed with, one for each signing secret.
+pub(super) fn seal_keys(secrets: &SigningSecrets) -> Vec<SealKey> {
+    secrets.all().map(|secret| SealKey::from_secret(secret.expose().as_bytes())).collect()
 }
 
 fn authorities(path: &Path) -> Result<Arc<CaType>> {

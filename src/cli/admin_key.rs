@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::print::Out;
+use super::print::{Format, Out};
 use super::{Exit, Failure};
 use crate::config::{KEY_HASH_MARK, Role, key_name};
 use crate::firewall::agent::TrustLevel;
@@ -36,9 +36,8 @@ pub struct New {
     /// End of the key, such as 2030-01-31T00:00:00Z.
     #[arg(long, value_parser = time)]
     expires_at: Option<Timestamp>,
-    /// Print the key and its entry as JSON.
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Format,
 }
 
 fn role(text: &str) -> Result<Role, String> {
@@ -53,7 +52,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 impl AdminKey {
     pub(super) fn run(&self, sink: &mut dyn std::io::Write) -> Result<Exit, Failure> {
         let Self::New(new) = self;
-        new.run(&mut Out::new(new.json, sink))
+        new.run(&mut Out::new(new.output, sink))
     }
 }
 
@@ -131,16 +130,20 @@ impl New {
     }
 }
 
-/// A key of 32 random bytes.
-fn random_key() -> Result<zeroize::Zeroizing<String>, Failure> {
+/// An admin key of 32 random bytes.
+pub(super) fn random_key() -> Result<zeroize::Zeroizing<String>, Failure> {
+    Ok(zeroize::Zeroizing::new(format!("{MARK}{}", *random()?)))
+}
+
+/// 32 random bytes as text.
+pub(super) fn random() -> Result<zeroize::Zeroizing<String>, Failure> {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
     aws_lc_rs::rand::fill(&mut *bytes)
         .map_err(|_no_detail| Failure::new(Exit::No, "the system gave no random numbers"))?;
-    let text = zeroize::Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes));
-    Ok(zeroize::Zeroizing::new(format!("{MARK}{}", *text)))
+    Ok(zeroize::Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes)))
 }
 
 #[cfg(test)]
@@ -158,7 +161,7 @@ mod tests {
             owners,
             max_trust: None,
             expires_at: Timestamp::parse("2030-01-31T00:00:00Z"),
-            json: false,
+            output: Format::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::Target;
+use super::list::{self, Paging};
 use super::print::Out;
 use super::{Env, Exit, Failure, Remote};
 use crate::firewall::agent::TrustLevel;
@@ -34,6 +35,7 @@ pub struct Register {
     /// Owner: the person or service answerable for the agent, for example `user:alice`.
     #[arg(long)]
     owner: String,
+    /// Model that the agent runs, for people who read lists and records.
     #[arg(long)]
     model: String,
     /// Capability that policies can require; may be given several times.
@@ -42,8 +44,8 @@ pub struct Register {
     /// untrusted, basic, verified or trusted.
     #[arg(long, default_value_t = TrustLevel::Untrusted)]
     trust_level: TrustLevel,
-    /// For example `2026-12-31T00:00:00Z`.
-    #[arg(long)]
+    /// End of the registration, for example `2026-12-31T00:00:00Z`.
+    #[arg(long, value_name = "TIME")]
     expires_at: Option<String>,
     #[command(flatten)]
     remote: Remote,
@@ -51,6 +53,20 @@ pub struct Register {
 
 #[derive(Args, Debug)]
 pub struct List {
+    /// Only agents of this owner.
+    #[arg(long)]
+    owner: Option<String>,
+    /// Only agents with this trust level.
+    #[arg(long, value_name = "LEVEL")]
+    trust_level: Option<TrustLevel>,
+    /// Only agents with this capability.
+    #[arg(long)]
+    capability: Option<String>,
+    /// Only agents that were not deactivated.
+    #[arg(long)]
+    active: bool,
+    #[command(flatten)]
+    paging: Paging,
     #[command(flatten)]
     remote: Remote,
 }
@@ -73,7 +89,8 @@ pub struct Delegate {
     /// A capability that the first agent has; may be given several times.
     #[arg(long = "scope", required = true)]
     scopes: Vec<String>,
-    #[arg(long)]
+    /// End of the delegation, for example `2026-12-31T00:00:00Z`.
+    #[arg(long, value_name = "TIME")]
     expires_at: Option<String>,
     #[command(flatten)]
     remote: Remote,
@@ -81,6 +98,7 @@ pub struct Delegate {
 
 #[derive(Args, Debug)]
 pub struct Trust {
+    /// The agent's id.
     id: String,
     /// untrusted, basic, verified or trusted.
     level: TrustLevel,
@@ -90,8 +108,9 @@ pub struct Trust {
 
 #[derive(Args, Debug)]
 pub struct Token {
+    /// The agent's id.
     id: String,
-    /// At most 86400; the configured time unless given.
+    /// Seconds for which it is valid, at most 86400; the configured time unless given.
     #[arg(long)]
     expiry_seconds: Option<u64>,
     #[command(flatten)]
@@ -109,15 +128,15 @@ impl Agent {
             Self::Token(token) => &token.remote,
         };
         let target = remote.target(env)?;
-        let mut out = Out::new(remote.json, sink);
+        let mut out = Out::new(remote.output, sink);
         let answer = match self {
             Self::Register(register) => {
                 target
                     .ask(Method::POST, &["agents"], &[], Some(register.body().to_string()))
                     .await?
             }
-            Self::List(_) => {
-                let agents = pages(&target, "agents", &[]).await?;
+            Self::List(list) => {
+                let agents = list.read(&target).await?;
                 let columns = ["id", "owner", "model", "trust_level", "active", "capabilities"];
                 out.table(&agents, &columns)?;
                 return Ok(Exit::Fine);
@@ -160,37 +179,20 @@ async fn show(target: &Target, id: &str) -> Result<Value, Failure> {
     Ok(agent)
 }
 
-/// Every page of a list.
-pub(super) async fn pages(
-    target: &Target,
-    list: &str,
-    filter: &[(&str, &str)],
-) -> Result<Vec<Value>, Failure> {
-    pages_of(target, (list, list), filter).await
-}
-
-/// Reads all pages of a list at `path`.
-pub(super) async fn pages_of(
-    target: &Target,
-    (path, list): (&str, &str),
-    filter: &[(&str, &str)],
-) -> Result<Vec<Value>, Failure> {
-    let mut all = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut query = filter.to_vec();
-        query.push(("limit", "1000"));
-        if let Some(cursor) = &cursor {
-            query.push(("cursor", cursor));
-        }
-        let mut answer = target.ask(Method::GET, &[path], &query, None).await?;
-        if let Some(Value::Array(page)) = answer.get_mut(list).map(Value::take) {
-            all.extend(page);
-        }
-        match answer.get("next_cursor").and_then(Value::as_str) {
-            Some(next) => cursor = Some(next.to_owned()),
-            None => return Ok(all),
-        }
+impl List {
+    async fn read(&self, target: &Target) -> Result<Vec<Value>, Failure> {
+        let agents = list::List { path: "agents", entries: "agents", id: "id", query: &[] };
+        let is = |agent: &Value, member: &str, wanted: Option<&str>| {
+            wanted.is_none_or(|wanted| agent.get(member).is_some_and(|value| value == wanted))
+        };
+        let keep = |agent: &Value| {
+            let capability = self.capability.as_deref();
+            is(agent, "owner", self.owner.as_deref())
+                && is(agent, "trust_level", self.trust_level.map(TrustLevel::as_str))
+                && capability.is_none_or(|wanted| list::lists(agent, "capabilities", wanted))
+                && (!self.active || agent.get("active").is_some_and(|active| active == true))
+        };
+        self.paging.read(target, &agents, keep).await
     }
 }
 

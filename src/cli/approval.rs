@@ -8,8 +8,9 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::agent::{pages, put};
+use super::agent::put;
 use super::client::Target;
+use super::list::{self, Paging};
 use super::print::Out;
 use super::{Env, Exit, Failure, Remote};
 
@@ -35,9 +36,14 @@ pub struct List {
     /// Only approvals of this agent.
     #[arg(long)]
     agent: Option<String>,
-    /// Only pending, approved, denied, expired, used, void or withdrawn ones.
-    #[arg(long)]
+    /// Only approvals with this status.
+    #[arg(long, value_parser = STATUSES)]
     status: Option<String>,
+    /// Only approvals of calls of this tool.
+    #[arg(long)]
+    tool: Option<String>,
+    #[command(flatten)]
+    paging: Paging,
     #[command(flatten)]
     remote: Remote,
 }
@@ -84,6 +90,8 @@ pub struct Watch {
     remote: Remote,
 }
 
+const STATUSES: [&str; 7] =
+    ["pending", "approved", "denied", "expired", "used", "void", "withdrawn"];
 const COLUMNS: [&str; 6] = ["approval_id", "status", "agent_id", "tool", "policy", "expires_at"];
 
 impl Approval {
@@ -96,15 +104,16 @@ impl Approval {
             Self::Watch(watch) => &watch.remote,
         };
         let target = remote.target(env)?;
-        let mut out = Out::new(remote.json, sink);
+        let mut out = Out::new(remote.output, sink);
         let answer = match self {
             Self::List(list) => {
-                let filter = [("agent_id", &list.agent), ("status", &list.status)];
-                let filter: Vec<_> = filter
-                    .into_iter()
-                    .filter_map(|(name, value)| Some((name, value.as_deref()?)))
-                    .collect();
-                let approvals = pages(&target, "approvals", &filter).await?;
+                let query =
+                    [("agent_id", list.agent.as_deref()), ("status", list.status.as_deref())];
+                let keep = |approval: &Value| {
+                    let tool = approval.get("tool").and_then(Value::as_str);
+                    list.tool.is_none() || tool == list.tool.as_deref()
+                };
+                let approvals = list.paging.read(&target, &of(&query), keep).await?;
                 out.table(&approvals, &COLUMNS)?;
                 return Ok(Exit::Fine);
             }
@@ -127,6 +136,11 @@ impl Approval {
     }
 }
 
+/// The list of approvals.
+fn of<'a>(query: &'a [(&'a str, Option<&'a str>)]) -> list::List<'a> {
+    list::List { path: "approvals", entries: "approvals", id: "approval_id", query }
+}
+
 async fn decide(target: &Target, id: &str, body: &Value) -> Result<Value, Failure> {
     target.ask(Method::POST, &["approvals", id], &[], Some(body.to_string())).await
 }
@@ -135,7 +149,7 @@ impl Watch {
     async fn run(&self, target: &Target, out: &mut Out<'_>) -> Result<Exit, Failure> {
         let (mut seen, mut printed) = (HashSet::new(), 0);
         loop {
-            for approval in pages(target, "approvals", &[("status", "pending")]).await? {
+            for approval in of(&[("status", Some("pending"))]).all(target).await? {
                 let id = approval.get("approval_id").and_then(Value::as_str).unwrap_or_default();
                 if !seen.insert(id.to_owned()) {
                     continue;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
-use super::print::Out;
+use super::print::{Format, Out};
 use super::{Env, Exit, Failure, Remote};
 use crate::audit::files;
 
@@ -40,12 +40,12 @@ pub enum Audit {
 impl Audit {
     pub(super) async fn run(&self, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {
         match self {
-            Self::Show(show) => show.run(env, &mut Out::new(show.remote.json, sink)).await,
+            Self::Show(show) => show.run(env, &mut Out::new(show.remote.output, sink)).await,
             Self::Export(export) => export.run(env.get("ARBITER_EXPORT_TOKEN"), sink).await,
-            Self::Prove(prove) => prove.run(&mut Out::new(prove.json, sink)),
-            Self::Verify(verify) => verify.run(&mut Out::new(verify.json, sink)),
-            Self::Tail(tail) => tail.run(&mut Out::new(tail.json, sink)).await,
-            Self::Stats(stats) => stats.run(&mut Out::new(stats.json, sink)),
+            Self::Prove(prove) => prove.run(&mut Out::new(prove.output, sink)),
+            Self::Verify(verify) => verify.run(&mut Out::new(verify.output, sink)),
+            Self::Tail(tail) => tail.run(&mut Out::new(tail.output, sink)).await,
+            Self::Stats(stats) => stats.run(&mut Out::new(stats.output, sink)),
             Self::Keygen(keygen) => keygen.run(&mut Out::new(false, sink)),
         }
     }

@@ -12,7 +12,7 @@ use clap::Args;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
-use super::print::Out;
+use super::print::{Format, Out, Tone};
 use super::{Env, Exit, Failure};
 use crate::app::handover::{Running, who};
 use crate::app::{Templates, drift_tools, load_secrets};
@@ -29,9 +29,8 @@ pub struct Check {
     /// The configuration file.
     #[arg(long, default_value = "conf/arbiter.toml", env = "ARBITER_CONFIG")]
     config: PathBuf,
-    /// Print the findings as JSON.
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Format,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +46,14 @@ impl Health {
             Self::Ok => "ok",
             Self::Warn => "warn",
             Self::Fail => "fail",
+        }
+    }
+
+    fn tone(self) -> Tone {
+        match self {
+            Self::Ok => Tone::Good,
+            Self::Warn => Tone::Doubtful,
+            Self::Fail => Tone::Bad,
         }
     }
 }
@@ -80,7 +87,7 @@ impl Check {
             out.thing(&json!(list))?;
         } else {
             for Finding { health, what, text } in &findings {
-                out.line(&format!("{:4}  {what:11}  {text}", health.as_str()))?;
+                out.toned(health.tone(), health.as_str(), 4, &format!("  {what:11}  {text}"))?;
             }
         }
         let failed = findings.iter().any(|finding| finding.health == Health::Fail);

@@ -11,6 +11,8 @@ use crate::config::Secret;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Time that a whole store may take.
+const LONG_DEADLINE: Duration = Duration::from_hours(6);
 /// The most of an answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -59,7 +61,11 @@ fn pem_file<T>(
 }
 
 impl Target {
-    pub(super) fn new(url: &str, key: Option<&str>, files: PemFiles<'_>) -> Result<Self, Failure> {
+    pub(super) fn new(
+        url: &str,
+        key: Option<Secret>,
+        files: PemFiles<'_>,
+    ) -> Result<Self, Failure> {
         if !url.contains("://") {
             let message = format!("--admin-url `{url}` has no scheme: did you mean http://{url}");
             return Err(Failure::usage(message));
@@ -86,7 +92,7 @@ impl Target {
         let client = builder
             .build()
             .map_err(|error| Failure::usage(format!("cannot set up the client: {error}")))?;
-        Ok(Self { client, base, key: key.map(|key| Secret::new(key.to_owned())) })
+        Ok(Self { client, base, key })
     }
 
     /// Asks with the key, and fails unless the answer is a success. A body is JSON as it stands.
@@ -97,14 +103,15 @@ impl Target {
         query: &[(&str, &str)],
         body: Option<String>,
     ) -> Result<Value, Failure> {
-        let Some(key) = &self.key else {
-            let message = "set ARBITER_ADMIN_API_KEY to the admin key of the running Arbiter";
-            return Err(Failure::usage(message));
-        };
+        let Some(key) = &self.key else { return Err(keyless()) };
         let reply = self.send(method, path, query, body, Some(key)).await?;
         if reply.status.is_success() {
             return Ok(reply.body);
         }
+        Err(self.refused(&reply))
+    }
+
+    fn refused(&self, reply: &Reply) -> Failure {
         // A key that is not the right one is a matter of set-up, not an answer.
         let exit = match reply.status {
             StatusCode::UNAUTHORIZED => Exit::Usage,
@@ -116,7 +123,46 @@ impl Target {
                 format!("\nARBITER_ADMIN_API_KEY is not a key of the gateway at {}", self.base);
             complaint.push_str(&text);
         }
-        Err(Failure::new(exit, complaint))
+        Failure::new(exit, complaint)
+    }
+
+    /// Asks with the key, and writes the answer to `sink` as it comes, however long that takes; returns
+    /// its length.
+    pub(super) async fn receive(
+        &self,
+        method: Method,
+        path: &[&str],
+        sink: &mut dyn std::io::Write,
+    ) -> Result<u64, Failure> {
+        let Some(key) = &self.key else { return Err(keyless()) };
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        let request = self.client.request(method, url).header("x-api-key", key.expose());
+        let broken = |error: reqwest::Error| {
+            let message = format!("cannot reach Arbiter at {}: {}", self.base, causes(&error));
+            Failure::new(Exit::Unreachable, message)
+        };
+        let mut response = request.timeout(LONG_DEADLINE).send().await.map_err(broken)?;
+        if !response.status().is_success() {
+            let status = response.status();
+            let bytes = response.bytes().await.map_err(broken)?;
+            let body = serde_json::from_slice(&bytes).unwrap_or_default();
+            return Err(self.refused(&Reply { status, body }));
+        }
+        let promised = response.content_length();
+        let mut received = 0_u64;
+        while let Some(chunk) = response.chunk().await.map_err(broken)? {
+            sink.write_all(&chunk).map_err(|error| {
+                Failure::new(Exit::No, format!("cannot write the copy: {error}"))
+            })?;
+            received = received.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        }
+        if promised.is_some_and(|promised| promised != received) {
+            return Err(Failure::new(Exit::Unreachable, "the answer was cut short"));
+        }
+        Ok(received)
     }
 
     /// Asks without the key.
@@ -168,6 +214,12 @@ impl Target {
         }
         Ok(Reply { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
     }
+}
+
+fn keyless() -> Failure {
+    let message = "set ARBITER_ADMIN_API_KEY to an admin key of the running Arbiter, or \
+                   ARBITER_ADMIN_API_KEY_FILE to a file that holds it";
+    Failure::usage(message)
 }
 
 impl Reply {

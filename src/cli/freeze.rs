@@ -4,9 +4,10 @@ use std::io::Write;
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::agent::{pages_of, put};
+use super::agent::put;
+use super::list::{self, Paging};
 use super::print::Out;
 use super::{Env, Exit, Failure, Remote};
 use crate::firewall::time::Timestamp;
@@ -55,6 +56,11 @@ pub struct One {
 
 #[derive(Args, Debug)]
 pub struct List {
+    /// Only freezes of this scope.
+    #[arg(long, value_parser = ["all", "agent", "owner", "tool", "upstream"])]
+    scope: Option<String>,
+    #[command(flatten)]
+    paging: Paging,
     #[command(flatten)]
     remote: Remote,
 }
@@ -87,7 +93,7 @@ impl Freeze {
         put(&mut body, "until", terms.until.as_deref());
         let target = terms.remote.target(env)?;
         let answer = target.ask(Method::POST, &["freeze"], &[], Some(body.to_string())).await?;
-        Out::new(terms.remote.json, sink).thing(&answer)?;
+        Out::new(terms.remote.output, sink).thing(&answer)?;
         Ok(Exit::Fine)
     }
 }
@@ -95,9 +101,15 @@ impl Freeze {
 impl List {
     async fn run(&self, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {
         let target = self.remote.target(env)?;
-        let freezes = pages_of(&target, ("freeze", "freezes"), &[]).await?;
+        let freezes =
+            list::List { path: "freeze", entries: "freezes", id: "freeze_id", query: &[] };
+        let keep = |freeze: &Value| {
+            let scope = freeze.get("scope").and_then(Value::as_str);
+            self.scope.is_none() || scope == self.scope.as_deref()
+        };
+        let freezes = self.paging.read(&target, &freezes, keep).await?;
         let columns = ["freeze_id", "scope", "value", "until", "frozen_by", "reason"];
-        Out::new(self.remote.json, sink).table(&freezes, &columns)?;
+        Out::new(self.remote.output, sink).table(&freezes, &columns)?;
         Ok(Exit::Fine)
     }
 }
@@ -106,7 +118,7 @@ impl Unfreeze {
     pub(super) async fn run(&self, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {
         let target = self.remote.target(env)?;
         let answer = target.ask(Method::DELETE, &["freeze", &self.id], &[], None).await?;
-        Out::new(self.remote.json, sink).thing(&answer)?;
+        Out::new(self.remote.output, sink).thing(&answer)?;
         Ok(Exit::Fine)
     }
 }

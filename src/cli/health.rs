@@ -19,7 +19,7 @@ impl Health {
         if !reply.status.is_success() {
             return Err(Failure::new(Exit::No, reply.complaint()));
         }
-        Out::new(self.remote.json, sink).thing(&reply.body)?;
+        Out::new(self.remote.output, sink).thing(&reply.body)?;
         Ok(Exit::Fine)
     }
 }

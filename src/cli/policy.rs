@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::agent::put;
-use super::print::Out;
+use super::print::{Format, Out, Tone};
 use super::{Env, Exit, Failure, Remote};
 use crate::admin::explain_offline;
 use crate::firewall::agent::TrustLevel;
@@ -32,9 +32,8 @@ pub struct Validate {
     /// upstreams are not checked.
     #[arg(long = "upstream", value_name = "NAME")]
     upstreams: Vec<String>,
-    /// Print the answer as JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Format,
 }
 
 #[derive(Args, Debug)]
@@ -52,15 +51,19 @@ pub struct Explain {
     /// without the agent; `calls_made` may be given too.
     #[arg(long, conflicts_with = "intent")]
     session_terms: Option<String>,
-    #[arg(long)]
+    /// Trust level of the described agent: untrusted, basic, verified or trusted.
+    #[arg(long, value_name = "LEVEL")]
     trust_level: Option<TrustLevel>,
+    /// Capability of the described agent; may be given several times.
     #[arg(long = "capability")]
     capabilities: Vec<String>,
     /// Principal for whom the agent acts; the agent's owner by default.
     #[arg(long)]
     sub: Option<String>,
+    /// Group of the principal; may be given several times.
     #[arg(long = "group", requires = "sub")]
     groups: Vec<String>,
+    /// Scope of the principal's token; may be given several times.
     #[arg(long = "scope", requires = "sub")]
     scopes: Vec<String>,
     /// A declared intent alone: only policies and drift are asked.
@@ -75,6 +78,7 @@ pub struct Explain {
     /// Another method, for example `resources/read` with `--target`.
     #[arg(long)]
     method: Option<String>,
+    /// URI or name that the method is about.
     #[arg(long)]
     target: Option<String>,
     /// The tool's arguments, a JSON object.
@@ -87,9 +91,9 @@ pub struct Explain {
 impl Policy {
     pub(super) async fn run(&self, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {
         match self {
-            Self::Validate(validate) => validate.run(&mut Out::new(validate.json, sink)),
+            Self::Validate(validate) => validate.run(&mut Out::new(validate.output, sink)),
             Self::Explain(explain) => {
-                explain.run(env, &mut Out::new(explain.remote.json, sink)).await
+                explain.run(env, &mut Out::new(explain.remote.output, sink)).await
             }
         }
     }
@@ -175,10 +179,16 @@ impl Explain {
         let text = |name: &str| answer.get(name).and_then(Value::as_str);
         let by = text("matched_policy").map(|policy| format!(" by policy `{policy}`"));
         let by = by.unwrap_or_default();
-        out.line(&match (text("code"), text("message")) {
-            (Some(code), Some(message)) => format!("{decision}{by}: {code}, {message}"),
-            _ => format!("{decision}{by}"),
-        })?;
+        let rest = match (text("code"), text("message")) {
+            (Some(code), Some(message)) => format!("{by}: {code}, {message}"),
+            _ => by,
+        };
+        let tone = match decision {
+            "allow" => Tone::Good,
+            "escalate" => Tone::Doubtful,
+            _ => Tone::Bad,
+        };
+        out.toned(tone, decision, 0, &rest)?;
         let steps = answer.get("steps").and_then(Value::as_array);
         let columns = ["step", "outcome", "code", "message"];
         out.table(steps.map_or(&[], Vec::as_slice), &columns)?;

@@ -3,19 +3,113 @@
 //! Text from elsewhere (an agent's name, an intent) may hold control characters that would move a
 //! terminal's cursor; they are shown as escapes.
 
-use std::io::{self, Write};
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::OnceLock;
 
+use clap::builder::styling::{AnsiColor, Style};
+use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
+
+/// Format of a command's output.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Format {
+    /// Format of the output.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Shape::Table)]
+    output: Shape,
+    /// Print JSON: short for `--output json`.
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Shape {
+    /// Lines and columns for people.
+    #[default]
+    Table,
+    /// JSON for programs.
+    Json,
+}
+
+impl Format {
+    fn is_json(self) -> bool {
+        self.json || self.output == Shape::Json
+    }
+}
+
+impl From<bool> for Format {
+    fn from(json: bool) -> Self {
+        Self { json, output: Shape::Table }
+    }
+}
+
+/// Colours of words whose meaning should be seen at a glance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Plain,
+    Head,
+    Good,
+    Doubtful,
+    Bad,
+}
+
+impl Tone {
+    fn style(self) -> Style {
+        let colour = |colour: AnsiColor| colour.on_default().bold();
+        match self {
+            Self::Plain => Style::new(),
+            Self::Head => Style::new().bold(),
+            Self::Good => colour(AnsiColor::Green),
+            Self::Doubtful => colour(AnsiColor::Yellow),
+            Self::Bad => colour(AnsiColor::Red),
+        }
+    }
+
+    /// The text in this tone where colours are shown.
+    fn of(self, text: impl fmt::Display, coloured: bool) -> String {
+        let style = if coloured { self.style() } else { Style::new() };
+        format!("{style}{text}{style:#}")
+    }
+}
+
+/// Colours of the process's standard output; never set where a command writes elsewhere.
+static COLOURED: OnceLock<bool> = OnceLock::new();
+
+/// Shows colours on standard output if it is a terminal, unless `NO_COLOR` is set.
+pub(super) fn colour_terminals(env: &super::Env) {
+    let wanted = wants_colours(env) && io::stdout().is_terminal();
+    COLOURED.get_or_init(|| wanted);
+}
+
+/// Reads what the environment says of colours (<https://no-color.org>).
+fn wants_colours(env: &super::Env) -> bool {
+    let refused = env.get("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !refused && env.get("TERM") != Some("dumb")
+}
 
 /// Destination and format of a command's output.
 pub(crate) struct Out<'a> {
     pub(crate) json: bool,
+    coloured: bool,
     sink: &'a mut dyn Write,
 }
 
 impl<'a> Out<'a> {
-    pub(crate) fn new(json: bool, sink: &'a mut dyn Write) -> Self {
-        Self { json, sink }
+    pub(crate) fn new(format: impl Into<Format>, sink: &'a mut dyn Write) -> Self {
+        let coloured = COLOURED.get().copied().unwrap_or_default();
+        Self { json: format.into().is_json(), coloured, sink }
+    }
+
+    /// A line that begins with a word of `width` columns in a tone.
+    pub(crate) fn toned(
+        &mut self,
+        tone: Tone,
+        word: &str,
+        width: usize,
+        rest: &str,
+    ) -> io::Result<()> {
+        let word = tone.of(format_args!("{word:width$}"), self.coloured);
+        writeln!(self.sink, "{word}{}", printable(rest))
     }
 
     pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
@@ -66,10 +160,12 @@ impl<'a> Out<'a> {
             })
             .collect();
         let header: Vec<String> = names.iter().map(|name| name.to_uppercase()).collect();
-        for row in std::iter::once(&header).chain(&cells) {
+        let heads = std::iter::once((&header, Tone::Head));
+        for (row, tone) in heads.chain(cells.iter().map(|row| (row, Tone::Plain))) {
             let padded: Vec<String> =
                 row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            writeln!(self.sink, "{}", padded.join("  ").trim_end())?;
+            let text = padded.join("  ");
+            writeln!(self.sink, "{}", tone.of(text.trim_end(), self.coloured))?;
         }
         Ok(())
     }
@@ -105,9 +201,11 @@ fn printable(text: &str) -> String {
 
 /// Says on stderr what went wrong. If nobody reads it, the exit code still tells.
 pub(crate) fn complain(message: &str) {
+    let coloured = COLOURED.get().copied().unwrap_or_default() && io::stderr().is_terminal();
     let mut stderr = io::stderr().lock();
     for line in message.lines() {
-        drop(writeln!(stderr, "arbiter: {}", printable(line)));
+        let name = Tone::Bad.of("arbiter:", coloured);
+        drop(writeln!(stderr, "{name} {}", printable(line)));
     }
 }
 
@@ -137,6 +235,21 @@ mod tests {
         let rows = [json!({"id": "abc", "n": 1}), json!({"id": "d"})];
         let text = printed(false, |out| out.table(&rows, &["id", "n"]));
         assert_eq!(text, "ID   N\nabc  1\nd\n");
+    }
+
+    #[test]
+    fn colours_are_for_terminals_that_want_them() {
+        let rows = [json!({"id": "abc"})];
+        let mut sink = Vec::new();
+        let mut out = Out { json: false, coloured: true, sink: &mut sink };
+        out.table(&rows, &["id"]).unwrap();
+        out.toned(Tone::Bad, "fail", 6, "it\u{1b}").unwrap();
+        let text = String::from_utf8(sink).unwrap();
+        let bad = "\u{1b}[1m\u{1b}[31mfail  \u{1b}[0mit\\u{1b}\n";
+        assert_eq!(text, format!("\u{1b}[1mID\u{1b}[0m\nabc\n{bad}"));
+        let env = |name: &str, value: &str| super::super::Env(vec![(name.into(), value.into())]);
+        assert!(wants_colours(&env("TERM", "xterm")) && wants_colours(&env("NO_COLOR", "")));
+        assert!(!wants_colours(&env("NO_COLOR", "1")) && !wants_colours(&env("TERM", "dumb")));
     }
 
     #[test]

@@ -6,10 +6,13 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::agent::{pages, put};
+use super::agent::put;
+use super::client::Target;
+use super::list::{self, Paging};
 use super::print::Out;
 use super::{Env, Exit, Failure, Remote};
 use crate::firewall::session::Sensitivity;
+use crate::firewall::time::Timestamp;
 
 #[derive(Debug, Subcommand)]
 pub enum Session {
@@ -34,25 +37,32 @@ pub struct Open {
     /// A tool the agent may call; may be given several times, like the lists below.
     #[arg(long = "tool")]
     tools: Vec<String>,
-    #[arg(long = "resource")]
+    /// A resource that it may read: a URI, or the beginning of one and `*`.
+    #[arg(long = "resource", value_name = "URI")]
     resources: Vec<String>,
-    #[arg(long = "prompt")]
+    /// A prompt that it may get.
+    #[arg(long = "prompt", value_name = "NAME")]
     prompts: Vec<String>,
+    /// Another method that it may call.
     #[arg(long = "method")]
     methods: Vec<String>,
-    #[arg(long = "credential")]
+    /// A credential that its arguments may name, as `${CRED:NAME}`.
+    #[arg(long = "credential", value_name = "NAME")]
     credentials: Vec<String>,
-    #[arg(long)]
+    /// Seconds until the session ends; the configured time unless given.
+    #[arg(long, value_name = "SECONDS")]
     time_limit_secs: Option<u64>,
-    #[arg(long)]
+    /// Tool calls that it may make in all; the configured budget unless given.
+    #[arg(long, value_name = "CALLS")]
     call_budget: Option<u64>,
-    #[arg(long)]
+    /// Tool calls that it may make in any minute; no limit unless given.
+    #[arg(long, value_name = "CALLS")]
     rate_limit_per_minute: Option<u32>,
-    /// public, internal, confidential or restricted.
-    #[arg(long)]
+    /// Most sensitive data that it may reach: public, internal, confidential or restricted.
+    #[arg(long, value_name = "TIER")]
     data_sensitivity: Option<Sensitivity>,
-    /// http or result.
-    #[arg(long)]
+    /// Form of refusals: HTTP statuses, or results that reach the model.
+    #[arg(long, value_name = "STYLE", value_parser = ["http", "result"])]
     refusal_style: Option<String>,
     #[command(flatten)]
     remote: Remote,
@@ -63,9 +73,17 @@ pub struct List {
     /// Only sessions of this agent.
     #[arg(long)]
     agent: Option<String>,
-    /// Only active, expired or closed ones.
-    #[arg(long)]
+    /// Only sessions with this status.
+    #[arg(long, value_parser = ["active", "expired", "closed"])]
     status: Option<String>,
+    /// Only sessions that may call this tool.
+    #[arg(long)]
+    tool: Option<String>,
+    /// Only sessions opened at this time or later, for example 2026-11-22T10:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+    #[command(flatten)]
+    paging: Paging,
     #[command(flatten)]
     remote: Remote,
 }
@@ -86,18 +104,13 @@ impl Session {
             Self::Show(one) | Self::Close(one) => &one.remote,
         };
         let target = remote.target(env)?;
-        let mut out = Out::new(remote.json, sink);
+        let mut out = Out::new(remote.output, sink);
         let answer = match self {
             Self::Open(open) => {
                 target.ask(Method::POST, &["sessions"], &[], Some(open.body().to_string())).await?
             }
             Self::List(list) => {
-                let filter = [("agent_id", &list.agent), ("status", &list.status)];
-                let filter: Vec<_> = filter
-                    .into_iter()
-                    .filter_map(|(name, value)| Some((name, value.as_deref()?)))
-                    .collect();
-                let sessions = pages(&target, "sessions", &filter).await?;
+                let sessions = list.read(&target).await?;
                 let columns = [
                     "session_id",
                     "agent_id",
@@ -117,6 +130,31 @@ impl Session {
         out.thing(&answer)?;
         Ok(Exit::Fine)
     }
+}
+
+impl List {
+    async fn read(&self, target: &Target) -> Result<Vec<Value>, Failure> {
+        let sessions = list::List {
+            path: "sessions",
+            entries: "sessions",
+            id: "session_id",
+            query: &[("agent_id", self.agent.as_deref()), ("status", self.status.as_deref())],
+        };
+        let opened = |session: &Value| {
+            session.get("created_at").and_then(Value::as_str).and_then(Timestamp::parse)
+        };
+        let keep = |session: &Value| {
+            let tool = self.tool.as_deref();
+            tool.is_none_or(|tool| list::lists(session, "authorized_tools", tool))
+                && self.since.is_none_or(|since| opened(session).is_some_and(|at| at >= since))
+        };
+        self.paging.read(target, &sessions, keep).await
+    }
+}
+
+/// Reads a time.
+pub(super) fn time(text: &str) -> Result<Timestamp, &'static str> {
+    Timestamp::parse(text).ok_or("not an RFC 3339 time such as 2026-12-24T18:00:00Z")
 }
 
 impl Open {

@@ -3,14 +3,16 @@
 //! Keys come from the environment (or the configuration), never from the command line. Each command
 //! can be repeated: what is already as it should be is left as it is, with exit code 0.
 
+mod restore;
+
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
-use super::print::Out;
-use super::{Env, Exit, Failure};
+use super::print::{Format, Out};
+use super::{Env, Exit, Failure, Remote};
 use crate::config::{Backend, Config, Secret};
 use crate::store::at_rest::{self, Done};
 use crate::store::{SealKey, StoreError};
@@ -28,6 +30,10 @@ pub enum Storage {
     Decrypt(Which),
     /// Open the file as `serve` would and read every value of every row.
     Check(Which),
+    /// Copy the state of a running Arbiter into a new file.
+    Backup(restore::Backup),
+    /// Put a copy in the place of the SQLite file, unless that would forget what was spent or revoked.
+    Restore(restore::Restore),
 }
 
 /// File, and output format.
@@ -39,19 +45,24 @@ pub struct Which {
     /// The database file itself, whatever a configuration names.
     #[arg(long)]
     path: Option<PathBuf>,
-    /// Print the answer as JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Format,
 }
 
 impl Storage {
-    pub(super) fn run(&self, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {
-        let (Self::Encrypt(which) | Self::Rekey(which) | Self::Decrypt(which) | Self::Check(which)) =
-            self;
+    pub(super) async fn run(&self, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {
+        let which = match self {
+            Self::Backup(backup) => return backup.run(env, sink).await,
+            Self::Restore(restore) => return restore.run(env, sink).await,
+            Self::Encrypt(which)
+            | Self::Rekey(which)
+            | Self::Decrypt(which)
+            | Self::Check(which) => which,
+        };
         let (path, key) = which.find(env)?;
         let needed = || key.as_ref().ok_or_else(|| Failure::usage(format!("{KEY} is not set")));
         let (outcome, done) = match self {
-            Self::Check(_) => {
+            Self::Check(_) | Self::Backup(_) | Self::Restore(_) => {
                 let rows = at_rest::check(&path, key.as_ref()).map_err(|error| explain(&error))?;
                 ("sound", Done { rows, changed: false, linked: false })
             }
@@ -75,7 +86,7 @@ impl Storage {
         answer.insert("state".to_owned(), outcome.into());
         answer.insert("changed".to_owned(), done.changed.into());
         answer.extend(done.rows.iter().map(|&(table, rows)| (table.to_owned(), rows.into())));
-        Out::new(which.json, sink).thing(&Value::Object(answer))?;
+        Out::new(which.output, sink).thing(&Value::Object(answer))?;
         if done.linked {
             super::complain("the old file has another name (a hard link), and is there as it was");
         }

@@ -49,7 +49,7 @@ pub(super) async fn run(line: &str, env: &[(&str, &str)]) -> Ran {
     run_words(words.map(str::to_owned).collect(), env).await
 }
 
-async fn run_words(words: Vec<String>, env: &[(&str, &str)]) -> Ran {
+pub(super) async fn run_words(words: Vec<String>, env: &[(&str, &str)]) -> Ran {
     let cli = Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
     let Command::Tool(tool) = cli.command else { panic!("{words:?} is no tool") };
     let env = Env(env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect());
@@ -75,12 +75,19 @@ fn the_command_line_is_sound() {
         "audit stats logs --since 2026-11-22T10:00:00Z --until 2026-11-23T10:00:00Z --top 3",
         "storage encrypt --config a.toml --json",
         "storage rekey --path arbiter.db",
+        "agent list --output json --limit 5 --cursor x --owner o --active",
+        "token reissue --all --out tokens",
     ] {
         let words = std::iter::once("arbiter").chain(good.split_whitespace());
         assert!(Cli::try_parse_from(words).is_ok(), "{good}");
     }
     for bad in [
         "",
+        "agent list --json --output table",
+        "agent list --limit 0",
+        "session list --status open",
+        "token reissue --out tokens",
+        "completions ksh",
         "agent",
         "agent show",
         "policy explain",
@@ -98,6 +105,52 @@ fn the_command_line_is_sound() {
         let error = Cli::try_parse_from(words).map(|_| ()).expect_err(bad);
         assert_eq!(error.exit_code(), 2, "{bad}");
     }
+}
+
+#[test]
+fn every_command_and_every_option_is_described() {
+    fn look(command: &clap::Command, path: &str, found: &mut usize) {
+        let path = format!("{path} {}", command.get_name());
+        assert!(command.get_about().is_some(), "{path}");
+        for option in command.get_arguments() {
+            let help = option.get_help().map(ToString::to_string).unwrap_or_default();
+            assert!(!help.trim().is_empty(), "{path} {}", option.get_id());
+            *found += 1;
+        }
+        // Commands that print JSON have both spellings of it.
+        let has = |id: &str| command.get_arguments().any(|option| option.get_id() == id);
+        assert_eq!(has("json"), has("output"), "{path}");
+        command.get_subcommands().for_each(|below| look(below, &path, found));
+    }
+    let mut found = 0;
+    look(&Cli::command(), "", &mut found);
+    assert!(found > 150, "{found}");
+}
+
+#[tokio::test]
+async fn shells_and_manuals_know_every_command() {
+    let names = ["serve", "init", "session", "completions"];
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let ran = run(&format!("completions {shell}"), &[]).await;
+        assert_eq!(ran.exit, Exit::Fine);
+        for name in names {
+            assert!(ran.out.contains(name), "{shell} {name}");
+        }
+    }
+    let page = run("man", &[]).await.out;
+    assert!(page.contains(".TH arbiter 1") && page.contains("Exit codes"), "{page}");
+    let page = run("man session open", &[]).await.out;
+    assert!(page.contains("arbiter\\-session\\-open") && page.contains("call\\-budget"), "{page}");
+    let ran = run("man session ope", &[]).await;
+    assert_eq!(ran.exit, Exit::Usage);
+    assert!(ran.complaint.contains("no command `ope`; there are: open, list"), "{ran:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let ran = run(&format!("man --out {}", folder.path().display()), &[]).await;
+    assert_eq!(ran.exit, Exit::Fine, "{ran:?}");
+    for page in ["arbiter.1", "arbiter-session-open.1", "arbiter-audit-verify.1"] {
+        assert!(folder.path().join(page).is_file(), "{page}");
+    }
+    assert!(!folder.path().join("arbiter-help.1").exists());
 }
 
 #[tokio::test]
@@ -176,7 +229,97 @@ async fn lists_are_followed_over_their_pages() {
     for n in 0..1_001 {
         arbiter.bench.admin.registry.register(new(n), now).await.unwrap();
     }
-    assert_eq!(arbiter.json("agent list").await.as_array().unwrap().len(), 1_001);
+    let all = arbiter.json("agent list").await.as_array().unwrap().clone();
+    assert_eq!(all.len(), 1_001);
+    assert_eq!(arbiter.json("agent list --limit 3").await.as_array().unwrap(), &all[..3]);
+    let third = all[2]["id"].as_str().unwrap();
+    let next = arbiter.json(&format!("agent list --limit 2 --cursor {third}")).await;
+    assert_eq!(next.as_array().unwrap(), &all[3..5]);
+    let one = arbiter.json("agent list --owner o1000 --limit 5").await;
+    assert_eq!((&one[0]["owner"], one.as_array().unwrap().len()), (&"o1000".into(), 1));
+    for (filter, count) in [("--trust-level trusted", 0), ("--capability x", 0), ("--active", 1)] {
+        let found = arbiter.json(&format!("agent list --owner o7 {filter}")).await;
+        assert_eq!(found.as_array().unwrap().len(), count, "{filter}");
+    }
+    assert_eq!(
+        arbiter.run(&format!("agent list --cursor {}", uuid::Uuid::nil())).await.exit,
+        Exit::No
+    );
+}
+
+#[tokio::test]
+async fn every_agent_that_may_act_gets_a_new_token_on_record() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let arbiter = Running::start().await;
+    let mut agents = Vec::new();
+    for n in 0..3 {
+        let made = arbiter.json(&format!("agent register --owner o{n} --model m")).await;
+        agents.push(made["agent_id"].as_str().unwrap().to_owned());
+    }
+    arbiter.json(&format!("agent revoke {}", agents[1])).await;
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("new/tokens");
+    for round in 0..2 {
+        let line = format!("token reissue --all --out {} --expiry-seconds 600", out.display());
+        assert_eq!(arbiter.json(&line).await["tokens"], 2, "round {round}");
+    }
+    assert_eq!(out.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    let mut names: Vec<_> = fs::read_dir(&out)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let mut wanted = vec![agents[0].clone(), agents[2].clone()];
+    wanted.sort();
+    assert_eq!(names, wanted);
+    for name in names {
+        let file = out.join(&name);
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_to_string(file).unwrap().split('.').count(), 3);
+    }
+    arbiter.bench.admin.audit.close();
+    let log = fs::read_to_string(arbiter.bench.dir.path().join("audit.jsonl")).unwrap();
+    let issued = log.lines().filter(|line| line.contains("\"token.issue\"")).count();
+    assert_eq!(issued, 4, "{log}");
+}
+
+#[tokio::test]
+async fn lists_are_filtered_and_cut() {
+    let arbiter = Running::start().await;
+    let agent = arbiter.json("agent register --owner o --model m").await;
+    let agent = agent["agent_id"].as_str().unwrap();
+    for tool in ["a", "b", "b"] {
+        arbiter.json(&format!("session open --agent {agent} --intent read --tool {tool}")).await;
+    }
+    let count = async |line: &str| arbiter.json(line).await.as_array().unwrap().len();
+    assert_eq!(count("session list --tool b").await, 2);
+    assert_eq!(count("session list --tool b --limit 1").await, 1);
+    assert_eq!(count("session list --since 2001-01-01T00:00:00Z --status active").await, 3);
+    assert_eq!(count("session list --since 2999-01-01T00:00:00Z").await, 0);
+    arbiter.json("freeze tool a --reason test").await;
+    arbiter.json("freeze owner o --reason test").await;
+    assert_eq!(count("freeze list").await, 2);
+    assert_eq!(count("freeze list --scope owner").await, 1);
+    assert_eq!(count("approval list --tool a --status pending").await, 0);
+    let ran = arbiter.run("session list --output json --limit 2").await;
+    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap().as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_admin_key_may_stand_in_a_file() {
+    let arbiter = Running::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    fs::write(&path, format!("{KEY}\n")).unwrap();
+    let line = format!("agent list --admin-url {}", arbiter.url);
+    let file = ("ARBITER_ADMIN_API_KEY_FILE", path.to_str().unwrap());
+    assert_eq!(run(&line, &[file]).await.exit, Exit::Fine);
+    let both = run(&line, &[file, ("ARBITER_ADMIN_API_KEY", KEY)]).await;
+    assert_eq!(both.exit, Exit::Usage);
+    assert!(both.complaint.contains("both set"), "{both:?}");
+    let gone = run(&line, &[("ARBITER_ADMIN_API_KEY_FILE", "/nonexistent")]).await;
+    assert!(gone.complaint.contains("ARBITER_ADMIN_API_KEY_FILE names /nonexistent"), "{gone:?}");
 }
 
 #[tokio::test]

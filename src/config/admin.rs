@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::check::{Section, clip};
 use super::file::Origin;
 use super::sections::{self, Read};
+use super::signing::{self, SigningSecrets};
 use super::{MAX_TOKEN_EXPIRY_SECS, Oauth, Secret};
 use crate::clock::Clock;
 use crate::firewall::agent::TrustLevel;
@@ -119,7 +120,8 @@ pub struct Admin {
     pub api_key: Option<Secret>,
     pub keys: Vec<AdminKey>,
     pub oidc: Option<AdminOidc>,
-    pub signing_secret: Secret,
+    /// Secrets of Arbiter's own tokens.
+    pub signing_secrets: SigningSecrets,
     pub token_expiry_secs: u64,
     /// For each key that sets no limit of its own.
     pub rate_limit_per_minute: u32,
@@ -178,11 +180,13 @@ pub(super) fn read(mut s: Section<'_>, oauth: &Oauth) -> Read<Option<Admin>> {
     let keys = keys(&mut s);
     let now = Clock::system().now().wall;
     let with_admin = keys.iter().any(|key| key.role == Role::Admin && !key.has_expired(now));
-    let api_key = if s.origin("api_key").is_none() && with_admin {
-        // Asked for all the same, so that its name is a known one.
-        s.secret("api_key")
+    let names = ("api_key", "api_key_file");
+    let given = s.origin(names.0).is_some() || s.origin(names.1).is_some();
+    let api_key = if !given && with_admin {
+        // Asked for all the same, so that their names are known ones.
+        s.secret_or_file(names.0, names.1)
     } else {
-        secret(&mut s, "api_key", 16, "ARBITER_ADMIN_API_KEY")
+        secret(&mut s, names, 16, "ARBITER_ADMIN_API_KEY")
     };
     if let Some(key) = &api_key {
         let hash = *blake3::hash(key.expose().as_bytes()).as_bytes();
@@ -191,9 +195,9 @@ pub(super) fn read(mut s: Section<'_>, oauth: &Oauth) -> Read<Option<Admin>> {
         }
     }
     let oidc = oidc(&mut s, oauth);
-    let signing_secret = secret(&mut s, "signing_secret", 32, "ARBITER_SIGNING_SECRET");
-    if let (Some(key), Some(secret)) = (&api_key, &signing_secret)
-        && key == secret
+    let signing_secrets = signing::read(&mut s);
+    if let (Some(key), Some(secrets)) = (&api_key, &signing_secrets)
+        && secrets.all().any(|secret| secret == key)
     {
         let problem = "is the same as `admin.api_key`; whoever signs in could mint tokens of any \
                        content; set ARBITER_SIGNING_SECRET to another value";
@@ -202,14 +206,14 @@ pub(super) fn read(mut s: Section<'_>, oauth: &Oauth) -> Read<Option<Admin>> {
     let token_expiry_secs = s.number("token_expiry_secs", 3_600, 1..=MAX_TOKEN_EXPIRY_SECS);
     let rate_limit_per_minute = s.number("rate_limit_per_minute", 60, 1..=1_000_000);
     let wrong_keys_per_minute = s.number("wrong_keys_per_minute", 60, 1..=1_000_000);
-    let admin = signing_secret.map(|signing_secret| Admin {
+    let admin = signing_secrets.map(|signing_secrets| Admin {
         listen: SocketAddr::new(ip, port),
         tls,
         allowed_hosts: allowed_hosts.iter().map(|host| bare(host)).collect(),
         api_key,
         keys,
         oidc,
-        signing_secret,
+        signing_secrets,
         token_expiry_secs,
         rate_limit_per_minute,
         wrong_keys_per_minute,
@@ -420,30 +424,38 @@ fn oidc(s: &mut Section<'_>, oauth: &Oauth) -> Option<AdminOidc> {
     Some(AdminOidc { issuer: issuer?, audiences, claim, roles })
 }
 
-/// Reads a key or secret that must be there, be long enough and not be a published one.
-fn secret(
+/// Reads a key or secret, given itself or by a file, that must be there, be long enough and not be a
+/// published one.
+pub(super) fn secret(
     s: &mut Section<'_>,
-    name: &'static str,
+    (name, file_name): (&'static str, &'static str),
     min_bytes: usize,
     variable: &str,
 ) -> Option<Secret> {
-    let origin: Option<Origin> = s.origin(name);
-    let Some(secret) = s.secret(name) else {
+    let origin: Option<Origin> = s.origin(name).or_else(|| s.origin(file_name));
+    let Some(secret) = s.secret_or_file(name, file_name) else {
         // A value of the wrong type has been reported already.
         if origin.is_none() {
-            s.problem(name, None, format!("is missing; set the environment variable {variable}"));
+            let advice = "set the environment variable";
+            s.problem(name, None, format!("is missing; {advice} {variable} or {variable}_FILE"));
         }
         return None;
     };
-    if PUBLIC_DEFAULTS.contains(&secret.expose()) {
-        let problem = "is a published default, known to everyone; set the environment variable";
-        s.problem(name, origin, format!("{problem} {variable} to a value of your own"));
-        return None;
-    }
-    if secret.expose().len() < min_bytes {
-        let problem = format!("is shorter than {min_bytes} bytes; set the environment variable");
-        s.problem(name, origin, format!("{problem} {variable} to a longer one"));
+    if let Some(fault) = fault(&secret, min_bytes) {
+        let advice = "set the environment variable";
+        s.problem(name, origin, format!("{fault}; {advice} {variable} to a value of your own"));
         return None;
     }
     Some(secret)
+}
+
+/// Returns the reason why a secret will not do, if there is one.
+pub(super) fn fault(secret: &Secret, min_bytes: usize) -> Option<String> {
+    if PUBLIC_DEFAULTS.contains(&secret.expose()) {
+        return Some("is a published default, known to everyone".to_owned());
+    }
+    if secret.expose().len() < min_bytes {
+        return Some(format!("is shorter than {min_bytes} bytes"));
+    }
+    None
 }

@@ -4,6 +4,7 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use super::ConfigError;
 use super::file::{Node, Origin, Table, Value};
@@ -99,6 +100,30 @@ impl<'a> Section<'a> {
 
     pub(super) fn secret(&mut self, key: &'static str) -> Option<Secret> {
         self.text(key).map(Secret::new)
+    }
+
+    /// A secret that is given as it is, or by the path of a file that holds it.
+    pub(super) fn secret_or_file(
+        &mut self,
+        key: &'static str,
+        file_key: &'static str,
+    ) -> Option<Secret> {
+        match (self.located_text(key), self.located_text(file_key)) {
+            (Some((_, at)), Some(_)) => {
+                let other = format!("`{}.{file_key}`", self.path);
+                self.problem(key, Some(at), format!("is given together with {other}; keep one"));
+                None
+            }
+            (Some((text, _)), None) => Some(Secret::new(text)),
+            (None, Some((path, at))) => match Secret::from_file(Path::new(&path)) {
+                Ok(secret) => Some(secret),
+                Err(problem) => {
+                    self.problem(file_key, Some(at), problem);
+                    None
+                }
+            },
+            (None, None) => None,
+        }
     }
 
     /// Text that `parse` turns into the real thing; its error is told.

@@ -8,11 +8,27 @@ use super::ConfigError;
 use super::file::{Node, Origin, Table, Value};
 
 /// The secrets that have a variable of their own, and where they belong.
-pub(super) const NAMED: [(&str, &str, &str); 3] = [
+const NAMED: [(&str, &str, &str); 6] = [
     ("ARBITER_ADMIN_API_KEY", "admin", "api_key"),
+    ("ARBITER_ADMIN_API_KEY_FILE", "admin", "api_key_file"),
     ("ARBITER_SIGNING_SECRET", "admin", "signing_secret"),
+    ("ARBITER_SIGNING_SECRET_FILE", "admin", "signing_secret_file"),
     ("ARBITER_STORAGE_ENCRYPTION_KEY", "storage", "encryption_key"),
+    ("ARBITER_STORAGE_ENCRYPTION_KEY_FILE", "storage", "encryption_key_file"),
 ];
+
+/// Secrets that can be given as they are or by a file: section, key, and the file's key.
+const IN_FILES: [(&str, &str, &str); 4] = [
+    ("admin", "api_key", "api_key_file"),
+    ("admin", "signing_secret", "signing_secret_file"),
+    ("storage", "encryption_key", "encryption_key_file"),
+    ("storage", "redis_url", "redis_url_file"),
+];
+
+/// Reports whether a variable is one of the secrets that have names of their own.
+pub fn names_a_secret(variable: &str) -> bool {
+    NAMED.iter().any(|row| row.0 == variable)
+}
 
 /// The process's environment, without variables that are not UTF-8.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
@@ -51,6 +67,22 @@ pub(super) fn overlay(
         if let Value::Table(table) = &mut table.value {
             table.insert(key, Node { value: Value::Untyped(value.clone()), at });
         }
+    }
+    for (section, key, file_key) in IN_FILES {
+        if let Some(Node { value: Value::Table(table), .. }) = root.get_mut(section) {
+            outdo(table, key, file_key);
+        }
+    }
+}
+
+/// Leaves out the file's form of a secret where the environment gives the secret in the other form.
+fn outdo(table: &mut Table, key: &str, file_key: &str) {
+    let from_env =
+        |table: &Table, key: &str| Some(matches!(table.get(key)?.at, Origin::Variable(_)));
+    match (from_env(table, key), from_env(table, file_key)) {
+        (Some(true), Some(false)) => drop(table.remove(file_key)),
+        (Some(false), Some(true)) => drop(table.remove(key)),
+        (Some(_) | None, Some(_) | None) => {}
     }
 }
 

@@ -476,8 +476,12 @@ fn storage(mut s: Section<'_>) -> Read<Storage> {
     let kind = s.one_of("backend", StorageKind::Memory, &kinds);
     let sqlite_path = s.text_or("sqlite_path", "arbiter.db");
     let max_stale_secs = s.number("max_stale_secs", 30, 1..=DAY_SECS);
-    let given_url = s.origin("redis_url").is_some();
-    let servers = s.parsed("redis_url", redis_url::read);
+    let url_at = s.origin("redis_url").or_else(|| s.origin("redis_url_file"));
+    let given_url = url_at.is_some();
+    let servers = s.secret_or_file("redis_url", "redis_url_file").and_then(|url| {
+        let read = redis_url::read(url.expose());
+        read.map_err(|problem| s.problem("redis_url", url_at, problem)).ok()
+    });
     let prefix = s.parsed("redis_prefix", redis_url::prefix);
     let ca_file: Option<PathBuf> = s.text("redis_ca_file").map(PathBuf::from);
     let timeout_ms = s.number("redis_timeout_ms", 1_000, 50..=10_000);
@@ -492,15 +496,17 @@ fn storage(mut s: Section<'_>) -> Read<Storage> {
                        store's time; raise it";
         s.problem("max_clock_skew_unready_secs", None, problem);
     }
-    let encryption_key = s.parsed("encryption_key", |text| {
-        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            Ok(Secret::new(text.to_owned()))
-        } else {
-            let advice =
-                "set ARBITER_STORAGE_ENCRYPTION_KEY to the output of `openssl rand -hex 32`";
-            Err(format!("is not 64 hexadecimal characters; {advice}"))
-        }
-    });
+    let key_at = s.origin("encryption_key").or_else(|| s.origin("encryption_key_file"));
+    let encryption_key = s.secret_or_file("encryption_key", "encryption_key_file");
+    let is_key = |key: &Secret| {
+        let text = key.expose();
+        text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    if encryption_key.as_ref().is_some_and(|key| !is_key(key)) {
+        let problem = "is not 64 hexadecimal characters; set ARBITER_STORAGE_ENCRYPTION_KEY to the \
+                       output of `openssl rand -hex 32`";
+        s.problem("encryption_key", key_at, problem);
+    }
     let backend = match kind {
         StorageKind::Memory => Backend::Memory,
         StorageKind::Sqlite => Backend::Sqlite(sqlite_path.into()),

@@ -48,6 +48,34 @@ pub struct Key {
 }
 
 impl Key {
+    /// A secret that Arbiter shares with nobody, for its own tokens.
+    pub(super) fn of_secret(id: String, secret: &[u8]) -> Self {
+        let material =
+            blake3::derive_key("arbiter 2026-11 signing secret, compared", secret).into();
+        Self {
+            id: Some(id),
+            algorithms: vec![Algorithm::HS256],
+            verifying: DecodingKey::from_secret(secret),
+            material,
+            print: material,
+            withdrawn: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Reports whether two entries are one key.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.print == other.print
+    }
+
+    /// Ends the tokens that the key has proved.
+    pub(super) fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Release);
+    }
+
     pub fn verifying(&self) -> &DecodingKey {
         &self.verifying
     }
@@ -119,7 +147,7 @@ impl KeySet {
     /// Marks the keys that `after` no longer holds; tokens that they proved prove nothing more.
     pub fn withdraw_all_but(&self, after: &Self) -> usize {
         let gone = self.keys.iter().filter(|key| !after.keys.iter().any(|k| Arc::ptr_eq(k, key)));
-        gone.map(|key| key.withdrawn.store(true, Ordering::Release)).count()
+        gone.map(|key| key.withdraw()).count()
     }
 
     /// The keys for a token: those of its key id, or without one the only key that would do. Two

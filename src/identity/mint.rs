@@ -1,10 +1,13 @@
 //! Arbiter's own tokens: HS256 under the signing secret, for one agent and a short time.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::OWN_ISSUER;
+use super::{OWN_ISSUER, key_id};
 use crate::config::Secret;
 use crate::firewall::agent::{Agent, AgentId};
 use crate::firewall::time::Timestamp;
@@ -35,7 +38,20 @@ pub struct MintError(#[from] jsonwebtoken::errors::Error);
 
 /// Signs tokens.
 pub struct Minter {
+    signing: ArcSwap<Signing>,
+}
+
+/// The key that signs, and its name.
+struct Signing {
+    id: String,
     key: EncodingKey,
+}
+
+impl Signing {
+    fn of(secret: &Secret) -> Self {
+        let secret = secret.expose().as_bytes();
+        Self { id: key_id(secret), key: EncodingKey::from_secret(secret) }
+    }
 }
 
 impl std::fmt::Debug for Minter {
@@ -46,7 +62,12 @@ impl std::fmt::Debug for Minter {
 
 impl Minter {
     pub fn new(signing_secret: &Secret) -> Self {
-        Self { key: EncodingKey::from_secret(signing_secret.expose().as_bytes()) }
+        Self { signing: ArcSwap::from_pointee(Signing::of(signing_secret)) }
+    }
+
+    /// Signs with another secret from now on.
+    pub fn replace(&self, signing_secret: &Secret) {
+        self.signing.store(Arc::new(Signing::of(signing_secret)));
     }
 
     /// Signs a token for an agent. It does not outlive the agent.
@@ -67,7 +88,9 @@ impl Minter {
             exp: end.as_secs(),
             jti: jti.to_string(),
         };
-        let token = encode(&Header::new(Algorithm::HS256), &claims, &self.key)?;
+        let signing = self.signing.load();
+        let header = Header { kid: Some(signing.id.clone()), ..Header::new(Algorithm::HS256) };
+        let token = encode(&header, &claims, &signing.key)?;
         Ok(Minted { token, jti, expires_at: Timestamp::from_secs(claims.exp) })
     }
 }

@@ -59,8 +59,28 @@ impl Seal {
     }
 }
 
+/// The seals of a pool: for each key in force, the sealing one first, one for each server.
+pub(super) struct Seals(Vec<Vec<Seal>>);
+
+impl Seals {
+    pub(super) fn of(keys: &[SealKey], urls: &[String]) -> Self {
+        let each = |key| urls.iter().map(|url| Seal::of(key, url)).collect();
+        Self(keys.iter().map(each).collect())
+    }
+
+    /// The seal that a server's ids get.
+    pub(super) fn get(&self, server: usize) -> Option<&Seal> {
+        self.0.first()?.get(server)
+    }
+
+    /// The server that an agent's id belongs to, by whichever key it was sealed.
+    pub(super) fn owner<'i>(&self, agent: AgentId, id: &'i str) -> Option<(usize, &'i str)> {
+        self.0.iter().find_map(|seals| owner(seals, agent, id))
+    }
+}
+
 /// The server that an agent's id belongs to, and the id as that server knows it.
-pub(super) fn owner<'i>(seals: &[Seal], agent: AgentId, id: &'i str) -> Option<(usize, &'i str)> {
+fn owner<'i>(seals: &[Seal], agent: AgentId, id: &'i str) -> Option<(usize, &'i str)> {
     let (own, tag) = id.rsplit_once(SEPARATOR)?;
     let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
     let fits = |seal: &Seal| bool::from(seal.tag(agent, own.as_bytes()).ct_eq(tag.as_slice()));
@@ -97,6 +117,22 @@ mod tests {
                 assert_eq!(elsewhere, Some(((server + 1) % 3, id)));
             }
         }
+    }
+
+    #[test]
+    fn an_id_outlives_the_key_that_sealed_it_as_long_as_that_is_in_force() {
+        let [old, new] = [&b"old"[..], b"new"].map(SealKey::from_secret);
+        let urls = ["http://a".to_owned(), "http://b".to_owned()];
+        let agent = AgentId(Uuid::new_v4());
+        let before = Seals::of(std::slice::from_ref(&old), &urls);
+        let known_as = sealed(before.get(1).unwrap(), agent, "id");
+        let both = Seals::of(&[new.clone(), old], &urls);
+        assert_eq!(both.owner(agent, &known_as), Some((1, "id")));
+        let again = sealed(both.get(1).unwrap(), agent, "id");
+        assert_ne!(again, known_as, "sealed by the first");
+        let after = Seals::of(&[new], &urls);
+        assert_eq!(after.owner(agent, &again), Some((1, "id")));
+        assert_eq!(after.owner(agent, &known_as), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -14,7 +15,7 @@ use pingora::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
 use tracing::warn;
 
-use super::affinity::{self, Seal, SealKey};
+use super::affinity::{SealKey, Seals};
 use super::location;
 use super::memory::BodyMemory;
 use super::trouble;
@@ -41,8 +42,7 @@ pub struct Pool {
     /// Memory for the bodies on their way to it.
     pub memory: Arc<BodyMemory>,
     servers: Vec<Upstream>,
-    /// One for each server.
-    seals: Vec<Seal>,
+    seals: ArcSwap<Seals>,
     next: AtomicUsize,
 }
 
@@ -64,10 +64,15 @@ impl Pool {
         resource: Option<String>,
         memory: Arc<BodyMemory>,
         servers: Vec<Upstream>,
-        key: &SealKey,
+        keys: &[SealKey],
     ) -> Self {
-        let seals = destination.urls.iter().map(|url| Seal::of(key, url)).collect();
+        let seals = ArcSwap::from_pointee(Seals::of(keys, &destination.urls));
         Self { destination, path, resource, memory, servers, seals, next: AtomicUsize::new(0) }
+    }
+
+    /// Seals ids with the first of these keys from now on, and takes back those of all.
+    pub(super) fn seal_with(&self, keys: &[SealKey]) {
+        self.seals.store(Arc::new(Seals::of(keys, &self.destination.urls)));
     }
 
     /// The upstream's name in metrics.
@@ -88,7 +93,7 @@ impl Pool {
     }
 
     fn owner(&self, agent: AgentId, id: &HeaderValue) -> Option<(usize, HeaderValue)> {
-        let (server, own) = affinity::owner(&self.seals, agent, id.to_str().ok()?)?;
+        let (server, own) = self.seals.load().owner(agent, id.to_str().ok()?)?;
         Some((server, HeaderValue::from_str(own).ok()?))
     }
 
@@ -222,7 +227,8 @@ impl Way {
         let Some(server) = self.server() else { return Ok(()) };
         server.health.answered();
         location::localize(response, server.url(), &self.pool.path)?;
-        let Some(seal) = self.tried.last().and_then(|server| self.pool.seals.get(*server)) else {
+        let seals = self.pool.seals.load();
+        let Some(seal) = self.tried.last().and_then(|server| seals.get(*server)) else {
             return Ok(());
         };
         let ids: Vec<_> = response.headers.get_all(SESSION_ID).iter().cloned().collect();

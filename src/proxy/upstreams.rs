@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::affinity::SealKey;
 use super::pool::Pool;
 use crate::metrics::ServerStanding;
 
@@ -16,6 +17,13 @@ impl Upstreams {
         let mut pools: Vec<_> = pools.into_iter().map(Arc::new).collect();
         pools.sort_by_key(|pool| std::cmp::Reverse(pool.path.len()));
         Self { pools }
+    }
+
+    /// Seals ids of sessions with the first of these keys from now on, and takes back those of all.
+    pub fn seal_with(&self, keys: &[SealKey]) {
+        for pool in &self.pools {
+            pool.seal_with(keys);
+        }
     }
 
     pub fn pools(&self) -> &[Arc<Pool>] {
@@ -58,14 +66,13 @@ fn is_plain(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::affinity::SealKey;
     use crate::proxy::memory::BodyMemory;
 
     fn find(paths: &[&str], path: &str) -> Option<String> {
         let pool = |path: &&str| {
             let memory = BodyMemory::new(0, 0);
             let key = SealKey::from_secret(b"secret");
-            Pool::new(Arc::default(), (*path).to_owned(), None, memory, Vec::new(), &key)
+            Pool::new(Arc::default(), (*path).to_owned(), None, memory, Vec::new(), &[key])
         };
         let upstreams = Upstreams::new(paths.iter().map(pool));
         upstreams.find(path).map(|pool| pool.path.clone())

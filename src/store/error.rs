@@ -59,6 +59,8 @@ pub enum StoreError {
     Missing(uuid::Uuid),
     #[error("{what} is too large to be stored")]
     TooLarge { what: &'static str },
+    #[error("the store is in no file of its own")]
+    NoFile,
     #[error("the store has stopped")]
     Stopped,
     /// The caller waited behind others for the store, and the store did not answer one of those.
@@ -94,6 +96,7 @@ impl StoreError {
             Self::Damaged { .. }
             | Self::Missing(_)
             | Self::TooLarge { .. }
+            | Self::NoFile
             | Self::Queued
             | Self::Overtaken
             | Self::Missed => false,

@@ -9,7 +9,7 @@
 //! kernel can take the last commits with it; the file stays sound. The file is locked for as long as
 //! it is open: a second process on it would count the same rate limits a second time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 #[cfg(test)]
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +31,7 @@ use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
 pub mod at_rest;
+pub mod backup;
 mod file;
 mod load;
 mod rows;
@@ -45,6 +46,7 @@ const BATCH: usize = 256;
 
 #[derive(Debug)]
 pub struct Sqlite {
+    path: PathBuf,
     requests: mpsc::Sender<Request>,
     /// The last transaction failed, and none has written anything since.
     failing: Arc<AtomicBool>,
@@ -62,6 +64,8 @@ type Step = Box<dyn FnOnce(Result<&Connection, Arc<rusqlite::Error>>) -> Outcome
 enum Request {
     Step(Step),
     Close(oneshot::Sender<Result<(), StoreError>>),
+    /// A copy of the file, some pages at a time.
+    Copy(backup::Order),
     /// Outside of a transaction, as a step could not undo it.
     #[cfg(test)]
     RefuseWrites(bool, oneshot::Sender<()>),
@@ -82,12 +86,12 @@ impl Sqlite {
     pub(super) async fn open(path: PathBuf, key: Option<SealKey>) -> Result<Self, StoreError> {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (opened, wait) = oneshot::channel();
-        let thread_key = key.clone();
+        let (thread_key, thread_path) = (key.clone(), path.clone());
         let failing = Arc::new(AtomicBool::new(false));
         let thread_failing = Arc::clone(&failing);
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || match file::open(&path, thread_key.as_ref()) {
+            .spawn(move || match file::open(&thread_path, thread_key.as_ref()) {
                 Ok(db) => {
                     if opened.send(Ok(())).is_ok() {
                         serve(db, queue, &thread_failing);
@@ -101,6 +105,7 @@ impl Sqlite {
             .map_err(StoreError::Thread)?;
         wait.await.unwrap_or(Err(StoreError::Stopped))?;
         Ok(Self {
+            path,
             requests,
             failing,
             key,
@@ -117,6 +122,22 @@ impl Sqlite {
     ) -> Result<(), StoreError> {
         let key = self.key.clone();
         self.run(move |db| load::sessions(db, key.as_ref(), cutoff, &take)).await
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Copies the file to a new one at `target`.
+    pub(super) async fn back_up(
+        &self,
+        target: PathBuf,
+        mark: backup::Mark,
+    ) -> Result<(), StoreError> {
+        let (done, wait) = oneshot::channel();
+        let order = backup::Order { target, mark, done };
+        self.requests.send(Request::Copy(order)).await.map_err(|_gone| StoreError::Stopped)?;
+        wait.await.map_err(|_gone| StoreError::Stopped)?
     }
 
     /// Checks whether the file could not be written to when that was last tried.
@@ -352,12 +373,13 @@ impl Backend for Sqlite {
 fn serve(db: Connection, mut queue: mpsc::Receiver<Request>, failing: &AtomicBool) {
     while let Some(first) = queue.blocking_recv() {
         let mut steps = Vec::new();
-        let mut close = None;
+        let (mut close, mut copy) = (None, None);
         let mut next = Some(first);
         while let Some(request) = next {
             match request {
                 Request::Step(step) => steps.push(step),
                 Request::Close(closed) => close = Some(closed),
+                Request::Copy(order) => copy = Some(order),
                 #[cfg(test)]
                 Request::RefuseWrites(refuse, done) => {
                     commit(&db, std::mem::take(&mut steps), failing);
@@ -365,10 +387,13 @@ fn serve(db: Connection, mut queue: mpsc::Receiver<Request>, failing: &AtomicBoo
                     done.send(()).unwrap();
                 }
             }
-            next =
-                (close.is_none() && steps.len() < BATCH).then(|| queue.try_recv().ok()).flatten();
+            let room = close.is_none() && copy.is_none() && steps.len() < BATCH;
+            next = room.then(|| queue.try_recv().ok()).flatten();
         }
         commit(&db, steps, failing);
+        if let Some(order) = copy {
+            close = backup::copy(&db, order, &mut queue, failing);
+        }
         if let Some(closed) = close {
             queue.close();
             let outcome = db.close().map_err(|(_, error)| StoreError::Sql(error));

@@ -5,4 +5,5 @@ mod delegation;
 mod provider_tls;
 mod providers;
 mod rotation;
+mod signing;
 mod tokens;

@@ -55,6 +55,7 @@ const TABLE: &str = "
     GET /agents/{id}/delegations     v o p a
     DELETE /delegations/{id}         o a
     POST /agents/{id}/token          s o a
+    POST /agents/tokens              o a
     DELETE /tokens/{jti}             o a
     POST /sessions                   s a
     GET /sessions                    v s o p a
@@ -75,6 +76,7 @@ const TABLE: &str = "
     POST /freeze                     o a
     GET /freeze                      v o p a
     DELETE /freeze/{id}              a
+    POST /storage/backup             a
     GET /metrics                     v m o p a
 ";
 

@@ -50,6 +50,7 @@ pub struct Export {
     /// A log (with its closed files), a folder of logs, or the files of one log in their order.
     #[arg(required = true)]
     files: Vec<PathBuf>,
+    /// Format of the records.
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     format: Format,
     /// Receiver: a file's path, tcp://host:port or tls://host:port (syslog, RFC 5425 framing), or

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Exit, Failure, Out, unreadable};
+use super::{Exit, Failure, Format, Out, unreadable};
 use crate::audit::checkpoint::VerifierKey;
 use crate::audit::receipt::Receipt;
 
@@ -24,9 +24,8 @@ pub struct Prove {
     /// The public key that `arbiter audit keygen` printed.
     #[arg(long, value_name = "KEY", value_parser = super::verify::key)]
     public_key: VerifierKey,
-    /// Print the answer as JSON.
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Format,
 }
 
 impl Prove {

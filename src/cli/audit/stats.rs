@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::record::{Filter, Record};
-use super::{Exit, Failure, Out, chains, unreadable};
+use super::{Exit, Failure, Format, Out, chains, unreadable};
 use crate::audit::files;
 
 const MAX_NAMES: usize = 10_000;
@@ -27,9 +27,8 @@ pub struct Stats {
     /// Number of tools and agents shown, the most frequent first.
     #[arg(long, default_value_t = 10)]
     top: usize,
-    /// Print the counts as JSON.
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Format,
 }
 
 #[derive(Default)]

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::followed::{At, Followed};
 use super::record::{Filter, Record};
-use super::{Exit, Failure, Out, unreadable};
+use super::{Exit, Failure, Format, Out, unreadable};
 use crate::audit::files;
 
 /// Interval between reads of a followed log.
@@ -19,6 +19,7 @@ const TAIL_BYTES: u64 = 16 << 20;
 
 #[derive(Args, Debug)]
 pub struct Tail {
+    /// The log.
     file: PathBuf,
     /// Number of records.
     #[arg(long, short = 'n', default_value_t = 10)]
@@ -28,9 +29,8 @@ pub struct Tail {
     follow: bool,
     #[command(flatten)]
     filter: Filter,
-    /// Print whole records.
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Format,
 }
 
 impl Tail {

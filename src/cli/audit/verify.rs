@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Exit, Failure, Out, chains, unreadable};
+use super::{Exit, Failure, Format, Out, chains, unreadable};
 use crate::audit::chain::{Damage, HexHash, Link};
 use crate::audit::checkpoint::{Notes, VerifierKey, read_notes};
 use crate::audit::orphans::{Unfinished, unfinished};
@@ -37,9 +37,8 @@ pub struct Verify {
     /// finds any rewrite of what lies before them.
     #[arg(long, requires = "checkpoints")]
     consistency: bool,
-    /// Print the answer as JSON.
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: Format,
 }
 
 fn link(text: &str) -> Result<Link, String> {

@@ -10,7 +10,7 @@ use crate::app::certificate_expiry;
 use crate::audit::checkpoint::SigningKey;
 use crate::clock::Clock;
 use crate::config::{
-    Audit, Backend, Config, CredentialProvider, DEFAULT_CREDENTIAL_PREFIX, Storage,
+    Audit, Backend, Config, CredentialProvider, DEFAULT_CREDENTIAL_PREFIX, Storage, names_a_secret,
 };
 use crate::firewall::time::Timestamp;
 use crate::store::{SealKey, StoreError, at_rest};
@@ -23,12 +23,12 @@ const OTHER_DESCRIPTORS: u64 = 256;
 
 /// Names that are ours although no key of the configuration has them.
 const VARIABLES: [&str; 7] = [
-    "ARBITER_ADMIN_API_KEY",
-    "ARBITER_SIGNING_SECRET",
-    "ARBITER_STORAGE_ENCRYPTION_KEY",
     "ARBITER_STORAGE_ENCRYPTION_KEY_NEW",
     "ARBITER_CONFIG",
     "ARBITER_ADMIN_URL",
+    "ARBITER_ADMIN_CA_FILE",
+    "ARBITER_ADMIN_CERT_FILE",
+    "ARBITER_EXPORT_TOKEN",
     "ARBITER_BIN",
 ];
 
@@ -107,6 +107,7 @@ fn is_known(name: &str, credentials: &str) -> bool {
     // Kubernetes sets these in every pod beside a Service whose name begins with `arbiter`.
     let of_a_service = name.contains("_SERVICE_") || name.contains("_PORT");
     VARIABLES.contains(&name)
+        || names_a_secret(name)
         || (!credentials.is_empty() && name.starts_with(credentials))
         // One that names no key is an error of the configuration already.
         || name.contains("__")
@@ -178,6 +179,8 @@ mod tests {
         let names = [
             "ARBITER_ADMIN_APIKEY",
             "ARBITER_ADMIN_API_KEY",
+            "ARBITER_SIGNING_SECRET_FILE",
+            "ARBITER_ADMIN_CA_FILE",
             "ARBITER_PROXY__LISTEN_PORT",
             "ARBITER_CRED_TOKEN",
             "ARBITER_PORT_8080_TCP_ADDR",

@@ -108,7 +108,7 @@ fn look(path: &Path, key: Option<&SealKey>) -> Result<Rows, StoreError> {
 }
 
 /// Every value is opened, read and compared as at a start.
-fn read_through(db: &Connection, path: &Path) -> Result<Rows, StoreError> {
+pub(super) fn read_through(db: &Connection, path: &Path) -> Result<Rows, StoreError> {
     let verdict: String = db.query_row("PRAGMA integrity_check(1)", (), |row| row.get(0))?;
     if verdict != "ok" {
         let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);

@@ -140,6 +140,7 @@ pub struct Setup {
     pub policies: String,
     /// Last part of the configuration file.
     pub more: String,
+    /// Variables of the process; `-` takes one away.
     pub env: Vec<(&'static str, String)>,
     /// Command through which the program is started.
     pub wrapper: Vec<&'static str>,
@@ -524,9 +525,14 @@ fn command(folder: &Path, setup: &Setup) -> Command {
         .env("ARBITER_ADMIN_API_KEY", API_KEY)
         .env("ARBITER_SIGNING_SECRET", SIGNING_SECRET)
         .env("RUST_LOG", "info")
-        .envs(setup.env.iter().map(|(name, value)| (name, value)))
         .stderr(File::options().create(true).append(true).open(&log).unwrap())
         .stdout(File::options().create(true).append(true).open(&log).unwrap());
+    for (name, value) in &setup.env {
+        match value.as_str() {
+            "-" => command.env_remove(name),
+            value => command.env(name, value),
+        };
+    }
     command
 }
 
