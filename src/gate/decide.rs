@@ -70,7 +70,7 @@ impl Gate {
         }
         let Passed { rules, live, escalations } = passed?;
         for task in message.listens.iter().flat_map(|listens| listens.tasks()) {
-            self.owns_task(live.as_deref(), task)?;
+            Self::owns_task(live.as_deref(), task)?;
         }
 
         let vault = self.secrets.vault();

@@ -135,7 +135,7 @@ impl Gate {
     }
 
     /// Refuses a subscription to a task that is not the session's own.
-    pub(super) fn owns_task(&self, _live: Option<&Live>, _id: &str) -> Result<(), Denial> {
+    pub(super) fn owns_task(_live: Option<&Live>, _id: &str) -> Result<(), Denial> {
         Err(task::unknown())
     }
 

@@ -249,7 +249,7 @@ fn a_notification_that_may_not_pass_leaves_its_other_lines() {
         updated(r#"{"uri":7}"#),
         updated(r#"{"uri":"x:ok","URI":"x:no"}"#),
         updated(r#"{"uri":"x:ok","uri":"x:no"}"#),
-        no.replace("/", "\\/"),
+        no.replace('/', "\\/"),
         no.replace("updated", "\\u0075pdated"),
         no.replace("method", "Method"),
         no.replace("\"x:no\"", "\"x:no\\ud800\""),
