@@ -113,6 +113,8 @@ async fn withheld_bodies_fill_the_part_of_their_agent() {
         let sent = request_with(&gateway, &session, &[("Content-Length", &length)], &half);
         raw.send(sent).await;
         held.push(raw);
+        // Bodies that grow at once could all be cut off before four of them have their half.
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     // An eighth of the memory is four halves of the largest body.
     let long = tool_call("read_file", json!({"path": "x".repeat(70_000)}));
