@@ -17,9 +17,9 @@ use crate::credentials::{self, CredentialDenial, Edits, Grant, Vault};
 use crate::firewall::admit::{self, Ask, Verdict};
 use crate::firewall::agent::Caller;
 use crate::firewall::call::{Call, CallKind};
-use crate::firewall::checks::Lack;
 use crate::firewall::checks::escalation::Escalation;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
+use crate::firewall::checks::{Lack, task};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::freeze::Frozen;
 use crate::firewall::rules::Rules;
@@ -69,8 +69,9 @@ impl Gate {
             ticket.entry_mut().arguments.get_or_insert_with(|| Redacted::digest(&body));
         }
         let Passed { rules, live, escalations } = passed?;
-        for task in message.listens.iter().flat_map(|listens| listens.tasks()) {
-            Self::owns_task(live.as_deref(), task)?;
+        if message.listens.as_ref().is_some_and(|listens| listens.names_tasks()) {
+            // Which session began a task is not kept, so no id is known to be this one's.
+            return Err(task::unknown());
         }
 
         let vault = self.secrets.vault();

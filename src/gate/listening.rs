@@ -16,7 +16,7 @@ use crate::firewall::admit::{self, Ask, Verdict};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
 use crate::firewall::call::{Call, CallKind, Data};
 use crate::firewall::checks::session::{self, AgentHeader, Claimed};
-use crate::firewall::checks::{agent, delegation, escalation, task};
+use crate::firewall::checks::{agent, delegation, escalation};
 use crate::firewall::denial::Denial;
 use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::rules::Rules;
@@ -132,11 +132,6 @@ impl Gate {
         };
         let (principal, live) = (Arc::clone(&caller.principal), live.cloned());
         Stream { opened, principal, live, to: Arc::clone(to), approved, basis }
-    }
-
-    /// Refuses a subscription to a task that is not the session's own.
-    pub(super) fn owns_task(_live: Option<&Live>, _id: &str) -> Result<(), Denial> {
-        Err(task::unknown())
     }
 
     /// Begins to watch the stream of a cleared call, if notifications can come on it.

@@ -1,7 +1,7 @@
 //! Subscriptions: what a `subscriptions/listen` asks to be notified about.
 //!
 //! The method is granted like any other; each resource that it names must be granted as well, like a
-//! read of that resource, and each task must be the session's own.
+//! read of that resource. A task's id is refused: which session began a task is not kept.
 
 use std::borrow::Cow;
 
@@ -59,8 +59,9 @@ impl<'d> Subscriptions<'d> {
         Ok(())
     }
 
-    pub fn tasks(&self) -> impl Iterator<Item = &str> {
-        self.tasks.iter().map(|id| &**id)
+    /// Reports whether any task is among them.
+    pub fn names_tasks(&self) -> bool {
+        !self.tasks.is_empty()
     }
 
     /// Returns the message's own calls, and behind them a read of each resource.

@@ -150,26 +150,25 @@ pub fn put_in_place(
         return Err(error);
     }
     let new = beside("-restored");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&new)(error)),
-        Ok(()) | Err(_) => {}
-    }
+    let unless_missing = |done: io::Result<()>, of: &Path| match done {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(of)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    };
+    unless_missing(fs::remove_file(&new), &new)?;
     let copied = (|| {
         let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         io::copy(&mut File::open(from)?, &mut to)?;
         to.sync_all()
     })();
     copied.map_err(failed(&new))?;
-    for end in ["-wal", "-shm", ""] {
-        // The journal first: without its file it is nobody's.
+    for end in ["-wal", "-shm"] {
+        // The journal first: it must not be read into another file.
         let (old, kept) = (beside(end), PathBuf::from(format!("{}{end}", aside.display())));
-        match fs::rename(&old, &kept) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(&old)(error));
-            }
-            Ok(()) | Err(_) => {}
-        }
+        unless_missing(fs::rename(&old, &kept), &old)?;
     }
+    // A second name, so that there is a file at every moment: a start that found none would begin with an
+    // empty store, in which nothing is revoked.
+    unless_missing(fs::hard_link(path, &aside), path)?;
     fs::rename(&new, path).map_err(failed(path))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
