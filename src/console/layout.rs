@@ -56,7 +56,7 @@ fn frame(
         (DOCTYPE)
         html lang="en" {
             (head(title))
-            body data-topic=[topic] {
+            body data-topic=[topic] data-seen=[topic.map(|_| visit.seen)] {
                 a.skip href="#main" { "Skip to the content" }
                 header.side {
                     (brand())

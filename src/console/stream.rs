@@ -4,9 +4,11 @@
 //! Streams are few, end with the sign-in, and end when the gateway goes out of service.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::header::HeaderName;
 use axum::http::request::Parts;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -19,10 +21,10 @@ use super::form::{self, Form};
 use super::layout;
 use super::pages::live;
 use crate::admin::{ApiError, Code, Holder, Method, source_of};
-use crate::firewall::time::Mono;
 
 /// Pause between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Decisions in one event.
 const MAX_AT_ONCE: usize = 100;
 
@@ -36,8 +38,44 @@ struct Stream {
     source: std::net::IpAddr,
     ticks: Interval,
     next: u64,
-    known: (u64, Option<Mono>),
+    /// Revision that the page shows; none if it did not say.
+    known: Option<Revision>,
     _place: OwnedSemaphorePermit,
+}
+
+/// Numbers that change with what the pages show. A page carries those of before it was made, so that
+/// nothing that changes until its stream is open goes unnoticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Revision {
+    approvals: u64,
+    sample: u64,
+    verification: u64,
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.approvals, self.sample, self.verification)
+    }
+}
+
+impl Revision {
+    /// Reads what a page carries.
+    fn read(text: &str) -> Option<Self> {
+        let mut numbers = text.splitn(3, '-').map(|number| number.parse().ok());
+        let mut next = || numbers.next().flatten();
+        Some(Self { approvals: next()?, sample: next()?, verification: next()? })
+    }
+
+    /// Returns the part that the pages of a topic show.
+    fn of(self, topic: Topic) -> Self {
+        let Self { approvals, verification, .. } = self;
+        match topic {
+            Topic::Live => Self::default(),
+            Topic::Overview => Self { verification: 0, ..self },
+            Topic::Approvals => Self { approvals, ..Self::default() },
+            Topic::Verification => Self { verification, ..Self::default() },
+        }
+    }
 }
 
 /// Subject of a stream.
@@ -62,6 +100,15 @@ impl Topic {
 }
 
 impl Console {
+    /// Returns the revision of what pages made now would show.
+    pub(super) fn revision(&self) -> Revision {
+        Revision {
+            approvals: self.admin.approvals.revision(),
+            sample: self.history.last().map_or(0, |at| at.0),
+            verification: self.verification.progress(),
+        }
+    }
+
     /// Opens an event stream.
     pub(super) fn events(self: &Arc<Self>, head: &Parts, browser: Signed) -> Response {
         let filter = form::query(head.uri.query());
@@ -78,20 +125,21 @@ impl Console {
         };
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let after = filter.get("after").parse().ok();
-        let mut stream = Stream {
+        // A browser that comes back says up to where it has shown them.
+        let last = head.headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+        let after = last.unwrap_or_else(|| filter.get("after")).parse().ok();
+        let stream = Stream {
             topic,
             holder: browser.holder,
             cookie: browser.cookie,
             source: source_of(head),
             ticks,
             next: after.unwrap_or_else(|| self.recent.next()).min(self.recent.next()),
-            known: (0, None),
+            known: Revision::read(filter.get("seen")),
             filter,
             console: Arc::clone(self),
             _place: place,
         };
-        stream.known = stream.look();
         let events = futures::stream::unfold(stream, Stream::step);
         Sse::new(events)
             .keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
@@ -118,9 +166,9 @@ impl Stream {
                 }
                 continue;
             }
-            let seen = self.look();
-            if seen != self.known {
-                self.known = seen;
+            let shown = self.console.revision();
+            if self.known.map(|known| known.of(self.topic)) != Some(shown.of(self.topic)) {
+                self.known = Some(shown);
                 return Some((Ok(Event::default().event("refresh").data("now")), self));
             }
         }
@@ -139,17 +187,5 @@ impl Stream {
         let html: String =
             rows.into_iter().rev().map(|seen| live::row(seen).into_string()).collect();
         Some(Event::default().event("rows").id(next.to_string()).data(html))
-    }
-
-    /// Returns what changes when the page has something new to show.
-    fn look(&self) -> (u64, Option<Mono>) {
-        match self.topic {
-            Topic::Live => (0, None),
-            Topic::Overview => {
-                (self.console.admin.approvals.revision(), self.console.history.last())
-            }
-            Topic::Approvals => (self.console.admin.approvals.revision(), None),
-            Topic::Verification => (self.console.verification.state().1, None),
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use axum::extract::ConnectInfo;
 use axum::http::header::{CONTENT_TYPE, COOKIE, HOST, HeaderMap, LOCATION, SET_COOKIE};
 use axum::http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
 use super::*;
@@ -54,13 +55,13 @@ impl Visitor {
         Self { bench, console, router, from: LOOPBACK, cookies: Vec::new() }
     }
 
-    async fn send(
-        &mut self,
+    async fn answer(
+        &self,
         method: &str,
         path: &str,
         form: Option<&str>,
         more: &[(&str, &str)],
-    ) -> Told {
+    ) -> Response {
         let cookies: Vec<_> =
             self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
@@ -79,7 +80,17 @@ impl Visitor {
         };
         let mut request = request.body(body).unwrap();
         request.extensions_mut().insert(ConnectInfo(Peer(SocketAddr::new(self.from, 1))));
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        form: Option<&str>,
+        more: &[(&str, &str)],
+    ) -> Told {
+        let response = self.answer(method, path, form, more).await;
         let (status, headers) = (response.status(), response.headers().clone());
         for line in headers.get_all(SET_COOKIE) {
             let line = line.to_str().unwrap();
@@ -171,6 +182,22 @@ async fn nobody_sees_a_page_without_a_sign_in() {
     }
     assert_eq!(visitor.get("/console/files/../x").await.status, 303);
     assert_eq!(visitor.get("/console/files/x").await.status, 404);
+}
+
+#[tokio::test]
+async fn what_changed_before_a_stream_was_open_is_announced_on_it() {
+    let mut visitor = Visitor::signed_in().await;
+    let page = visitor.get("/console/approvals").await.text;
+    let (_, rest) = page.split_once("data-seen=\"").unwrap();
+    let seen = rest.split_once('"').unwrap().0;
+    for (seen, announced) in [(seen, false), ("7-0-0", true), ("", true), ("1-2", true)] {
+        let path = format!("/console/events?topic=approvals&seen={seen}");
+        let mut body = visitor.answer("GET", &path, None, &[]).await.into_body();
+        let first = tokio::time::timeout(3 * stream::LOOK_EVERY, body.frame()).await;
+        let first = first.ok().map(|frame| frame.unwrap().unwrap().into_data().unwrap());
+        let expected = announced.then_some("event: refresh\ndata: now\n\n".into());
+        assert_eq!(first, expected, "{seen}");
+    }
 }
 
 #[tokio::test]

@@ -50,6 +50,14 @@ impl Verification {
         (state, self.read.load(Ordering::Relaxed))
     }
 
+    /// Returns a number that changes as a verification begins, goes on and ends.
+    pub(super) fn progress(&self) -> u64 {
+        match self.state() {
+            (State::Running { .. }, read) => read.saturating_add(1),
+            (State::Never | State::Done { .. }, _) => 0,
+        }
+    }
+
     /// Starts to verify the first `bytes` of a log, unless that goes on already.
     pub(super) fn start(self: &Arc<Self>, log: PathBuf, bytes: u64, at: Timestamp) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

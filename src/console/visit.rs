@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::answer::with_error;
 use super::entry::Signed;
 use super::form::{self, Form};
+use super::stream::Revision;
 use super::{Console, layout};
 use crate::admin::{Actor, ApiError, Ask, Holder, Method};
 use crate::firewall::time::Now;
@@ -22,6 +23,8 @@ pub(super) struct Visit {
     pub(super) token: String,
     pub(super) query: Form,
     pub(super) now: Now,
+    /// Revision before anything of the page was read.
+    pub(super) seen: Revision,
 }
 
 impl Visit {
@@ -29,7 +32,8 @@ impl Visit {
         let Signed { holder, actor, token, cookie: _ } = signed;
         let now = console.admin.clock.now();
         let query = form::query(head.uri.query());
-        Self { console: Arc::clone(console), holder, actor, token, query, now }
+        let seen = console.revision();
+        Self { console: Arc::clone(console), holder, actor, token, query, now, seen }
     }
 
     /// Reports whether this person's roles allow an endpoint.

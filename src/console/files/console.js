@@ -58,7 +58,8 @@
     if ((page.body.dataset.topic ?? "") !== topic) events.close();
   };
 
-  const events = new EventSource(`/console/events?${topic}`);
+  // What has changed since the page was made comes first, and again after a lost connection.
+  const events = new EventSource(`/console/events?${topic}&seen=${document.body.dataset.seen}`);
   events.addEventListener("rows", (event) => {
     if (paused) {
       waiting = [...waiting, event.data].slice(-50);
