@@ -19,6 +19,7 @@ mod on_record;
 mod reply;
 pub mod shares;
 pub mod ticket;
+mod tools;
 pub mod view;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use crate::firewall::time::{Mono, Now};
 use crate::freezer::Freezer;
 use crate::identity::Identity;
 use crate::mcp::headers::ProtocolHeaders;
+use crate::mcp::outcome::Carrier;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
@@ -53,6 +55,7 @@ pub use on_record::Ended;
 use reply::Reply;
 pub use reply::{Form, Refused};
 use ticket::{InFlight, Open, Ticket};
+use tools::Tools;
 use view::ListView;
 
 /// Retry delay given to clients when a part of the gateway is unavailable.
@@ -119,6 +122,7 @@ pub struct Cleared {
     repeatable: bool,
     lists: Option<ListView>,
     scrub: Option<Watch>,
+    tools: Option<Box<Tools>>,
     _open: Open,
 }
 
@@ -131,6 +135,7 @@ struct Admitted {
     due: Due,
     lists: Option<ListView>,
     scrub: Option<Watch>,
+    tools: Option<Box<Tools>>,
 }
 
 /// Readiness to serve calls, and the first thing in its way.
@@ -235,6 +240,7 @@ impl Gate {
             due: Due::Anything,
             lists: None,
             scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),
+            tools: None,
         };
         self.clear(ticket, &caller, admitted, Reply::plain()).await
     }
@@ -269,6 +275,20 @@ impl Cleared {
 
     pub fn lists(&self) -> Option<&ListView> {
         self.lists.as_ref()
+    }
+
+    /// Notes in which form the answer comes.
+    pub fn answer_comes(&mut self, carrier: Carrier) {
+        if let Some(tools) = &mut self.tools {
+            tools.answers.begin(carrier);
+        }
+    }
+
+    /// Notes bytes of the answer that go to the client.
+    pub fn answer_passes(&mut self, bytes: &[u8]) {
+        if let Some(tools) = &mut self.tools {
+            tools.answers.push(bytes);
+        }
     }
 
     /// Returns the secrets that the answer must not show.
