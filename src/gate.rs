@@ -15,6 +15,7 @@ pub mod enrol;
 mod frozen;
 pub mod injected;
 pub mod legacy;
+pub mod listening;
 mod on_record;
 mod reply;
 pub mod shares;
@@ -42,6 +43,7 @@ use crate::identity::Identity;
 use crate::mcp::headers::ProtocolHeaders;
 use crate::mcp::outcome::Carrier;
 use crate::metrics::Metrics;
+use crate::recent::Recent;
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::secrets::Secrets;
@@ -51,6 +53,7 @@ pub use destination::{Destination, Due};
 use drain::{Drain, Phase};
 use enrol::Enrolment;
 use injected::{Injected, Watch};
+use listening::Stream;
 pub use on_record::Ended;
 use reply::Reply;
 pub use reply::{Form, Refused};
@@ -73,6 +76,7 @@ pub struct Gate {
     pub freezer: Arc<Freezer>,
     pub followed: Arc<Followed>,
     pub audit: Arc<Audit>,
+    pub recent: Arc<Recent>,
     pub secrets: Arc<Secrets>,
     pub injected: Injected,
     pub redactor: Redactor,
@@ -123,6 +127,8 @@ pub struct Cleared {
     lists: Option<ListView>,
     scrub: Option<Watch>,
     tools: Option<Box<Tools>>,
+    /// Set if notifications can come on the answer's stream.
+    stream: Option<Box<Stream>>,
     _open: Open,
 }
 
@@ -136,6 +142,7 @@ struct Admitted {
     lists: Option<ListView>,
     scrub: Option<Watch>,
     tools: Option<Box<Tools>>,
+    stream: Option<Box<Stream>>,
 }
 
 /// Readiness to serve calls, and the first thing in its way.
@@ -241,6 +248,7 @@ impl Gate {
             lists: None,
             scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),
             tools: None,
+            stream: None,
         };
         self.clear(ticket, &caller, admitted, Reply::plain()).await
     }

@@ -70,6 +70,9 @@ impl Gate {
             ticket.entry_mut().arguments.get_or_insert_with(|| Redacted::digest(&body));
         }
         let Passed { rules, live, escalations } = passed?;
+        for task in message.listens.iter().flat_map(|listens| listens.tasks()) {
+            self.owns_task(live.as_deref(), task)?;
+        }
 
         let vault = self.secrets.vault();
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
@@ -88,6 +91,8 @@ impl Gate {
         if let (Some(begun), Some(live)) = (begun, &live) {
             live.declare_apps(capabilities::declare_apps(begun));
         }
+        let (about, approved) = ((caller, live.as_ref(), to), !escalations.is_empty());
+        let stream = self.stream_of(&message, version, about, (&rules, approved)).map(Box::new);
         let caching = self.caching(version);
         let lists = ListView::of(&message, caching, || self.viewer(rules, caller, live, to));
         let due = Due::to(&message);
@@ -95,7 +100,7 @@ impl Gate {
         let tools = Tools::of(&message, labels);
         drop(message);
         drop(doc);
-        Ok(Admitted { body, edits, repeatable, due, lists, scrub, tools })
+        Ok(Admitted { body, edits, repeatable, due, lists, scrub, stream, tools })
     }
 
     /// Judges a message by session, policies and drift.
@@ -120,6 +125,7 @@ impl Gate {
         let counted =
             live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now.wall));
         let (freezes, above) = (self.freezer.in_force(), self.above(caller));
+        let asked = message.listens.as_ref().map(|listens| listens.with_reads(&message.calls));
         let ask = Ask {
             policies: &rules.policies,
             terms: &rules.terms,
@@ -130,10 +136,11 @@ impl Gate {
                 (None, _) => Claimed::Nothing,
                 (Some(_), None) => Claimed::Unknown,
                 (Some(_), Some(live)) => {
-                    Claimed::Found(self.found(&rules, caller, live, message, counted, now))
+                    let price = admit::price(&message.calls).saturating_sub(counted);
+                    Claimed::Found(self.found(&rules, caller, live, price, now))
                 }
             },
-            calls: &message.calls,
+            calls: asked.as_deref().unwrap_or(&message.calls),
             place: to.place(),
             now,
         };
@@ -166,7 +173,16 @@ impl Gate {
             reply.warnings = warnings(live, threshold, now);
         }
         verdict.outcome?;
-        Ok(Passed { rules, live, escalations: verdict.escalations })
+        let mut escalations = verdict.escalations;
+        if let Some(listens) = &message.listens {
+            // A person approves the subscription as a whole.
+            for one in &mut escalations {
+                one.call = listens.member(one.call, message.calls.len());
+            }
+            escalations.sort_by_key(|one| one.call);
+            escalations.dedup_by_key(|one| one.call);
+        }
+        Ok(Passed { rules, live, escalations })
     }
 
     /// The bounds of what answers of this version may say about their being kept.
@@ -204,16 +220,15 @@ impl Gate {
     }
 
     /// Describes a session to the decision, without counting anything.
-    fn found<'l>(
+    pub(super) fn found<'l>(
         &self,
         rules: &Rules,
         caller: &Caller,
         live: &'l Live,
-        message: &Message<'_>,
-        counted: u64,
+        price: u64,
         now: Now,
     ) -> Found<'l> {
-        let (order, price) = (&*live.order, admit::price(&message.calls).saturating_sub(counted));
+        let order = &*live.order;
         let opened_for = &order.delegation_chain;
         Found {
             order,

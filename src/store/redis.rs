@@ -30,9 +30,9 @@ use uuid::Uuid;
 
 use super::backend::{Backend, SharedBackend};
 use super::{
-    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Position, Purge, RateBooked,
-    RateUse, Replicas, Settlement, StoreError, StoredAgent, StoredDelegations, StoredSession,
-    TakenAway, ledger,
+    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Place, Position, Purge,
+    RateBooked, RateUse, Replicas, Settlement, StoreError, StoredAgent, StoredDelegations,
+    StoredSession, TakenAway, ledger,
 };
 use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
@@ -512,7 +512,7 @@ impl SharedBackend for Redis {
         self.load_session(id).await
     }
 
-    async fn follow_from_here(&self) -> Result<Position, StoreError> {
+    async fn follow_from_here(&self) -> Result<Place, StoreError> {
         self.open_for_asking()?;
         self.feed.start(self).await
     }
@@ -522,7 +522,7 @@ impl SharedBackend for Redis {
         feed::position(self).await
     }
 
-    async fn changes(&self, after: Position) -> Result<Changes, StoreError> {
+    async fn changes(&self, after: &Place) -> Result<Changes, StoreError> {
         self.open_for_asking()?;
         self.feed.changes(self, after).await
     }

@@ -219,7 +219,7 @@ async fn all(store: &Store, from: Position) -> (String, Vec<Change>) {
     tombstones.sort_unstable();
     let version = delegations.version;
     let text = format!("{agents:#?}{links:#?}{version}{sessions:#?}{revoked:?}{tombstones:?}");
-    let changes = store.shared().unwrap().changes(from).await.unwrap().changes;
+    let changes = store.shared().unwrap().changes(&from.into()).await.unwrap().changes;
     // Who is asked to give back is told again after a while, by a clock that is not the test's.
     let changes = changes.into_iter().filter(|change| !matches!(change, Change::Wanted(_)));
     (text, changes.collect())
