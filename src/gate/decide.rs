@@ -100,7 +100,7 @@ impl Gate {
         let tools = Tools::of(&message, labels);
         drop(message);
         drop(doc);
-        Ok(Admitted { body, edits, repeatable, due, lists, scrub, stream, tools })
+        Ok(Admitted { body, edits, repeatable, due, lists, scrub, tools, stream })
     }
 
     /// Judges a message by session, policies and drift.

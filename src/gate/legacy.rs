@@ -117,8 +117,8 @@ impl Gate {
             due: verb.due(),
             lists,
             scrub,
-            stream,
             tools: None,
+            stream,
         })
     }
 }

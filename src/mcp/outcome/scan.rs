@@ -105,6 +105,7 @@ enum At {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of the place in the text")]
 pub(super) struct Scanner {
     at: At,
     /// Open objects and arrays.
