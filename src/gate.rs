@@ -20,6 +20,7 @@ mod on_record;
 mod reply;
 pub mod shares;
 pub mod ticket;
+mod tools;
 pub mod view;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use crate::firewall::time::{Mono, Now};
 use crate::freezer::Freezer;
 use crate::identity::Identity;
 use crate::mcp::headers::ProtocolHeaders;
+use crate::mcp::outcome::Carrier;
 use crate::metrics::Metrics;
 use crate::recent::Recent;
 use crate::registry::Registry;
@@ -56,6 +58,7 @@ pub use on_record::Ended;
 use reply::Reply;
 pub use reply::{Form, Refused};
 use ticket::{InFlight, Open, Ticket};
+use tools::Tools;
 use view::ListView;
 
 /// Retry delay given to clients when a part of the gateway is unavailable.
@@ -123,6 +126,7 @@ pub struct Cleared {
     repeatable: bool,
     lists: Option<ListView>,
     scrub: Option<Watch>,
+    tools: Option<Box<Tools>>,
     /// Set if notifications can come on the answer's stream.
     stream: Option<Box<Stream>>,
     _open: Open,
@@ -137,6 +141,7 @@ struct Admitted {
     due: Due,
     lists: Option<ListView>,
     scrub: Option<Watch>,
+    tools: Option<Box<Tools>>,
     stream: Option<Box<Stream>>,
 }
 
@@ -242,6 +247,7 @@ impl Gate {
             due: Due::Anything,
             lists: None,
             scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),
+            tools: None,
             stream: None,
         };
         self.clear(ticket, &caller, admitted, Reply::plain()).await
@@ -277,6 +283,20 @@ impl Cleared {
 
     pub fn lists(&self) -> Option<&ListView> {
         self.lists.as_ref()
+    }
+
+    /// Notes in which form the answer comes.
+    pub fn answer_comes(&mut self, carrier: Carrier) {
+        if let Some(tools) = &mut self.tools {
+            tools.answers.begin(carrier);
+        }
+    }
+
+    /// Notes bytes of the answer that go to the client.
+    pub fn answer_passes(&mut self, bytes: &[u8]) {
+        if let Some(tools) = &mut self.tools {
+            tools.answers.push(bytes);
+        }
     }
 
     /// Returns the secrets that the answer must not show.

@@ -2,13 +2,15 @@
 //!
 //! Going up, bytes become a [`Doc`](crate::json::Doc), a document becomes a [`message::Message`], and
 //! [`headers::agree`] holds the mirrored headers against it. Coming down, [`filter`] and
-//! [`sse_filter`] take from a list what its reader may not use. All of it is pure.
+//! [`sse_filter`] take from a list what its reader may not use, and [`outcome`] reads
+//! how tool calls ended. All of it is pure.
 
 pub mod capabilities;
 pub mod class;
 pub mod filter;
 pub mod headers;
 pub mod message;
+pub mod outcome;
 pub mod sentinel;
 pub mod sse;
 pub mod sse_filter;

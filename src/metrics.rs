@@ -17,6 +17,7 @@ use prometheus::{
 };
 
 use crate::firewall::denial::Code;
+use crate::mcp::outcome::ToolOutcome;
 use operation::Operation;
 pub use operation::{IssuerKeys, Reload, ServerStanding, Standing};
 use process::Process;
@@ -142,7 +143,10 @@ pub struct Metrics {
     denials: Vec<(Code, IntCounter)>,
     tool_calls: IntCounterVec,
     other_tool_calls: IntCounter,
-    named_tools: ArcSwap<HashMap<String, IntCounter>>,
+    named_tools: ArcSwap<HashMap<Arc<str>, IntCounter>>,
+    tool_outcomes: IntCounterVec,
+    /// The label of tools without a series of their own.
+    other: Arc<str>,
     naming: Mutex<()>,
     anomalies: IntCounter,
     request_duration: Histogram,
@@ -211,6 +215,14 @@ impl Metrics {
             "Tool calls judged, by tool; `other` are tools that no policy or session names",
             "tool",
         );
+        let tool_outcomes = families(
+            r,
+            "arbiter_tool_outcomes_total",
+            "Tool calls that went upstream, by tool and by how the tool ended",
+            &["tool", "outcome"],
+        );
+        // There from the start, so that a query of a new gateway finds the family.
+        tool_outcomes.with_label_values(&[OTHER, ToolOutcome::Ok.as_str()]);
         let build = gauges(r, "arbiter_build_info", "The running version", "version");
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let policy_version =
@@ -233,6 +245,8 @@ impl Metrics {
             other_tool_calls: tool_calls.with_label_values(&[OTHER]),
             tool_calls,
             named_tools: ArcSwap::default(),
+            tool_outcomes,
+            other: OTHER.into(),
             naming: Mutex::new(()),
             anomalies: counter(
                 r,
@@ -318,20 +332,29 @@ impl Metrics {
     }
 
     /// Counts a judged call of a tool at an upstream, if that has a name, under the first of
-    /// `upstream:tool` and `tool` that is named. The tool's name may be anything that an agent sent.
-    pub fn tool_call(&self, upstream: Option<&str>, tool: &str) {
+    /// `upstream:tool` and `tool` that is named; returns that label. The tool's name may be anything
+    /// that an agent sent.
+    pub fn tool_call(&self, upstream: Option<&str>, tool: &str) -> Arc<str> {
         let named = self.named_tools.load();
         let short = tool.len() <= MAX_TOOL_BYTES;
         let at = upstream.filter(|_| short).map(|upstream| format!("{upstream}:{tool}"));
-        let qualified = at.and_then(|at| named.get(&at));
-        qualified.or_else(|| named.get(tool)).unwrap_or(&self.other_tool_calls).inc();
+        let qualified = at.and_then(|at| named.get_key_value(at.as_str()));
+        let found = qualified.or_else(|| named.get_key_value(tool));
+        let (label, calls) = found.unwrap_or((&self.other, &self.other_tool_calls));
+        calls.inc();
+        label.clone()
+    }
+
+    /// Counts how a call of a tool ended, under the label that [`Self::tool_call`] gave.
+    pub fn tool_ended(&self, label: &str, outcome: ToolOutcome) {
+        self.tool_outcomes.with_label_values(&[label, outcome.as_str()]).inc();
     }
 
     /// Gives series of their own to tools that a policy or a session names.
     pub fn name_tools<S: AsRef<str>>(&self, tools: impl IntoIterator<Item = S>) {
         let _turn = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
         let named = self.named_tools.load();
-        let mut grown: Option<HashMap<String, IntCounter>> = None;
+        let mut grown: Option<HashMap<Arc<str>, IntCounter>> = None;
         for tool in tools {
             // An entry `*:tool` names a tool of any upstream.
             let tool = tool.as_ref();
@@ -345,7 +368,7 @@ impl Metrics {
                 break;
             }
             let child = self.tool_calls.with_label_values(&[tool]);
-            grown.get_or_insert_with(|| HashMap::clone(&named)).insert(tool.to_owned(), child);
+            grown.get_or_insert_with(|| HashMap::clone(&named)).insert(tool.into(), child);
         }
         if let Some(grown) = grown {
             self.named_tools.store(Arc::new(grown));
@@ -549,6 +572,7 @@ mod tests {
             "arbiter_requests_total",
             "arbiter_denials_total",
             "arbiter_tool_calls_total",
+            "arbiter_tool_outcomes_total",
             "arbiter_anomalies_total",
             "arbiter_request_duration_seconds",
             "arbiter_upstream_duration_seconds",
@@ -620,9 +644,15 @@ mod tests {
             metrics.tool_call(Some(upstream), tool);
         }
         metrics.tool_call(None, "commit");
-        has(&metrics, r#"arbiter_tool_calls_total{tool="git:commit"} 1"#);
+        let label = metrics.tool_call(Some("git"), "commit");
+        metrics.tool_ended(&label, ToolOutcome::ToolError);
+        let label = metrics.tool_call(None, "any text of an agent");
+        metrics.tool_ended(&label, ToolOutcome::Ok);
+        has(&metrics, r#"arbiter_tool_outcomes_total{outcome="tool_error",tool="git:commit"} 1"#);
+        has(&metrics, r#"arbiter_tool_outcomes_total{outcome="ok",tool="other"} 1"#);
+        has(&metrics, r#"arbiter_tool_calls_total{tool="git:commit"} 2"#);
         has(&metrics, r#"arbiter_tool_calls_total{tool="read"} 2"#);
-        has(&metrics, r#"arbiter_tool_calls_total{tool="other"} 2"#);
+        has(&metrics, r#"arbiter_tool_calls_total{tool="other"} 3"#);
     }
 
     #[test]

@@ -285,6 +285,7 @@ impl ProxyHttp for Gateway {
             contain::failpoint(session.req_header(), "answer");
             call.flow.begin(response, &call.cleared, call.listening.as_ref())
         });
+        call.cleared.answer_comes(response::carrier(&response.headers));
         ctx.slot.hold_head(call.flow.holds_head());
         ctx.slot.allow_comments(call.flow.is_between_events());
         accepted.or_else(|denial| {
@@ -326,6 +327,7 @@ impl ProxyHttp for Gateway {
         match pushed {
             Ok(out) => {
                 let length = out.as_ref().map_or(0, Bytes::len);
+                call.cleared.answer_passes(out.as_deref().unwrap_or_default());
                 call.bytes_out =
                     call.bytes_out.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
                 *body = out;
@@ -348,7 +350,10 @@ impl ProxyHttp for Gateway {
     ) -> Result<Option<Bytes>> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
         match contain::refused(|| call.flow.trailers(trailers)) {
-            Ok(held_back) => Ok(held_back),
+            Ok(held_back) => {
+                call.cleared.answer_passes(held_back.as_deref().unwrap_or_default());
+                Ok(held_back)
+            }
             Err(denial) => {
                 let reason = denial.message.clone();
                 call.failed = Some(denial);

@@ -20,6 +20,7 @@ use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 use crate::firewall::time::Timestamp;
 use crate::json::write::{escaped, number};
+use crate::mcp::outcome::ToolOutcome;
 
 /// Longest text that is written in full; a longer one is clipped, with its length and hash.
 pub const MAX_TEXT_BYTES: usize = 256;
@@ -216,6 +217,8 @@ pub struct Outcome {
     /// Reason why the upstream failed, if it did.
     pub upstream_cause: Option<&'static str>,
     pub credentials_scrubbed: u64,
+    /// End of the called tools; none if nothing was learned of it.
+    pub tool_outcome: Option<ToolOutcome>,
     /// Length of the answer that went to the client, if one was counted.
     pub bytes_out: Option<u64>,
     /// Replaces the entry's decision: what was to be done was refused after all.
@@ -249,6 +252,8 @@ pub struct Draft {
     failure_category: Option<&'static str>,
     stage: Option<&'static str>,
     upstream: Option<Arc<str>>,
+    /// True if a tool was called, and not refused.
+    calls_tool: bool,
 }
 
 impl Draft {
@@ -274,7 +279,8 @@ impl Draft {
         let known = out.len();
         list_member(&mut out, "credentials_injected", &entry.credentials_injected);
         let third = known..out.len();
-        ending(&mut out, entry.stage, entry.upstream.as_deref(), &unknown);
+        let calls_tool = entry.decision == Decision::Allow && entry.tool_called.is_some();
+        ending(&mut out, entry.stage, entry.upstream.as_deref(), calls_tool, &unknown);
 
         let known = out.len();
         entry.head.write(&mut out);
@@ -293,6 +299,7 @@ impl Draft {
             failure_category: entry.failure_category,
             stage: entry.stage,
             upstream: entry.upstream.clone(),
+            calls_tool,
         }
     }
 
@@ -311,7 +318,9 @@ impl Draft {
         out.extend_from_slice(&self.bytes[second.clone()]);
         failure(out, outcome.failure_category.or(self.failure_category), outcome);
         out.extend_from_slice(&self.bytes[third.clone()]);
-        ending(out, outcome.stage.or(self.stage), self.upstream.as_deref(), outcome);
+        let stage = outcome.stage.or(self.stage);
+        let calls_tool = self.calls_tool && decided == Decision::Allow;
+        ending(out, stage, self.upstream.as_deref(), calls_tool, outcome);
         out.extend_from_slice(&self.bytes[fourth.clone()]);
     }
 }
@@ -405,10 +414,18 @@ fn failure(out: &mut Vec<u8>, category: Option<&str>, outcome: &Outcome) {
     }
 }
 
-fn ending(out: &mut Vec<u8>, stage: Option<&str>, upstream: Option<&str>, outcome: &Outcome) {
+fn ending(
+    out: &mut Vec<u8>,
+    stage: Option<&str>,
+    upstream: Option<&str>,
+    calls_tool: bool,
+    outcome: &Outcome,
+) {
     out.extend_from_slice(b",\"credentials_scrubbed\":");
     number(out, outcome.credentials_scrubbed);
     text_member(out, "outcome", Some(outcome.completion.as_str()));
+    let tool_outcome = outcome.tool_outcome.unwrap_or(ToolOutcome::Unknown);
+    text_member(out, "tool_outcome", calls_tool.then_some(tool_outcome.as_str()));
     text_member(out, "stage", stage);
     text_member(out, "upstream", upstream);
     text_member(out, "upstream_server", outcome.upstream_server.as_deref());

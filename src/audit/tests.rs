@@ -116,6 +116,7 @@ const DONE: Outcome = Outcome {
     upstream_server: None,
     upstream_cause: None,
     credentials_scrubbed: 0,
+    tool_outcome: None,
     bytes_out: None,
     decision: None,
     denial_code: None,

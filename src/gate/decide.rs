@@ -10,6 +10,7 @@ use tracing::warn;
 use super::approval::Hearing;
 use super::reply::{Reply, echoed_id, form, warnings};
 use super::ticket::Ticket;
+use super::tools::Tools;
 use super::view::ListView;
 use super::{Admitted, Claims, Destination, Due, Form, Gate, store_unavailable};
 use crate::audit::Redacted;
@@ -58,7 +59,7 @@ impl Gate {
         let message = message::read(&doc).map_err(|bad| self.malformed(bad, reply))?;
         reply.id = echoed_id(&message);
         ticket.name(&message, &self.secrets.patterns());
-        self.count_tools(&message, to);
+        let labels = self.count_tools(&message, to);
         let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
 
         let form_for = |style| form(style, &message, version.era());
@@ -97,9 +98,10 @@ impl Gate {
         let lists = ListView::of(&message, caching, || self.viewer(rules, caller, live, to));
         let due = Due::to(&message);
         let repeatable = message::is_repeatable(&message);
+        let tools = Tools::of(&message, labels);
         drop(message);
         drop(doc);
-        Ok(Admitted { body, edits, repeatable, due, lists, scrub, stream })
+        Ok(Admitted { body, edits, repeatable, due, lists, scrub, tools, stream })
     }
 
     /// Judges a message by session, policies and drift.
@@ -188,14 +190,6 @@ impl Gate {
     pub(super) fn caching(&self, version: Version) -> Caching {
         let demanded = version.era() == Era::Modern;
         Caching { max_ttl_ms: self.settings.max_list_ttl_ms, demanded }
-    }
-
-    fn count_tools(&self, message: &Message<'_>, to: &Destination) {
-        for call in &message.calls {
-            if let CallKind::Tool { name, .. } = &call.kind {
-                self.metrics.tool_call(to.name.as_deref(), name);
-            }
-        }
     }
 
     fn malformed(&self, bad: message::Malformed, reply: &mut Reply) -> Denial {

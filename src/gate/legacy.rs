@@ -110,7 +110,16 @@ impl Gate {
             Verb::Delete => None,
         };
         let (body, edits) = (Bytes::new(), Edits::default());
-        Ok(Admitted { body, edits, repeatable: false, due: verb.due(), lists, scrub, stream })
+        Ok(Admitted {
+            body,
+            edits,
+            repeatable: false,
+            due: verb.due(),
+            lists,
+            scrub,
+            tools: None,
+            stream,
+        })
     }
 }
 

@@ -77,6 +77,7 @@ impl Gate {
                     repeatable: admitted.repeatable,
                     lists: admitted.lists,
                     scrub: admitted.scrub,
+                    tools: admitted.tools,
                     stream: admitted.stream,
                     _open: open,
                 })
@@ -184,6 +185,9 @@ impl Gate {
         if let Some(denial) = &ended.failed {
             self.metrics.denial(denial.code);
         }
+        if let Some(tools) = &cleared.tools {
+            tools.count(&self.metrics);
+        }
         cleared.receipt.complete(Outcome {
             latency_us,
             upstream_status: ended.upstream_status,
@@ -194,6 +198,7 @@ impl Gate {
                 .as_ref()
                 .and_then(|denial| denial.cause)
                 .map(Cause::as_str),
+            tool_outcome: cleared.tools.as_ref().map(|tools| tools.outcome()),
             bytes_out: Some(ended.bytes_out),
             decision: None,
             denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),

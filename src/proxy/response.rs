@@ -18,6 +18,7 @@ use crate::gate::listening::Listening;
 use crate::gate::view::ListView;
 use crate::gate::{Cleared, Due};
 use crate::mcp::filter::{ListKind, ListKinds, Notice, Oddities, filter_list};
+use crate::mcp::outcome::Carrier;
 use crate::mcp::sse::EventMeter;
 use crate::mcp::sse_filter::{Passes, SseFilter};
 
@@ -262,6 +263,17 @@ impl Flow {
         event.extend_from_slice(message);
         event.extend_from_slice(b"\n\n");
         Some(event.freeze())
+    }
+}
+
+/// Form of the body that a head announces.
+pub(super) fn carrier(headers: &HeaderMap) -> Carrier {
+    if is_event_stream(headers) {
+        Carrier::Events
+    } else if is_json(headers) {
+        Carrier::Json
+    } else {
+        Carrier::Other
     }
 }
 

@@ -67,6 +67,7 @@ fn the_bytes_of_a_record_and_its_hash_are_fixed() {
     let outcome = Outcome {
         credentials_scrubbed: 2,
         upstream_server: Some("10.0.0.2:8081".into()),
+        tool_outcome: Some(ToolOutcome::ToolError),
         bytes_out: Some(77),
         ..Outcome::completed(1_234_005, Some(200))
     };
@@ -109,7 +110,7 @@ fn every_member_is_always_there_and_in_order() {
     let expected = "timestamp request_id node_id agent_id principal delegation_chain \
         task_session_id mcp_method tool_called tools_called arguments authorization_decision \
         denial_code policy_matched policy_version anomaly_flags failure_category latency_ms \
-        upstream_status credentials_injected credentials_scrubbed outcome stage upstream \
+        upstream_status credentials_injected credentials_scrubbed outcome tool_outcome stage upstream \
         upstream_server upstream_cause bytes_out client_addr user_agent http_method path trace_id \
         bytes_in approval_id approved_by event detail";
     let expected: Vec<&str> = expected.split_whitespace().collect();
@@ -208,6 +209,28 @@ fn a_lines_request_id_is_read_back() {
     assert_eq!(request_id(&bytes[..93]), Some(bare().request_id));
     for other in [b"", &b"{}"[..], b"{\"timestamp\":\"", &bytes[..92], &bytes[1..]] {
         assert_eq!(request_id(other), None, "{other:?}");
+    }
+}
+
+#[test]
+fn a_call_of_a_tool_says_how_the_tool_ended() {
+    let ended =
+        |outcome| Outcome { tool_outcome: Some(outcome), ..Outcome::completed(1, Some(200)) };
+    let refused = Outcome { decision: Some(Decision::Deny), ..Outcome::refused(1) };
+    let list = Entry { tool_called: None, ..full() };
+    for (entry, outcome, expected) in [
+        (full(), ended(ToolOutcome::Task), "task".into()),
+        (full(), Outcome::default(), "unknown".into()),
+        (full(), Outcome::completed(1, Some(200)), "unknown".into()),
+        (full(), refused, serde_json::Value::Null),
+        (
+            Entry { decision: Decision::Deny, ..full() },
+            Outcome::refused(1),
+            serde_json::Value::Null,
+        ),
+        (list, Outcome::completed(1, Some(200)), serde_json::Value::Null),
+    ] {
+        assert_eq!(value(&entry, &outcome)["tool_outcome"], expected, "{outcome:?}");
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) struct Record {
     pub(super) denial_code: Option<String>,
     pub(super) policy_matched: Option<String>,
     pub(super) outcome: Option<String>,
+    pub(super) tool_outcome: Option<String>,
     pub(super) event: Option<String>,
     pub(super) detail: Option<Value>,
 }

@@ -45,6 +45,7 @@ struct Counts {
     decisions: Count,
     codes: Count,
     outcomes: Count,
+    tool_outcomes: Count,
     tools: Count,
     agents: Count,
     events: Count,
@@ -122,6 +123,9 @@ impl Counts {
         if let Some(outcome) = &record.outcome {
             self.outcomes.add(outcome, count);
         }
+        if let Some(outcome) = &record.tool_outcome {
+            self.tool_outcomes.add(outcome, count);
+        }
         let batch = record.tools_called.iter();
         let single = record.tool_called.iter().filter(|_| record.tools_called.is_empty());
         for tool in batch.chain(single) {
@@ -133,11 +137,12 @@ impl Counts {
     }
 
     /// Every table with its name; those that agents can fill are cut.
-    fn tables(&self, top: usize) -> [(&'static str, Vec<(&str, u64)>); 7] {
+    fn tables(&self, top: usize) -> [(&'static str, Vec<(&str, u64)>); 8] {
         [
             ("decisions", self.decisions.top(usize::MAX)),
             ("codes", self.codes.top(usize::MAX)),
             ("outcomes", self.outcomes.top(usize::MAX)),
+            ("tool_outcomes", self.tool_outcomes.top(usize::MAX)),
             ("tools", self.tools.top(top)),
             ("agents", self.agents.top(top)),
             ("events", self.events.top(usize::MAX)),

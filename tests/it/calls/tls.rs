@@ -91,6 +91,11 @@ async fn agents_speak_either_version_and_bodies_of_any_size_arrive() {
         let said = ask(&gateway, &certificate, &session, &[option], call.as_bytes()).await;
         assert_eq!(said.status, 200);
         assert_eq!(gateway.upstream.seen().pop().unwrap().body, call.as_bytes());
+        let ended = eventually(|| {
+            let record = gateway.records().pop().filter(|r| r["tool_called"] == "read_file");
+            async move { record }
+        });
+        assert_eq!(ended.await.unwrap()["tool_outcome"], "ok", "HTTP/{version}");
         let refused = ask(&gateway, &certificate, &session, &[option], b"{").await;
         assert_eq!(refused.status, 400);
         assert!(refused.headers.to_lowercase().contains("x-arbiter-request-id"));

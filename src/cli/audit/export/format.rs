@@ -54,6 +54,15 @@ fn is_allowed(record: &Value) -> bool {
     record["authorization_decision"] == "allow"
 }
 
+/// Result of what was asked for: a refusal is a failure, and so is a call whose tool failed.
+fn result(record: &Value) -> &'static str {
+    match (is_allowed(record), record["tool_outcome"].as_str()) {
+        (false, _) | (true, Some("tool_error" | "rpc_error")) => "failure",
+        (true, Some("unknown")) => "unknown",
+        (true, Some(_) | None) => "success",
+    }
+}
+
 /// Drops members that hold nothing, at any depth.
 fn pruned(value: Value) -> Value {
     match value {
@@ -77,7 +86,11 @@ fn is_nothing(value: &Value) -> bool {
 /// API Activity (class 6003); the activity is other, named by the operation.
 fn ocsf(record: &Value) -> Value {
     let allowed = is_allowed(record);
-    let (status_id, status) = if allowed { (1, "Success") } else { (2, "Failure") };
+    let (status_id, status) = match result(record) {
+        "success" => (1, "Success"),
+        "failure" => (2, "Failure"),
+        _ => (0, "Unknown"),
+    };
     let (action_id, action) = if allowed { (1, "Allowed") } else { (2, "Denied") };
     let (severity_id, severity) = if allowed { (1, "Informational") } else { (3, "Medium") };
     let (host, port) = server(record);
@@ -92,6 +105,7 @@ fn ocsf(record: &Value) -> Value {
         "activity_id": 99, "activity_name": operation(record), "type_uid": 600_399,
         "time": millis(record), "severity_id": severity_id, "severity": severity,
         "status_id": status_id, "status": status, "status_code": record["denial_code"],
+        "status_detail": record["tool_outcome"],
         "action_id": action_id, "action": action,
         "metadata": {
             "version": OCSF_VERSION,
@@ -150,7 +164,7 @@ fn ecs(record: &Value) -> Value {
         "event": {
             "kind": "event", "category": [category], "type": [kind],
             "action": operation(record),
-            "outcome": if allowed { "success" } else { "failure" },
+            "outcome": result(record),
             "reason": record["denial_code"],
             "id": record["request_id"],
             "sequence": record["chain_sequence"],
@@ -210,6 +224,8 @@ fn cef(record: &Value) -> String {
         ("cs3", words("policy_matched")),
         ("cs4Label", Some("chainRecordHash".to_owned())),
         ("cs4", words("chain_record_hash")),
+        ("cs5Label", words("tool_outcome").map(|_said| "toolOutcome".to_owned())),
+        ("cs5", words("tool_outcome")),
         ("cn1Label", Some("chainSequence".to_owned())),
         ("cn1", number("chain_sequence")),
     ];
@@ -284,6 +300,31 @@ mod tests {
         assert_eq!(event["arbiter"]["arguments"], "{\"x\":1}", "no field is named by an agent");
         assert_eq!(event["event"]["duration"], 1_500_000);
         assert_eq!(event["event"]["type"], json!(["denied"]));
+    }
+
+    #[test]
+    fn how_the_tool_ended_is_exported() {
+        for (outcome, status, ended) in [
+            ("ok", 1, "success"),
+            ("task", 1, "success"),
+            ("tool_error", 2, "failure"),
+            ("rpc_error", 2, "failure"),
+            ("unknown", 0, "unknown"),
+        ] {
+            let mut record = record();
+            record["authorization_decision"] = "allow".into();
+            record["tool_outcome"] = outcome.into();
+            let event = ocsf(&record);
+            assert_eq!((&event["status_id"], &event["action_id"]), (&json!(status), &json!(1)));
+            assert_eq!(event["status_detail"], outcome);
+            let event = ecs(&record);
+            assert_eq!(
+                (&event["event"]["outcome"], &event["event"]["type"]),
+                (&json!(ended), &json!(["allowed"]))
+            );
+            assert!(cef(&record).contains(&format!("cs5Label=toolOutcome cs5={outcome} ")));
+        }
+        assert!(!cef(&record()).contains("cs5"), "nothing was called");
     }
 
     #[test]
