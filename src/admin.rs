@@ -15,6 +15,7 @@ mod body;
 mod check;
 mod door;
 mod draining;
+mod endpoint;
 mod error;
 mod explain;
 mod freeze;
@@ -76,8 +77,9 @@ pub use openapi::document as openapi;
 pub use people::People;
 
 use access::Access;
-pub use routes::Method;
-use routes::{Input, ROUTES, Route};
+pub use endpoint::Method;
+use endpoint::{Handler, Input, Route};
+use routes::ROUTES;
 pub use sources::Pair;
 use sources::Sources;
 
@@ -241,8 +243,8 @@ async fn answer(
         Ok::<_, ApiError>(Input { actor, id, query, body })
     };
     match perform(route, &admin, &by, input).await {
-        Ok(routes::Answer::Json(value)) => (route.status, axum::Json(value)).into_response(),
-        Ok(routes::Answer::Whole(response)) => *response,
+        Ok(endpoint::Answer::Json(value)) => (route.status, axum::Json(value)).into_response(),
+        Ok(endpoint::Answer::Whole(response)) => *response,
         Err(error) => error.into_response(),
     }
 }
@@ -253,7 +255,7 @@ async fn perform(
     admin: &Arc<Admin>,
     by: &Actor,
     input: impl Future<Output = Result<Input, ApiError>>,
-) -> Result<routes::Answer, ApiError> {
+) -> Result<endpoint::Answer, ApiError> {
     draining::check(admin, route)?;
     // What other nodes did before this was asked is known when it is answered; without the store
     // what this node knows has to do.
@@ -263,12 +265,15 @@ async fn perform(
         tracing::warn!(error = %Causes(&error), "answered from what is known: the store did not answer");
     }
     let answered = match input.await {
-        Ok(input) => (route.handler)(Arc::clone(admin), input).await,
+        Ok(input) => match route.handler {
+            Handler::Call(handler) => handler(Arc::clone(admin), input).await,
+            Handler::Description => Ok(endpoint::Answer::Json(openapi::kept().clone())),
+        },
         Err(error) => Err(error),
     };
     if let Err(error) = &answered {
         if error.code == Code::Forbidden {
-            let place = (routes::verb(route.method), route.path);
+            let place = (endpoint::verb(route.method), route.path);
             record::refused(admin, place, by.source, Some(by), error).await;
         }
         if error.code == Code::Internal {

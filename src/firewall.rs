@@ -14,6 +14,7 @@ pub mod denial;
 pub mod explain;
 pub mod freeze;
 pub mod names;
+pub mod operation;
 pub mod policy;
 pub mod preview;
 pub mod recent;
@@ -21,6 +22,7 @@ pub mod rules;
 pub mod session;
 pub mod shared;
 pub mod steps;
+pub mod terms;
 pub mod time;
 pub mod uri;
 

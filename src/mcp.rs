@@ -9,6 +9,7 @@ pub mod capabilities;
 pub mod class;
 pub mod filter;
 pub mod headers;
+pub mod list_changes;
 pub mod message;
 pub mod outcome;
 pub mod sentinel;

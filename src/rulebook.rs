@@ -13,7 +13,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::firewall::policy::{Limits, PolicyError, PolicySet, Source};
-use crate::firewall::rules::{Rules, Terms};
+use crate::firewall::rules::Rules;
+use crate::firewall::terms::Terms;
 
 /// The most that policy files may hold together: what is larger was put there by mistake.
 const MAX_BYTES: usize = 64 << 20;

@@ -6,10 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::endpoint::{Answer, Input, not_a_uuid};
 use super::error::{ApiError, Code};
-use super::query::Parameters;
+use super::query::{Parameter, Parameters};
 use super::record::{Change, ShownReplicas, not_stored, store_failed};
-use super::routes::{Answer, Input, Parameter, not_a_uuid};
 use super::{Admin, check};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::delegation::Lapse;

@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::Admin;
 use super::agents::unknown_cursor;
+use super::endpoint::{Answer, Input, not_a_uuid};
 use super::error::{ApiError, Code};
-use super::query::MAX_PAGE;
-use super::routes::{Answer, Input, Parameter, not_a_uuid};
+use super::query::{MAX_PAGE, Parameter};
 use crate::audit::By;
 use crate::firewall::agent::AgentId;
 use crate::firewall::approvals::{Approval, MAX_USES, Ruling, Status, Undecided};

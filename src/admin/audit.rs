@@ -9,9 +9,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
+use super::endpoint::{Answer, Input};
 use super::error::{ApiError, Code};
 use super::record::Change;
-use super::routes::{Answer, Input};
 
 #[derive(Serialize, JsonSchema)]
 pub struct AuditHead {

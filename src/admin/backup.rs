@@ -14,9 +14,9 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Admin;
+use super::endpoint::{Answer, Input};
 use super::error::{ApiError, Code};
 use super::record::Change;
-use super::routes::{Answer, Input};
 use crate::store::BackupMark;
 use crate::telemetry::Causes;
 

@@ -12,13 +12,14 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::access::{Actor, NOBODY, TakesAway, too_many};
+use super::endpoint::{Answer, Input, Method, Route, verb};
 use super::error::{ApiError, Code};
 use super::guard::{self, Known, Sent};
 use super::limit::Window;
 use super::lru::Lru;
 use super::query::Parameters;
 use super::record::Change;
-use super::routes::{Answer, Input, Method, ROUTES, Route, verb};
+use super::routes::ROUTES;
 use super::{Admin, perform, record};
 use crate::config::Roles;
 use crate::firewall::time::{Mono, Now, Timestamp};

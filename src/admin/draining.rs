@@ -5,8 +5,8 @@
 //! deciding work to the end.
 
 use super::Admin;
+use super::endpoint::{Method, Route};
 use super::error::{ApiError, Code};
-use super::routes::{Method, Route};
 
 /// Endpoints that create something although they are not listed here are refused all the same:
 /// every `POST` but these creates.

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::agents::unknown_cursor;
+use super::endpoint::{Answer, Input, not_a_uuid};
 use super::error::{ApiError, Code};
-use super::query::MAX_PAGE;
+use super::query::{MAX_PAGE, Parameter};
 use super::record::{Change, not_stored, store_failed};
-use super::routes::{Answer, Input, Parameter, not_a_uuid};
 use super::{Admin, check};
 use crate::firewall::agent::AgentId;
 use crate::firewall::call::{self, Entry};

@@ -18,11 +18,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::access::{Actor, NOBODY, PEOPLE, TakesAway, too_many};
+use super::endpoint::{self, Route};
 use super::error::{ApiError, Code};
 use super::keys::Key;
 use super::limit::Counted;
 use super::people::Person;
-use super::routes::{self, ROUTES, Route};
+use super::routes::ROUTES;
 use super::sources::{Source, Verdict};
 use super::{Admin, Peer, record};
 
@@ -93,7 +94,7 @@ impl Asked {
         let wanted = if method == "HEAD" { "GET" } else { method };
         let route = ROUTES
             .iter()
-            .find(|route| Some(route.path) == path && routes::verb(route.method) == wanted);
+            .find(|route| Some(route.path) == path && endpoint::verb(route.method) == wanted);
         Self { method, route }
     }
 

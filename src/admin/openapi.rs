@@ -1,6 +1,7 @@
 //! The OpenAPI 3.1 description of the admin API, made from the table of routes and their types.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -8,9 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::access::Access;
 use super::check::MAX_NAME_BYTES;
+use super::endpoint::{self, Describe, Method, Route};
 use super::error::{Code, ErrorBody};
-use super::query::MAX_PAGE;
-use super::routes::{self, Describe, Method, Parameter, ROUTES, Route};
+use super::query::{MAX_PAGE, Parameter};
+use super::routes::ROUTES;
 use crate::config::Roles;
 
 /// Refusals that any endpoint behind the key can answer with.
@@ -66,8 +68,14 @@ pub fn document() -> Value {
     })
 }
 
+/// The document, made once.
+pub(super) fn kept() -> &'static Value {
+    static DOCUMENT: OnceLock<Value> = OnceLock::new();
+    DOCUMENT.get_or_init(document)
+}
+
 fn verb(method: Method) -> String {
-    routes::verb(method).to_ascii_lowercase()
+    endpoint::verb(method).to_ascii_lowercase()
 }
 
 fn operation(route: &Route, error: &schemars::Schema, generator: &mut SchemaGenerator) -> Value {

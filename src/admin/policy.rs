@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::Admin;
+use super::endpoint::{Answer, Input};
 use super::error::{ApiError, Code, Mistake};
-use super::routes::{Answer, Input};
 use crate::clock::Clock;
 use crate::firewall::policy::{Limits, PolicyError, PolicySet, Source, json_schema};
 use crate::reload::{NotReloaded, Trigger};

@@ -4,7 +4,40 @@ use axum::extract::Query;
 use axum::http::Uri;
 
 use super::error::{ApiError, Code};
-use super::routes::Parameter;
+
+/// A query parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parameter {
+    Limit,
+    Cursor,
+    AgentId,
+    Status,
+    RequestId,
+    SessionId,
+    Tool,
+    Code,
+    Since,
+    Until,
+    /// A cursor into the audit log.
+    RecordCursor,
+}
+
+impl Parameter {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Cursor | Self::RecordCursor => "cursor",
+            Self::AgentId => "agent_id",
+            Self::Status => "status",
+            Self::RequestId => "request_id",
+            Self::SessionId => "session_id",
+            Self::Tool => "tool",
+            Self::Code => "code",
+            Self::Since => "since",
+            Self::Until => "until",
+        }
+    }
+}
 
 /// The parameters of one request.
 #[derive(Debug, Default)]

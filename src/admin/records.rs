@@ -10,9 +10,9 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::Admin;
+use super::endpoint::{Answer, Input, not_a_uuid};
 use super::error::{ApiError, Code};
-use super::query::Parameters;
-use super::routes::{Answer, Input, Parameter, not_a_uuid};
+use super::query::{Parameter, Parameters};
 use crate::audit::chain::Seal;
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::receipt::{Receipt, write_hex};

@@ -1,167 +1,19 @@
 //! Every endpoint, once: the router and the OpenAPI document are both made from this table.
 
-use std::pin::Pin;
-use std::sync::Arc;
-
-use axum::Json;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::access::{
-    ADMINISTER, APPROVE, Access, Actor, OPERATE, SERVE, SESSIONS, TakesAway, UNFREEZE, VIEW,
-    VIEW_SESSIONS,
+    ADMINISTER, APPROVE, Access, OPERATE, SERVE, SESSIONS, TakesAway, UNFREEZE, VIEW, VIEW_SESSIONS,
 };
-use super::error::{ApiError, Code};
-use super::query::Parameters;
+use super::endpoint::{Body, Describe, Handler, Method, Route};
+use super::error::Code;
+use super::query::Parameter;
 use super::{
-    Admin, agents, approvals, audit, backup, body, explain, freeze, policy, records, sessions,
-    system, tokens,
+    agents, approvals, audit, backup, explain, freeze, policy, records, sessions, system, tokens,
 };
 use crate::audit::receipt::Receipt;
-use crate::firewall::agent::AgentId;
-use crate::firewall::session::SessionId;
-
-/// One endpoint.
-pub struct Route {
-    pub method: Method,
-    pub path: &'static str,
-    /// Access that an endpoint requires.
-    pub access: Access,
-    pub takes_away: TakesAway,
-    pub summary: &'static str,
-    pub query: &'static [Parameter],
-    pub body: Option<Body>,
-    pub status: StatusCode,
-    pub answer: Describe,
-    /// Refusals beside those that every endpoint shares.
-    pub errors: &'static [Code],
-    pub handler: Handler,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    Get,
-    Post,
-    Put,
-    Delete,
-}
-
-/// The method's name in a document.
-pub fn verb(method: Method) -> &'static str {
-    match method {
-        Method::Get => "GET",
-        Method::Post => "POST",
-        Method::Put => "PUT",
-        Method::Delete => "DELETE",
-    }
-}
-
-/// A query parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parameter {
-    Limit,
-    Cursor,
-    AgentId,
-    Status,
-    RequestId,
-    SessionId,
-    Tool,
-    Code,
-    Since,
-    Until,
-    /// A cursor into the audit log.
-    RecordCursor,
-}
-
-impl Parameter {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Limit => "limit",
-            Self::Cursor | Self::RecordCursor => "cursor",
-            Self::AgentId => "agent_id",
-            Self::Status => "status",
-            Self::RequestId => "request_id",
-            Self::SessionId => "session_id",
-            Self::Tool => "tool",
-            Self::Code => "code",
-            Self::Since => "since",
-            Self::Until => "until",
-        }
-    }
-}
-
-/// Description of a request body.
-#[derive(Clone, Copy)]
-pub struct Body {
-    pub schema: fn(&mut SchemaGenerator) -> Schema,
-    /// True if the body may be left out.
-    pub optional: bool,
-}
-
-/// Description of an answer.
-pub enum Describe {
-    Json(fn(&mut SchemaGenerator) -> Schema),
-    Text,
-    /// A file of bytes.
-    File,
-}
-
-type Handler =
-    fn(Arc<Admin>, Input) -> Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send>>;
-
-/// Answer of a handler.
-pub enum Answer {
-    Json(Value),
-    Whole(Box<Response>),
-}
-
-impl Answer {
-    pub fn of<T: Serialize>(value: &T) -> Result<Self, ApiError> {
-        serde_json::to_value(value)
-            .map(Self::Json)
-            .map_err(|error| ApiError::new(Code::Internal, error.to_string()))
-    }
-
-    /// Answers 200 where the route's own status says that something new was made.
-    pub fn replaced<T: Serialize>(value: &T) -> Result<Self, ApiError> {
-        match Self::of(value)? {
-            Self::Json(value) => Ok(Self::Whole(Box::new(Json(value).into_response()))),
-            whole @ Self::Whole(_) => Ok(whole),
-        }
-    }
-}
-
-/// Input of a handler.
-pub struct Input {
-    /// Caller of the endpoint.
-    pub actor: Actor,
-    pub id: Option<String>,
-    pub query: Parameters,
-    pub body: Bytes,
-}
-
-impl Input {
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        body::parse(&self.body)
-    }
-
-    pub fn agent_id(&self) -> Result<AgentId, ApiError> {
-        self.id.as_deref().and_then(AgentId::parse).ok_or_else(|| not_a_uuid("id"))
-    }
-
-    pub fn session_id(&self) -> Result<SessionId, ApiError> {
-        self.id.as_deref().and_then(SessionId::parse).ok_or_else(|| not_a_uuid("id"))
-    }
-}
-
-pub fn not_a_uuid(field: &str) -> ApiError {
-    ApiError::field(field, "must be a UUID of 36 characters")
-}
 
 fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
@@ -177,7 +29,7 @@ const fn json<T: JsonSchema>() -> Describe {
 
 macro_rules! handler {
     ($handler:path) => {
-        |admin, input| Box::pin($handler(admin, input))
+        Handler::Call(|admin, input| Box::pin($handler(admin, input)))
     };
 }
 
@@ -422,5 +274,5 @@ pub static ROUTES: &[Route] = &[
         summary: "This description",
         query: NONE, body: None,
         status: StatusCode::OK, answer: json::<Value>(),
-        errors: &[], handler: handler!(system::openapi) },
+        errors: &[], handler: Handler::Description },
 ];

@@ -1,16 +1,16 @@
 //! Endpoints for machines: liveness, readiness, metrics and the API's description.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::IntoResponse;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::endpoint::{Answer, Input};
 use super::error::{ApiError, Code};
-use super::routes::{Answer, Input};
-use super::{Admin, draining, openapi as api};
+use super::{Admin, draining};
 
 #[derive(Serialize, JsonSchema)]
 pub struct Health {
@@ -68,9 +68,4 @@ pub(super) async fn metrics(admin: Arc<Admin>, _input: Input) -> Result<Answer, 
     }
     let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok(Answer::Whole(Box::new((kind, admin.metrics.render()).into_response())))
-}
-
-pub(super) async fn openapi(_admin: Arc<Admin>, _input: Input) -> Result<Answer, ApiError> {
-    static DOCUMENT: OnceLock<Value> = OnceLock::new();
-    Ok(Answer::Json(DOCUMENT.get_or_init(api::document).clone()))
 }

@@ -22,7 +22,7 @@ use super::{Admin, Keyring, Settings, WrongKeys, router};
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::firewall::rules::Terms;
+use crate::firewall::terms::Terms;
 use crate::firewall::time::Timestamp;
 use crate::freezer::Freezer;
 use crate::identity::mint::Minter;

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::access::Actor;
 use super::agents::{ShownUuid, unknown_cursor, uuid_parameter};
+use super::endpoint::{Answer, Input};
 use super::error::{ApiError, Code};
+use super::query::Parameter;
 use super::record::{Change, ShownReplicas, not_stored};
-use super::routes::{Answer, Input, Parameter};
 use super::{Admin, check};
 use crate::config::MAX_TOKEN_EXPIRY_SECS;
 use crate::firewall::agent::{Agent, AgentId};

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::Target;
+use super::client::{Target, put};
 use super::list::{self, Paging};
 use super::print::Out;
 use super::{Env, Exit, Failure, Remote};
@@ -193,13 +193,6 @@ impl List {
                 && (!self.active || agent.get("active").is_some_and(|active| active == true))
         };
         self.paging.read(target, &agents, keep).await
-    }
-}
-
-/// Puts a member into a body if there is something to put.
-pub(super) fn put<T: Into<Value>>(body: &mut Value, name: &str, value: Option<T>) {
-    if let (Some(value), Value::Object(members)) = (value, body) {
-        members.insert(name.to_owned(), value.into());
     }
 }
 

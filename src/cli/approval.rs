@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::agent::put;
 use super::client::Target;
+use super::client::put;
 use super::list::{self, Paging};
 use super::print::Out;
 use super::{Env, Exit, Failure, Remote};

@@ -233,7 +233,7 @@ impl Reply {
         let mistakes = self.body.get("errors").and_then(Value::as_array);
         for mistake in mistakes.into_iter().flatten() {
             complaint.push('\n');
-            complaint.push_str(&super::policy::mistake(mistake));
+            complaint.push_str(&written(mistake));
         }
         complaint
     }
@@ -262,4 +262,22 @@ fn causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Puts a member into a body if there is something to put.
+pub(super) fn put<T: Into<Value>>(body: &mut Value, name: &str, value: Option<T>) {
+    if let (Some(value), Value::Object(members)) = (value, body) {
+        members.insert(name.to_owned(), value.into());
+    }
+}
+
+/// `file:line:column: message`, as editors read it.
+pub(super) fn written(mistake: &Value) -> String {
+    let text = |name: &str| mistake.get(name).and_then(Value::as_str).unwrap_or_default();
+    let number = |name: &str| mistake.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let (source, message) = (text("source"), text("message"));
+    match (number("line"), number("column")) {
+        (0, _) => message.to_owned(),
+        (line, column) => format!("{source}:{line}:{column}: {message}"),
+    }
 }

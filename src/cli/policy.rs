@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::agent::put;
+use super::client::{put, written};
 use super::print::{Format, Out, Tone};
 use super::{Env, Exit, Failure, Remote};
 use crate::admin::explain_offline;
@@ -123,7 +123,7 @@ impl Validate {
                     out.thing(&answer)?;
                 } else {
                     for found in &warnings {
-                        out.line(&format!("warning: {}", mistake(found)))?;
+                        out.line(&format!("warning: {}", written(found)))?;
                     }
                     out.line(&format!("{count} policies, version {version}"))?;
                 }
@@ -136,7 +136,7 @@ impl Validate {
             out.thing(&json!({ "valid": false, "policies_count": 0, "errors": mistakes }))?;
         } else {
             for found in &mistakes {
-                out.line(&mistake(found))?;
+                out.line(&written(found))?;
             }
         }
         Ok(Exit::No)
@@ -146,17 +146,6 @@ impl Validate {
 fn as_json(found: &PolicyError) -> Value {
     let PolicyError { source, line, column, message } = found;
     json!({ "source": source, "line": line, "column": column, "message": message })
-}
-
-/// `file:line:column: message`, as editors read it.
-pub(super) fn mistake(mistake: &Value) -> String {
-    let text = |name: &str| mistake.get(name).and_then(Value::as_str).unwrap_or_default();
-    let number = |name: &str| mistake.get(name).and_then(Value::as_u64).unwrap_or_default();
-    let (source, message) = (text("source"), text("message"));
-    match (number("line"), number("column")) {
-        (0, _) => message.to_owned(),
-        (line, column) => format!("{source}:{line}:{column}: {message}"),
-    }
 }
 
 impl Explain {

@@ -3,17 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::check::{Section, clip};
+use super::check::{Read, Section, address, clip};
 use super::file::Origin;
-use super::sections::{self, Read};
-use super::signing::{self, SigningSecrets};
+use super::signing::{self, SigningSecrets, secret};
 use super::{MAX_TOKEN_EXPIRY_SECS, Oauth, Secret};
 use crate::clock::Clock;
 use crate::firewall::agent::TrustLevel;
 use crate::firewall::time::Timestamp;
-
-/// The values that the public project compiled in; anyone who reads its source knows them.
-const PUBLIC_DEFAULTS: [&str; 2] = ["arbiter-dev-key", "arbiter-dev-secret-change-in-production"];
 
 /// The name of the key that `ARBITER_ADMIN_API_KEY` gives.
 pub const ENVIRONMENT_KEY: &str = "admin";
@@ -173,7 +169,7 @@ pub struct AdminOidc {
 }
 
 pub(super) fn read(mut s: Section<'_>, oauth: &Oauth) -> Read<Option<Admin>> {
-    let ip = sections::address(&mut s, IpAddr::from([127, 0, 0, 1]));
+    let ip = address(&mut s, IpAddr::from([127, 0, 0, 1]));
     let port = s.number("listen_port", 3000, 0..=65_535);
     let tls = tls(&mut s);
     let allowed_hosts = s.checked_list("allowed_hosts", &[], host);
@@ -422,40 +418,4 @@ fn oidc(s: &mut Section<'_>, oauth: &Oauth) -> Option<AdminOidc> {
     }
     s.finish();
     Some(AdminOidc { issuer: issuer?, audiences, claim, roles })
-}
-
-/// Reads a key or secret, given itself or by a file, that must be there, be long enough and not be a
-/// published one.
-pub(super) fn secret(
-    s: &mut Section<'_>,
-    (name, file_name): (&'static str, &'static str),
-    min_bytes: usize,
-    variable: &str,
-) -> Option<Secret> {
-    let origin: Option<Origin> = s.origin(name).or_else(|| s.origin(file_name));
-    let Some(secret) = s.secret_or_file(name, file_name) else {
-        // A value of the wrong type has been reported already.
-        if origin.is_none() {
-            let advice = "set the environment variable";
-            s.problem(name, None, format!("is missing; {advice} {variable} or {variable}_FILE"));
-        }
-        return None;
-    };
-    if let Some(fault) = fault(&secret, min_bytes) {
-        let advice = "set the environment variable";
-        s.problem(name, origin, format!("{fault}; {advice} {variable} to a value of your own"));
-        return None;
-    }
-    Some(secret)
-}
-
-/// Returns the reason why a secret will not do, if there is one.
-pub(super) fn fault(secret: &Secret, min_bytes: usize) -> Option<String> {
-    if PUBLIC_DEFAULTS.contains(&secret.expose()) {
-        return Some("is a published default, known to everyone".to_owned());
-    }
-    if secret.expose().len() < min_bytes {
-        return Some(format!("is shorter than {min_bytes} bytes"));
-    }
-    None
 }

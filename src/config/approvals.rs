@@ -1,7 +1,6 @@
 //! `[approvals]`: calls that a person decides.
 
-use super::check::Section;
-use super::sections::Read;
+use super::check::{Read, Section};
 
 /// Terms of approvals.
 #[derive(Clone, Debug)]

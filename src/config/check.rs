@@ -3,6 +3,7 @@
 //! A key exists because it is read here, so what was not asked for is unknown by construction.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -429,4 +430,17 @@ fn from_json(value: serde_json::Value, at: &Origin) -> Node {
         serde_json::Value::Null => Value::Null,
     };
     Node { value, at: at.clone() }
+}
+
+/// What a section says, and the keys that it may have.
+pub(super) type Read<T> = (T, Vec<&'static str>);
+
+/// Reads `listen_addr`.
+pub(super) fn address(s: &mut Section<'_>, default: IpAddr) -> IpAddr {
+    s.parsed("listen_addr", |text| {
+        text.parse()
+            .ok()
+            .ok_or_else(|| "is not an IP address such as `127.0.0.1` or `::`".to_owned())
+    })
+    .unwrap_or(default)
 }

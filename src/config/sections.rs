@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::admin;
 use super::approvals;
-use super::check::{Section, unknown};
+use super::check::{Read, Section, address, unknown};
 use super::file::Table;
 use super::redis_url;
 use super::tools;
@@ -98,17 +98,6 @@ pub(super) fn read(
         metrics,
         admin,
     })
-}
-
-pub(super) type Read<T> = (T, Vec<&'static str>);
-
-pub(super) fn address(s: &mut Section<'_>, default: IpAddr) -> IpAddr {
-    s.parsed("listen_addr", |text| {
-        text.parse()
-            .ok()
-            .ok_or_else(|| "is not an IP address such as `127.0.0.1` or `::`".to_owned())
-    })
-    .unwrap_or(default)
 }
 
 /// `[proxy]`, and the upstream that is written there.

@@ -11,6 +11,9 @@ pub const MAX_SIGNING_SECRETS: usize = 8;
 /// Least length of a signing secret, in bytes.
 const MIN_BYTES: usize = 32;
 
+/// The values that the public project compiled in; anyone who reads its source knows them.
+const PUBLIC_DEFAULTS: [&str; 2] = ["arbiter-dev-key", "arbiter-dev-secret-change-in-production"];
+
 const VARIABLE: &str = "ARBITER_SIGNING_SECRET";
 
 /// Secrets of Arbiter's own tokens; no two are the same.
@@ -59,7 +62,7 @@ pub(super) fn read(s: &mut Section<'_>) -> Option<SigningSecrets> {
                 s.problem("signing_secrets", Some(at), problem);
             }
             let names = ("signing_secret", "signing_secret_file");
-            let signing = super::admin::secret(s, names, MIN_BYTES, VARIABLE)?;
+            let signing = secret(s, names, MIN_BYTES, VARIABLE)?;
             let mut secrets = vec![signing];
             secrets.extend(listed?);
             SigningSecrets::of(secrets)
@@ -83,7 +86,7 @@ fn list(s: &mut Section<'_>, at: Option<&Origin>) -> Option<Vec<Secret>> {
         Some(format!("holds more than {MAX_SIGNING_SECRETS} secrets; remove the oldest"))
     } else {
         let twin = |(n, secret)| secrets.iter().take(n).any(|other: &Secret| other == secret);
-        let fault = secrets.iter().find_map(|secret| super::admin::fault(secret, MIN_BYTES));
+        let fault = secrets.iter().find_map(|secret| fault(secret, MIN_BYTES));
         match fault {
             Some(fault) => Some(format!("holds a secret that {fault}; replace it")),
             None if secrets.iter().enumerate().any(twin) => {
@@ -99,6 +102,42 @@ fn list(s: &mut Section<'_>, at: Option<&Origin>) -> Option<Vec<Secret>> {
         }
         None => Some(secrets),
     }
+}
+
+/// Reads a key or secret, given itself or by a file, that must be there, be long enough and not be a
+/// published one.
+pub(super) fn secret(
+    s: &mut Section<'_>,
+    (name, file_name): (&'static str, &'static str),
+    min_bytes: usize,
+    variable: &str,
+) -> Option<Secret> {
+    let origin: Option<Origin> = s.origin(name).or_else(|| s.origin(file_name));
+    let Some(secret) = s.secret_or_file(name, file_name) else {
+        // A value of the wrong type has been reported already.
+        if origin.is_none() {
+            let advice = "set the environment variable";
+            s.problem(name, None, format!("is missing; {advice} {variable} or {variable}_FILE"));
+        }
+        return None;
+    };
+    if let Some(fault) = fault(&secret, min_bytes) {
+        let advice = "set the environment variable";
+        s.problem(name, origin, format!("{fault}; {advice} {variable} to a value of your own"));
+        return None;
+    }
+    Some(secret)
+}
+
+/// Returns the reason why a secret will not do, if there is one.
+pub(super) fn fault(secret: &Secret, min_bytes: usize) -> Option<String> {
+    if PUBLIC_DEFAULTS.contains(&secret.expose()) {
+        return Some("is a published default, known to everyone".to_owned());
+    }
+    if secret.expose().len() < min_bytes {
+        return Some(format!("is shorter than {min_bytes} bytes"));
+    }
+    None
 }
 
 #[cfg(test)]

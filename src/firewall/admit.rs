@@ -21,9 +21,9 @@ use super::checks::{
 use super::denial::Denial;
 use super::freeze::Frozen;
 use super::policy::{Decision, Facts, Policy, PolicySet};
-use super::rules::Terms;
 use super::session::Usage;
 use super::steps::{Step, Trace};
+use super::terms::Terms;
 use super::time::{Mono, Now};
 
 /// A message to decide, with everything that was looked up for it.

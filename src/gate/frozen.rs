@@ -4,15 +4,12 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::view::Viewer;
 use super::{Destination, Gate};
 use crate::firewall::agent::{Agent, Caller};
 use crate::firewall::call::Call;
 use crate::firewall::checks::freeze;
 use crate::firewall::denial::Denial;
 use crate::firewall::freeze::Frozen;
-use crate::firewall::rules::Rules;
-use crate::sessions::Live;
 
 /// Agents that a caller acts for; most act for nobody.
 pub(super) type Above = SmallVec<[Arc<Agent>; 1]>;
@@ -34,23 +31,5 @@ impl Gate {
         let frozen = Frozen { freezes: &freezes, above: &above };
         let kinds = calls.iter().map(|call| &call.kind);
         freeze::check(frozen, &caller.agent, kinds, to.place(), self.clock.now())
-    }
-
-    pub(super) fn viewer(
-        &self,
-        rules: Arc<Rules>,
-        caller: &Caller,
-        live: Option<Arc<Live>>,
-        at: &Arc<Destination>,
-    ) -> Viewer {
-        Viewer {
-            rules,
-            above: self.above(caller),
-            caller: caller.clone(),
-            live,
-            at: Arc::clone(at),
-            freezer: Arc::clone(&self.freezer),
-            clock: self.clock.clone(),
-        }
     }
 }

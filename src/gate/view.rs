@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::Destination;
 use super::frozen::Above;
+use super::{Destination, Gate};
 use crate::clock::Clock;
 use crate::firewall::agent::Caller;
 use crate::firewall::call::{CallKind, Data};
@@ -28,6 +28,27 @@ pub(super) struct Viewer {
     /// Agents that the caller acts for.
     pub(super) above: Above,
     pub(super) clock: Clock,
+}
+
+impl Gate {
+    /// Returns the reader of lists for this caller at this upstream.
+    pub(super) fn viewer(
+        &self,
+        rules: Arc<Rules>,
+        caller: &Caller,
+        live: Option<Arc<Live>>,
+        at: &Arc<Destination>,
+    ) -> Viewer {
+        Viewer {
+            rules,
+            above: self.above(caller),
+            caller: caller.clone(),
+            live,
+            at: Arc::clone(at),
+            freezer: Arc::clone(&self.freezer),
+            clock: self.clock.clone(),
+        }
+    }
 }
 
 /// The lists that a message asks for, and their reader.

@@ -13,7 +13,7 @@ use crate::json::keys::disguised_as;
 use crate::json::{Doc, JsonError, Kind, Problem, Value};
 pub use caching::Caching;
 use caching::{Edit, SCOPE, TTL};
-pub use notices::{Kept, ListChanges, Notice, may_notify, pass_notices};
+pub use notices::{Kept, Notice, may_notify, pass_notices};
 pub use oddities::{Named, Oddities, Oddity};
 use sloppy::Legible;
 

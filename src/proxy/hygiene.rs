@@ -9,10 +9,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use pingora::http::RequestHeader;
 
 use super::browser::{self, Browsers};
-use super::local;
 use crate::config;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::legacy::Verb;
+
+pub(super) const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
+/// Most of a path that a metadata document or a challenge repeats.
+pub(super) const MAX_PATH_BYTES: usize = 1_024;
 
 /// Headers that must not occur twice, since their meaning would depend on who reads them.
 const SINGLE: &[&str] = &[
@@ -116,7 +119,7 @@ pub(super) fn route(head: &RequestHeader, rules: &HeadRules) -> Result<Route, De
     path(head, &rules.blocked_paths)?;
     let preflight = browser::is_preflight(head);
     // Metadata and preflights that are left here are those of hosts and origins that are not served.
-    if preflight || local::is_metadata(head.uri.path()) {
+    if preflight || is_metadata(head.uri.path()) {
         rules.browsers.host(head)?;
     }
     if preflight {
@@ -382,6 +385,17 @@ pub(super) fn stays_behind(name: &HeaderName) -> bool {
                 | "range"
                 | "if-range"
         )
+}
+
+/// Reports whether a path is one of the protected resources' metadata.
+pub(super) fn is_metadata(path: &str) -> bool {
+    behind(path, METADATA_PATH).is_some()
+}
+
+/// Returns the part of a path behind `place`.
+pub(super) fn behind<'p>(path: &'p str, place: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(place)?;
+    (rest.len() <= MAX_PATH_BYTES && (rest.is_empty() || rest.starts_with('/'))).then_some(rest)
 }
 
 #[cfg(test)]

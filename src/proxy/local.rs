@@ -12,6 +12,7 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::browser::Browsers;
+use super::hygiene::{MAX_PATH_BYTES, METADATA_PATH, behind, is_metadata};
 use super::reply;
 use super::upstreams::Upstreams;
 use crate::firewall::denial::Code;
@@ -21,8 +22,6 @@ use crate::metrics::Metrics;
 const EXPOSITION: &str = "text/plain; version=0.0.4";
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const MAX_SCRAPE_BYTES: usize = 16 * 1024 * 1024;
-
-const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
 
 /// The readers of metrics on this port.
 pub enum Scrapes {
@@ -35,9 +34,6 @@ pub enum Scrapes {
 /// gateway is none, and its issuers publish their own.
 const SERVER_METADATA_PATHS: [&str; 2] =
     ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"];
-
-/// Most of a path that a metadata document or a challenge repeats.
-const MAX_PATH_BYTES: usize = 1_024;
 
 /// The gateway's own answers.
 pub struct Local {
@@ -251,17 +247,6 @@ fn ready(gate: &Gate) -> (StatusCode, &'static str) {
 }
 
 const JSON: &str = "application/json";
-
-/// Reports whether a path is one of the protected resources' metadata.
-pub(super) fn is_metadata(path: &str) -> bool {
-    behind(path, METADATA_PATH).is_some()
-}
-
-/// Returns the part of a path behind `place`.
-fn behind<'p>(path: &'p str, place: &str) -> Option<&'p str> {
-    let rest = path.strip_prefix(place)?;
-    (rest.len() <= MAX_PATH_BYTES && (rest.is_empty() || rest.starts_with('/'))).then_some(rest)
-}
 
 /// A URI's origin and its path.
 fn split(uri: &str) -> Option<(&str, &str)> {

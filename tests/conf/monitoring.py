@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 
 import yaml
 
@@ -33,10 +34,12 @@ class Measured(Arbiter):
     def scrape(self):
         # What is counted by reload is there once something was reloaded.
         self.process.send_signal(1)
-        for _ in range(200):
+        end = time.monotonic() + 20
+        while True:
             _, _, text = request(self.admin_url + "/metrics")
-            if "arbiter_reload_success_timestamp_seconds" in text:
+            if "arbiter_reload_success_timestamp_seconds" in text or time.monotonic() > end:
                 break
+            time.sleep(0.05)
         return text
 
 

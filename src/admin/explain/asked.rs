@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::Asked;
 use crate::admin::check::{self, MAX_CAPABILITIES, MAX_NAMES};
+use crate::admin::endpoint::not_a_uuid;
 use crate::admin::error::ApiError;
-use crate::admin::routes::not_a_uuid;
 use crate::config::MAX_CALL_BUDGET;
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal, TrustLevel};
 use crate::firewall::call::{CallKind, Data};

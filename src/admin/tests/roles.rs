@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::admin::access::Access;
-use crate::admin::routes::{self, Method, ROUTES};
+use crate::admin::endpoint::{self, Method};
+use crate::admin::routes::ROUTES;
 use crate::config::Role;
 
 fn key_of(role: Role) -> String {
@@ -102,7 +103,7 @@ async fn every_endpoint_is_open_to_exactly_the_roles_that_need_it() {
     }
     let bench = Bench::with(&all_roles()).await;
     for route in ROUTES {
-        let name = format!("{} {}", routes::verb(route.method), route.path);
+        let name = format!("{} {}", endpoint::verb(route.method), route.path);
         if route.access == Access::Open {
             assert!(!wanted.contains_key(&name), "{name}");
             continue;
@@ -113,7 +114,7 @@ async fn every_endpoint_is_open_to_exactly_the_roles_that_need_it() {
         let path = path.replace("{jti}", "x");
         for role in Role::ALL {
             // An empty body is no body that any handler takes: only the guard is asked.
-            let told = ask(&bench, role, routes::verb(route.method), &path, None).await;
+            let told = ask(&bench, role, endpoint::verb(route.method), &path, None).await;
             let may = roles.contains(&letter(role));
             assert_eq!(told.status != 403, may, "{name} as {}: {told:?}", role.as_str());
             assert_ne!(told.status, 401, "{name}");
@@ -127,7 +128,7 @@ async fn every_endpoint_is_open_to_exactly_the_roles_that_need_it() {
         }
         let told = bench.send(
             Request::builder()
-                .method(routes::verb(route.method))
+                .method(endpoint::verb(route.method))
                 .uri(&path)
                 .body(Body::empty())
                 .unwrap(),
@@ -157,7 +158,7 @@ async fn the_rights_of_a_method_are_those_of_its_endpoint() {
 async fn the_document_says_which_roles_may() {
     let document = crate::admin::openapi();
     for route in ROUTES {
-        let verb = routes::verb(route.method).to_lowercase();
+        let verb = endpoint::verb(route.method).to_lowercase();
         let roles = &document["paths"][route.path][verb.as_str()]["x-arbiter-roles"];
         assert_eq!(roles.is_array(), route.access != Access::Open, "{}", route.path);
     }

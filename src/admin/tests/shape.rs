@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::admin::access::Access;
-use crate::admin::routes::{self, Method, ROUTES};
+use crate::admin::endpoint::{self, Method};
+use crate::admin::routes::ROUTES;
 
 fn verb(method: Method) -> String {
-    routes::verb(method).to_lowercase()
+    endpoint::verb(method).to_lowercase()
 }
 
 #[tokio::test]

@@ -4,19 +4,16 @@
 //! operation. That finds agents that wander off, not tools that lie about themselves.
 
 mod flags;
-mod operation;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
+pub use crate::firewall::operation::{Does, Operation, Tools, operation};
+pub use crate::firewall::terms::UnknownIntent;
 pub use flags::FlagHistory;
-pub use operation::{Does, Operation, Tools, operation};
 
 use crate::firewall::call::{CallKind, Place};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::policy::words::Phrase;
-use crate::firewall::rules::Terms;
 use crate::firewall::session::{IntentTier, WorkOrder};
+use crate::firewall::terms::Terms;
 
 /// The words by which an intent is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,19 +48,6 @@ pub fn tier(intent: &str, keywords: &Keywords) -> IntentTier {
     } else {
         IntentTier::Unknown
     }
-}
-
-/// The treatment of an intent of which no keyword is known (`sessions.unknown_intent`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum UnknownIntent {
-    /// Nothing is checked.
-    Off,
-    /// Everything but a read is flagged for the record, never counted and never refused.
-    #[default]
-    Flag,
-    /// As a read intent.
-    Enforce,
 }
 
 /// The result for one call.

@@ -5,9 +5,9 @@
 
 use super::Lack;
 use crate::firewall::denial::{Code, Denial};
-use crate::firewall::rules::Terms;
 use crate::firewall::session::{Usage, WorkOrder};
 use crate::firewall::shared::RateShort;
+use crate::firewall::terms::Terms;
 use crate::firewall::time::Mono;
 
 /// The last window holds too many calls.

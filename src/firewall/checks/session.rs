@@ -4,8 +4,8 @@ use super::{Lack, budget, rate};
 use crate::firewall::agent::AgentId;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::{Code, Denial};
-use crate::firewall::rules::Terms;
 use crate::firewall::session::{Usage, WorkOrder};
+use crate::firewall::terms::Terms;
 use crate::firewall::time::{Mono, Now};
 
 /// The header `x-agent-id` as it came.

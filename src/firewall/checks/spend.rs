@@ -3,8 +3,8 @@
 use super::session::{Found, Seen, active};
 use super::{Lack, budget, rate};
 use crate::firewall::denial::Denial;
-use crate::firewall::rules::Terms;
 use crate::firewall::session::Usage;
+use crate::firewall::terms::Terms;
 use crate::firewall::time::Now;
 
 /// Counts `price` calls at `now`, or changes nothing. Looks again at everything that other calls may

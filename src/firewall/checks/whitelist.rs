@@ -2,16 +2,11 @@
 
 use crate::firewall::call::{CallKind, Data, Entry, Place};
 use crate::firewall::denial::{Code, Denial};
-use crate::firewall::rules::Terms;
 use crate::firewall::session::WorkOrder;
+use crate::firewall::terms::Terms;
 use crate::firewall::uri::{self, Canonical};
 
-/// The meaning of an entry that is `*` alone (`sessions.allow_wildcard_tools`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wildcard {
-    Honoured,
-    Literal,
-}
+pub use crate::firewall::terms::Wildcard;
 
 /// Refuses what the session does not list.
 pub fn check(

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use crate::firewall::call::{Call, CallKind, Data};
 use crate::json::{Kind, Value};
-use crate::mcp::filter::ListChanges;
+use crate::mcp::list_changes::ListChanges;
 
 use super::params::{object, pick, text};
 use super::{Fault, MAX_NAME_BYTES, MAX_URI_BYTES};

@@ -282,7 +282,7 @@ fn what_is_no_such_notification_passes_whatever_its_form() {
 
 #[test]
 fn an_acknowledgement_says_which_lists_are_watched() {
-    use super::super::filter::ListChanges;
+    use crate::mcp::list_changes::ListChanges;
     let said = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let noted = std::sync::Arc::clone(&said);
     let passes: Passes = Box::new(move |notice| {

@@ -10,7 +10,8 @@ use crate::firewall::call::{Call, CallKind, Place};
 use crate::firewall::checks::session::{AgentHeader, Claimed};
 use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::policy::{PolicySet, Source};
-use crate::firewall::rules::{Rules, Terms};
+use crate::firewall::rules::Rules;
+use crate::firewall::terms::Terms;
 
 const AGENTS: usize = 7;
 const CAPABILITIES: [&str; 3] = ["a", "b", "c"];
