@@ -74,7 +74,13 @@ impl Gate {
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
         edits.edited_length(body.len(), self.settings.max_request_body_bytes)?;
         if !escalations.is_empty() {
-            let hearing = Hearing { caller, live: live.as_deref(), message: &message, to };
+            let hearing = Hearing {
+                caller,
+                claimed: claims.agent,
+                live: live.as_ref(),
+                message: &message,
+                to,
+            };
             // Boxed, because few requests wait for a person and all would carry its room.
             Box::pin(self.approved(ticket, &hearing, &escalations)).await?;
         }
@@ -115,8 +121,7 @@ impl Gate {
             None => None,
         };
         let now = self.clock.now();
-        let counted =
-            live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now.wall));
+        let counted = live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now));
         let (freezes, above) = (self.freezer.in_force(), self.above(caller));
         let ask = Ask {
             policies: &rules.policies,
@@ -165,6 +170,34 @@ impl Gate {
         }
         verdict.outcome?;
         Ok(Passed { rules, live, escalations: verdict.escalations })
+    }
+
+    /// Judges a message again that was held: by what is in force now, and without counting it twice.
+    pub(super) async fn judge_again(
+        &self,
+        ticket: &mut Ticket,
+        hearing: &Hearing<'_, '_>,
+        live: &Arc<Live>,
+    ) -> Result<Vec<Escalation>, Denial> {
+        let Hearing { caller, claimed, message, to, .. } = *hearing;
+        let caller = &self.still(ticket, caller)?;
+        let rules = self.rulebook.rules();
+        let (now, counted) = (self.clock.now(), admit::price(&message.calls));
+        let (freezes, above) = (self.freezer.in_force(), self.above(caller));
+        let ask = Ask {
+            policies: &rules.policies,
+            terms: &rules.terms,
+            frozen: Frozen { freezes: &freezes, above: &above },
+            caller,
+            header: AgentHeader::of(claimed),
+            claimed: Claimed::Found(self.found(&rules, caller, live, message, counted, now)),
+            calls: &message.calls,
+            place: to.place(),
+            now,
+        };
+        let verdict = self.verdict(ask, Some(live), counted).await?;
+        verdict.outcome?;
+        Ok(verdict.escalations)
     }
 
     /// The bounds of what answers of this version may say about their being kept.
