@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +58,8 @@ pub struct Approvals {
     decided: Notify,
     /// Number of open approvals, for a look without the lock.
     open: AtomicUsize,
+    /// Number of times that the book was changed, for those who show it.
+    revision: AtomicU64,
     /// One message at a time asks or takes uses, so that limits are exact and a store that hangs is
     /// asked once.
     turns: Queue,
@@ -74,7 +76,8 @@ pub struct Approvals {
 /// The book, locked; published as a number when it is released.
 struct Guard<'b> {
     book: MutexGuard<'b, Book>,
-    open: &'b AtomicUsize,
+    changed: bool,
+    of: &'b Approvals,
 }
 
 impl Deref for Guard<'_> {
@@ -87,13 +90,17 @@ impl Deref for Guard<'_> {
 
 impl DerefMut for Guard<'_> {
     fn deref_mut(&mut self) -> &mut Book {
+        self.changed = true;
         &mut self.book
     }
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.open.store(self.book.open_count(), Ordering::Relaxed);
+        if self.changed {
+            self.of.open.store(self.book.open_count(), Ordering::Relaxed);
+            self.of.revision.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -117,6 +124,7 @@ impl Approvals {
             book: Mutex::default(),
             decided: Notify::new(),
             open: AtomicUsize::new(0),
+            revision: AtomicU64::new(0),
             turns: Queue::new(1),
             unread: Mutex::default(),
             unsaved: Mutex::default(),
@@ -148,7 +156,12 @@ impl Approvals {
 
     fn book(&self) -> Guard<'_> {
         // INVARIANT: every change of the book is complete before anything can panic.
-        Guard { book: lock(&self.book), open: &self.open }
+        Guard { book: lock(&self.book), changed: false, of: self }
+    }
+
+    /// Returns a number that grows with each change.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Relaxed)
     }
 
     pub fn settings(&self) -> Settings {

@@ -15,6 +15,7 @@ pub mod enrol;
 mod frozen;
 pub mod injected;
 pub mod legacy;
+pub mod listening;
 mod on_record;
 mod reply;
 pub mod shares;
@@ -40,6 +41,7 @@ use crate::freezer::Freezer;
 use crate::identity::Identity;
 use crate::mcp::headers::ProtocolHeaders;
 use crate::metrics::Metrics;
+use crate::recent::Recent;
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::secrets::Secrets;
@@ -49,6 +51,7 @@ pub use destination::{Destination, Due};
 use drain::{Drain, Phase};
 use enrol::Enrolment;
 use injected::{Injected, Watch};
+use listening::Stream;
 pub use on_record::Ended;
 use reply::Reply;
 pub use reply::{Form, Refused};
@@ -70,6 +73,7 @@ pub struct Gate {
     pub freezer: Arc<Freezer>,
     pub followed: Arc<Followed>,
     pub audit: Arc<Audit>,
+    pub recent: Arc<Recent>,
     pub secrets: Arc<Secrets>,
     pub injected: Injected,
     pub redactor: Redactor,
@@ -119,6 +123,8 @@ pub struct Cleared {
     repeatable: bool,
     lists: Option<ListView>,
     scrub: Option<Watch>,
+    /// Set if notifications can come on the answer's stream.
+    stream: Option<Box<Stream>>,
     _open: Open,
 }
 
@@ -131,6 +137,7 @@ struct Admitted {
     due: Due,
     lists: Option<ListView>,
     scrub: Option<Watch>,
+    stream: Option<Box<Stream>>,
 }
 
 /// Readiness to serve calls, and the first thing in its way.
@@ -235,6 +242,7 @@ impl Gate {
             due: Due::Anything,
             lists: None,
             scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),
+            stream: None,
         };
         self.clear(ticket, &caller, admitted, Reply::plain()).await
     }

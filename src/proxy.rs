@@ -47,6 +47,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use tracing::{debug, warn};
 
 use crate::firewall::denial::Denial;
+use crate::gate::listening::Listening;
 use crate::gate::{Cleared, Ended, Gate, cut_off};
 use browser::Browsers;
 use forwarding::Forwarding;
@@ -92,6 +93,8 @@ enum State {
 struct InFlight {
     cleared: Cleared,
     flow: Flow,
+    /// Set if notifications can come on the answer's stream.
+    listening: Option<Arc<Listening>>,
     /// The request body's share of the memory that all bodies together may take.
     _held: Held,
     way: Way,
@@ -135,7 +138,8 @@ impl ProxyHttp for Gateway {
             return Ok(true);
         }
         match self.intake.admit(self, session).await {
-            Ok((cleared, held, way)) => {
+            Ok((mut cleared, held, way)) => {
+                let listening = self.gate.listen(&mut cleared);
                 let flow = Flow::new(self.max_response_body_bytes);
                 let peer = forwarding::peer(session);
                 upstream::prepare(session.req_header_mut(), &self.forwarding, peer, &cleared)?;
@@ -151,11 +155,13 @@ impl ProxyHttp for Gateway {
                         comment: self.stream_keepalive,
                         ending: self.gate.drain.ending(),
                         streams: self.gate.metrics.open_streams.clone(),
+                        listening: listening.clone().filter(|one| one.is_lasting()),
                     },
                 );
                 ctx.state = State::Cleared(Box::new(InFlight {
                     cleared,
                     flow,
+                    listening,
                     _held: held,
                     way,
                     attempt: None,
@@ -277,7 +283,7 @@ impl ProxyHttp for Gateway {
         call.way.answered(response)?;
         let accepted = contain::refused(|| {
             contain::failpoint(session.req_header(), "answer");
-            call.flow.begin(response, &call.cleared)
+            call.flow.begin(response, &call.cleared, call.listening.as_ref())
         });
         ctx.slot.hold_head(call.flow.holds_head());
         ctx.slot.allow_comments(call.flow.is_between_events());
@@ -355,8 +361,13 @@ impl ProxyHttp for Gateway {
         let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
         let State::Cleared(call) = &mut ctx.state else { return gone };
         if call.failed.is_none() {
-            let cut = matches!(e.etype(), ErrorType::Custom(replay::CUT_OFF));
-            call.failed = if cut { Some(cut_off()) } else { trouble::denial(e) };
+            call.failed = match e.etype() {
+                ErrorType::Custom(replay::CUT_OFF) => Some(cut_off()),
+                ErrorType::Custom(replay::TAKEN_BACK) => {
+                    call.listening.as_ref().and_then(|listening| listening.ended())
+                }
+                _ => trouble::denial(e),
+            };
         }
         if let Some(Denial { cause: Some(cause), .. }) = call.failed {
             call.way.report(cause, e, self.gate.clock.mono());

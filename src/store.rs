@@ -34,7 +34,7 @@ use crate::firewall::time::Timestamp;
 pub use approvals::{Put, Room};
 use backend::{Backend, SharedBackend};
 pub use booking::{Booked, Booking, NodeName, RateBooked, RateBooking, RateUse};
-pub use change::{Change, Changes, Position};
+pub use change::{Change, Changes, Place, Position};
 pub use error::StoreError;
 pub use followed::Followed;
 pub use kept::{
@@ -416,8 +416,8 @@ impl Shared<'_> {
         ask_shared!(self, store => store.session(id).await)
     }
 
-    /// Returns the position from which a node follows the changes that loads everything now.
-    pub async fn follow_from_here(self) -> Result<Position, StoreError> {
+    /// Returns the place from which a node follows the changes that loads everything now.
+    pub async fn follow_from_here(self) -> Result<Place, StoreError> {
         ask_shared!(self, store => store.follow_from_here().await)
     }
 
@@ -428,7 +428,7 @@ impl Shared<'_> {
 
     /// Returns the changes after `after`; waits a short while if there are none. Asking is also how a
     /// node shows that it is running.
-    pub async fn changes(self, after: Position) -> Result<Changes, StoreError> {
+    pub async fn changes(self, after: &Place) -> Result<Changes, StoreError> {
         ask_shared!(self, store => store.changes(after).await)
     }
 }

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::firewall::time::{Now, Timestamp};
 use crate::gate::Gate;
 use crate::metrics::Metrics;
-use crate::store::{Change, Position, Shared, Store, StoreError};
+use crate::store::{Change, Place, Shared, Store, StoreError};
 use crate::telemetry::Causes;
 
 /// Pause before a failed store is asked again.
@@ -27,7 +27,8 @@ pub(super) struct Follower {
     pub(super) gate: Arc<Gate>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
-    pub(super) position: Position,
+    /// Behind it nothing counts as taken in; what failed is done again from here.
+    pub(super) place: Place,
     /// Another server may answer, and has not been told again what was taken away.
     pub(super) unasserted: bool,
 }
@@ -66,7 +67,7 @@ impl Follower {
     pub(super) async fn catch_up(&mut self) -> Result<(), StoreError> {
         let Some(shared) = self.store.shared() else { return Ok(()) };
         let there = shared.position().await?;
-        while self.position < there {
+        while self.place.position < there {
             self.step().await?;
         }
         Ok(())
@@ -80,14 +81,14 @@ impl Follower {
         let asked = machine(&self.clock);
         // Before anything else: what an earlier step could not read.
         self.gate.approvals.refresh().await?;
-        match shared.changes(self.position).await {
+        match shared.changes(&self.place).await {
             Ok(changes) => {
                 self.compare_clocks(asked, changes.time);
                 self.unasserted |= changes.reconnected;
                 for change in changes.changes {
                     self.take_in(change).await;
                 }
-                self.position = changes.position;
+                self.place = changes.place;
                 self.gate.approvals.refresh().await?;
                 if self.unasserted {
                     self.gate.registry.reload().await?;
@@ -100,18 +101,19 @@ impl Follower {
             Err(StoreError::Missed) => self.load_anew(shared).await?,
             Err(error) => return Err(error),
         }
-        self.gate.followed.heard(asked.mono, self.position);
+        self.gate.followed.heard(asked.mono, self.place.position);
         Ok(())
     }
 
     async fn load_anew(&mut self, shared: Shared<'_>) -> Result<(), StoreError> {
         warn!("changes of other nodes were missed; loading everything anew");
-        let position = shared.follow_from_here().await?;
+        let place = shared.follow_from_here().await?;
         self.gate.registry.reload().await?;
         self.gate.sessions.reload(self.clock.now()).await?;
         self.gate.freezer.reload(self.clock.now()).await?;
         self.gate.approvals.reload(self.clock.now()).await?;
-        self.position = position;
+        // Only now: from the old place a failed load is found missing again.
+        self.place = place;
         self.unasserted = false;
         Ok(())
     }

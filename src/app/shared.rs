@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::node;
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::store::{Followed, Position, Store};
+use crate::store::{Followed, Place, Position, Store};
 
 /// Connects. Without a Redis that keeps what it is told there is nothing to serve, and the process does not
 /// start.
@@ -40,8 +40,8 @@ pub(super) async fn agree_on_time(store: &Store, followed: &Followed, clock: &Cl
     Ok(())
 }
 
-/// Returns the position from which this node follows the changes, if there are other nodes.
-pub(super) async fn follow_from_here(store: &Store) -> Result<Position> {
-    let Some(shared) = store.shared() else { return Ok(Position(0)) };
+/// Returns the place from which this node follows the changes, if there are other nodes.
+pub(super) async fn follow_from_here(store: &Store) -> Result<Place> {
+    let Some(shared) = store.shared() else { return Ok(Position(0).into()) };
     shared.follow_from_here().await.context("asking the store")
 }

@@ -75,7 +75,9 @@ impl Approvals {
             for attempt in 1.. {
                 let stored = self.store.find_approvals(vec![id]).await?.pop();
                 let Some(kept) = self.get(id) else {
-                    stored.into_iter().for_each(|one| self.book().put(one));
+                    if let Some(one) = stored {
+                        self.book().put(one);
+                    }
                     break;
                 };
                 let Some(step) = kept.restored_over(stored.as_ref()) else {

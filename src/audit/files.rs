@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use super::chain::{Link, Seal};
 
+/// End of a compressed file's name.
+const COMPRESSED: &str = ".zst";
 /// Length of a plain file's tail that is searched for its last line.
 const TAIL_BYTES: u64 = 8 * 1_024 * 1_024;
 
@@ -52,6 +54,25 @@ pub fn closed_files(log: &Path) -> io::Result<Vec<ClosedFile>> {
     Ok(found.into_values().collect())
 }
 
+/// Returns the path of a closed file by its number, if there is one.
+pub fn closed_file(log: &Path, number: u64) -> io::Result<Option<PathBuf>> {
+    let plain = closed_name(log, number);
+    let compressed = super::beside(&plain, COMPRESSED);
+    // In this order: the compressed file is there before the plain one goes.
+    for path in [plain, compressed] {
+        if path.try_exists()? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the number of a closed file by its path.
+pub fn number_of(path: &Path) -> Option<u64> {
+    let (_, number, _) = parts(path.file_name()?.to_str()?)?;
+    Some(number)
+}
+
 /// The number that the next closed file gets.
 pub(super) fn next_number(log: &Path) -> io::Result<u64> {
     Ok(closed_files(log)?.last().map_or(1, |file| file.number.saturating_add(1)))
@@ -83,13 +104,23 @@ pub fn logs_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(logs)
 }
 
-/// Opens a log's file for reading from its start, compressed or not.
+/// Opens a log's file for reading from its start, compressed or not. One that was compressed since its
+/// path was found is opened by its new name.
 pub fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
-    let file = File::open(path)?;
-    if path.extension().is_some_and(|extension| extension == "zst") {
-        return Ok(Box::new(zstd::stream::read::Decoder::new(file)?));
+    let decoder = zstd::stream::read::Decoder::new;
+    let is_compressed = path.extension().is_some_and(|extension| extension == "zst");
+    match File::open(path) {
+        Ok(file) if is_compressed => Ok(Box::new(decoder(file)?)),
+        Ok(file) => Ok(Box::new(file)),
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound && !is_compressed => {
+            match File::open(super::beside(path, COMPRESSED)) {
+                Ok(file) => Ok(Box::new(decoder(file)?)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(gone),
+                Err(error) => Err(error),
+            }
+        }
+        Err(error) => Err(error),
     }
-    Ok(Box::new(file))
 }
 
 /// Returns the last link of the newest closed file.
@@ -136,7 +167,7 @@ pub(super) fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Takes a closed file's name apart: the log's name, the number, and whether it is compressed.
 fn parts(name: &str) -> Option<(&str, u64, bool)> {
-    let (plain, compressed) = match name.strip_suffix(".zst") {
+    let (plain, compressed) = match name.strip_suffix(COMPRESSED) {
         Some(plain) => (plain, true),
         None => (name, false),
     };

@@ -126,7 +126,8 @@ impl Log {
     pub(super) fn rotate(&mut self) -> io::Result<PathBuf> {
         self.trim()?;
         self.file.sync_data()?;
-        let number = files::next_number(&self.path)?;
+        // Never a number that was given before: files may be missing, or missed by the look.
+        let number = files::next_number(&self.path)?.max(self.number);
         let aside = files::closed_name(&self.path, number);
         let next = super::beside(&self.path, ".next");
         match fs::remove_file(&next) {

@@ -1,6 +1,7 @@
 //! `arbiter audit …`: on the files themselves, so that it works where Arbiter does not run.
 
 mod export;
+mod followed;
 mod keygen;
 mod prove;
 mod record;

@@ -92,7 +92,7 @@ impl Gate {
             }
             answer = self.ask(hearing, live, &escalations).await?;
         }
-        self.conclude(ticket, hearing, answer, escalation_id)
+        Self::conclude(ticket, hearing, answer, escalation_id)
     }
 
     /// Holds a call until each of its approvals is decided; false if it is to be answered as it is.
@@ -216,7 +216,6 @@ impl Gate {
     }
 
     fn conclude(
-        &self,
         ticket: &mut Ticket,
         hearing: &Hearing<'_, '_>,
         answer: Answer,

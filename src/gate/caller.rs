@@ -77,6 +77,14 @@ impl Gate {
         principal: &Arc<Principal>,
         now: Now,
     ) -> Result<Option<Caller>, Denial> {
+        let Some(Acting { agent, chain }) = self.acting(principal, now)? else { return Ok(None) };
+        ticket.entry_mut().delegation_chain = Arc::clone(&chain);
+        let agent = agent::check(Some(agent))?;
+        Ok(Some(Caller { agent, principal: principal.clone(), chain }))
+    }
+
+    /// Looks up how the agent of a principal may act right now; `None` if it is not known.
+    pub(super) fn acting(&self, principal: &Principal, now: Now) -> Result<Option<Acting>, Denial> {
         let revoked =
             principal.token_id.as_deref().is_some_and(|jti| self.registry.is_revoked(jti));
         let token = token::check(principal.expires_at, revoked, now.wall);
@@ -86,13 +94,7 @@ impl Gate {
             return Err(store_unavailable());
         }
         token?;
-        let Some(acting) = principal.agent.and_then(|id| self.registry.acting(id, now.wall)) else {
-            return Ok(None);
-        };
-        let Acting { agent, chain } = acting;
-        ticket.entry_mut().delegation_chain = Arc::clone(&chain);
-        let agent = agent::check(Some(agent))?;
-        Ok(Some(Caller { agent, principal: principal.clone(), chain }))
+        Ok(principal.agent.and_then(|id| self.registry.acting(id, now.wall)))
     }
 
     /// Looks again, now that the whole request is here: a body may take its time to arrive, and

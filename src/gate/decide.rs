@@ -69,6 +69,9 @@ impl Gate {
             ticket.entry_mut().arguments.get_or_insert_with(|| Redacted::digest(&body));
         }
         let Passed { rules, live, escalations } = passed?;
+        for task in message.listens.iter().flat_map(|listens| listens.tasks()) {
+            self.owns_task(live.as_deref(), task)?;
+        }
 
         let vault = self.secrets.vault();
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
@@ -93,13 +96,15 @@ impl Gate {
         if let (Some(begun), Some(live)) = (begun, &live) {
             live.declare_apps(capabilities::declare_apps(begun));
         }
+        let (about, approved) = ((caller, live.as_ref(), to), !escalations.is_empty());
+        let stream = self.stream_of(&message, version, about, (&rules, approved)).map(Box::new);
         let caching = self.caching(version);
         let lists = ListView::of(&message, caching, || self.viewer(rules, caller, live, to));
         let due = Due::to(&message);
         let repeatable = message::is_repeatable(&message);
         drop(message);
         drop(doc);
-        Ok(Admitted { body, edits, repeatable, due, lists, scrub })
+        Ok(Admitted { body, edits, repeatable, due, lists, scrub, stream })
     }
 
     /// Judges a message by session, policies and drift.
@@ -123,6 +128,7 @@ impl Gate {
         let now = self.clock.now();
         let counted = live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now));
         let (freezes, above) = (self.freezer.in_force(), self.above(caller));
+        let asked = message.listens.as_ref().map(|listens| listens.with_reads(&message.calls));
         let ask = Ask {
             policies: &rules.policies,
             terms: &rules.terms,
@@ -133,10 +139,11 @@ impl Gate {
                 (None, _) => Claimed::Nothing,
                 (Some(_), None) => Claimed::Unknown,
                 (Some(_), Some(live)) => {
-                    Claimed::Found(self.found(&rules, caller, live, message, counted, now))
+                    let price = admit::price(&message.calls).saturating_sub(counted);
+                    Claimed::Found(self.found(&rules, caller, live, price, now))
                 }
             },
-            calls: &message.calls,
+            calls: asked.as_deref().unwrap_or(&message.calls),
             place: to.place(),
             now,
         };
@@ -169,7 +176,8 @@ impl Gate {
             reply.warnings = warnings(live, threshold, now);
         }
         verdict.outcome?;
-        Ok(Passed { rules, live, escalations: verdict.escalations })
+        let escalations = of_members(message, verdict.escalations);
+        Ok(Passed { rules, live, escalations })
     }
 
     /// Judges a message again that was held: by what is in force now, and without counting it twice.
@@ -184,20 +192,21 @@ impl Gate {
         let rules = self.rulebook.rules();
         let (now, counted) = (self.clock.now(), admit::price(&message.calls));
         let (freezes, above) = (self.freezer.in_force(), self.above(caller));
+        let asked = message.listens.as_ref().map(|listens| listens.with_reads(&message.calls));
         let ask = Ask {
             policies: &rules.policies,
             terms: &rules.terms,
             frozen: Frozen { freezes: &freezes, above: &above },
             caller,
             header: AgentHeader::of(claimed),
-            claimed: Claimed::Found(self.found(&rules, caller, live, message, counted, now)),
-            calls: &message.calls,
+            claimed: Claimed::Found(self.found(&rules, caller, live, 0, now)),
+            calls: asked.as_deref().unwrap_or(&message.calls),
             place: to.place(),
             now,
         };
         let verdict = self.verdict(ask, Some(live), counted).await?;
         verdict.outcome?;
-        Ok(verdict.escalations)
+        Ok(of_members(message, verdict.escalations))
     }
 
     /// The bounds of what answers of this version may say about their being kept.
@@ -243,16 +252,15 @@ impl Gate {
     }
 
     /// Describes a session to the decision, without counting anything.
-    fn found<'l>(
+    pub(super) fn found<'l>(
         &self,
         rules: &Rules,
         caller: &Caller,
         live: &'l Live,
-        message: &Message<'_>,
-        counted: u64,
+        price: u64,
         now: Now,
     ) -> Found<'l> {
-        let (order, price) = (&*live.order, admit::price(&message.calls).saturating_sub(counted));
+        let order = &*live.order;
         let opened_for = &order.delegation_chain;
         Found {
             order,
@@ -353,6 +361,18 @@ impl Gate {
         };
         Ok(credentials::resolve(&references, vault, grant)?)
     }
+}
+
+/// Returns the escalations by the members of the message: a person approves a subscription as a whole.
+fn of_members(message: &Message<'_>, mut escalations: Vec<Escalation>) -> Vec<Escalation> {
+    if let Some(listens) = &message.listens {
+        for one in &mut escalations {
+            one.call = listens.member(one.call, message.calls.len());
+        }
+        escalations.sort_by_key(|one| one.call);
+        escalations.dedup_by_key(|one| one.call);
+    }
+    escalations
 }
 
 /// A session whose calls cannot be booked: the store is in trouble, or has lost it.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use smallvec::smallvec;
 
 use super::decide::Passed;
+use super::listening::Opened;
 use super::{
     Admitted, Claims, Cleared, Destination, Due, Form, Gate, ListView, Refused, Reply, Ticket,
 };
@@ -91,6 +92,11 @@ impl Gate {
             .by_rules(ticket, caller, claims, (&message, version), to, reply, |_style| Form::Http)
             .await?;
         admit::settle(&escalations, &mut ())?;
+        let about = (caller, live.as_ref(), to);
+        let stream = match verb {
+            Verb::Get => Some(Box::new(self.stream(Opened::Get, about, (&rules, false)))),
+            Verb::Delete => None,
+        };
         let vault = self.secrets.vault();
         let scrub = match &live {
             Some(live) => self.injected.add(&live.order, &[], &vault),
@@ -104,12 +110,12 @@ impl Gate {
             Verb::Delete => None,
         };
         let (body, edits) = (Bytes::new(), Edits::default());
-        Ok(Admitted { body, edits, repeatable: false, due: verb.due(), lists, scrub })
+        Ok(Admitted { body, edits, repeatable: false, due: verb.due(), lists, scrub, stream })
     }
 }
 
 /// A message that asks nothing by itself: what a protocol call is judged by.
 fn without_body<'d>() -> Message<'d> {
     let call = Call { method: None, id: None, params: None, meta: None, kind: CallKind::Protocol };
-    Message { calls: smallvec![call], batch: false }
+    Message { calls: smallvec![call], batch: false, listens: None }
 }

@@ -13,10 +13,12 @@ use crate::json::keys::disguised_as;
 use crate::json::{Doc, JsonError, Kind, Problem, Value};
 pub use caching::Caching;
 use caching::{Edit, SCOPE, TTL};
+pub use notices::{Kept, ListChanges, Notice, may_notify, pass_notices};
 pub use oddities::{Named, Oddities, Oddity};
 use sloppy::Legible;
 
 mod caching;
+mod notices;
 mod oddities;
 mod sloppy;
 
@@ -319,12 +321,12 @@ impl<K: Fn(ListKind, &str) -> bool> Filter<'_, K> {
     }
 }
 
-/// Reports whether a tool is shown to the model; without a word on it, it is (SEP-1865).
+/// Reports whether a tool is shown to the model; without a word on it, it is (SEP-1865). A word that
+/// is no list names nobody.
 fn for_model(tool: Value<'_>) -> bool {
     let ui = tool.get("_meta").and_then(|meta| meta.get("ui"));
     let Some(visibility) = ui.and_then(|ui| ui.get("visibility")) else { return true };
-    visibility.kind() != Kind::Array
-        || visibility.items().any(|viewer| viewer.as_str().as_deref() == Some("model"))
+    visibility.items().any(|viewer| viewer.as_str().as_deref() == Some("model"))
 }
 
 /// The one readable label of an item.

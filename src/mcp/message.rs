@@ -23,8 +23,10 @@ use crate::json::number::Number;
 use crate::json::{Doc, Kind, Value};
 
 mod params;
+pub mod subscriptions;
 
 use params::{Params, disguise, text};
+use subscriptions::{LISTEN, Subscriptions};
 
 /// Longest method.
 pub const MAX_METHOD_BYTES: usize = 256;
@@ -46,6 +48,8 @@ pub struct Message<'d> {
     pub calls: SmallVec<[Call<'d>; 1]>,
     /// True if they came in an array, even in one of a single member.
     pub batch: bool,
+    /// Set if a member opens a stream of notifications.
+    pub listens: Option<Box<Subscriptions<'d>>>,
 }
 
 /// Reason why a JSON document is not a message that the gateway passes on.
@@ -77,7 +81,8 @@ pub fn read<'d>(doc: &'d Doc<'_>) -> Result<Message<'d>, Malformed> {
             return Err(not_mcp());
         }
         let calls = read_batch(root).map_err(|reason| refuse(reason, None))?;
-        return Ok(Message { calls, batch: true });
+        let listens = subscriptions(&calls).map_err(|reason| refuse(reason, None))?;
+        return Ok(Message { calls, batch: true, listens });
     }
     let fields = Fields::of(root);
     if fields.jsonrpc.is_none() && fields.method.is_none() && !attempts_rpc(root) {
@@ -86,7 +91,19 @@ pub fn read<'d>(doc: &'d Doc<'_>) -> Result<Message<'d>, Malformed> {
     let call = fields.read().map_err(|reason| refuse(reason, fields.id))?;
     let mut calls = SmallVec::new();
     calls.push(call);
-    Ok(Message { calls, batch: false })
+    let listens = subscriptions(&calls).map_err(|reason| refuse(reason, fields.id))?;
+    Ok(Message { calls, batch: false, listens })
+}
+
+/// Reads what the members of a message subscribe to; none if none opens a stream for that.
+fn subscriptions<'d>(calls: &[Call<'d>]) -> Result<Option<Box<Subscriptions<'d>>>, Fault> {
+    let mut found: Option<Box<Subscriptions<'_>>> = None;
+    for (at, call) in calls.iter().enumerate() {
+        if call.method.as_deref() == Some(LISTEN) {
+            found.get_or_insert_default().add(at, call)?;
+        }
+    }
+    Ok(found)
 }
 
 /// Reports whether all that a message asks may be asked again where a connection died.

@@ -1,14 +1,18 @@
-//! Filtering lists inside a `text/event-stream`, event by event, holding back as little as it can.
+//! Filtering lists and notifications inside a `text/event-stream`, event by event, holding back as little
+//! as it can.
 //!
 //! Lines that stand before an event's first `data` line leave as soon as they end: they are never
 //! rewritten, and keep-alive comments must not wait. From the first `data` line on an event is held
 //! until the empty line that ends it. Then it leaves as it came, or, if it is a response with a list
-//! that was asked for, with its data replaced and every other line kept.
+//! that was asked for or a notification that may not pass, with its data replaced or removed and every
+//! other line kept, so that its id still counts for a client that resumes.
 //!
 //! Data that is no JSON object or array cannot be an answer and passes. Data that looks like one but
 //! is not strict JSON breaks the stream: a lenient client might read a list in it.
 
-use super::filter::{FilterError, ListKind, ListKinds, Oddities, filter_list};
+use super::filter::{
+    FilterError, Kept, ListKind, ListKinds, Notice, Oddities, filter_list, may_notify, pass_notices,
+};
 use super::sse::{Cutter, EventTooLarge, Piece, content, data, split_mark};
 
 /// Reason why a stream cannot go on. Bytes already written to `out` may be sent, nothing after.
@@ -22,11 +26,15 @@ pub enum SseError {
     Broken,
 }
 
+/// Decides for a notification if it passes.
+pub type Passes = Box<dyn Fn(Notice<'_>) -> bool + Send + Sync>;
+
 /// Filters the events of one stream as its bytes arrive.
-#[derive(Debug)]
 pub struct SseFilter<K> {
     kinds: ListKinds,
     keep: K,
+    /// `None`: notifications are not looked at.
+    passes: Option<Passes>,
     max_event_bytes: usize,
     cutter: Cutter,
     /// Bytes that may not leave yet: an unfinished line, and before it the event it belongs to if
@@ -46,6 +54,7 @@ impl<K: Fn(ListKind, &str) -> bool> SseFilter<K> {
         Self {
             kinds,
             keep,
+            passes: None,
             max_event_bytes,
             cutter: Cutter::default(),
             held: Vec::new(),
@@ -55,6 +64,13 @@ impl<K: Fn(ListKind, &str) -> bool> SseFilter<K> {
             oddities: Oddities::default(),
             broken: false,
         }
+    }
+
+    /// Removes notifications for which `passes` says no.
+    #[must_use]
+    pub fn with_notices(mut self, passes: Option<Passes>) -> Self {
+        self.passes = passes;
+        self
     }
 
     /// Takes a chunk in and appends to `out` what may leave.
@@ -141,16 +157,27 @@ impl<K: Fn(ListKind, &str) -> bool> SseFilter<K> {
 
     /// The held event with its list filtered; `None` if it may leave as it is.
     fn rewritten(&mut self) -> Result<Option<Vec<u8>>, FilterError> {
-        if !self.has_data || self.kinds.is_empty() {
+        if !self.has_data || (self.kinds.is_empty() && self.passes.is_none()) {
             return Ok(None);
         }
-        let text = self.data_text();
+        let mut text = self.data_text();
         if !looks_like_json(&text) {
             return Ok(None);
         }
+        let mut changed = false;
+        if let Some(passes) = &self.passes
+            && may_notify(&text)
+        {
+            match pass_notices(&text, passes)? {
+                Kept::All => {}
+                Kept::Some(rest) => (text, changed) = (rest, true),
+                Kept::Nothing => return Ok(Some(self.with_data(None))),
+            }
+        }
         let filtered = filter_list(&text, self.kinds, &self.keep)?;
         self.oddities.add(filtered.oddities);
-        Ok(filtered.body.map(|text| self.with_data(&text)))
+        let body = filtered.body.or_else(|| changed.then_some(text));
+        Ok(body.map(|text| self.with_data(Some(&text))))
     }
 
     /// The held lines, each with the byte order mark before it, and its end.
@@ -181,8 +208,9 @@ impl<K: Fn(ListKind, &str) -> bool> SseFilter<K> {
         text
     }
 
-    /// The held event with `text` as its data, where its first `data` line stood.
-    fn with_data(&self, text: &[u8]) -> Vec<u8> {
+    /// The held event with `text` as its data, where its first `data` line stood; or without data, which
+    /// no client takes for a message.
+    fn with_data(&self, text: Option<&[u8]>) -> Vec<u8> {
         let mut event = Vec::with_capacity(self.held.len());
         let mut written = false;
         for (mark, line, end) in self.lines() {
@@ -192,9 +220,7 @@ impl<K: Fn(ListKind, &str) -> bool> SseFilter<K> {
                 event.extend_from_slice(end);
                 continue;
             };
-            if written {
-                continue;
-            }
+            let Some(text) = text.filter(|_| !written) else { continue };
             written = true;
             // A first line without a colon has no value, and its text begins with a line feed.
             let label = line.get(..before).filter(|l| l.contains(&b':')).unwrap_or(b"data:");

@@ -33,6 +33,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::gate::drain::Ending;
+use crate::gate::listening::{LOOK_EVERY, Listening};
 
 /// Number of body bytes handed over at a time.
 const SLICE: usize = 64 * 1024;
@@ -46,8 +47,11 @@ pub(super) const SILENT: &str = "no event in time";
 /// Error type that says that the gateway is to stop and the call had not ended.
 pub(super) const CUT_OFF: &str = "the gateway stops";
 
+/// Error type that says that the right to a stream has ended.
+pub(super) const TAKEN_BACK: &str = "no longer allowed";
+
 /// Time that a call may take.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Patience {
     pub(super) first_byte: Duration,
     pub(super) silence: Duration,
@@ -58,10 +62,16 @@ pub(super) struct Patience {
     pub(super) ending: watch::Receiver<Ending>,
     /// Counts the event streams that are open.
     pub(super) streams: IntGauge,
+    /// Set for a stream that is looked at again while it is open.
+    pub(super) listening: Option<Arc<Listening>>,
 }
 
 /// A comment of an event stream: a line that no client hands on (HTML Standard section 9.2.6).
 const COMMENT: &[u8] = b": keep-alive\n\n";
+
+/// End of an event of which nobody knows how much was sent. Of another type than `message` no client
+/// reads it.
+const BROKEN_OFF: &[u8] = b"\nevent: broken-off\n\n";
 
 /// State shared by a replay and the request's context.
 #[derive(Clone, Default)]
@@ -120,6 +130,11 @@ struct ReplaySession {
     comment_after: Option<Duration>,
     /// Ends when a silent stream gets its next comment.
     comment: Option<Pin<Box<Sleep>>>,
+    listening: Option<Arc<Listening>>,
+    /// Ends when the right to the stream is looked at next.
+    look: Option<Pin<Box<Sleep>>>,
+    /// True while something of the gateway's own is being written, and after that was given up.
+    torn: bool,
 }
 
 fn placeholder() -> Box<ServerSession> {
@@ -149,6 +164,9 @@ pub(super) fn install(
         ending: patience.ending,
         streams: patience.streams,
         is_stream: false,
+        look: patience.listening.as_ref().map(|_| Box::pin(sleep(LOOK_EVERY))),
+        listening: patience.listening,
+        torn: false,
     };
     **current = ServerSession::new_custom(Box::new(replay));
 }
@@ -242,22 +260,54 @@ impl ReplaySession {
         mem::take(&mut self.held)
     }
 
-    /// Reports whether a comment may be written when the stream has been silent for long enough.
-    fn may_comment(&self) -> bool {
-        self.comment_after.is_some()
-            && self.late_is == SILENT
-            && self.slot.0.comments.load(Ordering::Acquire)
+    /// Reports whether the gateway may write something of its own: between events, and not behind what
+    /// the client has not taken yet.
+    fn may_write(&self) -> bool {
+        !self.torn && self.late_is == SILENT && self.slot.0.comments.load(Ordering::Acquire)
     }
 
-    /// Waits for the client to leave, no longer than the upstream's next byte may take and the gateway
-    /// goes on; meanwhile a silent stream gets its comments.
+    /// Writes something of the gateway's own between two events.
+    async fn insert(&mut self, text: Bytes) -> Result<()> {
+        // INVARIANT: a comment or one announcement fits into the connection's empty write buffer, so that
+        // this may be dropped while it waits without tearing the framing. HTTP/2 may then have sent a
+        // part of it, which `mended` ends.
+        self.torn = true;
+        self.real_mut().write_response_body(text, false).await.map_err(Error::into_down)?;
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Returns what must go before the next bytes of the stream.
+    fn mended(&mut self) -> Option<Bytes> {
+        if !mem::take(&mut self.torn) {
+            return None;
+        }
+        if let Some(listening) = &self.listening {
+            listening.announce_again();
+        }
+        Some(Bytes::from_static(BROKEN_OFF))
+    }
+
+    /// Waits for the client to leave, no longer than the upstream's next byte may take, the gateway goes
+    /// on and the client may listen; meanwhile a silent stream gets its comments, and one that listens
+    /// what is to be announced.
     async fn idle(&mut self) -> Result<Option<Bytes>> {
         loop {
-            let after = self.comment_after.filter(|_| self.may_comment());
+            let after = self.comment_after.filter(|_| self.may_write());
             if let (Some(after), None) = (after, &self.comment) {
                 self.comment = Some(Box::pin(sleep(after)));
             }
-            let Self { inner: Some(real), late, late_is, comment, ending, is_stream, .. } = self
+            let Self {
+                inner: Some(real),
+                late,
+                late_is,
+                comment,
+                ending,
+                is_stream,
+                look,
+                listening,
+                ..
+            } = self
             else {
                 return Error::e_explain(
                     ErrorType::InternalError,
@@ -270,7 +320,13 @@ impl ReplaySession {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
+            let looked = async {
+                match look {
+                    Some(look) => look.as_mut().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let comments = tokio::select! {
                 gone = real.read_body_or_idle(true) => return gone,
                 () = late.as_mut() => {
                     return Error::e_explain(ErrorType::Custom(late_is), "upstream timed out");
@@ -278,14 +334,32 @@ impl ReplaySession {
                 _ended = ending.wait_for(|e| e.calls || (e.streams && *is_stream)) => {
                     return Error::e_explain(ErrorType::Custom(CUT_OFF), "the gateway stops");
                 }
-                () = due, if after.is_some() => {}
+                () = looked => {
+                    if listening.as_ref().is_some_and(|listening| !listening.look()) {
+                        return Error::e_explain(ErrorType::Custom(TAKEN_BACK), "no longer allowed");
+                    }
+                    false
+                }
+                () = due, if after.is_some() => true,
+            };
+            if comments {
+                self.insert(Bytes::from_static(COMMENT)).await?;
+                self.comment = None;
+            } else {
+                self.look = Some(Box::pin(sleep(LOOK_EVERY)));
+                self.announce().await?;
             }
-            // INVARIANT: a comment fits into the connection's empty write buffer, so that this may be
-            // dropped while it waits without tearing the framing.
-            let written = real.write_response_body(Bytes::from_static(COMMENT), false).await;
-            written.map_err(Error::into_down)?;
-            self.comment = None;
         }
+    }
+
+    /// Writes what is to be announced on a stream that listens, an event at a time.
+    async fn announce(&mut self) -> Result<()> {
+        while self.may_write()
+            && let Some(event) = self.listening.as_ref().and_then(|one| one.announcement())
+        {
+            self.insert(event).await?;
+        }
+        Ok(())
     }
 }
 
@@ -319,6 +393,9 @@ impl CustomSession for ReplaySession {
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        if let Some(first) = self.mended() {
+            self.real_mut().write_response_body(first, false).await?;
+        }
         self.real_mut().write_response_body(data, end).await
     }
 
@@ -334,9 +411,12 @@ impl CustomSession for ReplaySession {
                 _ => {}
             }
         }
-        let tasks = self.released(tasks);
+        let mut tasks = self.released(tasks);
         if tasks.is_empty() {
             return Ok(false);
+        }
+        if let Some(first) = self.mended() {
+            tasks.insert(0, HttpTask::Body(Some(first), false));
         }
         self.real_mut().response_duplex_vec(tasks).await
     }

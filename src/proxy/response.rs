@@ -14,11 +14,12 @@ use crate::credentials::{Content, Patterns, Scrubber, SseScrubber, scrub_header_
 use crate::decode::{Bounds, DecodeError, Decoder};
 use crate::firewall::denial::{Cause, Denial};
 use crate::gate::injected::Watch;
+use crate::gate::listening::Listening;
 use crate::gate::view::ListView;
 use crate::gate::{Cleared, Due};
-use crate::mcp::filter::{ListKind, Oddities, filter_list};
+use crate::mcp::filter::{ListKind, ListKinds, Notice, Oddities, filter_list};
 use crate::mcp::sse::EventMeter;
-use crate::mcp::sse_filter::SseFilter;
+use crate::mcp::sse_filter::{Passes, SseFilter};
 
 type Keep = Box<dyn Fn(ListKind, &str) -> bool + Send + Sync>;
 
@@ -116,6 +117,7 @@ impl Flow {
         &mut self,
         head: &mut ResponseHeader,
         cleared: &Cleared,
+        listening: Option<&Arc<Listening>>,
     ) -> Result<(), Denial> {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(broken("the MCP server tried to switch protocols"));
@@ -141,18 +143,13 @@ impl Flow {
         if !self.streams && declared_length(&head.headers).is_some_and(|n| n > self.max_bytes) {
             return Err(too_large(self.max_bytes));
         }
-        if let Some(view) = cleared.lists()
-            && head.status.is_success()
-        {
-            self.lists = if self.streams {
-                let judge = view.clone();
-                let keep: Keep = Box::new(move |kind, label| judge.shows(kind, label));
-                Lists::Stream(Box::new(SseFilter::new(view.kinds(), self.max_bytes, keep)))
-            } else {
-                Lists::Whole { view: view.clone(), held: Vec::new() }
-            };
+        let view = cleared.lists().filter(|_| head.status.is_success());
+        if self.streams {
+            self.lists = self.filtered_stream(view, listening);
+        } else if let Some(view) = view {
+            self.lists = Lists::Whole { view: view.clone(), held: Vec::new() };
         }
-        if !matches!(self.lists, Lists::None) {
+        if view.is_some() {
             keep_private(head)?;
         }
         if let Some(watch) = cleared.scrub() {
@@ -179,6 +176,28 @@ impl Flow {
             let _infallible = head.insert_header("X-Accel-Buffering", "no");
         }
         Ok(())
+    }
+
+    /// The filter of a stream on which lists or notifications can come.
+    fn filtered_stream(
+        &self,
+        view: Option<&ListView>,
+        listening: Option<&Arc<Listening>>,
+    ) -> Lists {
+        let passes: Option<Passes> = listening.map(|listening| {
+            let judge = Arc::clone(listening);
+            Box::new(move |notice: Notice<'_>| judge.passes(notice)) as Passes
+        });
+        let (kinds, keep): (ListKinds, Keep) = match (view.cloned(), &passes) {
+            (None, None) => return Lists::None,
+            (None, Some(_)) => (ListKinds::default(), Box::new(|_, _| true)),
+            (Some(judge), _) => {
+                let kinds = judge.kinds();
+                (kinds, Box::new(move |kind, label| judge.shows(kind, label)))
+            }
+        };
+        let filter = SseFilter::new(kinds, self.max_bytes, keep).with_notices(passes);
+        Lists::Stream(Box::new(filter))
     }
 
     fn decode(&mut self, head: &mut ResponseHeader) -> Result<(), Denial> {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{
-    Booked, Booking, Changes, Closing, Opened, Position, Purge, Put, Replicas, Room, Settlement,
-    StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway,
+    Booked, Booking, Changes, Closing, Opened, Place, Position, Purge, Put, Replicas, Room,
+    Settlement, StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway,
 };
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::approvals::{Approval, Step};
@@ -108,7 +108,7 @@ pub(super) trait Backend {
 pub(super) trait SharedBackend: Backend {
     async fn time(&self) -> Result<Timestamp, StoreError>;
     async fn session(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError>;
-    async fn follow_from_here(&self) -> Result<Position, StoreError>;
+    async fn follow_from_here(&self) -> Result<Place, StoreError>;
     async fn position(&self) -> Result<Position, StoreError>;
-    async fn changes(&self, after: Position) -> Result<Changes, StoreError>;
+    async fn changes(&self, after: &Place) -> Result<Changes, StoreError>;
 }

@@ -87,11 +87,32 @@ impl Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(pub u64);
 
+/// Place up to which a node has taken in the changes: its position, and how the store looked from there.
+///
+/// The follower alone keeps it. A gap, a history that was rewritten and another server are found by
+/// comparison with the place, and so are found again until the follower goes on from another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub position: Position,
+    /// Mark of the change at the position, once that was seen.
+    pub(super) mark: Option<String>,
+    /// Number of the connection that was asked last; zero before the first.
+    pub(super) connection: u64,
+}
+
+impl From<Position> for Place {
+    /// Returns a place of which only the position is known.
+    fn from(position: Position) -> Self {
+        Self { position, mark: None, connection: 0 }
+    }
+}
+
 /// Changes in the order in which they were made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Changes {
     pub changes: Vec<Change>,
-    pub position: Position,
+    /// Place behind the last of them.
+    pub place: Place,
     /// The ledger's time when it was asked, if it says.
     pub time: Option<Timestamp>,
     /// The server was reached by another connection than before: it may be another server, which has

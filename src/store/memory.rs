@@ -19,7 +19,7 @@ use crate::firewall::time::Timestamp;
 
 #[derive(Debug, Default)]
 pub struct Memory {
-    tables: Mutex<Tables>,
+    tables: Mutex<Box<Tables>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -267,16 +267,16 @@ impl Memory {
     }
 
     /// No step below can fail half-way, so a lock that a panic left is as good as any.
-    fn lock(&self) -> MutexGuard<'_, Tables> {
+    fn lock(&self) -> MutexGuard<'_, Box<Tables>> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
+    fn read(&self) -> Result<MutexGuard<'_, Box<Tables>>, StoreError> {
         let tables = self.lock();
         if tables.closed { Err(StoreError::Stopped) } else { Ok(tables) }
     }
 
-    fn write(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
+    fn write(&self) -> Result<MutexGuard<'_, Box<Tables>>, StoreError> {
         let tables = self.read()?;
         #[cfg(test)]
         if tables.refuse_writes {

@@ -33,9 +33,9 @@ use uuid::Uuid;
 
 use super::backend::{Backend, SharedBackend};
 use super::{
-    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Position, Purge, Put, RateBooked,
-    RateUse, Replicas, Room, Settlement, StoreError, StoredAgent, StoredDelegations, StoredSession,
-    TakenAway, ledger,
+    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Place, Position, Purge, Put,
+    RateBooked, RateUse, Replicas, Room, Settlement, StoreError, StoredAgent, StoredDelegations,
+    StoredSession, TakenAway, ledger,
 };
 use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
@@ -533,7 +533,7 @@ impl SharedBackend for Redis {
         self.load_session(id).await
     }
 
-    async fn follow_from_here(&self) -> Result<Position, StoreError> {
+    async fn follow_from_here(&self) -> Result<Place, StoreError> {
         self.open_for_asking()?;
         self.feed.start(self).await
     }
@@ -543,7 +543,7 @@ impl SharedBackend for Redis {
         feed::position(self).await
     }
 
-    async fn changes(&self, after: Position) -> Result<Changes, StoreError> {
+    async fn changes(&self, after: &Place) -> Result<Changes, StoreError> {
         self.open_for_asking()?;
         self.feed.changes(self, after).await
     }

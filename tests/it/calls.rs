@@ -11,6 +11,7 @@ mod frozen;
 mod late;
 mod legacy;
 mod limits;
+mod listening;
 mod lists;
 mod malformed;
 mod refusals;

@@ -13,24 +13,21 @@
 mod format;
 mod sink;
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use super::followed::Followed;
 use super::{Exit, Failure, chains, unreadable};
 use crate::audit::files;
 use sink::Sink;
 
 /// Interval between looks at a log that is followed.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Most of a growing log that is read at once; no record is as long.
-const MAX_READ: u64 = 16 << 20;
 /// Records handed over together.
 const BATCH: usize = 500;
 /// Longest wait before a receiver that failed is tried again; the wait doubles each time up to this.
@@ -85,24 +82,34 @@ impl Export {
         let mut sink = Sink::open(self.to.as_deref(), self.ca_file.as_deref(), token, out)?;
         let mut state =
             State { format: self.format, after: self.read_position()?, sent: None, unread: 0 };
-        let followed = chains.first().and_then(|paths| paths.last()).filter(|_| self.follow);
-        for paths in &chains {
-            // The one that is followed is read as it grows.
-            for path in paths.iter().filter(|path| Some(*path) != followed) {
-                let reader = files::open(path).map_err(|error| unreadable(path, &error))?;
-                self.lines(&mut BufReader::with_capacity(1 << 20, reader), &mut state, &mut sink)
-                    .await?;
-            }
+        if let Some([first, .., log] | [first @ log]) = chains.first().map(Vec::as_slice)
+            && self.follow
+        {
+            let done = files::number_of(first).map_or(0, |number| number.saturating_sub(1));
+            return self.follow(Followed::after(log, done), &mut state, &mut sink).await;
         }
-        let Some(log) = followed else { return Ok(Exit::Fine) };
+        for path in chains.iter().flatten() {
+            let reader = files::open(path).map_err(|error| unreadable(path, &error))?;
+            self.lines(&mut BufReader::with_capacity(1 << 20, reader), &mut state, &mut sink)
+                .await?;
+        }
+        Ok(Exit::Fine)
+    }
+
+    /// Hands over what there is and what comes, for ever.
+    async fn follow(
+        &self,
+        mut log: Followed,
+        state: &mut State,
+        sink: &mut Sink<'_>,
+    ) -> Result<Exit, Failure> {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
-        let mut followed = Followed::at_start(log);
         loop {
             ticks.tick().await;
-            while let Some(mut reader) =
-                followed.reader().map_err(|error| unreadable(log, &error))?
+            while let Some(mut added) =
+                log.added().map_err(|error| unreadable(log.path(), &error))?
             {
-                self.lines(&mut reader, &mut state, &mut sink).await?;
+                self.lines(&mut added, state, sink).await?;
             }
         }
     }
@@ -206,8 +213,11 @@ impl State {
         };
         let sequence = record["chain_sequence"].as_u64();
         let done = self.sent.max(self.after);
-        if sequence.is_some_and(|sequence| done.is_some_and(|done| sequence <= done)) {
-            return None;
+        if let (Some(sequence), Some(done)) = (sequence, done) {
+            if sequence <= done {
+                return None;
+            }
+            report_missing(done, sequence);
         }
         self.sent = sequence.or(self.sent);
         Some(format::write(self.format, line, &record))
@@ -223,74 +233,11 @@ impl State {
     }
 }
 
-/// A log that is read as it grows.
-struct Followed {
-    path: PathBuf,
-    file: Option<File>,
-    at: u64,
-    /// The number that the file gets when it is closed.
-    number: u64,
-    /// Files that were begun and closed since the last look.
-    missed: VecDeque<PathBuf>,
-}
-
-impl Followed {
-    fn at_start(path: &Path) -> Self {
-        let (path, missed) = (path.to_owned(), VecDeque::new());
-        Self { path, file: None, at: 0, number: 0, missed }
-    }
-
-    /// Returns the whole lines that were added since the last look; none if there are none.
-    fn reader(&mut self) -> io::Result<Option<Box<dyn BufRead>>> {
-        if let Some(path) = self.missed.pop_front() {
-            return Ok(Some(Box::new(BufReader::with_capacity(1 << 20, files::open(&path)?))));
-        }
-        let there = match std::fs::metadata(&self.path) {
-            Ok(there) => there,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let (same, grown) = match &self.file {
-            Some(file) => {
-                let ours = file.metadata()?;
-                (ours.ino() == there.ino(), ours.len() > self.at)
-            }
-            None => (false, false),
-        };
-        // The old file is read to its end before the one that took its place.
-        if !same && !grown {
-            self.open_next()?;
-            if !self.missed.is_empty() {
-                return self.reader();
-            }
-        }
-        let Some(file) = &self.file else { return Ok(None) };
-        let room = file.metadata()?.len().saturating_sub(self.at).min(MAX_READ);
-        let mut bytes = vec![0; usize::try_from(room).unwrap_or_default()];
-        file.read_exact_at(&mut bytes, self.at)?;
-        let whole = memchr::memrchr(b'\n', &bytes).map_or(0, |newline| newline + 1);
-        bytes.truncate(whole);
-        self.at = self.at.saturating_add(whole as u64);
-        if whole > 0 {
-            return Ok(Some(Box::new(io::Cursor::new(bytes))));
-        }
-        if !same {
-            // What is left of the old file is no whole line.
-            self.at = u64::MAX;
-        }
-        Ok(None)
-    }
-
-    /// Opens the file that has the log's name now, and notes those that came and went between.
-    fn open_next(&mut self) -> io::Result<()> {
-        let known = self.file.is_some().then_some(self.number);
-        let closed = files::closed_files(&self.path)?;
-        let newer = closed.iter().filter(|file| known.is_some_and(|known| file.number > known));
-        self.missed.extend(newer.map(|file| file.path.clone()));
-        // Before it is opened: what is closed in between is read twice rather than not at all.
-        self.number = closed.last().map_or(1, |file| file.number.saturating_add(1));
-        self.file = Some(File::open(&self.path)?);
-        self.at = 0;
-        Ok(())
+/// Reports that a file was deleted, or spoilt, before its records were handed over.
+fn report_missing(done: u64, next: u64) {
+    let (first, last) = (done.saturating_add(1), next.saturating_sub(1));
+    if first <= last {
+        let problem = format!("records {first} to {last} are not in the log: see `audit verify`");
+        crate::cli::complain(&problem);
     }
 }

@@ -88,13 +88,11 @@ pub fn plan(
     // Two equal calls in one batch share an approval: each takes a use of its own, or none does.
     let mut steps = Vec::new();
     for (id, uses) in ready {
-        match book.get(id).and_then(|one| one.take(uses, now)) {
-            Some(step) => steps.push(step),
-            None => {
-                let short = book.get(id).cloned().into_iter().collect();
-                return Some(Plan::only(Answer::Pending(short)));
-            }
-        }
+        let Some(step) = book.get(id).and_then(|one| one.take(uses, now)) else {
+            let short = book.get(id).cloned().into_iter().collect();
+            return Some(Plan::only(Answer::Pending(short)));
+        };
+        steps.push(step);
     }
     let used = steps.iter().map(|step| step.to.clone()).collect();
     Some(Plan { steps, answer: Some(Answer::Used(used)) })

@@ -371,7 +371,8 @@ proptest! {
         };
         let member = |(key, value): (&String, &i64)| format!("\"{key}\":{value}");
         let spelt = |(key, value): (&String, &i64)| {
-            let key: String = key.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+            let key: Vec<String> = key.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+            let key = key.concat();
             format!(" \"{key}\" : {value}.0e0 ")
         };
         let plain: Vec<String> = keys.iter().map(member).collect();

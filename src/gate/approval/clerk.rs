@@ -79,7 +79,9 @@ impl Clerk {
                 Ok(one) => announced.push(one),
                 Err(unavailable) => {
                     let refused = Code::AuditUnavailable.name();
-                    announced.into_iter().for_each(|one| one.refused(refused));
+                    for one in announced {
+                        one.refused(refused);
+                    }
                     return Err(unavailable.into());
                 }
             }
@@ -88,7 +90,9 @@ impl Clerk {
         let committed = self.approvals.commit(plan.steps, &self.clock).await?;
         match committed {
             Committed::Done(replicas) if replicas.are_short() => {
-                announced.into_iter().for_each(|one| one.in_force(REPLICAS_SHORT));
+                for one in announced {
+                    one.in_force(REPLICAS_SHORT);
+                }
                 match plan.answer {
                     // The use is lost: another server might not know of it.
                     Some(Answer::Used(_)) => Err(Trouble::ReplicasShort),
@@ -96,16 +100,22 @@ impl Clerk {
                 }
             }
             Committed::Done(_) => {
-                announced.into_iter().for_each(|one| one.done());
+                for one in announced {
+                    one.done();
+                }
                 Ok(plan.answer)
             }
             Committed::Overtaken => {
-                announced.into_iter().for_each(|one| one.refused(OVERTAKEN));
+                for one in announced {
+                    one.refused(OVERTAKEN);
+                }
                 Ok(None)
             }
             Committed::TooMany => {
                 let code = Code::TooManyApprovals.name();
-                announced.into_iter().for_each(|one| one.refused(code));
+                for one in announced {
+                    one.refused(code);
+                }
                 Ok(Some(Answer::TooMany))
             }
         }

@@ -347,7 +347,10 @@ fn tools_that_are_not_for_the_model_are_left_out_for_it() {
         (r#"["Model"]"#, false),
         (r#"["app","model"]"#, true),
         (r#"["model"]"#, true),
-        (r#""app""#, true),
+        (r#""app""#, false),
+        (r#""model""#, false),
+        (r#"{"model":true}"#, false),
+        ("null", false),
     ] {
         let body = format!(r#"{{"result":{{"tools":[{}]}}}}"#, tool(visibility));
         let hides = |kinds: ListKinds| filter_list(body.as_bytes(), kinds, |_, _| true).unwrap();

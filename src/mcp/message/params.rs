@@ -99,7 +99,7 @@ fn completion(reference: Value<'_>) -> Result<CallKind<'_>, Fault> {
 }
 
 /// The members called `keys`; refuses one that only looks like one of them.
-fn pick<'d, const N: usize>(
+pub(super) fn pick<'d, const N: usize>(
     object: Value<'d>,
     keys: [&str; N],
     path: &str,
@@ -120,7 +120,10 @@ pub(super) fn disguise(protocol: &str) -> Fault {
     format!("a key differs from `{protocol}` by case only; keep one, spelled `{protocol}`").into()
 }
 
-fn object<'d>(value: Option<Value<'d>>, field: &'static str) -> Result<Option<Value<'d>>, Fault> {
+pub(super) fn object<'d>(
+    value: Option<Value<'d>>,
+    field: &'static str,
+) -> Result<Option<Value<'d>>, Fault> {
     match value {
         Some(value) if value.kind() != Kind::Object => {
             Err(format!("`{field}` must be an object").into())

@@ -212,3 +212,88 @@ proptest! {
         prop_assert_eq!(out, chunks.concat());
     }
 }
+
+/// Notifications about `x:ok` and those of lists pass.
+fn noticed(stream: &str, expected: &str) {
+    let whole = [stream.as_bytes()];
+    let bytes: Vec<&[u8]> = stream.as_bytes().chunks(1).collect();
+    for chunks in [&whole[..], &bytes] {
+        let passes: Passes = Box::new(|notice| match notice {
+            Notice::Updated(uri) => uri == Some("x:ok"),
+            Notice::Acknowledged(_) => true,
+        });
+        let mut filter = fresh(100_000).with_notices(Some(passes));
+        let mut out = Vec::new();
+        for chunk in chunks {
+            filter.push(chunk, &mut out).unwrap();
+        }
+        filter.finish(&mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), expected, "{stream}");
+    }
+}
+
+fn updated(params: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{params}}}"#)
+}
+
+#[test]
+fn a_notification_that_may_not_pass_leaves_its_other_lines() {
+    let event = |data: &str| format!("id: 7\nevent: message\ndata: {data}\nretry: 5\n\n");
+    let (ok, no) = (updated(r#"{"uri":"x:ok"}"#), updated(r#"{"uri":"x:no"}"#));
+    noticed(&event(&ok), &event(&ok));
+    let gone = "id: 7\nevent: message\nretry: 5\n\n";
+    for form in [
+        no.clone(),
+        updated("{}"),
+        updated("null"),
+        updated(r#"{"uri":7}"#),
+        updated(r#"{"uri":"x:ok","URI":"x:no"}"#),
+        updated(r#"{"uri":"x:ok","uri":"x:no"}"#),
+        no.replace("/", "\\/"),
+        no.replace("updated", "\\u0075pdated"),
+        no.replace("method", "Method"),
+        no.replace("\"x:no\"", "\"x:no\\ud800\""),
+        no.replace("{\"uri", "\ndata: {\"uri"),
+    ] {
+        noticed(&event(&form), gone);
+    }
+    let batch = format!("[{no}, {ok},{no}]");
+    noticed(&event(&batch), &event(&format!("[{ok}]")));
+    noticed(&event(&format!("[{no},{no}]")), gone);
+}
+
+#[test]
+fn what_is_no_such_notification_passes_whatever_its_form() {
+    for data in [
+        r#"{"result":{"text":"notifications/resources/updated \u003c"}}"#,
+        r#"{"result":{"text":"updated \ud800","n":NaN}}"#,
+        r#"{"method":"notifications/resources/list_changed"}"#,
+        r#"{"method":"notifications/tools/updated","params":{"uri":"x:no"}}"#,
+        "notifications/resources/updated",
+    ] {
+        let stream = format!("data: {data}\n\n");
+        let mut filter = SseFilter::new(ListKinds::default(), 1_000, |_, _| true)
+            .with_notices(Some(Box::new(|_| false)));
+        let mut out = Vec::new();
+        filter.push(stream.as_bytes(), &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), stream);
+    }
+}
+
+#[test]
+fn an_acknowledgement_says_which_lists_are_watched() {
+    use super::super::filter::ListChanges;
+    let said = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = std::sync::Arc::clone(&said);
+    let passes: Passes = Box::new(move |notice| {
+        if let Notice::Acknowledged(lists) = notice {
+            noted.lock().unwrap().push(lists);
+        }
+        true
+    });
+    let mut filter = fresh(1_000).with_notices(Some(passes));
+    let ack = r#"data: {"method":"notifications/subscriptions/acknowledged","params":{"notifications":{"toolsListChanged":true,"promptsListChanged":false,"resourcesListChanged":"true"}}}"#;
+    let mut out = Vec::new();
+    filter.push(format!("{ack}\n\n").as_bytes(), &mut out).unwrap();
+    assert_eq!(*said.lock().unwrap(), [ListChanges::new(true, false, false)]);
+}

@@ -1,6 +1,7 @@
 //! Taken away is taken away, in every state that a small fleet can reach: changes are heard late, the
-//! store fails over to a replica that lacks the last ones, nodes restart. The store's part is
-//! [`StoredAgent`]'s own code, a node's part that of the overlay; here is only who acts next.
+//! store fails over to a replica that lacks the last ones, loads fail between two questions, answers are
+//! lost, nodes restart. The store's part is [`StoredAgent`]'s own code, a node's part that of the overlay;
+//! here is the order of acts, and of a follower's questions to the store.
 
 use super::super::overlay::{Kept, effective};
 use super::*;
@@ -15,8 +16,8 @@ struct Sizes {
     acts: u8,
     failovers: u8,
     restarts: u8,
-    /// Operators' acts whose answer is lost, if the store has done them.
-    lost_answers: bool,
+    /// Answers that are lost of what the store has done.
+    lost_answers: u8,
 }
 
 /// The part of an agent that is at stake.
@@ -42,7 +43,16 @@ struct Taken {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Ledger {
     rights: Rights,
-    log: Vec<Told>,
+    /// Each change with the server that made it, which is its mark.
+    log: Vec<(u8, Told)>,
+    server: u8,
+}
+
+/// Place from which a node follows the changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    position: usize,
+    mark: Option<u8>,
     server: u8,
 }
 
@@ -50,8 +60,11 @@ struct Ledger {
 struct Node {
     stored: Rights,
     kept: Taken,
-    position: usize,
-    server: u8,
+    place: Place,
+    /// Another server may answer, and has not been told again what was taken away.
+    unasserted: bool,
+    /// A load is under way; when it succeeds, the node goes on from there.
+    loading: Option<Place>,
     /// Something of what is kept here may not be in the store.
     pending: bool,
     /// The node has refused the agent, or was told that it is deactivated.
@@ -66,6 +79,7 @@ struct World {
     acts: u8,
     failovers: u8,
     restarts: u8,
+    lost_answers: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +90,11 @@ enum Action {
     /// The store does it, and the node hears nothing of that.
     SetUnheard(usize, TrustLevel),
     Save(usize),
+    /// The store does it, and the node does not learn that.
+    SaveUnheard(usize),
     Hear(usize),
+    Load(usize),
+    LoadInVain(usize),
     Replicate,
     FailOver,
     Restart(usize),
@@ -121,13 +139,33 @@ impl Rights {
     }
 }
 
+impl Ledger {
+    fn end(&self) -> Place {
+        let mark = self.log.last().map(|(server, _)| *server);
+        Place { position: self.log.len(), mark, server: self.server }
+    }
+
+    fn tell(&mut self, told: Told) {
+        self.log.push((self.server, told));
+    }
+
+    /// Checks whether the changes up to a place are still those that were seen there.
+    fn has(&self, place: &Place) -> bool {
+        match place.position.checked_sub(1) {
+            None => true,
+            Some(last) => self.log.get(last).map(|(server, _)| *server) == place.mark,
+        }
+    }
+}
+
 impl Node {
     fn load(ledger: &Ledger) -> Self {
         let mut node = Self {
             stored: ledger.rights,
             kept: Taken { inactive: false, lowered: None },
-            position: ledger.log.len(),
-            server: ledger.server,
+            place: ledger.end(),
+            unasserted: false,
+            loading: None,
             pending: false,
             knew_inactive: false,
         };
@@ -171,20 +209,24 @@ impl Node {
         self.keep(Taken { inactive: false, lowered: Some((level, number)) });
     }
 
-    /// Another server answers, or changes were missed: everything is loaded, as `reload` does.
+    /// A load that was begun succeeds.
     fn reload(&mut self, ledger: &Ledger) {
+        let Some(place) = self.loading.take() else { return };
         self.stored = ledger.rights;
-        self.position = ledger.log.len();
-        self.server = ledger.server;
         self.pending |= self.overlay().is_missing_in(&self.stored.stored());
         self.take_over();
+        self.place = place;
+        self.unasserted = false;
     }
 
+    /// Asks for the changes; after a gap, and if another server answers, a load begins.
     fn hear(&mut self, ledger: &Ledger) {
-        if self.server != ledger.server || self.position > ledger.log.len() {
-            return self.reload(ledger);
+        let end = ledger.end();
+        if !ledger.has(&self.place) {
+            self.loading = Some(end);
+            return;
         }
-        for told in &ledger.log[self.position..] {
+        for (_, told) in &ledger.log[self.place.position..] {
             match *told {
                 Told::Set(level, number) => self.set(level, number),
                 Told::Taken(taken) => {
@@ -193,7 +235,9 @@ impl Node {
                 }
             }
         }
-        self.position = ledger.log.len();
+        self.unasserted |= self.place.server != ledger.server;
+        self.place = end;
+        self.loading = self.unasserted.then_some(end);
     }
 }
 
@@ -208,28 +252,29 @@ impl World {
         }
         self.ledger.rights.set(level, self.nodes[node].number());
         let number = self.ledger.rights.number;
-        self.ledger.log.push(Told::Set(level, number));
+        self.ledger.tell(Told::Set(level, number));
         if answered {
             self.nodes[node].set(level, number);
         }
     }
 
-    fn save(&mut self, node: usize) {
+    fn save(&mut self, node: usize, answered: bool) {
         let kept = self.nodes[node].kept;
         if self.ledger.rights.take_away(kept) {
             let told = self.ledger.rights.resulting(kept);
-            self.ledger.log.push(Told::Taken(told));
+            self.ledger.tell(Told::Taken(told));
         }
-        self.nodes[node].pending = false;
+        self.nodes[node].pending &= !answered;
     }
 
     /// All that nodes do by themselves, until nothing is left to do.
     fn settle(&mut self) {
         for _ in 0..3 {
             for node in 0..self.nodes.len() {
-                self.nodes[node].hear(&self.ledger.clone());
+                self.nodes[node].hear(&self.ledger);
+                self.nodes[node].reload(&self.ledger);
                 if self.nodes[node].pending {
-                    self.save(node);
+                    self.save(node, true);
                 }
             }
         }
@@ -244,7 +289,8 @@ impl Model for Sizes {
         let rights = Rights { active: true, trust: TrustLevel::Verified, number: 0 };
         let ledger = Ledger { rights, log: Vec::new(), server: 0 };
         let nodes = (0..NODES).map(|_| Node::load(&ledger)).collect();
-        World { replica: ledger.clone(), ledger, nodes, acts: 0, failovers: 0, restarts: 0 }
+        let replica = ledger.clone();
+        World { ledger, replica, nodes, acts: 0, failovers: 0, restarts: 0, lost_answers: 0 }
     }
 
     fn actions(&self, world: &World) -> Vec<Action> {
@@ -253,13 +299,16 @@ impl Model for Sizes {
             actions.extend([Action::Deactivate(node), Action::Lower(node)]);
             for level in [TrustLevel::Basic, TrustLevel::Trusted] {
                 actions.push(Action::Set(node, level));
-                if self.lost_answers {
-                    actions.push(Action::SetUnheard(node, level));
-                }
+                actions.push(Action::SetUnheard(node, level));
             }
-            actions.extend([Action::Hear(node), Action::Restart(node)]);
+            actions.push(Action::Restart(node));
+            // The follower does one thing after the other.
+            match world.nodes[node].loading {
+                None => actions.push(Action::Hear(node)),
+                Some(_) => actions.extend([Action::Load(node), Action::LoadInVain(node)]),
+            }
             if world.nodes[node].pending {
-                actions.push(Action::Save(node));
+                actions.extend([Action::Save(node), Action::SaveUnheard(node)]);
             }
         }
         actions
@@ -270,6 +319,10 @@ impl Model for Sizes {
         let act = |after: &mut World| {
             after.acts += 1;
             (after.acts <= self.acts).then_some(())
+        };
+        let lose_answer = |after: &mut World| {
+            after.lost_answers += 1;
+            (after.lost_answers <= self.lost_answers).then_some(())
         };
         match *action {
             Action::Deactivate(node) => {
@@ -290,13 +343,17 @@ impl Model for Sizes {
             }
             Action::SetUnheard(node, level) => {
                 act(&mut after)?;
+                lose_answer(&mut after)?;
                 after.set(node, level, false);
             }
-            Action::Save(node) => after.save(node),
-            Action::Hear(node) => {
-                let ledger = after.ledger.clone();
-                after.nodes[node].hear(&ledger);
+            Action::Save(node) => after.save(node, true),
+            Action::SaveUnheard(node) => {
+                lose_answer(&mut after)?;
+                after.save(node, false);
             }
+            Action::Hear(node) => after.nodes[node].hear(&after.ledger),
+            Action::Load(node) => after.nodes[node].reload(&after.ledger),
+            Action::LoadInVain(node) => after.nodes[node].loading = None,
             Action::Replicate => after.replica = after.ledger.clone(),
             Action::FailOver => {
                 after.failovers += 1;
@@ -356,15 +413,15 @@ fn holds(usual: Sizes) {
 
 #[test]
 fn what_was_taken_away_is_asserted_again_after_a_failover() {
-    holds(Sizes { acts: 2, failovers: 1, restarts: 1, lost_answers: false });
+    holds(Sizes { acts: 2, failovers: 1, restarts: 1, lost_answers: 0 });
 }
 
 #[test]
 fn a_lost_answer_leaves_no_two_truths() {
-    holds(Sizes { acts: 2, failovers: 1, restarts: 0, lost_answers: true });
+    holds(Sizes { acts: 2, failovers: 1, restarts: 0, lost_answers: 1 });
 }
 
 #[test]
 fn after_two_failovers_all_agree_again() {
-    holds(Sizes { acts: 1, failovers: 2, restarts: 1, lost_answers: false });
+    holds(Sizes { acts: 1, failovers: 2, restarts: 1, lost_answers: 0 });
 }

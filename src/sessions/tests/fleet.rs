@@ -8,7 +8,7 @@ use crate::firewall::checks::budget;
 use crate::firewall::shared::RateShort;
 use crate::store::tests::contract::order;
 use crate::store::tests::fleet::Fleet;
-use crate::store::{Change, Position, Store};
+use crate::store::{Change, Place, Position, Store};
 
 /// One node: its sessions, and a task that follows the others until it is dropped.
 struct Node {
@@ -85,9 +85,9 @@ impl Node {
 }
 
 async fn follow(store: Arc<Store>, sessions: Arc<Sessions>, clock: Clock, from: Position) {
-    let mut position = from;
+    let mut place = Place::from(from);
     loop {
-        let Ok(changes) = store.shared().unwrap().changes(position).await else {
+        let Ok(changes) = store.shared().unwrap().changes(&place).await else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
@@ -99,7 +99,7 @@ async fn follow(store: Arc<Store>, sessions: Arc<Sessions>, clock: Clock, from: 
                 _ => {}
             }
         }
-        position = changes.position;
+        place = changes.place;
     }
 }
 

@@ -1,17 +1,17 @@
 //! The changes of all nodes, in order and without a gap, or word that something was missed.
 //!
-//! Changes are entries of a stream, numbered one by one. A node remembers the mark of the last one it
-//! saw and looks at that one again each time: if it is another, or gone, then the server has lost what
+//! Changes are entries of a stream, numbered one by one. A node's place holds the mark of the last one it
+//! saw, which is looked at again each time: if it is another, or gone, then the server has lost what
 //! it had told (a restart without its file, a failover to a replica that was behind), and only loading
 //! everything anew shows what is.
+//!
+//! Nothing of that is kept here: a load that failed is found missing by the next look from the old place.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::{cmd, pipe};
 
-use super::super::{Change, Changes, Position, StoreError};
+use super::super::{Change, Changes, Place, Position, StoreError};
 use super::link::Link;
 use super::{Redis, wire};
 use crate::firewall::time::Timestamp;
@@ -28,13 +28,9 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Feed {
     link: Link,
-    /// The last entry that was seen.
-    last: Mutex<Option<Seen>>,
-    /// The number of the connection by which it was last asked; zero before the first.
-    connection: AtomicU64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Seen {
     number: u64,
     mark: String,
@@ -48,7 +44,7 @@ type Time = (i64, i64);
 
 impl Feed {
     pub(super) fn new(link: Link) -> Self {
-        Self { link, last: Mutex::default(), connection: AtomicU64::new(0) }
+        Self { link }
     }
 
     pub(super) fn hang_up(&self) {
@@ -56,20 +52,19 @@ impl Feed {
     }
 
     /// Returns where the changes end now, from where a node that loads everything follows them.
-    pub(super) async fn start(&self, redis: &Redis) -> Result<Position, StoreError> {
+    pub(super) async fn start(&self, redis: &Redis) -> Result<Place, StoreError> {
         let (last, connection) = latest(&self.link, redis).await?;
-        self.connection.store(connection, Ordering::Release);
-        let position = Position(last.as_ref().map_or(0, |seen| seen.number));
-        self.remember(last);
-        Ok(position)
+        let (number, mark) = last.map_or((0, None), |seen| (seen.number, Some(seen.mark)));
+        Ok(Place { position: Position(number), mark, connection })
     }
 
     pub(super) async fn changes(
         &self,
         redis: &Redis,
-        after: Position,
+        place: &Place,
     ) -> Result<Changes, StoreError> {
         type Answer = (Option<u64>, Vec<Entry>, Time, Option<Vec<Stream>>);
+        let after = place.position;
         let id = format!("{}-0", after.0);
         let mut ask = pipe();
         ask.add_command(heartbeat(redis)).ignore();
@@ -80,22 +75,18 @@ impl Feed {
         ask.arg("STREAMS").arg(redis.key("changes")).arg(&id);
         let ((sequence, before, now, new), connection): (Answer, u64) =
             self.link.pipeline_by(&ask).await?;
-        let asked_by = self.connection.swap(connection, Ordering::AcqRel);
-        let reconnected = asked_by != 0 && asked_by != connection;
+        let reconnected = place.connection != 0 && place.connection != connection;
 
-        let before = before.first().map(seen).transpose()?;
+        let mut mark = before.first().map(seen).transpose()?.map(|seen| seen.mark);
         let new = new.unwrap_or_default().into_iter().flat_map(|(_, entries)| entries);
         let new: Vec<Entry> = new.collect();
         let lost = sequence.unwrap_or(0) < after.0
-            || (after.0 > 0 && before.is_none())
+            || (after.0 > 0 && mark.is_none())
             || (sequence.unwrap_or(0) > after.0 && new.is_empty())
-            || self
-                .last()
-                .is_some_and(|last| last.number == after.0 && Some(&last) != before.as_ref());
+            || (place.mark.is_some() && place.mark != mark);
         if lost {
             return Err(StoreError::Missed);
         }
-        let mut last = before;
         let mut position = after;
         let mut changes = Vec::new();
         for entry in &new {
@@ -108,24 +99,15 @@ impl Feed {
             if change.returns_to_its_node() || field(entry, "node")? != &*redis.node {
                 changes.push(change);
             }
-            last = Some(seen);
+            mark = Some(seen.mark);
         }
-        self.remember(last);
         let time = Some(time(now)?);
-        Ok(Changes { changes, position, time, reconnected })
-    }
-
-    fn last(&self) -> Option<Seen> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn remember(&self, seen: Option<Seen>) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        let place = Place { position, mark, connection };
+        Ok(Changes { changes, place, time, reconnected })
     }
 }
 
-/// Returns where the changes end now, and changes nothing of how far this node has followed them:
-/// a guard against a rewritten history that is set anew between two looks guards nothing.
+/// Returns where the changes end now.
 pub(super) async fn position(redis: &Redis) -> Result<Position, StoreError> {
     let (last, _connection) = latest(&redis.link, redis).await?;
     Ok(Position(last.map_or(0, |seen| seen.number)))

@@ -2,7 +2,7 @@
 //! the nodes make of it. Nodes can be told apart, cut off and killed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ use super::super::backend::{Backend, SharedBackend};
 use super::super::ledger::account::Account;
 use super::super::memory::Memory;
 use super::super::{
-    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Position, Purge, Put, Replicas,
-    Room, Settlement, Store, StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway,
+    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Place, Position, Purge, Put,
+    Replicas, Room, Settlement, Store, StoreError, StoredAgent, StoredDelegations, StoredSession,
+    TakenAway,
 };
 use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
@@ -33,8 +34,6 @@ pub struct Fleet {
     shared: Arc<Shared>,
     /// Nothing gets through while this is set.
     cut_off: AtomicBool,
-    /// The server that answered last.
-    server: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -56,6 +55,13 @@ struct Ledger {
     server: u64,
 }
 
+impl Ledger {
+    /// Number of the connection by which every node reaches the server that there is.
+    fn connection(&self) -> u64 {
+        self.server + 1
+    }
+}
+
 /// A state to which the ledger can go back.
 pub(crate) struct Backup {
     kept: Memory,
@@ -74,8 +80,7 @@ impl Fleet {
     }
 
     fn at(node: &str, shared: Arc<Shared>) -> Self {
-        let server = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).server;
-        Self { node: node.into(), shared, cut_off: false.into(), server: server.into() }
+        Self { node: node.into(), shared, cut_off: false.into() }
     }
 
     /// Another node on the same ledger.
@@ -484,15 +489,17 @@ impl SharedBackend for Fleet {
         self.session_now(&ledger, id)
     }
 
-    async fn follow_from_here(&self) -> Result<Position, StoreError> {
-        self.position().await
+    async fn follow_from_here(&self) -> Result<Place, StoreError> {
+        let connection = self.through()?.connection();
+        Ok(Place { connection, ..self.position().await?.into() })
     }
 
     async fn position(&self) -> Result<Position, StoreError> {
         Ok(Position(u64::try_from(self.through()?.log.len()).unwrap()))
     }
 
-    async fn changes(&self, after: Position) -> Result<Changes, StoreError> {
+    async fn changes(&self, place: &Place) -> Result<Changes, StoreError> {
+        let after = place.position;
         let changed = self.shared.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
@@ -507,9 +514,11 @@ impl SharedBackend for Fleet {
         let others =
             others.filter(|(node, change)| change.returns_to_its_node() || *node != self.node);
         let changes = others.map(|(_, change)| change.clone()).collect();
-        let reconnected = self.server.swap(ledger.server, Ordering::SeqCst) != ledger.server;
+        let connection = ledger.connection();
+        let reconnected = place.connection != 0 && place.connection != connection;
         let position = Position(u64::try_from(ledger.log.len()).unwrap());
-        Ok(Changes { changes, position, time: Some(self.shared.clock.now().wall), reconnected })
+        let place = Place { connection, ..position.into() };
+        Ok(Changes { changes, place, time: Some(self.shared.clock.now().wall), reconnected })
     }
 }
 

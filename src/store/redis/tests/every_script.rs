@@ -218,6 +218,15 @@ async fn take(store: &Store, names: &Names, act: &Act, now: Timestamp) -> String
             let until = now.plus_secs(*for_secs);
             told(store.revoke_token(&format!("token {token}"), until, now).await)
         }
+        Act::Ask { .. } | Act::Step { .. } | Act::ForgetApprovals(_) => {
+            take_approval(store, names, act, now).await
+        }
+        Act::Pass(_) => String::new(),
+    }
+}
+
+async fn take_approval(store: &Store, names: &Names, act: &Act, now: Timestamp) -> String {
+    match act {
         Act::Ask { approval, call, agent, room, for_secs } => {
             let agent = &names.agents[*agent];
             let to = Approval {
@@ -243,7 +252,7 @@ async fn take(store: &Store, names: &Names, act: &Act, now: Timestamp) -> String
             let ids = which.iter().map(|&at| names.approvals[at]).collect();
             told(store.forget_approvals(ids, now).await)
         }
-        Act::Pass(_) => String::new(),
+        _ => String::new(),
     }
 }
 
@@ -270,7 +279,7 @@ async fn all(store: &Store, from: Position) -> (String, Vec<Change>) {
     let text = format!(
         "{agents:#?}{links:#?}{version}{sessions:#?}{revoked:?}{tombstones:?}\n{approvals:#?}"
     );
-    let changes = store.shared().unwrap().changes(from).await.unwrap().changes;
+    let changes = store.shared().unwrap().changes(&from.into()).await.unwrap().changes;
     // Who is asked to give back is told again after a while, by a clock that is not the test's.
     let changes = changes.into_iter().filter(|change| !matches!(change, Change::Wanted(_)));
     (text, changes.collect())

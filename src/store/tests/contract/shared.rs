@@ -45,8 +45,8 @@ fn settled(id: SessionId, unused: u64) -> Vec<Settlement> {
 
 /// All changes of others since then, and where that leads.
 async fn news(store: &Store, after: Position) -> (Vec<Change>, Position) {
-    let found = store.shared().unwrap().changes(after).await.unwrap();
-    (found.changes, found.position)
+    let found = store.shared().unwrap().changes(&after.into()).await.unwrap();
+    (found.changes, found.place.position)
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn every_node_hears_what_all_did_in_order() {
         assert_eq!(end, b.shared().unwrap().position().await.unwrap());
         assert_eq!(news(&a, middle).await, (vec![gone, ended], end), "but for what it counted");
         // What has not been yet cannot have been seen.
-        let missed = b.shared().unwrap().changes(Position(end.0 + 1)).await.unwrap_err();
+        let missed = b.shared().unwrap().changes(&Position(end.0 + 1).into()).await.unwrap_err();
         assert!(matches!(missed, StoreError::Missed), "{missed}");
     })
     .await;

@@ -264,6 +264,11 @@ async fn sessions() {
     let elsewhere = gateway.request(&session, read()).header("mcp-session-id", "another-agents");
     table.add(Code::McpSessionUnknown, Value::Null, gateway.send(elsewhere)).await;
 
+    let listens = gateway.session(json!({"authorized_methods": ["subscriptions/listen"]})).await;
+    let theirs = json!({"notifications": {"taskIds": ["t-1"]}});
+    let listen = message("s", "subscriptions/listen", theirs);
+    table.add(Code::TaskUnknown, s.clone(), ask(&listens, me, listen)).await;
+
     let short = gateway.session(json!({"time_limit_secs": 1})).await;
     let expired = eventually(|| async {
         let (_, shown) = gateway.admin("GET", &format!("/sessions/{short}"), None).await;

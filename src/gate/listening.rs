@@ -1,0 +1,359 @@
+//! Streams on which a server notifies by itself, and the right to what they bring.
+//!
+//! A call is decided when it arrives; these streams stay open for hours. So the decision is made again
+//! while they are: for each notification when it passes, and several times a second for the stream. What
+//! would be refused now ends: a notification is dropped and counted, a stream is ended. When rules, freezes
+//! or the agent's rights have changed, the client is notified that its lists have.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Cleared, Destination, Gate};
+use crate::firewall::admit::{self, Ask, Verdict};
+use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
+use crate::firewall::call::{Call, CallKind, Data};
+use crate::firewall::checks::session::{self, AgentHeader, Claimed};
+use crate::firewall::checks::{agent, delegation, escalation, task};
+use crate::firewall::denial::Denial;
+use crate::firewall::freeze::{Freezes, Frozen};
+use crate::firewall::rules::Rules;
+use crate::firewall::time::Now;
+use crate::mcp::filter::{ListChanges, Notice};
+use crate::mcp::message::subscriptions::{LISTEN, read_of};
+use crate::mcp::message::{MAX_URI_BYTES, Message};
+use crate::mcp::version::{Era, Version};
+use crate::sessions::Live;
+
+/// Interval between looks at the right to an open stream.
+pub const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Kind of a stream that notifications can come on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// By a `subscriptions/listen` with this id, for changes of these lists.
+    Subscription { id: Option<String>, lists: ListChanges },
+    /// By a GET of the 2025 revisions, for whatever the server sends.
+    Get,
+    /// By another request of those revisions: ends with its answer.
+    Answer,
+}
+
+/// Facts about a stream that do not change while it is open.
+#[derive(Clone, Debug)]
+pub(super) struct Stream {
+    opened: Opened,
+    principal: Arc<Principal>,
+    live: Option<Arc<Live>>,
+    to: Arc<Destination>,
+    /// True if a person has approved it.
+    approved: bool,
+    basis: Basis,
+}
+
+/// Facts that a decision rested on, and that operators change.
+#[derive(Clone, Debug)]
+struct Basis {
+    rules: Arc<Rules>,
+    freezes: Arc<Freezes>,
+    agent: Arc<Agent>,
+    chain: Arc<[AgentId]>,
+}
+
+impl Basis {
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.rules, &other.rules)
+            && Arc::ptr_eq(&self.freezes, &other.freezes)
+            && self.agent == other.agent
+            && self.chain == other.chain
+    }
+}
+
+/// An open stream, and its right to go on.
+pub struct Listening {
+    gate: Arc<Gate>,
+    stream: Stream,
+    state: Mutex<State>,
+}
+
+struct State {
+    basis: Basis,
+    /// Lists whose changes the client is notified about.
+    listened: ListChanges,
+    /// True if those have changed since the client was last notified.
+    changed: bool,
+    /// Lists that a change is still to be announced for.
+    due: ListChanges,
+    /// Reason for the stream's end.
+    ended: Option<Denial>,
+}
+
+impl Gate {
+    /// Returns the stream that notifications can come on in the answer to `message`; none if an honest
+    /// server sends none there.
+    pub(super) fn stream_of(
+        &self,
+        message: &Message<'_>,
+        version: Version,
+        (caller, live, to): (&Caller, Option<&Arc<Live>>, &Arc<Destination>),
+        (rules, approved): (&Arc<Rules>, bool),
+    ) -> Option<Stream> {
+        let opened = match (&message.listens, message.calls.as_slice()) {
+            (Some(listens), [call]) if !message.batch => Opened::Subscription {
+                id: call.id.map(|id| id.raw().to_owned()),
+                lists: listens.lists,
+            },
+            (Some(_), _) => Opened::Subscription { id: None, lists: ListChanges::default() },
+            // From 2026-07-28 on there are none but on a subscription's stream; before that only for a
+            // session that may read something.
+            (None, _) if version.era() == Era::Modern => return None,
+            (None, _) if live.is_some_and(|live| live.order.authorized_resources.is_empty()) => {
+                return None;
+            }
+            (None, calls) if !calls.iter().any(Call::is_request) => return None,
+            (None, _) => Opened::Answer,
+        };
+        Some(self.stream(opened, (caller, live, to), (rules, approved)))
+    }
+
+    pub(super) fn stream(
+        &self,
+        opened: Opened,
+        (caller, live, to): (&Caller, Option<&Arc<Live>>, &Arc<Destination>),
+        (rules, approved): (&Arc<Rules>, bool),
+    ) -> Stream {
+        let basis = Basis {
+            rules: Arc::clone(rules),
+            freezes: self.freezer.in_force(),
+            agent: Arc::clone(&caller.agent),
+            chain: Arc::clone(&caller.chain),
+        };
+        let (principal, live) = (Arc::clone(&caller.principal), live.cloned());
+        Stream { opened, principal, live, to: Arc::clone(to), approved, basis }
+    }
+
+    /// Refuses a subscription to a task that is not the session's own.
+    pub(super) fn owns_task(&self, _live: Option<&Live>, _id: &str) -> Result<(), Denial> {
+        Err(task::unknown())
+    }
+
+    /// Begins to watch the stream of a cleared call, if notifications can come on it.
+    pub fn listen(self: &Arc<Self>, cleared: &mut Cleared) -> Option<Arc<Listening>> {
+        let stream = cleared.stream.take()?;
+        let state = Mutex::new(State {
+            basis: stream.basis.clone(),
+            // A subscription begins with its acknowledgement.
+            listened: match stream.opened {
+                Opened::Get => stream.of_use(ListChanges::new(true, true, true)),
+                Opened::Subscription { .. } | Opened::Answer => ListChanges::default(),
+            },
+            changed: false,
+            due: ListChanges::default(),
+            ended: None,
+        });
+        Some(Arc::new(Listening { gate: Arc::clone(self), stream: *stream, state }))
+    }
+}
+
+impl Stream {
+    /// Returns those of `lists` that can show the session anything.
+    fn of_use(&self, lists: ListChanges) -> ListChanges {
+        let Some(live) = &self.live else { return lists };
+        let some = |list: &[String]| !list.is_empty();
+        let order = &live.order;
+        lists.and(ListChanges::new(
+            some(&order.authorized_tools),
+            some(&order.authorized_prompts),
+            some(&order.authorized_resources),
+        ))
+    }
+
+    /// Returns the call that opens the stream.
+    fn call(&self) -> Call<'static> {
+        let method = match &self.opened {
+            Opened::Subscription { .. } => Some(LISTEN.into()),
+            Opened::Get | Opened::Answer => None,
+        };
+        let kind = match &method {
+            Some(method) => CallKind::Data { what: Data::Method, target: Clone::clone(method) },
+            None => CallKind::Protocol,
+        };
+        Call { method, id: None, params: None, meta: None, kind }
+    }
+}
+
+impl Listening {
+    /// Reports whether the stream is to be looked at while it is open.
+    pub fn is_lasting(&self) -> bool {
+        match self.stream.opened {
+            Opened::Subscription { .. } | Opened::Get => true,
+            Opened::Answer => false,
+        }
+    }
+
+    /// Looks at the right to the stream; false once it has to end.
+    pub fn look(&self) -> bool {
+        let looked = self.still();
+        let mut state = self.state();
+        match looked {
+            Ok(basis) => {
+                if !basis.is(&state.basis) {
+                    state.basis = basis;
+                    state.changed = true;
+                }
+                true
+            }
+            Err(denial) => {
+                state.ended = Some(denial);
+                false
+            }
+        }
+    }
+
+    /// Returns the reason for which the stream had to end.
+    pub fn ended(&self) -> Option<Denial> {
+        self.state().ended.clone()
+    }
+
+    /// Decides for a notification if it passes; one that does not is counted.
+    pub fn passes(&self, notice: Notice<'_>) -> bool {
+        match notice {
+            Notice::Updated(uri) => {
+                let passes = uri.is_some_and(|uri| self.may_know_of(uri));
+                if !passes {
+                    self.gate.metrics.notification_dropped();
+                }
+                passes
+            }
+            Notice::Acknowledged(lists) => {
+                if let Opened::Subscription { lists: asked, .. } = &self.stream.opened {
+                    self.state().listened = self.stream.of_use(asked.and(lists));
+                }
+                true
+            }
+        }
+    }
+
+    /// Takes the next event that announces a change of a list, if one is due.
+    pub fn announcement(&self) -> Option<Bytes> {
+        let method = {
+            let mut state = self.state();
+            if state.changed && !state.listened.is_empty() {
+                (state.changed, state.due) = (false, state.listened);
+            }
+            state.due.pop()?
+        };
+        let mut event = String::with_capacity(192);
+        let head = r#"event: message
+data: {"jsonrpc":"2.0","method":""#;
+        event.push_str(head);
+        event.push_str(method);
+        let written = match &self.stream.opened {
+            Opened::Subscription { id: Some(id), .. } => write!(
+                event,
+                r#"","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
+            ),
+            Opened::Subscription { id: None, .. } | Opened::Get | Opened::Answer => {
+                event.write_str("\"}")
+            }
+        };
+        written.ok()?;
+        event.push_str("\n\n");
+        Some(event.into())
+    }
+
+    /// Announces all changes again: one was perhaps not sent whole.
+    pub fn announce_again(&self) {
+        self.state().changed = true;
+    }
+
+    fn may_know_of(&self, uri: &str) -> bool {
+        if uri.len() > MAX_URI_BYTES {
+            return false;
+        }
+        let verdict = self.caller().and_then(|(caller, now)| {
+            self.decide(&caller, &[read_of(uri.into())], now).map(|(verdict, _)| verdict)
+        });
+        // Nobody is asked about a notification: what waits for a person passes only if one has approved
+        // the stream.
+        verdict.is_ok_and(|verdict| {
+            verdict.outcome.is_ok() && (verdict.escalations.is_empty() || self.stream.approved)
+        })
+    }
+
+    /// Refuses a stream that would not be opened now.
+    fn still(&self) -> Result<Basis, Denial> {
+        let (caller, now) = self.caller()?;
+        let gate = &self.gate;
+        let basis = Basis {
+            rules: gate.rulebook.rules(),
+            freezes: gate.freezer.in_force(),
+            agent: Arc::clone(&caller.agent),
+            chain: Arc::clone(&caller.chain),
+        };
+        if basis.is(&self.state().basis) {
+            // Only time and the session can have changed the answer.
+            self.still_open(&caller, now)?;
+            return Ok(basis);
+        }
+        let (verdict, basis) = self.decide(&caller, &[self.stream.call()], now)?;
+        verdict.outcome?;
+        if !verdict.escalations.is_empty() && !self.stream.approved {
+            return Err(escalation::required());
+        }
+        Ok(basis)
+    }
+
+    fn still_open(&self, caller: &Caller, now: Now) -> Result<(), Denial> {
+        let Some(live) = &self.stream.live else { return Ok(()) };
+        session::active(live.with(|usage| usage.closed), live.ends(now), now)?;
+        if live.order.delegation_chain != caller.chain {
+            delegation::check(self.gate.registry.holds(&live.order.delegation_chain, now.wall))?;
+        }
+        Ok(())
+    }
+
+    /// The caller as it may act now.
+    fn caller(&self) -> Result<(Caller, Now), Denial> {
+        let now = self.gate.clock.now();
+        let principal = &self.stream.principal;
+        let acting = self.gate.acting(principal, now)?.ok_or_else(agent::unknown)?;
+        let agent = agent::check(Some(acting.agent))?;
+        Ok((Caller { agent, principal: Arc::clone(principal), chain: acting.chain }, now))
+    }
+
+    /// Decides about calls as if they came now. They cost nothing, so nothing is counted.
+    fn decide(
+        &self,
+        caller: &Caller,
+        calls: &[Call<'_>],
+        now: Now,
+    ) -> Result<(Verdict, Basis), Denial> {
+        let gate = &self.gate;
+        let (rules, freezes) = (gate.rulebook.rules(), gate.freezer.in_force());
+        let above = gate.above(caller);
+        let live = self.stream.live.as_deref();
+        let ask = Ask {
+            policies: &rules.policies,
+            terms: &rules.terms,
+            frozen: Frozen { freezes: &freezes, above: &above },
+            caller,
+            header: AgentHeader::Is(caller.agent.id),
+            claimed: live.map_or(Claimed::Nothing, |live| {
+                Claimed::Found(gate.found(&rules, caller, live, 0, now))
+            }),
+            calls,
+            place: self.stream.to.place(),
+            now,
+        };
+        let verdict = admit::admit(ask, None, &mut ()).ok_or_else(super::store_unavailable)?;
+        let (agent, chain) = (Arc::clone(&caller.agent), Arc::clone(&caller.chain));
+        Ok((verdict, Basis { rules, freezes, agent, chain }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

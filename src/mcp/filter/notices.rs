@@ -1,0 +1,147 @@
+//! Notifications that name what a session may not know about, taken out of a stream.
+//!
+//! A server notifies about resources long after it was asked to. Only what a client could read as such
+//! a notification is looked at; all else passes as it came, whatever its form.
+
+use super::sloppy::Legible;
+use super::{Edit, FilterError, edited, list_cuts};
+use crate::json::keys::disguised_as;
+use crate::json::{Doc, Kind, Value};
+
+const UPDATED: &str = "notifications/resources/updated";
+const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+
+/// Kinds of lists whose changes a client is notified about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListChanges(u8);
+
+impl ListChanges {
+    const TOOLS: u8 = 1;
+    const PROMPTS: u8 = 2;
+    const RESOURCES: u8 = 4;
+
+    pub fn new(tools: bool, prompts: bool, resources: bool) -> Self {
+        let bit = |is: bool, bit: u8| if is { bit } else { 0 };
+        Self(
+            bit(tools, Self::TOOLS) | bit(prompts, Self::PROMPTS) | bit(resources, Self::RESOURCES),
+        )
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns the kinds that are in both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Removes one kind and returns the method that notifies about its changes.
+    pub fn pop(&mut self) -> Option<&'static str> {
+        let (bit, method) = match self.0 {
+            0 => return None,
+            bits if bits & Self::TOOLS != 0 => (Self::TOOLS, "notifications/tools/list_changed"),
+            bits if bits & Self::PROMPTS != 0 => {
+                (Self::PROMPTS, "notifications/prompts/list_changed")
+            }
+            _ => (Self::RESOURCES, "notifications/resources/list_changed"),
+        };
+        self.0 &= !bit;
+        Some(method)
+    }
+}
+
+/// A notification whose passing is to be decided or noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice<'n> {
+    /// A resource has changed; without a readable URI it is none that anyone could allow.
+    Updated(Option<&'n str>),
+    /// The server has begun to notify about changes of these lists.
+    Acknowledged(ListChanges),
+}
+
+/// Rest of a message, or of a batch of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    All,
+    Some(Vec<u8>),
+    Nothing,
+}
+
+/// Reports whether a text could be read as a notification that is looked at. A letter can be written
+/// as an escape, so a text with one that stands for a visible ASCII character could be.
+pub fn may_notify(text: &[u8]) -> bool {
+    let holds = |needle: &str| memchr::memmem::find(text, needle.as_bytes()).is_some();
+    let escaped = || {
+        memchr::memmem::find_iter(text, br"\u00")
+            .any(|at| matches!(text.get(at + 4), Some(b'2'..=b'7')))
+    };
+    (holds("notifications") && (holds("updated") || holds("acknowledged"))) || escaped()
+}
+
+/// Removes the notifications for which `passes` says no.
+pub fn pass_notices(
+    text: &[u8],
+    passes: &(impl Fn(Notice<'_>) -> bool + ?Sized),
+) -> Result<Kept, FilterError> {
+    if let Ok(doc) = Doc::parse(text) {
+        return Ok(kept(doc.root(), text, passes));
+    }
+    let legible = Legible::of(text);
+    let doc = Doc::parse_leniently(&legible.text)?;
+    Ok(kept(doc.root(), text, passes))
+}
+
+fn kept(root: Value<'_>, text: &[u8], passes: &(impl Fn(Notice<'_>) -> bool + ?Sized)) -> Kept {
+    if root.kind() != Kind::Array {
+        return if stays(root, passes) { Kept::All } else { Kept::Nothing };
+    }
+    let members: Vec<bool> = root.items().map(|member| stays(member, passes)).collect();
+    if members.iter().all(|stays| *stays) {
+        return Kept::All;
+    }
+    if !members.contains(&true) {
+        return Kept::Nothing;
+    }
+    let mut edits: Vec<Edit> = Vec::new();
+    list_cuts(root, &members, &mut edits);
+    Kept::Some(edited(text, &edits))
+}
+
+fn stays(message: Value<'_>, passes: &(impl Fn(Notice<'_>) -> bool + ?Sized)) -> bool {
+    let is = |wanted: &str| {
+        all(message, "method").any(|method| method.as_str().as_deref() == Some(wanted))
+    };
+    if is(UPDATED) {
+        let uris = || all(message, "params").flat_map(|params| all(params, "uri"));
+        let allowed = |uri: Value<'_>| passes(Notice::Updated(uri.as_str().as_deref()));
+        // Whichever a reader takes: each must be allowed, and there must be one.
+        return if uris().next().is_none() {
+            passes(Notice::Updated(None))
+        } else {
+            uris().all(allowed)
+        };
+    }
+    if is(ACKNOWLEDGED) {
+        let honoured = message.get("params").and_then(|params| params.get("notifications"));
+        let says = |key: &str| {
+            honoured.and_then(|h| h.get(key)).is_some_and(|flag| flag.kind() == Kind::True)
+        };
+        let lists = ListChanges::new(
+            says("toolsListChanged"),
+            says("promptsListChanged"),
+            says("resourcesListChanged"),
+        );
+        return passes(Notice::Acknowledged(lists));
+    }
+    true
+}
+
+/// The members that some reader could take for the one called `key`.
+fn all<'d>(object: Value<'d>, key: &'static str) -> impl Iterator<Item = Value<'d>> {
+    object.entries().filter_map(move |entry| {
+        let name = entry.key();
+        (name == key || disguised_as(&name, &[key]).is_some()).then_some(entry.value)
+    })
+}
