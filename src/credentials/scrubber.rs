@@ -146,7 +146,11 @@ fn replace(text: &[u8], spans: &[Span], end: usize, bare: &mut Bare) -> (Bytes, 
             continue;
         }
         count += 1;
-        at = bare.place(text, span.start..span.end, &mut out);
+        // The number that holds one secret may hold more: it has gone as a whole.
+        if span.start >= at {
+            at = bare.place(text, span.start..span.end, &mut out);
+        }
+        at = at.max(span.end);
     }
     let rest = text.get(at.min(end)..end).unwrap_or_default();
     bare.skip(rest);

@@ -278,7 +278,8 @@ impl SseScrubber {
     fn edit_all(&mut self, spans: &[Span], parts: &[Part]) {
         for span in spans {
             let mut by = Instead::Replacement;
-            for part in parts {
+            let first = parts.partition_point(|part| part.end <= span.start);
+            for part in parts.iter().skip(first).take_while(|part| part.at < span.end) {
                 let (from, to) = (span.start.max(part.at), span.end.min(part.end));
                 let stream_at = part.stream_at + from.saturating_sub(part.at);
                 if from < to && stream_at >= self.base {
@@ -292,18 +293,27 @@ impl SseScrubber {
 
     /// A number that holds a secret becomes a string as a whole.
     fn quote_numbers(&mut self, numbers: &[Range<usize>], parts: &[Part]) {
+        // Both lists are walked once: a stream may hold as many numbers as secrets.
+        self.edits.sort_unstable_by_key(|edit| edit.span.start);
+        let mut quoted = Vec::new();
+        let (mut before, mut reached) = (0, 0);
         for number in numbers {
             let start = locate(parts, number.start);
             let span = start..start + number.len();
-            let touched = |e: &Edit| e.span.start < span.end && span.start < e.span.end;
-            if self.edits.iter().any(touched) {
-                self.edits.push(Edit { span, by: Instead::QuotedReplacement });
+            while let Some(edit) = self.edits.get(before).filter(|e| e.span.start < span.end) {
+                reached = reached.max(edit.span.end);
+                before += 1;
+            }
+            if reached > span.start {
+                quoted.push(Edit { span, by: Instead::QuotedReplacement });
             }
         }
+        self.edits.append(&mut quoted);
     }
 
     fn give_up_the_least(&mut self) {
-        if self.carries.len() <= MOST_CARRIES {
+        // Half as many more are let in between, so that sorting them costs each little.
+        if self.carries.len() <= MOST_CARRIES + MOST_CARRIES / 2 {
             return;
         }
         let mut places: Vec<(usize, u64)> =
@@ -516,6 +526,13 @@ mod tests {
         let chunk = Bytes::from_static(&[b'x'; 60]);
         assert!(scrubber.push(chunk.clone()).is_ok());
         assert_eq!(scrubber.push(chunk), Err(EventTooLarge { limit_bytes: 100 }));
+    }
+
+    #[test]
+    fn every_number_that_holds_a_secret_is_quoted() {
+        let numbers = |n: &str| format!("data: [{}1]\n\n", format!("{n},").repeat(3_000));
+        check(&["12345678"], &numbers("12345678"), &numbers("\"[CREDENTIAL]\""));
+        check(&["12345678"], &numbers("-9123456780"), &numbers("\"[CREDENTIAL]\""));
     }
 
     #[test]
