@@ -232,6 +232,16 @@ fn at_equal_score_the_stricter_one_speaks_then_the_earlier_one() {
 }
 
 #[test]
+fn no_computed_score_outranks_a_priority_of_a_thousand() {
+    let groups: Vec<String> = (0..60).map(|n| format!("g{n}")).collect();
+    let many = policy("many", "allow", &format!("principal_match = {{ groups = {groups:?} }}"));
+    let set = set(&(many + &policy("first", "deny", "priority = 1000")));
+    let (agent, principal) = (agent(), Principal { groups, ..principal() });
+    let facts = Facts { agent: &agent, principal: &principal, intent: None };
+    assert_eq!(said(set.evaluate(&facts, &Asked::of(Target::Tool("t")))), "deny first");
+}
+
+#[test]
 fn groups_score_by_those_the_principal_is_in() {
     let many = policy("many", "allow", "principal_match = { groups = ['ops', 'x', 'y', 'z'] }");
     let two = policy("two", "deny", "principal_match = { groups = ['dev', 'ops'] }");
