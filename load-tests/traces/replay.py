@@ -15,18 +15,10 @@ sys.path.insert(0, str(ROOT / "tests/support"))
 
 from arbiter import Arbiter  # noqa: E402, F401
 
-# Members of `_meta` that the newest revision requires.
-REVISION = "2026-07-28"
-META = {
-    "io.modelcontextprotocol/protocolVersion": REVISION,
-    "io.modelcontextprotocol/clientInfo": {"name": "replay", "version": "1"},
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-
 
 class Server:
     """An MCP server in this process. `tools` is what it lists; `run(name, arguments)` gives a call's result, which is
-    a result object of the protocol; `arrived` are the messages that reached it."""
+    a result object of the protocol; `arrived` holds the messages that reached it."""
 
     def __init__(self):
         self.tools, self.run, self.arrived = [], lambda name, arguments: text("done"), []
@@ -41,7 +33,8 @@ class Server:
                 message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 server.arrived.append(message)
                 result = server.answer(message)
-                payload = b"" if result is None else json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}).encode()
+                reply = {"jsonrpc": "2.0", "id": message.get("id"), "result": result}
+                payload = b"" if result is None else json.dumps(reply).encode()
                 self.send_response(202 if result is None else 200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(payload)))
@@ -68,10 +61,6 @@ class Server:
             return self.run(params["name"], params.get("arguments", {}))
         return {}
 
-    def calls(self):
-        """The tool calls that reached the server, oldest first."""
-        return [(m["params"]["name"], m["params"].get("arguments", {})) for m in self.arrived if m.get("method") == "tools/call"]
-
 
 def text(content, error=False):
     return {"content": [{"type": "text", "text": content}], "isError": error}
@@ -85,23 +74,21 @@ class Client:
         self.connection = http.client.HTTPConnection(address, timeout=30)
         self.number = 0
 
-    def ask(self, headers, method, params):
-        """One request; gives the code of the refusal, or None, and the answer."""
-        self.number += 1
-        return self.send(headers, {"jsonrpc": "2.0", "id": self.number, "method": method, "params": params})
-
-    def send(self, headers, message):
-        body = message if isinstance(message, bytes) else json.dumps(message)
-        self.connection.request("POST", "/", body, {"Content-Type": "application/json", **headers})
-        response = self.connection.getresponse()
-        raw = response.read()
-        answer = json.loads(raw) if raw else {}
-        if response.status < 300:
-            return None, answer
-        return answer["error"]["data"]["code"], answer
-
     def call(self, headers, tool, arguments):
-        return self.ask(headers, "tools/call", {"name": tool, "arguments": arguments})
+        """Calls a tool; gives the code of the refusal, or None."""
+        status, answer = self._ask(headers, "tools/call", {"name": tool, "arguments": arguments})
+        return None if status == 200 else answer["error"]["data"]["code"]
+
+    def listed(self, headers):
+        """The names of the tools that the agent is shown."""
+        return {tool["name"] for tool in self._ask(headers, "tools/list", {})[1]["result"]["tools"]}
+
+    def _ask(self, headers, method, params):
+        self.number += 1
+        message = {"jsonrpc": "2.0", "id": self.number, "method": method, "params": params}
+        self.connection.request("POST", "/", json.dumps(message), {"Content-Type": "application/json", **headers})
+        response = self.connection.getresponse()
+        return response.status, json.loads(response.read())
 
 
 def markdown(header, rows):
