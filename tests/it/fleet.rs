@@ -4,6 +4,7 @@ mod approvals;
 mod backup;
 mod clocks;
 mod drain;
+mod frozen;
 mod nodes;
 mod redis;
 mod restart;

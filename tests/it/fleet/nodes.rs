@@ -13,7 +13,7 @@ use crate::support::harness::{
 use crate::support::redis_server::{Line, Redis};
 
 /// Time limit of a change's propagation to other nodes.
-const SOON: Duration = Duration::from_secs(1);
+pub(super) const SOON: Duration = Duration::from_secs(1);
 
 pub(super) fn call() -> String {
     tool_call("read_file", json!({}))
@@ -434,29 +434,4 @@ async fn what_one_node_injected_no_other_lets_out() {
     });
     let answer = there.call(&session, call()).await;
     assert_eq!(answer.json()["result"]["a"], "[CREDENTIAL]", "{:?}", answer.json());
-}
-
-#[tokio::test]
-async fn a_freeze_at_one_node_stops_calls_at_all() {
-    let redis = Redis::start();
-    let nodes = nodes(2, || setup(&redis.url())).await;
-    let session = nodes[0].session(json!({})).await;
-    let agent = nodes[0].agent.clone();
-    assert_eq!(call_as(&nodes[1], &agent, &session).await.status, 200);
-    let body = json!({"scope": "agent", "value": agent.id, "reason": "an incident"});
-    let (status, frozen) = nodes[0].admin("POST", "/freeze", Some(body)).await;
-    assert_eq!(status, 201, "{frozen}");
-    let since = Instant::now();
-    let refused = eventually(async || {
-        let answer = call_as(&nodes[1], &agent, &session).await;
-        (answer.status == 403).then(|| answer.code())
-    });
-    assert_eq!(refused.await.as_deref(), Some("Frozen"));
-    assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
-    let path = format!("/freeze/{}", frozen["freeze_id"].as_str().unwrap());
-    assert_eq!(nodes[1].admin("DELETE", &path, None).await.0, 200);
-    let served = eventually(async || {
-        (call_as(&nodes[0], &agent, &session).await.status == 200).then_some(())
-    });
-    assert_eq!(served.await, Some(()));
 }
