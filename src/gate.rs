@@ -7,6 +7,7 @@
 pub mod approval;
 mod bucket;
 mod caller;
+pub mod continued;
 mod decide;
 mod demote;
 mod destination;
@@ -31,6 +32,7 @@ pub use crate::audit::HeadParts;
 use crate::audit::redact::{Redactor, scrubbed};
 use crate::audit::{Audit, Decision, Entry, Receipt, RequestHead};
 use crate::clock::Clock;
+use crate::continuations::Continuations;
 use crate::credentials::Edits;
 use crate::firewall::agent::{AgentId, Caller};
 use crate::firewall::denial::{Code, Denial};
@@ -45,6 +47,7 @@ use crate::rulebook::Rulebook;
 use crate::secrets::Secrets;
 use crate::sessions::Sessions;
 use crate::store::Followed;
+use continued::Handout;
 pub use destination::{Destination, Due};
 use drain::{Drain, Phase};
 use enrol::Enrolment;
@@ -65,6 +68,7 @@ pub struct Gate {
     pub enrolment: Enrolment,
     pub rulebook: Arc<Rulebook>,
     pub approvals: Arc<Approvals>,
+    pub continuations: Arc<Continuations>,
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
     pub freezer: Arc<Freezer>,
@@ -119,6 +123,7 @@ pub struct Cleared {
     repeatable: bool,
     lists: Option<ListView>,
     scrub: Option<Watch>,
+    handout: Option<Handout>,
     _open: Open,
 }
 
@@ -131,6 +136,7 @@ struct Admitted {
     due: Due,
     lists: Option<ListView>,
     scrub: Option<Watch>,
+    handout: Option<Handout>,
 }
 
 /// Readiness to serve calls, and the first thing in its way.
@@ -235,6 +241,7 @@ impl Gate {
             due: Due::Anything,
             lists: None,
             scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),
+            handout: None,
         };
         self.clear(ticket, &caller, admitted, Reply::plain()).await
     }
@@ -274,6 +281,11 @@ impl Cleared {
     /// Returns the secrets that the answer must not show.
     pub fn scrub(&self) -> Option<&Watch> {
         self.scrub.as_ref()
+    }
+
+    /// Returns the reader of what the answer hands out, if it could hand out anything.
+    pub fn handout(&self) -> Option<&Handout> {
+        self.handout.as_ref()
     }
 
     /// The answer when the call failed behind the gate. The record follows in [`Gate::finish`].

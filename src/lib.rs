@@ -27,6 +27,7 @@ pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod continuations;
 pub mod credentials;
 pub mod decode;
 pub mod demo;

@@ -117,6 +117,7 @@ const DONE: Outcome = Outcome {
     upstream_cause: None,
     credentials_scrubbed: 0,
     bytes_out: None,
+    task_status: None,
     decision: None,
     denial_code: None,
     failure_category: None,

@@ -12,6 +12,7 @@ pub mod rate;
 pub mod sensitivity;
 pub mod session;
 pub mod spend;
+pub mod task;
 pub mod token;
 pub mod whitelist;
 

@@ -101,6 +101,7 @@ table! {
     MalformedRequest         400 -32600 Protocol    Protocol;
     MetaMissing              400 -32602 Protocol    Protocol;
     VersionUnsupported       400 -32022 Protocol    Protocol;
+    CapabilityMissing        400 -32021 Protocol    Protocol;
     HeaderMismatch           400 -32020 Protocol    Protocol;
     MethodNotFound           404 -32601 Protocol    Protocol;
     TokenMissing             401    401 Identity    Governance;
@@ -120,6 +121,7 @@ table! {
     MethodNotAuthorized      403    403 Session     Governance;
     SensitivityExceeded      403    403 Session     Governance;
     McpSessionUnknown        404    404 Session     Governance;
+    TaskUnknown              200 -32602 Session     Governance;
     SessionExpired           408    408 Session     Infrastructure;
     SessionClosed            408    408 Session     Infrastructure;
     BudgetExhausted          429    429 Session     Infrastructure;
@@ -150,7 +152,10 @@ impl Code {
     /// JSON-RPC code.
     pub fn name(self) -> &'static str {
         match self {
-            Self::NotJson | Self::MetaMissing | Self::VersionUnsupported => "MalformedRequest",
+            Self::NotJson
+            | Self::MetaMissing
+            | Self::VersionUnsupported
+            | Self::CapabilityMissing => "MalformedRequest",
             _ => self.row().name,
         }
     }

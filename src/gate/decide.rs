@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use tracing::warn;
 
 use super::approval::Hearing;
+use super::continued;
 use super::reply::{Reply, echoed_id, form, warnings};
 use super::ticket::Ticket;
 use super::view::ListView;
@@ -60,6 +61,7 @@ impl Gate {
         ticket.name(&message, &self.secrets.patterns());
         self.count_tools(&message, to);
         let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
+        continued::is_in_order(&message, version)?;
 
         let form_for = |style| form(style, &message, version.era());
         let passed =
@@ -69,6 +71,9 @@ impl Gate {
             ticket.entry_mut().arguments.get_or_insert_with(|| Redacted::digest(&body));
         }
         let Passed { rules, live, escalations } = passed?;
+        if message.calls.iter().any(|call| call.method.as_deref() == Some("tasks/list")) {
+            self.know_tasks(live.as_deref()).await?;
+        }
 
         let vault = self.secrets.vault();
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
@@ -87,13 +92,14 @@ impl Gate {
         if let (Some(begun), Some(live)) = (begun, &live) {
             live.declare_apps(capabilities::declare_apps(begun));
         }
+        let handout = self.handout(&message, version, live.as_deref(), to, ticket.request_id());
         let caching = self.caching(version);
         let lists = ListView::of(&message, caching, || self.viewer(rules, caller, live, to));
         let due = Due::to(&message);
         let repeatable = message::is_repeatable(&message);
         drop(message);
         drop(doc);
-        Ok(Admitted { body, edits, repeatable, due, lists, scrub })
+        Ok(Admitted { body, edits, repeatable, due, lists, scrub, handout })
     }
 
     /// Judges a message by session, policies and drift.
@@ -114,6 +120,7 @@ impl Gate {
             Some(session) => self.claimed(session).await?,
             None => None,
         };
+        let task = self.task_of(message, live.as_deref(), caller, to).await?;
         let now = self.clock.now();
         let counted =
             live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now.wall));
@@ -132,6 +139,7 @@ impl Gate {
                 }
             },
             calls: &message.calls,
+            task: task.as_deref().and_then(|task| task.tool.as_deref()),
             place: to.place(),
             now,
         };
@@ -145,6 +153,9 @@ impl Gate {
             && let Some(live) = &live
         {
             ticket.in_session(&live.order);
+            if let Some(task) = &task {
+                ticket.goes_on_with(task);
+            }
             style = live.order.refusal_style.unwrap_or(style);
         }
         let usable =

@@ -104,7 +104,15 @@ impl Gate {
             Verb::Delete => None,
         };
         let (body, edits) = (Bytes::new(), Edits::default());
-        Ok(Admitted { body, edits, repeatable: false, due: verb.due(), lists, scrub })
+        Ok(Admitted {
+            body,
+            edits,
+            repeatable: false,
+            due: verb.due(),
+            lists,
+            scrub,
+            handout: None,
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use crate::credentials::Edits;
 use crate::firewall::agent::Caller;
 use crate::firewall::denial::{Cause, Code, Denial};
 use crate::firewall::time::Now;
+use crate::mcp::continued::TaskStatus;
 use crate::metrics;
 
 /// End of a cleared call.
@@ -30,6 +31,8 @@ pub struct Ended {
     pub failed: Option<Denial>,
     /// True if the whole answer went to the client.
     pub whole: bool,
+    /// The state of the task that the answer described.
+    pub task: Option<TaskStatus>,
 }
 
 impl Gate {
@@ -74,6 +77,7 @@ impl Gate {
                     repeatable: admitted.repeatable,
                     lists: admitted.lists,
                     scrub: admitted.scrub,
+                    handout: admitted.handout,
                     _open: open,
                 })
             }
@@ -189,6 +193,7 @@ impl Gate {
                 .and_then(|denial| denial.cause)
                 .map(Cause::as_str),
             bytes_out: Some(ended.bytes_out),
+            task_status: ended.task.map(TaskStatus::as_str),
             decision: None,
             denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),
             failure_category: row.map(|row| row.category.as_str()),

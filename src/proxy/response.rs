@@ -10,12 +10,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use smallvec::SmallVec;
 
+use super::handed::Handed;
 use crate::credentials::{Content, Patterns, Scrubber, SseScrubber, scrub_header_value};
 use crate::decode::{Bounds, DecodeError, Decoder};
 use crate::firewall::denial::{Cause, Denial};
+use crate::gate::continued::Keeping;
 use crate::gate::injected::Watch;
 use crate::gate::view::ListView;
 use crate::gate::{Cleared, Due};
+use crate::mcp::continued::TaskStatus;
 use crate::mcp::filter::{ListKind, Oddities, filter_list};
 use crate::mcp::sse::EventMeter;
 use crate::mcp::sse_filter::SseFilter;
@@ -32,6 +35,7 @@ pub(super) struct Flow {
     came: EventMeter,
     left: EventMeter,
     decoder: Option<Decoder>,
+    handed: Handed,
     lists: Lists,
     scrub: Scrub,
     watch: Option<Watch>,
@@ -76,6 +80,7 @@ impl Flow {
             came: EventMeter::new(max_bytes),
             left: EventMeter::new(usize::MAX),
             decoder: None,
+            handed: Handed::default(),
             lists: Lists::None,
             scrub: Scrub::Nothing,
             watch: None,
@@ -96,9 +101,19 @@ impl Flow {
         self.streams && self.decoder.is_none() && !within
     }
 
-    /// Reports whether the head must wait for the body, which is judged as a whole.
+    /// Reports whether the head must wait for the body, which is judged before any of it leaves.
     pub(super) fn holds_head(&self) -> bool {
-        matches!(self.lists, Lists::Whole { .. })
+        matches!(self.lists, Lists::Whole { .. }) || (self.handed.is_read() && !self.streams)
+    }
+
+    /// Takes the notes of what the answer handed out, which its next bytes wait for.
+    pub(super) fn take_keeping(&mut self) -> Vec<Keeping> {
+        self.handed.take_keeping()
+    }
+
+    /// Returns the state of the task that the answer described.
+    pub(super) fn task(&self) -> Option<TaskStatus> {
+        self.handed.status()
     }
 
     /// Returns the number of credentials removed.
@@ -140,6 +155,9 @@ impl Flow {
         self.decode(head)?;
         if !self.streams && declared_length(&head.headers).is_some_and(|n| n > self.max_bytes) {
             return Err(too_large(self.max_bytes));
+        }
+        if head.status.is_success() {
+            self.handed = Handed::of(cleared.handout(), self.streams);
         }
         if let Some(view) = cleared.lists()
             && head.status.is_success()
@@ -216,6 +234,7 @@ impl Flow {
         if !fits {
             return Err(too_large(self.max_bytes));
         }
+        self.handed.read(&chunk, end)?;
         let chunk = self.filtered(chunk, end)?;
         let chunk = self.scrubbed_chunk(chunk, end)?;
         if self.streams {

@@ -17,5 +17,6 @@ mod refusals;
 mod retries;
 mod streaming;
 mod streams;
+pub mod tasks;
 mod tls;
 mod upstreams;

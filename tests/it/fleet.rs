@@ -7,3 +7,4 @@ mod redis;
 mod restart;
 mod taken;
 mod takeover;
+mod tasks;

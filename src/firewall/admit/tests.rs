@@ -53,6 +53,8 @@ struct Case {
     /// No session is claimed, an unknown one, or a known one.
     claimed: Option<bool>,
     chain: Result<(), Lapse>,
+    /// The tool of the task that the session owns.
+    task: Option<&'static str>,
     /// The tools that the order law calls: one that reads and one that writes, and what spoils it.
     tools: Vec<&'static str>,
 }
@@ -116,7 +118,8 @@ impl Case {
         let (deadline, claimed, chain) = (Mono(u64::MAX), Some(true), Ok(()));
         let tools = vec!["read_file", "write_file"];
         let freezes = Freezes::default();
-        Self { rules, freezes, caller, order, usage, deadline, header, claimed, chain, tools }
+        let task = None;
+        Self { rules, freezes, caller, order, usage, deadline, header, claimed, chain, task, tools }
     }
 
     /// Decides as the gate does, but for leases; gives `None` if one is needed.
@@ -143,6 +146,7 @@ impl Case {
             header: self.header,
             claimed,
             calls: &message.calls,
+            task: self.task,
             place: Place::default(),
             now: NOW,
         };
@@ -215,6 +219,34 @@ fn a_batch_passes_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_task_needs_its_owner_and_its_tool_and_costs_nothing() {
+    let check = |task, expected: Option<Code>, change: &dyn Fn(&mut Case)| {
+        let mut case = Case::new();
+        case.task = task;
+        change(&mut case);
+        for name in ["tasks/get", "tasks/update", "tasks/cancel", "tasks/result"] {
+            let found = case.code(&method(name, r#"{"taskId":"t-1"}"#));
+            assert_eq!(found, expected, "{name} {task:?}");
+        }
+        assert_eq!(case.usage.calls_made, 0);
+    };
+    let unknown = Some(Code::TaskUnknown);
+    check(Some("read_file"), None, &|_| ());
+    check(None, unknown, &|_| ());
+    check(Some("unlisted"), unknown, &|_| ());
+    check(Some("secret_file"), unknown, &|_| ());
+    check(Some("read_file"), unknown, &|case| case.rules.policies = PolicySet::empty());
+    check(Some("read_file"), Some(Code::SessionUnknown), &|case| case.claimed = Some(false));
+    check(Some("read_file"), Some(Code::SessionRequired), &|case| {
+        (case.claimed, case.header) = (None, AgentHeader::Absent);
+    });
+    check(Some("read_file"), unknown, &|case| {
+        (case.claimed, case.header) = (None, AgentHeader::Absent);
+        (case.rules.terms.require_session, case.task) = (false, None);
+    });
+}
+
+#[test]
 fn data_and_protocol_messages_cost_nothing_and_need_their_own_grant() {
     let mut case = Case::new();
     let read = |uri: &str| method("resources/read", &format!(r#"{{"uri":"{uri}"}}"#));
@@ -225,7 +257,7 @@ fn data_and_protocol_messages_cost_nothing_and_need_their_own_grant() {
         case.code(&method("prompts/get", r#"{"name":"p"}"#)),
         Some(Code::PromptNotAuthorized)
     );
-    assert_eq!(case.code(&method("tasks/get", "{}")), Some(Code::MethodNotAuthorized));
+    assert_eq!(case.code(&method("tasks/other", "{}")), Some(Code::MethodNotAuthorized));
     assert_eq!(case.code(&method("tools/list", "{}")), None);
     assert_eq!(case.usage.calls_made, 0);
     case.rules.policies = PolicySet::empty();
