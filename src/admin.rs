@@ -12,6 +12,7 @@ mod approvals;
 mod audit;
 mod body;
 mod check;
+mod door;
 mod draining;
 mod error;
 mod explain;
@@ -64,15 +65,18 @@ use crate::sessions::Sessions;
 use crate::store::{Followed, Store};
 use crate::telemetry::Causes;
 
+pub use access::Actor;
 pub use body::MAX_BODY_BYTES;
+pub use door::{Ask, Holder, Pace};
 pub use error::{ApiError, Code};
 pub use explain::explain_offline;
-pub use guard::Hosts;
+pub use guard::{Hosts, source_of};
 pub use keys::{Keyring, NewKeys};
 pub use openapi::document as openapi;
 pub use people::People;
 
-use access::{Access, Actor};
+use access::Access;
+pub use routes::Method;
 use routes::{Input, ROUTES, Route};
 pub use sources::Pair;
 use sources::Sources;
@@ -208,10 +212,10 @@ pub fn router(admin: Arc<Admin>) -> Router {
 
 fn filter(route: &Route) -> MethodFilter {
     match route.method {
-        routes::Method::Get => MethodFilter::GET,
-        routes::Method::Post => MethodFilter::POST,
-        routes::Method::Put => MethodFilter::PUT,
-        routes::Method::Delete => MethodFilter::DELETE,
+        Method::Get => MethodFilter::GET,
+        Method::Post => MethodFilter::POST,
+        Method::Put => MethodFilter::PUT,
+        Method::Delete => MethodFilter::DELETE,
     }
 }
 
@@ -227,11 +231,9 @@ async fn answer(
     id: Option<String>,
     request: Request,
 ) -> Response {
-    if let Err(error) = draining::check(&admin, route) {
-        return error.into_response();
-    }
     let (head, body) = request.into_parts();
-    let input = async |actor| {
+    let by = actor.clone();
+    let input = async {
         let query = query::Parameters::read(&head.uri, route.query)?;
         let body = match route.body {
             Some(_) => body::read(&head.headers, body).await?,
@@ -239,6 +241,21 @@ async fn answer(
         };
         Ok::<_, ApiError>(Input { actor, id, query, body })
     };
+    match perform(route, &admin, &by, input).await {
+        Ok(routes::Answer::Json(value)) => (route.status, axum::Json(value)).into_response(),
+        Ok(routes::Answer::Whole(response)) => *response,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Runs an endpoint's function for an actor whose role may ask for it.
+async fn perform(
+    route: &'static Route,
+    admin: &Arc<Admin>,
+    by: &Actor,
+    input: impl Future<Output = Result<Input, ApiError>>,
+) -> Result<routes::Answer, ApiError> {
+    draining::check(admin, route)?;
     // What other nodes did before this was asked is known when it is answered; without the store
     // what this node knows has to do.
     if matches!(route.access, Access::Roles(_))
@@ -246,25 +263,18 @@ async fn answer(
     {
         tracing::warn!(error = %Causes(&error), "answered from what is known: the store did not answer");
     }
-    let by = actor.clone();
-    let answered = match input(actor).await {
-        Ok(input) => (route.handler)(Arc::clone(&admin), input).await,
+    let answered = match input.await {
+        Ok(input) => (route.handler)(Arc::clone(admin), input).await,
         Err(error) => Err(error),
     };
-    if let Err(error) = &answered
-        && error.code == Code::Forbidden
-    {
-        let place = (routes::verb(route.method), route.path);
-        record::refused(&admin, place, by.source, Some(&by), error).await;
-    }
-    match answered {
-        Ok(routes::Answer::Json(value)) => (route.status, axum::Json(value)).into_response(),
-        Ok(routes::Answer::Whole(response)) => *response,
-        Err(error) => {
-            if error.code == Code::Internal {
-                tracing::error!(route = route.path, message = error.message, "admin call failed");
-            }
-            error.into_response()
+    if let Err(error) = &answered {
+        if error.code == Code::Forbidden {
+            let place = (routes::verb(route.method), route.path);
+            record::refused(admin, place, by.source, Some(by), error).await;
+        }
+        if error.code == Code::Internal {
+            tracing::error!(route = route.path, message = error.message, "admin call failed");
         }
     }
+    answered
 }

@@ -42,6 +42,7 @@ use crate::audit::redact::Redactor;
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
+use crate::console::{self, Console};
 use crate::continuations::Continuations;
 use crate::firewall::checks::drift::{Tools, UnknownIntent};
 use crate::firewall::checks::whitelist::Wildcard;
@@ -171,7 +172,7 @@ pub fn run(
     let people = People::new(config, &parts.clock, control.handle())
         .context("preparing to ask the issuer of `admin.oidc`")?;
     let sources = control.block_on(parts.sources(config));
-    let admin = parts.admin(config, people, sources);
+    let admin = parts.admin(config, people, sources, control.handle());
     let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
     let guard = parts.guard(config, gateway, &server, descriptors.pool, control.handle())?;
     let door = parts.door(config, descriptors.connections);
@@ -353,6 +354,7 @@ impl Parts {
             freezer: Arc::new(freezer),
             followed,
             audit: audit.clone(),
+            recent: Arc::default(),
             // In a fleet any node may have injected what a session is authorised for.
             injected: Injected::new(
                 in_headers,
@@ -508,8 +510,15 @@ impl Parts {
         sources
     }
 
-    fn admin(&self, config: &Config, people: Option<People>, sources: WrongKeys) -> axum::Router {
-        admin::router(Arc::new(Admin {
+    /// Makes the admin port's service: API and console.
+    fn admin(
+        &self,
+        config: &Config,
+        people: Option<People>,
+        sources: WrongKeys,
+        control: &Handle,
+    ) -> axum::Router {
+        let admin = Arc::new(Admin {
             store: self.store.clone(),
             registry: self.registry.clone(),
             sessions: self.sessions.clone(),
@@ -528,7 +537,12 @@ impl Parts {
             people,
             sources,
             settings: admin::Settings::of(config),
-        }))
+        });
+        let settings = console::Settings::of(config);
+        let console = Console::new(Arc::clone(&admin), self.gate.recent.clone(), settings);
+        let console = Arc::new(console);
+        control.spawn(Arc::clone(&console).sample());
+        admin::router(admin).merge(console::router(console))
     }
 
     /// Starts what runs beside the requests.

@@ -5,7 +5,7 @@
 //! before its call goes on, so a crash loses it and never doubles it.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,12 +46,15 @@ pub struct Approvals {
     decided: Notify,
     /// Number of open approvals, for a look without the lock.
     open: AtomicUsize,
+    /// Number of times that the book was changed, for those who show it.
+    revision: AtomicU64,
 }
 
 /// The book, locked; published as a number when it is released.
 struct Guard<'b> {
     book: MutexGuard<'b, Book>,
-    open: &'b AtomicUsize,
+    changed: bool,
+    of: &'b Approvals,
 }
 
 impl Deref for Guard<'_> {
@@ -64,13 +67,17 @@ impl Deref for Guard<'_> {
 
 impl DerefMut for Guard<'_> {
     fn deref_mut(&mut self) -> &mut Book {
+        self.changed = true;
         &mut self.book
     }
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.open.store(self.book.open_count(), Ordering::Relaxed);
+        if self.changed {
+            self.of.open.store(self.book.open_count(), Ordering::Relaxed);
+            self.of.revision.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -110,12 +117,19 @@ impl Approvals {
             book: Mutex::default(),
             decided: Notify::new(),
             open: AtomicUsize::new(0),
+            revision: AtomicU64::new(0),
         }
     }
 
     fn book(&self) -> Guard<'_> {
         // INVARIANT: every change of the book is complete before anything can panic.
-        Guard { book: self.book.lock().unwrap_or_else(PoisonError::into_inner), open: &self.open }
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        Guard { book, changed: false, of: self }
+    }
+
+    /// Returns a number that grows with each change.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Relaxed)
     }
 
     pub fn settings(&self) -> Settings {

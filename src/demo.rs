@@ -168,6 +168,9 @@ async fn print_invitation(scene: &Scene, out: &mut Out<'_>) -> Result<()> {
         "curl -s http://{admin}/sessions/$SESSION_ID -H \"x-api-key: $ARBITER_ADMIN_API_KEY\""
     ))?;
     out.line(&format!("curl -s http://{proxy}/metrics"))?;
+    out.line("")?;
+    out.line("The operators' pages; sign in with the key above, which ends with this demo:")?;
+    out.line(&format!("http://{admin}/console"))?;
     Ok(())
 }
 

@@ -42,6 +42,7 @@ use crate::freezer::Freezer;
 use crate::identity::Identity;
 use crate::mcp::headers::ProtocolHeaders;
 use crate::metrics::Metrics;
+use crate::recent::Recent;
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::secrets::Secrets;
@@ -74,6 +75,7 @@ pub struct Gate {
     pub freezer: Arc<Freezer>,
     pub followed: Arc<Followed>,
     pub audit: Arc<Audit>,
+    pub recent: Arc<Recent>,
     pub secrets: Arc<Secrets>,
     pub injected: Injected,
     pub redactor: Redactor,

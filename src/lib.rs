@@ -15,9 +15,10 @@
 //! | [`store`], [`registry`], [`sessions`], [`freezer`] | state that outlives a run; live agents; live sessions and their leases; freezes |
 //! | [`reload`] | policies read again: on record, then in force |
 //! | [`secrets`] | sources of credential values |
+//! | [`recent`] | the last decisions of this node, for operators who look |
 //! | [`gate`] | one call, end to end: look up, decide, remember, record |
 //! | [`proxy`] | Pingora's callbacks, translated |
-//! | [`admin`], [`cli`] | the operators' side |
+//! | [`admin`], [`console`], [`cli`] | the operators' side: API, pages, commands |
 //! | [`app`], [`demo`] | wiring; the guided tour |
 
 pub mod admin;
@@ -27,6 +28,7 @@ pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod continuations;
 pub mod credentials;
 pub mod decode;
@@ -40,6 +42,7 @@ pub mod json;
 pub mod mcp;
 pub mod metrics;
 pub mod proxy;
+pub mod recent;
 pub mod registry;
 pub mod reload;
 pub mod rulebook;

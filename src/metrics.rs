@@ -117,6 +117,18 @@ pub struct Levels {
     pub audit_healthy: bool,
 }
 
+/// Counts of requests since the start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Totals {
+    pub allowed: u64,
+    pub denied: u64,
+    pub escalated: u64,
+    /// In the order of [`Code::ALL`].
+    pub denials: Vec<u64>,
+    /// Upper bounds in seconds, and the decisions that took at most that long.
+    pub overhead: Vec<(f64, u64)>,
+}
+
 type ReadLevels = Box<dyn Fn() -> Levels + Send + Sync>;
 type ReadStanding = Box<dyn Fn() -> Standing + Send + Sync>;
 
@@ -392,6 +404,30 @@ impl Metrics {
     pub fn policy_version(&self, version: &str) {
         self.policy_version.reset();
         self.policy_version.with_label_values(&[version]).set(1);
+    }
+
+    /// Reads what is counted of requests, for a history.
+    pub fn totals(&self) -> Totals {
+        use prometheus::core::Metric as _;
+        let overhead = self.overhead.metric();
+        let buckets = overhead.get_histogram().get_bucket().iter();
+        Totals {
+            allowed: self.allowed.get(),
+            denied: self.denied.get(),
+            escalated: self.escalated.get(),
+            denials: self.denials.iter().map(|(_, counter)| counter.get()).collect(),
+            overhead: buckets.map(|b| (b.upper_bound(), b.cumulative_count())).collect(),
+        }
+    }
+
+    /// Reads the gauges that are kept elsewhere.
+    pub fn levels(&self) -> Levels {
+        self.levels.get().map(|read| read()).unwrap_or_default()
+    }
+
+    /// Reads the state of the gateway's own operation.
+    pub fn standing(&self) -> Standing {
+        self.standing.get().map(|read| read()).unwrap_or_default()
     }
 
     /// Says how to read what is not counted here. The first call holds.

@@ -1,5 +1,7 @@
 //! Errors of the admin API: `{"error":"<Code>","message":"…"}` for every cause.
 
+use std::fmt;
+
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
@@ -31,6 +33,12 @@ pub struct Mistake {
     /// In characters, from 1 on.
     column: usize,
     message: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: {}", self.source, self.line, self.column, self.message)
+    }
 }
 
 impl From<PolicyError> for Mistake {

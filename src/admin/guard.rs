@@ -157,7 +157,7 @@ async fn admit(
 }
 
 /// Caller that was recognised.
-enum Known {
+pub(super) enum Known {
     Key(Arc<Key>),
     Person(Person),
 }
@@ -170,7 +170,7 @@ impl Known {
         }
     }
 
-    fn into_actor(self, source: IpAddr) -> Actor {
+    pub(super) fn into_actor(self, source: IpAddr) -> Actor {
         let nobody = Actor::nobody(source);
         match self {
             Self::Key(key) => Actor {
@@ -189,7 +189,15 @@ impl Known {
 
 /// Finds out who sent a request, by the key or token that it has.
 async fn identify(admin: &Admin, headers: &HeaderMap, source: IpAddr) -> Result<Known, ApiError> {
-    let sent = credential(headers)?;
+    recognise(admin, &credential(headers)?, source).await
+}
+
+/// Recognises a key or token, and counts a wrong one against its source.
+pub(super) async fn recognise(
+    admin: &Admin,
+    sent: &Sent<'_>,
+    source: IpAddr,
+) -> Result<Known, ApiError> {
     let now = admin.clock.now();
     let from = Source::from(source);
     let known = match (admin.keys.find(sent.text, now.wall), &admin.people) {
@@ -225,9 +233,9 @@ fn unauthorized(problem: &str) -> ApiError {
 }
 
 /// A key or token as it was sent.
-struct Sent<'h> {
-    text: &'h [u8],
-    is_bearer: bool,
+pub(super) struct Sent<'h> {
+    pub(super) text: &'h [u8],
+    pub(super) is_bearer: bool,
 }
 
 /// The one key or token of a request. Without one nothing was guessed, so nothing is counted.
@@ -253,7 +261,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// The peer's address; a router that is asked without a socket has none.
-fn source_of(head: &Parts) -> IpAddr {
+pub fn source_of(head: &Parts) -> IpAddr {
     let peer = head.extensions.get::<ConnectInfo<Peer>>();
     peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.0.ip().to_canonical())
 }
@@ -271,7 +279,7 @@ impl Hosts {
         Self { named, listen }
     }
 
-    fn check(&self, head: &Parts) -> Result<(), ApiError> {
+    pub(super) fn check(&self, head: &Parts) -> Result<(), ApiError> {
         let denied = |problem: &str| {
             let advice = "add it to `admin.allowed_hosts` if it is one of this gateway's names";
             Err(ApiError::new(Code::HostDenied, format!("{problem}; {advice}")))

@@ -73,6 +73,13 @@ impl Keyring {
         key.expires_at.is_none_or(|end| now < end).then(|| Arc::clone(key))
     }
 
+    /// The unexpired key with this hash, for somebody who showed it before.
+    pub(super) fn with_hash(&self, hash: &[u8; 32], now: Timestamp) -> Option<Arc<Key>> {
+        let list = self.in_force.load();
+        let key = list.keys.iter().find(|key| key.hash == *hash)?;
+        key.expires_at.is_none_or(|end| now < end).then(|| Arc::clone(key))
+    }
+
     /// Version of the keys: a short hash over their names, roles, hashes and bounds.
     pub fn version(&self) -> String {
         self.in_force.load().version.clone()

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::error::{ApiError, Code};
 use crate::clock::Clock;
 use crate::config::{self, Role, Roles};
-use crate::firewall::time::Now;
+use crate::firewall::time::{Now, Timestamp};
 use crate::identity::{Identity, SetupError};
 
 /// Verifies operators' tokens.
@@ -27,6 +27,8 @@ pub(super) struct Person {
     pub(super) name: Arc<str>,
     pub(super) roles: Roles,
     pub(super) token_id: Option<String>,
+    /// End of the token.
+    pub(super) until: Timestamp,
 }
 
 impl Person {
@@ -100,6 +102,7 @@ impl People {
             return Ok(None);
         }
         let name = format!("{}:{}", self.issuer_name, principal.subject);
-        Ok(Some(Person { name: name.into(), roles, token_id: principal.token_id.clone() }))
+        let (token_id, until) = (principal.token_id.clone(), principal.expires_at);
+        Ok(Some(Person { name: name.into(), roles, token_id, until }))
     }
 }

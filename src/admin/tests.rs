@@ -47,9 +47,9 @@ pub(crate) struct Bench {
 
 /// Answer to a request.
 #[derive(Debug)]
-struct Told {
+pub(crate) struct Told {
     status: StatusCode,
-    body: Value,
+    pub(crate) body: Value,
     allow: Option<String>,
     retry_after: Option<String>,
     text: String,
@@ -71,7 +71,7 @@ impl Bench {
         Self::with("[admin]\nrate_limit_per_minute = 100000").await
     }
 
-    async fn with(toml: &str) -> Self {
+    pub(crate) async fn with(toml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let env = [("ARBITER_ADMIN_API_KEY", KEY), ("ARBITER_SIGNING_SECRET", SECRET)];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -157,7 +157,7 @@ impl Bench {
     }
 
     /// Registers an agent with these capabilities; gives its id.
-    async fn agent(&self, capabilities: &[&str]) -> String {
+    pub(crate) async fn agent(&self, capabilities: &[&str]) -> String {
         let body = json!({
             "owner": "user:alice", "model": "m", "trust_level": "basic",
             "capabilities": capabilities,
@@ -167,7 +167,7 @@ impl Bench {
         told.body["agent_id"].as_str().unwrap().to_owned()
     }
 
-    async fn session(&self, agent: &str) -> Told {
+    pub(crate) async fn session(&self, agent: &str) -> Told {
         let body = json!({
             "agent_id": agent, "declared_intent": "read files", "authorized_tools": ["read_file"],
         });
@@ -193,7 +193,7 @@ impl Bench {
     }
 
     /// Every record written so far.
-    fn records(&self) -> Vec<Value> {
+    pub(crate) fn records(&self) -> Vec<Value> {
         self.admin.audit.close();
         let text = std::fs::read_to_string(self.dir.path().join("audit.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

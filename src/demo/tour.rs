@@ -44,6 +44,8 @@ pub(super) async fn walk(scene: &Scene) -> Result<Vec<Stop>> {
         scene.visit("allowed: a quote within bounds", Some(&work), &quote, Expect::Allowed).await?,
     );
 
+    stops.push(approved_call(scene).await?);
+
     let refused = Expect::Refused;
     stops.push(scene.visit("1 no session", None, &read, refused(403, "SessionRequired")).await?);
     let not_mcp = json!({"command": "read", "path": "/etc/passwd"}).to_string();
@@ -111,6 +113,26 @@ pub(super) async fn walk(scene: &Scene) -> Result<Vec<Stop>> {
 fn call(tool: &str, arguments: &Value) -> String {
     let params = json!({"name": tool, "arguments": arguments});
     json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string()
+}
+
+/// Sends a call that waits for a person, approves it, and sends it twice more.
+async fn approved_call(scene: &Scene) -> Result<Stop> {
+    let session = scene.session("manage shared files", &["write_file"], json!({})).await?;
+    let write = call("write_file", &json!({"path": "shared/plan.txt"}));
+    let (asked, text) = scene.post(&scene.agent, Some(&session), &write).await?;
+    let refusal: Value = serde_json::from_str(&text).unwrap_or_default();
+    let id = text_at(&refusal, "/error/data/approval_id");
+    let decision = json!({"decision": "approve", "reason": "the demo's operator agrees"});
+    let (decided, _) = scene.admin(&format!("/approvals/{id}"), &decision).await?;
+    let (passed, _) = scene.post(&scene.agent, Some(&session), &write).await?;
+    let (again, _) = scene.post(&scene.agent, Some(&session), &write).await?;
+    Ok(Stop {
+        name: "allowed: approved by a person",
+        request: summary(&write),
+        answer: format!("{asked}, {passed} once, {again}"),
+        stage: text_at(&refusal, "/error/data/stage").to_owned(),
+        as_expected: (asked, decided, passed, again) == (403, 200, 200, 403),
+    })
 }
 
 /// Opens sessions until the cap stops it, as an agent would that wants many budgets.

@@ -19,6 +19,7 @@ mod path;
 mod read;
 mod regexes;
 mod schema;
+mod summary;
 mod wanted;
 pub mod words;
 
@@ -34,6 +35,7 @@ use index::{Index, best_rank};
 pub use model::{Effect, Policy};
 pub use read::Limits;
 pub use schema::json_schema;
+pub use summary::{Difference, Summary};
 use wanted::{Coverage, Wanted};
 
 use super::agent::{Agent, Principal};

@@ -18,6 +18,7 @@ use crate::firewall::denial::{Cause, Code, Denial};
 use crate::firewall::time::Now;
 use crate::mcp::continued::TaskStatus;
 use crate::metrics;
+use crate::recent::Seen;
 
 /// End of a cleared call.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ impl Gate {
         let injected = entry.credentials_injected.len();
         match self.audit.admit(&entry).await {
             Ok(receipt) => {
+                let decided_at = self.clock.mono();
+                self.recent.note(Seen::of(&entry, decided_at.since(judged_from)), decided_at);
                 self.metrics.request(metrics::Outcome::Allow);
                 self.metrics.credentials_injected(u64::try_from(injected).unwrap_or(u64::MAX));
                 Ok(Cleared {
@@ -65,7 +68,7 @@ impl Gate {
                     request_id,
                     arrived,
                     judged_from,
-                    decided_at: self.clock.mono(),
+                    decided_at,
                     answered_at: None,
                     // Only now: what is made for a call is made for a call on record.
                     body: edited(admitted.body, &admitted.edits),
@@ -106,9 +109,11 @@ impl Gate {
         let weight = open.refused(denial.code, &mut entry, now);
         let latency_us = now.since(arrived.mono);
         let outcome = Outcome::refused(latency_us);
+        let seen = Seen::of(&entry, now.since(judged_from));
         if self.audit.record_as(entry, outcome, weight).await.is_err() {
             return self.unrecorded(request_id);
         }
+        self.recent.note(seen, now);
         let took = Duration::from_micros(latency_us);
         self.count_denial(denial.code);
         self.metrics.request_took(took);

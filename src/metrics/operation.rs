@@ -233,6 +233,12 @@ impl Operation {
         self.store_errors.inc();
     }
 
+    /// Returns the numbers of leases that were granted and that failed.
+    pub fn leases(&self) -> (u64, u64) {
+        let of = |outcome| self.leases.with_label_values(&[outcome]).get();
+        (of("granted"), of("failed"))
+    }
+
     /// Counts a lease and the time that a call waited for it.
     pub fn leased(&self, took: Duration, well: bool) {
         self.store_request.observe(took.as_secs_f64());

@@ -32,6 +32,7 @@ const KEEPING: &[&str] = &[
     "approvals",
     "continuations",
     "freezer",
+    "recent",
 ];
 
 /// Returns the rooms that a room may import, besides itself; none for rooms that may enter all.
@@ -50,6 +51,7 @@ fn may_enter(room: &str) -> Option<Vec<&'static str>> {
             &["config", "metrics", "clock"],
         ]),
         "admin" => all(&[PURE, GROUND, KEEPING, &["gate", "reload"]]),
+        "console" => all(&[PURE, GROUND, KEEPING, &["gate", "admin"]]),
         "app" | "cli" | "demo" | "main" | "lib" => None,
         unknown => panic!("`{unknown}` has no place in the table of layers: give it one"),
     }

@@ -248,6 +248,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
         followed: Arc::new(Followed::alone()),
         sessions: Arc::new(sessions),
         audit: Arc::new(audit),
+        recent: Arc::default(),
         secrets: Arc::new(
             Secrets::load(secrets::Source::None, now.mono).expect("there is nothing to load"),
         ),

@@ -232,6 +232,7 @@ fn gate(
         followed: Arc::new(Followed::alone()),
         sessions,
         audit: Arc::new(Audit::open(audit, clock.clone()).expect("there is no log to open")),
+        recent: Arc::default(),
         secrets: Arc::new(secrets),
         injected: Injected::new(Vec::new(), now.wall),
         redactor: Redactor::new(&[], false).expect("the built-in patterns are right"),

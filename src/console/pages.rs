@@ -1,0 +1,173 @@
+//! The pages: addresses that can be sent to a colleague, each rendered from the API's own answers.
+
+mod agents;
+mod approvals;
+mod audit;
+mod health;
+pub(super) mod live;
+mod overview;
+mod policies;
+mod sessions;
+mod why;
+
+use maud::Markup;
+
+use super::form::Form;
+use super::visit::Visit;
+use crate::admin::{ApiError, Method};
+
+/// One page.
+pub(super) struct Shown {
+    pub(super) place: Place,
+    pub(super) title: String,
+    pub(super) body: Markup,
+    /// Event stream that keeps the page current.
+    pub(super) topic: Option<String>,
+}
+
+impl Shown {
+    fn at(place: Place, body: Markup) -> Self {
+        Self { place, title: place.name().to_owned(), body, topic: None }
+    }
+}
+
+/// Result of a form.
+pub(super) enum Acted {
+    /// Goes on at another page.
+    To(String),
+    Shown(Box<Shown>),
+}
+
+/// Entry of the navigation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Overview,
+    Live,
+    Why,
+    Sessions,
+    Agents,
+    Approvals,
+    Policies,
+    Audit,
+    Health,
+}
+
+impl Place {
+    pub(super) const ALL: [Self; 9] = [
+        Self::Overview,
+        Self::Live,
+        Self::Why,
+        Self::Sessions,
+        Self::Agents,
+        Self::Approvals,
+        Self::Policies,
+        Self::Audit,
+        Self::Health,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Overview => "Overview",
+            Self::Live => "Live",
+            Self::Why => "Why",
+            Self::Sessions => "Sessions",
+            Self::Agents => "Agents",
+            Self::Approvals => "Approvals",
+            Self::Policies => "Policies",
+            Self::Audit => "Audit",
+            Self::Health => "Health",
+        }
+    }
+
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Overview => "/console",
+            Self::Live => "/console/live",
+            Self::Why => "/console/why",
+            Self::Sessions => "/console/sessions",
+            Self::Agents => "/console/agents",
+            Self::Approvals => "/console/approvals",
+            Self::Policies => "/console/policies",
+            Self::Audit => "/console/audit",
+            Self::Health => "/console/health",
+        }
+    }
+
+    /// Returns the endpoint whose roles may see the page.
+    pub(super) fn needs(self) -> (Method, &'static str) {
+        (
+            Method::Get,
+            match self {
+                Self::Sessions => "/sessions",
+                Self::Approvals => "/approvals",
+                Self::Audit | Self::Why => "/audit/records",
+                Self::Overview | Self::Live | Self::Agents | Self::Policies | Self::Health => {
+                    "/agents"
+                }
+            },
+        )
+    }
+}
+
+/// Shows the page at a path; none if there is no such page.
+pub(super) async fn show(visit: &Visit, path: &[&str]) -> Result<Option<Shown>, ApiError> {
+    let place = match path {
+        [""] => Place::Overview,
+        ["live"] => Place::Live,
+        ["why"] | ["why", _] => Place::Why,
+        ["sessions"] | ["sessions", _] => Place::Sessions,
+        ["agents"] | ["agents", _] => Place::Agents,
+        ["approvals"] | ["approvals", _] => Place::Approvals,
+        ["policies"] => Place::Policies,
+        ["audit"] => Place::Audit,
+        ["health"] => Place::Health,
+        _ => return Ok(None),
+    };
+    let (method, needed) = place.needs();
+    if !visit.may(method, needed) {
+        if place == Place::Overview {
+            // Where a sign-in leads; a role that sees one list only goes there.
+            return sessions::list(visit).await.map(Some);
+        }
+        // The API's own refusal, on record.
+        visit.read(crate::admin::Ask::get(needed)).await?;
+    }
+    match path {
+        [""] => Ok(overview::show(visit)),
+        ["live"] => Ok(live::show(visit)),
+        ["why"] => why::show(visit, visit.query.get("request_id").trim()).await,
+        ["why", id] => why::show(visit, id).await,
+        ["sessions"] => sessions::list(visit).await,
+        ["sessions", id] => sessions::one(visit, id).await,
+        ["agents"] => agents::list(visit).await,
+        ["agents", id] => agents::one(visit, id).await,
+        ["approvals"] => approvals::list(visit).await,
+        ["approvals", id] => approvals::one(visit, id).await,
+        ["policies"] => Ok(policies::show(visit, &policies::Tried::default())),
+        ["audit"] => audit::show(visit).await,
+        _ => health::show(visit).await,
+    }
+    .map(Some)
+}
+
+/// Does what a form at a path asks for; none if there is no such form.
+pub(super) async fn act(
+    visit: &Visit,
+    path: &[&str],
+    form: &Form,
+) -> Result<Option<Acted>, ApiError> {
+    match path {
+        ["sessions", id, "close"] => sessions::close(visit, id).await,
+        ["agents", id, "deactivate"] => agents::deactivate(visit, id, form).await,
+        ["agents", id, "trust"] => agents::trust(visit, id, form).await,
+        ["approvals", id] => approvals::decide(visit, id, form).await,
+        ["policies", "explain"] => policies::explain(visit, form).await,
+        ["policies", "validate"] => policies::validate(visit, form).await,
+        ["policies", "reload"] => policies::reload(visit).await,
+        ["audit", "verify"] => audit::verify(visit).await,
+        ["freezes"] => health::freeze(visit, form).await,
+        ["freezes", id, "lift"] => health::lift(visit, id).await,
+        _ => return Ok(None),
+    }
+    .map(Some)
+}
