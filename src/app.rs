@@ -43,6 +43,7 @@ use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
 use crate::console::{self, Console};
+use crate::continuations::Continuations;
 use crate::firewall::checks::drift::{Tools, UnknownIntent};
 use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::rules::Terms;
@@ -346,6 +347,10 @@ impl Parts {
             enrolment: Enrolment::new(&config.oauth.issuers, &registry),
             rulebook: Arc::new(rulebook),
             approvals: Arc::new(approvals(config)),
+            continuations: Arc::new(Continuations::new(
+                store.clone(),
+                config.admin.signing_secrets.signing().expose().as_bytes(),
+            )),
             registry: registry.clone(),
             sessions: sessions.clone(),
             freezer: Arc::new(freezer),
@@ -524,6 +529,7 @@ impl Parts {
             followed: self.gate.followed.clone(),
             drain: self.gate.drain.clone(),
             approvals: self.gate.approvals.clone(),
+            continuations: self.gate.continuations.clone(),
             rulebook: self.rulebook.clone(),
             reloader: self.reloader(),
             audit: self.audit.clone(),

@@ -50,6 +50,7 @@ impl Gate {
             live,
             at: Arc::clone(at),
             freezer: Arc::clone(&self.freezer),
+            continuations: Arc::clone(&self.continuations),
             clock: self.clock.clone(),
         }
     }

@@ -12,6 +12,8 @@ use super::{
     StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway,
 };
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::approvals::Digest;
+use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -75,6 +77,29 @@ pub(super) trait Backend {
     async fn freezes(&self) -> Result<Vec<Arc<Freeze>>, StoreError>;
     async fn freeze(&self, freeze: &Arc<Freeze>) -> Result<(), StoreError>;
     async fn unfreeze(&self, id: Uuid) -> Result<bool, StoreError>;
+
+    /// Keeps a continuation until its end, and of its session only the `MAX_OF_SESSION` that end last.
+    async fn keep_continuation(
+        &self,
+        _one: &Continuation,
+        _now: Timestamp,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn continuation(
+        &self,
+        _mark: Digest,
+        _now: Timestamp,
+    ) -> Result<Option<Continuation>, StoreError> {
+        Ok(None)
+    }
+    async fn continuations_of(
+        &self,
+        _session: SessionId,
+        _now: Timestamp,
+    ) -> Result<Vec<Continuation>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Returns the pairs of admin key and source that were kept, the oldest first.
     async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {

@@ -15,6 +15,7 @@
 //! | `admin_pairs` | admin keys that succeeded from a source, hashed, by time |
 //! | `revoked` | revoked tokens by the time until which they matter |
 //! | `freezes` | hash by id |
+//! | `c:<mark>`, `cs:<session>` | a continuation until its end; those of a session, by their end |
 //! | `changes`, `sequence` | what the nodes tell each other |
 //! | `node:<node>`, `connection:<node>` | there while the node runs; the latest connection it wrote by (one more, with a `w`, where it waits for replicas) |
 //! | `wanted:<session>` | the others were asked just now to give back |
@@ -36,6 +37,8 @@ use super::{
 };
 use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::approvals::Digest;
+use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -45,6 +48,7 @@ use scripts::Run;
 use wire::{AgentText, DelegationText};
 
 mod about;
+mod continuations;
 mod dial;
 mod feed;
 mod freezes;
@@ -471,6 +475,30 @@ impl Backend for Redis {
 
     async fn unfreeze(&self, id: Uuid) -> Result<bool, StoreError> {
         self.drop_freeze(id).await
+    }
+
+    async fn keep_continuation(
+        &self,
+        one: &Continuation,
+        _now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.put_continuation(one).await
+    }
+
+    async fn continuation(
+        &self,
+        mark: Digest,
+        now: Timestamp,
+    ) -> Result<Option<Continuation>, StoreError> {
+        self.load_continuation(mark, now).await
+    }
+
+    async fn continuations_of(
+        &self,
+        session: SessionId,
+        now: Timestamp,
+    ) -> Result<Vec<Continuation>, StoreError> {
+        self.load_continuations(session, now).await
     }
 
     async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {

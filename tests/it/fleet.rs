@@ -8,3 +8,4 @@ mod redis;
 mod restart;
 mod taken;
 mod takeover;
+mod tasks;

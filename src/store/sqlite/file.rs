@@ -106,6 +106,13 @@ const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE freezes (id BLOB PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE continuations (
+        mark BLOB PRIMARY KEY, session BLOB NOT NULL, ends_at INTEGER NOT NULL, body TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX continuations_by_session ON continuations (session, ends_at);
+    CREATE INDEX continuations_by_end ON continuations (ends_at);
+",
 ];
 
 /// The version that has a place for the proof of a key. The key is tried there, before a row is
@@ -190,9 +197,14 @@ fn unlock(db: &Connection, path: &Path, key: Option<&SealKey>) -> Result<(), Fai
                 |row| row.get(0),
             )?;
             // A file of an earlier version has no such table yet.
-            let has_freezes = db.table_exists(None, "freezes")?
-                && db.query_row("SELECT EXISTS (SELECT 1 FROM freezes)", (), |row| row.get(0))?;
-            if !empty || has_freezes {
+            let has_rows = |table: &str, any: &str| {
+                let found = || db.query_row(any, (), |row| row.get(0));
+                if db.table_exists(None, table)? { found() } else { Ok(false) }
+            };
+            if !empty
+                || has_rows("freezes", "SELECT EXISTS (SELECT 1 FROM freezes)")?
+                || has_rows("continuations", "SELECT EXISTS (SELECT 1 FROM continuations)")?
+            {
                 return refused(NOT_SEALED);
             }
             prove(db)?;

@@ -529,7 +529,11 @@ fn id(row: &Row<'_>, column: usize) -> Result<Uuid> {
     Ok(Uuid::from_bytes(row.get(column)?))
 }
 
-fn read<T: DeserializeOwned>(what: &'static str, row: &Row<'_>, column: usize) -> Result<T> {
+pub(super) fn read<T: DeserializeOwned>(
+    what: &'static str,
+    row: &Row<'_>,
+    column: usize,
+) -> Result<T> {
     parse(what, text(what, row, column)?)
 }
 
@@ -541,11 +545,11 @@ fn parse<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| damaged(what, error))
 }
 
-fn json(what: &'static str, body: &impl Serialize) -> Result<String> {
+pub(super) fn json(what: &'static str, body: &impl Serialize) -> Result<String> {
     serde_json::to_string(body).map_err(|error| damaged(what, error))
 }
 
-fn damaged(
+pub(super) fn damaged(
     what: &'static str,
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> StoreError {
