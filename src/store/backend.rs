@@ -8,11 +8,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{
-    Booked, Booking, Changes, Closing, Opened, Place, Position, Purge, Replicas, Settlement,
-    StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway,
+    Booked, Booking, Changes, Closing, Opened, Place, Position, Purge, Put, Replicas, Room,
+    Settlement, StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway,
 };
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::Digest;
+use crate::firewall::approvals::{Approval, Digest, Step};
 use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
@@ -78,6 +78,10 @@ pub(super) trait Backend {
     async fn freeze(&self, freeze: &Arc<Freeze>) -> Result<(), StoreError>;
     async fn unfreeze(&self, id: Uuid) -> Result<bool, StoreError>;
 
+    async fn approvals(&self) -> Result<Vec<Approval>, StoreError>;
+    async fn find_approvals(&self, ids: Vec<Uuid>) -> Result<Vec<Approval>, StoreError>;
+    async fn put_approvals(&self, steps: Vec<Step>, room: Room) -> Result<Put, StoreError>;
+    async fn forget_approvals(&self, ids: Vec<Uuid>, now: Timestamp) -> Result<(), StoreError>;
     /// Keeps a continuation until its end, and of its session only the `MAX_OF_SESSION` that end last.
     async fn keep_continuation(
         &self,

@@ -107,6 +107,11 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE freezes (id BLOB PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ",
     "
+    CREATE TABLE approvals (
+        id BLOB PRIMARY KEY, ends_at INTEGER NOT NULL, body TEXT NOT NULL, state TEXT NOT NULL
+    ) STRICT;
+",
+    "
     CREATE TABLE continuations (
         mark BLOB PRIMARY KEY, session BLOB NOT NULL, ends_at INTEGER NOT NULL, body TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
@@ -196,14 +201,15 @@ fn unlock(db: &Connection, path: &Path, key: Option<&SealKey>) -> Result<(), Fai
                 (),
                 |row| row.get(0),
             )?;
-            // A file of an earlier version has no such table yet.
-            let has_rows = |table: &str, any: &str| {
-                let found = || db.query_row(any, (), |row| row.get(0));
-                if db.table_exists(None, table)? { found() } else { Ok(false) }
+            // A file of an earlier version has no such tables yet.
+            let has_rows = |table: &str| -> rusqlite::Result<bool> {
+                let any = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+                Ok(db.table_exists(None, table)? && db.query_row(&any, (), |row| row.get(0))?)
             };
             if !empty
-                || has_rows("freezes", "SELECT EXISTS (SELECT 1 FROM freezes)")?
-                || has_rows("continuations", "SELECT EXISTS (SELECT 1 FROM continuations)")?
+                || has_rows("freezes")?
+                || has_rows("approvals")?
+                || has_rows("continuations")?
             {
                 return refused(NOT_SEALED);
             }

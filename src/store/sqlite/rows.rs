@@ -525,7 +525,7 @@ pub(super) fn unfreeze(db: &Connection, id: Uuid) -> Result<bool> {
     Ok(db.prepare_cached("DELETE FROM freezes WHERE id = ?1")?.execute([id.as_bytes()])? > 0)
 }
 
-fn id(row: &Row<'_>, column: usize) -> Result<Uuid> {
+pub(super) fn id(row: &Row<'_>, column: usize) -> Result<Uuid> {
     Ok(Uuid::from_bytes(row.get(column)?))
 }
 

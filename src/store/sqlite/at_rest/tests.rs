@@ -5,10 +5,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::firewall::agent::{AgentId, Delegation};
+use crate::firewall::approvals::tests::{asked, hash};
+use crate::firewall::approvals::{Approval, Step};
 use crate::firewall::freeze::{Freeze, Scope};
 use crate::firewall::session::SessionId;
 use crate::store::tests::contract::{CAP, agent, calls, continuation, order};
-use crate::store::{Closing, Store, StoredSession};
+use crate::store::{Closing, Put, Room, Store, StoredSession};
 
 /// Words that no sealed file may show, of an agent, a session, a trust level and a usage: nothing
 /// that Base64 could spell by chance.
@@ -64,6 +66,10 @@ async fn filled(key: Option<SealKey>) -> Filled {
         until: None,
     };
     store.freeze(&Arc::new(freeze)).await.unwrap();
+    let approval = asked(hash(1), AgentId::random(), Timestamp(8));
+    let asked = Step::ask(Approval { policy: "an intent".into(), ..approval });
+    let put = store.put_approvals(vec![asked], Room::UNLIMITED).await.unwrap();
+    assert!(matches!(put, Put::Done(_)), "{put:?}");
     let task = continuation(SessionId::random(), 1, 1_000);
     store.keep_continuation(&task, Timestamp(7)).await.unwrap();
     let sessions = sorted(&store).await;
@@ -93,12 +99,13 @@ fn shown_in(folder: &Path) -> Vec<&'static str> {
     SAID.into_iter().filter(|word| shown(word)).collect()
 }
 
-const ROWS: [(&str, u64); 6] = [
+const ROWS: [(&str, u64); 7] = [
     ("agents", 1),
     ("delegations", 1),
     ("sessions", 100),
     ("revoked_tokens", 1),
     ("freezes", 1),
+    ("approvals", 1),
     ("continuations", 1),
 ];
 
@@ -236,6 +243,7 @@ async fn a_changed_byte_is_found_and_its_table_named() {
                 store.delegations().await?;
                 store.sessions(Timestamp(i64::MIN)).await?;
                 store.freezes().await?;
+                store.approvals().await?;
                 store.revoked_tokens().await.map(drop)
             };
             // These are never loaded all at once: one under another key is not found.
