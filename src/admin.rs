@@ -54,6 +54,7 @@ use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config;
+use crate::continuations::Continuations;
 use crate::firewall::checks::drift::Keywords;
 use crate::freezer::Freezer;
 use crate::gate::drain::Drain;
@@ -95,6 +96,7 @@ pub struct Admin {
     pub drain: Arc<Drain>,
     pub rulebook: Arc<Rulebook>,
     pub approvals: Arc<Approvals>,
+    pub continuations: Arc<Continuations>,
     pub reloader: Reloader,
     pub audit: Arc<Audit>,
     pub minter: Arc<Minter>,

@@ -43,6 +43,7 @@ use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::{self, Backend, Config};
 use crate::console::{self, Console};
+use crate::continuations::Continuations;
 use crate::firewall::checks::drift::{Tools, UnknownIntent};
 use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::session::Status;
@@ -267,6 +268,11 @@ async fn approvals(config: &Config, store: &Arc<Store>, now: Now) -> Result<Appr
     Ok(approvals)
 }
 
+fn continuations(config: &Config, store: &Arc<Store>) -> Continuations {
+    let secret = config.admin.signing_secrets.signing().expose().as_bytes();
+    Continuations::new(Arc::clone(store), secret)
+}
+
 /// Reads the certificate that agents would see; the end of its validity, as Unix time.
 pub(crate) fn certificate_expiry(files: &config::Tls) -> Result<Option<i64>> {
     let certificate = Certificate::open(files)?;
@@ -349,6 +355,7 @@ impl Parts {
             enrolment: Enrolment::new(&config.oauth.issuers, &registry),
             rulebook: Arc::new(rulebook),
             approvals: Arc::new(approvals(config, &store, now).await?),
+            continuations: Arc::new(continuations(config, &store)),
             registry: registry.clone(),
             sessions: sessions.clone(),
             freezer: Arc::new(freezer),
@@ -527,6 +534,7 @@ impl Parts {
             followed: self.gate.followed.clone(),
             drain: self.gate.drain.clone(),
             approvals: self.gate.approvals.clone(),
+            continuations: self.gate.continuations.clone(),
             rulebook: self.rulebook.clone(),
             reloader: self.reloader(),
             audit: self.audit.clone(),

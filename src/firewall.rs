@@ -9,6 +9,7 @@ pub mod agent;
 pub mod approvals;
 pub mod call;
 pub mod checks;
+pub mod continuation;
 pub mod delegation;
 pub mod denial;
 pub mod explain;

@@ -7,6 +7,7 @@
 pub mod approval;
 mod bucket;
 mod caller;
+pub mod continued;
 mod decide;
 mod demote;
 mod destination;
@@ -33,6 +34,7 @@ pub use crate::audit::HeadParts;
 use crate::audit::redact::{Redactor, scrubbed};
 use crate::audit::{Audit, Decision, Entry, Receipt, RequestHead};
 use crate::clock::Clock;
+use crate::continuations::Continuations;
 use crate::credentials::Edits;
 use crate::firewall::agent::{AgentId, Caller};
 use crate::firewall::denial::{Code, Denial};
@@ -49,6 +51,7 @@ use crate::rulebook::Rulebook;
 use crate::secrets::Secrets;
 use crate::sessions::Sessions;
 use crate::store::Followed;
+use continued::Handout;
 pub use destination::{Destination, Due};
 use drain::{Drain, Phase};
 use enrol::Enrolment;
@@ -71,6 +74,7 @@ pub struct Gate {
     pub enrolment: Enrolment,
     pub rulebook: Arc<Rulebook>,
     pub approvals: Arc<Approvals>,
+    pub continuations: Arc<Continuations>,
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
     pub freezer: Arc<Freezer>,
@@ -129,6 +133,7 @@ pub struct Cleared {
     tools: Option<Box<Tools>>,
     /// Set if notifications can come on the answer's stream.
     stream: Option<Box<Stream>>,
+    handout: Option<Handout>,
     _open: Open,
 }
 
@@ -143,6 +148,7 @@ struct Admitted {
     scrub: Option<Watch>,
     tools: Option<Box<Tools>>,
     stream: Option<Box<Stream>>,
+    handout: Option<Handout>,
 }
 
 /// Readiness to serve calls, and the first thing in its way.
@@ -249,6 +255,7 @@ impl Gate {
             scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),
             tools: None,
             stream: None,
+            handout: None,
         };
         self.clear(ticket, &caller, admitted, Reply::plain()).await
     }
@@ -302,6 +309,11 @@ impl Cleared {
     /// Returns the secrets that the answer must not show.
     pub fn scrub(&self) -> Option<&Watch> {
         self.scrub.as_ref()
+    }
+
+    /// Returns the reader of what the answer hands out, if it could hand out anything.
+    pub fn handout(&self) -> Option<&Handout> {
+        self.handout.as_ref()
     }
 
     /// The answer when the call failed behind the gate. The record follows in [`Gate::finish`].

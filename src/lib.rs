@@ -29,6 +29,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod console;
+pub mod continuations;
 pub mod credentials;
 pub mod decode;
 pub mod demo;

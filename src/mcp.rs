@@ -7,6 +7,7 @@
 
 pub mod capabilities;
 pub mod class;
+pub mod continued;
 pub mod filter;
 pub mod headers;
 pub mod list_changes;

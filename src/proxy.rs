@@ -10,6 +10,7 @@ mod buffered;
 mod contain;
 pub mod forwarding;
 pub mod guard;
+mod handed;
 mod head;
 mod health;
 mod hygiene;
@@ -331,6 +332,7 @@ impl ProxyHttp for Gateway {
                 call.bytes_out =
                     call.bytes_out.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
                 *body = out;
+                ctx.slot.wait_for(call.flow.take_keeping());
                 ctx.slot.allow_comments(!end_of_stream && call.flow.is_between_events());
                 Ok(None)
             }
@@ -352,6 +354,7 @@ impl ProxyHttp for Gateway {
         match contain::refused(|| call.flow.trailers(trailers)) {
             Ok(held_back) => {
                 call.cleared.answer_passes(held_back.as_deref().unwrap_or_default());
+                ctx.slot.wait_for(call.flow.take_keeping());
                 Ok(held_back)
             }
             Err(denial) => {
@@ -412,7 +415,7 @@ impl ProxyHttp for Gateway {
         if let State::Cleared(call) = state {
             let InFlight { cleared, flow, way, upstream_status, bytes_out, failed, .. } = *call;
             let server = way.server_name();
-            let scrubbed = flow.scrubbed();
+            let (scrubbed, task) = (flow.scrubbed(), flow.task());
             if let Some(denial) = &failed {
                 self.gate.metrics.operation.upstream_failed(&way.pool.label(), denial);
             }
@@ -424,7 +427,7 @@ impl ProxyHttp for Gateway {
             let whole = error.is_none();
             self.gate.finish(
                 cleared,
-                &Ended { server, upstream_status, scrubbed, bytes_out, failed, whole },
+                &Ended { server, upstream_status, scrubbed, bytes_out, failed, whole, task },
             );
         }
     }

@@ -27,7 +27,8 @@ use uuid::Uuid;
 
 use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::{Approval, Step};
+use crate::firewall::approvals::{Approval, Digest, Step};
+use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -412,6 +413,33 @@ impl Store {
     /// Forgets those of these approvals that have ended by `now`, or by the ledger's own clock.
     pub async fn forget_approvals(&self, ids: Vec<Uuid>, now: Timestamp) -> Result<(), StoreError> {
         ask!(self, store => store.forget_approvals(ids, now).await)
+    }
+
+    /// Keeps a continuation until its end: for other nodes and later runs, if this store has any.
+    pub async fn keep_continuation(
+        &self,
+        one: &Continuation,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        ask!(self, store => store.keep_continuation(one, now).await)
+    }
+
+    /// Returns the continuation with this mark, if it has not ended.
+    pub async fn continuation(
+        &self,
+        mark: Digest,
+        now: Timestamp,
+    ) -> Result<Option<Continuation>, StoreError> {
+        ask!(self, store => store.continuation(mark, now).await)
+    }
+
+    /// Returns the continuations of a session that have not ended.
+    pub async fn continuations_of(
+        &self,
+        session: SessionId,
+        now: Timestamp,
+    ) -> Result<Vec<Continuation>, StoreError> {
+        ask!(self, store => store.continuations_of(session, now).await)
     }
 
     /// Makes every write fail, or work again.

@@ -15,13 +15,17 @@ use super::Admin;
 use super::body::parse;
 use super::endpoint::{Answer, Input, not_a_uuid};
 use super::error::{ApiError, Code};
+use super::record::store_failed;
+use crate::continuations::Kind as Continues;
 use crate::credentials::{self, CredentialDenial};
 use crate::firewall::admit::{self, Ask};
 use crate::firewall::agent::{Agent, AgentId, Caller};
 use crate::firewall::call::{Call, CallKind, Place};
 use crate::firewall::checks::drift::Keywords;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
+use crate::firewall::checks::task::Owned;
 use crate::firewall::checks::{agent, policy};
+use crate::firewall::continuation::Continuation;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::{self, Denial};
 use crate::firewall::explain::{Explained, Taken, explain as explained};
@@ -107,6 +111,8 @@ struct Question<'a> {
     above: Vec<Arc<Agent>>,
     caller: Caller,
     session: Option<Asked>,
+    /// The task that the question is about, if the session owns it.
+    task: Option<Arc<Continuation>>,
     /// Some of the session's terms are not part of the question.
     open: bool,
     now: Now,
@@ -176,6 +182,19 @@ pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, A
         }),
         None => body.described_session(&caller, &admin.settings.keywords, now)?,
     };
+    let task = match (body.task(), &session) {
+        (Some(id), Some(asked)) => {
+            let mark = admin.continuations.mark(
+                Continues::Task,
+                asked.order.id,
+                body.upstream.as_deref(),
+                id,
+            );
+            let found = admin.continuations.find(mark, &admin.clock).await;
+            found.map_err(|error| store_failed(&error))?
+        }
+        _ => None,
+    };
     let others = caller.chain.iter().filter(|&&id| id != caller.agent.id);
     let question = Question {
         policies: &rules.policies,
@@ -184,6 +203,7 @@ pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, A
         above: others.filter_map(|&id| admin.registry.agent(id)).collect(),
         caller,
         session,
+        task,
         open: body.session_id.is_none() && body.session.is_none(),
         now,
     };
@@ -217,6 +237,7 @@ pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiEr
         above: Vec::new(),
         caller,
         session,
+        task: None,
         open: request.session.is_none(),
         now,
     };
@@ -227,7 +248,7 @@ pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiEr
 impl Question<'_> {
     /// Decides. `bytes` are the request's own text: arguments taken from there keep every digit.
     fn answer(self, body: &Explain, bytes: &[u8]) -> Result<Explanation, ApiError> {
-        let Self { policies, mut terms, freezes, above, caller, session, open, now } = self;
+        let Self { policies, mut terms, freezes, above, caller, session, task, open, now } = self;
         let doc = Doc::parse(bytes)
             .map_err(|error| ApiError::new(Code::MalformedRequest, error.to_string()))?;
         let arguments = doc.root().get("arguments").filter(|value| value.kind() == Kind::Object);
@@ -250,6 +271,9 @@ impl Question<'_> {
             }),
             _ => Claimed::Nothing,
         };
+        let tool = task.as_deref().and_then(|task| task.tool.as_deref());
+        let owned = body.task().zip(tool).map(|(id, tool)| Owned { id, tool });
+        let tasks: Vec<_> = owned.into_iter().collect();
         let ask = Ask {
             policies,
             terms: &terms,
@@ -258,6 +282,7 @@ impl Question<'_> {
             header: AgentHeader::Is(caller.agent.id),
             claimed,
             calls,
+            tasks: &tasks,
             place,
             now,
         };

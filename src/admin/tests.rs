@@ -22,6 +22,7 @@ use super::{Admin, Keyring, Settings, WrongKeys, router};
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::continuations::Continuations;
 use crate::firewall::terms::Terms;
 use crate::firewall::time::Timestamp;
 use crate::freezer::Freezer;
@@ -103,6 +104,7 @@ impl Bench {
             sessions: Arc::new(sessions),
             freezer: Arc::new(Freezer::open(Arc::clone(&store), clock.now()).await.unwrap()),
             followed: Arc::new(Followed::alone()),
+            continuations: Arc::new(Continuations::new(Arc::clone(&store), b"secret")),
             store: Arc::clone(&store),
             drain: Arc::default(),
             approvals: Arc::new(crate::approvals::Approvals::new(

@@ -171,6 +171,8 @@ pub struct Entry {
     pub bytes_in: Option<u64>,
     /// The approval that the request used, or that it waits for.
     pub approval: Option<Box<Approval>>,
+    /// The request whose call this one goes on with.
+    pub continues: Option<Uuid>,
     pub event: Option<Box<Event>>,
 }
 
@@ -201,6 +203,7 @@ impl Entry {
             head: RequestHead::default(),
             bytes_in: None,
             approval: None,
+            continues: None,
             event: None,
         }
     }
@@ -221,6 +224,8 @@ pub struct Outcome {
     pub tool_outcome: Option<ToolOutcome>,
     /// Length of the answer that went to the client, if one was counted.
     pub bytes_out: Option<u64>,
+    /// The state of the task that the answer described, if it described one.
+    pub task_status: Option<&'static str>,
     /// Replaces the entry's decision: what was to be done was refused after all.
     pub decision: Option<Decision>,
     pub denial_code: Option<&'static str>,
@@ -289,6 +294,7 @@ impl Draft {
         id_member(&mut out, "approval_id", approval.map(|approval| approval.id));
         let by = approval.and_then(|approval| approval.by.as_deref());
         text_member(&mut out, "approved_by", by);
+        id_member(&mut out, "continues", entry.continues);
         event(&mut out, entry.event.as_deref(), entry.claim.as_deref());
         let fourth = known..out.len();
         Self {
@@ -431,6 +437,7 @@ fn ending(
     text_member(out, "upstream_server", outcome.upstream_server.as_deref());
     text_member(out, "upstream_cause", outcome.upstream_cause);
     count_member(out, "bytes_out", outcome.bytes_out);
+    text_member(out, "task_status", outcome.task_status);
 }
 
 fn event(out: &mut Vec<u8>, event: Option<&Event>, claim: Option<&str>) {

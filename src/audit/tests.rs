@@ -118,6 +118,7 @@ const DONE: Outcome = Outcome {
     credentials_scrubbed: 0,
     tool_outcome: None,
     bytes_out: None,
+    task_status: None,
     decision: None,
     denial_code: None,
     failure_category: None,

@@ -14,9 +14,10 @@ use super::agent::Caller;
 use super::call::{Call, CallKind, Place};
 use super::checks::escalation::{self, Escalation};
 use super::checks::session::{AgentHeader, Claimed, Found};
+use super::checks::task::Owned;
 use super::checks::{
     Lack, budget, delegation, drift, freeze, owner, policy, rate, sensitivity, session, spend,
-    whitelist,
+    task, whitelist,
 };
 use super::denial::Denial;
 use super::freeze::Frozen;
@@ -36,6 +37,8 @@ pub struct Ask<'a> {
     pub header: AgentHeader,
     pub claimed: Claimed<'a>,
     pub calls: &'a [Call<'a>],
+    /// Tasks that the calls are about, as far as the session owns them.
+    pub tasks: &'a [Owned<'a>],
     pub place: Place<'a>,
     /// The instant of the look-ups.
     pub now: Now,
@@ -119,8 +122,11 @@ pub fn admit(ask: Ask<'_>, usage: Option<&mut Usage>, trace: &mut impl Trace) ->
 pub fn judge<'a>(ask: Ask<'a>, trace: &mut impl Trace) -> Result<Judged<'a>, Box<Verdict>> {
     look(&ask, trace).map_err(|denial| Verdict::refused(denial, None))?;
     let facts = ask.facts();
-    let decide =
-        |call| Member { call, decision: policy::decide(ask.policies, &facts, call, ask.place) };
+    let decide = |call| {
+        let task = task::tool_of(ask.tasks, call);
+        let decision = policy::decide(ask.policies, &facts, call, task, ask.place);
+        Member { call, decision }
+    };
     let judged = Judged { ask, members: ask.calls.iter().map(decide).collect(), paid: 0 };
     judged.every(Step::Sensitivity, trace, |member| match ask.claimed.found() {
         Some(found) => sensitivity::check(found.order, &member.call.kind, &member.decision),
@@ -131,15 +137,21 @@ pub fn judge<'a>(ask: Ask<'a>, trace: &mut impl Trace) -> Result<Judged<'a>, Box
 
 /// The cheap checks: none reads an argument.
 fn look(ask: &Ask<'_>, trace: &mut impl Trace) -> Result<(), Denial> {
-    let Ask { terms, frozen, caller, header, claimed, calls, place, now, .. } = *ask;
-    let kinds = calls.iter().map(|call| &call.kind);
+    let Ask { terms, frozen, caller, header, claimed, calls, tasks, place, now, .. } = *ask;
+    let tools = tasks.iter().map(|task| task.tool);
+    let begun = tools.map(|tool| CallKind::Tool { name: tool.into(), arguments: None });
+    let begun: Vec<_> = begun.collect();
+    let kinds = calls.iter().map(|call| &call.kind).chain(&begun);
     trace.step(Step::Freeze, freeze::check(frozen, &caller.agent, kinds, place, now))?;
     trace.step(Step::Session, session::check(terms, header, &claimed, now))?;
     trace.step(Step::Owner, owner::check(caller.agent.id, header, &claimed))?;
     let Some(Found { order, seen, chain, .. }) = claimed.found() else { return Ok(()) };
     trace.step(Step::Delegation, delegation::check(*chain))?;
     let mut calls = calls.iter();
-    let listed = calls.try_for_each(|call| whitelist::check(terms, order, &call.kind, place));
+    let listed = calls.try_for_each(|call| match call.task() {
+        Some(_) => task::check(terms, order, task::tool_of(tasks, call), place),
+        None => whitelist::check(terms, order, &call.kind, place),
+    });
     trace.step(Step::Whitelist, listed)?;
     trace.step(Step::Budget, budget::check(order, seen.budget))?;
     trace.step(Step::Rate, rate::check(terms, order, seen.rate))

@@ -30,6 +30,14 @@ impl Call<'_> {
         self.method.is_some() && self.id.is_none()
     }
 
+    /// Returns the id of the task that the call is about.
+    pub fn task(&self) -> Option<&str> {
+        match &self.kind {
+            CallKind::Data { what: Data::Task, target } => Some(target),
+            CallKind::Tool { .. } | CallKind::Data { .. } | CallKind::Protocol => None,
+        }
+    }
+
     /// Reports whether it answers something the server asked.
     pub fn is_response(&self) -> bool {
         self.method.is_none()
@@ -98,6 +106,8 @@ pub enum Data {
     Prompt,
     /// By method: `authorized_methods`, `allowed_methods`.
     Method,
+    /// By the tool whose call began the task with this id.
+    Task,
 }
 
 #[cfg(test)]

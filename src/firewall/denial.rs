@@ -101,6 +101,7 @@ table! {
     MalformedRequest         400 -32600 Protocol    Protocol;
     MetaMissing              400 -32602 Protocol    Protocol;
     VersionUnsupported       400 -32022 Protocol    Protocol;
+    CapabilityMissing        400 -32021 Protocol    Protocol;
     HeaderMismatch           400 -32020 Protocol    Protocol;
     MethodNotFound           404 -32601 Protocol    Protocol;
     TokenMissing             401    401 Identity    Governance;
@@ -151,7 +152,10 @@ impl Code {
     /// JSON-RPC code.
     pub fn name(self) -> &'static str {
         match self {
-            Self::NotJson | Self::MetaMissing | Self::VersionUnsupported => "MalformedRequest",
+            Self::NotJson
+            | Self::MetaMissing
+            | Self::VersionUnsupported
+            | Self::CapabilityMissing => "MalformedRequest",
             _ => self.row().name,
         }
     }

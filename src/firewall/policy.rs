@@ -273,10 +273,26 @@ impl PolicySet {
         target: Target<'_>,
         within: impl Fn(&Policy) -> bool,
     ) -> bool {
+        let best = self.foremost(facts, target, &within);
+        best.is_some_and(|policy| policy.effect == Effect::Allow && within(policy))
+    }
+
+    /// Decides as if the call had the arguments that suit it best.
+    pub fn for_some_arguments(&self, facts: &Facts<'_>, target: Target<'_>) -> Decision<'_> {
+        Decision::by(self.foremost(facts, target, |_| true))
+    }
+
+    /// The policy that decides for some arguments, those out of reach and evadable left out.
+    fn foremost(
+        &self,
+        facts: &Facts<'_>,
+        target: Target<'_>,
+        within: impl Fn(&Policy) -> bool,
+    ) -> Option<&Policy> {
         let asked = Asked::of(target);
         let question = Question::new(facts, &asked);
         let wanted = &question.wanted;
-        let best = self.decide(wanted, facts, |policy| {
+        self.decide(wanted, facts, |policy| {
             let evadable = !policy.parameter_constraints.is_empty();
             match policy.is_about(facts, Scopes::Needed) {
                 Err(mismatch) => Fit::Unmet(mismatch),
@@ -286,8 +302,7 @@ impl PolicySet {
                 }
                 Ok(()) => Fit::Met,
             }
-        });
-        best.is_some_and(|policy| policy.effect == Effect::Allow && within(policy))
+        })
     }
 
     /// The scopes of the allow policy that would decide a refused call if only the token had them.

@@ -5,7 +5,7 @@
 
 use super::agent::Caller;
 use super::call::{CallKind, Data, Place};
-use super::checks::{drift, freeze, policy, sensitivity, whitelist};
+use super::checks::{drift, freeze, policy, sensitivity, task, whitelist};
 use super::freeze::Frozen;
 use super::policy::{Decision, Facts, Policy, Target};
 use super::rules::Rules;
@@ -34,6 +34,24 @@ pub fn shows(reader: &Reader<'_>, item: &CallKind<'_>) -> bool {
         && order.is_none_or(|order| whitelist::check(terms, order, item, place).is_ok())
         && allows(reader, asked.target, item)
         && order.is_none_or(|order| drift::check(&drift::look(terms, order, [item], place)).is_ok())
+}
+
+/// Decides for a task, given the tool whose call began it, if the reader may go on with it.
+pub fn shows_task(reader: &Reader<'_>, tool: &str) -> bool {
+    let Reader { rules, caller, order, place, frozen, now } = *reader;
+    let begun = CallKind::Tool { name: tool.into(), arguments: None };
+    let facts = Facts {
+        agent: &caller.agent,
+        principal: &caller.principal,
+        intent: order.map(|order| &*order.declared_intent),
+    };
+    let decision = policy::of_task(&rules.policies, &facts, Some(tool), place);
+    freeze::check(frozen, &caller.agent, [&begun], place, now).is_ok()
+        && order.is_some_and(|order| {
+            task::check(&rules.terms, order, Some(tool), place).is_ok()
+                && sensitivity::check(order, &begun, &decision).is_ok()
+        })
+        && matches!(decision, Decision::Allow(_))
 }
 
 /// Decides for a resource template if the reader sees it: granted as it is written, or with all that

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use tracing::warn;
 
 use super::approval::Hearing;
+use super::continued;
 use super::reply::{Reply, echoed_id, form, warnings};
 use super::ticket::Ticket;
 use super::tools::Tools;
@@ -18,9 +19,9 @@ use crate::credentials::{self, CredentialDenial, Edits, Grant, Vault};
 use crate::firewall::admit::{self, Ask, Verdict};
 use crate::firewall::agent::Caller;
 use crate::firewall::call::{Call, CallKind};
+use crate::firewall::checks::Lack;
 use crate::firewall::checks::escalation::Escalation;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
-use crate::firewall::checks::{Lack, task};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::freeze::Frozen;
 use crate::firewall::rules::Rules;
@@ -61,6 +62,7 @@ impl Gate {
         ticket.name(&message, &self.secrets.patterns());
         let labels = self.count_tools(&message, to);
         let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
+        continued::is_in_order(&message, version)?;
 
         let form_for = |style| form(style, &message, version.era());
         let passed =
@@ -70,9 +72,8 @@ impl Gate {
             ticket.entry_mut().arguments.get_or_insert_with(|| Redacted::digest(&body));
         }
         let Passed { rules, live, escalations } = passed?;
-        if message.listens.as_ref().is_some_and(|listens| listens.names_tasks()) {
-            // Which session began a task is not kept, so no id is known to be this one's.
-            return Err(task::unknown());
+        if message.calls.iter().any(|call| call.method.as_deref() == Some("tasks/list")) {
+            self.know_tasks(live.as_deref()).await?;
         }
 
         let vault = self.secrets.vault();
@@ -100,6 +101,7 @@ impl Gate {
         }
         let (about, approved) = ((caller, live.as_ref(), to), !escalations.is_empty());
         let stream = self.stream_of(&message, version, about, (&rules, approved)).map(Box::new);
+        let handout = self.handout(&message, version, live.as_deref(), to, ticket.request_id());
         let caching = self.caching(version);
         let lists = ListView::of(&message, caching, || self.viewer(rules, caller, live, to));
         let due = Due::to(&message);
@@ -107,7 +109,7 @@ impl Gate {
         let tools = Tools::of(&message, labels);
         drop(message);
         drop(doc);
-        Ok(Admitted { body, edits, repeatable, due, lists, scrub, tools, stream })
+        Ok(Admitted { body, edits, repeatable, due, lists, scrub, tools, stream, handout })
     }
 
     /// Judges a message by session, policies and drift.
@@ -128,6 +130,8 @@ impl Gate {
             Some(session) => self.claimed(session).await?,
             None => None,
         };
+        let begun = self.tasks_of(message, live.as_deref(), caller, to).await?;
+        let tasks = continued::owned(&begun);
         let now = self.clock.now();
         let counted = live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now));
         let (freezes, above) = (self.freezer.in_force(), self.above(caller));
@@ -147,6 +151,7 @@ impl Gate {
                 }
             },
             calls: asked.as_deref().unwrap_or(&message.calls),
+            tasks: &tasks,
             place: to.place(),
             now,
         };
@@ -160,6 +165,9 @@ impl Gate {
             && let Some(live) = &live
         {
             ticket.in_session(&live.order);
+            if let Some((_, task)) = begun.first().filter(|_| message.listens.is_none()) {
+                ticket.goes_on_with(task);
+            }
             style = live.order.refusal_style.unwrap_or(style);
         }
         let usable =
@@ -193,6 +201,8 @@ impl Gate {
         let Hearing { caller, claimed, message, to, .. } = *hearing;
         let caller = &self.still(ticket, caller)?;
         let rules = self.rulebook.rules();
+        let begun = self.tasks_of(message, Some(live), caller, to).await?;
+        let tasks = continued::owned(&begun);
         let (now, counted) = (self.clock.now(), admit::price(&message.calls));
         let (freezes, above) = (self.freezer.in_force(), self.above(caller));
         let asked = message.listens.as_ref().map(|listens| listens.with_reads(&message.calls));
@@ -204,6 +214,7 @@ impl Gate {
             header: AgentHeader::of(claimed),
             claimed: Claimed::Found(self.found(&rules, caller, live, 0, now)),
             calls: asked.as_deref().unwrap_or(&message.calls),
+            tasks: &tasks,
             place: to.place(),
             now,
         };

@@ -92,6 +92,9 @@ impl Gate {
             .by_rules(ticket, caller, claims, (&message, version), to, reply, |_style| Form::Http)
             .await?;
         admit::settle(&escalations, &mut ())?;
+        if let Verb::Get = verb {
+            self.know_tasks(live.as_deref()).await?;
+        }
         let about = (caller, live.as_ref(), to);
         let stream = match verb {
             Verb::Get => Some(Box::new(self.stream(Opened::Get, about, (&rules, false)))),
@@ -119,6 +122,7 @@ impl Gate {
             scrub,
             tools: None,
             stream,
+            handout: None,
         })
     }
 }

@@ -12,18 +12,21 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Cleared, Destination, Gate};
+use crate::continuations::Kind;
 use crate::firewall::admit::{self, Ask, Verdict};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
 use crate::firewall::call::{Call, CallKind, Data};
 use crate::firewall::checks::session::{self, AgentHeader, Claimed};
+use crate::firewall::checks::task::Owned;
 use crate::firewall::checks::{agent, delegation, escalation};
 use crate::firewall::denial::Denial;
 use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::rules::Rules;
 use crate::firewall::time::Now;
+use crate::mcp::continued::MAX_TASK_ID_BYTES;
 use crate::mcp::filter::Notice;
 use crate::mcp::list_changes::ListChanges;
-use crate::mcp::message::subscriptions::{LISTEN, read_of};
+use crate::mcp::message::subscriptions::{LISTEN, get_of, read_of};
 use crate::mcp::message::{MAX_URI_BYTES, Message};
 use crate::mcp::version::{Era, Version};
 use crate::sessions::Live;
@@ -223,6 +226,13 @@ impl Listening {
                 }
                 passes
             }
+            Notice::Task(id) => {
+                let passes = id.is_some_and(|id| self.may_know_of_task(id));
+                if !passes {
+                    self.gate.metrics.notification_dropped();
+                }
+                passes
+            }
             Notice::Acknowledged(lists) => {
                 if let Opened::Subscription { lists: asked, .. } = &self.stream.opened {
                     self.state().listened = self.stream.of_use(asked.and(lists));
@@ -270,13 +280,32 @@ data: {"jsonrpc":"2.0","method":""#;
             return false;
         }
         let verdict = self.caller().and_then(|(caller, now)| {
-            self.decide(&caller, &[read_of(uri.into())], now).map(|(verdict, _)| verdict)
+            let decided = self.decide(&caller, &[read_of(uri.into())], &[], now);
+            decided.map(|(verdict, _)| verdict)
         });
         // Nobody is asked about a notification: what waits for a person passes only if one has approved
         // the stream.
         verdict.is_ok_and(|verdict| {
             verdict.outcome.is_ok() && (verdict.escalations.is_empty() || self.stream.approved)
         })
+    }
+
+    /// Decides for a task that began in the session, as far as this node knows its tasks.
+    fn may_know_of_task(&self, id: &str) -> bool {
+        let Some(live) = self.stream.live.as_deref().filter(|_| id.len() <= MAX_TASK_ID_BYTES)
+        else {
+            return false;
+        };
+        let (upstream, known) = (self.stream.to.name.as_deref(), &self.gate.continuations);
+        let mark = known.mark(Kind::Task, live.order.id, upstream, id);
+        let verdict = self.caller().and_then(|(caller, now)| {
+            let begun = known.get(mark, now.wall);
+            let tool = begun.as_deref().and_then(|task| task.tool.as_deref());
+            let owned: Vec<_> = tool.map(|tool| Owned { id, tool }).into_iter().collect();
+            let decided = self.decide(&caller, &[get_of(id.into())], &owned, now);
+            decided.map(|(verdict, _)| verdict)
+        });
+        verdict.is_ok_and(|verdict| verdict.outcome.is_ok())
     }
 
     /// Refuses a stream that would not be opened now.
@@ -294,7 +323,7 @@ data: {"jsonrpc":"2.0","method":""#;
             self.still_open(&caller, now)?;
             return Ok(basis);
         }
-        let (verdict, basis) = self.decide(&caller, &[self.stream.call()], now)?;
+        let (verdict, basis) = self.decide(&caller, &[self.stream.call()], &[], now)?;
         verdict.outcome?;
         if !verdict.escalations.is_empty() && !self.stream.approved {
             return Err(escalation::required());
@@ -325,6 +354,7 @@ data: {"jsonrpc":"2.0","method":""#;
         &self,
         caller: &Caller,
         calls: &[Call<'_>],
+        tasks: &[Owned<'_>],
         now: Now,
     ) -> Result<(Verdict, Basis), Denial> {
         let gate = &self.gate;
@@ -341,6 +371,7 @@ data: {"jsonrpc":"2.0","method":""#;
                 Claimed::Found(gate.found(&rules, caller, live, 0, now))
             }),
             calls,
+            tasks,
             place: self.stream.to.place(),
             now,
         };

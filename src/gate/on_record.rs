@@ -16,6 +16,7 @@ use crate::credentials::Edits;
 use crate::firewall::agent::Caller;
 use crate::firewall::denial::{Cause, Code, Denial};
 use crate::firewall::time::Now;
+use crate::mcp::continued::TaskStatus;
 use crate::metrics;
 use crate::recent::Seen;
 
@@ -31,6 +32,8 @@ pub struct Ended {
     pub failed: Option<Denial>,
     /// True if the whole answer went to the client.
     pub whole: bool,
+    /// The state of the task that the answer described.
+    pub task: Option<TaskStatus>,
 }
 
 impl Gate {
@@ -79,6 +82,7 @@ impl Gate {
                     scrub: admitted.scrub,
                     tools: admitted.tools,
                     stream: admitted.stream,
+                    handout: admitted.handout,
                     _open: open,
                 })
             }
@@ -200,6 +204,7 @@ impl Gate {
                 .map(Cause::as_str),
             tool_outcome: cleared.tools.as_ref().map(|tools| tools.outcome()),
             bytes_out: Some(ended.bytes_out),
+            task_status: ended.task.map(TaskStatus::as_str),
             decision: None,
             denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),
             failure_category: row.map(|row| row.category.as_str()),

@@ -16,6 +16,7 @@ use crate::audit::{Audit, Completion, Entry as Record, Outcome, Weight};
 use crate::credentials::Patterns;
 use crate::firewall::agent::AgentId;
 use crate::firewall::call::CallKind;
+use crate::firewall::continuation::Continuation;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::session::WorkOrder;
 use crate::firewall::time::{Mono, Now};
@@ -245,6 +246,15 @@ impl Ticket {
 
     pub(super) fn has_session(&mut self) -> bool {
         self.entry_mut().task_session_id.is_some()
+    }
+
+    /// Notes the call that a request goes on with.
+    pub(super) fn goes_on_with(&mut self, begun: &Continuation) {
+        let entry = self.entry_mut();
+        entry.continues = Some(begun.begun_by);
+        if entry.tool_called.is_none() {
+            entry.tool_called = begun.tool.as_deref().map(str::to_owned);
+        }
     }
 
     /// Notes within which session.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::frozen::Above;
 use super::{Destination, Gate};
 use crate::clock::Clock;
+use crate::continuations::{Continuations, Kind};
 use crate::firewall::agent::Caller;
 use crate::firewall::call::{CallKind, Data};
 use crate::firewall::freeze::Frozen;
@@ -25,6 +26,7 @@ pub(super) struct Viewer {
     pub(super) live: Option<Arc<Live>>,
     pub(super) at: Arc<Destination>,
     pub(super) freezer: Arc<Freezer>,
+    pub(super) continuations: Arc<Continuations>,
     /// Agents that the caller acts for.
     pub(super) above: Above,
     pub(super) clock: Clock,
@@ -46,6 +48,7 @@ impl Gate {
             live,
             at: Arc::clone(at),
             freezer: Arc::clone(&self.freezer),
+            continuations: Arc::clone(&self.continuations),
             clock: self.clock.clone(),
         }
     }
@@ -87,7 +90,7 @@ impl ListView {
 
     /// Decides if the session sees the item that a list shows under `label`.
     pub fn shows(&self, kind: ListKind, label: &str) -> bool {
-        let Viewer { rules, caller, live, at, freezer, above, clock } = &self.viewer;
+        let Viewer { rules, caller, live, at, freezer, continuations, above, clock } = &self.viewer;
         // Read each time: a list on a long stream hides what was frozen meanwhile.
         let freezes = freezer.in_force();
         let reader = Reader {
@@ -107,6 +110,13 @@ impl ListView {
             ListKind::Prompts => shows(data(Data::Prompt, label)),
             ListKind::Resources | ListKind::Skills => shows(data(Data::Resource, label)),
             ListKind::ResourceTemplates => preview::shows_template(&reader, label),
+            ListKind::Tasks => live.as_ref().is_some_and(|live| {
+                let upstream = at.name.as_deref();
+                let mark = continuations.mark(Kind::Task, live.order.id, upstream, label);
+                let task = continuations.get(mark, reader.now.wall);
+                let tool = task.as_deref().and_then(|task| task.tool.as_deref());
+                tool.is_some_and(|tool| preview::shows_task(&reader, tool))
+            }),
         }
     }
 }

@@ -2,9 +2,13 @@
 
 use super::version::CAPABILITIES_KEY;
 use crate::firewall::call::Call;
+use crate::json::Value;
 
 /// Extension by which a client shows applications of servers to a person (SEP-1865).
 const APPS: &str = "io.modelcontextprotocol/ui";
+
+/// Extension by which a call may go on as a task (SEP-2663).
+pub const TASKS: &str = "io.modelcontextprotocol/tasks";
 
 /// Reports whether a request declares that its client shows applications: each request does from
 /// 2026-07-28 on, before that the first one for those that follow.
@@ -13,7 +17,17 @@ pub fn declare_apps(call: &Call<'_>) -> bool {
         Some("initialize") => call.params.and_then(|params| params.get("capabilities")),
         _ => call.meta.and_then(|meta| meta.get(CAPABILITIES_KEY)),
     };
-    said.and_then(|said| said.get("extensions")).is_some_and(|known| known.get(APPS).is_some())
+    said.is_some_and(|said| has_extension(said, APPS))
+}
+
+/// Reports whether a request from 2026-07-28 on declares that its client knows tasks.
+pub fn declares_tasks(call: &Call<'_>) -> bool {
+    let said = call.meta.and_then(|meta| meta.get(CAPABILITIES_KEY));
+    said.is_some_and(|said| has_extension(said, TASKS))
+}
+
+fn has_extension(capabilities: Value<'_>, name: &str) -> bool {
+    capabilities.get("extensions").is_some_and(|known| known.get(name).is_some())
 }
 
 #[cfg(test)]

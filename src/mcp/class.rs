@@ -11,6 +11,8 @@ pub enum Class {
     Prompt,
     /// Reaches what `params.ref` names: a prompt or a resource.
     Completion,
+    /// Reaches a task, named by `params.taskId`.
+    Task,
     /// Keeps the conversation going and reaches nothing by itself.
     Protocol,
     /// Anything else: granted by the method's own name.
@@ -29,6 +31,7 @@ impl Class {
             | "skills/get" => Self::Resource,
             "prompts/get" => Self::Prompt,
             "completion/complete" => Self::Completion,
+            "tasks/get" | "tasks/update" | "tasks/cancel" | "tasks/result" => Self::Task,
             "initialize"
             | "ping"
             | "server/discover"
@@ -37,7 +40,8 @@ impl Class {
             | "resources/list"
             | "resources/templates/list"
             | "prompts/list"
-            | "skills/list" => Self::Protocol,
+            | "skills/list"
+            | "tasks/list" => Self::Protocol,
             _ if method.starts_with("notifications/") => Self::Protocol,
             _ => Self::Other,
         }
@@ -103,16 +107,15 @@ mod tests {
                     "resources/templates/list",
                     "prompts/list",
                     "skills/list",
+                    "tasks/list",
                 ],
             ),
+            (Class::Task, &["tasks/get", "tasks/update", "tasks/cancel", "tasks/result"]),
             (
                 Class::Other,
                 &[
                     "subscriptions/listen",
-                    "tasks/get",
-                    "tasks/list",
-                    "tasks/result",
-                    "tasks/cancel",
+                    "tasks/other",
                     "sampling/createMessage",
                     "roots/list",
                     "Tools/Call",

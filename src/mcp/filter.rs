@@ -30,11 +30,18 @@ pub enum ListKind {
     ResourceTemplates,
     Prompts,
     Skills,
+    Tasks,
 }
 
 impl ListKind {
-    pub const ALL: [Self; 5] =
-        [Self::Tools, Self::Resources, Self::ResourceTemplates, Self::Prompts, Self::Skills];
+    pub const ALL: [Self; 6] = [
+        Self::Tools,
+        Self::Resources,
+        Self::ResourceTemplates,
+        Self::Prompts,
+        Self::Skills,
+        Self::Tasks,
+    ];
 
     /// The list that `method` asks for.
     pub fn of_method(method: &str) -> Option<Self> {
@@ -45,6 +52,7 @@ impl ListKind {
             "resources/templates/list" => Some(Self::ResourceTemplates),
             "prompts/list" => Some(Self::Prompts),
             "skills/list" => Some(Self::Skills),
+            "tasks/list" => Some(Self::Tasks),
             _ => None,
         }
     }
@@ -57,6 +65,7 @@ impl ListKind {
             Self::ResourceTemplates => "resourceTemplates",
             Self::Prompts => "prompts",
             Self::Skills => "skills",
+            Self::Tasks => "tasks",
         }
     }
 
@@ -66,6 +75,7 @@ impl ListKind {
             Self::Tools | Self::Prompts => "name",
             Self::Resources | Self::Skills => "uri",
             Self::ResourceTemplates => "uriTemplate",
+            Self::Tasks => "taskId",
         }
     }
 
@@ -76,6 +86,7 @@ impl ListKind {
             Self::ResourceTemplates => 4,
             Self::Prompts => 8,
             Self::Skills => 16,
+            Self::Tasks => 32,
         }
     }
 }

@@ -221,7 +221,9 @@ fn name(headers: &ProtocolHeaders<'_>, call: &Call<'_>, era: Era) -> Result<(), 
     let (source, required) = name_source(call);
     let Some(header) = headers.name else {
         return if required && era == Era::Modern && call.is_request() {
-            Err(mismatch("header `Mcp-Name` is missing; send `params.name` or `params.uri`"))
+            Err(mismatch(
+                "header `Mcp-Name` is missing; send `params.name`, `params.uri` or `params.taskId`",
+            ))
         } else {
             Ok(())
         };
@@ -242,15 +244,14 @@ fn name_source<'c>(call: &'c Call<'_>) -> (Option<Cow<'c, str>>, bool) {
     let method = call.method.as_deref().unwrap_or_default();
     match &call.kind {
         CallKind::Tool { name, .. } => (Some(Cow::Borrowed(name)), true),
+        CallKind::Data { what: Data::Task, target } => (Some(Cow::Borrowed(target)), true),
         CallKind::Data { what: Data::Resource | Data::Prompt, target } => {
             (Some(Cow::Borrowed(target)), matches!(method, "resources/read" | "prompts/get"))
         }
-        // Methods of extensions mirror what names their object, as tasks do with their id.
+        // Methods of extensions mirror what names their object.
         CallKind::Data { what: Data::Method, .. } => {
-            let keys =
-                if method.starts_with("tasks/") { &["taskId"][..] } else { &["name", "uri"] };
             let text = |key: &&str| call.params?.get(key)?.as_str();
-            (keys.iter().find_map(text), false)
+            (["name", "uri"].iter().find_map(text), false)
         }
         CallKind::Protocol => (None, false),
     }

@@ -74,6 +74,8 @@ impl Version {
                     | "logging/setLevel"
                     | "resources/subscribe"
                     | "resources/unsubscribe"
+                    | "tasks/list"
+                    | "tasks/result"
             )
     }
 
@@ -132,12 +134,13 @@ mod tests {
 
     #[test]
     fn methods_that_went_are_gone_from_2026_07_28_on() {
-        let removed = ["initialize", "ping", "logging/setLevel", "resources/subscribe"];
+        let removed =
+            ["initialize", "ping", "logging/setLevel", "resources/subscribe", "tasks/list"];
         let later = Version::parse("2031-01-01").unwrap();
         for method in removed {
             assert!(later.has_removed(method) && !Version::V2025_11_25.has_removed(method));
         }
-        for method in ["tools/call", "resources/read", "notifications/initialized", "Ping"] {
+        for method in ["tools/call", "resources/read", "tasks/get", "Ping"] {
             assert!(!later.has_removed(method), "{method}");
         }
     }

@@ -32,6 +32,7 @@ use prometheus::IntGauge;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::gate::continued::Keeping;
 use crate::gate::drain::Ending;
 use crate::gate::listening::{LOOK_EVERY, Listening};
 
@@ -86,6 +87,8 @@ struct Shared {
     holds_head: AtomicBool,
     /// True if a comment may stand where the response has got to.
     comments: AtomicBool,
+    /// Continuations that the response has handed out, which its next bytes wait for.
+    keeping: Mutex<Vec<Keeping>>,
 }
 
 impl Slot {
@@ -102,6 +105,25 @@ impl Slot {
     /// Says whether a comment may stand where the response has got to.
     pub(super) fn allow_comments(&self, allow: bool) {
         self.0.comments.store(allow, Ordering::Release);
+    }
+
+    /// Lets the next bytes of the response wait until this is kept.
+    pub(super) fn wait_for(&self, keeping: Vec<Keeping>) {
+        if !keeping.is_empty() {
+            self.keeping().extend(keeping);
+        }
+    }
+
+    /// Keeps what the next bytes of the response wait for.
+    async fn keep(&self) {
+        let keeping = mem::take(&mut *self.keeping());
+        for one in keeping {
+            one.done().await;
+        }
+    }
+
+    fn keeping(&self) -> MutexGuard<'_, Vec<Keeping>> {
+        self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn real(&self) -> MutexGuard<'_, Option<Box<ServerSession>>> {
@@ -393,6 +415,7 @@ impl CustomSession for ReplaySession {
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.slot.keep().await;
         if let Some(first) = self.mended() {
             self.real_mut().write_response_body(first, false).await?;
         }
@@ -415,6 +438,7 @@ impl CustomSession for ReplaySession {
         if tasks.is_empty() {
             return Ok(false);
         }
+        self.slot.keep().await;
         if let Some(first) = self.mended() {
             tasks.insert(0, HttpTask::Body(Some(first), false));
         }

@@ -10,13 +10,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use smallvec::SmallVec;
 
+use super::handed::Handed;
 use crate::credentials::{Content, Patterns, Scrubber, SseScrubber, scrub_header_value};
 use crate::decode::{Bounds, DecodeError, Decoder};
 use crate::firewall::denial::{Cause, Denial};
+use crate::gate::continued::Keeping;
 use crate::gate::injected::Watch;
 use crate::gate::listening::Listening;
 use crate::gate::view::ListView;
 use crate::gate::{Cleared, Due};
+use crate::mcp::continued::TaskStatus;
 use crate::mcp::filter::{ListKind, ListKinds, Notice, Oddities, filter_list};
 use crate::mcp::outcome::Carrier;
 use crate::mcp::sse::EventMeter;
@@ -34,6 +37,7 @@ pub(super) struct Flow {
     came: EventMeter,
     left: EventMeter,
     decoder: Option<Decoder>,
+    handed: Handed,
     lists: Lists,
     scrub: Scrub,
     watch: Option<Watch>,
@@ -78,6 +82,7 @@ impl Flow {
             came: EventMeter::new(max_bytes),
             left: EventMeter::new(usize::MAX),
             decoder: None,
+            handed: Handed::default(),
             lists: Lists::None,
             scrub: Scrub::Nothing,
             watch: None,
@@ -98,9 +103,19 @@ impl Flow {
         self.streams && self.decoder.is_none() && !within
     }
 
-    /// Reports whether the head must wait for the body, which is judged as a whole.
+    /// Reports whether the head must wait for the body, which is judged before any of it leaves.
     pub(super) fn holds_head(&self) -> bool {
-        matches!(self.lists, Lists::Whole { .. })
+        matches!(self.lists, Lists::Whole { .. }) || (self.handed.is_read() && !self.streams)
+    }
+
+    /// Takes the notes of what the answer handed out, which its next bytes wait for.
+    pub(super) fn take_keeping(&mut self) -> Vec<Keeping> {
+        self.handed.take_keeping()
+    }
+
+    /// Returns the state of the task that the answer described.
+    pub(super) fn task(&self) -> Option<TaskStatus> {
+        self.handed.status()
     }
 
     /// Returns the number of credentials removed.
@@ -143,6 +158,9 @@ impl Flow {
         self.decode(head)?;
         if !self.streams && declared_length(&head.headers).is_some_and(|n| n > self.max_bytes) {
             return Err(too_large(self.max_bytes));
+        }
+        if head.status.is_success() {
+            self.handed = Handed::of(cleared.handout(), self.streams);
         }
         let view = cleared.lists().filter(|_| head.status.is_success());
         if self.streams {
@@ -236,6 +254,7 @@ impl Flow {
         if !fits {
             return Err(too_large(self.max_bytes));
         }
+        self.handed.read(&chunk, end)?;
         let chunk = self.filtered(chunk, end)?;
         let chunk = self.scrubbed_chunk(chunk, end)?;
         if self.streams {

@@ -12,7 +12,8 @@ use super::{
     Settlement, StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway,
 };
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::{Approval, Step};
+use crate::firewall::approvals::{Approval, Digest, Step};
+use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -81,6 +82,28 @@ pub(super) trait Backend {
     async fn find_approvals(&self, ids: Vec<Uuid>) -> Result<Vec<Approval>, StoreError>;
     async fn put_approvals(&self, steps: Vec<Step>, room: Room) -> Result<Put, StoreError>;
     async fn forget_approvals(&self, ids: Vec<Uuid>, now: Timestamp) -> Result<(), StoreError>;
+    /// Keeps a continuation until its end, and of its session only the `MAX_OF_SESSION` that end last.
+    async fn keep_continuation(
+        &self,
+        _one: &Continuation,
+        _now: Timestamp,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn continuation(
+        &self,
+        _mark: Digest,
+        _now: Timestamp,
+    ) -> Result<Option<Continuation>, StoreError> {
+        Ok(None)
+    }
+    async fn continuations_of(
+        &self,
+        _session: SessionId,
+        _now: Timestamp,
+    ) -> Result<Vec<Continuation>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Returns the pairs of admin key and source that were kept, the oldest first.
     async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {

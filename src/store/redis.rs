@@ -18,6 +18,7 @@
 //! | `approvals`, `approval_states`, `approval_ends` | calls that were asked about, and what became of them: by id, by id, by expiry |
 //! | `approval_of` | the open approval of a call, by the call's digest |
 //! | `waiting`, `waiting:agent:<agent>`, `waiting:owner:<owner>` | pending approvals by expiry: all, and those of one agent or owner |
+//! | `c:<mark>`, `cs:<session>` | a continuation until its end; those of a session, by their end |
 //! | `changes`, `sequence` | what the nodes tell each other |
 //! | `node:<node>`, `connection:<node>` | there while the node runs; the latest connection it wrote by (one more, with a `w`, where it waits for replicas) |
 //! | `wanted:<session>` | the others were asked just now to give back |
@@ -39,7 +40,8 @@ use super::{
 };
 use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::{Approval, Step};
+use crate::firewall::approvals::{Approval, Digest, Step};
+use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -50,6 +52,7 @@ use wire::{AgentText, DelegationText};
 
 mod about;
 mod approvals;
+mod continuations;
 mod dial;
 mod feed;
 mod freezes;
@@ -492,6 +495,30 @@ impl Backend for Redis {
 
     async fn forget_approvals(&self, ids: Vec<Uuid>, _now: Timestamp) -> Result<(), StoreError> {
         self.drop_approvals(&ids).await
+    }
+
+    async fn keep_continuation(
+        &self,
+        one: &Continuation,
+        _now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.put_continuation(one).await
+    }
+
+    async fn continuation(
+        &self,
+        mark: Digest,
+        now: Timestamp,
+    ) -> Result<Option<Continuation>, StoreError> {
+        self.load_continuation(mark, now).await
+    }
+
+    async fn continuations_of(
+        &self,
+        session: SessionId,
+        now: Timestamp,
+    ) -> Result<Vec<Continuation>, StoreError> {
+        self.load_continuations(session, now).await
     }
 
     async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {

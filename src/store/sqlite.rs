@@ -27,7 +27,8 @@ use super::{
     StoredAgent, StoredDelegations, StoredSession, TakenAway, before,
 };
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::{Approval, Step as ApprovalStep};
+use crate::firewall::approvals::{Approval, Digest, Step as ApprovalStep};
+use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -35,6 +36,7 @@ use crate::firewall::time::Timestamp;
 mod approvals;
 pub mod at_rest;
 pub mod backup;
+mod continuations;
 mod file;
 mod load;
 mod rows;
@@ -378,6 +380,31 @@ impl Backend for Sqlite {
 
     async fn forget_approvals(&self, ids: Vec<Uuid>, now: Timestamp) -> Result<(), StoreError> {
         self.run(move |db| approvals::forget(db, &ids, now)).await
+    }
+
+    async fn keep_continuation(
+        &self,
+        one: &Continuation,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let one = one.clone();
+        self.run(move |db| continuations::keep(db, &one, now)).await
+    }
+
+    async fn continuation(
+        &self,
+        mark: Digest,
+        now: Timestamp,
+    ) -> Result<Option<Continuation>, StoreError> {
+        self.run(move |db| continuations::find(db, mark, now)).await
+    }
+
+    async fn continuations_of(
+        &self,
+        session: SessionId,
+        now: Timestamp,
+    ) -> Result<Vec<Continuation>, StoreError> {
+        self.run(move |db| continuations::of_session(db, session, now)).await
     }
 
     async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {

@@ -20,5 +20,6 @@ mod respelt;
 mod retries;
 mod streaming;
 mod streams;
+pub mod tasks;
 mod tls;
 mod upstreams;

@@ -10,3 +10,4 @@ mod redis;
 mod restart;
 mod taken;
 mod takeover;
+mod tasks;

@@ -30,6 +30,7 @@ const KEEPING: &[&str] = &[
     "audit",
     "secrets",
     "approvals",
+    "continuations",
     "freezer",
     "recent",
 ];
@@ -42,7 +43,9 @@ fn may_enter(room: &str) -> Option<Vec<&'static str>> {
             Some(PURE.iter().copied().take_while(|&before| before != room).collect())
         }
         _ if GROUND.contains(&room) => all(&[PURE, GROUND]),
-        "sessions" | "registry" | "freezer" | "approvals" => all(&[PURE, GROUND, &["store"]]),
+        "sessions" | "registry" | "freezer" | "approvals" | "continuations" => {
+            all(&[PURE, GROUND, &["store"]])
+        }
         _ if KEEPING.contains(&room) => all(&[PURE, GROUND]),
         "gate" | "reload" => all(&[PURE, GROUND, KEEPING]),
         "proxy" => all(&[

@@ -20,6 +20,7 @@ use arbiter::audit::RequestHead;
 use arbiter::audit::{self, Audit, Redactor};
 use arbiter::clock::Clock;
 use arbiter::config::Secret;
+use arbiter::continuations::Continuations;
 use arbiter::credentials::{self, Patterns};
 use arbiter::firewall::admit::{self, Ask};
 use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
@@ -237,9 +238,11 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
     let audit = Audit::open(audit, clock.clone()).expect("the log can be opened");
     let metrics = Metrics::new();
     metrics.name_tools(rulebook.rules().policies.named_tools());
+    let continuations = Continuations::new(store.clone(), SIGNING_SECRET.as_bytes());
     let freezer = Freezer::open(store, now).await.expect("the store answers");
     let gate = Gate {
         freezer: Arc::new(freezer),
+        continuations: Arc::new(continuations),
         identity: Identity::new(SIGNING_SECRET.as_bytes()),
         rulebook: Arc::new(rulebook),
         registry: registry.clone(),
@@ -299,6 +302,7 @@ fn done() -> Ended {
         bytes_out: 0,
         failed: None,
         whole: true,
+        task: None,
     }
 }
 
@@ -340,6 +344,7 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
             claimed: Claimed::Found(found),
             frozen: Frozen::alone(&freezes),
             calls,
+            tasks: &[],
             place: Place::default(),
             now,
         };

@@ -231,6 +231,12 @@ impl Explain {
         Ok(Some(Asked { order: order.into(), usage, deadline, chain: Ok(()) }))
     }
 
+    /// The id of the task that is asked about.
+    pub(super) fn task(&self) -> Option<&str> {
+        let is_about_one = self.method.as_deref().is_some_and(|m| Class::of(m) == Class::Task);
+        self.target.as_deref().filter(|_| is_about_one)
+    }
+
     /// Refuses an upstream that is not configured.
     pub(super) fn check_upstream(&self, known: &[Box<str>]) -> Result<(), ApiError> {
         match &self.upstream {
@@ -270,6 +276,7 @@ impl Explain {
                 let is_uri = target.contains(':');
                 data(if is_uri { Data::Resource } else { Data::Prompt }, target)
             }
+            Class::Task => data(Data::Task, needed()?),
             Class::Protocol => CallKind::Protocol,
             Class::Other => data(Data::Method, method),
         })

@@ -111,8 +111,8 @@ fn every_member_is_always_there_and_in_order() {
         task_session_id mcp_method tool_called tools_called arguments authorization_decision \
         denial_code policy_matched policy_version anomaly_flags failure_category latency_ms \
         upstream_status credentials_injected credentials_scrubbed outcome tool_outcome stage upstream \
-        upstream_server upstream_cause bytes_out client_addr user_agent http_method path trace_id \
-        bytes_in approval_id approved_by event detail";
+        upstream_server upstream_cause bytes_out task_status client_addr user_agent http_method \
+        path trace_id bytes_in approval_id approved_by continues event detail";
     let expected: Vec<&str> = expected.split_whitespace().collect();
     for entry in [full(), bare()] {
         for outcome in [Outcome::default(), Outcome::refused(0), Outcome::completed(1, None)] {

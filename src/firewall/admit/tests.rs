@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
 use crate::firewall::checks::session::Seen;
+use crate::firewall::checks::task::Owned;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::Code;
 use crate::firewall::freeze::{Freeze, Freezes, Held, Scope};
@@ -54,6 +55,8 @@ struct Case {
     /// No session is claimed, an unknown one, or a known one.
     claimed: Option<bool>,
     chain: Result<(), Lapse>,
+    /// The tool of the task that the session owns.
+    task: Option<&'static str>,
     /// The tools that the order law calls: one that reads and one that writes, and what spoils it.
     tools: Vec<&'static str>,
 }
@@ -117,7 +120,8 @@ impl Case {
         let (deadline, claimed, chain) = (Mono(u64::MAX), Some(true), Ok(()));
         let tools = vec!["read_file", "write_file"];
         let freezes = Freezes::default();
-        Self { rules, freezes, caller, order, usage, deadline, header, claimed, chain, tools }
+        let task = None;
+        Self { rules, freezes, caller, order, usage, deadline, header, claimed, chain, task, tools }
     }
 
     /// Decides as the gate does, but for leases; gives `None` if one is needed.
@@ -136,6 +140,7 @@ impl Case {
                 chain: self.chain,
             }),
         };
+        let tasks: Vec<_> = self.task.map(|tool| Owned { id: "t-1", tool }).into_iter().collect();
         let ask = Ask {
             policies: &self.rules.policies,
             terms: &self.rules.terms,
@@ -144,6 +149,7 @@ impl Case {
             header: self.header,
             claimed,
             calls: &message.calls,
+            tasks: &tasks,
             place: Place::default(),
             now: NOW,
         };
@@ -216,6 +222,34 @@ fn a_batch_passes_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_task_needs_its_owner_and_its_tool_and_costs_nothing() {
+    let check = |task, expected: Option<Code>, change: &dyn Fn(&mut Case)| {
+        let mut case = Case::new();
+        case.task = task;
+        change(&mut case);
+        for name in ["tasks/get", "tasks/update", "tasks/cancel", "tasks/result"] {
+            let found = case.code(&method(name, r#"{"taskId":"t-1"}"#));
+            assert_eq!(found, expected, "{name} {task:?}");
+        }
+        assert_eq!(case.usage.calls_made, 0);
+    };
+    let unknown = Some(Code::TaskUnknown);
+    check(Some("read_file"), None, &|_| ());
+    check(None, unknown, &|_| ());
+    check(Some("unlisted"), unknown, &|_| ());
+    check(Some("secret_file"), unknown, &|_| ());
+    check(Some("read_file"), unknown, &|case| case.rules.policies = PolicySet::empty());
+    check(Some("read_file"), Some(Code::SessionUnknown), &|case| case.claimed = Some(false));
+    check(Some("read_file"), Some(Code::SessionRequired), &|case| {
+        (case.claimed, case.header) = (None, AgentHeader::Absent);
+    });
+    check(Some("read_file"), unknown, &|case| {
+        (case.claimed, case.header) = (None, AgentHeader::Absent);
+        (case.rules.terms.require_session, case.task) = (false, None);
+    });
+}
+
+#[test]
 fn data_and_protocol_messages_cost_nothing_and_need_their_own_grant() {
     let mut case = Case::new();
     let read = |uri: &str| method("resources/read", &format!(r#"{{"uri":"{uri}"}}"#));
@@ -226,7 +260,7 @@ fn data_and_protocol_messages_cost_nothing_and_need_their_own_grant() {
         case.code(&method("prompts/get", r#"{"name":"p"}"#)),
         Some(Code::PromptNotAuthorized)
     );
-    assert_eq!(case.code(&method("tasks/get", "{}")), Some(Code::MethodNotAuthorized));
+    assert_eq!(case.code(&method("tasks/other", "{}")), Some(Code::MethodNotAuthorized));
     assert_eq!(case.code(&method("tools/list", "{}")), None);
     assert_eq!(case.usage.calls_made, 0);
     case.rules.policies = PolicySet::empty();

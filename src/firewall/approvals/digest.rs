@@ -9,7 +9,7 @@ use crate::firewall::session::SessionId;
 use crate::json::{Value, canonical};
 
 /// 32 bytes, written as lower-case hexadecimal.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
 
 impl fmt::Display for Digest {

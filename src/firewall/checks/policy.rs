@@ -1,22 +1,43 @@
 //! The policies: what they say of a call, and the refusal when that is no.
 
+use super::task;
 use crate::firewall::call::{Call, CallKind, Data, Place};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::policy::{Asked, Decision, Facts, PolicySet, Target};
 
-/// Asks the policies. A protocol message needs any policy that allows its caller something.
+/// Asks the policies. A protocol message needs any policy that allows its caller something, a task one
+/// that allows some call of its tool.
 pub fn decide<'r>(
     policies: &'r PolicySet,
     facts: &Facts<'_>,
     call: &Call<'_>,
+    task: Option<&str>,
     place: Place<'_>,
 ) -> Decision<'r> {
+    if call.task().is_some() {
+        return of_task(policies, facts, task, place);
+    }
     match asked(&call.kind, place) {
         Some(asked) => policies.evaluate(facts, &asked),
         None => match policies.any_allow(facts) {
             Some(policy) => Decision::Allow(policy),
             None => Decision::NoMatch,
         },
+    }
+}
+
+/// Asks the policies about a task of this tool: some call of it must be allowed.
+pub fn of_task<'r>(
+    policies: &'r PolicySet,
+    facts: &Facts<'_>,
+    tool: Option<&str>,
+    place: Place<'_>,
+) -> Decision<'r> {
+    let Some(tool) = tool else { return Decision::NoMatch };
+    match policies.for_some_arguments(facts, Target::ToolAt(place, tool)) {
+        // The call that began the task was approved.
+        Decision::Escalate(policy) => Decision::Allow(policy),
+        decided => decided,
     }
 }
 
@@ -30,6 +51,7 @@ pub fn check(
 ) -> Result<(), Denial> {
     match decision {
         Decision::Allow(_) | Decision::Escalate(_) => Ok(()),
+        Decision::Deny(_) | Decision::NoMatch if call.task().is_some() => Err(task::unknown()),
         Decision::Deny(_) => Err(Denial::new(
             Code::PolicyDenied,
             "a policy forbids this call: do not retry it as it is",
@@ -53,7 +75,8 @@ pub fn check(
     }
 }
 
-/// The question that a call puts to the policies; none for a protocol message.
+/// The question that a call puts to the policies; none for a protocol message, nor for a task, whose
+/// tool the call does not name.
 pub fn asked<'c>(kind: &'c CallKind<'c>, place: Place<'c>) -> Option<Asked<'c>> {
     match kind {
         CallKind::Tool { name, arguments } => {
@@ -64,6 +87,7 @@ pub fn asked<'c>(kind: &'c CallKind<'c>, place: Place<'c>) -> Option<Asked<'c>> 
                 Data::Resource => Target::Resource(target),
                 Data::Prompt => Target::Prompt(target),
                 Data::Method => Target::Method(target),
+                Data::Task => return None,
             };
             Some(Asked::of(target))
         }

@@ -1,6 +1,7 @@
 //! The sensitivity ceiling: the most sensitive data that a session may reach.
 
-use crate::firewall::call::CallKind;
+use super::task;
+use crate::firewall::call::{CallKind, Data};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::policy::Decision;
 use crate::firewall::session::{Sensitivity, WorkOrder};
@@ -14,6 +15,9 @@ pub fn check(
     let (Decision::Allow(policy) | Decision::Escalate(policy)) = decision else { return Ok(()) };
     if matches!(kind, CallKind::Protocol) || reaches(order.ceiling, policy.data_sensitivity) {
         return Ok(());
+    }
+    if matches!(kind, CallKind::Data { what: Data::Task, .. }) {
+        return Err(task::unknown());
     }
     Err(Denial::new(
         Code::SensitivityExceeded,

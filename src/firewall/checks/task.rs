@@ -1,6 +1,36 @@
-//! The task: whatever is missing, the answer is the same, so that nobody learns which ids there are.
+//! The task: its id belongs to the session whose call began it, and that call's tool is still allowed.
+//!
+//! Whatever is missing, the answer is the same, so that nobody learns which ids there are.
 
+use crate::firewall::call::{Call, Place};
+use crate::firewall::checks::whitelist;
 use crate::firewall::denial::{Code, Denial};
+use crate::firewall::session::WorkOrder;
+use crate::firewall::terms::Terms;
+
+/// Task that the session owns, and the tool whose call began it.
+#[derive(Clone, Copy, Debug)]
+pub struct Owned<'a> {
+    pub id: &'a str,
+    pub tool: &'a str,
+}
+
+/// Returns the tool whose call began the task that a call is about; none if the session does not own it.
+pub fn tool_of<'a>(owned: &[Owned<'a>], call: &Call<'_>) -> Option<&'a str> {
+    let id = call.task()?;
+    owned.iter().find(|task| task.id == id).map(|task| task.tool)
+}
+
+/// Refuses a task that the session does not own, or whose tool it does not list.
+pub fn check(
+    terms: &Terms,
+    order: &WorkOrder,
+    tool: Option<&str>,
+    place: Place<'_>,
+) -> Result<(), Denial> {
+    let listed = |tool| whitelist::lists(&order.authorized_tools, place, tool, terms.wildcard);
+    if tool.is_some_and(listed) { Ok(()) } else { Err(unknown()) }
+}
 
 /// The refusal of a task that does not exist, or not for this caller.
 pub fn unknown() -> Denial {

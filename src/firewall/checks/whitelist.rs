@@ -1,5 +1,6 @@
 //! The whitelist: the names that a session was opened for.
 
+use super::task;
 use crate::firewall::call::{CallKind, Data, Entry, Place};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::session::WorkOrder;
@@ -39,6 +40,8 @@ pub fn check(
                 Data::Method => {
                     (&order.authorized_methods, Code::MethodNotAuthorized, "authorized_methods")
                 }
+                // Granted by its tool alone.
+                Data::Task => return Err(task::unknown()),
             };
             if lists_data(list, *what, target, terms.wildcard) {
                 return Ok(());
@@ -67,6 +70,7 @@ pub fn lists(list: &[String], place: Place<'_>, name: &str, wildcard: Wildcard) 
 pub fn lists_data(list: &[String], what: Data, name: &str, wildcard: Wildcard) -> bool {
     match what {
         Data::Resource => uri::canonical(name).is_ok_and(|uri| lists_uri(list, &uri, wildcard)),
+        Data::Task => false,
         Data::Prompt | Data::Method => {
             let every = wildcard == Wildcard::Honoured && list.iter().any(|entry| entry == "*");
             every || list.iter().any(|entry| entry == name)

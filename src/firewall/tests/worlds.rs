@@ -82,6 +82,7 @@ impl World {
             header: self.header,
             claimed,
             calls: &calls,
+            tasks: &[],
             place: Place::default(),
             now: NOW,
         })

@@ -10,6 +10,8 @@ use crate::json::{Doc, Kind, Value};
 use crate::mcp::list_changes::ListChanges;
 
 const UPDATED: &str = "notifications/resources/updated";
+/// Beginning of the methods by which a task's state is announced, in all revisions.
+const OF_TASKS: &str = "notifications/tasks";
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 
 /// A notification whose passing is to be decided or noted.
@@ -17,6 +19,8 @@ const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 pub enum Notice<'n> {
     /// A resource has changed; without a readable URI it is none that anyone could allow.
     Updated(Option<&'n str>),
+    /// A task has changed; without a readable id it is nobody's.
+    Task(Option<&'n str>),
     /// The server has begun to notify about changes of these lists.
     Acknowledged(ListChanges),
 }
@@ -37,7 +41,8 @@ pub fn may_notify(text: &[u8]) -> bool {
         memchr::memmem::find_iter(text, br"\u00")
             .any(|at| matches!(text.get(at + 4), Some(b'2'..=b'7')))
     };
-    (holds("notifications") && (holds("updated") || holds("acknowledged"))) || escaped()
+    (holds("notifications") && (holds("updated") || holds("acknowledged") || holds("tasks")))
+        || escaped()
 }
 
 /// Removes the notifications for which `passes` says no.
@@ -70,20 +75,18 @@ fn kept(root: Value<'_>, text: &[u8], passes: &(impl Fn(Notice<'_>) -> bool + ?S
 }
 
 fn stays(message: Value<'_>, passes: &(impl Fn(Notice<'_>) -> bool + ?Sized)) -> bool {
-    let is = |wanted: &str| {
-        all(message, "method").any(|method| method.as_str().as_deref() == Some(wanted))
+    let is = |wanted: fn(&str) -> bool| {
+        all(message, "method").any(|method| method.as_str().is_some_and(|method| wanted(&method)))
     };
-    if is(UPDATED) {
-        let uris = || all(message, "params").flat_map(|params| all(params, "uri"));
-        let allowed = |uri: Value<'_>| passes(Notice::Updated(uri.as_str().as_deref()));
-        // Whichever a reader takes: each must be allowed, and there must be one.
-        return if uris().next().is_none() {
-            passes(Notice::Updated(None))
-        } else {
-            uris().all(allowed)
-        };
+    if is(|method| method == UPDATED) && !each(message, "uri", |uri| passes(Notice::Updated(uri))) {
+        return false;
     }
-    if is(ACKNOWLEDGED) {
+    if is(|method| method.starts_with(OF_TASKS))
+        && !each(message, "taskId", |id| passes(Notice::Task(id)))
+    {
+        return false;
+    }
+    if is(|method| method == ACKNOWLEDGED) {
         let honoured = message.get("params").and_then(|params| params.get("notifications"));
         let says = |key: &str| {
             honoured.and_then(|h| h.get(key)).is_some_and(|flag| flag.kind() == Kind::True)
@@ -96,6 +99,16 @@ fn stays(message: Value<'_>, passes: &(impl Fn(Notice<'_>) -> bool + ?Sized)) ->
         return passes(Notice::Acknowledged(lists));
     }
     true
+}
+
+/// Decides for a notification by a member of its parameters. Whichever a reader takes: each must be
+/// allowed, and there must be one.
+fn each(message: Value<'_>, key: &'static str, allowed: impl Fn(Option<&str>) -> bool) -> bool {
+    let named = || all(message, "params").flat_map(|params| all(params, key));
+    if named().next().is_none() {
+        return allowed(None);
+    }
+    named().all(|one| allowed(one.as_str().as_deref()))
 }
 
 /// The members that some reader could take for the one called `key`.

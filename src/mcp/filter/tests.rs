@@ -127,7 +127,7 @@ fn methods_ask_for_their_list() {
         ("resources/list", Some(ListKind::Resources)),
         ("resources/templates/list", Some(ListKind::ResourceTemplates)),
         ("prompts/list", Some(ListKind::Prompts)),
-        ("tasks/list", None),
+        ("tasks/list", Some(ListKind::Tasks)),
         ("Tools/List", None),
     ] {
         assert_eq!(ListKind::of_method(method), kind);

@@ -55,6 +55,11 @@ impl<'d> Params<'d> {
                     .ok_or("`params.ref` is missing; say what is to be completed")?;
                 completion(reference)
             }
+            Class::Task => {
+                let [id, _, _] = self.fields(["taskId", "inputResponses", "_meta"])?;
+                let target = text(id, "params.taskId", MAX_NAME_BYTES)?;
+                Ok(CallKind::Data { what: Data::Task, target })
+            }
             Class::Protocol => {
                 self.fields(["_meta"])?;
                 Ok(CallKind::Protocol)

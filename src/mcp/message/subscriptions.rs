@@ -1,9 +1,10 @@
 //! Subscriptions: what a `subscriptions/listen` asks to be notified about.
 //!
 //! The method is granted like any other; each resource that it names must be granted as well, like a
-//! read of that resource. A task's id is refused: which session began a task is not kept.
+//! read of that resource, and each task must be the session's own.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use crate::firewall::call::{Call, CallKind, Data};
 use crate::json::{Kind, Value};
@@ -23,7 +24,7 @@ pub const MAX_SUBSCRIPTIONS: usize = 1000;
 pub struct Subscriptions<'d> {
     /// Each with the index of the member that asks for it.
     resources: Vec<(usize, Cow<'d, str>)>,
-    tasks: Vec<Cow<'d, str>>,
+    tasks: BTreeMap<Cow<'d, str>, usize>,
     /// Lists whose changes are asked for.
     pub lists: ListChanges,
 }
@@ -48,7 +49,8 @@ impl<'d> Subscriptions<'d> {
         )?;
         let uris = texts(uris, "params.notifications.resourceSubscriptions", MAX_URI_BYTES)?;
         self.resources.extend(uris.into_iter().map(|uri| (index, uri)));
-        self.tasks.extend(texts(tasks, "params.notifications.taskIds", MAX_NAME_BYTES)?);
+        let tasks = texts(tasks, "params.notifications.taskIds", MAX_NAME_BYTES)?;
+        self.tasks.extend(tasks.into_iter().map(|id| (id, index)));
         if self.resources.len() > MAX_SUBSCRIPTIONS || self.tasks.len() > MAX_SUBSCRIPTIONS {
             let most =
                 format!("subscribe to at most {MAX_SUBSCRIPTIONS} resources and as many tasks");
@@ -59,22 +61,24 @@ impl<'d> Subscriptions<'d> {
         Ok(())
     }
 
-    /// Reports whether any task is among them.
-    pub fn names_tasks(&self) -> bool {
-        !self.tasks.is_empty()
+    /// Returns the ids of the tasks.
+    pub fn tasks(&self) -> impl Iterator<Item = &str> {
+        self.tasks.keys().map(AsRef::as_ref)
     }
 
-    /// Returns the message's own calls, and behind them a read of each resource.
+    /// Returns the message's own calls, and behind them a read of each resource and of each task.
     pub fn with_reads(&self, calls: &[Call<'d>]) -> Vec<Call<'d>> {
         let reads = self.resources.iter().map(|(_, uri)| read_of(uri.clone()));
-        calls.iter().cloned().chain(reads).collect()
+        let tasks = self.tasks.keys().map(|id| get_of(id.clone()));
+        calls.iter().cloned().chain(reads).chain(tasks).collect()
     }
 
     /// Returns the index of the member that a call of [`Self::with_reads`] belongs to, where the message
     /// has so many `members`.
     pub fn member(&self, at: usize, members: usize) -> usize {
-        let read = at.checked_sub(members).and_then(|read| self.resources.get(read));
-        read.map_or(at, |(member, _)| *member)
+        let of_resources = self.resources.iter().map(|(member, _)| member);
+        let mut of_reads = of_resources.chain(self.tasks.values());
+        at.checked_sub(members).and_then(|read| of_reads.nth(read)).map_or(at, |member| *member)
     }
 }
 
@@ -86,6 +90,17 @@ pub fn read_of(uri: Cow<'_, str>) -> Call<'_> {
         params: None,
         meta: None,
         kind: CallKind::Data { what: Data::Resource, target: uri },
+    }
+}
+
+/// The call that asks for the state of a task.
+pub fn get_of(id: Cow<'_, str>) -> Call<'_> {
+    Call {
+        method: Some("tasks/get".into()),
+        id: None,
+        params: None,
+        meta: None,
+        kind: CallKind::Data { what: Data::Task, target: id },
     }
 }
 

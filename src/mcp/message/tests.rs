@@ -301,7 +301,8 @@ fn data_calls_name_their_target() {
             "file:///{x}",
         ),
         (r#""method":"subscriptions/listen","params":{}"#, Data::Method, "subscriptions/listen"),
-        (r#""method":"tasks/get","params":{"taskId":"1"}"#, Data::Method, "tasks/get"),
+        (r#""method":"tasks/get","params":{"taskId":"1"}"#, Data::Task, "1"),
+        (r#""method":"tasks/other","params":{"taskId":"1"}"#, Data::Method, "tasks/other"),
         (r#""method":"Tools/Call","params":{"name":"t"}"#, Data::Method, "Tools/Call"),
         (r#""method":"tools/call ","params":{"name":"t"}"#, Data::Method, "tools/call "),
     ] {

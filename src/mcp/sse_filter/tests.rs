@@ -220,6 +220,7 @@ fn noticed(stream: &str, expected: &str) {
     for chunks in [&whole[..], &bytes] {
         let passes: Passes = Box::new(|notice| match notice {
             Notice::Updated(uri) => uri == Some("x:ok"),
+            Notice::Task(id) => id == Some("t-ok"),
             Notice::Acknowledged(_) => true,
         });
         let mut filter = fresh(100_000).with_notices(Some(passes));
@@ -260,6 +261,22 @@ fn a_notification_that_may_not_pass_leaves_its_other_lines() {
     let batch = format!("[{no}, {ok},{no}]");
     noticed(&event(&batch), &event(&format!("[{ok}]")));
     noticed(&event(&format!("[{no},{no}]")), gone);
+}
+
+#[test]
+fn a_notification_about_a_task_is_judged_by_its_id() {
+    for method in ["notifications/tasks", "notifications/tasks/status"] {
+        let event = |id: &str| {
+            let params = format!(r#"{{"taskId":{id},"status":"working"}}"#);
+            format!("data: {{\"method\":\"{method}\",\"params\":{params}}}\n\n")
+        };
+        noticed(&event("\"t-ok\""), &event("\"t-ok\""));
+        for form in ["\"t-no\"", "7", "\"t-ok\",\"taskid\":\"t-no\""] {
+            noticed(&event(form), "\n");
+        }
+    }
+    let both = r#"data: {"method":"notifications/tasks","method":"notifications/resources/updated","params":{"uri":"x:ok","taskId":"t-no"}}"#;
+    noticed(&format!("{both}\n\n"), "\n");
 }
 
 #[test]

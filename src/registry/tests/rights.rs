@@ -285,6 +285,7 @@ impl World {
             header: AgentHeader::Absent,
             claimed: Claimed::Nothing,
             calls: &[call],
+            tasks: &[],
             place: Place::default(),
             now: now(0),
         };

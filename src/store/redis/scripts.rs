@@ -18,6 +18,7 @@ macro_rules! writes {
 writes! {
     BOOK = "book.lua",
     CLOSE_SESSIONS = "close_sessions.lua",
+    CONTINUE = "continue.lua",
     END_DELEGATIONS = "end_delegations.lua",
     FLAG = "flag.lua",
     FORGET = "forget.lua",

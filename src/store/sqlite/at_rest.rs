@@ -17,7 +17,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use super::super::StoreError;
-use super::{SealKey, approvals, file, rows};
+use super::{SealKey, approvals, continuations, file, rows};
 use crate::firewall::time::Timestamp;
 
 /// A table: the columns in the clear, its key first, and those that are sealed.
@@ -27,7 +27,7 @@ struct Table {
     sealed: &'static [&'static str],
 }
 
-const TABLES: [Table; 9] = [
+const TABLES: [Table; 10] = [
     Table { name: "agents", clear: &["id"], sealed: &["body", "state"] },
     Table { name: "delegations", clear: &["id"], sealed: &["body"] },
     Table { name: "sessions", clear: &["id", "ends_at"], sealed: &["body", "state"] },
@@ -37,6 +37,7 @@ const TABLES: [Table; 9] = [
     Table { name: "ledger", clear: &["seen"], sealed: &[] },
     Table { name: "freezes", clear: &["id"], sealed: &["body"] },
     Table { name: "approvals", clear: &["id", "ends_at"], sealed: &["body", "state"] },
+    Table { name: "continuations", clear: &["mark", "session", "ends_at"], sealed: &["body"] },
 ];
 
 /// Number of rows in each table.
@@ -126,6 +127,7 @@ pub(super) fn read_through(db: &Connection, path: &Path) -> Result<Rows, StoreEr
         ("revoked_tokens", count(rows::revoked_tokens(db)?.len())),
         ("freezes", count(rows::freezes(db)?.len())),
         ("approvals", count(approvals::all(db)?.len())),
+        ("continuations", count(continuations::all(db)?.len())),
     ])
 }
 

@@ -111,6 +111,13 @@ const MIGRATIONS: &[&str] = &[
         id BLOB PRIMARY KEY, ends_at INTEGER NOT NULL, body TEXT NOT NULL, state TEXT NOT NULL
     ) STRICT;
 ",
+    "
+    CREATE TABLE continuations (
+        mark BLOB PRIMARY KEY, session BLOB NOT NULL, ends_at INTEGER NOT NULL, body TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX continuations_by_session ON continuations (session, ends_at);
+    CREATE INDEX continuations_by_end ON continuations (ends_at);
+",
 ];
 
 /// The version that has a place for the proof of a key. The key is tried there, before a row is
@@ -199,7 +206,11 @@ fn unlock(db: &Connection, path: &Path, key: Option<&SealKey>) -> Result<(), Fai
                 let any = format!("SELECT EXISTS (SELECT 1 FROM {table})");
                 Ok(db.table_exists(None, table)? && db.query_row(&any, (), |row| row.get(0))?)
             };
-            if !empty || has_rows("freezes")? || has_rows("approvals")? {
+            if !empty
+                || has_rows("freezes")?
+                || has_rows("approvals")?
+                || has_rows("continuations")?
+            {
                 return refused(NOT_SEALED);
             }
             prove(db)?;

@@ -120,11 +120,12 @@ impl<'p> Place<'p> {
 
     fn broken(&self) -> Broken {
         let column = self.column.unwrap_or("a sealed value").to_owned();
-        // Nearly all ids are UUIDs; those of tokens may be any text.
-        let row = uuid::Uuid::from_slice(self.id).map_or_else(
-            |_text| String::from_utf8_lossy(self.id).into_owned(),
-            |id| id.to_string(),
-        );
+        // Nearly all ids are UUIDs, some are hashes; those of tokens may be any text.
+        let row = match (uuid::Uuid::from_slice(self.id), <[u8; 32]>::try_from(self.id)) {
+            (Ok(id), _) => id.to_string(),
+            (_, Ok(hash)) => blake3::Hash::from(hash).to_hex().to_string(),
+            _ => String::from_utf8_lossy(self.id).into_owned(),
+        };
         Broken { column, row }
     }
 }

@@ -5,6 +5,7 @@ use tempfile::TempDir;
 use super::super::RedisServer as Server;
 use super::super::*;
 use crate::clock::Clock;
+use crate::firewall::continuation::MAX_OF_SESSION;
 use crate::firewall::names::Names;
 use crate::firewall::session::{IntentTier, Sensitivity};
 
@@ -419,6 +420,55 @@ async fn revoked_tokens_are_remembered_as_long_as_they_matter() {
         let store = rig.open().await;
         let kept = store.revoked_tokens().await.unwrap();
         assert_eq!(kept, [("new".to_owned(), later(30))]);
+    })
+    .await;
+}
+
+/// A continuation with this mark.
+pub(crate) fn continuation(session: SessionId, mark: u8, ends: i64) -> Continuation {
+    Continuation {
+        mark: Digest([mark; 32]),
+        session,
+        begun_by: Uuid::from_u128(7),
+        tool: Some("export".into()),
+        ends: Timestamp(ends),
+    }
+}
+
+#[tokio::test]
+async fn continuations_are_kept_until_their_end_and_a_session_has_only_so_many() {
+    on_all_backends(async |rig| {
+        // Nobody else could find them there.
+        if matches!(rig, Rig::Memory(_) | Rig::Fleet(..)) {
+            return;
+        }
+        let store = rig.open().await;
+        let now = Timestamp(1_000_000_000);
+        let later = |secs| now.plus_secs(secs).0;
+        let (ours, theirs) = (SessionId::random(), SessionId::random());
+        let first = continuation(ours, 0, later(100));
+        let other = continuation(theirs, 255, later(60));
+        store.keep_continuation(&first, now).await.unwrap();
+        store.keep_continuation(&other, now).await.unwrap();
+        drop(store);
+        let store = rig.open().await;
+        let found = |mark| store.continuation(Digest([mark; 32]), now);
+        assert_eq!(found(0).await.unwrap(), Some(first.clone()));
+        assert_eq!(found(1).await.unwrap(), None);
+        assert_eq!(store.continuations_of(theirs, now).await.unwrap(), [other]);
+        for n in 0..=MAX_OF_SESSION {
+            let mut mark = [9; 32];
+            mark[..2].copy_from_slice(&n.to_le_bytes());
+            let one = Continuation { mark: Digest(mark), ..continuation(ours, 0, later(200)) };
+            store.keep_continuation(&one, now).await.unwrap();
+        }
+        let kept = store.continuations_of(ours, now).await.unwrap();
+        assert_eq!(kept.len(), usize::from(MAX_OF_SESSION));
+        assert_eq!(found(0).await.unwrap(), None, "it would have ended first");
+        rig.pass(61);
+        let after = now.plus_secs(61);
+        assert_eq!(store.continuation(Digest([255; 32]), after).await.unwrap(), None);
+        assert_eq!(store.continuations_of(theirs, after).await.unwrap(), []);
     })
     .await;
 }

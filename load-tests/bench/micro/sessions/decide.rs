@@ -8,6 +8,7 @@ use std::time::Instant;
 use arbiter::audit::RequestHead;
 use arbiter::audit::{self, Audit, Redactor};
 use arbiter::clock::Clock;
+use arbiter::continuations::Continuations;
 use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
 use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::whitelist::Wildcard;
@@ -148,9 +149,10 @@ impl World {
                 .block_on(sessions.lease(&live, 1, clock.mono(), &clock))
                 .expect("the store books");
         }
+        let continuations = Continuations::new(Arc::clone(&store), SIGNING_SECRET.as_bytes());
         let freezer = runtime.block_on(Freezer::open(store, clock.now()));
         let freezer = freezer.expect("the store answers");
-        let gate = gate(clock, (registry, freezer), sessions);
+        let gate = gate(clock, (registry, freezer, continuations), sessions);
         let minter = Minter::new(&arbiter::config::Secret::new(SIGNING_SECRET.to_owned()));
         let callers = agents.iter().map(|agent| {
             let minted = minter.mint(agent, 3_600, gate.clock.now().wall).expect("it is minted");
@@ -198,7 +200,7 @@ impl World {
 
 fn gate(
     clock: Clock,
-    (registry, freezer): (Arc<Registry>, Freezer),
+    (registry, freezer, continuations): (Arc<Registry>, Freezer, Continuations),
     sessions: Arc<super::Sessions>,
 ) -> Gate {
     let now = clock.now();
@@ -225,6 +227,7 @@ fn gate(
         rulebook: Arc::new(rulebook),
         enrolment: Enrolment::new(&[], &registry),
         freezer: Arc::new(freezer),
+        continuations: Arc::new(continuations),
         registry,
         followed: Arc::new(Followed::alone()),
         sessions,

@@ -116,6 +116,10 @@ async fn heads_and_bodies() {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": {},
     });
+    let body = message("m-3", "tasks/get", json!({"taskId": "t-1", "_meta": meta}));
+    let undeclared = post(&body).header("mcp-method", "tasks/get").header("mcp-name", "t-1");
+    let undeclared = gateway.send(undeclared.header("mcp-protocol-version", "2026-07-28"));
+    table.add(Code::CapabilityMissing, json!("m-3"), undeclared).await;
     let removed = modern("resources/subscribe", "2026-07-28", meta);
     table.add(Code::MethodNotFound, json!("m-3"), removed).await;
     assert_eq!(gateway.upstream.calls(), 0);
@@ -256,8 +260,10 @@ async fn sessions() {
     table.add(Code::ResourceNotAuthorized, s.clone(), ask(&session, me, resource)).await;
     let prompt = message("s", "prompts/get", json!({"name": "greeting"}));
     table.add(Code::PromptNotAuthorized, s.clone(), ask(&session, me, prompt)).await;
-    let task = message("s", "tasks/list", json!({}));
-    table.add(Code::MethodNotAuthorized, s.clone(), ask(&session, me, task)).await;
+    let other = message("s", "completions/list", json!({}));
+    table.add(Code::MethodNotAuthorized, s.clone(), ask(&session, me, other)).await;
+    let task = message("s", "tasks/get", json!({"taskId": "another-sessions"}));
+    table.add(Code::TaskUnknown, s.clone(), ask(&session, me, task)).await;
     let secret = call("s", "read_secret");
     table.add(Code::SensitivityExceeded, s.clone(), ask(&session, me, secret)).await;
 

@@ -1,0 +1,114 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn json(chunks: &[&[u8]]) -> Result<Option<Task>, Unreadable> {
+    let mut outline = Outline::default();
+    for chunk in chunks {
+        outline.push(chunk)?;
+    }
+    outline.finish()
+}
+
+fn events(chunks: &[&[u8]]) -> Result<Vec<Task>, Unreadable> {
+    let (mut reader, mut found) = (EventReader::default(), Vec::new());
+    for chunk in chunks {
+        reader.push(chunk, |task| found.push(task))?;
+    }
+    reader.finish(|task| found.push(task))?;
+    Ok(found)
+}
+
+fn found(id: &str, status: Option<TaskStatus>, ttl_ms: Option<u64>, begins: bool) -> Task {
+    Task { id: id.to_owned(), status, ttl_ms, begins }
+}
+
+const MODERN: &str = r#"{"jsonrpc":"2.0","id":"{\"result\":{","result":{"x":[{"taskId":"no"},"]}"],
+ "resultType" : "task", "taskId":"t\u0031","status":"working","ttlMs":60000,"_meta":{"task":{}}}}"#;
+
+#[test]
+fn a_task_is_found_in_the_result_and_nowhere_else() {
+    use TaskStatus::{Completed, Working};
+    let check = |body: &str, expected: Option<Task>| {
+        assert_eq!(json(&[body.as_bytes()]), Ok(expected), "{body}");
+    };
+    check(MODERN, Some(found("t1", Some(Working), Some(60_000), true)));
+    check(
+        r#"{"result":{"task":{"taskId":"a","status":"working","ttl":null,"pollInterval":5}}}"#,
+        Some(found("a", Some(Working), None, true)),
+    );
+    check(
+        r#"{"result":{"taskId":"a","status":"completed","result":{"taskId":"b"},"resultType":"complete"}}"#,
+        Some(found("a", Some(Completed), None, false)),
+    );
+    for none in [
+        r#"{"result":{"content":[{"type":"text","text":"{\"taskId\":\"a\"}"}],"isError":false}}"#,
+        r#"{"result":{"structuredContent":{"taskId":"a","resultType":"task"}}}"#,
+        r#"{"error":{"code":1,"data":{"taskId":"a"}},"id":1}"#,
+        r#"{"method":"x","params":{"taskId":"a"}}"#,
+        r#"{"result":[{"taskId":"a"}]}"#,
+        r#"[{"result":{"taskId":"a"}}]"#,
+        r#"{"result":{"task":"a"}}"#,
+        r#"{"taskId":"a","result":true}"#,
+        "",
+        "taskId",
+        "{",
+    ] {
+        check(none, None);
+    }
+}
+
+#[test]
+fn what_readers_could_read_differently_is_an_error() {
+    let twice = r#"{"result":{"taskId":"a","taskId":"b"}}"#;
+    assert!(matches!(json(&[twice.as_bytes()]), Err(Unreadable::NotJson(_))));
+    let twice = r#"{"result":{"taskId":"a"},"result":{"taskId":"b"}}"#;
+    assert!(matches!(json(&[twice.as_bytes()]), Err(Unreadable::NotJson(_))));
+    let case = r#"{"result":{"TaskID":"a"}}"#;
+    assert_eq!(json(&[case.as_bytes()]), Err(Unreadable::Disguised("taskId")));
+    for id in ["7", "\"\"", "null", &format!("\"{}\"", "x".repeat(MAX_TASK_ID_BYTES + 1))] {
+        let body = format!(r#"{{"result":{{"taskId":{id}}}}}"#);
+        assert_eq!(json(&[body.as_bytes()]), Err(Unreadable::TaskId), "{id}");
+    }
+    let long = format!(r#"{{"result":{{"task":"{}"}}}}"#, "x".repeat(300_000));
+    assert!(matches!(json(&[long.as_bytes()]), Err(Unreadable::TooLarge(_))));
+    let long = format!(r#"{{"result":{{"text":"{}"}}}}"#, "x".repeat(300_000));
+    assert_eq!(json(&[long.as_bytes()]), Ok(None));
+}
+
+#[test]
+fn each_message_of_a_stream_is_read() {
+    let stream = ": hello\n\ndata: {\"method\":\"x\"}\n\nevent: message\nid: 1\n\
+                  data: {\"result\":{\"taskId\":\ndata:\"a\"}}\n\ndata\ndata:{\"result\":{\"taskId\":\"b\"}}";
+    let ids = |text: &str| {
+        let found = events(&[text.as_bytes()]).unwrap();
+        found.into_iter().map(|task| task.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(stream), ["a", "b"]);
+    assert_eq!(ids(&stream.replace('\n', "\r\n")), ["a", "b"]);
+    assert_eq!(ids(&format!("\u{feff}{}", stream.trim_start_matches(": hello\n\n"))), ["a", "b"]);
+    assert_eq!(ids("database: {\"result\":{\"taskId\":\"a\"}}\n\n"), [""; 0]);
+}
+
+proptest! {
+    #[test]
+    fn chunks_may_fall_anywhere(cuts in proptest::collection::vec(0..MODERN.len(), 0..6)) {
+        let stream = format!("data: {}\r\n\r\n", MODERN.replace('\n', ""));
+        let cut = |text: &'static str| cut_at(text.as_bytes(), &cuts);
+        prop_assert_eq!(json(&cut(MODERN)), json(&[MODERN.as_bytes()]));
+        prop_assert_eq!(events(&cut_at(stream.as_bytes(), &cuts)).unwrap().len(), 1);
+    }
+}
+
+fn cut_at<'t>(text: &'t [u8], cuts: &[usize]) -> Vec<&'t [u8]> {
+    let mut cuts: Vec<_> = cuts.to_vec();
+    cuts.sort_unstable();
+    let mut from = 0;
+    let mut chunks = Vec::new();
+    for cut in cuts {
+        chunks.push(&text[from..cut]);
+        from = cut;
+    }
+    chunks.push(&text[from..]);
+    chunks
+}

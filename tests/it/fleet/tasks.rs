@@ -1,0 +1,29 @@
+//! Tasks in a fleet: a task that began at one node goes on at every other, for its session alone.
+
+use serde_json::json;
+
+use super::nodes::{nodes, setup};
+use crate::calls::tasks::{ask, call, id, tasks};
+use crate::support::redis_server::Redis;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_goes_on_at_another_node_for_its_session_alone() {
+    let redis = Redis::start();
+    let nodes = nodes(2, || setup(&redis.url())).await;
+    let [first, second] = &nodes[..] else { panic!("two nodes") };
+    first.upstream.answer_with(tasks);
+    let theirs = first.register(json!({})).await;
+    let mine = first.session(json!({})).await;
+    let foreign = first.session(json!({"agent_id": theirs.id})).await;
+    for version in ["2026-07-28", "2025-11-25"] {
+        ask(first, &first.agent, &mine, version, "tools/call", call(false)).await;
+        for node in [first, second] {
+            let answer = ask(node, &first.agent, &mine, version, "tasks/get", id()).await;
+            assert!(answer.json()["result"].is_object(), "{version} {answer:?}");
+            let answer = ask(node, &theirs, &foreign, version, "tasks/get", id()).await;
+            assert_eq!(answer.json()["error"]["code"], -32602, "{version} {answer:?}");
+        }
+    }
+    let listed = ask(second, &first.agent, &mine, "2025-11-25", "tasks/list", json!({})).await;
+    assert_eq!(listed.json()["result"]["tasks"].as_array().unwrap().len(), 1);
+}
