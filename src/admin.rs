@@ -76,6 +76,7 @@ pub use guard::{Hosts, source_of};
 pub use keys::{Keyring, NewKeys};
 pub use openapi::document as openapi;
 pub use people::People;
+pub use records::Searches;
 
 use access::Access;
 pub use endpoint::Method;
@@ -106,6 +107,7 @@ pub struct Admin {
     /// Sign-in of people, if there is one.
     pub people: Option<People>,
     pub sources: WrongKeys,
+    pub searches: Searches,
     pub settings: Settings,
 }
 

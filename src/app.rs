@@ -35,7 +35,7 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
-use crate::admin::{self, Admin, Keyring, People, WrongKeys};
+use crate::admin::{self, Admin, Keyring, People, Searches, WrongKeys};
 use crate::approvals::{self, Approvals};
 use crate::audit::checkpoint::SigningKey;
 use crate::audit::redact::Redactor;
@@ -538,6 +538,7 @@ impl Parts {
             rulebook: self.rulebook.clone(),
             reloader: self.reloader(),
             audit: self.audit.clone(),
+            searches: Searches::default(),
             minter: self.minter.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),

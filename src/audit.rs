@@ -70,6 +70,7 @@ mod compress;
 pub mod files;
 mod flood;
 mod inbox;
+pub mod index;
 mod journal;
 mod log;
 pub mod orphans;
@@ -91,6 +92,7 @@ use chain::Link;
 pub use flood::Weight;
 use flood::{Flood, Fold};
 use inbox::{Inbox, Job};
+use index::Index;
 use journal::{Journal, Lease, Place};
 use log::Log;
 pub use record::{
@@ -155,6 +157,8 @@ struct Shared {
     path: PathBuf,
     /// Proofs from the tree that checkpoints are signed of.
     proofs: Proofs,
+    /// Places of the last records in the files.
+    index: Index,
     /// Damage that was found at the log's end at start.
     tail_damage: u64,
     clock: Clock,
@@ -223,6 +227,11 @@ impl Audit {
     /// Proofs that records are in the log.
     pub fn proofs(&self) -> Option<&Proofs> {
         self.shared.as_ref().map(|shared| &shared.proofs)
+    }
+
+    /// Places of the last records in the files.
+    pub fn index(&self) -> Option<&Index> {
+        self.shared.as_ref().map(|shared| &shared.index)
     }
 
     /// Damages found at the log's end when it was opened: a torn line, lines that were missing.
@@ -416,11 +425,11 @@ impl Shared {
             let lease = self.journal.take(journal::ONE_SLOT_BYTES);
             Fold::new(entry, key.0, self.clock.mono(), lease.ok_or(AuditUnavailable::NoRoom)?)
         };
-        let mut line = fold.line_with_one_more(entry.timestamp, &self.node_id);
+        let mut line = fold.line_with_one_more(entry, &self.node_id);
         let fits = line.len() <= journal::RESERVED + journal::ONE_SLOT_BYTES;
         let written = fits && self.write_to_journal(&fold.lease, &mut line);
         if written {
-            fold.add(entry.timestamp);
+            fold.add(entry);
         }
         if fold.is_empty() {
             self.inbox.push(Job::Withdrawn { lease: fold.lease });
@@ -547,6 +556,7 @@ fn prepare(
 
     let shared = Arc::new(Shared {
         proofs: Proofs::of(&path),
+        index: Index::default(),
         path: path.clone(),
         tail_damage: u64::try_from(damages.len()).unwrap_or(u64::MAX),
         clock,

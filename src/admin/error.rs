@@ -88,11 +88,13 @@ codes! {
     TooManyRevoked TOO_MANY_REQUESTS;
     TooManyFreezes TOO_MANY_REQUESTS;
     TooManySessions TOO_MANY_REQUESTS;
+    TooManySearches TOO_MANY_REQUESTS;
     RateLimited TOO_MANY_REQUESTS;
     Internal INTERNAL_SERVER_ERROR;
     AuditUnavailable SERVICE_UNAVAILABLE;
     StoreUnavailable SERVICE_UNAVAILABLE;
     IdentityUnavailable SERVICE_UNAVAILABLE;
+    SearchUnfinished SERVICE_UNAVAILABLE;
     Draining SERVICE_UNAVAILABLE;
 }
 

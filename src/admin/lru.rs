@@ -29,13 +29,17 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
 
     /// Puts an entry in, and returns the one that had to go for it, if any.
     pub(super) fn put(&mut self, key: K, value: V) -> Option<(K, V)> {
-        if let Some((turn, _)) = self.entries.remove(&key) {
-            self.by_turn.remove(&turn);
-        }
+        self.remove(&key);
         self.turn = self.turn.saturating_add(1);
         self.by_turn.insert(self.turn, key.clone());
         self.entries.insert(key, (self.turn, value));
         if self.entries.len() > self.max { self.pop_oldest() } else { None }
+    }
+
+    pub(super) fn remove(&mut self, key: &K) {
+        if let Some((turn, _)) = self.entries.remove(key) {
+            self.by_turn.remove(&turn);
+        }
     }
 
     /// Removes the entry that was not used for longest.

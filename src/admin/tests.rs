@@ -6,6 +6,7 @@ mod guard;
 mod lifecycle;
 mod policies;
 mod roles;
+mod searches;
 mod shape;
 
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::{Admin, Keyring, Settings, WrongKeys, router};
+use super::{Admin, Keyring, Searches, Settings, WrongKeys, router};
 use crate::audit::{self, Audit};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -120,6 +121,7 @@ impl Bench {
             keys: Arc::new(Keyring::new(&config.admin)),
             people: None,
             sources: WrongKeys::new(config.admin.wrong_keys_per_minute),
+            searches: Searches::reading(1 << 16),
             settings: Settings::of(&config),
             clock,
         });

@@ -7,14 +7,16 @@
 //! is in the log already is known by its request id, as with a call. When it is a second old the
 //! writer puts it into the log and gives its slot back.
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
 use super::ADMIN_UNAUTHORIZED;
 use super::journal::{Lease, RESERVED};
-use super::record::{Decision, Detail, Draft, Entry, Event, Outcome};
+use super::record::{Decision, Detail, Draft, Entry, Event, HeadParts, Outcome, RequestHead};
 use crate::firewall::agent::AgentId;
 use crate::firewall::time::{Mono, Timestamp};
 
@@ -68,12 +70,64 @@ impl State {
     }
 }
 
+/// Addresses that a count names; those after them are counted together.
+const MAX_SOURCES: usize = 4;
+
+/// Refusals by the address that they came from.
+#[derive(Clone, Copy, Default)]
+struct Sources {
+    known: [Option<(IpAddr, u64)>; MAX_SOURCES],
+    others: u64,
+}
+
+impl Sources {
+    /// Counts one more, and returns the sum.
+    fn and(mut self, source: Option<IpAddr>) -> Self {
+        let place = source.and_then(|source| {
+            let is =
+                |place: &&mut Option<(IpAddr, u64)>| place.is_none_or(|(known, _)| known == source);
+            Some((self.known.iter_mut().find(is)?, source))
+        });
+        match place {
+            Some((place, source)) => {
+                let count = place.map_or(0, |(_, count)| count);
+                *place = Some((source, count.saturating_add(1)));
+            }
+            None => self.others = self.others.saturating_add(1),
+        }
+        self
+    }
+
+    /// The one address that all came from.
+    fn only(&self) -> Option<IpAddr> {
+        match self.known {
+            [Some((only, _)), None, ..] if self.others == 0 => Some(only),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (source, count)) in self.known.iter().flatten().enumerate() {
+            let gap = if n == 0 { "" } else { " " };
+            write!(f, "{gap}{source}={count}")?;
+        }
+        match (self.others, self.known.iter().flatten().next()) {
+            (0, _) => Ok(()),
+            (others, None) => write!(f, "others={others}"),
+            (others, Some(_)) => write!(f, " others={others}"),
+        }
+    }
+}
+
 /// The record of one cause that is still growing.
 pub(super) struct Fold {
     entry: Entry,
     since: Mono,
     last: Timestamp,
     count: u64,
+    sources: Sources,
     pub(super) lease: Lease,
 }
 
@@ -103,7 +157,7 @@ impl Flood {
         let mut state = self.lock();
         let ripe = state.folds.extract_if(.., |_, fold| all || now.since(fold.since) >= SECOND_US);
         ripe.map(|(_, fold)| {
-            let mut line = fold.line(fold.count, fold.last, node_id);
+            let mut line = fold.line(fold.count, fold.last, &fold.sources, node_id);
             line.drain(..RESERVED);
             (line, fold.lease)
         })
@@ -124,12 +178,14 @@ impl Fold {
             .event
             .as_ref()
             .map(|event| Box::new(Event { name: event.name, detail: Vec::new() }));
-        Self { entry, since, last: refused.timestamp, count: 0, lease }
+        let (last, sources) = (refused.timestamp, Sources::default());
+        Self { entry, since, last, count: 0, sources, lease }
     }
 
-    pub(super) fn add(&mut self, at: Timestamp) {
+    pub(super) fn add(&mut self, refused: &Entry) {
         self.count = self.count.saturating_add(1);
-        self.last = at;
+        self.sources = self.sources.and(refused.head.client_addr());
+        self.last = refused.timestamp;
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -137,17 +193,21 @@ impl Fold {
     }
 
     /// The line as it will stand after one more, behind room for the journal's head.
-    pub(super) fn line_with_one_more(&self, at: Timestamp, node_id: &str) -> Vec<u8> {
-        self.line(self.count.saturating_add(1), at, node_id)
+    pub(super) fn line_with_one_more(&self, refused: &Entry, node_id: &str) -> Vec<u8> {
+        let sources = self.sources.and(refused.head.client_addr());
+        self.line(self.count.saturating_add(1), refused.timestamp, &sources, node_id)
     }
 
-    fn line(&self, count: u64, last: Timestamp, node_id: &str) -> Vec<u8> {
+    fn line(&self, count: u64, last: Timestamp, sources: &Sources, node_id: &str) -> Vec<u8> {
         let detail = vec![
             ("cause", Detail::Text(cause(&self.entry).to_owned())),
             ("count", Detail::Count(count)),
             ("until", Detail::Text(last.to_string())),
+            ("sources", Detail::Text(sources.to_string())),
         ];
         let mut entry = self.entry.clone();
+        let client_addr = sources.only();
+        entry.head = RequestHead::of(&HeadParts { client_addr, ..HeadParts::default() });
         let name = self.entry.event.as_ref().map_or("refusals_folded", |event| event.name);
         entry.event = Some(Box::new(Event { name, detail }));
         let mut line = vec![0; RESERVED];

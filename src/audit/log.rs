@@ -81,6 +81,11 @@ impl Log {
         &self.path
     }
 
+    /// Number that the file gets when it is closed.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Asks the folder whether this is still the file that the path names.
     pub(super) fn fate(&self) -> Fate {
         match fs::metadata(&self.path) {

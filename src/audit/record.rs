@@ -99,7 +99,10 @@ pub struct Approval {
 /// From where a request came and what its head said, as members of its record: written once from
 /// what is borrowed, so that nothing of it is kept a second time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RequestHead(Box<[u8]>);
+pub struct RequestHead {
+    members: Box<[u8]>,
+    client_addr: Option<IpAddr>,
+}
 
 /// Parts of a request's head that go on record. Texts are clipped like all others.
 #[derive(Clone, Copy, Debug, Default)]
@@ -132,11 +135,15 @@ impl RequestHead {
         text_member(&mut out, "http_method", *http_method);
         text_member(&mut out, "path", *path);
         text_member(&mut out, "trace_id", *trace_id);
-        Self(out.into_boxed_slice())
+        Self { members: out.into_boxed_slice(), client_addr: *client_addr }
+    }
+
+    pub(super) fn client_addr(&self) -> Option<IpAddr> {
+        self.client_addr
     }
 
     fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(if self.0.is_empty() { NO_HEAD } else { &self.0 });
+        out.extend_from_slice(if self.members.is_empty() { NO_HEAD } else { &self.members });
     }
 }
 
@@ -246,6 +253,14 @@ impl Outcome {
     }
 }
 
+/// Ids of a record; nil where it has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    pub request: Uuid,
+    pub agent: Uuid,
+    pub session: Uuid,
+}
+
 /// A line whose holes say `unknown`, and where those holes are.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -259,6 +274,7 @@ pub struct Draft {
     upstream: Option<Arc<str>>,
     /// True if a tool was called, and not refused.
     calls_tool: bool,
+    ids: Ids,
 }
 
 impl Draft {
@@ -306,7 +322,17 @@ impl Draft {
             stage: entry.stage,
             upstream: entry.upstream.clone(),
             calls_tool,
+            ids: Ids {
+                request: entry.request_id,
+                agent: entry.agent_id.map_or(Uuid::nil(), |id| id.0),
+                session: entry.task_session_id.map_or(Uuid::nil(), |id| id.0),
+            },
         }
+    }
+
+    /// Ids by which the record's place is kept.
+    pub fn ids(&self) -> Ids {
+        self.ids
     }
 
     /// The reserved bytes and the line as it stands while nothing is known of the outcome.

@@ -14,8 +14,10 @@ use std::str::FromStr;
 
 use memchr::memmem;
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::files;
+use super::record::Ids;
 use crate::firewall::time::Timestamp;
 
 /// Size of the blocks in which a file is read.
@@ -40,10 +42,29 @@ pub struct Wanted {
 }
 
 /// A line's place in a log: the number that its file has or will have, and the offset there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     file: u64,
     offset: u64,
+}
+
+impl Place {
+    pub(super) fn new(file: u64, offset: u64) -> Self {
+        Self { file, offset }
+    }
+
+    pub(super) fn file(self) -> u64 {
+        self.file
+    }
+
+    pub(super) fn offset(self) -> u64 {
+        self.offset
+    }
+
+    /// The place so many bytes further on in the same file.
+    pub(super) fn plus(self, bytes: u64) -> Self {
+        Self { offset: self.offset.saturating_add(bytes), ..self }
+    }
 }
 
 impl fmt::Display for Place {
@@ -86,6 +107,19 @@ struct Seen<'l> {
     #[serde(default)]
     tools_called: Vec<String>,
     denial_code: Option<String>,
+}
+
+/// Returns the ids of a record by its whole line without the newline.
+pub(super) fn ids_of(line: &[u8]) -> Ids {
+    let id = |text: &Option<String>| {
+        text.as_ref().and_then(|text| Uuid::try_parse(text).ok()).unwrap_or_default()
+    };
+    let Ok(seen) = serde_json::from_slice::<Seen<'_>>(line) else { return Ids::default() };
+    Ids {
+        request: id(&seen.request_id),
+        agent: id(&seen.agent_id),
+        session: id(&seen.task_session_id),
+    }
 }
 
 impl Wanted {
@@ -135,6 +169,22 @@ enum Go {
 /// Looks through a log's files before `before`, or from its end, for at most `limit` records, and
 /// reads at most about `max_bytes`. Blocks on files.
 pub fn newest_first(
+    log: &Path,
+    wanted: &Wanted,
+    before: Option<Place>,
+    limit: usize,
+    max_bytes: u64,
+) -> io::Result<Found> {
+    // A request leaves one record.
+    let limit = if wanted.request_id.is_some() { limit.min(1) } else { limit };
+    let mut found = files_back(log, wanted, before, limit, max_bytes)?;
+    if wanted.request_id.is_some() && !found.lines.is_empty() {
+        found.next = None;
+    }
+    Ok(found)
+}
+
+fn files_back(
     log: &Path,
     wanted: &Wanted,
     before: Option<Place>,

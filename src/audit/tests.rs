@@ -19,6 +19,7 @@ mod crashes;
 mod damage;
 mod failures;
 mod floods;
+mod index;
 mod orphans;
 mod retention;
 mod rotation;

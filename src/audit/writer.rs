@@ -14,10 +14,12 @@ use uuid::Uuid;
 use super::chain::{self, Link};
 use super::compress::Compressor;
 use super::inbox::Job;
+use super::index::Placed;
 use super::journal::{Closed, Lease};
 use super::log::{Fate, Log};
-use super::record::{Completion, Decision, Detail, Draft, Entry, Event, Outcome};
+use super::record::{Completion, Decision, Detail, Draft, Entry, Event, Ids, Outcome};
 use super::retention::Retention;
+use super::search::{self, Place};
 use super::signer::Signer;
 use super::{Rotation, Shared, recover};
 use crate::firewall::time::Mono;
@@ -41,6 +43,8 @@ pub(super) struct Writer {
     /// Leases whose lines are in the log, but not yet noted as such in the journal.
     settled: Vec<Lease>,
     buffer: Vec<u8>,
+    /// Ids of the lines in the buffer, and where each begins there.
+    buffered: Vec<(Ids, usize)>,
     was_healthy: bool,
     /// Time of the last look at the files.
     looked: Option<Mono>,
@@ -76,6 +80,7 @@ impl Writer {
             pending,
             settled,
             buffer: Vec::with_capacity(BATCH_BYTES),
+            buffered: Vec::new(),
             was_healthy: true,
             looked: None,
             rotation,
@@ -276,6 +281,7 @@ impl Writer {
                 ("log_resized", mended)
             }
         };
+        self.shared.index.clear();
         tracing::warn!(event = name, "audit log was changed from outside");
         let event = Event {
             name,
@@ -295,6 +301,7 @@ impl Writer {
     fn batch(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         self.buffer.clear();
+        self.buffered.clear();
         let mut link = self.link;
         let mut lines = 0;
         let mut hashes = Vec::new();
@@ -302,12 +309,13 @@ impl Writer {
         if gap > 0 {
             let detail = vec![("count", Detail::Count(gap))];
             let line = event_line(&shared, Event { name: "audit_gap", detail });
-            lines += put(&line, shared.hash_chain, &mut self.buffer, &mut link);
+            lines += self.put(&line, &mut link);
             hashes.push(link.hash.to_bytes());
         }
         let mut taken = 0;
-        for job in &self.pending {
-            let more = put(job, shared.hash_chain, &mut self.buffer, &mut link);
+        let pending = std::mem::take(&mut self.pending);
+        for job in &pending {
+            let more = self.put(job, &mut link);
             if more > 0 && self.signer.is_some() {
                 hashes.push(link.hash.to_bytes());
             }
@@ -317,9 +325,12 @@ impl Writer {
                 break;
             }
         }
+        self.pending = pending;
         if lines > 0 {
             self.rotate_if_due(self.buffer.len());
+            let (file, begin) = (self.log.number(), self.log.length);
             self.log.append(&self.buffer, shared.durable)?;
+            shared.index.add(self.placed(file, begin));
             shared.syncs.fetch_add(u64::from(shared.durable), Ordering::Relaxed);
             if let Some(signer) = &mut self.signer {
                 signer.written(self.link.sequence.saturating_add(1), &hashes);
@@ -341,6 +352,35 @@ impl Writer {
         self.settle()?;
         self.sign_if_due(false);
         Ok(())
+    }
+
+    /// Places of the lines in the buffer, which was written to a file from `begin` on.
+    fn placed(&self, file: u64, begin: u64) -> impl Iterator<Item = Placed> {
+        let ends = self.buffered.iter().skip(1).map(|(_, start)| *start);
+        let ends = ends.chain([self.buffer.len()]);
+        self.buffered.iter().zip(ends).map(move |((ids, start), end)| Placed {
+            ids: *ids,
+            place: Place::new(file, begin.saturating_add(*start as u64)),
+            length: u32::try_from(end - start - 1).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Adds a job's line to the batch; says how many lines that were.
+    fn put(&mut self, job: &Job, link: &mut Link) -> u64 {
+        let start = self.buffer.len();
+        let lines = put(job, self.shared.hash_chain, &mut self.buffer, link);
+        if lines > 0 {
+            let line = self.buffer.get(start..).unwrap_or_default();
+            let ids = match job {
+                Job::Ended { draft, .. } | Job::Record { draft, .. } => draft.ids(),
+                Job::Line { .. }
+                | Job::Withdrawn { .. }
+                | Job::Sync { .. }
+                | Job::Reopen { .. } => search::ids_of(line),
+            };
+            self.buffered.push((ids, start));
+        }
+        lines
     }
 
     /// Notes in the journal what the log now has, and gives the slots back.

@@ -7,3 +7,4 @@ mod log;
 mod metrics;
 mod operators;
 mod requests;
+mod witness;

@@ -164,6 +164,51 @@ async fn an_agents_refusals_are_counted_under_its_name() {
     bench.assert_intact();
 }
 
+fn from(address: &str) -> RequestHead {
+    let client_addr = Some(address.parse().unwrap());
+    RequestHead::of(&HeadParts { client_addr, ..HeadParts::default() })
+}
+
+/// A count says where its refusals came from: one address, or the first few and how many others.
+#[tokio::test]
+async fn a_count_names_its_sources_and_no_more_than_fit() {
+    let bench = limited(0);
+    let audit = bench.open();
+    for code in ["TokenMissing", "TokenInvalid", "TokenExpired"] {
+        for n in 0..300_u32 {
+            let address = match code {
+                "TokenMissing" => "192.0.2.7".to_owned(),
+                "TokenInvalid" => ["192.0.2.7", "2001:db8::1"][usize::from(n == 5)].to_owned(),
+                _ => format!("2001:db8:ffff:ffff:ffff:ffff:ffff:{n:x}"),
+            };
+            let head = from(&address);
+            let entry = Entry { denial_code: Some(code), head, ..refusal("-") };
+            audit.record(entry, Outcome::refused(9)).await.unwrap();
+        }
+    }
+    refuse_for(&audit, "HostDenied").await.unwrap();
+    audit.close();
+    let sources: BTreeMap<_, _> = bench
+        .records()
+        .into_iter()
+        .map(|record| {
+            let sources = record["detail"]["sources"].as_str().unwrap().to_owned();
+            (
+                record["denial_code"].as_str().unwrap().to_owned(),
+                (record["client_addr"].clone(), sources),
+            )
+        })
+        .collect();
+    let named = |address: Value, sources: &str| (address, sources.to_owned());
+    assert_eq!(sources["TokenMissing"], named("192.0.2.7".into(), "192.0.2.7=300"));
+    assert_eq!(sources["TokenInvalid"], named(Value::Null, "192.0.2.7=299 2001:db8::1=1"));
+    let many = &sources["TokenExpired"].1;
+    assert!(many.starts_with("2001:db8:ffff:ffff:ffff:ffff:ffff:0=1 "), "{many}");
+    assert!(many.ends_with(":3=1 others=296"), "{many}");
+    assert_eq!(sources["HostDenied"], named(Value::Null, "others=1"));
+    bench.assert_intact();
+}
+
 /// However many agents are refused at once, the counts take a bounded part of the journal.
 #[tokio::test]
 async fn counts_of_too_many_agents_share_one() {
