@@ -250,8 +250,8 @@ pub fn write_ready_file(path: &Path, started: &Started) -> Result<()> {
         .with_context(|| format!("writing the ready file {}", path.display()))
 }
 
-/// Makes an empty book of approvals.
-fn approvals(config: &Config) -> Approvals {
+/// Loads the approvals that the store keeps.
+async fn approvals(config: &Config, store: &Arc<Store>, now: Now) -> Result<Approvals> {
     let terms = &config.approvals;
     let settings = approvals::Settings {
         limits: crate::firewall::approvals::Limits {
@@ -261,7 +261,10 @@ fn approvals(config: &Config) -> Approvals {
         },
         hold: Duration::from_secs(terms.hold_secs),
     };
-    Approvals::new(settings, config.admin.signing_secrets.signing().expose().as_bytes())
+    let secret = config.admin.signing_secrets.signing().expose().as_bytes();
+    let approvals = Approvals::new(settings, secret, Arc::clone(store), now);
+    approvals.load(now).await.context("loading approvals")?;
+    Ok(approvals)
 }
 
 /// Reads the certificate that agents would see; the end of its validity, as Unix time.
@@ -345,7 +348,7 @@ impl Parts {
             .context("preparing to ask `oauth.issuers`")?,
             enrolment: Enrolment::new(&config.oauth.issuers, &registry),
             rulebook: Arc::new(rulebook),
-            approvals: Arc::new(approvals(config)),
+            approvals: Arc::new(approvals(config, &store, now).await?),
             registry: registry.clone(),
             sessions: sessions.clone(),
             freezer: Arc::new(freezer),
@@ -553,6 +556,7 @@ impl Parts {
     ) {
         let period = Duration::from_secs(config.sessions.cleanup_interval_secs);
         upkeep.spawn(upkeep::sessions(self.gate.clone(), period));
+        upkeep.spawn(upkeep::approvals(self.gate.clone()));
         upkeep.spawn(upkeep::agents(self.gate.clone(), config.agents.retention_secs));
         upkeep.spawn(upkeep::probe(self.store.clone(), self.gate.clone()));
         if self.store.outlives_the_process() {

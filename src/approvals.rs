@@ -1,26 +1,37 @@
 //! Approvals of this gateway: the book, the key of its digests, and the calls that wait for a person.
 //!
 //! [`firewall::approvals`](crate::firewall::approvals) says what becomes of an approval; this room
-//! keeps the book, makes each change in one step, and wakes the calls that are held. A use is taken
-//! before its call goes on, so a crash loses it and never doubles it.
+//! keeps the book of what the store has, and brings each step to the store. Whatever gives (an ask, a
+//! decision, a use) counts once the store has it, so a crash loses a use and never doubles it. What
+//! ends counts here at once, and is brought to the store until that takes it.
 
+use std::collections::{BTreeSet, HashMap};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::firewall::agent::AgentId;
 use crate::firewall::approvals::{
-    Approval, Book, Digest, Limits, Ruling, Standing, Status, Subject, TooMany, Undecided, digest,
+    Approval, Book, Digest, Limits, Plan, Plea, Ruling, State, Status, Step, Subject, Undecided,
+    digest, plan,
 };
 use crate::firewall::session::SessionId;
-use crate::firewall::time::Timestamp;
+use crate::firewall::time::{Mono, Now, Timestamp};
+use crate::store::{Put, Queue, Replicas, Room, Store, StoreError, to_the_end};
 
-/// Approvals that one clean-up ends at most, so that it holds the lock only briefly.
-const EXPIRE_AT_ONCE: usize = 1_000;
+mod follow;
+
+/// Approvals that one look ends or forgets at most.
+const AT_ONCE: usize = 100;
+/// Attempts at steps that other nodes come before.
+const ATTEMPTS: usize = 8;
+/// Longest lead of the ledger's noted time over the clock that is believed.
+const MAX_LEAD_US: i64 = 86_400_000_000;
 
 /// Part of the configuration that concerns approvals.
 #[derive(Clone, Copy, Debug)]
@@ -42,12 +53,24 @@ impl Default for Settings {
 pub struct Approvals {
     settings: Settings,
     key: [u8; 32],
+    store: Arc<Store>,
     book: Mutex<Book>,
     decided: Notify,
     /// Number of open approvals, for a look without the lock.
     open: AtomicUsize,
     /// Number of times that the book was changed, for those who show it.
     revision: AtomicU64,
+    /// One message at a time asks or takes uses, so that limits are exact and a store that hangs is
+    /// asked once.
+    turns: Queue,
+    /// Approvals that changed elsewhere and whose call is not known here yet.
+    unread: Mutex<BTreeSet<Uuid>>,
+    /// Approvals that ended here and whose end the store did not take yet.
+    unsaved: Mutex<BTreeSet<Uuid>>,
+    /// Held calls by the approval that each waits for.
+    held: Mutex<HashMap<Uuid, usize>>,
+    /// The ledger's time at an instant of this run.
+    since: Mutex<(Timestamp, Mono)>,
 }
 
 /// The book, locked; published as a number when it is released.
@@ -81,50 +104,59 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// One call that needs a person's approval.
-#[derive(Clone, Debug)]
-pub struct Plea {
-    pub digest: Digest,
-    /// Hash of the text of the policy that asks.
-    pub policy_text: Digest,
-}
-
-/// Answer to the calls of one message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// All are approved, and one use of each is taken.
-    Used(Vec<Approval>),
-    /// A person has to decide about these.
-    Pending(Vec<Approval>),
-    /// A person has said no.
-    Denied(Box<Approval>),
+/// Outcome of bringing steps to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    Done(Replicas),
+    /// Nothing was changed, and the book has what stood in the way.
+    Overtaken,
+    /// Nothing was changed: with those of other nodes, too many are pending.
     TooMany,
 }
 
-/// Changes made on the way to an answer, for the record.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Effects {
-    pub requested: Vec<Approval>,
-    pub voided: Vec<Approval>,
-}
-
 impl Approvals {
-    /// Makes an empty book; `secret` keys the digests.
-    pub fn new(settings: Settings, secret: &[u8]) -> Self {
+    /// Makes an empty book on this store; `secret` keys the digests.
+    pub fn new(settings: Settings, secret: &[u8], store: Arc<Store>, now: Now) -> Self {
         Self {
             settings,
             key: blake3::derive_key("arbiter 2026 approvals: digests of calls", secret),
+            store,
             book: Mutex::default(),
             decided: Notify::new(),
             open: AtomicUsize::new(0),
             revision: AtomicU64::new(0),
+            turns: Queue::new(1),
+            unread: Mutex::default(),
+            unsaved: Mutex::default(),
+            held: Mutex::default(),
+            since: Mutex::new((now.wall, now.mono)),
         }
+    }
+
+    /// Loads what the store keeps. Where a clock was set back since, what it would keep open too long
+    /// has ended.
+    pub async fn load(&self, now: Now) -> Result<(), StoreError> {
+        let newest = self.store.newest(now.wall).await?;
+        if newest.0.saturating_sub(now.wall.0) <= MAX_LEAD_US {
+            self.at_least(newest, now.mono);
+        }
+        let alone = !self.store.is_shared();
+        let all = self.store.approvals().await?;
+        let mut book = self.book();
+        for one in all {
+            let over = one.expires_at <= newest || alone && one.requested_at > self.time(now);
+            let end = over.then(|| one.end(Status::Expired)).flatten();
+            if end.is_some() {
+                lock(&self.unsaved).insert(one.id);
+            }
+            book.replace(end.map_or(one, |step| step.to));
+        }
+        Ok(())
     }
 
     fn book(&self) -> Guard<'_> {
         // INVARIANT: every change of the book is complete before anything can panic.
-        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        Guard { book, changed: false, of: self }
+        Guard { book: lock(&self.book), changed: false, of: self }
     }
 
     /// Returns a number that grows with each change.
@@ -134,6 +166,22 @@ impl Approvals {
 
     pub fn settings(&self) -> Settings {
         self.settings
+    }
+
+    /// Returns the time by which approvals end: the ledger's, which no clock that is set back delays.
+    pub fn time(&self, now: Now) -> Timestamp {
+        let (wall, mono) = *lock(&self.since);
+        let passed = i64::try_from(now.mono.since(mono)).unwrap_or(i64::MAX);
+        now.wall.max(Timestamp(wall.0.saturating_add(passed)))
+    }
+
+    /// Notes that the ledger's time is not before `at`.
+    fn at_least(&self, at: Timestamp, mono: Mono) {
+        let mut since = lock(&self.since);
+        let passed = i64::try_from(mono.since(since.1)).unwrap_or(i64::MAX);
+        if at.0 > since.0.0.saturating_add(passed) {
+            *since = (at, mono);
+        }
     }
 
     pub fn digest(&self, subject: &Subject<'_>) -> Digest {
@@ -146,79 +194,67 @@ impl Approvals {
     }
 
     /// Counts the calls whose next use was paid for by the call that asked.
-    pub fn paid(&self, digests: &[Digest], now: Timestamp) -> u64 {
+    pub fn paid(&self, digests: &[Digest], now: Now) -> u64 {
+        let now = self.time(now);
         let book = self.book();
         let paid = digests.iter().filter(|digest| book.is_paid(digest, now)).count();
         u64::try_from(paid).unwrap_or(u64::MAX)
     }
 
-    /// Takes one use of each call's approval, all or none; asks for those that nobody was asked about.
-    pub fn settle(
+    /// Plans to take one use of each call's approval, or to ask for those that nobody was asked about.
+    pub fn plan(
         &self,
         pleas: &[Plea],
-        now: Timestamp,
-        mut draft: impl FnMut(usize) -> Approval,
-    ) -> (Answer, Effects) {
-        let mut book = self.book();
-        let mut effects = Effects::default();
-        for ended in book.due(now, EXPIRE_AT_ONCE) {
-            book.put(ended);
-        }
-        let (mut ready, mut waiting) = (Vec::new(), Vec::new());
-        for (at, plea) in pleas.iter().enumerate() {
-            let standing = match book.look(&plea.digest, &plea.policy_text, now) {
-                Standing::Outdated(id) => {
-                    if let Some(ended) = book.end(id, Status::Void) {
-                        book.put(ended.clone());
-                        effects.voided.push(ended);
-                    }
-                    Standing::Unknown
-                }
-                other => other,
-            };
-            match standing {
-                Standing::Denied(id) => {
-                    return match book.get(id) {
-                        Some(denied) => (Answer::Denied(Box::new(denied.clone())), effects),
-                        None => (Answer::TooMany, effects),
-                    };
-                }
-                Standing::Approved { id, .. } => ready.push(id),
-                Standing::Pending(id) => waiting.extend(book.get(id).cloned()),
-                Standing::Unknown | Standing::Outdated(_) => {
-                    let asked = draft(at);
-                    if book.has_room(asked.agent, &asked.owner, self.settings.limits)
-                        == Err(TooMany)
-                    {
-                        return (Answer::TooMany, effects);
-                    }
-                    book.put(asked.clone());
-                    waiting.push(asked.clone());
-                    effects.requested.push(asked);
-                }
-            }
-        }
-        if !waiting.is_empty() {
-            return (Answer::Pending(waiting), effects);
-        }
-        // Two equal calls in one batch share an approval: each takes a use of its own, or none does.
-        let before: Vec<_> = ready.iter().filter_map(|id| book.get(*id).cloned()).collect();
-        let mut used = Vec::new();
-        for id in ready {
-            let Some(next) = book.take(id, now) else {
-                for approval in before {
-                    book.restore(approval);
-                }
-                let pending = used.into_iter().collect();
-                return (Answer::Pending(pending), effects);
-            };
-            book.put(next.clone());
-            used.push(next);
-        }
-        (Answer::Used(used), effects)
+        now: Now,
+        draft: impl FnMut(usize) -> Option<Approval>,
+    ) -> Option<Plan> {
+        plan(&self.book(), pleas, self.settings.limits, self.time(now), draft)
     }
 
-    /// Waits until a decision was made, at most for `patience`.
+    /// Waits for the turn to ask or to take uses.
+    pub async fn turn(&self, clock: &Clock) -> Result<OwnedSemaphorePermit, StoreError> {
+        self.turns.enter(clock.mono(), self.store.patience(), clock).await
+    }
+
+    /// Brings steps to the store, all or none; they count here when it has them. Goes on to its end
+    /// even if nobody waits for it any more.
+    pub async fn commit(
+        self: &Arc<Self>,
+        steps: Vec<Step>,
+        clock: &Clock,
+    ) -> Result<Committed, StoreError> {
+        let (this, clock) = (Arc::clone(self), clock.clone());
+        to_the_end(async move {
+            let room = Room::under(this.settings.limits);
+            let put = this.store.put_approvals(steps.clone(), room).await;
+            match this.turns.noted(put, &clock)? {
+                Put::Done(replicas) => {
+                    let mut book = this.book();
+                    for step in steps {
+                        book.put(step.to);
+                    }
+                    drop(book);
+                    this.decided.notify_waiters();
+                    Ok(Committed::Done(replicas))
+                }
+                Put::Overtaken(id) => {
+                    this.read(vec![id]).await?;
+                    Ok(Committed::Overtaken)
+                }
+                Put::Over(id) => {
+                    let over = steps.iter().find(|step| step.to.id == id);
+                    if let Some(step) = over {
+                        this.at_least(step.to.expires_at, clock.mono());
+                    }
+                    Ok(Committed::Overtaken)
+                }
+                Put::TooMany => Ok(Committed::TooMany),
+            }
+        })
+        .await
+    }
+
+    /// Waits until `open` is no more, at most for `patience`.
     pub async fn wait(&self, patience: Duration, open: impl Fn() -> bool) {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
@@ -230,68 +266,167 @@ impl Approvals {
         }
     }
 
-    /// Reports whether any of the approvals still waits for a person.
-    pub fn any_pending(&self, ids: &[Uuid], now: Timestamp) -> bool {
+    /// Reports whether a call that needs all of these has to wait for a person: some are pending, and
+    /// none is refused.
+    pub fn any_pending(&self, ids: &[Uuid], now: Now) -> bool {
+        let now = self.time(now);
         let book = self.book();
-        ids.iter().filter_map(|id| book.get(*id)).any(|one| one.status_at(now) == Status::Pending)
-    }
-
-    /// Makes a person's decision; `announce` puts it on record first.
-    pub fn decide(&self, id: Uuid, ruling: &Ruling, now: Timestamp) -> Result<Approval, Undecided> {
-        let mut book = self.book();
-        let decided = book.decide(id, ruling, now)?;
-        book.put(decided.clone());
-        drop(book);
-        self.decided.notify_waiters();
-        Ok(decided)
-    }
-
-    /// Checks a decision without making it.
-    pub fn check(&self, id: Uuid, ruling: &Ruling, now: Timestamp) -> Result<Approval, Undecided> {
-        self.book().decide(id, ruling, now)
-    }
-
-    fn end_where(&self, status: Status, of: impl Fn(&Approval) -> bool) -> Vec<Approval> {
-        let mut book = self.book();
-        let ids = book.open_ids(of);
-        let ended: Vec<_> = ids.into_iter().filter_map(|id| book.end(id, status)).collect();
-        for one in &ended {
-            book.put(one.clone());
+        let mut pending = false;
+        for id in ids {
+            match book.get(*id).map(|one| one.status_at(now)) {
+                Some(Status::Pending) => pending = true,
+                Some(Status::Approved) => {}
+                Some(_) | None => return false,
+            }
         }
-        drop(book);
+        pending
+    }
+
+    /// Notes a held call by the approvals that it waits for.
+    pub fn hold(&self, ids: &[Uuid]) {
+        let mut held = lock(&self.held);
+        for id in ids {
+            let calls = held.entry(*id).or_default();
+            *calls = calls.saturating_add(1);
+        }
+    }
+
+    /// Notes that a held call waits no more; returns the approvals for which no other call waits.
+    pub fn let_go(&self, ids: &[Uuid]) -> Vec<Uuid> {
+        let mut held = lock(&self.held);
+        let mut left = Vec::new();
+        for id in ids {
+            let calls = held.get(id).copied().unwrap_or_default();
+            if calls > 1 {
+                held.insert(*id, calls - 1);
+            } else {
+                held.remove(id);
+                left.push(*id);
+            }
+        }
+        left
+    }
+
+    /// Checks a decision, and returns the step in which it is made.
+    pub fn check(&self, id: Uuid, ruling: &Ruling, now: Now) -> Result<Step, Undecided> {
+        self.book().decide(id, ruling, self.time(now))
+    }
+
+    /// Ends approvals: here at once, and in the store. Returns those that were ended by this node.
+    async fn end_where(
+        self: &Arc<Self>,
+        status: Status,
+        of: impl Fn(&Approval) -> bool,
+    ) -> Vec<Step> {
+        let steps = {
+            let mut book = self.book();
+            let steps = book.ends(status, of);
+            for step in &steps {
+                book.put(step.to.clone());
+            }
+            steps
+        };
+        self.finish(steps).await
+    }
+
+    /// Brings steps that count here to the store; returns those that no other node came before.
+    async fn finish(self: &Arc<Self>, steps: Vec<Step>) -> Vec<Step> {
+        if steps.is_empty() {
+            return steps;
+        }
         self.decided.notify_waiters();
+        let mut ended = Vec::with_capacity(steps.len());
+        for steps in steps.chunks(AT_ONCE) {
+            let (this, mut left) = (Arc::clone(self), steps.to_vec());
+            let stored = to_the_end(async move {
+                let mut stored = Vec::new();
+                while !left.is_empty() {
+                    match this.store.put_approvals(left.clone(), Room::UNLIMITED).await? {
+                        Put::Done(_) | Put::TooMany => break,
+                        Put::Overtaken(id) | Put::Over(id) => {
+                            left.retain(|step| step.to.id != id);
+                            stored.extend(this.settle_with_store(vec![id]).await?);
+                        }
+                    }
+                }
+                stored.append(&mut left);
+                Ok::<_, StoreError>(stored)
+            });
+            match stored.await {
+                Ok(stored) => ended.extend(stored),
+                Err(error) => {
+                    let error = crate::telemetry::Causes(&error);
+                    tracing::warn!(%error, "approvals ended here but not in the store; trying again");
+                    lock(&self.unsaved).extend(steps.iter().map(|step| step.to.id));
+                    ended.extend_from_slice(steps);
+                }
+            }
+        }
         ended
     }
 
     /// Voids the approvals of a session that was closed.
-    pub fn end_session(&self, session: SessionId) -> Vec<Approval> {
-        self.end_where(Status::Void, |one| one.session == session)
+    pub async fn end_session(self: &Arc<Self>, session: SessionId) -> Vec<Step> {
+        if !self.concern(session) {
+            return Vec::new();
+        }
+        self.end_where(Status::Void, |one| one.session == session).await
     }
 
     /// Voids the approvals of agents that were deactivated.
-    pub fn end_agents(&self, agents: &[AgentId]) -> Vec<Approval> {
-        self.end_where(Status::Void, |one| agents.contains(&one.agent))
+    pub async fn end_agents(self: &Arc<Self>, agents: &[AgentId]) -> Vec<Step> {
+        if self.open.load(Ordering::Relaxed) == 0 {
+            return Vec::new();
+        }
+        self.end_where(Status::Void, |one| agents.contains(&one.agent)).await
     }
 
     /// Withdraws pending approvals whose client has left.
-    pub fn withdraw(&self, ids: &[Uuid]) -> Vec<Approval> {
-        self.end_where(Status::Withdrawn, |one| {
-            one.status == Status::Pending && ids.contains(&one.id)
-        })
+    pub async fn withdraw(self: &Arc<Self>, ids: &[Uuid]) -> Vec<Step> {
+        let left = |one: &Approval| one.status == Status::Pending && ids.contains(&one.id);
+        self.end_where(Status::Withdrawn, left).await
     }
 
-    /// Ends approvals whose time has passed; returns them for the record.
-    pub fn expire(&self, now: Timestamp) -> Vec<Approval> {
-        let mut book = self.book();
-        let ended = book.due(now, EXPIRE_AT_ONCE);
-        for one in &ended {
-            book.put(one.clone());
+    /// Ends approvals whose time has passed; returns those ended by this node, for the record.
+    pub async fn expire(self: &Arc<Self>, now: Now) -> Vec<Step> {
+        if self.open.load(Ordering::Relaxed) == 0 {
+            return Vec::new();
         }
-        ended
+        let due = self.book().due(self.time(now), AT_ONCE);
+        {
+            let mut book = self.book();
+            for step in &due {
+                book.put(step.to.clone());
+            }
+        }
+        self.finish(due).await
+    }
+
+    /// Brings to the store what it did not take, and forgets what ended long ago.
+    pub async fn sweep(&self, now: Now) -> Result<(), StoreError> {
+        let unsaved: Vec<Uuid> = lock(&self.unsaved).iter().take(AT_ONCE).copied().collect();
+        if !unsaved.is_empty() {
+            self.settle_with_store(unsaved.clone()).await?;
+            lock(&self.unsaved).retain(|id| !unsaved.contains(id));
+        }
+        let now = self.time(now);
+        let over = self.book().sweep(now, AT_ONCE);
+        if !over.is_empty() {
+            self.store.forget_approvals(over, now).await?;
+        }
+        Ok(())
     }
 
     pub fn get(&self, id: Uuid) -> Option<Approval> {
         self.book().get(id).cloned()
+    }
+
+    /// Returns an approval that another node may have asked about a moment ago.
+    pub async fn find(&self, id: Uuid) -> Result<Option<Approval>, StoreError> {
+        if self.get(id).is_none() && self.store.is_shared() {
+            self.read(vec![id]).await?;
+        }
+        Ok(self.get(id))
     }
 
     /// Returns up to `count` approvals after `after`, in the order in which they were requested.
@@ -315,6 +450,11 @@ impl Approvals {
     pub fn pending(&self) -> usize {
         self.book().pending()
     }
+}
+
+/// No step under these locks can fail half-way, so one that a panic left is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

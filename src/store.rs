@@ -27,9 +27,11 @@ use uuid::Uuid;
 
 use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::approvals::{Approval, Step};
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
+pub use approvals::{Put, Room};
 use backend::{Backend, SharedBackend};
 pub use booking::{Booked, Booking, NodeName, RateBooked, RateBooking, RateUse};
 pub use change::{Change, Changes, Place, Position};
@@ -52,6 +54,7 @@ pub use sqlite::{SealKey, at_rest, backup as backups};
 #[cfg(test)]
 use tests::fleet::Fleet;
 
+mod approvals;
 mod backend;
 mod booking;
 mod change;
@@ -388,6 +391,27 @@ impl Store {
     /// Lifts a freeze; false if it was not kept.
     pub async fn unfreeze(&self, id: Uuid) -> Result<bool, StoreError> {
         ask!(self, store => store.unfreeze(id).await)
+    }
+
+    /// Returns every approval that is kept, ended ones included.
+    pub async fn approvals(&self) -> Result<Vec<Approval>, StoreError> {
+        ask!(self, store => store.approvals().await)
+    }
+
+    /// Returns those of these approvals that are kept.
+    pub async fn find_approvals(&self, ids: Vec<Uuid>) -> Result<Vec<Approval>, StoreError> {
+        ask!(self, store => store.find_approvals(ids).await)
+    }
+
+    /// Takes steps of approvals, all or none: each if the store has the version that it starts from.
+    /// Outlasts a power cut as soon as it is answered, where the store can.
+    pub async fn put_approvals(&self, steps: Vec<Step>, room: Room) -> Result<Put, StoreError> {
+        ask!(self, store => store.put_approvals(steps, room).await)
+    }
+
+    /// Forgets those of these approvals that have ended by `now`, or by the ledger's own clock.
+    pub async fn forget_approvals(&self, ids: Vec<Uuid>, now: Timestamp) -> Result<(), StoreError> {
+        ask!(self, store => store.forget_approvals(ids, now).await)
     }
 
     /// Makes every write fail, or work again.

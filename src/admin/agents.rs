@@ -336,7 +336,7 @@ pub(super) async fn deactivate(admin: Arc<Admin>, input: Input) -> Result<Answer
     let Some((gone, closed)) = deactivate_and_close(&admin, id).await? else {
         return Err(announced.refused(ApiError::not_found("agent")));
     };
-    admin.void(admin.approvals.end_agents(&gone.all)).await;
+    admin.note_ends(admin.approvals.end_agents(&gone.all).await).await;
     let (sessions_closed, replicas) = match both(gone.stored, closed) {
         Ok(done) => done,
         Err(error) => return Err(announced.in_force(not_stored(&error))),

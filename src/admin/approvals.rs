@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 use uuid::Uuid;
 
 use super::Admin;
+use super::access::Actor;
 use super::agents::unknown_cursor;
 use super::error::{ApiError, Code};
 use super::query::MAX_PAGE;
+use super::record::store_failed;
 use super::routes::{Answer, Input, Parameter, not_a_uuid};
-use crate::audit::By;
+use crate::approvals::Committed;
 use crate::firewall::agent::AgentId;
-use crate::firewall::approvals::{Approval, MAX_USES, Ruling, Status, Undecided};
+use crate::firewall::approvals::{Approval, MAX_USES, Ruling, Status, Step, Undecided};
 use crate::firewall::session::SessionId;
 use crate::firewall::time::Timestamp;
-use crate::gate::approval::event_of;
-use crate::telemetry::Causes;
+use crate::gate::approval::{Clerk, event_of};
 
 /// Longest reason of a decision.
 const MAX_REASON_BYTES: usize = 1_024;
@@ -155,7 +155,7 @@ pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     if after.is_some_and(|id| admin.approvals.get(id).is_none()) {
         return Err(unknown_cursor());
     }
-    let now = admin.clock.now().wall;
+    let now = admin.approvals.time(admin.clock.now());
     let of = |one: &Approval| {
         wanted.is_none_or(|status| one.status_at(now) == status)
             && agent.is_none_or(|agent| one.agent == agent)
@@ -169,9 +169,9 @@ pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
 }
 
 pub(super) async fn show(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
-    let found = admin.approvals.get(id(&input)?);
+    let found = admin.approvals.find(id(&input)?).await.map_err(|error| store_failed(&error))?;
     let approval = found.ok_or_else(|| ApiError::not_found("approval"))?;
-    Answer::of(&ApprovalView::of(approval, admin.clock.now().wall))
+    Answer::of(&ApprovalView::of(approval, admin.approvals.time(admin.clock.now())))
 }
 
 pub(super) async fn decide(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
@@ -194,35 +194,47 @@ pub(super) async fn decide(admin: Arc<Admin>, input: Input) -> Result<Answer, Ap
         reason: body.reason.map(Into::into),
         by: Arc::clone(&input.actor.name),
     };
-    let now = admin.clock.now().wall;
-    let decided = admin.approvals.check(id, &ruling, now)?;
-    let event = if approve { "approval.approved" } else { "approval.denied" };
-    let mut change = event_of(&decided, event).count("uses", decided.uses_left.into());
-    if let Some(reason) = &decided.reason {
-        change = change.with("reason", reason);
-    }
-    let announced = admin.announce(&input.actor, change).await?;
-    match admin.approvals.decide(id, &ruling, now) {
-        Ok(decided) => {
-            announced.done();
-            Answer::of(&ApprovalView::of(decided, now))
-        }
-        // Another decision came first, while this one was put on record.
-        Err(over) => Err(announced.refused(over.into())),
-    }
+    admin.approvals.find(id).await.map_err(|error| store_failed(&error))?;
+    admin.decide(&input.actor, id, &ruling).await
 }
 
 impl Admin {
-    /// Puts on record that approvals ended with their session or agent.
-    pub(super) async fn void(&self, ended: Vec<Approval>) {
-        for approval in ended {
-            let change = event_of(&approval, "approval.void");
-            match self.audit.announce(change, By::default(), &self.clock).await {
-                Ok(announced) => announced.done(),
-                // They are void all the same: the record of what ended them is there.
-                Err(error) => warn!(error = %Causes(&error), "ended approval is not on record"),
-            }
+    /// Makes a person's decision, on record first.
+    async fn decide(&self, actor: &Actor, id: Uuid, ruling: &Ruling) -> Result<Answer, ApiError> {
+        let step = self.approvals.check(id, ruling, self.clock.now())?;
+        let mut change = event_of(&step.to, step.event());
+        if ruling.approve {
+            change = change.count("uses", step.to.uses_left.into());
         }
+        if let Some(reason) = &step.to.reason {
+            change = change.with("reason", reason);
+        }
+        let announced = self.announce(actor, change).await?;
+        let decided = step.to.clone();
+        match self.approvals.commit(vec![step], &self.clock).await {
+            Ok(Committed::Done(replicas)) => {
+                announced.done_on(replicas);
+                Answer::of(&ApprovalView::of(decided, self.approvals.time(self.clock.now())))
+            }
+            // Another decision came first, while this one was put on record.
+            Ok(Committed::Overtaken | Committed::TooMany) => {
+                let over = self.approvals.check(id, ruling, self.clock.now()).err();
+                let over = over.unwrap_or(Undecided::Over(Status::Pending));
+                Err(announced.refused(over.into()))
+            }
+            // The record says that the outcome is unknown, as it is.
+            Err(error) => Err(store_failed(&error)),
+        }
+    }
+
+    /// Puts on record that approvals ended with their session or agent.
+    pub(super) async fn note_ends(&self, ended: Vec<Step>) {
+        let clerk = Clerk {
+            approvals: Arc::clone(&self.approvals),
+            audit: Arc::clone(&self.audit),
+            clock: self.clock.clone(),
+        };
+        clerk.note_ends(ended).await;
     }
 }
 

@@ -440,7 +440,7 @@ pub(super) async fn close(admin: Arc<Admin>, input: Input) -> Result<Answer, Api
     input.actor.serves_agent(admin.registry.agent(live.order.agent).as_deref())?;
     let change = Change::new("session.close").agent(live.order.agent).session(id);
     let announced = admin.announce(&input.actor, change).await?;
-    admin.void(admin.approvals.end_session(id)).await;
+    admin.note_ends(admin.approvals.end_session(id).await).await;
     match admin.sessions.close(id, admin.clock.now()).await {
         Ok(closed) => {
             // None was forgotten between the two looks: it had ended long before.

@@ -108,6 +108,8 @@ impl Bench {
             approvals: Arc::new(crate::approvals::Approvals::new(
                 crate::approvals::Settings::default(),
                 b"secret",
+                Arc::clone(&store),
+                clock.now(),
             )),
             rulebook,
             audit,

@@ -79,6 +79,8 @@ impl Follower {
         let Some(shared) = store.shared() else { return std::future::pending().await };
         // What is answered later holds at least what was changed before this.
         let asked = machine(&self.clock);
+        // Before anything else: what an earlier step could not read.
+        self.gate.approvals.refresh().await?;
         match shared.changes(&self.place).await {
             Ok(changes) => {
                 self.compare_clocks(asked, changes.time);
@@ -87,10 +89,12 @@ impl Follower {
                     self.take_in(change).await;
                 }
                 self.place = changes.place;
+                self.gate.approvals.refresh().await?;
                 if self.unasserted {
                     self.gate.registry.reload().await?;
                     self.gate.sessions.assert_closed(self.clock.now()).await?;
                     self.gate.freezer.assert_kept(self.clock.now()).await?;
+                    self.gate.approvals.reload(self.clock.now()).await?;
                     self.unasserted = false;
                 }
             }
@@ -107,6 +111,7 @@ impl Follower {
         self.gate.registry.reload().await?;
         self.gate.sessions.reload(self.clock.now()).await?;
         self.gate.freezer.reload(self.clock.now()).await?;
+        self.gate.approvals.reload(self.clock.now()).await?;
         // Only now: from the old place a failed load is found missing again.
         self.place = place;
         self.unasserted = false;
@@ -144,7 +149,13 @@ impl Follower {
                 }
             }
             Change::Trust { id, level, number } => registry.trust_set(id, level, number),
-            Change::TakenAway(taken) => registry.taken_away(&taken),
+            Change::TakenAway(taken) => {
+                registry.taken_away(&taken);
+                if taken.inactive {
+                    let clerk = self.gate.clerk();
+                    clerk.note_ends(clerk.approvals.end_agents(&[taken.id]).await).await;
+                }
+            }
             Change::Purged { id, tombstone } => {
                 if let Some(agent) = registry.purged(id, tombstone) {
                     self.gate.enrolment.purged(&agent);
@@ -164,10 +175,15 @@ impl Follower {
                 // What another node injects there may come back in an answer here.
                 let _watch = injected.add(&order, &[], &secrets.vault());
             }
-            Change::SessionClosed { id, at: _ } => sessions.closed(id, now),
+            Change::SessionClosed { id, at: _ } => {
+                sessions.closed(id, now);
+                let clerk = self.gate.clerk();
+                clerk.note_ends(clerk.approvals.end_session(id).await).await;
+            }
             Change::Wanted(id) => sessions.wanted_elsewhere(id, &self.clock),
             Change::Frozen(freeze) => freezer.frozen_elsewhere(freeze, now),
             Change::Unfrozen(id) => freezer.lifted_elsewhere(id),
+            Change::Approval { id, state } => self.gate.approvals.changed(id, state),
         }
     }
 }

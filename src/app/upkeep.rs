@@ -14,6 +14,8 @@ use crate::telemetry::Causes;
 
 /// Interval between looks for agents that ended long ago.
 const PURGE_EVERY: Duration = Duration::from_hours(1);
+/// Interval between looks for approvals whose time is over.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// Interval between attempts to write to a store that failed.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -30,6 +32,20 @@ pub(super) async fn sessions(gate: Arc<Gate>, period: Duration) {
         }
         gate.injected.retain(|id| gate.sessions.get(id).is_some());
         gate.in_flight.sweep(gate.clock.mono());
+    }
+}
+
+/// Ends approvals whose time is over, and forgets those that ended long ago, for ever.
+pub(super) async fn approvals(gate: Arc<Gate>) {
+    let mut ticks = ticks(EXPIRE_EVERY);
+    loop {
+        ticks.tick().await;
+        let clerk = gate.clerk();
+        let now = gate.clock.now();
+        clerk.note_ends(clerk.approvals.expire(now).await).await;
+        if let Err(error) = clerk.approvals.sweep(now).await {
+            warn!(error = %Causes(&error), "ended approvals are not stored as such; tried again later");
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! Approvals: a person's decisions on calls that an `escalate` policy holds back.
 //!
 //! An approval is bound to one digest of agent, session, upstream, method and all parameters, and to
-//! the text of the policy that asked. The [`Book`] keeps the approvals of this node and says what
-//! becomes of each; it changes nothing itself: every transition returns the approval's next version,
-//! which counts once the store has it. A version is stored only after the version before it, so a use
-//! is taken once, on whichever node.
+//! the text of the policy that asked. The [`Book`] keeps the approvals that a node knows and says what
+//! becomes of each; it changes nothing itself: every transition is a [`Step`] to the approval's next
+//! version, which counts once the store has it. The store takes a step only from the version that it
+//! has, so a use is taken once, on whichever node.
 
-use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -16,9 +16,13 @@ use uuid::Uuid;
 use super::agent::AgentId;
 use super::session::SessionId;
 use super::time::Timestamp;
+pub use book::{Book, Limits, Standing, TooMany};
 pub use digest::{Digest, Subject, digest};
+pub use plan::{Answer, Plan, Plea, plan};
 
+mod book;
 mod digest;
+mod plan;
 
 /// Uses that an approver may grant at most.
 pub const MAX_USES: u32 = 100;
@@ -26,9 +30,6 @@ pub const MAX_USES: u32 = 100;
 pub const MAX_PENDING: usize = 10_000;
 /// Pending approvals of the agents of one owner.
 pub const MAX_PENDING_OF_OWNER: usize = MAX_PENDING / 4;
-/// Ended approvals that stay readable.
-const MAX_ENDED: usize = 10_000;
-
 /// Status of an approval.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
@@ -65,7 +66,7 @@ impl Status {
         }
     }
 
-    fn is_open(self) -> bool {
+    pub fn is_open(self) -> bool {
         match self {
             Self::Pending | Self::Approved | Self::Denied => true,
             Self::Expired | Self::Used | Self::Void | Self::Withdrawn => false,
@@ -91,7 +92,7 @@ pub struct Approval {
     /// Tool, URI, prompt or method.
     pub target: Box<str>,
     /// Parameters as JSON text, redacted and clipped for reading.
-    pub arguments: Box<str>,
+    pub arguments: Arc<str>,
     /// True if a part of the parameters is missing from `arguments`.
     pub clipped: bool,
     pub policy: Arc<str>,
@@ -107,44 +108,168 @@ pub struct Approval {
     pub paid: bool,
 }
 
+/// The part of an approval that changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub version: u32,
+    pub status: Status,
+    pub decided_at: Option<Timestamp>,
+    pub decided_by: Option<Arc<str>>,
+    pub reason: Option<Box<str>>,
+    pub uses_left: u32,
+    pub paid: bool,
+}
+
+/// Mark by which a store knows the version that a step starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub version: u32,
+    pub status: Status,
+    pub uses_left: u32,
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.version, self.status.as_str(), self.uses_left)
+    }
+}
+
+/// Change of one approval, from the version that the store must have to the next one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// None for an approval that the store does not have.
+    pub from: Option<Stamp>,
+    pub to: Approval,
+}
+
+impl Step {
+    /// Makes the step that asks a person.
+    pub fn ask(to: Approval) -> Self {
+        Self { from: None, to }
+    }
+
+    /// Returns the event that the step is on record as.
+    pub fn event(&self) -> &'static str {
+        match (self.to.status, self.from.map(|from| from.status)) {
+            (Status::Pending, _) => "approval.requested",
+            (Status::Approved, Some(Status::Approved)) | (Status::Used, _) => "approval.used",
+            (Status::Approved, _) => "approval.approved",
+            (Status::Denied, _) => "approval.denied",
+            (Status::Expired, _) => "approval.expired",
+            (Status::Void, _) => "approval.void",
+            (Status::Withdrawn, _) => "approval.withdrawn",
+        }
+    }
+
+    /// Reports whether the step may be taken only before the approval's expiry.
+    pub fn is_timed(&self) -> bool {
+        match self.to.status {
+            Status::Pending | Status::Approved | Status::Denied | Status::Used => true,
+            Status::Expired | Status::Void | Status::Withdrawn => false,
+        }
+    }
+}
+
 impl Approval {
-    /// Returns the next version with this status.
-    fn next(&self, status: Status) -> Self {
-        Self { version: self.version.saturating_add(1), status, ..self.clone() }
+    /// Returns the step to the next version, with this status.
+    fn step(&self, status: Status) -> Step {
+        let to = Self { version: self.version.saturating_add(1), status, ..self.clone() };
+        Step { from: Some(self.stamp()), to }
+    }
+
+    pub fn stamp(&self) -> Stamp {
+        Stamp { version: self.version, status: self.status, uses_left: self.uses_left }
+    }
+
+    pub fn state(&self) -> State {
+        State {
+            version: self.version,
+            status: self.status,
+            decided_at: self.decided_at,
+            decided_by: self.decided_by.clone(),
+            reason: self.reason.clone(),
+            uses_left: self.uses_left,
+            paid: self.paid,
+        }
+    }
+
+    /// Returns the approval in another state.
+    #[must_use]
+    pub fn with(self, state: State) -> Self {
+        let State { version, status, decided_at, decided_by, reason, uses_left, paid } = state;
+        Self { version, status, decided_at, decided_by, reason, uses_left, paid, ..self }
     }
 
     /// Returns the status at `now`, expiry included.
     pub fn status_at(&self, now: Timestamp) -> Status {
         if self.status.is_open() && now >= self.expires_at { Status::Expired } else { self.status }
     }
-}
 
-/// Limits of pending approvals.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    pub ttl_secs: u64,
-    pub max_pending_per_agent: usize,
-}
+    /// Returns the step in which a person decides.
+    pub fn decide(&self, ruling: &Ruling, now: Timestamp) -> Result<Step, Undecided> {
+        match self.status_at(now) {
+            Status::Pending => {}
+            over => return Err(Undecided::Over(over)),
+        }
+        if ruling.approve && self.clipped && ruling.reason.is_none() {
+            return Err(Undecided::NeedsReason);
+        }
+        let mut step = self.step(if ruling.approve { Status::Approved } else { Status::Denied });
+        step.to.decided_at = Some(now);
+        step.to.decided_by = Some(Arc::clone(&ruling.by));
+        step.to.reason.clone_from(&ruling.reason);
+        step.to.uses_left = if ruling.approve { ruling.uses.clamp(1, MAX_USES) } else { 0 };
+        Ok(step)
+    }
 
-/// Result of looking for an approval of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Nobody was asked yet.
-    Unknown,
-    Pending(Uuid),
-    Approved {
-        id: Uuid,
-        paid: bool,
-    },
-    Denied(Uuid),
-    /// Asked under another text of the policy.
-    Outdated(Uuid),
-}
+    /// Returns the step in which so many uses are taken, if there are as many.
+    pub fn take(&self, uses: u32, now: Timestamp) -> Option<Step> {
+        if self.status_at(now) != Status::Approved || uses == 0 {
+            return None;
+        }
+        let left = self.uses_left.checked_sub(uses)?;
+        let mut step = self.step(if left == 0 { Status::Used } else { Status::Approved });
+        step.to.uses_left = left;
+        step.to.paid = false;
+        Some(step)
+    }
 
-/// Limit that keeps a call from being asked about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many approvals are pending")]
-pub struct TooMany;
+    /// Returns the step that ends the approval; none if it has ended already.
+    pub fn end(&self, status: Status) -> Option<Step> {
+        self.status.is_open().then(|| self.step(status))
+    }
+
+    /// Ranks what an approval refuses: the higher of two refuses more.
+    fn strictness(&self) -> (u8, u32) {
+        let rank = match self.status {
+            Status::Approved => 0,
+            Status::Pending => 1,
+            Status::Expired | Status::Used | Status::Void | Status::Withdrawn => 2,
+            Status::Denied => 3,
+        };
+        (rank, u32::MAX.saturating_sub(self.uses_left))
+    }
+
+    /// Reports whether this version refuses more than `other` does.
+    pub fn is_stricter_than(&self, other: &Self) -> bool {
+        self.strictness() > other.strictness()
+    }
+
+    /// Returns the step that puts this version over what a store has that lost its last writes; none
+    /// where that refuses as much. An approval is never given again: a person decides once more.
+    pub fn restored_over(&self, stored: Option<&Self>) -> Option<Step> {
+        let Some(stored) = stored else {
+            let grants = self.status == Status::Approved;
+            return (!grants).then(|| Step { from: None, to: self.clone() });
+        };
+        // A later version is what became of this one since.
+        if stored.version > self.version || !self.is_stricter_than(stored) {
+            return None;
+        }
+        let version = self.version.max(stored.version.saturating_add(1));
+        Some(Step { from: Some(stored.stamp()), to: Self { version, ..self.clone() } })
+    }
+}
 
 /// Reason why a decision is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,192 +293,5 @@ pub struct Ruling {
     pub by: Arc<str>,
 }
 
-/// Approvals known to this node.
-#[derive(Debug, Default)]
-pub struct Book {
-    by_id: HashMap<Uuid, Approval>,
-    open: HashMap<Digest, Uuid>,
-    pending_of: HashMap<AgentId, usize>,
-    pending_of_owner: HashMap<Arc<str>, usize>,
-    pending: usize,
-    open_of: HashMap<SessionId, usize>,
-    /// Open approvals by their expiry.
-    expiries: BTreeSet<(Timestamp, Uuid)>,
-    /// Ended approvals, oldest first.
-    ended: BTreeSet<(Timestamp, Uuid)>,
-}
-
-impl Book {
-    /// Looks for an approval of the call with this digest, asked for by this text of a policy.
-    pub fn look(&self, digest: &Digest, policy_text: &Digest, now: Timestamp) -> Standing {
-        let found = self.open.get(digest).and_then(|id| self.by_id.get(id));
-        let Some(approval) = found else { return Standing::Unknown };
-        match approval.status_at(now) {
-            _ if approval.policy_text != *policy_text => Standing::Outdated(approval.id),
-            Status::Pending => Standing::Pending(approval.id),
-            Status::Approved => Standing::Approved { id: approval.id, paid: approval.paid },
-            Status::Denied => Standing::Denied(approval.id),
-            Status::Expired | Status::Used | Status::Void | Status::Withdrawn => Standing::Unknown,
-        }
-    }
-
-    /// Checks that one more approval of this agent and owner may wait.
-    pub fn has_room(&self, agent: AgentId, owner: &str, limits: Limits) -> Result<(), TooMany> {
-        let of_agent = self.pending_of.get(&agent).copied().unwrap_or_default();
-        let of_owner = self.pending_of_owner.get(owner).copied().unwrap_or_default();
-        let room = of_agent < limits.max_pending_per_agent
-            && of_owner < MAX_PENDING_OF_OWNER
-            && self.pending < MAX_PENDING;
-        if room { Ok(()) } else { Err(TooMany) }
-    }
-
-    /// Returns the version in which a person has decided.
-    pub fn decide(&self, id: Uuid, ruling: &Ruling, now: Timestamp) -> Result<Approval, Undecided> {
-        let approval = self.by_id.get(&id).ok_or(Undecided::Unknown)?;
-        match approval.status_at(now) {
-            Status::Pending => {}
-            over => return Err(Undecided::Over(over)),
-        }
-        if ruling.approve && approval.clipped && ruling.reason.is_none() {
-            return Err(Undecided::NeedsReason);
-        }
-        let status = if ruling.approve { Status::Approved } else { Status::Denied };
-        Ok(Approval {
-            decided_at: Some(now),
-            decided_by: Some(Arc::clone(&ruling.by)),
-            reason: ruling.reason.clone(),
-            uses_left: if ruling.approve { ruling.uses.clamp(1, MAX_USES) } else { 0 },
-            ..approval.next(status)
-        })
-    }
-
-    /// Returns the version in which one use is taken, if there is one.
-    pub fn take(&self, id: Uuid, now: Timestamp) -> Option<Approval> {
-        let approval = self.by_id.get(&id)?;
-        if approval.status_at(now) != Status::Approved {
-            return None;
-        }
-        let left = approval.uses_left.checked_sub(1)?;
-        let status = if left == 0 { Status::Used } else { Status::Approved };
-        Some(Approval { uses_left: left, paid: false, ..approval.next(status) })
-    }
-
-    /// Returns the version that ends an approval; none if it has ended already.
-    pub fn end(&self, id: Uuid, status: Status) -> Option<Approval> {
-        let approval = self.by_id.get(&id)?;
-        approval.status.is_open().then(|| approval.next(status))
-    }
-
-    /// Returns the ids of open approvals for which `of` holds.
-    pub fn open_ids(&self, of: impl Fn(&Approval) -> bool) -> Vec<Uuid> {
-        let open = self.open.values().filter_map(|id| self.by_id.get(id));
-        open.filter(|approval| of(approval)).map(|approval| approval.id).collect()
-    }
-
-    /// Returns up to `limit` approvals whose time has passed, in their last version.
-    pub fn due(&self, now: Timestamp, limit: usize) -> Vec<Approval> {
-        let due = self.expiries.iter().take_while(|(at, _)| *at <= now).take(limit);
-        due.filter_map(|(_, id)| self.end(*id, Status::Expired)).collect()
-    }
-
-    /// Takes in a version that the store has, unless a later one is known.
-    pub fn put(&mut self, approval: Approval) {
-        if let Some(known) = self.by_id.get(&approval.id) {
-            if known.version >= approval.version {
-                return;
-            }
-            let known = known.clone();
-            self.forget(&known);
-        }
-        self.remember(approval);
-    }
-
-    /// Puts an approval back as it was, where a step over several failed at a later one.
-    pub fn restore(&mut self, approval: Approval) {
-        if let Some(known) = self.by_id.get(&approval.id).cloned() {
-            self.forget(&known);
-        }
-        self.remember(approval);
-    }
-
-    fn remember(&mut self, approval: Approval) {
-        if approval.status.is_open() {
-            self.open.insert(approval.digest, approval.id);
-            let of_session = self.open_of.entry(approval.session).or_default();
-            *of_session = of_session.saturating_add(1);
-            self.expiries.insert((approval.expires_at, approval.id));
-        } else {
-            self.ended.insert((approval.expires_at, approval.id));
-        }
-        if approval.status == Status::Pending {
-            self.pending = self.pending.saturating_add(1);
-            let of_agent = self.pending_of.entry(approval.agent).or_default();
-            *of_agent = of_agent.saturating_add(1);
-            let of_owner = self.pending_of_owner.entry(Arc::clone(&approval.owner)).or_default();
-            *of_owner = of_owner.saturating_add(1);
-        }
-        self.by_id.insert(approval.id, approval);
-        while self.ended.len() > MAX_ENDED {
-            let Some((_, oldest)) = self.ended.pop_first() else { break };
-            self.by_id.remove(&oldest);
-        }
-    }
-
-    fn forget(&mut self, approval: &Approval) {
-        if approval.status.is_open() {
-            less(&mut self.open_of, &approval.session);
-        }
-        if self.open.get(&approval.digest) == Some(&approval.id) {
-            self.open.remove(&approval.digest);
-        }
-        self.expiries.remove(&(approval.expires_at, approval.id));
-        self.ended.remove(&(approval.expires_at, approval.id));
-        if approval.status == Status::Pending {
-            self.pending = self.pending.saturating_sub(1);
-            less(&mut self.pending_of, &approval.agent);
-            less(&mut self.pending_of_owner, &approval.owner);
-        }
-        self.by_id.remove(&approval.id);
-    }
-
-    pub fn get(&self, id: Uuid) -> Option<&Approval> {
-        self.by_id.get(&id)
-    }
-
-    /// Returns every approval, in no order.
-    pub fn all(&self) -> impl Iterator<Item = &Approval> {
-        self.by_id.values()
-    }
-
-    /// Reports whether a session has open approvals.
-    pub fn concerns(&self, session: SessionId) -> bool {
-        self.open_of.contains_key(&session)
-    }
-
-    /// Reports whether the next use of the call with this digest was counted when it was asked about.
-    pub fn is_paid(&self, digest: &Digest, now: Timestamp) -> bool {
-        let found = self.open.get(digest).and_then(|id| self.by_id.get(id));
-        found.is_some_and(|one| one.paid && one.status_at(now) == Status::Approved)
-    }
-
-    pub fn open_count(&self) -> usize {
-        self.open.len()
-    }
-
-    pub fn pending(&self) -> usize {
-        self.pending
-    }
-}
-
-/// Counts one less of `key`.
-fn less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(key);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,21 +5,26 @@
 
 use std::sync::Arc;
 
+use tracing::warn;
 use uuid::Uuid;
 
 use super::ticket::Ticket;
-use super::{Destination, Gate};
-use crate::approvals::{Answer, Effects, Plea};
+use super::{Destination, Gate, store_unavailable};
 use crate::audit::record::Approval as OnRecord;
-use crate::audit::{By, Change};
 use crate::firewall::agent::Caller;
-use crate::firewall::approvals::{Approval, Digest, Status, Subject};
+use crate::firewall::approvals::{Answer, Approval, Digest, Plea, Status, Subject};
 use crate::firewall::call::{Call, CallKind};
 use crate::firewall::checks::escalation::{self, Escalation};
 use crate::firewall::denial::{Code, Denial};
-use crate::firewall::time::Timestamp;
+use crate::firewall::time::{Now, Timestamp};
 use crate::mcp::message::Message;
 use crate::sessions::Live;
+use crate::store::StoreError;
+use crate::telemetry::Causes;
+use clerk::Trouble;
+pub use clerk::{Clerk, event_of};
+
+mod clerk;
 
 /// Longest form of the parameters that an approver is shown.
 const MAX_SHOWN_BYTES: usize = 64 * 1024;
@@ -29,7 +34,9 @@ const RETRY_SECS: u64 = 30;
 /// Message whose calls need approval, and its surroundings.
 pub(super) struct Hearing<'h, 'd> {
     pub(super) caller: &'h Caller,
-    pub(super) live: Option<&'h Live>,
+    /// Agent that a header claims, unverified.
+    pub(super) claimed: Option<&'h str>,
+    pub(super) live: Option<&'h Arc<Live>>,
     pub(super) message: &'h Message<'d>,
     pub(super) to: &'h Destination,
 }
@@ -51,7 +58,7 @@ impl Gate {
         live: &Live,
         message: &Message<'_>,
         to: &Destination,
-        now: Timestamp,
+        now: Now,
     ) -> u64 {
         if !self.approvals.concern(live.order.id) {
             return 0;
@@ -68,76 +75,112 @@ impl Gate {
         hearing: &Hearing<'_, '_>,
         escalations: &[Escalation],
     ) -> Result<(), Denial> {
-        if escalations.is_empty() {
-            return Ok(());
-        }
         let escalation_id = ticket.request_id().to_string();
         let all_requests = hearing.message.calls.iter().all(Call::is_request);
         let Some(live) = hearing.live.filter(|_| all_requests) else {
             // Nobody would learn of the decision.
             return Err(escalation::required().with("escalation_id", escalation_id));
         };
+        let mut answer = self.ask(hearing, live, escalations).await?;
+        if let Answer::Pending(pending) = &answer
+            && self.held(pending).await
+        {
+            // What was revoked while the call was held is revoked. It was counted when it came.
+            let escalations = self.judge_again(ticket, hearing, live).await?;
+            if escalations.is_empty() {
+                return Ok(());
+            }
+            answer = self.ask(hearing, live, &escalations).await?;
+        }
+        Self::conclude(ticket, hearing, answer, escalation_id)
+    }
+
+    /// Holds a call until each of its approvals is decided; false if it is to be answered as it is.
+    async fn held(&self, pending: &[Approval]) -> bool {
+        let hold = self.approvals.settings().hold;
+        let mut leaving = self.drain.when_leaving();
+        if hold.is_zero() || *leaving.borrow() {
+            return false;
+        }
+        let waiting = Waiting::new(self, pending.iter().map(|one| one.id).collect());
+        let open = || self.approvals.any_pending(&waiting.ids, self.clock.now());
+        tokio::select! {
+            () = self.approvals.wait(hold, open) => {}
+            // Another node, or this one after its restart, answers the next attempt.
+            _ = leaving.wait_for(|leaving| *leaving) => {}
+        }
+        let decided = !open();
+        waiting.done();
+        decided
+    }
+
+    /// Takes the uses, or asks.
+    async fn ask(
+        &self,
+        hearing: &Hearing<'_, '_>,
+        live: &Live,
+        escalations: &[Escalation],
+    ) -> Result<Answer, Denial> {
         let plea = |one: &Escalation| {
             let call = hearing.message.calls.get(one.call);
             let digest = call.map(|call| self.digest(live, call, hearing.to));
             digest.map(|digest| Plea { digest, policy_text: one.text })
         };
         let pleas: Vec<Plea> = escalations.iter().filter_map(plea).collect();
-        let mut answer = self.ask(hearing, live, escalations, &pleas).await?;
-        let hold = self.approvals.settings().hold;
-        if let Answer::Pending(pending) = &answer
-            && !hold.is_zero()
-        {
-            let waiting = Waiting { gate: self, ids: pending.iter().map(|one| one.id).collect() };
-            let open = || self.approvals.any_pending(&waiting.ids, self.clock.now().wall);
-            self.approvals.wait(hold, open).await;
-            waiting.done();
-            // What was revoked while the call was held is revoked.
-            self.still_allowed(live)?;
-            self.still_free(hearing.caller, &hearing.message.calls, hearing.to)?;
-            answer = self.ask(hearing, live, escalations, &pleas).await?;
+        if pleas.len() != escalations.len() {
+            return Err(escalation::required());
         }
-        self.conclude(ticket, hearing, answer, escalation_id).await
+        // What is pending or denied is answered without the store.
+        let seen = self.approvals.plan(&pleas, self.clock.now(), |_| None);
+        if let Some(answer) = seen.filter(|seen| seen.steps.is_empty()).and_then(|seen| seen.answer)
+        {
+            return Ok(answer);
+        }
+        let now = self.approvals.time(self.clock.now());
+        let drafts = escalations.iter().zip(&pleas);
+        let drafts = drafts.map(|(one, plea)| self.draft(hearing, live, one, plea, now));
+        let drafts = drafts.collect();
+        let turn = self.approvals.turn(&self.clock).await.map_err(|error| no_store(&error))?;
+        self.clerk().settle(turn, pleas, drafts).await.map_err(|trouble| match trouble {
+            Trouble::Store(error) => no_store(&error),
+            Trouble::ReplicasShort => {
+                warn!(error = %Causes(&trouble), "the use of an approval is lost; call refused");
+                store_unavailable()
+            }
+            Trouble::Audit(_unavailable) => {
+                let message = "the audit log cannot be written: try again";
+                Denial::new(Code::AuditUnavailable, message).retry_after(super::RETRY_SECS)
+            }
+        })
     }
 
-    /// Settles the pleas and puts what changed on record.
-    async fn ask(
-        &self,
-        hearing: &Hearing<'_, '_>,
-        live: &Live,
-        escalations: &[Escalation],
-        pleas: &[Plea],
-    ) -> Result<Answer, Denial> {
-        let now = self.clock.now().wall;
-        let draft = |at: usize| self.draft(hearing, live, escalations.get(at), pleas.get(at), now);
-        let (answer, effects) = self.approvals.settle(pleas, now, draft);
-        let Effects { requested, voided } = effects;
-        for approval in voided {
-            self.note(&approval, "approval.void").await?;
+    /// Returns the keeper of approvals and of their record.
+    pub fn clerk(&self) -> Clerk {
+        Clerk {
+            approvals: Arc::clone(&self.approvals),
+            audit: Arc::clone(&self.audit),
+            clock: self.clock.clone(),
         }
-        for approval in requested {
-            self.note(&approval, "approval.requested").await?;
-        }
-        Ok(answer)
     }
 
     fn draft(
         &self,
         hearing: &Hearing<'_, '_>,
         live: &Live,
-        escalation: Option<&Escalation>,
-        plea: Option<&Plea>,
+        escalation: &Escalation,
+        plea: &Plea,
         now: Timestamp,
     ) -> Approval {
         let Hearing { caller, message, to, .. } = hearing;
-        let call = escalation.and_then(|one| message.calls.get(one.call));
+        let call = message.calls.get(escalation.call);
         let known = self.secrets.patterns();
         let shown = call.and_then(|call| call.params).map(|params| {
             let whole = params.raw().len() <= MAX_SHOWN_BYTES;
             (self.redactor.redact(params, MAX_SHOWN_BYTES, &known), whole)
         });
         let (arguments, whole) = shown
-            .map_or_else(|| (Box::from("{}"), true), |(text, whole)| (text.as_str().into(), whole));
+            .map_or_else(|| (Arc::from("{}"), true), |(text, whole)| (text.as_str().into(), whole));
+        let expires_at = now.plus_secs(self.approvals.settings().limits.ttl_secs);
         let target = match call.map(|call| &call.kind) {
             Some(CallKind::Tool { name, .. }) => name.as_ref(),
             Some(CallKind::Data { target, .. }) => target.as_ref(),
@@ -147,7 +190,7 @@ impl Gate {
             id: Uuid::new_v4(),
             version: 1,
             status: Status::Pending,
-            digest: plea.map_or(Digest([0; 32]), |plea| plea.digest),
+            digest: plea.digest,
             agent: caller.agent.id,
             owner: caller.agent.owner.as_str().into(),
             principal: Arc::clone(&caller.principal.subject),
@@ -158,10 +201,11 @@ impl Gate {
             target: crate::audit::redact::scrubbed(target, &known).into(),
             arguments,
             clipped: !whole,
-            policy: escalation.map_or_else(|| Arc::from(""), |one| Arc::clone(&one.policy)),
-            policy_text: escalation.map_or(Digest([0; 32]), |one| one.text),
+            policy: Arc::clone(&escalation.policy),
+            policy_text: escalation.text,
             requested_at: now,
-            expires_at: now.plus_secs(self.approvals.settings().limits.ttl_secs),
+            // Nothing is approved beyond its session's end.
+            expires_at: expires_at.min(live.order.expires_at),
             decided_at: None,
             decided_by: None,
             reason: None,
@@ -171,8 +215,7 @@ impl Gate {
         }
     }
 
-    async fn conclude(
-        &self,
+    fn conclude(
         ticket: &mut Ticket,
         hearing: &Hearing<'_, '_>,
         answer: Answer,
@@ -181,9 +224,6 @@ impl Gate {
         let on_record = |one: &Approval, by| Some(Box::new(OnRecord { id: one.id, by }));
         match answer {
             Answer::Used(used) => {
-                for approval in &used {
-                    self.note(approval, "approval.used").await?;
-                }
                 ticket.entry_mut().approval =
                     used.first().and_then(|one| on_record(one, one.decided_by.clone()));
                 Ok(())
@@ -209,71 +249,43 @@ impl Gate {
             Answer::TooMany => Err(escalation::too_many(RETRY_SECS)),
         }
     }
-
-    /// Refuses if the session was closed or ran out meanwhile.
-    fn still_allowed(&self, live: &Live) -> Result<(), Denial> {
-        let closed = live.with(|usage| usage.closed);
-        if closed {
-            return Err(Denial::new(
-                Code::SessionClosed,
-                "this session was closed: ask your operator for a new one",
-            ));
-        }
-        let now = self.clock.now();
-        if now.mono >= live.ends(now) {
-            return Err(Denial::new(
-                Code::SessionExpired,
-                "this session's time limit has passed: ask your operator for a new one",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Puts an event of an approval on record.
-    async fn note(&self, approval: &Approval, event: &'static str) -> Result<(), Denial> {
-        let change = event_of(approval, event);
-        match self.audit.announce(change, By::default(), &self.clock).await {
-            Ok(announced) => {
-                announced.done();
-                Ok(())
-            }
-            Err(_unavailable) => {
-                let message = "the audit log cannot be written: try again";
-                Err(Denial::new(Code::AuditUnavailable, message).retry_after(super::RETRY_SECS))
-            }
-        }
-    }
 }
 
-/// Describes an approval to the record.
-pub fn event_of(approval: &Approval, event: &'static str) -> Change {
-    Change::new(event)
-        .agent(approval.agent)
-        .session(approval.session)
-        .with("approval_id", approval.id)
-        .with("method", &approval.method)
-        .with("target", &approval.target)
-        .with("policy", &approval.policy)
-        .with("arguments_digest", approval.digest)
-        .with("expires_at", approval.expires_at)
+fn no_store(error: &StoreError) -> Denial {
+    warn!(error = %Causes(error), "store did not answer; call refused");
+    store_unavailable()
 }
 
 /// Held call; dropped before its time, because its client left, its approvals are withdrawn.
 struct Waiting<'g> {
     gate: &'g Gate,
     ids: Vec<Uuid>,
+    over: bool,
 }
 
-impl Waiting<'_> {
+impl<'g> Waiting<'g> {
+    fn new(gate: &'g Gate, ids: Vec<Uuid>) -> Self {
+        gate.approvals.hold(&ids);
+        Self { gate, ids, over: false }
+    }
+
     fn done(mut self) {
-        self.ids.clear();
+        self.over = true;
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if !self.ids.is_empty() {
-            self.gate.approvals.withdraw(&self.ids);
+        let left = self.gate.approvals.let_go(&self.ids);
+        if self.over || left.is_empty() {
+            return;
+        }
+        let clerk = self.gate.clerk();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let withdrawn = clerk.approvals.withdraw(&left).await;
+                clerk.note_ends(withdrawn).await;
+            });
         }
     }
 }

@@ -79,7 +79,13 @@ impl Gate {
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
         edits.edited_length(body.len(), self.settings.max_request_body_bytes)?;
         if !escalations.is_empty() {
-            let hearing = Hearing { caller, live: live.as_deref(), message: &message, to };
+            let hearing = Hearing {
+                caller,
+                claimed: claims.agent,
+                live: live.as_ref(),
+                message: &message,
+                to,
+            };
             // Boxed, because few requests wait for a person and all would carry its room.
             Box::pin(self.approved(ticket, &hearing, &escalations)).await?;
         }
@@ -123,8 +129,7 @@ impl Gate {
             None => None,
         };
         let now = self.clock.now();
-        let counted =
-            live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now.wall));
+        let counted = live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now));
         let (freezes, above) = (self.freezer.in_force(), self.above(caller));
         let asked = message.listens.as_ref().map(|listens| listens.with_reads(&message.calls));
         let ask = Ask {
@@ -174,16 +179,37 @@ impl Gate {
             reply.warnings = warnings(live, threshold, now);
         }
         verdict.outcome?;
-        let mut escalations = verdict.escalations;
-        if let Some(listens) = &message.listens {
-            // A person approves the subscription as a whole.
-            for one in &mut escalations {
-                one.call = listens.member(one.call, message.calls.len());
-            }
-            escalations.sort_by_key(|one| one.call);
-            escalations.dedup_by_key(|one| one.call);
-        }
+        let escalations = of_members(message, verdict.escalations);
         Ok(Passed { rules, live, escalations })
+    }
+
+    /// Judges a message again that was held: by what is in force now, and without counting it twice.
+    pub(super) async fn judge_again(
+        &self,
+        ticket: &mut Ticket,
+        hearing: &Hearing<'_, '_>,
+        live: &Arc<Live>,
+    ) -> Result<Vec<Escalation>, Denial> {
+        let Hearing { caller, claimed, message, to, .. } = *hearing;
+        let caller = &self.still(ticket, caller)?;
+        let rules = self.rulebook.rules();
+        let (now, counted) = (self.clock.now(), admit::price(&message.calls));
+        let (freezes, above) = (self.freezer.in_force(), self.above(caller));
+        let asked = message.listens.as_ref().map(|listens| listens.with_reads(&message.calls));
+        let ask = Ask {
+            policies: &rules.policies,
+            terms: &rules.terms,
+            frozen: Frozen { freezes: &freezes, above: &above },
+            caller,
+            header: AgentHeader::of(claimed),
+            claimed: Claimed::Found(self.found(&rules, caller, live, 0, now)),
+            calls: asked.as_deref().unwrap_or(&message.calls),
+            place: to.place(),
+            now,
+        };
+        let verdict = self.verdict(ask, Some(live), counted).await?;
+        verdict.outcome?;
+        Ok(of_members(message, verdict.escalations))
     }
 
     /// The bounds of what answers of this version may say about their being kept.
@@ -330,6 +356,18 @@ impl Gate {
         };
         Ok(credentials::resolve(&references, vault, grant)?)
     }
+}
+
+/// Returns the escalations by the members of the message: a person approves a subscription as a whole.
+fn of_members(message: &Message<'_>, mut escalations: Vec<Escalation>) -> Vec<Escalation> {
+    if let Some(listens) = &message.listens {
+        for one in &mut escalations {
+            one.call = listens.member(one.call, message.calls.len());
+        }
+        escalations.sort_by_key(|one| one.call);
+        escalations.dedup_by_key(|one| one.call);
+    }
+    escalations
 }
 
 /// A session whose calls cannot be booked: the store is in trouble, or has lost it.

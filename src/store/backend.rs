@@ -8,10 +8,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{
-    Booked, Booking, Changes, Closing, Opened, Place, Position, Purge, Replicas, Settlement,
-    StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway,
+    Booked, Booking, Changes, Closing, Opened, Place, Position, Purge, Put, Replicas, Room,
+    Settlement, StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway,
 };
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::approvals::{Approval, Step};
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -75,6 +76,11 @@ pub(super) trait Backend {
     async fn freezes(&self) -> Result<Vec<Arc<Freeze>>, StoreError>;
     async fn freeze(&self, freeze: &Arc<Freeze>) -> Result<(), StoreError>;
     async fn unfreeze(&self, id: Uuid) -> Result<bool, StoreError>;
+
+    async fn approvals(&self) -> Result<Vec<Approval>, StoreError>;
+    async fn find_approvals(&self, ids: Vec<Uuid>) -> Result<Vec<Approval>, StoreError>;
+    async fn put_approvals(&self, steps: Vec<Step>, room: Room) -> Result<Put, StoreError>;
+    async fn forget_approvals(&self, ids: Vec<Uuid>, now: Timestamp) -> Result<(), StoreError>;
 
     /// Returns the pairs of admin key and source that were kept, the oldest first.
     async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {

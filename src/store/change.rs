@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::TakenAway;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::approvals::State;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -53,6 +54,11 @@ pub enum Change {
     Wanted(SessionId),
     Frozen(Arc<Freeze>),
     Unfrozen(Uuid),
+    /// An approval is in this state. Its call is not told: it may be long.
+    Approval {
+        id: Uuid,
+        state: State,
+    },
 }
 
 impl Change {
@@ -70,7 +76,8 @@ impl Change {
             | Self::SessionOpened(_)
             | Self::SessionClosed { .. }
             | Self::Frozen(_)
-            | Self::Unfrozen(_) => true,
+            | Self::Unfrozen(_)
+            | Self::Approval { .. } => true,
             Self::Flagged { .. } | Self::Wanted(_) => false,
         }
     }

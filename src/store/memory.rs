@@ -8,17 +8,18 @@ use uuid::Uuid;
 use super::backend::Backend;
 use super::ledger::share;
 use super::{
-    Booked, Booking, Closing, Opened, Purge, RecentCalls, Replicas, Settlement, StoreError,
-    StoredAgent, StoredDelegations, StoredSession, TakenAway, before,
+    Booked, Booking, Closing, Opened, Purge, Put, RecentCalls, Replicas, Room, Settlement,
+    StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway, before,
 };
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::approvals::{Approval, Step};
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
 #[derive(Debug, Default)]
 pub struct Memory {
-    tables: Mutex<Tables>,
+    tables: Mutex<Box<Tables>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,7 @@ struct Tables {
     sessions: BTreeMap<SessionId, Row>,
     revoked: HashMap<String, Timestamp>,
     freezes: HashMap<Uuid, Arc<Freeze>>,
+    approvals: HashMap<Uuid, Approval>,
     closed: bool,
     #[cfg(test)]
     refuse_writes: bool,
@@ -213,6 +215,36 @@ impl Memory {
         Ok(self.write()?.freezes.remove(&id).is_some())
     }
 
+    pub(super) fn approvals_now(&self) -> Result<Vec<Approval>, StoreError> {
+        Ok(self.read()?.approvals.values().cloned().collect())
+    }
+
+    pub(super) fn put_approvals_now(&self, steps: Vec<Step>) -> Result<Put, StoreError> {
+        let mut tables = self.write()?;
+        for step in &steps {
+            let there = tables.approvals.get(&step.to.id).map(Approval::stamp);
+            if there != step.from {
+                return Ok(Put::Overtaken(step.to.id));
+            }
+        }
+        tables.approvals.extend(steps.into_iter().map(|step| (step.to.id, step.to)));
+        Ok(Put::Done(Replicas::default()))
+    }
+
+    pub(super) fn forget_approvals_now(
+        &self,
+        ids: &[Uuid],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut tables = self.write()?;
+        for id in ids {
+            if tables.approvals.get(id).is_some_and(|one| !one.status_at(now).is_open()) {
+                tables.approvals.remove(id);
+            }
+        }
+        Ok(())
+    }
+
     #[cfg(test)]
     pub(super) fn session_now(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
         Ok(self.read()?.sessions.get(&id).map(Row::stored))
@@ -235,16 +267,16 @@ impl Memory {
     }
 
     /// No step below can fail half-way, so a lock that a panic left is as good as any.
-    fn lock(&self) -> MutexGuard<'_, Tables> {
+    fn lock(&self) -> MutexGuard<'_, Box<Tables>> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
+    fn read(&self) -> Result<MutexGuard<'_, Box<Tables>>, StoreError> {
         let tables = self.lock();
         if tables.closed { Err(StoreError::Stopped) } else { Ok(tables) }
     }
 
-    fn write(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
+    fn write(&self) -> Result<MutexGuard<'_, Box<Tables>>, StoreError> {
         let tables = self.read()?;
         #[cfg(test)]
         if tables.refuse_writes {
@@ -417,6 +449,23 @@ impl Backend for Memory {
 
     async fn unfreeze(&self, id: Uuid) -> Result<bool, StoreError> {
         self.unfreeze_now(id)
+    }
+
+    async fn approvals(&self) -> Result<Vec<Approval>, StoreError> {
+        self.approvals_now()
+    }
+
+    async fn find_approvals(&self, ids: Vec<Uuid>) -> Result<Vec<Approval>, StoreError> {
+        let tables = self.read()?;
+        Ok(ids.iter().filter_map(|id| tables.approvals.get(id).cloned()).collect())
+    }
+
+    async fn put_approvals(&self, steps: Vec<Step>, _room: Room) -> Result<Put, StoreError> {
+        self.put_approvals_now(steps)
+    }
+
+    async fn forget_approvals(&self, ids: Vec<Uuid>, now: Timestamp) -> Result<(), StoreError> {
+        self.forget_approvals_now(&ids, now)
     }
 
     async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {

@@ -15,6 +15,9 @@
 //! | `admin_pairs` | admin keys that succeeded from a source, hashed, by time |
 //! | `revoked` | revoked tokens by the time until which they matter |
 //! | `freezes` | hash by id |
+//! | `approvals`, `approval_states`, `approval_ends` | calls that were asked about, and what became of them: by id, by id, by expiry |
+//! | `approval_of` | the open approval of a call, by the call's digest |
+//! | `waiting`, `waiting:agent:<agent>`, `waiting:owner:<owner>` | pending approvals by expiry: all, and those of one agent or owner |
 //! | `changes`, `sequence` | what the nodes tell each other |
 //! | `node:<node>`, `connection:<node>` | there while the node runs; the latest connection it wrote by (one more, with a `w`, where it waits for replicas) |
 //! | `wanted:<session>` | the others were asked just now to give back |
@@ -30,12 +33,13 @@ use uuid::Uuid;
 
 use super::backend::{Backend, SharedBackend};
 use super::{
-    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Place, Position, Purge,
-    RateBooked, RateUse, Replicas, Settlement, StoreError, StoredAgent, StoredDelegations,
+    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Place, Position, Purge, Put,
+    RateBooked, RateUse, Replicas, Room, Settlement, StoreError, StoredAgent, StoredDelegations,
     StoredSession, TakenAway, ledger,
 };
 use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::approvals::{Approval, Step};
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -45,6 +49,7 @@ use scripts::Run;
 use wire::{AgentText, DelegationText};
 
 mod about;
+mod approvals;
 mod dial;
 mod feed;
 mod freezes;
@@ -471,6 +476,22 @@ impl Backend for Redis {
 
     async fn unfreeze(&self, id: Uuid) -> Result<bool, StoreError> {
         self.drop_freeze(id).await
+    }
+
+    async fn approvals(&self) -> Result<Vec<Approval>, StoreError> {
+        self.load_approvals().await
+    }
+
+    async fn find_approvals(&self, ids: Vec<Uuid>) -> Result<Vec<Approval>, StoreError> {
+        self.read_approvals(&ids).await
+    }
+
+    async fn put_approvals(&self, steps: Vec<Step>, room: Room) -> Result<Put, StoreError> {
+        self.store_steps(steps, room).await
+    }
+
+    async fn forget_approvals(&self, ids: Vec<Uuid>, _now: Timestamp) -> Result<(), StoreError> {
+        self.drop_approvals(&ids).await
     }
 
     async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {

@@ -6,7 +6,8 @@
 //!
 //! WAL with `synchronous = NORMAL`: a commit has reached the operating system before it is answered,
 //! so it survives whatever happens to the process, `kill -9` included. A power cut or a crash of the
-//! kernel can take the last commits with it; the file stays sound. The file is locked for as long as
+//! kernel can take the last commits with it, except for approvals, whose commits wait for the disk; the
+//! file stays sound. The file is locked for as long as
 //! it is open: a second process on it would count the same rate limits a second time.
 
 use std::path::{Path, PathBuf};
@@ -22,14 +23,16 @@ use uuid::Uuid;
 
 use super::backend::Backend;
 use super::{
-    Booked, Booking, Closing, Opened, Purge, Replicas, Settlement, StoreError, StoredAgent,
-    StoredDelegations, StoredSession, TakenAway, before,
+    Booked, Booking, Closing, Opened, Purge, Put, Replicas, Room, Settlement, StoreError,
+    StoredAgent, StoredDelegations, StoredSession, TakenAway, before,
 };
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::approvals::{Approval, Step as ApprovalStep};
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 
+mod approvals;
 pub mod at_rest;
 pub mod backup;
 mod file;
@@ -63,6 +66,8 @@ type Step = Box<dyn FnOnce(Result<&Connection, Arc<rusqlite::Error>>) -> Outcome
 
 enum Request {
     Step(Step),
+    /// A step that a power cut must not undo once it is answered.
+    Lasting(Step),
     Close(oneshot::Sender<Result<(), StoreError>>),
     /// A copy of the file, some pages at a time.
     Copy(backup::Order),
@@ -162,6 +167,22 @@ impl Sqlite {
         &self,
         step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.ask(step, Request::Step).await
+    }
+
+    /// Has the thread do one step and waits until it is on the disk.
+    async fn run_lastingly<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.ask(step, Request::Lasting).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        request: fn(Step) -> Request,
+    ) -> Result<T, StoreError> {
         #[cfg(test)]
         self.asked.fetch_add(1, Ordering::SeqCst);
         let (done, wait) = oneshot::channel();
@@ -185,7 +206,7 @@ impl Sqlite {
                 }),
             }
         });
-        self.requests.send(Request::Step(step)).await.map_err(|_gone| StoreError::Stopped)?;
+        self.requests.send(request(step)).await.map_err(|_gone| StoreError::Stopped)?;
         wait.await.map_err(|_gone| StoreError::Stopped)?
     }
 }
@@ -339,6 +360,26 @@ impl Backend for Sqlite {
         self.run(move |db| rows::unfreeze(db, id)).await
     }
 
+    async fn approvals(&self) -> Result<Vec<Approval>, StoreError> {
+        self.run(approvals::all).await
+    }
+
+    async fn find_approvals(&self, ids: Vec<Uuid>) -> Result<Vec<Approval>, StoreError> {
+        self.run(move |db| approvals::find(db, &ids)).await
+    }
+
+    async fn put_approvals(
+        &self,
+        steps: Vec<ApprovalStep>,
+        _room: Room,
+    ) -> Result<Put, StoreError> {
+        self.run_lastingly(move |db| approvals::put(db, &steps)).await
+    }
+
+    async fn forget_approvals(&self, ids: Vec<Uuid>, now: Timestamp) -> Result<(), StoreError> {
+        self.run(move |db| approvals::forget(db, &ids, now)).await
+    }
+
     async fn admin_pairs(&self) -> Result<Vec<[u8; 32]>, StoreError> {
         self.run(rows::admin_pairs).await
     }
@@ -373,11 +414,15 @@ impl Backend for Sqlite {
 fn serve(db: Connection, mut queue: mpsc::Receiver<Request>, failing: &AtomicBool) {
     while let Some(first) = queue.blocking_recv() {
         let mut steps = Vec::new();
-        let (mut close, mut copy) = (None, None);
+        let (mut lasting, mut close, mut copy) = (false, None, None);
         let mut next = Some(first);
         while let Some(request) = next {
             match request {
                 Request::Step(step) => steps.push(step),
+                Request::Lasting(step) => {
+                    lasting = true;
+                    steps.push(step);
+                }
                 Request::Close(closed) => close = Some(closed),
                 Request::Copy(order) => copy = Some(order),
                 #[cfg(test)]
@@ -390,7 +435,7 @@ fn serve(db: Connection, mut queue: mpsc::Receiver<Request>, failing: &AtomicBoo
             let room = close.is_none() && copy.is_none() && steps.len() < BATCH;
             next = room.then(|| queue.try_recv().ok()).flatten();
         }
-        commit(&db, steps, failing);
+        commit_lastingly(&db, steps, failing, lasting);
         if let Some(order) = copy {
             close = backup::copy(&db, order, &mut queue, failing);
         }
@@ -400,6 +445,26 @@ fn serve(db: Connection, mut queue: mpsc::Receiver<Request>, failing: &AtomicBoo
             closed.send(outcome).ok();
             return;
         }
+    }
+}
+
+/// Runs the steps in one transaction, brought to the disk before it is answered if it is to last.
+fn commit_lastingly(db: &Connection, steps: Vec<Step>, failing: &AtomicBool, lasting: bool) {
+    if !lasting {
+        return commit(db, steps, failing);
+    }
+    match db.pragma_update(None, "synchronous", "FULL") {
+        Ok(()) => commit(db, steps, failing),
+        Err(error) => refuse(steps, &Arc::new(error)),
+    }
+    // What stays at FULL is only slower.
+    db.pragma_update(None, "synchronous", "NORMAL").ok();
+}
+
+/// Answers steps that are not done.
+fn refuse(steps: Vec<Step>, error: &Arc<rusqlite::Error>) {
+    for step in steps {
+        (step(Err(Arc::clone(error))).answer)(Some(error));
     }
 }
 

@@ -1,5 +1,6 @@
 //! State that outlives a process: restarts, Redis, and fleets of nodes.
 
+mod approvals;
 mod backup;
 mod clocks;
 mod drain;

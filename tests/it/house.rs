@@ -42,7 +42,7 @@ fn may_enter(room: &str) -> Option<Vec<&'static str>> {
             Some(PURE.iter().copied().take_while(|&before| before != room).collect())
         }
         _ if GROUND.contains(&room) => all(&[PURE, GROUND]),
-        "sessions" | "registry" | "freezer" => all(&[PURE, GROUND, &["store"]]),
+        "sessions" | "registry" | "freezer" | "approvals" => all(&[PURE, GROUND, &["store"]]),
         _ if KEEPING.contains(&room) => all(&[PURE, GROUND]),
         "gate" | "reload" => all(&[PURE, GROUND, KEEPING]),
         "proxy" => all(&[

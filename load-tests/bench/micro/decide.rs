@@ -269,6 +269,8 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
         approvals: Arc::new(arbiter::approvals::Approvals::new(
             arbiter::approvals::Settings::default(),
             b"bench",
+            Arc::new(Store::memory()),
+            clock.now(),
         )),
         clock,
     };

@@ -96,7 +96,7 @@ pub(super) fn show(visit: &Visit) -> Shown {
 }
 
 fn approvals(visit: &Visit) -> Markup {
-    let now = visit.now.wall;
+    let now = visit.console.admin.approvals.time(visit.now);
     let pending =
         |one: &crate::firewall::approvals::Approval| one.status_at(now) == Status::Pending;
     let found = visit.console.admin.approvals.list(pending, None, ROWS);

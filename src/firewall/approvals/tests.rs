@@ -10,11 +10,11 @@ fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(secs)
 }
 
-fn hash(byte: u8) -> Digest {
+pub(crate) fn hash(byte: u8) -> Digest {
     Digest([byte; 32])
 }
 
-fn asked(digest: Digest, agent: AgentId, now: Timestamp) -> Approval {
+pub(crate) fn asked(digest: Digest, agent: AgentId, now: Timestamp) -> Approval {
     Approval {
         id: Uuid::new_v4(),
         version: 1,
@@ -42,37 +42,67 @@ fn asked(digest: Digest, agent: AgentId, now: Timestamp) -> Approval {
     }
 }
 
-fn ruling(approve: bool, uses: u32) -> Ruling {
+pub(crate) fn ruling(approve: bool, uses: u32) -> Ruling {
     Ruling { approve, uses, reason: None, by: "bob".into() }
+}
+
+/// Takes a step in, as after the store has taken it.
+fn take(book: &mut Book, step: Step) -> Approval {
+    assert_eq!(book.get(step.to.id).map(Approval::stamp), step.from);
+    book.put(step.to.clone());
+    step.to
+}
+
+fn plea(byte: u8) -> Plea {
+    Plea { digest: hash(byte), policy_text: hash(1) }
+}
+
+/// One look at the calls, whose steps the store takes.
+fn settle(book: &mut Book, pleas: &[Plea], agent: AgentId, now: Timestamp) -> Answer {
+    loop {
+        let draft = |at: usize| Some(asked(pleas[at].digest, agent, now));
+        let plan = plan(book, pleas, LIMITS, now, draft).unwrap();
+        for step in plan.steps {
+            take(book, step);
+        }
+        if let Some(answer) = plan.answer {
+            return answer;
+        }
+    }
+}
+
+fn pending(answer: Answer) -> Vec<Uuid> {
+    let Answer::Pending(pending) = answer else { panic!("{answer:?}") };
+    pending.iter().map(|one| one.id).collect()
+}
+
+fn is_used(answer: &Answer) -> bool {
+    matches!(answer, Answer::Used(_))
 }
 
 #[test]
 fn an_approval_is_used_as_often_as_it_says() {
-    let mut book = Book::default();
-    let approval = asked(hash(9), AgentId::random(), at(0));
-    let id = approval.id;
-    book.put(approval);
-    assert_eq!(book.look(&hash(9), &hash(1), at(1)), Standing::Pending(id));
-    assert_eq!(book.take(id, at(1)), None);
-    book.put(book.decide(id, &ruling(true, 2), at(2)).unwrap());
-    assert_eq!(book.look(&hash(9), &hash(1), at(3)), Standing::Approved { id, paid: true });
-    book.put(book.take(id, at(3)).unwrap());
-    assert_eq!(book.look(&hash(9), &hash(1), at(3)), Standing::Approved { id, paid: false });
-    book.put(book.take(id, at(4)).unwrap());
-    assert_eq!(book.take(id, at(4)), None);
-    assert_eq!(book.look(&hash(9), &hash(1), at(4)), Standing::Unknown);
+    let (mut book, agent) = (Book::default(), AgentId::random());
+    let id = pending(settle(&mut book, &[plea(9)], agent, at(0)))[0];
+    assert_eq!(book.get(id).unwrap().take(1, at(1)), None);
+    let step = book.decide(id, &ruling(true, 2), at(2)).unwrap();
+    take(&mut book, step);
+    assert!(book.is_paid(&hash(9), at(3)));
+    assert!(is_used(&settle(&mut book, &[plea(9)], agent, at(3))));
+    assert!(!book.is_paid(&hash(9), at(3)));
+    assert!(is_used(&settle(&mut book, &[plea(9)], agent, at(4))));
     assert_eq!(book.get(id).unwrap().status, Status::Used);
+    assert_ne!(pending(settle(&mut book, &[plea(9)], agent, at(4))), [id]);
 }
 
 #[test]
 fn what_is_decided_or_over_is_not_decided_again() {
-    let mut book = Book::default();
-    let approval = asked(hash(9), AgentId::random(), at(0));
-    let id = approval.id;
-    book.put(approval);
+    let (mut book, agent) = (Book::default(), AgentId::random());
+    let id = pending(settle(&mut book, &[plea(9)], agent, at(0)))[0];
     let late = book.decide(id, &ruling(true, 1), at(900));
     assert_eq!(late, Err(Undecided::Over(Status::Expired)));
-    book.put(book.decide(id, &ruling(false, 1), at(1)).unwrap());
+    let step = book.decide(id, &ruling(false, 1), at(1)).unwrap();
+    take(&mut book, step);
     let again = book.decide(id, &ruling(true, 1), at(2));
     assert_eq!(again, Err(Undecided::Over(Status::Denied)));
     assert_eq!(book.look(&hash(9), &hash(1), at(899)), Standing::Denied(id));
@@ -93,33 +123,89 @@ fn clipped_arguments_need_a_reason() {
 
 #[test]
 fn another_text_of_the_policy_voids_what_was_approved() {
-    let mut book = Book::default();
-    let approval = asked(hash(9), AgentId::random(), at(0));
-    let id = approval.id;
-    book.put(approval);
-    book.put(book.decide(id, &ruling(true, 1), at(1)).unwrap());
-    assert_eq!(book.look(&hash(9), &hash(2), at(2)), Standing::Outdated(id));
+    let (mut book, agent) = (Book::default(), AgentId::random());
+    let id = pending(settle(&mut book, &[plea(9)], agent, at(0)))[0];
+    let step = book.decide(id, &ruling(true, 1), at(1)).unwrap();
+    take(&mut book, step);
+    let changed = Plea { policy_text: hash(2), ..plea(9) };
+    assert_ne!(pending(settle(&mut book, &[changed], agent, at(2))), [id]);
+    assert_eq!(book.get(id).unwrap().status, Status::Void);
 }
 
 #[test]
 fn pending_approvals_are_limited_by_agent_and_owner() {
-    let mut book = Book::default();
-    let agent = AgentId::random();
-    for n in 0..20 {
-        book.has_room(agent, "user:alice", LIMITS).unwrap();
-        book.put(asked(hash(n), agent, at(0)));
-    }
-    assert_eq!(book.has_room(agent, "user:alice", LIMITS), Err(TooMany));
-    assert_eq!(book.has_room(AgentId::random(), "user:alice", LIMITS), Ok(()));
-    let first = book.open_ids(|_| true)[0];
-    book.put(book.end(first, Status::Void).unwrap());
-    assert_eq!(book.has_room(agent, "user:alice", LIMITS), Ok(()));
+    let (mut book, agent) = (Book::default(), AgentId::random());
+    // A message asks for all of its calls or for none.
+    let many: Vec<Plea> = (0..21).map(plea).collect();
+    assert_eq!(settle(&mut book, &many, agent, at(0)), Answer::TooMany);
+    assert_eq!(pending(settle(&mut book, &many[..20], agent, at(0))).len(), 20);
+    assert_eq!(settle(&mut book, &[plea(99)], agent, at(0)), Answer::TooMany);
+    assert_eq!(book.has_room(AgentId::random(), "user:alice", 0, LIMITS), Ok(()));
+    let first = book.ends(Status::Void, |_| true).remove(0);
+    take(&mut book, first);
+    assert_eq!(book.has_room(agent, "user:alice", 0, LIMITS), Ok(()));
     let due = book.due(at(900), 100);
     assert_eq!((due.len(), book.pending()), (19, 19));
     for ended in due {
-        book.put(ended);
+        take(&mut book, ended);
     }
     assert_eq!(book.pending(), 0);
+}
+
+#[test]
+fn an_owner_has_a_quarter_of_all_that_wait() {
+    let mut book = Book::default();
+    for n in 0..u64::try_from(MAX_PENDING_OF_OWNER).unwrap() {
+        let digest = Digest(*blake3::hash(&n.to_le_bytes()).as_bytes());
+        book.put(asked(digest, AgentId::random(), at(0)));
+    }
+    let agent = AgentId::random();
+    assert_eq!(book.has_room(agent, "user:alice", 0, LIMITS), Err(TooMany));
+    assert_eq!(book.has_room(agent, "user:bob", 0, LIMITS), Ok(()));
+}
+
+#[test]
+fn ended_approvals_are_kept_for_a_day_and_not_too_many_of_them() {
+    let mut book = Book::default();
+    let arguments: Arc<str> = "x".repeat(1 << 20).into();
+    let ended = |secs| {
+        let one = asked(hash(9), AgentId::random(), at(secs));
+        Approval { status: Status::Used, arguments: Arc::clone(&arguments), ..one }
+    };
+    for n in 0..65 {
+        book.put(ended(n));
+    }
+    assert_eq!(book.all().count(), 64);
+    assert_eq!(book.sweep(at(900 + 86_400 - 1), 100).len(), 1);
+    let day_after = at(1 + 900 + 86_400);
+    assert_eq!(book.sweep(day_after, 100).len(), 1);
+    assert_eq!((book.all().count(), book.sweep(day_after, 100).len()), (63, 0));
+}
+
+#[test]
+fn a_batch_takes_all_its_uses_or_none() {
+    let (mut book, agent) = (Book::default(), AgentId::random());
+    let both = [plea(1), plea(2)];
+    let waiting = pending(settle(&mut book, &both, agent, at(0)));
+    let approve = |book: &mut Book, id, uses| {
+        let step = book.decide(id, &ruling(true, uses), at(1)).unwrap();
+        take(book, step);
+    };
+    approve(&mut book, waiting[0], 1);
+    assert_eq!(pending(settle(&mut book, &both, agent, at(1))), [waiting[1]]);
+    approve(&mut book, waiting[1], 1);
+    assert!(is_used(&settle(&mut book, &both, agent, at(1))));
+    // One call twice in a batch needs two uses.
+    let twice = [plea(3), plea(3)];
+    let waiting = pending(settle(&mut book, &twice, agent, at(1)));
+    assert_eq!(waiting[0], waiting[1]);
+    approve(&mut book, waiting[0], 1);
+    assert_eq!(pending(settle(&mut book, &twice, agent, at(1))), waiting[..1]);
+    assert!(is_used(&settle(&mut book, &twice[..1], agent, at(1))));
+    let waiting = pending(settle(&mut book, &twice, agent, at(1)));
+    approve(&mut book, waiting[0], 2);
+    assert!(is_used(&settle(&mut book, &twice, agent, at(1))));
+    assert_eq!(book.get(waiting[0]).unwrap().status, Status::Used);
 }
 
 #[test]
@@ -149,48 +235,154 @@ fn any_change_of_a_call_is_another_digest() {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum Act {
     Approve(u32),
     Deny,
-    Take,
+    Take(u32),
     Void,
+    Expire,
     Wait(i64),
+    /// Another node acts on the version that it has.
+    Other,
     /// An older version arrives once more.
     Echo(usize),
+    /// The store loses its last writes, and both nodes store again what refuses.
+    FailOver(usize),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        3 => (1..5_u32).prop_map(Act::Approve),
+        1 => Just(Act::Deny),
+        6 => (1..3_u32).prop_map(Act::Take),
+        1 => Just(Act::Void),
+        1 => Just(Act::Expire),
+        2 => (1..400_i64).prop_map(Act::Wait),
+        4 => Just(Act::Other),
+        2 => (0..8_usize).prop_map(Act::Echo),
+        1 => (0..3_usize).prop_map(Act::FailOver),
+    ]
+}
+
+/// A store that takes a step only from the version that it has, and its history.
+struct Ledger {
+    history: Vec<Option<Approval>>,
+}
+
+impl Ledger {
+    fn now(&self) -> Option<&Approval> {
+        self.history.last().and_then(Option::as_ref)
+    }
+
+    fn put(&mut self, step: &Step) -> bool {
+        let taken = self.now().map(Approval::stamp) == step.from;
+        if taken {
+            self.history.push(Some(step.to.clone()));
+        }
+        taken
+    }
+}
+
+fn reconcile(ledger: &mut Ledger, book: &mut Book, id: Uuid) {
+    let kept = book.get(id).unwrap().clone();
+    match kept.restored_over(ledger.now()) {
+        Some(step) => {
+            assert!(ledger.put(&step));
+            book.replace(step.to);
+        }
+        None => match ledger.now() {
+            Some(stored) => book.replace(stored.clone()),
+            None => book.replace(kept.end(Status::Void).map_or(kept, |step| step.to)),
+        },
+    }
 }
 
 proptest! {
-    /// Whatever happens in whatever order: no more uses than granted, none after denial, end or expiry.
+    /// Whatever two nodes do in whatever order, and however their store goes back in time while both
+    /// go on: no more uses than people granted, none after a denial, an end or the expiry.
     #[test]
-    fn no_more_uses_than_granted(steps in prop::collection::vec(prop_oneof![
-        (1..5_u32).prop_map(Step::Approve), Just(Step::Deny), Just(Step::Take), Just(Step::Void),
-        (1..400_i64).prop_map(Step::Wait), (0..8_usize).prop_map(Step::Echo),
-    ], 1..30)) {
-        let (mut book, mut now) = (Book::default(), 0);
+    fn no_more_uses_than_granted(acts in prop::collection::vec((any::<bool>(), act()), 1..40)) {
         let first = asked(hash(9), AgentId::random(), at(0));
-        let (id, mut versions) = (first.id, vec![first.clone()]);
-        book.put(first);
-        let (mut granted, mut over) = (None, false);
-        let mut used = 0;
-        for step in steps {
-            let next = match step {
-                Step::Approve(uses) => book.decide(id, &ruling(true, uses), at(now)).ok().inspect(|_| {
-                    granted = Some(uses);
-                }),
-                Step::Deny => book.decide(id, &ruling(false, 1), at(now)).ok(),
-                Step::Take => book.take(id, at(now)).inspect(|_| {
-                    used += 1;
-                    assert!(!over && now < 900);
-                }),
-                Step::Void => book.end(id, Status::Void).inspect(|_| over = true),
-                Step::Wait(secs) => { now += secs; None }
-                Step::Echo(n) => versions.get(n).cloned(),
-            };
-            if let Some(next) = next {
-                versions.push(next.clone());
-                book.put(next);
-            }
-            prop_assert!(used <= granted.unwrap_or(0));
+        let id = first.id;
+        let mut ledger = Ledger { history: vec![None, Some(first.clone())] };
+        let mut books = [Book::default(), Book::default()];
+        for book in &mut books {
+            book.put(first.clone());
         }
+        let (mut now, mut granted, mut used, mut over) = (0, 0, 0, false);
+        for (second, act) in acts {
+            let book = &mut books[usize::from(second)];
+            let known = book.get(id).unwrap().clone();
+            let step = match act {
+                Act::Approve(uses) => book.decide(id, &ruling(true, uses), at(now)).ok(),
+                Act::Deny => book.decide(id, &ruling(false, 1), at(now)).ok(),
+                Act::Take(uses) => known.take(uses, at(now)),
+                Act::Void => known.end(Status::Void),
+                Act::Expire => book.due(at(now), 9).pop(),
+                Act::Wait(secs) => { now += secs; None }
+                Act::Other => {
+                    if let Some(stored) = ledger.now() {
+                        book.put(stored.clone());
+                    }
+                    None
+                }
+                Act::Echo(n) => {
+                    if let Some(Some(old)) = ledger.history.get(n).cloned() {
+                        book.put(old);
+                    }
+                    None
+                }
+                Act::FailOver(lost) => {
+                    let kept = ledger.history.len().saturating_sub(lost).max(1);
+                    ledger.history.truncate(kept);
+                    for book in &mut books {
+                        reconcile(&mut ledger, book, id);
+                    }
+                    None
+                }
+            };
+            let Some(step) = step.filter(|step| ledger.put(step)) else { continue };
+            match act {
+                Act::Approve(uses) => granted += uses,
+                Act::Take(uses) => {
+                    used += uses;
+                    prop_assert!(!over && now < 900);
+                }
+                Act::Deny | Act::Void | Act::Expire => over = true,
+                Act::Wait(_) | Act::Other | Act::Echo(_) | Act::FailOver(_) => {}
+            }
+            prop_assert!(used <= granted, "{used} of {granted}");
+            books[usize::from(second)].put(step.to);
+        }
+    }
+
+    /// Every change of what a call says is another call, and every respelling is not.
+    #[test]
+    fn a_digest_follows_the_meaning_of_a_call(
+        keys in prop::collection::btree_map("[a-c]{1,2}", -3_i64..3, 0..4),
+        other in prop::collection::btree_map("[a-c]{1,2}", -3_i64..3, 0..4),
+        token in 0_u8..9,
+    ) {
+        let (agent, session) = (AgentId::random(), SessionId::random());
+        let of = |params: String| {
+            let doc = Doc::parse(params.as_bytes()).unwrap();
+            let params = Some(doc.root());
+            digest(&KEY, &Subject { agent, session, upstream: None, method: "tools/call", params })
+        };
+        let member = |(key, value): (&String, &i64)| format!("\"{key}\":{value}");
+        let spelt = |(key, value): (&String, &i64)| {
+            let key: Vec<String> = key.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+            let key = key.concat();
+            format!(" \"{key}\" : {value}.0e0 ")
+        };
+        let plain: Vec<String> = keys.iter().map(member).collect();
+        let respelt: Vec<String> = keys.iter().rev().map(spelt).collect();
+        let different: Vec<String> = other.iter().map(member).collect();
+        let call = |members: &[String]| format!("{{\"arguments\":{{{}}}}}", members.join(","));
+        let marked = format!(
+            "{{\"_meta\":{{\"progressToken\":{token}}},\"arguments\":{{{}}}}}", respelt.join(",")
+        );
+        prop_assert_eq!(of(call(&plain)), of(marked));
+        prop_assert_eq!(of(call(&plain)) == of(call(&different)), keys == other);
     }
 }

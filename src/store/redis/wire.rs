@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::approvals::State;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -108,6 +109,7 @@ enum ChangeText {
     Wanted(SessionId),
     Frozen(Arc<Freeze>),
     Unfrozen(Uuid),
+    Approval { id: Uuid, state: State },
 }
 
 pub(super) fn change(change: &Change) -> Result<String, StoreError> {
@@ -137,6 +139,7 @@ pub(super) fn change(change: &Change) -> Result<String, StoreError> {
         Change::Wanted(id) => ChangeText::Wanted(*id),
         Change::Frozen(freeze) => ChangeText::Frozen(Arc::clone(freeze)),
         Change::Unfrozen(id) => ChangeText::Unfrozen(*id),
+        Change::Approval { id, state } => ChangeText::Approval { id: *id, state: state.clone() },
     };
     write("change", &text)
 }
@@ -193,6 +196,7 @@ pub(super) fn read_change(text: &str) -> Option<Change> {
         ChangeText::Wanted(id) => Change::Wanted(id),
         ChangeText::Frozen(freeze) => Change::Frozen(freeze),
         ChangeText::Unfrozen(id) => Change::Unfrozen(id),
+        ChangeText::Approval { id, state } => Change::Approval { id, state },
     })
 }
 

@@ -17,7 +17,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use super::super::StoreError;
-use super::{SealKey, file, rows};
+use super::{SealKey, approvals, file, rows};
 use crate::firewall::time::Timestamp;
 
 /// A table: the columns in the clear, its key first, and those that are sealed.
@@ -27,7 +27,7 @@ struct Table {
     sealed: &'static [&'static str],
 }
 
-const TABLES: [Table; 8] = [
+const TABLES: [Table; 9] = [
     Table { name: "agents", clear: &["id"], sealed: &["body", "state"] },
     Table { name: "delegations", clear: &["id"], sealed: &["body"] },
     Table { name: "sessions", clear: &["id", "ends_at"], sealed: &["body", "state"] },
@@ -36,6 +36,7 @@ const TABLES: [Table; 8] = [
     Table { name: "tombstones", clear: &["id"], sealed: &[] },
     Table { name: "ledger", clear: &["seen"], sealed: &[] },
     Table { name: "freezes", clear: &["id"], sealed: &["body"] },
+    Table { name: "approvals", clear: &["id", "ends_at"], sealed: &["body", "state"] },
 ];
 
 /// Number of rows in each table.
@@ -124,6 +125,7 @@ pub(super) fn read_through(db: &Connection, path: &Path) -> Result<Rows, StoreEr
         ("sessions", sessions),
         ("revoked_tokens", count(rows::revoked_tokens(db)?.len())),
         ("freezes", count(rows::freezes(db)?.len())),
+        ("approvals", count(approvals::all(db)?.len())),
     ])
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::StoreError;
 use super::at_rest::{Rows, read_through};
-use super::{BATCH, Request, SealKey, commit, file};
+use super::{BATCH, Request, SealKey, commit_lastingly, file};
 use crate::firewall::time::Timestamp;
 
 /// Pages between two looks at what waits.
@@ -48,10 +48,14 @@ pub(super) fn copy(
     let Order { target, mark, done } = order;
     let mut close = None;
     let copied = copy_to(db, &target, &mark, || {
-        let mut steps = Vec::new();
+        let (mut steps, mut lasting) = (Vec::new(), false);
         while close.is_none() && steps.len() < BATCH {
             match queue.try_recv() {
                 Ok(Request::Step(step)) => steps.push(step),
+                Ok(Request::Lasting(step)) => {
+                    lasting = true;
+                    steps.push(step);
+                }
                 Ok(Request::Close(closed)) => close = Some(closed),
                 Ok(Request::Copy(other)) => drop(other.done.send(Err(StoreError::Queued))),
                 #[cfg(test)]
@@ -59,7 +63,7 @@ pub(super) fn copy(
                 Err(_nothing) => break,
             }
         }
-        commit(db, steps, failing);
+        commit_lastingly(db, steps, failing, lasting);
         close.is_none()
     });
     // Whoever asked may have gone.
@@ -98,6 +102,7 @@ fn copy_to(
             (taken_at INTEGER NOT NULL, sequence INTEGER NOT NULL, hash TEXT NOT NULL) STRICT;
          DELETE FROM backup;",
     )?;
+    drop_approvals(&copy)?;
     let sequence = i64::try_from(mark.sequence).unwrap_or(i64::MAX);
     copy.execute(
         "INSERT INTO backup VALUES (?1, ?2, ?3)",
@@ -106,6 +111,26 @@ fn copy_to(
     copy.close().map_err(|(_, error)| StoreError::Sql(error))?;
     let synced = File::open(target).and_then(|file| file.sync_all());
     synced.map_err(|source| StoreError::File { path: target.to_owned(), source })
+}
+
+/// Deletes the approvals of a file that nobody serves from, and brings it to the disk.
+fn without_approvals(path: &Path) -> Result<(), StoreError> {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    db.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))?;
+    drop_approvals(&db)?;
+    db.close().map_err(|(_, error)| StoreError::Sql(error))?;
+    File::open(path).and_then(|file| file.sync_all()).map_err(failed(path))
+}
+
+/// Deletes the approvals of a copy, and what they hold of calls: a use that was taken after the copy was
+/// begun must not come back.
+fn drop_approvals(copy: &Connection) -> Result<(), StoreError> {
+    if copy.table_exists(None, "approvals")? {
+        copy.pragma_update(None, "secure_delete", "ON")?;
+        copy.execute("DELETE FROM approvals", ())?;
+    }
+    Ok(())
 }
 
 /// Reads a copy through to its end, and its mark; a file that is no copy has none.
@@ -161,6 +186,8 @@ pub fn put_in_place(
         to.sync_all()
     })();
     copied.map_err(failed(&new))?;
+    // The file may be no copy of ours, or an old one.
+    without_approvals(&new)?;
     for end in ["-wal", "-shm"] {
         // The journal first: it must not be read into another file.
         let (old, kept) = (beside(end), PathBuf::from(format!("{}{end}", aside.display())));
@@ -184,8 +211,10 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Store;
+    use crate::firewall::approvals::Step;
+    use crate::firewall::approvals::tests::{asked, hash};
     use crate::store::tests::contract::order;
+    use crate::store::{Room, Store};
 
     fn mark() -> Mark {
         Mark { taken_at: Timestamp(7), sequence: 3, hash: "ab".repeat(32) }
@@ -201,6 +230,8 @@ mod tests {
             for _ in 0..2_000 {
                 store.insert_session(&order(agent, 5).into(), 10_000).await.unwrap();
             }
+            let waits = Step::ask(asked(hash(1), agent, Timestamp(0)));
+            store.put_approvals(vec![waits], Room::UNLIMITED).await.unwrap();
             let copying = store.back_up(to.clone(), mark());
             // Written while pages are copied.
             let writing = async {
@@ -213,6 +244,7 @@ mod tests {
             let (rows, found) = inspect(&to, key.as_ref()).unwrap();
             assert_eq!(found, Some(mark()));
             assert!(rows.contains(&("sessions", 2_000)), "{rows:?}");
+            assert!(rows.contains(&("approvals", 0)), "{rows:?}");
             assert!(is_sound(&to).unwrap());
             assert!(store.back_up(to.clone(), mark()).await.is_err(), "never over a file");
             // Once is enough: it waits for the lock.
@@ -227,6 +259,26 @@ mod tests {
             assert_eq!(store.sessions(Timestamp(i64::MIN)).await.unwrap().len(), 2_000);
             store.revoke_token("later", Timestamp(9), Timestamp(0)).await.unwrap();
             store.back_up(folder.path().join("again.db"), mark()).await.unwrap();
+            store.close().await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn no_file_that_is_put_in_place_brings_approvals_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("whole.db"), folder.path().join("store.db"));
+        let store = Store::sealed_sqlite(&from, None).await.unwrap();
+        let agent = crate::firewall::agent::AgentId::random();
+        let waits = Step::ask(asked(hash(1), agent, Timestamp(0)));
+        store.put_approvals(vec![waits], Room::UNLIMITED).await.unwrap();
+        store.close().await.unwrap();
+        put_in_place(&from, &to, None, Timestamp(0)).unwrap();
+        let count = async |path: &Path| {
+            let store = Store::sealed_sqlite(path, None).await.unwrap();
+            let found = store.approvals().await.unwrap().len();
+            store.close().await.unwrap();
+            found
+        };
+        assert_eq!((count(&from).await, count(&to).await), (1, 0));
     }
 }

@@ -106,6 +106,11 @@ const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE freezes (id BLOB PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE approvals (
+        id BLOB PRIMARY KEY, ends_at INTEGER NOT NULL, body TEXT NOT NULL, state TEXT NOT NULL
+    ) STRICT;
+",
 ];
 
 /// The version that has a place for the proof of a key. The key is tried there, before a row is
@@ -189,10 +194,12 @@ fn unlock(db: &Connection, path: &Path, key: Option<&SealKey>) -> Result<(), Fai
                 (),
                 |row| row.get(0),
             )?;
-            // A file of an earlier version has no such table yet.
-            let has_freezes = db.table_exists(None, "freezes")?
-                && db.query_row("SELECT EXISTS (SELECT 1 FROM freezes)", (), |row| row.get(0))?;
-            if !empty || has_freezes {
+            // A file of an earlier version has no such tables yet.
+            let has_rows = |table: &str| -> rusqlite::Result<bool> {
+                let any = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+                Ok(db.table_exists(None, table)? && db.query_row(&any, (), |row| row.get(0))?)
+            };
+            if !empty || has_rows("freezes")? || has_rows("approvals")? {
                 return refused(NOT_SEALED);
             }
             prove(db)?;

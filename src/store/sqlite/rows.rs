@@ -525,11 +525,15 @@ pub(super) fn unfreeze(db: &Connection, id: Uuid) -> Result<bool> {
     Ok(db.prepare_cached("DELETE FROM freezes WHERE id = ?1")?.execute([id.as_bytes()])? > 0)
 }
 
-fn id(row: &Row<'_>, column: usize) -> Result<Uuid> {
+pub(super) fn id(row: &Row<'_>, column: usize) -> Result<Uuid> {
     Ok(Uuid::from_bytes(row.get(column)?))
 }
 
-fn read<T: DeserializeOwned>(what: &'static str, row: &Row<'_>, column: usize) -> Result<T> {
+pub(super) fn read<T: DeserializeOwned>(
+    what: &'static str,
+    row: &Row<'_>,
+    column: usize,
+) -> Result<T> {
     parse(what, text(what, row, column)?)
 }
 
@@ -541,11 +545,11 @@ fn parse<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| damaged(what, error))
 }
 
-fn json(what: &'static str, body: &impl Serialize) -> Result<String> {
+pub(super) fn json(what: &'static str, body: &impl Serialize) -> Result<String> {
     serde_json::to_string(body).map_err(|error| damaged(what, error))
 }
 
-fn damaged(
+pub(super) fn damaged(
     what: &'static str,
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> StoreError {

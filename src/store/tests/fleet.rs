@@ -13,11 +13,13 @@ use super::super::backend::{Backend, SharedBackend};
 use super::super::ledger::account::Account;
 use super::super::memory::Memory;
 use super::super::{
-    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Place, Position, Purge, Replicas,
-    Settlement, Store, StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway,
+    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Place, Position, Purge, Put,
+    Replicas, Room, Settlement, Store, StoreError, StoredAgent, StoredDelegations, StoredSession,
+    TakenAway,
 };
 use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::approvals::{Approval, Status, Step};
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -165,6 +167,43 @@ impl Fleet {
 fn with_account(ledger: &Ledger, session: StoredSession) -> StoredSession {
     let booked = ledger.accounts.get(&session.order.id).map_or(0, Account::booked);
     StoredSession { booked, ..session }
+}
+
+/// The refusal of steps, in the order of the steps, if there is one.
+fn refuse_steps(kept: &[Approval], steps: &[Step], room: Room, now: Timestamp) -> Option<Put> {
+    let there = |id| kept.iter().find(|one| one.id == id);
+    let waiting = |one: &&Approval| one.status_at(now) == Status::Pending;
+    for (at, step) in steps.iter().enumerate() {
+        let to = &step.to;
+        if there(to.id).map(Approval::stamp) != step.from {
+            return Some(Put::Overtaken(to.id));
+        }
+        let before = steps.get(..at).unwrap_or_default();
+        if step.from.is_none() {
+            let same = |one: &&Approval| {
+                one.digest == to.digest && one.id != to.id && one.status_at(now).is_open()
+            };
+            if let Some(other) = kept.iter().find(same) {
+                return Some(Put::Overtaken(other.id));
+            }
+        }
+        if step.is_timed() && to.expires_at <= now {
+            return Some(Put::Over(to.id));
+        }
+        if step.from.is_none() && to.status == Status::Pending {
+            let count = |of: &dyn Fn(&Approval) -> bool| {
+                let new = before.iter().map(|step| &step.to).filter(|one| of(one));
+                kept.iter().filter(waiting).filter(|one| of(one)).count() + new.count()
+            };
+            if count(&|one| one.agent == to.agent) >= room.of_agent
+                || count(&|one| one.owner == to.owner) >= room.of_owner
+                || count(&|_| true) >= room.in_all
+            {
+                return Some(Put::TooMany);
+            }
+        }
+    }
+    None
 }
 
 impl Backend for Fleet {
@@ -388,6 +427,36 @@ impl Backend for Fleet {
         let mut ledger = self.through()?;
         self.tell(&mut ledger, Change::Unfrozen(id));
         self.shared.kept.unfreeze_now(id)
+    }
+
+    async fn approvals(&self) -> Result<Vec<Approval>, StoreError> {
+        let _ledger = self.through()?;
+        self.shared.kept.approvals_now()
+    }
+
+    async fn find_approvals(&self, ids: Vec<Uuid>) -> Result<Vec<Approval>, StoreError> {
+        drop(self.through()?);
+        self.shared.kept.find_approvals(ids).await
+    }
+
+    async fn put_approvals(&self, steps: Vec<Step>, room: Room) -> Result<Put, StoreError> {
+        let mut ledger = self.through()?;
+        let now = self.shared.clock.now().wall;
+        let kept = self.shared.kept.approvals_now()?;
+        if let Some(refused) = refuse_steps(&kept, &steps, room, now) {
+            return Ok(refused);
+        }
+        let told: Vec<_> = steps.iter().map(|step| (step.to.id, step.to.state())).collect();
+        let done = self.shared.kept.put_approvals_now(steps)?;
+        for (id, state) in told {
+            self.tell(&mut ledger, Change::Approval { id, state });
+        }
+        Ok(done)
+    }
+
+    async fn forget_approvals(&self, ids: Vec<Uuid>, _now: Timestamp) -> Result<(), StoreError> {
+        let _ledger = self.through()?;
+        self.shared.kept.forget_approvals_now(&ids, self.shared.clock.now().wall)
     }
 
     async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {

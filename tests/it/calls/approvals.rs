@@ -188,3 +188,25 @@ async fn a_held_call_waits_for_its_decision() {
     let (_, session_now) = gateway.admin("GET", &format!("/sessions/{session}"), None).await;
     assert_eq!(session_now["calls_made"], 1);
 }
+
+#[tokio::test]
+async fn a_held_call_is_judged_again_by_what_is_in_force() {
+    let (gateway, session) = start(Setup::default().with("approvals.hold_secs", 30)).await;
+    let pending = || {
+        eventually(|| async {
+            let (_, list) = gateway.admin("GET", "/approvals?status=pending", None).await;
+            list["approvals"][0]["approval_id"].as_str().map(str::to_owned)
+        })
+    };
+    let held = gateway.call(&session, delete("/a"));
+    let deactivated = async {
+        let id = pending().await.unwrap();
+        let (status, _) =
+            gateway.admin("DELETE", &format!("/agents/{}", gateway.agent.id), None).await;
+        assert_eq!(status, 200);
+        id
+    };
+    let (answer, id) = tokio::join!(held, deactivated);
+    assert_eq!(answer.code(), "AgentInactive");
+    assert_eq!(show(&gateway, &id).await["status"], "void");
+}

@@ -250,6 +250,8 @@ fn gate(
         approvals: Arc::new(arbiter::approvals::Approvals::new(
             arbiter::approvals::Settings::default(),
             b"bench",
+            Arc::new(Store::memory()),
+            clock.now(),
         )),
         clock,
     }

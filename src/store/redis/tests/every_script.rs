@@ -9,18 +9,21 @@ use uuid::Uuid;
 use super::Server;
 use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
+use crate::firewall::approvals::tests::{asked, hash};
+use crate::firewall::approvals::{Approval, Status, Step};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 use crate::store::tests::contract::{agent, calls, order};
 use crate::store::tests::fleet::Fleet;
 use crate::store::{
-    Change, Closing, Lowered, Position, Purge, Settlement, Store, StoreError, TakenAway,
+    Change, Closing, Lowered, Position, Purge, Room, Settlement, Store, StoreError, TakenAway,
 };
 
 const START: Timestamp = Timestamp(1_000_000_000);
 const AGENTS: usize = 3;
 const SESSIONS: usize = 3;
 const CAP: usize = 2;
+const APPROVALS: usize = 5;
 
 /// A loss of an agent: its activity, and its level by which number.
 type Loss = (usize, bool, Option<(TrustLevel, u64)>);
@@ -41,6 +44,9 @@ enum Act {
     Forget { sessions: Vec<usize>, retention_secs: u64 },
     ForgetEnded { retention_secs: u64, limit: u32 },
     Revoke { token: usize, for_secs: u64 },
+    Ask { approval: usize, call: u8, agent: usize, room: usize, for_secs: u64 },
+    Step { approval: usize, status: Status, uses_left: u32, stale: bool },
+    ForgetApprovals(Vec<usize>),
     Pass(u64),
 }
 
@@ -79,12 +85,27 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(retention_secs, limit)| Act::ForgetEnded { retention_secs, limit }),
         1 => (0..2_usize, secs.clone())
             .prop_map(|(token, for_secs)| Act::Revoke { token, for_secs }),
+        4 => (0..APPROVALS, 0..3_u8, 0..AGENTS, 0..4_usize, secs.clone())
+            .prop_map(|(approval, call, agent, room, for_secs)| {
+                Act::Ask { approval, call, agent, room, for_secs }
+            }),
+        4 => (0..APPROVALS, status(), 0..3_u32, prop::bool::weighted(0.2))
+            .prop_map(|(approval, status, uses_left, stale)| {
+                Act::Step { approval, status, uses_left, stale }
+            }),
+        1 => prop::collection::vec(0..APPROVALS, 1..3).prop_map(Act::ForgetApprovals),
         3 => secs.prop_map(Act::Pass),
     ]
 }
 
+fn status() -> impl Strategy<Value = Status> {
+    use Status::{Approved, Denied, Expired, Pending, Used, Void, Withdrawn};
+    prop::sample::select(vec![Pending, Approved, Denied, Used, Expired, Void, Withdrawn])
+}
+
 /// The ids of one history.
 struct Names {
+    approvals: Vec<Uuid>,
     agents: Vec<Arc<Agent>>,
     sessions: Vec<SessionId>,
     delegations: Vec<Uuid>,
@@ -97,6 +118,7 @@ impl Names {
             Arc::new(Agent { expires_at, ..Agent::clone(&agent(TrustLevel::Verified)) })
         });
         Self {
+            approvals: (0..APPROVALS).map(|_| Uuid::new_v4()).collect(),
             agents: agents.into(),
             sessions: (0..SESSIONS).map(|_| SessionId::random()).collect(),
             delegations: (0..3).map(|_| Uuid::new_v4()).collect(),
@@ -196,7 +218,41 @@ async fn take(store: &Store, names: &Names, act: &Act, now: Timestamp) -> String
             let until = now.plus_secs(*for_secs);
             told(store.revoke_token(&format!("token {token}"), until, now).await)
         }
+        Act::Ask { .. } | Act::Step { .. } | Act::ForgetApprovals(_) => {
+            take_approval(store, names, act, now).await
+        }
         Act::Pass(_) => String::new(),
+    }
+}
+
+async fn take_approval(store: &Store, names: &Names, act: &Act, now: Timestamp) -> String {
+    match act {
+        Act::Ask { approval, call, agent, room, for_secs } => {
+            let agent = &names.agents[*agent];
+            let to = Approval {
+                id: names.approvals[*approval],
+                owner: agent.owner.as_str().into(),
+                expires_at: now.plus_secs(*for_secs),
+                session: SessionId(names.approvals[0]),
+                ..asked(hash(*call), agent.id, now)
+            };
+            let room = Room { of_agent: *room, of_owner: room + 1, in_all: room + 1 };
+            told(store.put_approvals(vec![Step::ask(to)], room).await)
+        }
+        Act::Step { approval, status, uses_left, stale } => {
+            let found = store.find_approvals(vec![names.approvals[*approval]]).await.unwrap();
+            let Some(there) = found.into_iter().next() else { return String::new() };
+            let mut from = there.stamp();
+            from.uses_left += u32::from(*stale);
+            let version = there.version + 1;
+            let to = Approval { version, status: *status, uses_left: *uses_left, ..there };
+            told(store.put_approvals(vec![Step { from: Some(from), to }], Room::UNLIMITED).await)
+        }
+        Act::ForgetApprovals(which) => {
+            let ids = which.iter().map(|&at| names.approvals[at]).collect();
+            told(store.forget_approvals(ids, now).await)
+        }
+        _ => String::new(),
     }
 }
 
@@ -212,13 +268,17 @@ async fn all(store: &Store, from: Position) -> (String, Vec<Change>) {
     let mut sessions: Vec<String> = sessions.iter().map(|s| format!("{s:?}")).collect();
     let mut revoked = store.revoked_tokens().await.unwrap();
     let mut tombstones = store.tombstones().await.unwrap();
+    let mut approvals = store.approvals().await.unwrap();
+    approvals.sort_unstable_by_key(|one| one.id);
     agents.sort_unstable();
     links.sort_unstable();
     sessions.sort_unstable();
     revoked.sort_unstable();
     tombstones.sort_unstable();
     let version = delegations.version;
-    let text = format!("{agents:#?}{links:#?}{version}{sessions:#?}{revoked:?}{tombstones:?}");
+    let text = format!(
+        "{agents:#?}{links:#?}{version}{sessions:#?}{revoked:?}{tombstones:?}\n{approvals:#?}"
+    );
     let changes = store.shared().unwrap().changes(&from.into()).await.unwrap().changes;
     // Who is asked to give back is told again after a while, by a clock that is not the test's.
     let changes = changes.into_iter().filter(|change| !matches!(change, Change::Wanted(_)));

@@ -5,9 +5,11 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::firewall::agent::{AgentId, Delegation};
+use crate::firewall::approvals::tests::{asked, hash};
+use crate::firewall::approvals::{Approval, Step};
 use crate::firewall::freeze::{Freeze, Scope};
 use crate::store::tests::contract::{CAP, agent, calls, order};
-use crate::store::{Closing, Store, StoredSession};
+use crate::store::{Closing, Put, Room, Store, StoredSession};
 
 /// Words that no sealed file may show, of an agent, a session, a trust level and a usage: nothing
 /// that Base64 could spell by chance.
@@ -63,6 +65,10 @@ async fn filled(key: Option<SealKey>) -> Filled {
         until: None,
     };
     store.freeze(&Arc::new(freeze)).await.unwrap();
+    let approval = asked(hash(1), AgentId::random(), Timestamp(8));
+    let asked = Step::ask(Approval { policy: "an intent".into(), ..approval });
+    let put = store.put_approvals(vec![asked], Room::UNLIMITED).await.unwrap();
+    assert!(matches!(put, Put::Done(_)), "{put:?}");
     let sessions = sorted(&store).await;
     store.close().await.unwrap();
     Filled { folder, path, sessions }
@@ -90,8 +96,14 @@ fn shown_in(folder: &Path) -> Vec<&'static str> {
     SAID.into_iter().filter(|word| shown(word)).collect()
 }
 
-const ROWS: [(&str, u64); 5] =
-    [("agents", 1), ("delegations", 1), ("sessions", 100), ("revoked_tokens", 1), ("freezes", 1)];
+const ROWS: [(&str, u64); 6] = [
+    ("agents", 1),
+    ("delegations", 1),
+    ("sessions", 100),
+    ("revoked_tokens", 1),
+    ("freezes", 1),
+    ("approvals", 1),
+];
 
 #[tokio::test]
 async fn a_plain_file_is_sealed_gets_another_key_and_is_opened_again() {
@@ -226,6 +238,7 @@ async fn a_changed_byte_is_found_and_its_table_named() {
                 store.delegations().await?;
                 store.sessions(Timestamp(i64::MIN)).await?;
                 store.freezes().await?;
+                store.approvals().await?;
                 store.revoked_tokens().await.map(drop)
             };
             assert!(loaded().await.is_err(), "{name}.{column}");
