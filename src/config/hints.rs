@@ -47,11 +47,18 @@ impl Config {
             .resource
             .iter()
             .chain(self.upstreams.iter().filter_map(|pool| pool.resource.as_ref()));
-        for resource in plain.filter(|url| url.starts_with("http://") && self.proxy.tls.is_some()) {
-            hints.push(format!(
-                "the resource {resource} is named with `http://` although this port speaks TLS: \
-                 clients will refuse its metadata; name it with `https://`"
-            ));
+        for resource in plain.filter(|url| url.starts_with("http://")) {
+            if self.proxy.tls.is_some() {
+                hints.push(format!(
+                    "the resource {resource} is named with `http://` although this port speaks TLS: \
+                     clients will refuse its metadata; name it with `https://`"
+                ));
+            } else if beyond {
+                hints.push(format!(
+                    "the metadata of the resource {resource} will say `http://`: if TLS ends before \
+                     Arbiter, name it with the `https://` URL that clients use"
+                ));
+            }
         }
         hints
     }

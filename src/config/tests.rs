@@ -493,6 +493,13 @@ fn what_is_hardly_meant_is_said() {
     check(&issuer(""), &["`http://`"]);
     check(&format!("[proxy]\nlisten_addr = \"127.0.0.1\"\n{}", issuer("")), &[]);
     let local = "[proxy]\nlisten_addr = \"127.0.0.1\"\n";
+    let plain = "[oauth]\nresource = \"http://mcp.example/\"\n[[upstreams]]\nname = \"git\"\npath = \"/git\"\n\
+                 urls = [\"http://a:1\"]\nresource = \"http://mcp.example/git\"\n";
+    check(plain, &["http://mcp.example/ will", "http://mcp.example/git will"]);
+    check(&format!("{local}{plain}"), &[]);
+    check(&plain.replace("http://mcp", "https://mcp"), &[]);
+    let secure = "[proxy.tls]\ncert_file = \"c\"\nkey_file = \"k\"\n";
+    check(&format!("{secure}{plain}"), &["speaks TLS", "http://mcp.example/git is named"]);
     check(&format!("{local}{}", issuer("agent_claim = \"iss\"\n")), &["could ever match"]);
     check(&format!("{local}{}", issuer("groups_claim = \"a..b\"\n")), &["empty name"]);
     check(&format!("{local}{}", issuer("groups_claim = \"realm_access.roles\"\n")), &[]);

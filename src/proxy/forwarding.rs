@@ -19,13 +19,16 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const MAX_HOPS: usize = 64;
 
 /// Names beside `forwarded` and `x-forwarded-*` under which proxies and content networks pass on the
-/// client's address, or the host and scheme that it used.
+/// client's address, country or certificate (RFC 9440), or the host and scheme that it used.
 const CLIENT_HEADERS: &[&str] = &[
     "ali-cdn-real-ip",
     "cdn-src-ip",
     "cf-connecting-ip",
     "cf-connecting-ipv6",
+    "cf-ipcountry",
     "cf-pseudo-ipv4",
+    "client-cert",
+    "client-cert-chain",
     "client-ip",
     "do-connecting-ip",
     "fastly-client-ip",
@@ -239,6 +242,8 @@ mod tests {
             ("x-real-ip", "10.0.0.1"),
             ("true-client-ip", "10.0.0.1"),
             ("cf-connecting-ip", "10.0.0.1"),
+            ("cf-ipcountry", "CH"),
+            ("client-cert", ":AA==:"),
             ("x-client-ip", "10.0.0.1"),
         ];
         let mut head = request(&said);

@@ -57,6 +57,8 @@ enum Lists {
     Whole {
         view: ListView,
         held: Vec<u8>,
+        /// True until an answer that must have a body has had one.
+        due: bool,
     },
     Stream(Box<SseFilter<Keep>>),
 }
@@ -166,7 +168,12 @@ impl Flow {
         if self.streams {
             self.lists = self.filtered_stream(view, listening);
         } else if let Some(view) = view {
-            self.lists = Lists::Whole { view: view.clone(), held: Vec::new() };
+            let due = head.status == StatusCode::OK;
+            // Nothing would come to be judged.
+            if due && declared_length(&head.headers) == Some(0) {
+                return Err(broken("the MCP server's answer to a list request is empty"));
+            }
+            self.lists = Lists::Whole { view: view.clone(), held: Vec::new(), due };
         }
         if view.is_some() {
             keep_private(head)?;
@@ -332,15 +339,17 @@ impl Flow {
     fn filtered(&mut self, chunk: Bytes, end: bool) -> Result<Bytes, Denial> {
         match &mut self.lists {
             Lists::None => Ok(chunk),
-            Lists::Whole { view, held } => {
+            Lists::Whole { view, held, due } => {
                 held.extend_from_slice(&chunk);
                 if !end {
                     return Ok(Bytes::new());
                 }
                 let whole = std::mem::take(held);
-                if whole.is_empty() {
+                // The end can come twice, before trailers and after them: what was due has come then.
+                if whole.is_empty() && !std::mem::take(due) {
                     return Ok(Bytes::new());
                 }
+                *due = false;
                 let kept = filter_list(&whole, view.kinds(), |kind, label| view.shows(kind, label))
                     .map_err(|error| {
                         broken(format!("the MCP server's answer is refused: {error}"))

@@ -241,6 +241,7 @@ async fn a_list_that_fails_behind_its_head_is_a_clean_refusal() {
         (r#"{"jsonrpc":"2.0","id":1,"result":{"tools":null}}"#, "UpstreamFailed"),
         ("\u{feff}{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"tools\":[]}}", "UpstreamFailed"),
         (r#"{"jsonrpc":"2.0","id":1,"result":{"too"#, "UpstreamFailed"),
+        ("", "UpstreamFailed"),
         (&large, "UpstreamResponseTooLarge"),
     ] {
         let late = late.to_owned();
@@ -258,6 +259,12 @@ async fn a_list_that_fails_behind_its_head_is_a_clean_refusal() {
         assert_eq!((answer.status, &*answer.code()), (502, code), "{answer:?}");
         assert_eq!(answer.json()["id"], 1);
     }
+    gateway.upstream.answer_with(|_| json_response(""));
+    let answer = gateway.call(&session, list()).await;
+    assert_eq!((answer.status, &*answer.code()), (502, "UpstreamFailed"), "no body at all");
+    gateway.upstream.answer_with(|_| with_headers(202, &[], Body::empty()));
+    let notification = json!({"jsonrpc": "2.0", "method": "tools/list"}).to_string();
+    assert_eq!(gateway.call(&session, notification).await.status, 202, "nobody waits for a list");
     let good = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[]}}"#;
     gateway.upstream.answer_with(move |_| json_response(good));
     assert_eq!(gateway.call(&session, list()).await.body, good);
