@@ -9,7 +9,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::ticket::Ticket;
-use super::{Destination, Gate, store_unavailable};
+use super::{Destination, Gate, Refused, store_unavailable};
 use crate::audit::record::Approval as OnRecord;
 use crate::firewall::agent::Caller;
 use crate::firewall::approvals::{Answer, Approval, Digest, Plea, Status, Subject};
@@ -83,7 +83,7 @@ impl Gate {
         };
         let mut answer = self.ask(hearing, live, escalations).await?;
         if let Answer::Pending(pending) = &answer
-            && self.held(pending).await
+            && self.held(ticket, pending).await
         {
             // What was revoked while the call was held is revoked. It was counted when it came.
             let escalations = self.judge_again(ticket, hearing, live).await?;
@@ -95,8 +95,18 @@ impl Gate {
         Self::conclude(ticket, hearing, answer, escalation_id)
     }
 
+    /// Reports whether calls wait here for a person.
+    pub fn holds_calls(&self) -> bool {
+        !self.approvals.settings().hold.is_zero()
+    }
+
+    /// Returns the answer for a client that left while its call was held; its ticket leaves the record.
+    pub fn left(&self, request_id: Uuid) -> Refused {
+        self.refuse_recorded(request_id, escalation::required())
+    }
+
     /// Holds a call until each of its approvals is decided; false if it is to be answered as it is.
-    async fn held(&self, pending: &[Approval]) -> bool {
+    async fn held(&self, ticket: &mut Ticket, pending: &[Approval]) -> bool {
         let hold = self.approvals.settings().hold;
         let mut leaving = self.drain.when_leaving();
         if hold.is_zero() || *leaving.borrow() {
@@ -104,11 +114,13 @@ impl Gate {
         }
         let waiting = Waiting::new(self, pending.iter().map(|one| one.id).collect());
         let open = || self.approvals.any_pending(&waiting.ids, self.clock.now());
+        let since = self.clock.mono();
         tokio::select! {
             () = self.approvals.wait(hold, open) => {}
             // Another node, or this one after its restart, answers the next attempt.
             _ = leaving.wait_for(|leaving| *leaving) => {}
         }
+        ticket.waited(self.clock.mono().since(since));
         let decided = !open();
         waiting.done();
         decided

@@ -166,6 +166,11 @@ impl Ticket {
         self.judged_from = now;
     }
 
+    /// Leaves the time for which the call waited for a person out of the gateway's own.
+    pub(super) fn waited(&mut self, micros: u64) {
+        self.judged_from = Mono(self.judged_from.0.saturating_add(micros));
+    }
+
     pub(super) fn judging_since(&self) -> Mono {
         self.judged_from
     }

@@ -12,7 +12,7 @@ use pingora::protocols::http::v1::common::is_expect_continue_req;
 use pingora::proxy::Session;
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::browser::Browsers;
 use super::contain;
@@ -39,6 +39,9 @@ const BODY_GRACE: Duration = Duration::from_secs(5);
 
 /// Bodies larger than this are judged apart from the small ones.
 const BULK_BYTES: usize = 64 * 1024;
+
+/// Time that a call is given before its client is watched, where calls may be held.
+const UNWATCHED: Duration = Duration::from_millis(50);
 
 /// Time for which the rest of a refused body is read, so that the refusal can be received.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -117,10 +120,14 @@ impl Intake {
             Ok(arrived) => arrived,
             Err(denial) => return Err(gate.refuse(ticket, denial).await),
         };
-        let head = session.req_header();
-        contain::failpoint(head, "judge");
+        contain::failpoint(session.req_header(), "judge");
         let Arrived { route, caller, body, held, way } = arrived;
         let to = &way.pool.destination;
+        if route == Route::Mcp && gate.holds_calls() {
+            let judged = self.judge_watched(gate, session, ticket, caller, body, to);
+            return Box::pin(judged).await.map(|cleared| (cleared, held, way));
+        }
+        let head = session.req_header();
         if route == Route::Mcp && body.len() > BULK_BYTES {
             // Boxed, because few requests come this way and all would carry its room.
             let judged = Box::pin(self.judge_apart(gate, head, ticket, caller, body, to)).await;
@@ -136,6 +143,43 @@ impl Intake {
             Route::Unchecked => gate.pass_unchecked(ticket, &caller, body, to).await?,
         };
         Ok((cleared, held, way))
+    }
+
+    /// Judges a message for which a person may be asked, for as long as its client is there: one that
+    /// leaves withdraws what it asked for.
+    async fn judge_watched(
+        &self,
+        gate: &Arc<Gate>,
+        session: &mut Session,
+        ticket: Ticket,
+        caller: Caller,
+        body: Bytes,
+        to: &Arc<Destination>,
+    ) -> Result<Cleared, Refused> {
+        let request_id = ticket.request_id();
+        let head = session.req_header().clone();
+        let mut judged = Box::pin(async {
+            if body.len() > BULK_BYTES {
+                return self.judge_apart(gate, &head, ticket, caller, body, to).await;
+            }
+            match claims(&head.headers) {
+                Ok(claims) => gate.judge(ticket, &caller, &claims, body, to).await,
+                Err(denial) => Err(gate.refuse(ticket, denial).await),
+            }
+        });
+        // Most are judged before a look at the connection would be worth its cost.
+        if let Ok(judged) = timeout(UNWATCHED, &mut judged).await {
+            return judged;
+        }
+        tokio::select! {
+            biased;
+            judged = &mut judged => return judged,
+            _gone = session.downstream_session.read_body_or_idle(true) => {}
+        }
+        // The ticket leaves the record.
+        drop(judged);
+        session.set_keepalive(None);
+        Err(gate.left(request_id))
     }
 
     /// Judges a large body on threads of its own, so that small calls do not wait behind it. Ends

@@ -1,5 +1,8 @@
 //! Calls that a person has to approve: bound to the exact call, used exactly as often as approved.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::support::harness::{Answer, Gateway, Setup, eventually, tool_call};
@@ -181,10 +184,21 @@ async fn a_held_call_waits_for_its_decision() {
             let (_, list) = gateway.admin("GET", "/approvals?status=pending", None).await;
             list["approvals"][0]["approval_id"].as_str().map(str::to_owned)
         });
-        decide(&gateway, &id.await.unwrap(), json!({"decision": "approve"})).await
+        let id = id.await.unwrap();
+        // A person thinks, which is not the gateway's share of the call.
+        let thinks = Instant::now();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let decided = decide(&gateway, &id, json!({"decision": "approve"})).await;
+        (thinks.elapsed(), decided)
     };
-    let (answer, (status, _)) = tokio::join!(held, decided);
+    let (answer, (thought, (status, _))) = tokio::join!(held, decided);
     assert_eq!((answer.status, status), (200, 200));
+    let share = eventually(|| async {
+        let calls = gateway.metric("arbiter_overhead_seconds_count").await;
+        let sum = gateway.metric("arbiter_overhead_seconds_sum").await;
+        (calls > 0.0).then_some(sum)
+    });
+    assert!(share.await.expect("counted") < thought.as_secs_f64());
     let (_, session_now) = gateway.admin("GET", &format!("/sessions/{session}"), None).await;
     assert_eq!(session_now["calls_made"], 1);
 }
@@ -209,4 +223,31 @@ async fn a_held_call_is_judged_again_by_what_is_in_force() {
     let (answer, id) = tokio::join!(held, deactivated);
     assert_eq!(answer.code(), "AgentInactive");
     assert_eq!(show(&gateway, &id).await["status"], "void");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_withdraws_its_held_call() {
+    let gateway = Arc::new(start(Setup::default().with("approvals.hold_secs", 30)).await);
+    let (asking, call) = (Arc::clone(&gateway), delete("/a"));
+    let held = tokio::spawn(async move { asking.0.call(&asking.1, call).await });
+    let gateway = &gateway.0;
+    let pending = eventually(|| async {
+        let (_, list) = gateway.admin("GET", "/approvals?status=pending", None).await;
+        list["approvals"][0]["approval_id"].as_str().map(str::to_owned)
+    });
+    let id = pending.await.expect("asked");
+    held.abort();
+    let withdrawn =
+        eventually(|| async { (show(gateway, &id).await["status"] == "withdrawn").then_some(()) });
+    withdrawn.await.expect("withdrawn long before its 30 s are over");
+    assert_eq!(decide(gateway, &id, json!({"decision": "approve"})).await.0, 409);
+    let left = eventually(|| async {
+        gateway.records().into_iter().find(|record| {
+            record["anomaly_flags"]
+                .as_array()
+                .is_some_and(|flags| flags.contains(&json!("broken_off")))
+        })
+    });
+    assert_eq!(left.await.expect("on record")["tool_called"], "delete_file");
+    assert_eq!(gateway.upstream.calls(), 0);
 }
