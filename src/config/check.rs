@@ -432,7 +432,7 @@ fn from_json(value: serde_json::Value, at: &Origin) -> Node {
     Node { value, at: at.clone() }
 }
 
-/// What a section says, and the keys that it may have.
+/// The value of a section, and the keys that it may have.
 pub(super) type Read<T> = (T, Vec<&'static str>);
 
 /// Reads `listen_addr`.
