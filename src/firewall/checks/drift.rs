@@ -102,10 +102,19 @@ pub fn look<'c>(
         if let CallKind::Tool { name, .. } = call {
             let (tier, unknown) = (order.intent_tier, terms.unknown_intent);
             let does = terms.tools.does(place, name);
-            findings.add(judge(tier, does, unknown, terms.escalate_anomalies));
+            let finding = judge(tier, does, unknown, terms.escalate_anomalies);
+            let counts = finding.counts && !names(&order.declared_intent, does.operation);
+            findings.add(Finding { counts, ..finding });
         }
     }
     findings
+}
+
+/// Checks whether the intent's own words name the operation, or a stronger one, by a verb that is no keyword:
+/// "read the page and invite Dora" has the tier read, and its agent does as it was told.
+fn names(intent: &str, wanted: Operation) -> bool {
+    let Does { operation, is_guess } = operation(intent);
+    !is_guess && operation >= wanted
 }
 
 /// Refuses what goes beyond the intent, where that is to be refused.
@@ -243,6 +252,22 @@ mod tests {
             assert_eq!(finding, expected);
         }
         assert!(judge(IntentTier::Read, operation("write_x"), UnknownIntent::Flag, false).counts);
+    }
+
+    #[test]
+    fn a_flag_does_not_count_where_the_intent_names_the_operation() {
+        for (intent, tool, named) in [
+            ("read the page and invite Dora", "invite_user", true),
+            ("read the page and invite Dora", "remove_user", false),
+            ("list what is new, then purge the cache", "add_entry", true),
+            ("list what is new, then purge the cache", "clear_cache", true),
+            ("list what is new, then purge the cache", "grant_role", false),
+            ("read and analyze customer history", "send_mail", false),
+            ("look at the inviting page", "invite_user", false),
+            ("", "send_mail", false),
+        ] {
+            assert_eq!(names(intent, operation(tool).operation), named, "{intent}: {tool}");
+        }
     }
 
     #[test]
