@@ -216,8 +216,9 @@ impl Gate {
         to: &Arc<Destination>,
     ) -> Result<Cleared, Refused> {
         let mut reply = Reply::plain();
-        ticket.judged_from(self.clock.mono());
-        let decided = match self.still(&mut ticket, caller) {
+        let now = self.clock.now();
+        ticket.judged_from(now.mono);
+        let decided = match self.still(&mut ticket, caller, now) {
             Ok(caller) => {
                 let decided = self.decide(&mut ticket, &caller, claims, body, to, &mut reply).await;
                 decided.map(|admitted| (caller, admitted))
@@ -239,9 +240,10 @@ impl Gate {
         body: Bytes,
         to: &Destination,
     ) -> Result<Cleared, Refused> {
-        ticket.judged_from(self.clock.mono());
+        let now = self.clock.now();
+        ticket.judged_from(now.mono);
         let free = |caller: Caller| self.still_free(&caller, &[], to).map(|()| caller);
-        let caller = match self.still(&mut ticket, caller).and_then(free) {
+        let caller = match self.still(&mut ticket, caller, now).and_then(free) {
             Ok(caller) => caller,
             Err(denial) => return Err(self.refuse(ticket, denial).await),
         };

@@ -5,6 +5,7 @@
 //! ones too.
 
 pub mod affinity;
+mod at_once;
 pub mod browser;
 mod buffered;
 mod contain;
@@ -32,8 +33,10 @@ pub mod upstream;
 pub mod upstreams;
 pub mod wire;
 
+use std::future::poll_fn;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -50,6 +53,7 @@ use tracing::{debug, warn};
 use crate::firewall::denial::Denial;
 use crate::gate::listening::Listening;
 use crate::gate::{Cleared, Ended, Gate, cut_off};
+use at_once::{Done, at_once};
 use browser::Browsers;
 use forwarding::Forwarding;
 use intake::Intake;
@@ -191,32 +195,91 @@ impl ProxyHttp for Gateway {
         call.way.peer(self.gate.clock.mono()).await
     }
 
-    async fn upstream_request_filter(
-        &self,
-        _session: &mut Session,
-        request: &mut RequestHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        let State::Cleared(call) = &ctx.state else {
-            return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
-        };
-        contain::without_failpoint(request);
-        call.way.address(request)
+    /// Lets through what was cleared, which `request_filter` has seen to.
+    fn proxy_upstream_filter<'a, 'b, 'c, 'f>(
+        &'a self,
+        _session: &'b mut Session,
+        _ctx: &'c mut Ctx,
+    ) -> Done<'f, Result<bool>>
+    where
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        Self: 'f,
+    {
+        Box::pin(poll_fn(|_cx| Poll::Ready(Ok(true))))
     }
 
-    async fn connected_to_upstream(
-        &self,
-        _session: &mut Session,
-        _reused: bool,
-        _peer: &HttpPeer,
-        _fd: RawFd,
-        digest: Option<&Digest>,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        if let State::Cleared(call) = &mut ctx.state {
-            call.attempt = Attempt::on(digest);
+    at_once! {
+        fn early_request_filter<'a, 'b, 'c>(
+            self,
+            _session: &'b mut Session,
+            _ctx: &'c mut Ctx,
+        ) -> Result<()> {
+            Ok(())
         }
-        Ok(())
+
+        /// Changes nothing: what is replayed is what was checked.
+        fn request_body_filter<'a, 'b, 'c, 'd>(
+            self,
+            _session: &'b mut Session,
+            _body: &'c mut Option<Bytes>,
+            _end_of_stream: bool,
+            _ctx: &'d mut Ctx,
+        ) -> Result<()> {
+            Ok(())
+        }
+
+        fn upstream_request_filter<'a, 'b, 'c, 'd>(
+            self,
+            _session: &'b mut Session,
+            request: &'c mut RequestHeader,
+            ctx: &'d mut Ctx,
+        ) -> Result<()> {
+            let State::Cleared(call) = &ctx.state else {
+                return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
+            };
+            contain::without_failpoint(request);
+            call.way.address(request)
+        }
+
+        fn connected_to_upstream<'a, 'b, 'c, 'd, 'e>(
+            self,
+            _session: &'b mut Session,
+            _reused: bool,
+            _peer: &'c HttpPeer,
+            _fd: RawFd,
+            digest: Option<&'d Digest>,
+            ctx: &'e mut Ctx,
+        ) -> Result<()> {
+            if let State::Cleared(call) = &mut ctx.state {
+                call.attempt = Attempt::on(digest);
+            }
+            Ok(())
+        }
+
+        fn upstream_response_filter<'a, 'b, 'c, 'd>(
+            self,
+            session: &'b mut Session,
+            response: &'c mut ResponseHeader,
+            ctx: &'d mut Ctx,
+        ) -> Result<()> {
+            self.judge_response(session, response, ctx)
+        }
+
+        fn response_filter<'a, 'b, 'c, 'd>(
+            self,
+            session: &'b mut Session,
+            response: &'c mut ResponseHeader,
+            ctx: &'d mut Ctx,
+        ) -> Result<()> {
+            let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
+            reply::decorate_passed(response, call.cleared.request_id(), call.cleared.warnings())?;
+            if !response.status.is_informational() {
+                reply::announce(response, call.kept_secs)?;
+            }
+            self.browsers.share(session.req_header(), response)
+        }
     }
 
     fn fail_to_connect(
@@ -263,51 +326,6 @@ impl ProxyHttp for Gateway {
         call.repeated |= retry && again;
         e.set_retry(retry);
         e
-    }
-
-    async fn upstream_response_filter(
-        &self,
-        session: &mut Session,
-        response: &mut ResponseHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
-        // 101 is informational by its number only: no other response follows it.
-        let interim = response.status.is_informational()
-            && response.status != StatusCode::SWITCHING_PROTOCOLS;
-        if interim {
-            response::bare(response);
-            return Ok(());
-        }
-        call.upstream_status = Some(response.status.as_u16());
-        self.gate.upstream_answered(&mut call.cleared);
-        call.way.answered(response)?;
-        let accepted = contain::refused(|| {
-            contain::failpoint(session.req_header(), "answer");
-            call.flow.begin(response, &call.cleared, call.listening.as_ref())
-        });
-        call.cleared.answer_comes(response::carrier(&response.headers));
-        ctx.slot.hold_head(call.flow.holds_head());
-        ctx.slot.allow_comments(call.flow.is_between_events());
-        accepted.or_else(|denial| {
-            let reason = denial.message.clone();
-            call.failed = Some(denial);
-            Error::e_explain(ErrorType::HTTPStatus(502), reason)
-        })
-    }
-
-    async fn response_filter(
-        &self,
-        session: &mut Session,
-        response: &mut ResponseHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
-        reply::decorate_passed(response, call.cleared.request_id(), call.cleared.warnings())?;
-        if !response.status.is_informational() {
-            reply::announce(response, call.kept_secs)?;
-        }
-        self.browsers.share(session.req_header(), response)
     }
 
     fn response_body_filter(
@@ -430,6 +448,40 @@ impl ProxyHttp for Gateway {
                 &Ended { server, upstream_status, scrubbed, bytes_out, failed, whole, task },
             );
         }
+    }
+}
+
+impl Gateway {
+    /// Judges the head of a response and prepares for its body.
+    fn judge_response(
+        &self,
+        session: &Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
+        // 101 is informational by its number only: no other response follows it.
+        let interim = response.status.is_informational()
+            && response.status != StatusCode::SWITCHING_PROTOCOLS;
+        if interim {
+            response::bare(response);
+            return Ok(());
+        }
+        call.upstream_status = Some(response.status.as_u16());
+        self.gate.upstream_answered(&mut call.cleared);
+        call.way.answered(response)?;
+        let accepted = contain::refused(|| {
+            contain::failpoint(session.req_header(), "answer");
+            call.flow.begin(response, &call.cleared, call.listening.as_ref())
+        });
+        call.cleared.answer_comes(response::carrier(&response.headers));
+        ctx.slot.hold_head(call.flow.holds_head());
+        ctx.slot.allow_comments(call.flow.is_between_events());
+        accepted.or_else(|denial| {
+            let reason = denial.message.clone();
+            call.failed = Some(denial);
+            Error::e_explain(ErrorType::HTTPStatus(502), reason)
+        })
     }
 }
 

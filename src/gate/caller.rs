@@ -99,8 +99,12 @@ impl Gate {
 
     /// Looks again, now that the whole request is here: a body may take its time to arrive, and
     /// what was revoked meanwhile is revoked.
-    pub(super) fn still(&self, ticket: &mut Ticket, caller: &Caller) -> Result<Caller, Denial> {
-        let now = self.clock.now();
+    pub(super) fn still(
+        &self,
+        ticket: &mut Ticket,
+        caller: &Caller,
+        now: Now,
+    ) -> Result<Caller, Denial> {
         self.standing(ticket, &caller.principal, now)?.ok_or_else(agent::unknown)
     }
 

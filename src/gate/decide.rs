@@ -199,7 +199,7 @@ impl Gate {
         live: &Arc<Live>,
     ) -> Result<Vec<Escalation>, Denial> {
         let Hearing { caller, claimed, message, to, .. } = *hearing;
-        let caller = &self.still(ticket, caller)?;
+        let caller = &self.still(ticket, caller, self.clock.now())?;
         let rules = self.rulebook.rules();
         let begun = self.tasks_of(message, Some(live), caller, to).await?;
         let tasks = continued::owned(&begun);
@@ -289,7 +289,7 @@ impl Gate {
         counted: u64,
     ) -> Result<Verdict, Denial> {
         // The store has as long as one answer may take, however often it is asked for this call.
-        let arrived = self.clock.mono();
+        let arrived = ask.now.mono;
         let mut judged = match admit::judge(ask, &mut ()) {
             Ok(judged) => judged,
             Err(refused) => return Ok(*refused),

@@ -60,8 +60,9 @@ impl Gate {
         to: &Arc<Destination>,
     ) -> Result<Cleared, Refused> {
         let mut reply = Reply::plain();
-        ticket.judged_from(self.clock.mono());
-        let caller = match self.still(&mut ticket, caller) {
+        let now = self.clock.now();
+        ticket.judged_from(now.mono);
+        let caller = match self.still(&mut ticket, caller, now) {
             Ok(caller) => caller,
             Err(denial) => return Err(self.refuse_as(ticket, denial, reply).await),
         };

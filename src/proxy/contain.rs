@@ -2,6 +2,7 @@
 //! goes on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 
 use futures::FutureExt;
 use http::HeaderName;
@@ -24,8 +25,9 @@ pub(super) fn internal_error() -> Denial {
 /// Runs to the end, or to a panic: then there is no result.
 ///
 /// What a panic leaves half changed belongs to the request and ends with it; state that is shared
-/// stands behind locks that recover and is changed in single steps.
-pub(super) async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+/// stands behind locks that recover and is changed in single steps. The work stays where it is pinned:
+/// moved in here, its kilobytes would have two places in the request's state.
+pub(super) async fn caught<T>(work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     let caught = AssertUnwindSafe(work).catch_unwind().await;
     caught.inspect_err(|_panic| error!("a request has panicked; answered 500")).ok()
 }

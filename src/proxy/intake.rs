@@ -1,6 +1,6 @@
 //! From Pingora's session to the gate's verdict: head, token, body, in the contract's order.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -100,7 +100,10 @@ impl Intake {
         let head = gate.head(&recorded::parts(session, forwarding));
         let ticket = gate.open(head).await?;
         let request_id = ticket.request_id();
-        let admitted = contain::caught(self.admit_opened(gate, upstreams, session, ticket)).await;
+        let admitted = {
+            let admitting = pin!(self.admit_opened(gate, upstreams, session, ticket));
+            contain::caught(admitting).await
+        };
         let Some(admitted) = admitted else {
             // Where this request ends is not certain.
             session.set_keepalive(None);
