@@ -155,7 +155,7 @@ pub fn agree(
     let era = version.era();
     for call in &message.calls {
         method(headers, call, era)?;
-        name(headers, call, era)?;
+        name(headers, call, version)?;
     }
     params(headers, message)?;
     Ok(version)
@@ -217,10 +217,17 @@ fn method(headers: &ProtocolHeaders<'_>, call: &Call<'_>, era: Era) -> Result<()
     }
 }
 
-fn name(headers: &ProtocolHeaders<'_>, call: &Call<'_>, era: Era) -> Result<(), HeaderDenial> {
+fn name(
+    headers: &ProtocolHeaders<'_>,
+    call: &Call<'_>,
+    version: Version,
+) -> Result<(), HeaderDenial> {
     let (source, required) = name_source(call);
+    // A method that the revision has removed is refused as one, whatever names its object.
+    let is_gone = call.method.as_deref().is_some_and(|method| version.has_removed(method));
+    let required = required && !is_gone && version.era() == Era::Modern;
     let Some(header) = headers.name else {
-        return if required && era == Era::Modern && call.is_request() {
+        return if required && call.is_request() {
             Err(mismatch(
                 "header `Mcp-Name` is missing; send `params.name`, `params.uri` or `params.taskId`",
             ))

@@ -197,6 +197,16 @@ async fn a_list_of_tasks_shows_the_sessions_own() {
         let gone = me(MODERN, method, params).await;
         assert_eq!((gone.status, gone.json()["error"]["code"].as_i64()), (404, Some(-32601)));
     }
+    let nameless = json!({"jsonrpc": "2.0", "id": 1, "method": "tasks/result", "params": with(id(), &json!({
+        "_meta": {
+            "io.modelcontextprotocol/protocolVersion": MODERN,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        },
+    }))});
+    let nameless = gateway.request(&session, nameless.to_string());
+    let nameless = nameless.header("mcp-method", "tasks/result");
+    let gone = gateway.send(nameless.header("mcp-protocol-version", MODERN)).await;
+    assert_eq!((gone.status, gone.json()["error"]["code"].as_i64()), (404, Some(-32601)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
