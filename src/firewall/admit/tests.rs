@@ -281,6 +281,7 @@ fn what_is_not_leased_is_leased_before_it_is_counted() {
 fn drift_is_refused_or_flagged_and_counts() {
     let mut case = Case::new();
     case.order.intent_tier = IntentTier::Read;
+    case.order.declared_intent = "read the report".into();
     let verdict = case.verdict(&batch(&["write_file", "write_file"]));
     assert_eq!(verdict.outcome.unwrap_err().code, Code::DriftDetected);
     assert_eq!((verdict.flags.len(), verdict.counted_flags), (1, 2));
