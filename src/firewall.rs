@@ -14,6 +14,7 @@ pub mod delegation;
 pub mod denial;
 pub mod explain;
 pub mod freeze;
+pub mod granted;
 pub mod names;
 pub mod operation;
 pub mod policy;
