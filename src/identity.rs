@@ -167,6 +167,12 @@ impl Identity {
         self.issuers.iter().filter_map(|issuer| Some(issuer.keys()?.standing(now))).collect()
     }
 
+    /// The claim by which an issuer's tokens name their agent.
+    pub fn agent_claim(&self, issuer: &str) -> &str {
+        let named = self.issuers.iter().find(|one| one.is(issuer));
+        named.map_or(&self.own_terms.agent_claim, |one| one.agent_claim())
+    }
+
     /// Returns the cached result for a token: `None` if it must be verified.
     pub fn remembered(&self, token: &str, now: Now) -> Option<Result<Arc<Principal>, TokenError>> {
         if token.len() > MAX_TOKEN_BYTES {
