@@ -12,13 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Cleared, Destination, Gate};
-use crate::continuations::Kind;
 use crate::firewall::admit::{self, Ask, Verdict};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
 use crate::firewall::call::{Call, CallKind, Data};
 use crate::firewall::checks::session::{self, AgentHeader, Claimed};
 use crate::firewall::checks::task::Owned;
-use crate::firewall::checks::{agent, delegation, escalation};
+use crate::firewall::checks::{agent, continuation, delegation, escalation};
 use crate::firewall::denial::Denial;
 use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::rules::Rules;
@@ -110,12 +109,8 @@ impl Gate {
                 lists: listens.lists,
             },
             (Some(_), _) => Opened::Subscription { id: None, lists: ListChanges::default() },
-            // From 2026-07-28 on there are none but on a subscription's stream; before that only for a
-            // session that may read something.
+            // From 2026-07-28 on there are none but on a subscription's stream.
             (None, _) if version.era() == Era::Modern => return None,
-            (None, _) if live.is_some_and(|live| live.order.authorized_resources.is_empty()) => {
-                return None;
-            }
             (None, calls) if !calls.iter().any(Call::is_request) => return None,
             (None, _) => Opened::Answer,
         };
@@ -297,9 +292,9 @@ data: {"jsonrpc":"2.0","method":""#;
             return false;
         };
         let (upstream, known) = (self.stream.to.name.as_deref(), &self.gate.continuations);
-        let mark = known.mark(Kind::Task, live.order.id, upstream, id);
+        let marks = known.marks_of_task(live.order.id, upstream, id);
         let verdict = self.caller().and_then(|(caller, now)| {
-            let begun = known.get(mark, now.wall);
+            let begun = known.get(&marks, now.wall);
             let tool = begun.as_deref().and_then(|task| task.tool.as_deref());
             let owned: Vec<_> = tool.map(|tool| Owned { id, tool }).into_iter().collect();
             let decided = self.decide(&caller, &[get_of(id.into())], &owned, now);
@@ -372,6 +367,7 @@ data: {"jsonrpc":"2.0","method":""#;
             }),
             calls,
             tasks,
+            state: continuation::State::Absent,
             place: self.stream.to.place(),
             now,
         };
