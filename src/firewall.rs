@@ -15,6 +15,7 @@ pub mod denial;
 pub mod elicitation;
 pub mod explain;
 pub mod freeze;
+pub mod granted;
 pub mod names;
 pub mod operation;
 pub mod policy;

@@ -115,12 +115,18 @@ impl Text<'_> {
                 if run >= LONGEST_RUN {
                     return only(b'\\');
                 }
-                match *ahead.get(run)? {
-                    b'u' => glance_number(b'\\', ahead.get(run + 1..run + 5)?),
-                    b'x' => glance_number(b'\\', ahead.get(run + 1..run + 3)?),
-                    letter if Self::is_introducer(letter) => None,
-                    letter => only(simple_escape(letter).unwrap_or(b'\\')),
-                }
+                let coded = match *ahead.get(run)? {
+                    b'u' => ahead.get(run + 1..run + 5)?,
+                    b'x' => ahead.get(run + 1..run + 3)?,
+                    letter if Self::is_introducer(letter) => return None,
+                    letter => return only(simple_escape(letter).unwrap_or(b'\\')),
+                };
+                // The second backslash may be undone first; what it stands for is then escaped by
+                // the first.
+                let escapes =
+                    |&byte: &u8| matches!(byte, b'u' | b'x') || simple_escape(byte).is_some();
+                let glance = glance_number(b'\\', coded)?;
+                (run == 1 || !glance.iter().skip(1).any(escapes)).then_some(glance)
             }
             _ => None,
         }
@@ -367,6 +373,9 @@ mod tests {
                     "+",
                     "&#65;",
                     "\\%41",
+                    "\\\\u0075",
+                    "\\\\u0074",
+                    "\\\\x6e",
                 ])
                 .map(str::to_owned)
                 .chain((1..12).map(|n| "\\".repeat(n)))

@@ -18,6 +18,19 @@ const BLOCK: usize = 8;
 /// Multipliers whose lowest byte is zero, so that the fourth byte of a window falls out.
 const SPREAD: u32 = 0x3779_B100;
 const CHECK_SPREAD: u32 = 0x85EB_CB00;
+/// Introducers of an escape, and of another that spells its second character.
+const NESTED: [(u8, u8); 8] = [
+    (b'%', b'%'),
+    (b'%', b'\\'),
+    (b'%', b'&'),
+    (b'\\', b'%'),
+    (b'\\', b'&'),
+    (b'&', b'%'),
+    (b'&', b'\\'),
+    (b'&', b'&'),
+];
+/// Bytes that an escape which spells a character of another escape starts with.
+const INTRODUCERS: &[u8; 3] = b"%\\&";
 /// Letters lose their case, and what else differs in that bit meets here too.
 const FOLD: u32 = 0x2020_2020;
 const FOLD_ALL: u64 = 0x2020_2020_2020_2020;
@@ -38,6 +51,12 @@ impl Filter {
         };
         for form in forms {
             filter.spell(form, 0, Gram::default());
+        }
+        if !forms.is_empty() {
+            // What follows an introducer may itself be spelled by an escape, which can be anything.
+            for (first, second) in NESTED {
+                (0..=u8::MAX).for_each(|any| filter.insert([first, second, any]));
+            }
         }
         filter
     }
@@ -115,6 +134,11 @@ impl Filter {
         if form.kind == Kind::Raw {
             return;
         }
+        let rest = form.row.get(at..).unwrap_or_default();
+        if form.kind == Kind::Plain && rest.starts_with(b"\r\n") {
+            // One line feed for both.
+            self.spell(form, at + 1, gram);
+        }
         let mut values = spellings;
         if at > 0 {
             let noise: &[u8] = match form.kind {
@@ -129,11 +153,13 @@ impl Filter {
             values.extend_from_slice(noise);
         }
         if values.contains(&b' ') {
-            self.spell(form, at + 1, gram.and(b"+"));
+            for plus in [&b"+"[..], b"\\+", b"\\\\+"] {
+                self.spell(form, at + 1, gram.and(plus));
+            }
         }
         if gram.len + 1 == GRAM {
             // Of what follows only the first byte would count.
-            return b"%\\&".iter().for_each(|&b| self.spell(form, at + 1, gram.and(&[b])));
+            return INTRODUCERS.iter().for_each(|&b| self.spell(form, at + 1, gram.and(&[b])));
         }
         for &value in &values {
             self.spell_escaped(form, at, gram, value);
@@ -150,6 +176,14 @@ impl Filter {
         for digit in b'0'..=b'9' {
             self.spell(form, at + 1, gram.and(&[b'&', b'#', digit]));
         }
+        for start in [b"\\u", b"\\x", b"\\\\", b"&#", b"&a"] {
+            self.spell_nested(form, at, gram, *start);
+        }
+        if gram.len > 0 {
+            for (first, second) in NESTED {
+                self.spell(form, at + 1, gram.and(&[first, second]));
+            }
+        }
     }
 
     /// Spellings of one value that are its own.
@@ -161,6 +195,9 @@ impl Filter {
         }
         for (name, _) in ENTITIES.iter().filter(|(_, byte)| *byte == value) {
             self.spell(form, at + 1, gram.and(b"&").and(name.as_bytes()));
+            if let Some(&first) = name.as_bytes().first() {
+                self.spell_nested(form, at, gram, [b'&', first]);
+            }
         }
     }
 
@@ -169,6 +206,14 @@ impl Filter {
         let (high, low) = (hex_digit(code >> 4), hex_digit(code));
         self.spell(form, at + 1, gram.and(&[b'%', high, low]));
         self.spell(form, at + 1, gram.and(&[b'\\', b'x', high]));
+        self.spell_nested(form, at, gram, [b'%', high]);
+    }
+
+    /// An escape that starts with `start` and whose next character is spelled by another.
+    fn spell_nested(&mut self, form: &Form, at: usize, gram: Gram, start: [u8; 2]) {
+        for &introducer in INTRODUCERS {
+            self.spell(form, at + 1, gram.and(&start).and(&[introducer]));
+        }
     }
 }
 

@@ -1,3 +1,4 @@
 //! Laws of the scrubber.
 
 mod laws;
+mod mixtures;

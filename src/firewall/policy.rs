@@ -19,7 +19,9 @@ mod path;
 mod read;
 mod regexes;
 mod schema;
+mod shape;
 mod summary;
+mod verdict;
 mod wanted;
 pub mod words;
 

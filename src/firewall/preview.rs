@@ -7,6 +7,7 @@ use super::agent::Caller;
 use super::call::{CallKind, Data, Place};
 use super::checks::{drift, freeze, policy, sensitivity, task, whitelist};
 use super::freeze::Frozen;
+use super::granted;
 use super::policy::{Decision, Facts, Policy, Target};
 use super::rules::Rules;
 use super::session::WorkOrder;
@@ -59,7 +60,7 @@ pub fn shows_task(reader: &Reader<'_>, tool: &str) -> bool {
 pub fn shows_template(reader: &Reader<'_>, template: &str) -> bool {
     let wildcard = reader.rules.terms.wildcard;
     let listed = |order: &WorkOrder| {
-        whitelist::lists_template(&order.authorized_resources, template, wildcard)
+        granted::lists_template(&order.authorized_resources, template, wildcard)
     };
     let item = CallKind::Data { what: Data::Resource, target: template.into() };
     let Reader { caller, place, frozen, now, .. } = *reader;

@@ -3,8 +3,8 @@
 //! Whatever is missing, the answer is the same, so that nobody learns which ids there are.
 
 use crate::firewall::call::{Call, Place};
-use crate::firewall::checks::whitelist;
 use crate::firewall::denial::{Code, Denial};
+use crate::firewall::granted;
 use crate::firewall::session::WorkOrder;
 use crate::firewall::terms::Terms;
 
@@ -28,7 +28,7 @@ pub fn check(
     tool: Option<&str>,
     place: Place<'_>,
 ) -> Result<(), Denial> {
-    let listed = |tool| whitelist::lists(&order.authorized_tools, place, tool, terms.wildcard);
+    let listed = |tool| granted::lists(&order.authorized_tools, place, tool, terms.wildcard);
     if tool.is_some_and(listed) { Ok(()) } else { Err(unknown()) }
 }
 

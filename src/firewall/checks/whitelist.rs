@@ -1,11 +1,11 @@
 //! The whitelist: the names that a session was opened for.
 
 use super::task;
-use crate::firewall::call::{CallKind, Data, Entry, Place};
+use crate::firewall::call::{CallKind, Data, Place};
 use crate::firewall::denial::{Code, Denial};
+use crate::firewall::granted::{lists, lists_data};
 use crate::firewall::session::WorkOrder;
 use crate::firewall::terms::Terms;
-use crate::firewall::uri::{self, Canonical};
 
 pub use crate::firewall::terms::Wildcard;
 
@@ -55,109 +55,5 @@ pub fn check(
             ))
         }
         CallKind::Protocol => Ok(()),
-    }
-}
-
-/// Looks for the tool `name` of this upstream on the list, byte for byte.
-pub fn lists(list: &[String], place: Place<'_>, name: &str, wildcard: Wildcard) -> bool {
-    let entries = list.iter().filter_map(|entry| Entry::of(entry).at(place));
-    { entries }.any(|entry| entry == name || (wildcard == Wildcard::Honoured && entry == "*"))
-}
-
-/// Looks for a resource, prompt or method on the list: byte for byte, a resource by its canonical
-/// form and also by an entry that ends in `*`, since its addresses are rarely known beforehand. The
-/// entries are canonical; a doubtful URI is on no list.
-pub fn lists_data(list: &[String], what: Data, name: &str, wildcard: Wildcard) -> bool {
-    match what {
-        Data::Resource => uri::canonical(name).is_ok_and(|uri| lists_uri(list, &uri, wildcard)),
-        Data::Task => false,
-        Data::Prompt | Data::Method => {
-            let every = wildcard == Wildcard::Honoured && list.iter().any(|entry| entry == "*");
-            every || list.iter().any(|entry| entry == name)
-        }
-    }
-}
-
-/// Checks that all resources are on the list to which a template can expand, or the template itself.
-pub fn lists_template(list: &[String], template: &str, wildcard: Wildcard) -> bool {
-    let listed = |uri: Canonical| lists_uri(list, &uri, wildcard);
-    uri::canonical(template).is_ok_and(listed) || uri::of_template(template).is_ok_and(listed)
-}
-
-fn lists_uri(list: &[String], uri: &Canonical, wildcard: Wildcard) -> bool {
-    let honoured = |entry: &&String| *entry != "*" || wildcard == Wildcard::Honoured;
-    list.iter().filter(honoured).any(|entry| uri::covers(entry, uri.text()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_does_not_reach_out_of_its_folder() {
-        let list = vec!["file:///projects/*".to_owned(), "file:///b".to_owned()];
-        let check = |uri: &str, expected: bool| {
-            let listed = lists_data(&list, Data::Resource, uri, Wildcard::Literal);
-            assert_eq!(listed, expected, "{uri}");
-        };
-        check("file:///projects/a/b.txt", true);
-        check("FILE://localhost/%70rojects/./a", true);
-        check("file:///projects/..a/b...txt", true);
-        check("file:///other", false);
-        check("file:///projects/../etc/passwd", false);
-        check("file:///projects/%2e%2E/etc/passwd", false);
-        check("file:///projects/..%2fetc/passwd", false);
-        check("file:///projects/..\\etc", false);
-        check("file:///a/../b", true);
-        let every = vec!["*".to_owned(), "tasks/*".to_owned()];
-        assert!(lists_data(&every, Data::Method, "tasks/get", Wildcard::Honoured));
-        for what in [Data::Method, Data::Prompt, Data::Resource] {
-            assert!(!lists_data(&every, what, "other:x", Wildcard::Literal), "{what:?}");
-            assert!(lists_data(&every, what, "other:x", Wildcard::Honoured), "{what:?}");
-        }
-        assert!(!lists_data(&every, Data::Resource, "other:%2F", Wildcard::Honoured));
-        assert!(!lists_data(&every, Data::Method, "tasks/get", Wildcard::Literal));
-    }
-
-    fn check(list: &[&str], name: &str, wildcard: Wildcard, expected: bool) {
-        let list: Vec<String> = list.iter().map(|&entry| entry.to_owned()).collect();
-        assert_eq!(lists(&list, Place::default(), name, wildcard), expected, "{list:?} {name:?}");
-    }
-
-    #[test]
-    fn an_entry_that_names_an_upstream_lists_its_tools_only() {
-        let list = ["read", "a:write", "b:*", "*:ns:x"].map(str::to_owned);
-        let check = |upstream: &str, name: &str, wildcard: Wildcard, expected: bool| {
-            let place = Place { upstream: Some(upstream) };
-            assert_eq!(lists(&list, place, name, wildcard), expected, "{upstream} {name}");
-        };
-        check("a", "read", Wildcard::Literal, true);
-        check("b", "read", Wildcard::Literal, true);
-        check("a", "write", Wildcard::Literal, true);
-        check("b", "write", Wildcard::Literal, false);
-        check("b", "write", Wildcard::Honoured, true);
-        check("a", "other", Wildcard::Honoured, false);
-        // A tool whose own name looks like an entry for another upstream.
-        check("b", "a:write", Wildcard::Literal, false);
-        check("a", "a:write", Wildcard::Literal, false);
-        check("a", "ns:x", Wildcard::Literal, true);
-    }
-
-    #[test]
-    fn names_are_compared_byte_for_byte() {
-        check(&["read_file", "list"], "list", Wildcard::Literal, true);
-        check(&["read_file"], "Read_file", Wildcard::Literal, false);
-        check(&["read_file"], "read_file ", Wildcard::Literal, false);
-        check(&["read_file"], "read_fil", Wildcard::Literal, false);
-        // One letter as one code point, and as a letter with a combining accent.
-        check(&["caf\u{e9}"], "cafe\u{301}", Wildcard::Literal, false);
-        check(&[], "", Wildcard::Honoured, false);
-    }
-
-    #[test]
-    fn a_star_is_a_wildcard_alone_and_only_where_allowed() {
-        check(&["*"], "rm", Wildcard::Honoured, true);
-        check(&["*"], "rm", Wildcard::Literal, false);
-        check(&["r*"], "rm", Wildcard::Honoured, false);
     }
 }

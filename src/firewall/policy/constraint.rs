@@ -7,6 +7,7 @@ use super::memo::Memo;
 use super::number::Number;
 use super::path::{End, Path};
 use super::regexes::Pattern;
+use super::verdict::{Need, Verdict};
 use super::{Asked, Facts};
 use crate::json::{Kind, Value};
 
@@ -69,37 +70,6 @@ pub(super) enum Scalar {
     Boolean(bool),
 }
 
-/// Result of a constraint for a call's arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Met,
-    Unmet(&'static str),
-    /// The argument is required and absent.
-    Absent,
-    /// The argument is present in a form that cannot be judged.
-    Unclear(&'static str),
-    /// The argument is optional and absent.
-    Silent,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Met => "is as it must be",
-            Self::Unmet(why) | Self::Unclear(why) => why,
-            Self::Absent => "is missing",
-            Self::Silent => "is not present",
-        })
-    }
-}
-
-/// Items of a list that must meet a constraint: an allow needs all of them, a refusal any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Need {
-    All,
-    Any,
-}
-
 const OTHER_TYPE: Verdict = Verdict::Unclear("is of another type, or its key is written otherwise");
 
 /// Holds the arguments of a call against one constraint.
@@ -110,8 +80,8 @@ pub(super) fn judge<'d>(
     asked: &Asked<'d>,
     memo: &Memo<'d>,
 ) -> Verdict {
-    memo.verdict(constraint, need, || {
-        let end = memo.end(constraint, || constraint.key.end(asked));
+    memo.verdict(constraint.shared, need, || {
+        let end = memo.end(constraint.shared_key, || constraint.key.end(asked));
         match end {
             End::Value(list) if constraint.key.enters_list() => {
                 of_list(constraint, need, list, facts.intent)

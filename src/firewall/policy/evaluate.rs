@@ -9,11 +9,12 @@
 use std::cmp::Reverse;
 use std::fmt;
 
-use super::constraint::{self, Constraint, Need, Verdict};
+use super::constraint::{self, Constraint};
 use super::memo::Memo;
 use super::model::{Effect, Policy};
 use super::path::Path;
 use super::regexes::Pattern;
+use super::verdict::{Need, Verdict};
 use super::wanted::{Coverage, Wanted};
 use super::words::Phrase;
 use super::{Asked, Facts};

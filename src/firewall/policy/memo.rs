@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
-use super::constraint::{Constraint, Need, Verdict};
 use super::path::End;
+use super::verdict::{Need, Verdict};
 
 /// Ends of paths that are remembered; more are followed each time.
 const ENDS_MAX: usize = 16;
@@ -19,9 +19,9 @@ pub(super) struct Memo<'d> {
 }
 
 impl<'d> Memo<'d> {
-    /// The end of the constraint's path.
-    pub(super) fn end(&self, constraint: &Constraint, follow: impl FnOnce() -> End<'d>) -> End<'d> {
-        let Some(key) = constraint.shared_key else { return follow() };
+    /// The end of the path with this number, if policies share it.
+    pub(super) fn end(&self, shared: Option<u32>, follow: impl FnOnce() -> End<'d>) -> End<'d> {
+        let Some(key) = shared else { return follow() };
         let known = self.ends.borrow().iter().find(|(known, _)| *known == key).map(|(_, end)| *end);
         known.unwrap_or_else(|| {
             let end = follow();
@@ -33,14 +33,14 @@ impl<'d> Memo<'d> {
         })
     }
 
-    /// The verdict of a constraint. Only those that cost much and are shared are remembered.
+    /// The verdict of the constraint with this number. Only those that cost much and are shared have one.
     pub(super) fn verdict(
         &self,
-        constraint: &Constraint,
+        shared: Option<u32>,
         need: Need,
         judge: impl FnOnce() -> Verdict,
     ) -> Verdict {
-        let Some(id) = constraint.shared else { return judge() };
+        let Some(id) = shared else { return judge() };
         if let Some(known) = self.verdicts.borrow().get(&(id, need)) {
             return *known;
         }

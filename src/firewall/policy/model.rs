@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::constraint::Constraint;
 use super::name::Name;
 use super::regexes::Pattern;
-use super::schema::ConstraintShape;
+use super::shape::ConstraintShape;
 use super::words::Phrase;
 use crate::firewall::agent::{AgentId, TrustLevel};
 use crate::firewall::session::Sensitivity;

@@ -8,10 +8,11 @@ use super::worlds::{
 use crate::firewall::admit::{self, Verdict, price, settle};
 use crate::firewall::agent::{AgentId, TrustLevel};
 use crate::firewall::call::{Call, CallKind, Data, Place};
-use crate::firewall::checks::{Lack, drift, rate, session, whitelist};
+use crate::firewall::checks::{Lack, drift, rate, session};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::explain::{Taken, explain};
 use crate::firewall::freeze::{Freezes, Frozen};
+use crate::firewall::granted;
 use crate::firewall::policy::{Decision, Facts, PolicySet, Source};
 use crate::firewall::preview::{Reader, shows};
 use crate::firewall::rules::Rules;
@@ -107,7 +108,7 @@ fn plainly(world: &World, message: &str) -> (Option<Code>, u64) {
             for call in ask.calls {
                 let (listed, refusal) = match &call.kind {
                     CallKind::Tool { name, .. } => (
-                        whitelist::lists(
+                        granted::lists(
                             &order.authorized_tools,
                             Place::default(),
                             name,
@@ -116,7 +117,7 @@ fn plainly(world: &World, message: &str) -> (Option<Code>, u64) {
                         Code::ToolNotAuthorized,
                     ),
                     CallKind::Data { what: what @ Data::Resource, target } => (
-                        whitelist::lists_data(
+                        granted::lists_data(
                             &order.authorized_resources,
                             *what,
                             target,
@@ -125,7 +126,7 @@ fn plainly(world: &World, message: &str) -> (Option<Code>, u64) {
                         Code::ResourceNotAuthorized,
                     ),
                     CallKind::Data { what, target } => (
-                        whitelist::lists_data(
+                        granted::lists_data(
                             &order.authorized_prompts,
                             *what,
                             target,

@@ -9,6 +9,7 @@ mod differential;
 mod every_script;
 mod proxy;
 mod server;
+mod texts;
 
 pub(crate) use server::Server;
 
