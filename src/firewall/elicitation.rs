@@ -11,7 +11,7 @@ pub struct Elicitation {
 /// Host to which an address leads, and the judgement about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// None for what no two programs need to read alike.
+    /// None for an address that programs could read differently.
     pub host: Option<Box<str>>,
     pub is_allowed: bool,
 }
