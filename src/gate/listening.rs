@@ -109,8 +109,15 @@ impl Gate {
                 lists: listens.lists,
             },
             (Some(_), _) => Opened::Subscription { id: None, lists: ListChanges::default() },
-            // From 2026-07-28 on there are none but on a subscription's stream.
+            // From 2026-07-28 on there are none but on a subscription's stream; before that only for a
+            // session that may read something, or about the task of the request.
             (None, _) if version.era() == Era::Modern => return None,
+            (None, calls)
+                if live.is_some_and(|live| live.order.authorized_resources.is_empty())
+                    && !calls.iter().any(concerns_task) =>
+            {
+                return None;
+            }
             (None, calls) if !calls.iter().any(Call::is_request) => return None,
             (None, _) => Opened::Answer,
         };
@@ -149,6 +156,11 @@ impl Gate {
         });
         Some(Arc::new(Listening { gate: Arc::clone(self), stream: *stream, state }))
     }
+}
+
+/// Reports whether a request of the older revisions is about a task, or asks for one.
+fn concerns_task(call: &Call<'_>) -> bool {
+    call.task().is_some() || call.params.is_some_and(|params| params.get("task").is_some())
 }
 
 impl Stream {

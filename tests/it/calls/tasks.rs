@@ -181,7 +181,7 @@ async fn a_subscription_brings_the_sessions_own_tasks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_of_an_older_revision_notifies_of_the_sessions_own_tasks() {
+async fn an_answer_about_a_task_notifies_of_the_sessions_own_tasks() {
     let gateway = started(Setup::default()).await;
     let mine = gateway.session(json!({})).await;
     ask(&gateway, &gateway.agent, &mine, LEGACY, "tools/call", call(false)).await;
@@ -193,11 +193,12 @@ async fn an_answer_of_an_older_revision_notifies_of_the_sessions_own_tasks() {
     let event = |message: &Value| format!("event: message\ndata: {message}\n\n");
     let sent = [notice("t-2"), notice("t-1"), answer.clone()].iter().map(event).collect::<String>();
     gateway.upstream.answer_with(move |_| stream_response(Body::from(sent.clone())));
-    let plain = json!({"name": "read_file", "arguments": {}});
-    let brought = ask(&gateway, &gateway.agent, &mine, LEGACY, "tools/call", plain).await;
-    let text = String::from_utf8_lossy(&brought.body).into_owned();
-    assert!(text.contains(&event(&notice("t-1"))) && text.contains(&event(&answer)), "{text}");
-    assert!(!text.contains("t-2"), "{text}");
+    for (method, params) in [("tasks/result", id()), ("tools/call", call(false))] {
+        let brought = ask(&gateway, &gateway.agent, &mine, LEGACY, method, params).await;
+        let text = String::from_utf8_lossy(&brought.body).into_owned();
+        assert!(text.contains(&event(&notice("t-1"))) && text.contains(&event(&answer)), "{text}");
+        assert!(!text.contains("t-2"), "{method} {text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
