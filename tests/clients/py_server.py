@@ -50,6 +50,13 @@ async def work(steps: int, step_ms: int, ctx: Context) -> str:
     return f"{steps} steps done"
 
 
+@server.tool()
+async def touch(uri: str, ctx: Context) -> str:
+    """Says of a resource that it has changed, to those who listen."""
+    await ctx.notify_resource_updated(uri)
+    return "touched"
+
+
 @server.resource("test://greeting")
 def greeting() -> str:
     """A fixed text."""

@@ -150,6 +150,8 @@ def server(kind, packages, folder):
     elif kind in ("conformance", "conformance-json"):
         command = [packages["py2"], HERE / "conformance_server.py", "--ready-file", ready]
         command += ["--json"] * kind.endswith("json")
+    elif kind == "tasks":
+        command = [packages["py1"], HERE / "task_server.py", "--ready-file", ready]
     else:
         command = [packages["py2"], HERE / "py_server.py", "--ready-file", ready, "--seen", folder / "seen.jsonl"]
     with (folder / f"{kind}.log").open("wb") as log:
