@@ -25,7 +25,7 @@ AIM_REFUSED = 0.01
 POLICIES = ROOT / "load-tests/traces/defense/policies.toml"
 # Stopped whatever the policies are: continuations, caches, headers, origins.
 STOPPED = ("dns-rebinding/", "header-body-desync/", "list-cache-poisoning/",
-    "task-authz-bypass/", "tool-shadowing/", "transport-downgrade/")
+    "requeststate-forgery/001", "requeststate-forgery/002", "task-authz-bypass/", "tool-shadowing/", "transport-downgrade/")
 SET_UPS = [("whitelist", ALLOW_ALL), ("whitelist and policies", POLICIES.read_text())]
 SETTINGS = {
     "proxy": {"allowed_origins": ["http://localhost:7000"], "allowed_hosts": ["127.0.0.1"], "max_refusals_per_agent_per_sec": 100_000},
