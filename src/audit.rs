@@ -83,6 +83,7 @@ pub mod search;
 mod settings;
 mod signer;
 pub mod tree;
+mod tree_blocks;
 pub mod tree_file;
 pub mod verify;
 mod writer;
