@@ -161,27 +161,7 @@ fn decided(out: &mut Vec<u8>, entry: &Entry, node_id: &str) {
     list_member(out, "tools_called", &entry.tools_called);
     out.extend_from_slice(b",\"arguments\":");
     let arguments = entry.arguments.as_ref().map_or("null", Redacted::as_str);
-    without_mark(out, arguments.as_bytes());
-}
-
-/// Finds a mark that begins with a quotation mark.
-fn mark_in(text: &[u8], mark: &[u8]) -> Option<usize> {
-    let begins = |at: &usize| text.get(*at..).is_some_and(|rest| rest.starts_with(mark));
-    memchr::memchr_iter(b'"', text).find(begins)
-}
-
-/// Writes arguments so that no member of theirs is spelt like the one that ends a line: a reader
-/// that looks for the first such name finds the right one, too.
-fn without_mark(out: &mut Vec<u8>, mut arguments: &[u8]) {
-    const MARK: &[u8] = b"\"chain_record_hash\"";
-    const SPELT_OTHERWISE: &[u8] = b"\"chain\\u005frecord_hash\"";
-    while let Some(at) = mark_in(arguments, MARK) {
-        let (before, rest) = arguments.split_at_checked(at).unwrap_or((arguments, &[]));
-        out.extend_from_slice(before);
-        out.extend_from_slice(SPELT_OTHERWISE);
-        arguments = rest.get(MARK.len()..).unwrap_or_default();
-    }
-    out.extend_from_slice(arguments);
+    out.extend_from_slice(arguments.as_bytes());
 }
 
 fn decision(out: &mut Vec<u8>, decision: Decision, code: Option<&str>) {

@@ -472,4 +472,14 @@ fn the_key_of_the_chain_stands_nowhere_else() {
     assert!(!out.contains("\"chain_record_hash\""), "{out}");
     let value: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(value, serde_json::from_str::<serde_json::Value>(text).unwrap());
+    // Nor where the arguments are cut, or a known secret goes from them.
+    let doc = Doc::parse(text.as_bytes()).unwrap();
+    for (max_bytes, secret) in (0..=text.len()).flat_map(|n| [(n, "unseen-value"), (n, "x\",\"l")])
+    {
+        let calls = [Some(doc.root()), Some(doc.root())];
+        let batch = redactor().redact_batch(&calls, max_bytes, &known(&[secret]));
+        for out in [redact_knowing(text, max_bytes, &[secret]), batch.as_str().to_owned()] {
+            assert!(!out.contains("\"chain_record_hash\""), "{out}");
+        }
+    }
 }
