@@ -342,7 +342,9 @@ impl Files {
         if !span.is_empty() {
             let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
             let whole = spans.get(at(span.start)..at(span.end)).unwrap_or_default();
-            whole.iter().for_each(|root| above.push(*root));
+            for root in whole {
+                above.push(*root);
+            }
             first = span.end * SPAN;
         }
         let middle = self.over_blocks(first, block.end)?;

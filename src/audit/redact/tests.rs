@@ -311,8 +311,8 @@ proptest! {
             let plain = serde_json::to_string(&c).unwrap();
             match spelling[n % spelling.len()] {
                 0 if c == '/' => raw.push_str("\\/"),
-                1 => c.encode_utf16(&mut [0; 2]).iter().for_each(|u| raw += &format!("\\u{u:04x}")),
-                _ => raw.push_str(&plain[1..plain.len() - 1]),
+                1 => raw.extend(c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}"))),
+                _ => raw.push_str(plain.get(1..plain.len() - 1).unwrap()),
             }
         }
         raw.push('"');

@@ -101,7 +101,11 @@ impl Redactor {
     }
 }
 
-/// Reports whether `Bearer` or `Basic` stands before a space, without a branch in the loop.
+/// Reports whether `Bearer` or `Basic` stands before a space.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "without branches many bytes are compared at once"
+)]
 fn has_scheme(raw: &[u8]) -> bool {
     let is = |byte: &u8, small: u8| byte | 0x20 == small;
     let found = raw.array_windows::<7>().fold(0, |found, [a, b, c, d, e, f, space]| {
@@ -114,6 +118,10 @@ fn has_scheme(raw: &[u8]) -> bool {
 }
 
 /// Reports whether an escape may stand for an ASCII character: `\u0000` to `\u007f`.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "without branches many bytes are compared at once"
+)]
 fn has_ascii_escape(raw: &[u8]) -> bool {
     let found = raw.array_windows::<5>().fold(0, |found, [slash, u, a, b, c]| {
         let zeros = (*a == b'0') & (*b == b'0') & (*c < b'8');

@@ -72,9 +72,9 @@ impl SecretWords {
         }
         patterns.sort_unstable();
         patterns.dedup();
-        let beginnings = ByByte::new(&patterns, |pattern| pattern.first());
+        let beginnings = ByByte::new(&patterns, <[u8]>::first);
         patterns.retain(|pattern| pattern.len() >= LEAST_ENDING_BYTES);
-        Ok(Self { beginnings, endings: ByByte::new(&patterns, |pattern| pattern.last()) })
+        Ok(Self { beginnings, endings: ByByte::new(&patterns, <[u8]>::last) })
     }
 
     /// Reports whether a key names something that must not be written down.
@@ -219,13 +219,12 @@ impl Words {
             }
             let new_word = match (before, class) {
                 (Class::Other, _) | (Class::Digit, Class::Digit) => false,
-                (Class::Digit, _) | (_, Class::Digit) => true,
                 (Class::Capital, Class::Capital) => {
                     let ends = characters.peek().is_some_and(|(_, next)| *next == Class::Small);
                     self.ambiguous |= ends;
                     ends && acronym == Acronym::EndsBeforeItsLastLetter
                 }
-                (_, Class::Capital) => true,
+                (Class::Digit, _) | (_, Class::Digit | Class::Capital) => true,
                 (Class::Capital, _) => capitals > 1 && acronym == Acronym::EndsWithItsLastLetter,
                 (_, _) => false,
             };
