@@ -421,6 +421,11 @@ impl ProxyHttp for Gateway {
         FailToProxy { error_code: refused.denial.code.row().status, can_reuse_downstream: false }
     }
 
+    /// A client chooses path and host, which are for the record.
+    fn request_summary(&self, _session: &Session, _ctx: &Ctx) -> String {
+        "of a client".to_owned()
+    }
+
     /// Failures of the upstream are in the record and the metrics, and logged now and then for each
     /// server; a line each would be noise that a dead upstream could flood.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {

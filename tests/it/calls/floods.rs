@@ -1,5 +1,6 @@
 //! What one agent with a valid token may cost: refusals, places, memory, and bugs it can provoke.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -189,4 +190,23 @@ async fn arguments_beyond_the_agents_rate_are_recorded_by_length_and_hash() {
         }
     }
     assert!((2..=6).contains(&brief), "{brief}");
+}
+
+#[tokio::test]
+async fn lines_of_the_server_library_reach_the_log_and_are_few_and_say_nothing_of_a_client() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let log = || std::fs::read_to_string(gateway.folder.path().join("log.txt")).unwrap();
+    for _ in 0..60 {
+        let mut broken = std::net::TcpStream::connect(&gateway.proxy).unwrap();
+        broken.write_all(b"POST /secret-path HTTP/1.1\r\nAuthorization: Bearer secret-to").unwrap();
+    }
+    let lines = || log().lines().filter(|line| line.contains("library=")).count();
+    let seen = eventually(|| {
+        let seen = lines();
+        async move { (seen == 20).then_some(seen) }
+    });
+    assert_eq!(seen.await, Some(20), "{}", log());
+    let log = log();
+    assert!(log.contains("pingora") && log.contains("Fail to proxy"), "{log}");
+    assert!(!log.contains("secret-"), "{log}");
 }
