@@ -36,6 +36,7 @@ pub mod demo;
 pub mod firewall;
 pub mod freezer;
 pub mod gate;
+pub mod holder;
 pub mod http_client;
 pub mod identity;
 pub mod json;
