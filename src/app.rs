@@ -125,8 +125,10 @@ pub fn run(
     // The connections to a shared store: nothing else keeps them waiting.
     let store_io = runtime("store-io", 1)?;
     let upkeep = runtime("upkeep", 1)?;
-    let certificate = config.proxy.tls.as_ref().map(Certificate::open).transpose()?;
-    let admin_tls = config.admin.tls.as_ref().map(Certificate::for_admin).transpose()?;
+    let certificate = config.proxy.tls.as_ref().map(Certificate::open).transpose();
+    let certificate = certificate.with_context(|| config.at("proxy.tls"))?;
+    let admin_tls = config.admin.tls.as_ref().map(Certificate::for_admin).transpose();
+    let admin_tls = admin_tls.with_context(|| config.at("admin.tls"))?;
     let tls = certificate.as_ref().map(Certificate::settings).transpose()?;
     let taken_over = match way {
         Way::Start => None,
@@ -228,7 +230,7 @@ pub fn run(
 /// ends this process and not that one.
 fn rehearse(config: &Config) -> Result<()> {
     let rulebook = Rulebook::load(config.policy.file.as_deref(), terms(config));
-    rulebook.context("loading `policy.file`")?;
+    rulebook.with_context(|| config.at("policy.file"))?;
     let secrets = reload::secrets(config, &Clock::system()).context("loading credentials")?;
     Templates::of(config)?.expand(&secrets.vault())?;
     Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
@@ -271,6 +273,17 @@ async fn approvals(config: &Config, store: &Arc<Store>, now: Now) -> Result<Appr
 fn continuations(config: &Config, store: &Arc<Store>) -> Continuations {
     let secret = config.admin.signing_secrets.signing().expose().as_bytes();
     Continuations::new(Arc::clone(store), secret)
+}
+
+/// Reads the policies, and warns where there are none.
+fn rulebook(config: &Config) -> Result<Rulebook> {
+    let file = || config.at("policy.file");
+    let rulebook = Rulebook::load(config.policy.file.as_deref(), terms(config));
+    let rulebook = rulebook.with_context(file)?;
+    if rulebook.rules().policies.is_empty() {
+        warn!("{}: there is no policy, so every request is refused", file());
+    }
+    Ok(rulebook)
 }
 
 /// Reads the certificate that agents would see; the end of its validity, as Unix time.
@@ -335,8 +348,7 @@ impl Parts {
         let sessions =
             Arc::new(Sessions::open(store.clone(), limits, now).await.context("loading sessions")?);
         let freezer = Freezer::open(store.clone(), now).await.context("loading freezes")?;
-        let rulebook = Rulebook::load(config.policy.file.as_deref(), terms(config))
-            .context("loading `policy.file`")?;
+        let rulebook = rulebook(config)?;
         let audit = Arc::new(Audit::open(audit_settings(config)?, clock.clone())?);
         let secrets = Arc::new(reload::secrets(config, &clock).context("loading credentials")?);
         let templates = Arc::new(Templates::of(config)?);

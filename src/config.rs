@@ -34,6 +34,7 @@ pub use admin::{
 pub use approvals::Approvals;
 pub use env::{environment, names_a_secret};
 pub use file::Origin;
+use file::Places;
 pub use network::Network;
 pub use redis_url::{RedisLogin, RedisServers, RedisShape};
 pub use secret::Secret;
@@ -72,9 +73,19 @@ pub struct Config {
     pub agents: Agents,
     pub metrics: Metrics,
     pub admin: Admin,
+    places: Places,
 }
 
 impl Config {
+    /// Names a key for a message, behind the place where it was given: `arbiter.toml:12:`.
+    pub fn at(&self, key: &str) -> String {
+        match (self.places.of_key(key), &self.file) {
+            (Some(Origin::Line(line)), Some(file)) => format!("{}:{line}: `{key}`", file.display()),
+            (Some(at), _) => format!("{at}: `{key}`"),
+            (None, _) => format!("`{key}`"),
+        }
+    }
+
     /// The names of all upstreams that have one.
     pub fn upstream_names(&self) -> Vec<Box<str>> {
         self.upstreams.iter().filter_map(|pool| pool.name.as_deref().map(Box::from)).collect()
@@ -484,9 +495,10 @@ impl Config {
         }
         env::overlay(&mut root, env, &mut problems);
         let mut known = KnownKeys::new();
+        let places = Places::of(&root);
         let config = sections::read(&mut root, &mut problems, &mut known);
         match config {
-            Some(config) if problems.is_empty() => Ok((config, known)),
+            Some(config) if problems.is_empty() => Ok((Self { places, ..config }, known)),
             _ => Err(ConfigErrors(problems)),
         }
     }

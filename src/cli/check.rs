@@ -19,6 +19,7 @@ use crate::app::{Templates, drift_tools, load_secrets};
 use crate::clock::Clock;
 use crate::config::{self, Audit, Backend, Config, Upstream};
 use crate::firewall::call::{Entry, Place};
+use crate::holder::Holder;
 use crate::rulebook::policies_at;
 use crate::store::{RedisReport, RedisTrouble, StoreError};
 
@@ -158,7 +159,10 @@ fn policies(config: &Config) -> Finding {
             let (count, version) = (set.len(), set.version());
             found(Health::Ok, WHAT, format!("{count} in {}, version {version}", path.display()))
         }
-        Err(error) => found(Health::Fail, WHAT, error.to_string().replace('\n', "; ")),
+        Err(error) => {
+            let text = error.to_string().replace('\n', "; ");
+            found(Health::Fail, WHAT, format!("{}: {text}", config.at("policy.file")))
+        }
     }
 }
 
@@ -260,19 +264,17 @@ async fn storage(backend: &Backend, running: Option<&Running>) -> Finding {
         return found(Health::Ok, WHAT, format!("{shown} will be made"));
     }
     let read = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(|db| {
+        db.busy_timeout(Duration::ZERO)?;
         db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0))
     });
     match read {
         Ok(_tables) => found(Health::Ok, WHAT, format!("{shown} can be opened")),
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
-            match running {
-                Some(Running { pid, .. }) => found(
-                    Health::Ok,
-                    WHAT,
-                    format!("{shown} is in use by the running process {pid}"),
-                ),
-                None => found(Health::Warn, WHAT, format!("{shown} is in use by another process")),
-            }
+            let (health, holder) = running.map_or_else(
+                || (Health::Warn, Holder::of(path).to_string()),
+                |running| (Health::Ok, format!("the running process {}", running.pid)),
+            );
+            found(health, WHAT, format!("{shown} is in use by {holder}"))
         }
         Err(error) => found(Health::Fail, WHAT, format!("{shown} cannot be opened: {error}")),
     }

@@ -522,7 +522,25 @@ async fn the_doctor_finds_what_is_well_and_what_is_not() {
     let header = "[admin]\nlisten_port = 0\n[proxy.upstream_headers]\nx = \"${CRED:none}\"";
     let ran = check(base("p.toml", header)).await;
     assert_eq!(ran.exit, Exit::No);
-    assert!(ran.out.contains("fail  credentials  `proxy.upstream_headers.x`"), "{ran:?}");
+    let place =
+        |line: usize, key: &str| format!("{}:{line}: `{key}`", at("arbiter.toml").display());
+    let lines =
+        |text: &str, key: &str| 1 + text.lines().position(|line| line.starts_with(key)).unwrap();
+    let given = base("p.toml", header);
+    let line = place(lines(&given, "x ="), "proxy.upstream_headers.x");
+    assert!(ran.out.contains(&format!("fail  credentials  {line}: credential `none`")), "{ran:?}");
+    let missing = base("none.toml", "[proxy.tls]\ncert_file = \"c.pem\"\nkey_file = \"k.pem\"");
+    let ran = check(missing.clone()).await;
+    let line = place(lines(&missing, "[proxy.tls]"), "proxy.tls");
+    assert!(
+        ran.out.contains(&format!("{line}: `proxy.tls.cert_file` c.pem: No such file")),
+        "{ran:?}"
+    );
+    let line = place(lines(&missing, "file ="), "policy.file");
+    assert!(
+        ran.out.contains(&format!("fail  policies     {line}: cannot read policies")),
+        "{ran:?}"
+    );
     let ran = check("[proxy]\nlisten_prot = 1\n[nope]\n".to_owned()).await;
     assert_eq!((ran.exit, ran.out.lines().count()), (Exit::Usage, 2), "{ran:?}");
     let json = format!("check --json --config {}", at("arbiter.toml").display());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::admin;
 use super::approvals;
 use super::check::{Read, Section, address, unknown};
-use super::file::Table;
+use super::file::{Places, Table};
 use super::redis_url;
 use super::tools;
 use super::upstreams;
@@ -97,6 +97,7 @@ pub(super) fn read(
         agents,
         metrics,
         admin,
+        places: Places::default(),
     })
 }
 

@@ -187,3 +187,13 @@ async fn a_second_process_is_told_at_once_who_has_the_store_and_the_log() {
     // Two starts of a debug build on a busy machine; each once waited 5 s for the file alone.
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn a_start_without_policies_says_so_in_the_log() {
+    let gateway = Gateway::start(Setup::default().with("policy.file", "-")).await;
+    let log = std::fs::read_to_string(gateway.folder.path().join("log.txt")).unwrap();
+    assert!(
+        log.contains("`policy.file`: there is no policy, so every request is refused"),
+        "{log}"
+    );
+}
