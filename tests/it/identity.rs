@@ -2,6 +2,7 @@
 
 mod bad_tokens;
 mod delegation;
+mod keys;
 mod provider_tls;
 mod providers;
 mod rotation;
