@@ -19,6 +19,7 @@ mod shared;
 mod standing;
 mod stop;
 mod tls;
+mod traces;
 mod upkeep;
 mod upstreams;
 
@@ -301,6 +302,8 @@ struct Parts {
     headers: Vec<Arc<ArcSwap<Headers>>>,
     /// Follower of other nodes' changes, in a fleet.
     follower: Option<Follower>,
+    /// Sender of traces, if there is a collector.
+    sending: Option<traces::Sending>,
 }
 
 async fn open_store(config: &Config, store_io: &Handle) -> Result<Store> {
@@ -343,6 +346,7 @@ impl Parts {
         let (headers, in_headers) = templates.expand(&secrets.vault())?;
         let redactor =
             Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
+        let (traces, sending) = traces::prepare(config, &metrics, &clock)?.unzip();
         let gate = Arc::new(Gate {
             clock: clock.clone(),
             identity: Identity::with_issuers(
@@ -380,8 +384,8 @@ impl Parts {
             },
             in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
             drain: Arc::default(),
+            traces,
         });
-        let rulebook = gate.rulebook.clone();
         let headers: Vec<_> =
             headers.into_iter().map(|headers| Arc::new(ArcSwap::from_pointee(headers))).collect();
         let mut parts = Self {
@@ -390,7 +394,7 @@ impl Parts {
             store,
             registry,
             sessions,
-            rulebook,
+            rulebook: gate.rulebook.clone(),
             audit,
             gate,
             keys: Arc::new(Keyring::new(&config.admin)),
@@ -398,6 +402,7 @@ impl Parts {
             templates,
             headers,
             follower: None,
+            sending,
         };
         if parts.store.is_shared() {
             let mut follower = Follower {
@@ -571,6 +576,9 @@ impl Parts {
         if self.store.outlives_the_process() {
             control.spawn(follow::return_idle(self.gate.clone()));
         }
+        if let Some(sending) = self.sending.take() {
+            control.spawn(sending.run());
+        }
         if let Some(follower) = self.follower.take() {
             control.spawn(follower.run());
         }
@@ -620,6 +628,9 @@ impl Parts {
 
     /// Gives back what is leased and writes what is pending.
     fn end(&self, control: &tokio::runtime::Runtime) {
+        if let Some(traces) = &self.gate.traces {
+            control.block_on(traces::flush(traces));
+        }
         let now = self.clock.now();
         control.block_on(async {
             if let Err(error) = self.sessions.close_all_leases(now).await {

@@ -71,6 +71,7 @@ pub struct Config {
     pub storage: Storage,
     pub agents: Agents,
     pub metrics: Metrics,
+    pub tracing: Tracing,
     pub admin: Admin,
 }
 
@@ -386,6 +387,17 @@ pub struct Redis {
 pub struct Metrics {
     pub enabled: bool,
     pub require_auth: bool,
+}
+
+/// Traces for OpenTelemetry.
+#[derive(Clone, Debug)]
+pub struct Tracing {
+    /// URL to which traces are sent; none if requests are not traced.
+    pub otlp_endpoint: Option<String>,
+    pub service_name: String,
+    /// Part of the requests without a parent span that are sampled, from 0 to 1.
+    pub sample_ratio: f64,
+    pub max_traces_per_sec: u32,
 }
 
 /// One thing that is wrong with the configuration.

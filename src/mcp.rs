@@ -16,4 +16,5 @@ pub mod outcome;
 pub mod sentinel;
 pub mod sse;
 pub mod sse_filter;
+pub mod trace;
 pub mod version;

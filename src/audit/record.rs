@@ -120,6 +120,9 @@ pub struct HeadParts<'h> {
 const NO_HEAD: &[u8] =
     br#","client_addr":null,"user_agent":null,"http_method":null,"path":null,"trace_id":null"#;
 
+/// End of a head that names no trace.
+const NO_TRACE: &[u8] = br#","trace_id":null"#;
+
 impl RequestHead {
     pub fn of(parts: &HeadParts<'_>) -> Self {
         let HeadParts { client_addr, user_agent, http_method, path, trace_id } = parts;
@@ -136,6 +139,16 @@ impl RequestHead {
         text_member(&mut out, "path", *path);
         text_member(&mut out, "trace_id", *trace_id);
         Self { members: out.into_boxed_slice(), client_addr: *client_addr }
+    }
+
+    /// Names the trace of a request whose head named none.
+    pub fn in_trace(&mut self, trace_id: &str) {
+        let members: &[u8] = if self.members.is_empty() { NO_HEAD } else { &self.members };
+        let Some(rest) = members.strip_suffix(NO_TRACE) else { return };
+        let mut out = Vec::with_capacity(members.len().saturating_add(trace_id.len()));
+        out.extend_from_slice(rest);
+        text_member(&mut out, "trace_id", Some(trace_id));
+        self.members = out.into_boxed_slice();
     }
 
     pub(super) fn client_addr(&self) -> Option<IpAddr> {

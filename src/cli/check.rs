@@ -3,6 +3,7 @@
 
 mod host;
 
+use std::fmt::Display;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use super::{Env, Exit, Failure};
 use crate::app::handover::{Running, who};
 use crate::app::{Templates, drift_tools, load_secrets};
 use crate::clock::Clock;
-use crate::config::{self, Audit, Backend, Config, Upstream};
+use crate::config::{self, Audit, Backend, Config};
 use crate::firewall::call::{Entry, Place};
 use crate::rulebook::policies_at;
 use crate::store::{RedisReport, RedisTrouble, StoreError};
@@ -125,7 +126,14 @@ async fn examine(path: &Path, config: &Config, env: &Env) -> Vec<Finding> {
     let issuers = config.oauth.issuers.iter().filter_map(|issuer| issuer.ca_file.as_deref());
     findings.extend(issuers.map(|path| authorities("issuer CA", path)));
     for url in config.upstreams.iter().flat_map(|pool| &pool.urls) {
-        findings.push(upstream(url).await);
+        findings.push(reached("upstream", url, &url.host, url.port).await);
+    }
+    if let Some(url) = &config.tracing.otlp_endpoint
+        && let Ok(uri) = url.parse::<http::Uri>()
+    {
+        let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        findings.push(reached("collector", url, host, uri.port_u16().unwrap_or(usual)).await);
     }
     findings.extend(config.hints().into_iter().map(|hint| found(Health::Warn, "config", hint)));
     if !config.admin.listen.ip().is_loopback() {
@@ -333,14 +341,12 @@ fn authorities(what: &'static str, path: &Path) -> Finding {
     }
 }
 
-async fn upstream(upstream: &Upstream) -> Finding {
-    const WHAT: &str = "upstream";
-    let connect = tokio::net::TcpStream::connect((upstream.host.as_str(), upstream.port));
+/// Looks whether something listens where calls or traces are sent; it may also start later.
+async fn reached(what: &'static str, url: impl Display, host: &str, port: u16) -> Finding {
+    let connect = tokio::net::TcpStream::connect((host, port));
     match tokio::time::timeout(UPSTREAM_DEADLINE, connect).await {
-        Ok(Ok(_stream)) => found(Health::Ok, WHAT, format!("{upstream} can be reached")),
-        Ok(Err(error)) => {
-            found(Health::Warn, WHAT, format!("{upstream} cannot be reached: {error}"))
-        }
-        Err(_elapsed) => found(Health::Warn, WHAT, format!("{upstream} does not answer")),
+        Ok(Ok(_stream)) => found(Health::Ok, what, format!("{url} can be reached")),
+        Ok(Err(error)) => found(Health::Warn, what, format!("{url} cannot be reached: {error}")),
+        Err(_elapsed) => found(Health::Warn, what, format!("{url} does not answer")),
     }
 }

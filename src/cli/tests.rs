@@ -499,9 +499,16 @@ async fn the_doctor_finds_what_is_well_and_what_is_not() {
             "[storage]\nbackend = \"sqlite\"\nsqlite_path = \"{path}\"\n[admin]\nlisten_port = 0"
         )
     };
-    let ran = check(base("p.toml", &sqlite(&db.display().to_string()))).await;
+    let traces = format!("\n[tracing]\notlp_endpoint = \"http://127.0.0.1:{port}\"");
+    let ran = check(base("p.toml", &(sqlite(&db.display().to_string()) + &traces))).await;
     assert_eq!(ran.exit, Exit::Fine, "{ran:?}");
-    for line in ["ok    policies     1 in", "ok    audit log", "ok    storage", "ok    upstream"] {
+    for line in [
+        "ok    policies     1 in",
+        "ok    audit log",
+        "ok    storage",
+        "ok    upstream",
+        "ok    collector",
+    ] {
         assert!(ran.out.contains(line), "{line}: {ran:?}");
     }
     assert!(!ran.out.contains("hunter2") && !ran.out.contains(KEY), "{ran:?}");

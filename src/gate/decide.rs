@@ -61,7 +61,16 @@ impl Gate {
         reply.id = echoed_id(&message);
         ticket.name(&message, &self.secrets.patterns());
         let labels = self.count_tools(&message, to);
+        if let Some(draft) = ticket.draft() {
+            draft.describes(
+                &message,
+                labels.first().is_some_and(|label| self.metrics.is_named(label)),
+            );
+        }
         let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
+        if let Some(draft) = ticket.draft() {
+            draft.in_version(version);
+        }
         continued::is_in_order(&message, version)?;
 
         let form_for = |style| form(style, &message, version.era());

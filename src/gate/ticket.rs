@@ -22,6 +22,7 @@ use crate::firewall::session::WorkOrder;
 use crate::firewall::time::{Mono, Now};
 use crate::gate::Destination;
 use crate::mcp::message::Message;
+use crate::traces::Draft;
 
 /// Counts the requests that are being served, and what each agent has of them.
 #[derive(Debug)]
@@ -140,6 +141,8 @@ pub struct Ticket {
     /// Taken when the request is decided.
     parts: Option<(Record, Open)>,
     audit: Arc<Audit>,
+    /// None if requests are not traced.
+    draft: Option<Box<Draft>>,
 }
 
 impl Ticket {
@@ -150,7 +153,22 @@ impl Ticket {
             judged_from: arrived.mono,
             parts: Some((entry, open)),
             audit,
+            draft: None,
         }
+    }
+
+    /// Sets the trace of the request.
+    pub(super) fn traced_by(&mut self, draft: Option<Box<Draft>>) {
+        self.draft = draft;
+    }
+
+    /// Returns the trace under way, if requests are traced.
+    pub(super) fn draft(&mut self) -> Option<&mut Draft> {
+        self.draft.as_deref_mut()
+    }
+
+    pub(super) fn take_draft(&mut self) -> Option<Box<Draft>> {
+        self.draft.take()
     }
 
     pub fn request_id(&self) -> Uuid {
@@ -302,7 +320,11 @@ impl Drop for Ticket {
         };
         entry.anomaly_flags.push(flag);
         let weight = open.troubled(self.arrived.mono);
-        self.audit.note(&entry, Outcome { completion, ..Outcome::default() }, weight);
+        let outcome = Outcome { completion, ..Outcome::default() };
+        if let Some(draft) = self.draft.take() {
+            draft.broken_off(&mut entry, outcome.clone(), self.arrived, self.judged_from);
+        }
+        self.audit.note(&entry, outcome, weight);
     }
 }
 

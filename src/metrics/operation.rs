@@ -45,6 +45,31 @@ impl Reload {
     }
 }
 
+/// End of a span, as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanEnd {
+    Exported,
+    /// The queue to the collector was full.
+    Dropped,
+    /// The collector did not take it.
+    Failed,
+    /// Not made: more traces in this second than `tracing.max_traces_per_sec`.
+    OverLimit,
+}
+
+impl SpanEnd {
+    const ALL: [Self; 4] = [Self::Exported, Self::Dropped, Self::Failed, Self::OverLimit];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Exported => "exported",
+            Self::Dropped => "dropped",
+            Self::Failed => "failed",
+            Self::OverLimit => "over_limit",
+        }
+    }
+}
+
 /// Values that are read when metrics are asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
@@ -83,6 +108,7 @@ pub struct Operation {
     pub approvals_pending: IntGauge,
     /// Freezes in force.
     pub freezes: IntGauge,
+    spans: IntCounterVec,
     reloads: IntCounterVec,
     reloaded_at: GaugeVec,
     upstream_up: IntGaugeVec,
@@ -99,6 +125,24 @@ pub struct Operation {
     log_bytes: IntGauge,
     journal_slots: IntGauge,
     journal_used: IntGauge,
+}
+
+fn leases(r: &Registry) -> IntCounterVec {
+    let help = "Blocks of calls asked of the store for a session's budget";
+    let leases = counters(r, "arbiter_leases_total", help, "outcome");
+    for outcome in ["granted", "failed"] {
+        leases.with_label_values(&[outcome]);
+    }
+    leases
+}
+
+fn spans(r: &Registry) -> IntCounterVec {
+    let help = "Spans of sampled requests, by whether the collector got them";
+    let spans = counters(r, "arbiter_trace_spans_total", help, "outcome");
+    for end in SpanEnd::ALL {
+        spans.with_label_values(&[end.name()]);
+    }
+    spans
 }
 
 impl Operation {
@@ -120,16 +164,8 @@ impl Operation {
                 reloads.with_label_values(&[what.name(), outcome]);
             }
         }
-        let leases = counters(
-            r,
-            "arbiter_leases_total",
-            "Blocks of calls asked of the store for a session's budget",
-            "outcome",
-        );
-        for outcome in ["granted", "failed"] {
-            leases.with_label_values(&[outcome]);
-        }
         Self {
+            spans: spans(r),
             approvals_pending: gauge(
                 r,
                 "arbiter_approvals_pending",
@@ -172,7 +208,7 @@ impl Operation {
                 "arbiter_store_staleness_seconds",
                 "Time since a shared store was last heard; 0 for one of this node alone",
             ),
-            leases,
+            leases: leases(r),
             issuer_age: decimals(
                 "arbiter_issuer_keys_age_seconds",
                 "Time since an issuer's keys were fetched, or since the start before the first",
@@ -203,6 +239,11 @@ impl Operation {
                 "Slots of the audit journal that calls hold",
             ),
         }
+    }
+
+    /// Counts spans.
+    pub fn spans(&self, end: SpanEnd, count: u64) {
+        self.spans.with_label_values(&[end.name()]).inc_by(count);
     }
 
     /// Counts a reload.

@@ -25,7 +25,7 @@ use crate::config;
 use crate::firewall::agent::Caller;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::ticket::Ticket;
-use crate::gate::{Claims, Cleared, Destination, Gate, Refused};
+use crate::gate::{Carried, Claims, Cleared, Destination, Gate, Refused};
 use crate::mcp::headers::ProtocolHeaders;
 
 const SESSION: HeaderName = HeaderName::from_static("x-arbiter-session");
@@ -98,7 +98,9 @@ impl Intake {
     ) -> Result<Passed, Refused> {
         let Gateway { gate, upstreams, forwarding, .. } = gateway;
         let head = gate.head(&recorded::parts(session, forwarding));
-        let ticket = gate.open(head).await?;
+        let traced = gate.traces.is_some();
+        let carried = if traced { recorded::carried(session) } else { Carried::default() };
+        let ticket = gate.open(head, &carried).await?;
         let request_id = ticket.request_id();
         let admitted = {
             let admitting = pin!(self.admit_opened(gate, upstreams, session, ticket));

@@ -19,7 +19,7 @@ const PURE: &[&str] = &[
     "audit::chain",
     "audit::record",
 ];
-const GROUND: &[&str] = &["clock", "config", "http_client", "metrics", "telemetry"];
+const GROUND: &[&str] = &["clock", "config", "http_client", "metrics", "telemetry", "traces"];
 /// Rooms with state: not each other, but for the store.
 const KEEPING: &[&str] = &[
     "identity",

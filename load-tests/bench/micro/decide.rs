@@ -39,7 +39,7 @@ use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
 use arbiter::gate::ticket::{InFlight, Ticket};
-use arbiter::gate::{Claims, Cleared, Destination, Ended, Gate, HeadParts, Settings};
+use arbiter::gate::{Carried, Claims, Cleared, Destination, Ended, Gate, HeadParts, Settings};
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
 use arbiter::json::Doc;
@@ -143,7 +143,8 @@ impl World {
         let (gate, live, agent) = runtime.block_on(gate(folder.path(), above, audited));
         let minter = Minter::new(&Secret::new(SIGNING_SECRET.to_owned()));
         let minted = minter.mint(&agent, 3_600, gate.clock.now().wall).expect("a token is minted");
-        let mut ticket = ready(gate.open(head(&gate))).expect("the gate is open");
+        let mut ticket =
+            ready(gate.open(head(&gate), &Carried::default())).expect("the gate is open");
         let caller =
             ready(gate.identify(&mut ticket, Some(&minted.token))).expect("the token is good");
         drop(ticket);
@@ -168,7 +169,7 @@ impl World {
     }
 
     fn open(&self) -> Ticket {
-        ready(self.gate.open(head(&self.gate))).expect("the gate is open")
+        ready(self.gate.open(head(&self.gate), &Carried::default())).expect("the gate is open")
     }
 
     /// Judges the call; a refusal would be another path than the one that is measured.
@@ -270,6 +271,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
             ..Limits::default()
         })),
         drain: Arc::default(),
+        traces: None,
         approvals: Arc::new(arbiter::approvals::Approvals::new(
             arbiter::approvals::Settings::default(),
             b"bench",
