@@ -47,6 +47,7 @@ use crate::console::{self, Console};
 use crate::continuations::Continuations;
 use crate::firewall::checks::drift::{Tools, UnknownIntent};
 use crate::firewall::checks::whitelist::Wildcard;
+use crate::firewall::elicitation::Elicitation;
 use crate::firewall::session::Status;
 use crate::firewall::terms::Terms;
 use crate::firewall::time::{Now, Timestamp};
@@ -269,9 +270,13 @@ async fn approvals(config: &Config, store: &Arc<Store>, now: Now) -> Result<Appr
     Ok(approvals)
 }
 
+/// Secrets that key what is kept of tasks and states.
+fn mark_secrets(secrets: &config::SigningSecrets) -> impl Iterator<Item = &[u8]> {
+    secrets.all().map(|secret| secret.expose().as_bytes())
+}
+
 fn continuations(config: &Config, store: &Arc<Store>) -> Continuations {
-    let secret = config.admin.signing_secrets.signing().expose().as_bytes();
-    Continuations::new(Arc::clone(store), secret)
+    Continuations::new(Arc::clone(store), mark_secrets(&config.admin.signing_secrets))
 }
 
 /// Reads the certificate that agents would see; the end of its validity, as Unix time.
@@ -304,6 +309,11 @@ struct Parts {
     follower: Option<Follower>,
     /// Sender of traces, if there is a collector.
     sending: Option<traces::Sending>,
+}
+
+fn elicitation(proxy: &config::Proxy) -> Result<Elicitation> {
+    let hosts: Vec<&str> = proxy.allowed_elicitation_hosts.iter().map(String::as_str).collect();
+    Elicitation::parse(&hosts).map_err(anyhow::Error::msg)
 }
 
 async fn open_store(config: &Config, store_io: &Handle) -> Result<Store> {
@@ -381,6 +391,7 @@ impl Parts {
                 max_argument_bytes: config.audit.max_argument_bytes,
                 max_request_body_bytes: config.proxy.max_request_body_bytes,
                 max_list_ttl_ms: config.proxy.max_list_ttl_ms,
+                elicitation: Arc::new(elicitation(&config.proxy)?),
             },
             in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
             drain: Arc::default(),

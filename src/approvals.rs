@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::firewall::agent::AgentId;
 use crate::firewall::approvals::{
     Approval, Book, Digest, Limits, Plan, Plea, Ruling, State, Status, Step, Subject, Undecided,
-    digest, plan,
+    digest, digest_of_rounds, plan,
 };
 use crate::firewall::session::SessionId;
 use crate::firewall::time::{Mono, Now, Timestamp};
@@ -186,6 +186,11 @@ impl Approvals {
 
     pub fn digest(&self, subject: &Subject<'_>) -> Digest {
         digest(&self.key, subject)
+    }
+
+    /// Returns what all rounds of a call have in common that was approved under this text of a policy.
+    pub fn digest_of_rounds(&self, subject: &Subject<'_>, policy_text: &Digest) -> Digest {
+        digest_of_rounds(&self.key, subject, policy_text)
     }
 
     /// Reports whether a session has open approvals.

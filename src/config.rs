@@ -137,6 +137,8 @@ pub struct Proxy {
     pub upstream_idle_secs: u64,
     /// Silence after which a stream gets a comment; 0: never.
     pub stream_keepalive_secs: u64,
+    /// Hosts to which servers may send people; empty: any.
+    pub allowed_elicitation_hosts: Vec<String>,
     /// Longest time for which a list says that it may be kept.
     pub max_list_ttl_ms: u64,
     /// Time for which calls are still served after a signal to stop.

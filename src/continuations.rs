@@ -7,6 +7,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
+use smallvec::SmallVec;
+
 use crate::clock::Clock;
 use crate::firewall::approvals::Digest;
 use crate::firewall::continuation::{Continuation, MAX_OF_SESSION};
@@ -19,17 +22,14 @@ const MAX_KNOWN: usize = 65_536;
 /// Continuations looked up in the store at the same time, at most.
 const FINDING: usize = 32;
 
-/// Kind of a continuation, which keeps equal texts of several kinds apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Task,
-}
+/// Hashes of one text, the first by the key that is in use and the others by keys before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marks(SmallVec<[Digest; 1]>);
 
-impl Kind {
-    fn as_byte(self) -> u8 {
-        match self {
-            Self::Task => b't',
-        }
+impl Marks {
+    /// Returns the mark by which the text is kept; none without a key.
+    pub fn newest(&self) -> Option<Digest> {
+        self.0.first().copied()
     }
 }
 
@@ -37,7 +37,7 @@ impl Kind {
 #[derive(Debug)]
 pub struct Continuations {
     store: Arc<Store>,
-    key: [u8; 32],
+    keys: ArcSwap<Vec<[u8; 32]>>,
     known: Mutex<Known>,
     finding: Queue,
 }
@@ -51,31 +51,49 @@ struct Known {
 }
 
 impl Continuations {
-    /// Makes an empty table; `secret` keys the marks.
-    pub fn new(store: Arc<Store>, secret: &[u8]) -> Self {
+    /// Makes an empty table. The first of the secrets keys the marks; those made with the others are
+    /// found, so that what was handed out outlives a change of the first secret.
+    pub fn new<S: AsRef<[u8]>>(store: Arc<Store>, secrets: impl IntoIterator<Item = S>) -> Self {
         Self {
             store,
-            key: blake3::derive_key("arbiter 2026 continuations: marks", secret),
+            keys: ArcSwap::from_pointee(keys(secrets)),
             known: Mutex::default(),
             finding: Queue::new(FINDING),
         }
     }
 
-    /// Returns the mark of a text that an upstream handed to a session.
-    pub fn mark(
+    /// Replaces the secrets.
+    pub fn rekey<S: AsRef<[u8]>>(&self, secrets: impl IntoIterator<Item = S>) {
+        self.keys.store(Arc::new(keys(secrets)));
+    }
+
+    /// Returns the marks of a task's id that an upstream handed to a session.
+    pub fn marks_of_task(&self, session: SessionId, upstream: Option<&str>, id: &str) -> Marks {
+        let mark = |key: &[u8; 32]| {
+            let mut hasher = hasher(key, b't', session, upstream);
+            hasher.update(id.as_bytes());
+            Digest(*hasher.finalize().as_bytes())
+        };
+        Marks(self.keys.load().iter().map(mark).collect())
+    }
+
+    /// Returns the marks of a state that the answer to a call of this method and target handed to a
+    /// session.
+    pub fn marks_of_state(
         &self,
-        kind: Kind,
         session: SessionId,
         upstream: Option<&str>,
-        text: &str,
-    ) -> Digest {
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher.update(&[kind.as_byte()]).update(session.0.as_bytes());
-        let name = upstream.unwrap_or_default();
-        hasher.update(&[u8::from(upstream.is_some())]);
-        hasher.update(&u64::try_from(name.len()).unwrap_or(u64::MAX).to_le_bytes());
-        hasher.update(name.as_bytes()).update(text.as_bytes());
-        Digest(*hasher.finalize().as_bytes())
+        (method, target): (&str, &str),
+        state: &str,
+    ) -> Marks {
+        let mark = |key: &[u8; 32]| {
+            let mut hasher = hasher(key, b's', session, upstream);
+            put(&mut hasher, method);
+            put(&mut hasher, target);
+            hasher.update(state.as_bytes());
+            Digest(*hasher.finalize().as_bytes())
+        };
+        Marks(self.keys.load().iter().map(mark).collect())
     }
 
     /// Notes a continuation on this node.
@@ -88,33 +106,50 @@ impl Continuations {
         self.store.keep_continuation(one, now).await
     }
 
+    /// Takes a continuation away, so that it is gone on with once, on whichever node; false if it is not
+    /// there any more. A continuation that the store does not have is gone.
+    pub async fn take(&self, mark: Digest, clock: &Clock) -> Result<bool, StoreError> {
+        let was_known = self.known().forget(mark);
+        if !self.reach_further() {
+            return Ok(was_known);
+        }
+        let _place = self.finding.enter(clock.mono(), self.store.patience(), clock).await?;
+        let (taken, replicas) = self.store.take_continuation(mark).await?;
+        Ok(taken && !replicas.are_short())
+    }
+
     /// Reports whether anyone but this process could find a continuation.
     pub fn reach_further(&self) -> bool {
         self.store.outlives_the_process()
     }
 
     /// Returns a continuation that this node knows.
-    pub fn get(&self, mark: Digest, now: Timestamp) -> Option<Arc<Continuation>> {
+    pub fn get(&self, marks: &Marks, now: Timestamp) -> Option<Arc<Continuation>> {
         let known = self.known();
-        known.by_mark.get(&mark).filter(|one| one.ends > now).cloned()
+        let found = marks.0.iter().find_map(|mark| known.by_mark.get(mark));
+        found.filter(|one| one.ends > now).cloned()
     }
 
     /// Returns a continuation, from wherever it was handed out.
     pub async fn find(
         &self,
-        mark: Digest,
+        marks: &Marks,
         clock: &Clock,
     ) -> Result<Option<Arc<Continuation>>, StoreError> {
         let now = clock.now();
-        let here = self.get(mark, now.wall);
+        let here = self.get(marks, now.wall);
         if here.is_some() || !self.reach_further() {
             return Ok(here);
         }
         let _place = self.finding.enter(now.mono, self.store.patience(), clock).await?;
-        let Some(found) = self.store.continuation(mark, now.wall).await? else { return Ok(None) };
-        let found = Arc::new(found);
-        self.known().put(Arc::clone(&found), now.wall);
-        Ok(Some(found))
+        for mark in &marks.0 {
+            if let Some(found) = self.store.continuation(*mark, now.wall).await? {
+                let found = Arc::new(found);
+                self.known().put(Arc::clone(&found), now.wall);
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes in all that a session was handed by whichever node.
@@ -138,6 +173,26 @@ impl Continuations {
     }
 }
 
+fn keys<S: AsRef<[u8]>>(secrets: impl IntoIterator<Item = S>) -> Vec<[u8; 32]> {
+    let key = |secret: S| blake3::derive_key("arbiter 2026 continuations: marks", secret.as_ref());
+    secrets.into_iter().map(key).collect()
+}
+
+/// Begins the mark of what an upstream handed to a session.
+fn hasher(key: &[u8; 32], kind: u8, session: SessionId, upstream: Option<&str>) -> blake3::Hasher {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(&[kind]).update(session.0.as_bytes());
+    hasher.update(&[u8::from(upstream.is_some())]);
+    put(&mut hasher, upstream.unwrap_or_default());
+    hasher
+}
+
+/// Adds a text with its length, so that no two lists of texts are one.
+fn put(hasher: &mut blake3::Hasher, text: &str) {
+    hasher.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
+    hasher.update(text.as_bytes());
+}
+
 impl Known {
     /// Adds a continuation, and forgets what has ended and what is too much.
     fn put(&mut self, one: Arc<Continuation>, now: Timestamp) {
@@ -159,8 +214,9 @@ impl Known {
         }
     }
 
-    fn forget(&mut self, mark: Digest) {
-        let Some(one) = self.by_mark.remove(&mark) else { return };
+    /// Forgets a continuation; false if it was not known.
+    fn forget(&mut self, mark: Digest) -> bool {
+        let Some(one) = self.by_mark.remove(&mark) else { return false };
         let place = (one.ends, mark);
         self.ends.remove(&place);
         if let Some(of_session) = self.of_session.get_mut(&one.session) {
@@ -169,6 +225,7 @@ impl Known {
                 self.of_session.remove(&one.session);
             }
         }
+        true
     }
 }
 
@@ -184,7 +241,8 @@ mod tests {
         mark[8..24].copy_from_slice(session.0.as_bytes());
         let tool = Some("read".into());
         let ends = Timestamp(ends);
-        Continuation { mark: Digest(mark), session, begun_by: Uuid::nil(), tool, ends }
+        let begun_by = Uuid::nil();
+        Continuation { mark: Digest(mark), session, begun_by, tool, approved: None, ends }
     }
 
     #[test]
@@ -205,19 +263,49 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_of_one_session_and_one_upstream() {
-        let table = Continuations::new(Arc::new(Store::memory()), b"secret");
+    fn a_mark_is_of_one_session_one_upstream_and_one_call() {
+        let table = Continuations::new(Arc::new(Store::memory()), [&b"secret"[..]]);
         let (ours, theirs) = (SessionId::random(), SessionId::random());
-        let mark = |session, upstream, text| table.mark(Kind::Task, session, upstream, text);
+        let task = |session, upstream, id| table.marks_of_task(session, upstream, id);
+        let state =
+            |session, upstream, call, text| table.marks_of_state(session, upstream, call, text);
+        let (read, edit) = (("tools/call", "read"), ("tools/call", "edit"));
         let marks = [
-            mark(ours, None, "a"),
-            mark(theirs, None, "a"),
-            mark(ours, Some(""), "a"),
-            mark(ours, Some("a"), ""),
-            mark(ours, Some("b"), "a"),
-            mark(ours, None, "b"),
+            task(ours, None, "a"),
+            task(theirs, None, "a"),
+            task(ours, Some(""), "a"),
+            task(ours, Some("a"), ""),
+            task(ours, Some("b"), "a"),
+            task(ours, None, "b"),
+            state(ours, None, read, "a"),
+            state(theirs, None, read, "a"),
+            state(ours, Some("up"), read, "a"),
+            state(ours, None, edit, "a"),
+            state(ours, None, ("prompts/get", "read"), "a"),
+            state(ours, None, read, "b"),
+            state(ours, None, ("tools/call", "reada"), ""),
         ];
-        assert_eq!(marks.iter().collect::<BTreeSet<_>>().len(), marks.len());
-        assert_eq!(marks[0], mark(ours, None, "a"));
+        let all: BTreeSet<_> = marks.iter().map(|marks| marks.newest().unwrap()).collect();
+        assert_eq!(all.len(), marks.len());
+        assert_eq!(marks[0], task(ours, None, "a"));
+        assert_eq!(marks[6], state(ours, None, read, "a"));
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_out_under_the_secret_before_is_found() {
+        let (clock, session) = (Clock::system(), SessionId::random());
+        let before = Continuations::new(Arc::new(Store::memory()), [&b"before"[..]]);
+        let after = Continuations::new(Arc::new(Store::memory()), [&b"after"[..], b"before"]);
+        let gone = Continuations::new(Arc::new(Store::memory()), [&b"after"[..]]);
+        let mark = before.marks_of_task(session, None, "t").newest().unwrap();
+        let one = Continuation { mark, ..one(session, 0, i64::MAX) };
+        for (table, found) in [(&before, true), (&after, true), (&gone, false)] {
+            table.note(one.clone(), clock.now().wall);
+            let marks = table.marks_of_task(session, None, "t");
+            assert_eq!(table.find(&marks, &clock).await.unwrap().is_some(), found);
+        }
+        gone.rekey([&b"third"[..], b"before"]);
+        let marks = gone.marks_of_task(session, None, "t");
+        assert!(gone.find(&marks, &clock).await.unwrap().is_some());
     }
 }

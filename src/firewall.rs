@@ -12,6 +12,7 @@ pub mod checks;
 pub mod continuation;
 pub mod delegation;
 pub mod denial;
+pub mod elicitation;
 pub mod explain;
 pub mod freeze;
 pub mod granted;

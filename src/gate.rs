@@ -39,6 +39,7 @@ use crate::continuations::Continuations;
 use crate::credentials::Edits;
 use crate::firewall::agent::{AgentId, Caller};
 use crate::firewall::denial::{Code, Denial};
+use crate::firewall::elicitation::Elicitation;
 use crate::firewall::session::RefusalStyle;
 use crate::firewall::time::{Mono, Now};
 use crate::freezer::Freezer;
@@ -106,6 +107,7 @@ pub struct Settings {
     pub max_request_body_bytes: usize,
     /// Longest time for which an answer that shows a session's rights says that it may be kept.
     pub max_list_ttl_ms: u64,
+    pub elicitation: Arc<Elicitation>,
 }
 
 /// Claims in a client's headers, unverified.
@@ -138,7 +140,7 @@ pub struct Cleared {
     tools: Option<Box<Tools>>,
     /// Set if notifications can come on the answer's stream.
     stream: Option<Box<Stream>>,
-    handout: Option<Handout>,
+    handout: Option<Arc<Handout>>,
     trace: Option<Box<Trace>>,
     _open: Open,
 }
@@ -154,7 +156,7 @@ struct Admitted {
     scrub: Option<Watch>,
     tools: Option<Box<Tools>>,
     stream: Option<Box<Stream>>,
-    handout: Option<Handout>,
+    handout: Option<Arc<Handout>>,
 }
 
 /// Readiness to serve calls, and the first thing in its way.
@@ -332,8 +334,8 @@ impl Cleared {
     }
 
     /// Returns the reader of what the answer hands out, if it could hand out anything.
-    pub fn handout(&self) -> Option<&Handout> {
-        self.handout.as_ref()
+    pub fn handout(&self) -> Option<Arc<Handout>> {
+        self.handout.clone()
     }
 
     /// The answer when the call failed behind the gate. The record follows in [`Gate::finish`].

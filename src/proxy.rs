@@ -434,6 +434,7 @@ impl ProxyHttp for Gateway {
             let InFlight { cleared, flow, way, upstream_status, bytes_out, failed, .. } = *call;
             let server = way.server_name();
             let (scrubbed, task) = (flow.scrubbed(), flow.task());
+            let elicited = flow.elicited().to_vec();
             if let Some(denial) = &failed {
                 self.gate.metrics.operation.upstream_failed(&way.pool.label(), denial);
             }
@@ -445,7 +446,16 @@ impl ProxyHttp for Gateway {
             let whole = error.is_none();
             self.gate.finish(
                 cleared,
-                &Ended { server, upstream_status, scrubbed, bytes_out, failed, whole, task },
+                &Ended {
+                    server,
+                    upstream_status,
+                    scrubbed,
+                    bytes_out,
+                    failed,
+                    whole,
+                    task,
+                    elicited,
+                },
             );
         }
     }

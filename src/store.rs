@@ -424,6 +424,11 @@ impl Store {
         ask!(self, store => store.keep_continuation(one, now).await)
     }
 
+    /// Takes a continuation away, for one of those who ask at the same time; false if it was not there.
+    pub async fn take_continuation(&self, mark: Digest) -> Result<(bool, Replicas), StoreError> {
+        ask!(self, store => store.take_continuation(mark).await)
+    }
+
     /// Returns the continuation with this mark, if it has not ended.
     pub async fn continuation(
         &self,

@@ -16,11 +16,11 @@ use super::body::parse;
 use super::endpoint::{Answer, Input, not_a_uuid};
 use super::error::{ApiError, Code};
 use super::record::store_failed;
-use crate::continuations::Kind as Continues;
 use crate::credentials::{self, CredentialDenial};
 use crate::firewall::admit::{self, Ask};
 use crate::firewall::agent::{Agent, AgentId, Caller};
 use crate::firewall::call::{Call, CallKind, Place};
+use crate::firewall::checks::continuation::State;
 use crate::firewall::checks::drift::Keywords;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use crate::firewall::checks::task::Owned;
@@ -184,13 +184,9 @@ pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, A
     };
     let task = match (body.task(), &session) {
         (Some(id), Some(asked)) => {
-            let mark = admin.continuations.mark(
-                Continues::Task,
-                asked.order.id,
-                body.upstream.as_deref(),
-                id,
-            );
-            let found = admin.continuations.find(mark, &admin.clock).await;
+            let upstream = body.upstream.as_deref();
+            let marks = admin.continuations.marks_of_task(asked.order.id, upstream, id);
+            let found = admin.continuations.find(&marks, &admin.clock).await;
             found.map_err(|error| store_failed(&error))?
         }
         _ => None,
@@ -258,7 +254,9 @@ impl Question<'_> {
             // The question is about the policies alone.
             terms.require_session = false;
         }
-        let call = Call { method: None, id: None, params: None, meta: None, kind };
+        // The question has `inputResponses` under the name that a request's parameters have them by.
+        let params = Some(doc.root());
+        let call = Call { method: None, id: None, params, meta: None, kind };
         let calls = std::slice::from_ref(&call);
         let price = admit::price(calls);
         let mut usage = session.as_ref().map(|asked| asked.usage.clone());
@@ -283,6 +281,7 @@ impl Question<'_> {
             claimed,
             calls,
             tasks: &tasks,
+            state: State::Absent,
             place,
             now,
         };
@@ -296,7 +295,8 @@ impl Question<'_> {
             Err(misuse) => (Err(Denial::from(CredentialDenial::from(misuse))), false),
         };
         let facts = ask.facts();
-        let told = policy::asked(&call.kind, place).map(|asked| policies.explain(&facts, &asked));
+        let asked = policy::asked(&call.kind, place).map(|asked| asked.with_inputs(call.inputs()));
+        let told = asked.map(|asked| policies.explain(&facts, &asked));
         let explained = explained(ask, usage, credentials);
         let drift_is_open = open && claimed.found().is_none();
         let steps = explained.steps.iter().map(|(step, taken)| {

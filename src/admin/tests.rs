@@ -105,7 +105,7 @@ impl Bench {
             sessions: Arc::new(sessions),
             freezer: Arc::new(Freezer::open(Arc::clone(&store), clock.now()).await.unwrap()),
             followed: Arc::new(Followed::alone()),
-            continuations: Arc::new(Continuations::new(Arc::clone(&store), b"secret")),
+            continuations: Arc::new(Continuations::new(Arc::clone(&store), [&b"secret"[..]])),
             store: Arc::clone(&store),
             drain: Arc::default(),
             approvals: Arc::new(crate::approvals::Approvals::new(

@@ -28,9 +28,9 @@ use crate::reload::{Reloader, Trigger};
 use crate::secrets::{Environment, Secrets, Source};
 use crate::telemetry::Causes;
 
-use super::Templates;
 use super::tls::Certificate;
 use super::upstreams::seal_keys;
+use super::{Templates, mark_secrets};
 
 /// Interval between checks for expired credentials.
 const LOOK: Duration = Duration::from_secs(1);
@@ -259,6 +259,7 @@ impl Reloads {
                     // What is signed from now on is verified already.
                     self.gate.identity.own_keys().replace(&secrets);
                     self.upstreams.seal_with(&seal_keys(&secrets));
+                    self.gate.continuations.rekey(mark_secrets(&secrets));
                     self.minter.replace(secrets.signing());
                 })
             }

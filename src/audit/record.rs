@@ -173,6 +173,8 @@ pub struct Entry {
     pub tool_called: Option<String>,
     pub tools_called: Vec<String>,
     pub arguments: Option<Redacted>,
+    /// Answers of the client to what the server asked in the round before.
+    pub input_responses: Option<Redacted>,
     pub decision: Decision,
     pub denial_code: Option<&'static str>,
     pub failure_category: Option<&'static str>,
@@ -210,6 +212,7 @@ impl Entry {
             tool_called: None,
             tools_called: Vec::new(),
             arguments: None,
+            input_responses: None,
             decision,
             denial_code: None,
             failure_category: None,
@@ -246,6 +249,8 @@ pub struct Outcome {
     pub bytes_out: Option<u64>,
     /// The state of the task that the answer described, if it described one.
     pub task_status: Option<&'static str>,
+    /// Hosts to which questions in the answer send people.
+    pub elicited_hosts: Vec<Box<str>>,
     /// Replaces the entry's decision: what was to be done was refused after all.
     pub decision: Option<Decision>,
     pub denial_code: Option<&'static str>,
@@ -408,6 +413,9 @@ fn decided(out: &mut Vec<u8>, entry: &Entry, node_id: &str) {
     out.extend_from_slice(b",\"arguments\":");
     let arguments = entry.arguments.as_ref().map_or("null", Redacted::as_str);
     without_mark(out, arguments.as_bytes());
+    out.extend_from_slice(b",\"input_responses\":");
+    let inputs = entry.input_responses.as_ref().map_or("null", Redacted::as_str);
+    without_mark(out, inputs.as_bytes());
 }
 
 /// Finds a mark that begins with a quotation mark.
@@ -477,6 +485,7 @@ fn ending(
     text_member(out, "upstream_cause", outcome.upstream_cause);
     count_member(out, "bytes_out", outcome.bytes_out);
     text_member(out, "task_status", outcome.task_status);
+    list_member(out, "elicited_hosts", &outcome.elicited_hosts);
 }
 
 fn event(out: &mut Vec<u8>, event: Option<&Event>, claim: Option<&str>) {

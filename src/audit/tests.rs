@@ -120,6 +120,7 @@ const DONE: Outcome = Outcome {
     tool_outcome: None,
     bytes_out: None,
     task_status: None,
+    elicited_hosts: Vec::new(),
     decision: None,
     denial_code: None,
     failure_category: None,

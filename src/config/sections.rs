@@ -169,6 +169,11 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
         stream_idle_timeout_secs: s.number("stream_idle_timeout_secs", 300, 1..=DAY_SECS),
         upstream_idle_secs: s.number("upstream_idle_secs", 4, 1..=3_600),
         stream_keepalive_secs: s.number("stream_keepalive_secs", 25, 0..=DAY_SECS),
+        allowed_elicitation_hosts: s.checked_list(
+            "allowed_elicitation_hosts",
+            &[],
+            values::elicitation_host,
+        ),
         max_list_ttl_ms: s.number("max_list_ttl_ms", 60_000, 0..=DAY_SECS * 1_000),
         drain_delay_secs: s.number("drain_delay_secs", 5, 0..=3_600),
         drain_timeout_secs: s.number("drain_timeout_secs", upstream_timeout_secs, 0..=DAY_SECS),

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use http::Uri;
 
+use crate::firewall::elicitation::Elicitation;
+
 /// Transport to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -140,6 +142,11 @@ pub(super) fn host(text: &str) -> Result<(), String> {
     } else {
         Err("is not a host name such as `mcp.example.com`".to_owned())
     }
+}
+
+/// A host to which people may be sent, or `*.` and what it lies below.
+pub(super) fn elicitation_host(text: &str) -> Result<(), String> {
+    Elicitation::parse(&[text]).map(|_read| ())
 }
 
 /// A path that begins with a slash.

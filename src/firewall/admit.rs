@@ -16,8 +16,8 @@ use super::checks::escalation::{self, Escalation};
 use super::checks::session::{AgentHeader, Claimed, Found};
 use super::checks::task::Owned;
 use super::checks::{
-    Lack, budget, delegation, drift, freeze, owner, policy, rate, sensitivity, session, spend,
-    task, whitelist,
+    Lack, budget, continuation, delegation, drift, freeze, owner, policy, rate, sensitivity,
+    session, spend, task, whitelist,
 };
 use super::denial::Denial;
 use super::freeze::Frozen;
@@ -39,6 +39,8 @@ pub struct Ask<'a> {
     pub calls: &'a [Call<'a>],
     /// Tasks that the calls are about, as far as the session owns them.
     pub tasks: &'a [Owned<'a>],
+    /// State by which the calls go on with the round before.
+    pub state: continuation::State,
     pub place: Place<'a>,
     /// The instant of the look-ups.
     pub now: Now,
@@ -137,7 +139,7 @@ pub fn judge<'a>(ask: Ask<'a>, trace: &mut impl Trace) -> Result<Judged<'a>, Box
 
 /// The cheap checks: none reads an argument.
 fn look(ask: &Ask<'_>, trace: &mut impl Trace) -> Result<(), Denial> {
-    let Ask { terms, frozen, caller, header, claimed, calls, tasks, place, now, .. } = *ask;
+    let Ask { terms, frozen, caller, header, claimed, calls, tasks, state, place, now, .. } = *ask;
     let tools = tasks.iter().map(|task| task.tool);
     let begun = tools.map(|tool| CallKind::Tool { name: tool.into(), arguments: None });
     let begun: Vec<_> = begun.collect();
@@ -145,6 +147,7 @@ fn look(ask: &Ask<'_>, trace: &mut impl Trace) -> Result<(), Denial> {
     trace.step(Step::Freeze, freeze::check(frozen, &caller.agent, kinds, place, now))?;
     trace.step(Step::Session, session::check(terms, header, &claimed, now))?;
     trace.step(Step::Owner, owner::check(caller.agent.id, header, &claimed))?;
+    trace.step(Step::Continuation, continuation::check(state))?;
     let Some(Found { order, seen, chain, .. }) = claimed.found() else { return Ok(()) };
     trace.step(Step::Delegation, delegation::check(*chain))?;
     let mut calls = calls.iter();
@@ -202,7 +205,7 @@ impl Judged<'_> {
 
     /// Gives the policies' answer, then compares what is done with what was declared.
     pub fn conclude(self, _counted: Spent, trace: &mut impl Trace) -> Verdict {
-        let Ask { policies, terms, claimed, calls, place, .. } = self.ask;
+        let Ask { policies, terms, claimed, calls, state, place, .. } = self.ask;
         let facts = self.ask.facts();
         let answer = |member: &Member<'_>| {
             policy::check(policies, &facts, member.call, &member.decision, place)
@@ -223,7 +226,8 @@ impl Judged<'_> {
                 None => first().map(|policy| Arc::clone(&policy.id)),
             },
             flags: found.flags,
-            counted_flags: found.counted,
+            // The first round of the call was counted.
+            counted_flags: if state == continuation::State::Ours { 0 } else { found.counted },
             escalations,
         }
     }

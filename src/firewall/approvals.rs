@@ -17,7 +17,7 @@ use super::agent::AgentId;
 use super::session::SessionId;
 use super::time::Timestamp;
 pub use book::{Book, Limits, Standing, TooMany};
-pub use digest::{Digest, Subject, digest};
+pub use digest::{Digest, Subject, digest, digest_of_rounds};
 pub use plan::{Answer, Plan, Plea, plan};
 
 mod book;

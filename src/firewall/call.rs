@@ -38,6 +38,16 @@ impl Call<'_> {
         }
     }
 
+    /// Returns the client's answers to what the server asked in the round before, by key.
+    pub fn inputs(&self) -> Option<json::Value<'_>> {
+        self.params?.get("inputResponses")
+    }
+
+    /// Returns the state by which a server knows the round before.
+    pub fn state(&self) -> Option<Cow<'_, str>> {
+        self.params?.get("requestState")?.as_str()
+    }
+
     /// Reports whether it answers something the server asked.
     pub fn is_response(&self) -> bool {
         self.method.is_none()

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod budget;
+pub mod continuation;
 pub mod delegation;
 pub mod drift;
 pub mod escalation;

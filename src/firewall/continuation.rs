@@ -22,5 +22,8 @@ pub struct Continuation {
     pub begun_by: Uuid,
     /// The tool of a call that goes on as a task.
     pub tool: Option<Box<str>>,
+    /// Digest of the first round of a call that a person approved, and of the policy that asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<Digest>,
     pub ends: Timestamp,
 }

@@ -122,6 +122,7 @@ table! {
     SensitivityExceeded      403    403 Session     Governance;
     McpSessionUnknown        404    404 Session     Governance;
     TaskUnknown              200 -32602 Session     Governance;
+    ContinuationUnknown      403    403 Session     Governance;
     SessionExpired           408    408 Session     Infrastructure;
     SessionClosed            408    408 Session     Infrastructure;
     BudgetExhausted          429    429 Session     Infrastructure;

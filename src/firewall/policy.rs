@@ -34,6 +34,7 @@ pub use error::PolicyError;
 use evaluate::{Block, Fit, Mismatch, Question, Rank, Scopes};
 pub use explain::{Explanation, TraceEntry};
 use index::{Index, best_rank};
+pub(super) use matcher::Hosts;
 pub use model::{Effect, Policy};
 pub use read::Limits;
 pub use schema::json_schema;
@@ -114,6 +115,11 @@ impl<'a> Asked<'a> {
     #[must_use]
     pub fn with_arguments(self, arguments: Option<json::Value<'a>>) -> Self {
         Self { arguments, ..self }
+    }
+
+    #[must_use]
+    pub fn with_inputs(self, inputs: Option<json::Value<'a>>) -> Self {
+        Self { inputs, ..self }
     }
 }
 
@@ -282,6 +288,23 @@ impl PolicySet {
     /// Decides as if the call had the arguments that suit it best.
     pub fn for_some_arguments(&self, facts: &Facts<'_>, target: Target<'_>) -> Decision<'_> {
         Decision::by(self.foremost(facts, target, |_| true))
+    }
+
+    /// Decides about answers to the questions of a task that a call of the target began.
+    pub fn for_answers(
+        &self,
+        facts: &Facts<'_>,
+        target: Target<'_>,
+        inputs: json::Value<'_>,
+    ) -> Decision<'_> {
+        let asked = Asked::of(target).with_inputs(Some(inputs));
+        let question = Question::new(facts, &asked);
+        Decision::by(self.decide(&question.wanted, facts, |policy| {
+            match policy.is_about(facts, Scopes::Needed) {
+                Ok(()) => policy.fit_answers(&question),
+                Err(mismatch) => Fit::Unmet(mismatch),
+            }
+        }))
     }
 
     /// The policy that decides for some arguments, those out of reach and evadable left out.

@@ -46,7 +46,7 @@ pub fn shows_task(reader: &Reader<'_>, tool: &str) -> bool {
         principal: &caller.principal,
         intent: order.map(|order| &*order.declared_intent),
     };
-    let decision = policy::of_task(&rules.policies, &facts, Some(tool), place);
+    let decision = policy::of_task(&rules.policies, &facts, (Some(tool), None), place);
     freeze::check(frozen, &caller.agent, [&begun], place, now).is_ok()
         && order.is_some_and(|order| {
             task::check(&rules.terms, order, Some(tool), place).is_ok()

@@ -8,6 +8,7 @@ pub enum Step {
     Freeze,
     Session,
     Owner,
+    Continuation,
     Delegation,
     Whitelist,
     Budget,
@@ -22,10 +23,11 @@ pub enum Step {
 
 impl Step {
     /// Every step, in the order in which a decision takes them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Freeze,
         Self::Session,
         Self::Owner,
+        Self::Continuation,
         Self::Delegation,
         Self::Whitelist,
         Self::Budget,
@@ -43,6 +45,7 @@ impl Step {
             Self::Freeze => "freeze",
             Self::Session => "session",
             Self::Owner => "agent_match",
+            Self::Continuation => "continuation",
             Self::Delegation => "delegation",
             Self::Whitelist => "whitelist",
             Self::Budget => "budget",

@@ -14,7 +14,9 @@ use crate::audit::record::Approval as OnRecord;
 use crate::firewall::agent::Caller;
 use crate::firewall::approvals::{Answer, Approval, Digest, Plea, Status, Subject};
 use crate::firewall::call::{Call, CallKind};
+use crate::firewall::checks::continuation::{self, State};
 use crate::firewall::checks::escalation::{self, Escalation};
+use crate::firewall::continuation::Continuation;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::time::{Now, Timestamp};
 use crate::mcp::message::Message;
@@ -39,17 +41,27 @@ pub(super) struct Hearing<'h, 'd> {
     pub(super) live: Option<&'h Arc<Live>>,
     pub(super) message: &'h Message<'d>,
     pub(super) to: &'h Destination,
+    /// The round before of a call that goes on.
+    pub(super) before: Option<&'h Continuation>,
 }
 
 impl Gate {
     fn digest(&self, live: &Live, call: &Call<'_>, to: &Destination) -> Digest {
-        self.approvals.digest(&Subject {
-            agent: live.order.agent,
-            session: live.order.id,
-            upstream: to.name.as_deref(),
-            method: call.method.as_deref().unwrap_or_default(),
-            params: call.params,
-        })
+        self.approvals.digest(&subject(live, call, to))
+    }
+
+    /// Returns what the later rounds of an approved call have in common with it; none for a message
+    /// that needed no approval, or is no single call.
+    pub(super) fn digest_of_rounds(
+        &self,
+        hearing: &Hearing<'_, '_>,
+        escalations: &[Escalation],
+    ) -> Option<Digest> {
+        let ([escalation], [call]) = (escalations, hearing.message.calls.as_slice()) else {
+            return None;
+        };
+        let subject = subject(hearing.live?, call, hearing.to);
+        Some(self.approvals.digest_of_rounds(&subject, &escalation.text))
     }
 
     /// Counts the calls of a message that were counted when a person was first asked about them.
@@ -75,6 +87,19 @@ impl Gate {
         hearing: &Hearing<'_, '_>,
         escalations: &[Escalation],
     ) -> Result<(), Denial> {
+        // The rounds of one call are one use, as long as nothing but the client's answers changes.
+        let covered = hearing.before.and_then(|before| before.approved);
+        if let Some(before) = hearing.before.filter(|_| covered.is_some())
+            && covered == self.digest_of_rounds(hearing, escalations)
+        {
+            let taken = self.continuations.take(before.mark, &self.clock).await;
+            return if taken.map_err(|error| no_store(&error))? {
+                Ok(())
+            } else {
+                // Another request went on with this round, with what may be other answers.
+                continuation::check(State::Unknown)
+            };
+        }
         let escalation_id = ticket.request_id().to_string();
         let all_requests = hearing.message.calls.iter().all(Call::is_request);
         let Some(live) = hearing.live.filter(|_| all_requests) else {
@@ -260,6 +285,17 @@ impl Gate {
             }
             Answer::TooMany => Err(escalation::too_many(RETRY_SECS)),
         }
+    }
+}
+
+/// Returns what an approval of a call is bound to.
+fn subject<'c>(live: &Live, call: &'c Call<'_>, to: &'c Destination) -> Subject<'c> {
+    Subject {
+        agent: live.order.agent,
+        session: live.order.id,
+        upstream: to.name.as_deref(),
+        method: call.method.as_deref().unwrap_or_default(),
+        params: call.params,
     }
 }
 

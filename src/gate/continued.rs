@@ -1,7 +1,7 @@
-//! Calls that go on: who owns a task, and what an answer hands out.
+//! Calls that go on: whose a task or a state is, and what an answer hands out.
 //!
-//! What an answer hands out is noted before the last of the answer leaves, so that the client finds its
-//! task at whichever node it asks next.
+//! What an answer hands out is noted before the last of the answer leaves, so that the client can go on
+//! at whichever node it asks next.
 
 use std::sync::Arc;
 
@@ -11,18 +11,23 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{Destination, Gate, store_unavailable};
+use crate::audit::redact::scrubbed;
 use crate::clock::Clock;
-use crate::continuations::{Continuations, Kind};
-use crate::firewall::agent::Caller;
-use crate::firewall::call::{Call, CallKind};
+use crate::continuations::{Continuations, Marks};
+use crate::credentials::Patterns;
+use crate::firewall::agent::{AgentId, Caller};
+use crate::firewall::approvals::Digest;
+use crate::firewall::call::{Call, CallKind, Data};
+use crate::firewall::checks::continuation::State;
 use crate::firewall::checks::task::Owned;
 use crate::firewall::continuation::Continuation;
 use crate::firewall::denial::{Cause, Code, Denial};
-use crate::firewall::session::{SessionId, WorkOrder};
+use crate::firewall::elicitation::Elicitation;
+use crate::firewall::session::SessionId;
 use crate::firewall::time::Timestamp;
 use crate::json::Kind as Json;
 use crate::mcp::capabilities;
-use crate::mcp::continued::Task;
+use crate::mcp::continued::{Answer, Need, Questions, Task};
 use crate::mcp::message::Message;
 use crate::mcp::version::{Era, Version};
 use crate::sessions::Live;
@@ -47,78 +52,193 @@ impl Keeping {
 }
 
 /// Reader of what one answer hands out.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Handout {
     continuations: Arc<Continuations>,
+    elicitation: Arc<Elicitation>,
+    /// Secrets that no record may hold.
+    known: Arc<Patterns>,
     clock: Clock,
     to: Arc<Destination>,
     request_id: Uuid,
-    owner: Option<Owner>,
+    holder: Holder,
     may: May,
+    /// Kinds of question that the client has declared to answer.
+    answers: SmallVec<[Need; 4]>,
 }
 
-/// The session that a continuation is handed to, and its end.
+/// Session that a continuation is handed to, and its end; without one the agent holds states itself.
 #[derive(Clone, Copy, Debug)]
-struct Owner {
-    session: SessionId,
+struct Holder {
+    id: SessionId,
+    is_session: bool,
     ends: Timestamp,
 }
 
 /// Continuations that an answer may hand out.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum May {
-    /// A task of this tool, if the client knows tasks.
-    Begin { tool: Box<str>, knows_tasks: bool },
+    /// A task, if the client knows tasks, or a state.
+    Begin { call: Begun, knows_tasks: bool },
     /// Nothing: it describes a task that has begun.
     Describe,
 }
 
+/// Call whose answer is awaited.
+#[derive(Debug)]
+struct Begun {
+    method: Box<str>,
+    target: Box<str>,
+    is_tool: bool,
+    approved: Option<Digest>,
+}
+
+/// Hosts of one answer that its record names.
+const MAX_HOSTS: usize = 8;
+/// Lead of a state's end on its session's, as a part of the time that is left: the later of two states
+/// ends later, so that the older ones are forgotten first.
+const LEAD: i64 = 1_000;
+/// Time for which a state is kept that was handed out without a session.
+const WITHOUT_SESSION_US: i64 = 3_600_000_000;
+
 impl Handout {
-    /// Takes a task that the answer describes. Refuses one that begins and that the client does not know
-    /// how to go on with; what it returns is to be awaited before the answer goes on.
-    pub fn take(&self, task: &Task) -> Result<Option<Keeping>, Denial> {
-        let May::Begin { tool, knows_tasks } = &self.may else { return Ok(None) };
-        if !task.begins {
-            return Ok(None);
+    /// Takes an answer by which the call goes on, and notes in `hosts` where its questions send people.
+    /// Refuses one that the client has not declared to know how to go on with; what it returns is to be
+    /// kept before the answer goes on.
+    pub fn take(
+        &self,
+        answer: &Answer,
+        hosts: &mut Vec<Box<str>>,
+    ) -> Result<Option<Keeping>, Denial> {
+        if let Some(questions) = answer.questions() {
+            self.can_answer(questions, hosts)?;
         }
-        if !knows_tasks {
-            let message = "the MCP server answered with a task, which this client has not declared \
-                           to know: declare tasks, or ask your operator";
+        let May::Begin { call, knows_tasks } = &self.may else { return Ok(None) };
+        match answer {
+            Answer::Task(task) if !task.begins => Ok(None),
+            Answer::Task(task) if *knows_tasks => Ok(self.task(task, call)),
+            Answer::Task(_) => {
+                let message = "the MCP server answered with a task, which this client has not declared \
+                               to know: declare tasks, or ask your operator";
+                Err(Denial::upstream(Cause::Protocol, message))
+            }
+            Answer::Asks(questions) => {
+                Ok(questions.state.as_deref().and_then(|state| self.state(state, call)))
+            }
+        }
+    }
+
+    fn can_answer(&self, questions: &Questions, hosts: &mut Vec<Box<str>>) -> Result<(), Denial> {
+        if !questions.needs.iter().all(|need| self.answers.contains(need)) {
+            let message = "the MCP server asks for what this client has not declared to answer: \
+                           declare elicitation, sampling or roots, or ask your operator";
             return Err(Denial::upstream(Cause::Protocol, message));
         }
-        let Some(owner) = self.owner else { return Ok(None) };
+        for url in &questions.urls {
+            let url = url.as_deref().unwrap_or_default();
+            let place = self.elicitation.judge(&scrubbed(url, &self.known));
+            if let Some(host) = place.host
+                && hosts.len() < MAX_HOSTS
+                && !hosts.contains(&host)
+            {
+                hosts.push(host);
+            }
+            if !place.is_allowed {
+                let message = "the MCP server wants to send people to a web address that is not \
+                               allowed here: ask your operator";
+                return Err(Denial::upstream(Cause::Protocol, message));
+            }
+        }
+        Ok(())
+    }
+
+    fn task(&self, task: &Task, call: &Begun) -> Option<Keeping> {
+        let Holder { id, is_session, ends } = self.holder;
+        if !is_session {
+            return None;
+        }
+        let marks = self.continuations.marks_of_task(id, self.to.name.as_deref(), &task.id);
         let now = self.clock.now().wall;
         let lives_ms = task.ttl_ms.and_then(|ttl| i64::try_from(ttl).ok());
-        let ends = lives_ms.map_or(owner.ends, |ms| {
-            Timestamp(now.0.saturating_add(ms.saturating_mul(1_000))).min(owner.ends)
-        });
-        let upstream = self.to.name.as_deref();
+        let ends = lives_ms
+            .map_or(ends, |ms| Timestamp(now.0.saturating_add(ms.saturating_mul(1_000))).min(ends));
+        self.note(&marks, call, ends, now)
+    }
+
+    fn state(&self, state: &str, call: &Begun) -> Option<Keeping> {
+        let Holder { id, ends, .. } = self.holder;
+        let (upstream, now) = (self.to.name.as_deref(), self.clock.now().wall);
+        let marks = self.continuations.marks_of_state(id, upstream, call.name(), state);
+        let left = ends.0.saturating_sub(now.0).max(0);
+        self.note(&marks, call, Timestamp(ends.0.saturating_sub(left / LEAD)), now)
+    }
+
+    fn note(
+        &self,
+        marks: &Marks,
+        call: &Begun,
+        ends: Timestamp,
+        now: Timestamp,
+    ) -> Option<Keeping> {
         let one = Continuation {
-            mark: self.continuations.mark(Kind::Task, owner.session, upstream, &task.id),
-            session: owner.session,
+            mark: marks.newest()?,
+            session: self.holder.id,
             begun_by: self.request_id,
-            tool: Some(tool.clone()),
+            tool: call.is_tool.then(|| call.target.clone()),
+            approved: call.approved,
             ends,
         };
         self.continuations.note(one.clone(), now);
         let further = self.continuations.reach_further();
         let continuations = Arc::clone(&self.continuations);
-        Ok(further.then_some(Keeping { continuations, one, noted_at: now }))
+        further.then_some(Keeping { continuations, one, noted_at: now })
+    }
+}
+
+impl Begun {
+    fn name(&self) -> (&str, &str) {
+        (&self.method, &self.target)
     }
 }
 
 /// Tasks that a message is about and that the session owns, by their ids.
-pub(super) type Begun<'m> = SmallVec<[(&'m str, Arc<Continuation>); 1]>;
+pub(super) type Tasks<'m> = SmallVec<[(&'m str, Arc<Continuation>); 1]>;
 
 /// Returns the tasks as the decision is asked about them.
-pub(super) fn owned<'b>(begun: &'b Begun<'_>) -> SmallVec<[Owned<'b>; 1]> {
+pub(super) fn owned<'b>(begun: &'b Tasks<'_>) -> SmallVec<[Owned<'b>; 1]> {
     let owned =
         |(id, one): &'b (&str, Arc<Continuation>)| Some(Owned { id, tool: one.tool.as_deref()? });
     begun.iter().filter_map(owned).collect()
 }
 
-/// Refuses requests about tasks that cannot be one, and those of clients that do not know tasks.
+/// Round before of a call that goes on, and the state that names it.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    pub(super) state: State,
+    pub(super) before: Option<Arc<Continuation>>,
+}
+
+/// Returns the method and the target of a call, by which its rounds belong together.
+fn name<'c>(call: &'c Call<'_>) -> (&'c str, &'c str) {
+    let target = match &call.kind {
+        CallKind::Tool { name, .. } => name,
+        CallKind::Data { target, .. } => target,
+        CallKind::Protocol => "",
+    };
+    (call.method.as_deref().unwrap_or_default(), target)
+}
+
+/// Refuses later rounds that are not sent by themselves, requests about tasks that cannot be one, and
+/// those of clients that do not know tasks.
 pub(super) fn is_in_order(message: &Message<'_>, version: Version) -> Result<(), Denial> {
+    let by_itself = !message.batch && message.calls.iter().all(Call::is_request);
+    if !by_itself
+        && message.calls.iter().any(|call| call.state().is_some() || call.inputs().is_some())
+    {
+        let message = "send a call with `inputResponses` or `requestState` as a request with an `id`, \
+                       and by itself";
+        return Err(Denial::new(Code::MalformedRequest, message));
+    }
     let Some(call) = message.calls.iter().find(|call| call.task().is_some()) else {
         return Ok(());
     };
@@ -144,26 +264,57 @@ impl Gate {
         live: Option<&Live>,
         caller: &Caller,
         to: &Destination,
-    ) -> Result<Begun<'m>, Denial> {
+    ) -> Result<Tasks<'m>, Denial> {
         let Some(live) = live.filter(|live| live.order.agent == caller.agent.id) else {
-            return Ok(Begun::new());
+            return Ok(Tasks::new());
         };
-        let mark = |id| self.continuations.mark(Kind::Task, live.order.id, to.name.as_deref(), id);
+        let upstream = to.name.as_deref();
+        let marks = |id| self.continuations.marks_of_task(live.order.id, upstream, id);
         if let Some(listens) = message.listens.as_ref().filter(|one| one.tasks().next().is_some()) {
             self.know_tasks(Some(live)).await?;
             let now = self.clock.now().wall;
-            let owned = |id| Some((id, self.continuations.get(mark(id), now)?));
+            let owned = |id| Some((id, self.continuations.get(&marks(id), now)?));
             return Ok(listens.tasks().filter_map(owned).collect());
         }
-        let Some(id) = message.calls.iter().find_map(Call::task) else { return Ok(Begun::new()) };
+        let Some(id) = message.calls.iter().find_map(Call::task) else { return Ok(Tasks::new()) };
         // Boxed, because few requests wait for it and all would carry its room.
-        let found = Box::pin(self.continuations.find(mark(id), &self.clock)).await;
+        let marks = marks(id);
+        let found = Box::pin(self.continuations.find(&marks, &self.clock)).await;
         let found = found.map_err(|error| {
             let (session, error) = (live.order.id, Causes(&error));
             warn!(%session, %error, "store did not answer; request about a task refused");
             store_unavailable()
         })?;
         Ok(found.map(|found| (id, found)).into_iter().collect())
+    }
+
+    /// Looks up the round before of a call that goes on, by the state that it brings.
+    pub(super) async fn round_of(
+        &self,
+        message: &Message<'_>,
+        live: Option<&Live>,
+        caller: &Caller,
+        to: &Destination,
+    ) -> Result<Round, Denial> {
+        let state = |call| Call::state(call).map(|state| (call, state));
+        let Some((call, state)) = message.calls.iter().find_map(state) else {
+            return Ok(Round::default());
+        };
+        let unknown = Round { state: State::Unknown, before: None };
+        let id = match live {
+            Some(live) if live.order.agent != caller.agent.id => return Ok(unknown),
+            Some(live) => live.order.id,
+            None => holder_without_session(caller.agent.id),
+        };
+        let marks = self.continuations.marks_of_state(id, to.name.as_deref(), name(call), &state);
+        // Boxed, because few requests wait for it and all would carry its room.
+        let found = Box::pin(self.continuations.find(&marks, &self.clock)).await;
+        let found = found.map_err(|error| {
+            let (session, error) = (id, Causes(&error));
+            warn!(%session, %error, "store did not answer; later round of a call refused");
+            store_unavailable()
+        })?;
+        Ok(found.map_or(unknown, |before| Round { state: State::Ours, before: Some(before) }))
     }
 
     /// Takes in the tasks that a session began at other nodes.
@@ -178,42 +329,66 @@ impl Gate {
     }
 
     /// Returns the reader of what the answer to a message may hand out; none for messages whose answers
-    /// hand out nothing.
+    /// hand out nothing. `approved` is the digest of an approval that covers the call's later rounds.
     pub(super) fn handout(
         &self,
         message: &Message<'_>,
         version: Version,
-        live: Option<&Live>,
+        (live, agent): (Option<&Live>, AgentId),
         to: &Arc<Destination>,
         request_id: Uuid,
+        approved: Option<Digest>,
     ) -> Option<Handout> {
         let [call] = message.calls.as_slice() else { return None };
-        let may = may(call, version)?;
-        let of = |order: &WorkOrder| Owner { session: order.id, ends: order.expires_at };
+        let may = may(call, version, approved)?;
+        let holder = match live {
+            Some(live) => {
+                Holder { id: live.order.id, is_session: true, ends: live.order.expires_at }
+            }
+            None => Holder {
+                id: holder_without_session(agent),
+                is_session: false,
+                ends: Timestamp(self.clock.now().wall.0.saturating_add(WITHOUT_SESSION_US)),
+            },
+        };
         Some(Handout {
             continuations: Arc::clone(&self.continuations),
+            elicitation: Arc::clone(&self.settings.elicitation),
+            known: self.secrets.patterns(),
             clock: self.clock.clone(),
             to: Arc::clone(to),
             request_id,
-            owner: live.map(|live| of(&live.order)),
+            holder,
             may,
+            answers: capabilities::answers(call),
         })
     }
 }
 
-fn may(call: &Call<'_>, version: Version) -> Option<May> {
+/// Returns the id under which the states of an agent are kept that calls without a session.
+fn holder_without_session(agent: AgentId) -> SessionId {
+    SessionId(agent.0)
+}
+
+fn may(call: &Call<'_>, version: Version, approved: Option<Digest>) -> Option<May> {
     if call.task().is_some() {
         return Some(May::Describe);
     }
-    let CallKind::Tool { name, .. } = &call.kind else { return None };
-    let tool = name.as_ref().into();
-    match version.era() {
-        Era::Modern => Some(May::Begin { tool, knows_tasks: capabilities::declares_tasks(call) }),
+    let is_tool = match &call.kind {
+        CallKind::Tool { .. } => true,
+        CallKind::Data { what: Data::Resource | Data::Prompt, .. } => false,
+        CallKind::Data { .. } | CallKind::Protocol => return None,
+    };
+    let knows_tasks = match version.era() {
+        Era::Modern => is_tool && capabilities::declares_tasks(call),
         // The client asks for a task, or gets none.
         Era::Legacy => {
             let asked = call.params.and_then(|params| params.get("task"));
-            asked.filter(|task| task.kind() == Json::Object)?;
-            Some(May::Begin { tool, knows_tasks: true })
+            asked.filter(|task| is_tool && task.kind() == Json::Object)?;
+            true
         }
-    }
+    };
+    let (method, target) = name(call);
+    let call = Begun { method: method.into(), target: target.into(), is_tool, approved };
+    Some(May::Begin { call, knows_tasks })
 }

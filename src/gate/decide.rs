@@ -22,6 +22,7 @@ use crate::firewall::call::{Call, CallKind};
 use crate::firewall::checks::Lack;
 use crate::firewall::checks::escalation::Escalation;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
+use crate::firewall::continuation::Continuation;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::freeze::Frozen;
 use crate::firewall::rules::Rules;
@@ -43,6 +44,8 @@ pub(super) struct Passed {
     pub(super) rules: Arc<Rules>,
     pub(super) live: Option<Arc<Live>>,
     pub(super) escalations: Vec<Escalation>,
+    /// The round before of a call that goes on.
+    pub(super) before: Option<Arc<Continuation>>,
 }
 
 impl Gate {
@@ -80,7 +83,7 @@ impl Gate {
         if message.calls.iter().any(is_one_way) && (passed.is_ok() || ticket.has_session()) {
             ticket.entry_mut().arguments.get_or_insert_with(|| Redacted::digest(&body));
         }
-        let Passed { rules, live, escalations } = passed?;
+        let Passed { rules, live, escalations, before } = passed?;
         if message.calls.iter().any(|call| call.method.as_deref() == Some("tasks/list")) {
             self.know_tasks(live.as_deref()).await?;
         }
@@ -88,17 +91,19 @@ impl Gate {
         let vault = self.secrets.vault();
         let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
         edits.edited_length(body.len(), self.settings.max_request_body_bytes)?;
+        let hearing = Hearing {
+            caller,
+            claimed: claims.agent,
+            live: live.as_ref(),
+            message: &message,
+            to,
+            before: before.as_deref(),
+        };
         if !escalations.is_empty() {
-            let hearing = Hearing {
-                caller,
-                claimed: claims.agent,
-                live: live.as_ref(),
-                message: &message,
-                to,
-            };
             // Boxed, because few requests wait for a person and all would carry its room.
             Box::pin(self.approved(ticket, &hearing, &escalations)).await?;
         }
+        let covers = self.digest_of_rounds(&hearing, &escalations);
         ticket.entry_mut().credentials_injected = edits.names();
         let scrub = match &live {
             Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
@@ -110,7 +115,9 @@ impl Gate {
         }
         let (about, approved) = ((caller, live.as_ref(), to), !escalations.is_empty());
         let stream = self.stream_of(&message, version, about, (&rules, approved)).map(Box::new);
-        let handout = self.handout(&message, version, live.as_deref(), to, ticket.request_id());
+        let holder = (live.as_deref(), caller.agent.id);
+        let handout = self.handout(&message, version, holder, to, ticket.request_id(), covers);
+        let handout = handout.map(Arc::new);
         let caching = self.caching(version);
         let lists = ListView::of(&message, caching, || self.viewer(rules, caller, live, to));
         let due = Due::to(&message);
@@ -141,6 +148,7 @@ impl Gate {
         };
         let begun = self.tasks_of(message, live.as_deref(), caller, to).await?;
         let tasks = continued::owned(&begun);
+        let round = self.round_of(message, live.as_deref(), caller, to).await?;
         let now = self.clock.now();
         let counted = live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now));
         let (freezes, above) = (self.freezer.in_force(), self.above(caller));
@@ -161,6 +169,7 @@ impl Gate {
             },
             calls: asked.as_deref().unwrap_or(&message.calls),
             tasks: &tasks,
+            state: round.state,
             place: to.place(),
             now,
         };
@@ -176,6 +185,9 @@ impl Gate {
             ticket.in_session(&live.order);
             if let Some((_, task)) = begun.first().filter(|_| message.listens.is_none()) {
                 ticket.goes_on_with(task);
+            }
+            if let Some(before) = &round.before {
+                ticket.goes_on_with(before);
             }
             style = live.order.refusal_style.unwrap_or(style);
         }
@@ -197,7 +209,7 @@ impl Gate {
         }
         verdict.outcome?;
         let escalations = of_members(message, verdict.escalations);
-        Ok(Passed { rules, live, escalations })
+        Ok(Passed { rules, live, escalations, before: round.before })
     }
 
     /// Judges a message again that was held: by what is in force now, and without counting it twice.
@@ -212,6 +224,7 @@ impl Gate {
         let rules = self.rulebook.rules();
         let begun = self.tasks_of(message, Some(live), caller, to).await?;
         let tasks = continued::owned(&begun);
+        let round = self.round_of(message, Some(live), caller, to).await?;
         let (now, counted) = (self.clock.now(), admit::price(&message.calls));
         let (freezes, above) = (self.freezer.in_force(), self.above(caller));
         let asked = message.listens.as_ref().map(|listens| listens.with_reads(&message.calls));
@@ -224,6 +237,7 @@ impl Gate {
             claimed: Claimed::Found(self.found(&rules, caller, live, 0, now)),
             calls: asked.as_deref().unwrap_or(&message.calls),
             tasks: &tasks,
+            state: round.state,
             place: to.place(),
             now,
         };

@@ -89,7 +89,7 @@ impl Gate {
             return Err(Denial::new(Code::MethodNotAllowed, message));
         }
         // There is no id that a result could answer, so the form is always HTTP's.
-        let Passed { rules, live, escalations } = self
+        let Passed { rules, live, escalations, .. } = self
             .by_rules(ticket, caller, claims, (&message, version), to, reply, |_style| Form::Http)
             .await?;
         admit::settle(&escalations, &mut ())?;

@@ -12,13 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Cleared, Destination, Gate};
-use crate::continuations::Kind;
 use crate::firewall::admit::{self, Ask, Verdict};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
 use crate::firewall::call::{Call, CallKind, Data};
 use crate::firewall::checks::session::{self, AgentHeader, Claimed};
 use crate::firewall::checks::task::Owned;
-use crate::firewall::checks::{agent, delegation, escalation};
+use crate::firewall::checks::{agent, continuation, delegation, escalation};
 use crate::firewall::denial::Denial;
 use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::rules::Rules;
@@ -111,9 +110,12 @@ impl Gate {
             },
             (Some(_), _) => Opened::Subscription { id: None, lists: ListChanges::default() },
             // From 2026-07-28 on there are none but on a subscription's stream; before that only for a
-            // session that may read something.
+            // session that may read something, or about the task of the request.
             (None, _) if version.era() == Era::Modern => return None,
-            (None, _) if live.is_some_and(|live| live.order.authorized_resources.is_empty()) => {
+            (None, calls)
+                if live.is_some_and(|live| live.order.authorized_resources.is_empty())
+                    && !calls.iter().any(concerns_task) =>
+            {
                 return None;
             }
             (None, calls) if !calls.iter().any(Call::is_request) => return None,
@@ -154,6 +156,11 @@ impl Gate {
         });
         Some(Arc::new(Listening { gate: Arc::clone(self), stream: *stream, state }))
     }
+}
+
+/// Reports whether a request of the older revisions is about a task, or asks for one.
+fn concerns_task(call: &Call<'_>) -> bool {
+    call.task().is_some() || call.params.is_some_and(|params| params.get("task").is_some())
 }
 
 impl Stream {
@@ -297,9 +304,9 @@ data: {"jsonrpc":"2.0","method":""#;
             return false;
         };
         let (upstream, known) = (self.stream.to.name.as_deref(), &self.gate.continuations);
-        let mark = known.mark(Kind::Task, live.order.id, upstream, id);
+        let marks = known.marks_of_task(live.order.id, upstream, id);
         let verdict = self.caller().and_then(|(caller, now)| {
-            let begun = known.get(mark, now.wall);
+            let begun = known.get(&marks, now.wall);
             let tool = begun.as_deref().and_then(|task| task.tool.as_deref());
             let owned: Vec<_> = tool.map(|tool| Owned { id, tool }).into_iter().collect();
             let decided = self.decide(&caller, &[get_of(id.into())], &owned, now);
@@ -372,6 +379,7 @@ data: {"jsonrpc":"2.0","method":""#;
             }),
             calls,
             tasks,
+            state: continuation::State::Absent,
             place: self.stream.to.place(),
             now,
         };

@@ -36,6 +36,8 @@ pub struct Ended {
     pub whole: bool,
     /// The state of the task that the answer described.
     pub task: Option<TaskStatus>,
+    /// Hosts to which questions in the answer send people.
+    pub elicited: Vec<Box<str>>,
 }
 
 impl Gate {
@@ -248,6 +250,7 @@ impl Gate {
             tool_outcome: cleared.tools.as_ref().map(|tools| tools.outcome()),
             bytes_out: Some(ended.bytes_out),
             task_status: ended.task.map(TaskStatus::as_str),
+            elicited_hosts: ended.elicited.clone(),
             decision: None,
             denial_code: ended.failed.as_ref().map(|denial| denial.code.name()),
             failure_category: row.map(|row| row.category.as_str()),

@@ -96,19 +96,21 @@ impl Open {
         let Some(share) = &self.share else { return Weight::Stranger };
         let shares = &self.among.shares;
         let weight = weight(shares.refused(share, code, now));
-        if let Some(arguments) = &mut entry.arguments
-            && !shares.refused_bytes_fit(share, arguments.as_str().len(), now)
-        {
-            *arguments = arguments.brief();
+        for given in [&mut entry.arguments, &mut entry.input_responses].into_iter().flatten() {
+            if !shares.refused_bytes_fit(share, given.as_str().len(), now) {
+                *given = given.brief();
+            }
         }
         weight
     }
 
     /// Charges a record's arguments to the agent; those that are too much for the log leave it.
     pub(super) fn logged(&self, entry: &mut Record, now: Mono) {
-        let (Some(share), Some(arguments)) = (&self.share, &mut entry.arguments) else { return };
-        if !self.among.shares.log_bytes_fit(share, arguments.as_str().len(), now) {
-            *arguments = arguments.brief();
+        let Some(share) = &self.share else { return };
+        for given in [&mut entry.arguments, &mut entry.input_responses].into_iter().flatten() {
+            if !self.among.shares.log_bytes_fit(share, given.as_str().len(), now) {
+                *given = given.brief();
+            }
         }
     }
 
@@ -255,6 +257,12 @@ impl Ticket {
                 CallKind::Protocol => {}
             }
         }
+        // A later round is sent by itself; what a data call brings is in its parameters.
+        let inputs = match message.calls.as_slice() {
+            [call] if matches!(call.kind, CallKind::Tool { .. }) => call.inputs(),
+            _ => None,
+        };
+        entry.input_responses = inputs.map(|given| redactor.redact(given, max_bytes, known));
         entry.arguments = match arguments.as_slice() {
             [] => None,
             [one] => one.map(|given| redactor.redact(given, max_bytes, known)),

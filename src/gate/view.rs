@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::frozen::Above;
 use super::{Destination, Gate};
 use crate::clock::Clock;
-use crate::continuations::{Continuations, Kind};
+use crate::continuations::Continuations;
 use crate::firewall::agent::Caller;
 use crate::firewall::call::{CallKind, Data};
 use crate::firewall::freeze::Frozen;
@@ -112,8 +112,8 @@ impl ListView {
             ListKind::ResourceTemplates => preview::shows_template(&reader, label),
             ListKind::Tasks => live.as_ref().is_some_and(|live| {
                 let upstream = at.name.as_deref();
-                let mark = continuations.mark(Kind::Task, live.order.id, upstream, label);
-                let task = continuations.get(mark, reader.now.wall);
+                let marks = continuations.marks_of_task(live.order.id, upstream, label);
+                let task = continuations.get(&marks, reader.now.wall);
                 let tool = task.as_deref().and_then(|task| task.tool.as_deref());
                 tool.is_some_and(|tool| preview::shows_task(&reader, tool))
             }),

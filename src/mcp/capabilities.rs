@@ -1,5 +1,8 @@
 //! Abilities that a client declares, as far as they change what it is shown.
 
+use smallvec::SmallVec;
+
+use super::continued::Need;
 use super::version::CAPABILITIES_KEY;
 use crate::firewall::call::Call;
 use crate::json::Value;
@@ -24,6 +27,30 @@ pub fn declare_apps(call: &Call<'_>) -> bool {
 pub fn declares_tasks(call: &Call<'_>) -> bool {
     let said = call.meta.and_then(|meta| meta.get(CAPABILITIES_KEY));
     said.is_some_and(|said| has_extension(said, TASKS))
+}
+
+/// Returns the kinds of question that the client of a request from 2026-07-28 on declares to answer.
+pub fn answers(call: &Call<'_>) -> SmallVec<[Need; 4]> {
+    let Some(said) = call.meta.and_then(|meta| meta.get(CAPABILITIES_KEY)) else {
+        return SmallVec::new();
+    };
+    let mut answers = SmallVec::new();
+    if let Some(modes) = said.get("elicitation") {
+        let (form, url) = (modes.get("form").is_some(), modes.get("url").is_some());
+        // Without a mode it is forms.
+        if form || !url {
+            answers.push(Need::Form);
+        }
+        if url {
+            answers.push(Need::Url);
+        }
+    }
+    for (name, need) in [("sampling", Need::Sampling), ("roots", Need::Roots)] {
+        if said.get(name).is_some() {
+            answers.push(need);
+        }
+    }
+    answers
 }
 
 fn has_extension(capabilities: Value<'_>, name: &str) -> bool {

@@ -58,6 +58,8 @@ pub struct Task {
     pub ttl_ms: Option<u64>,
     /// True if the task is the answer to the call that began it.
     pub begins: bool,
+    /// Questions that the task waits for an answer to.
+    pub asks: Option<Questions>,
 }
 
 /// Reason why an answer that hands out a continuation cannot be passed on.
@@ -73,15 +75,96 @@ pub enum Unreadable {
     TooLarge(usize),
 }
 
-/// Reads the task in the outline of an answer; none if it has none.
-fn task(outline: &[u8]) -> Result<Option<Task>, Unreadable> {
+/// Answer by which a call goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Task(Task),
+    Asks(Questions),
+}
+
+impl Answer {
+    /// Returns what the answer asks of the client.
+    pub fn questions(&self) -> Option<&Questions> {
+        match self {
+            Self::Task(task) => task.asks.as_ref(),
+            Self::Asks(questions) => Some(questions),
+        }
+    }
+}
+
+/// Questions of a server that the client answers in the next round of its call (SEP-2322).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Questions {
+    /// State that the next round brings.
+    pub state: Option<String>,
+    pub needs: Vec<Need>,
+    /// Addresses to which the questions send people; none for one that is no text.
+    pub urls: Vec<Option<String>>,
+}
+
+/// Ability of a client that a question needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Form,
+    Url,
+    Sampling,
+    Roots,
+    /// None that a client could have.
+    Other,
+}
+
+/// Reads the outline of an answer; none if its call does not go on.
+fn answer(outline: &[u8]) -> Result<Option<Answer>, Unreadable> {
     let doc = Doc::parse(outline)?;
     let Some(result) = doc.root().get("result") else { return Ok(None) };
-    let text = |value: Option<Value<'_>>| value.and_then(|v| v.as_str().map(Cow::into_owned));
+    let kind = text(result.get("resultType"));
+    if kind.as_deref() == Some("input_required") {
+        return Ok(Some(Answer::Asks(questions(result))));
+    }
+    Ok(task(result, kind.as_deref())?.map(Answer::Task))
+}
+
+fn text(value: Option<Value<'_>>) -> Option<String> {
+    value.and_then(|value| value.as_str().map(Cow::into_owned))
+}
+
+fn questions(result: Value<'_>) -> Questions {
+    let (mut needs, mut urls) = (Vec::new(), Vec::new());
+    let asked = result.get("inputRequests").into_iter().flat_map(|asked| asked.entries());
+    for question in asked.map(|entry| entry.value) {
+        let need = need(question);
+        if need == Need::Url {
+            urls.push(question.get("params").and_then(|params| text(params.get("url"))));
+        }
+        if !needs.contains(&need) {
+            needs.push(need);
+        }
+    }
+    Questions { state: text(result.get("requestState")), needs, urls }
+}
+
+fn need(question: Value<'_>) -> Need {
+    match text(question.get("method")).as_deref() {
+        Some("elicitation/create") => {
+            let mode = question.get("params").and_then(|params| params.get("mode"));
+            match mode.map(|mode| text(Some(mode))) {
+                None => Need::Form,
+                Some(Some(mode)) if mode == "form" => Need::Form,
+                Some(Some(mode)) if mode == "url" => Need::Url,
+                Some(_) => Need::Other,
+            }
+        }
+        Some("sampling/createMessage") => Need::Sampling,
+        Some("roots/list") => Need::Roots,
+        Some(_) | None => Need::Other,
+    }
+}
+
+fn task(result: Value<'_>, kind: Option<&str>) -> Result<Option<Task>, Unreadable> {
     let nested = result.get("task").filter(|task| task.kind() == Kind::Object);
     let (of, begins) = match nested {
         Some(task) => (task, true),
-        None => (result, text(result.get("resultType")).as_deref() == Some("task")),
+        None => (result, kind == Some("task")),
     };
     let Some(id) = of.get("taskId") else { return Ok(None) };
     let id = text(Some(id)).filter(|id| !id.is_empty() && id.len() <= MAX_TASK_ID_BYTES);
@@ -91,6 +174,7 @@ fn task(outline: &[u8]) -> Result<Option<Task>, Unreadable> {
         status: text(of.get("status")).as_deref().and_then(TaskStatus::parse),
         ttl_ms: number("ttlMs").or_else(|| number("ttl")),
         begins,
+        asks: of.get("inputRequests").map(|_asked| questions(of)),
     }))
 }
 

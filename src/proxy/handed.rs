@@ -1,8 +1,10 @@
 //! Reading of the continuations that an answer hands out, as its bytes pass.
 
+use std::sync::Arc;
+
 use crate::firewall::denial::{Cause, Denial};
 use crate::gate::continued::{Handout, Keeping};
-use crate::mcp::continued::{EventReader, Outline, Task, TaskStatus, Unreadable};
+use crate::mcp::continued::{Answer, EventReader, Outline, TaskStatus, Unreadable};
 
 /// Reading of one answer.
 #[derive(Default)]
@@ -10,19 +12,21 @@ pub(super) struct Handed {
     reader: Reader,
     keeping: Vec<Keeping>,
     status: Option<TaskStatus>,
+    /// Hosts to which questions send people.
+    hosts: Vec<Box<str>>,
 }
 
 #[derive(Default)]
 enum Reader {
     #[default]
     None,
-    Whole(Handout, Box<Outline>),
-    Stream(Handout, Box<EventReader>),
+    Whole(Arc<Handout>, Box<Outline>),
+    Stream(Arc<Handout>, Box<EventReader>),
 }
 
 impl Handed {
-    pub(super) fn of(handout: Option<&Handout>, streams: bool) -> Self {
-        let reader = match handout.cloned() {
+    pub(super) fn of(handout: Option<Arc<Handout>>, streams: bool) -> Self {
+        let reader = match handout {
             None => Reader::None,
             Some(handout) if streams => Reader::Stream(handout, Box::default()),
             Some(handout) => Reader::Whole(handout, Box::default()),
@@ -37,17 +41,17 @@ impl Handed {
 
     /// Reads on; refuses what the client must not get.
     pub(super) fn read(&mut self, chunk: &[u8], end: bool) -> Result<(), Denial> {
-        let mut tasks = Vec::new();
+        let mut answers = Vec::new();
         let read = match &mut self.reader {
             Reader::None => return Ok(()),
             Reader::Whole(_, outline) => outline.push(chunk).and_then(|()| {
-                tasks.extend(if end { outline.finish()? } else { None });
+                answers.extend(if end { outline.finish()? } else { None });
                 Ok(())
             }),
             Reader::Stream(_, events) => {
-                let each = |task| tasks.push(task);
+                let each = |answer| answers.push(answer);
                 events.push(chunk, each).and_then(|()| {
-                    if end { events.finish(|task| tasks.push(task)) } else { Ok(()) }
+                    if end { events.finish(|answer| answers.push(answer)) } else { Ok(()) }
                 })
             }
         };
@@ -55,20 +59,26 @@ impl Handed {
             let message = format!("the MCP server's answer is refused: {error}");
             Denial::upstream(Cause::Protocol, message)
         })?;
-        tasks.iter().try_for_each(|task| self.take(task))
+        answers.iter().try_for_each(|answer| self.take(answer))
     }
 
-    fn take(&mut self, task: &Task) -> Result<(), Denial> {
+    fn take(&mut self, answer: &Answer) -> Result<(), Denial> {
         let (Reader::Whole(handout, _) | Reader::Stream(handout, _)) = &self.reader else {
             return Ok(());
         };
-        self.keeping.extend(handout.take(task)?);
-        self.status = task.status.or(self.status);
+        self.keeping.extend(handout.take(answer, &mut self.hosts)?);
+        if let Answer::Task(task) = answer {
+            self.status = task.status.or(self.status);
+        }
         Ok(())
     }
 
     pub(super) fn take_keeping(&mut self) -> Vec<Keeping> {
         std::mem::take(&mut self.keeping)
+    }
+
+    pub(super) fn hosts(&self) -> &[Box<str>] {
+        &self.hosts
     }
 
     pub(super) fn status(&self) -> Option<TaskStatus> {

@@ -120,6 +120,11 @@ impl Flow {
         self.handed.status()
     }
 
+    /// Returns the hosts to which the answer's questions send people.
+    pub(super) fn elicited(&self) -> &[Box<str>] {
+        self.handed.hosts()
+    }
+
     /// Returns the number of credentials removed.
     pub(super) fn scrubbed(&self) -> u64 {
         let in_body = match &self.scrub {

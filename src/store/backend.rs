@@ -90,6 +90,10 @@ pub(super) trait Backend {
     ) -> Result<(), StoreError> {
         Ok(())
     }
+    /// Takes a continuation away; false if it was not there.
+    async fn take_continuation(&self, _mark: Digest) -> Result<(bool, Replicas), StoreError> {
+        Ok((false, Replicas::default()))
+    }
     async fn continuation(
         &self,
         _mark: Digest,

@@ -505,6 +505,10 @@ impl Backend for Redis {
         self.put_continuation(one).await
     }
 
+    async fn take_continuation(&self, mark: Digest) -> Result<(bool, Replicas), StoreError> {
+        self.drop_continuation(mark).await
+    }
+
     async fn continuation(
         &self,
         mark: Digest,

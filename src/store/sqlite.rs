@@ -391,6 +391,11 @@ impl Backend for Sqlite {
         self.run(move |db| continuations::keep(db, &one, now)).await
     }
 
+    async fn take_continuation(&self, mark: Digest) -> Result<(bool, Replicas), StoreError> {
+        let taken = self.run_lastingly(move |db| continuations::take(db, mark)).await?;
+        Ok((taken, Replicas::default()))
+    }
+
     async fn continuation(
         &self,
         mark: Digest,

@@ -18,6 +18,7 @@ mod outcomes;
 mod refusals;
 mod respelt;
 mod retries;
+pub mod rounds;
 mod streaming;
 mod streams;
 pub mod tasks;

@@ -25,6 +25,7 @@ use arbiter::credentials::{self, Patterns};
 use arbiter::firewall::admit::{self, Ask};
 use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
 use arbiter::firewall::call::Place;
+use arbiter::firewall::checks::continuation::State;
 use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use arbiter::firewall::checks::whitelist::Wildcard;
@@ -239,7 +240,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
     let audit = Audit::open(audit, clock.clone()).expect("the log can be opened");
     let metrics = Metrics::new();
     metrics.name_tools(rulebook.rules().policies.named_tools());
-    let continuations = Continuations::new(store.clone(), SIGNING_SECRET.as_bytes());
+    let continuations = Continuations::new(store.clone(), [SIGNING_SECRET]);
     let freezer = Freezer::open(store, now).await.expect("the store answers");
     let gate = Gate {
         freezer: Arc::new(freezer),
@@ -265,6 +266,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
             max_argument_bytes: 8_192,
             max_request_body_bytes: 10 * 1024 * 1024,
             max_list_ttl_ms: 60_000,
+            elicitation: Arc::default(),
         },
         in_flight: Arc::new(InFlight::new(Limits {
             refusals_per_sec: u32::MAX,
@@ -298,6 +300,7 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 
 fn done() -> Ended {
     Ended {
+        elicited: Vec::new(),
         server: None,
         upstream_status: Some(200),
         scrubbed: 0,
@@ -347,6 +350,7 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
             frozen: Frozen::alone(&freezes),
             calls,
             tasks: &[],
+            state: State::Absent,
             place: Place::default(),
             now,
         };

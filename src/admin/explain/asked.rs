@@ -49,6 +49,10 @@ pub struct Explain {
     /// Arguments of the tool call.
     #[expect(dead_code, reason = "read from the body's own text, which keeps every digit")]
     arguments: Option<Map<String, Value>>,
+    /// The client's answers to what the server asked, as a later round of the call carries them.
+    #[serde(rename = "inputResponses")]
+    #[expect(dead_code, reason = "read from the body's own text, which keeps every digit")]
+    input_responses: Option<Map<String, Value>>,
 }
 
 #[derive(Deserialize, JsonSchema)]

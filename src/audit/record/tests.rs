@@ -108,10 +108,10 @@ fn every_member_is_always_there_and_in_order() {
         doc.root().entries().map(|e| e.key().into_owned()).collect()
     };
     let expected = "timestamp request_id node_id agent_id principal delegation_chain \
-        task_session_id mcp_method tool_called tools_called arguments authorization_decision \
+        task_session_id mcp_method tool_called tools_called arguments input_responses authorization_decision \
         denial_code policy_matched policy_version anomaly_flags failure_category latency_ms \
         upstream_status credentials_injected credentials_scrubbed outcome tool_outcome stage upstream \
-        upstream_server upstream_cause bytes_out task_status client_addr user_agent http_method \
+        upstream_server upstream_cause bytes_out task_status elicited_hosts client_addr user_agent http_method \
         path trace_id bytes_in approval_id approved_by continues event detail";
     let expected: Vec<&str> = expected.split_whitespace().collect();
     for entry in [full(), bare()] {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
+use crate::firewall::checks::continuation::State;
 use crate::firewall::checks::session::Seen;
 use crate::firewall::checks::task::Owned;
 use crate::firewall::delegation::Lapse;
@@ -57,6 +58,7 @@ struct Case {
     chain: Result<(), Lapse>,
     /// The tool of the task that the session owns.
     task: Option<&'static str>,
+    state: State,
     /// The tools that the order law calls: one that reads and one that writes, and what spoils it.
     tools: Vec<&'static str>,
 }
@@ -120,8 +122,21 @@ impl Case {
         let (deadline, claimed, chain) = (Mono(u64::MAX), Some(true), Ok(()));
         let tools = vec!["read_file", "write_file"];
         let freezes = Freezes::default();
-        let task = None;
-        Self { rules, freezes, caller, order, usage, deadline, header, claimed, chain, task, tools }
+        let (task, state) = (None, State::Absent);
+        Self {
+            rules,
+            freezes,
+            caller,
+            order,
+            usage,
+            deadline,
+            header,
+            claimed,
+            chain,
+            task,
+            state,
+            tools,
+        }
     }
 
     /// Decides as the gate does, but for leases; gives `None` if one is needed.
@@ -150,6 +165,7 @@ impl Case {
             claimed,
             calls: &message.calls,
             tasks: &tasks,
+            state: self.state,
             place: Place::default(),
             now: NOW,
         };
@@ -278,6 +294,25 @@ fn what_is_not_leased_is_leased_before_it_is_counted() {
 }
 
 #[test]
+fn a_state_goes_on_only_where_it_was_handed_out_and_counts_no_flag_again() {
+    let mut case = Case::new();
+    case.rules.terms.escalate_anomalies = false;
+    case.order.intent_tier = IntentTier::Read;
+    case.order.declared_intent = "read the report".into();
+    let flags = |verdict: Verdict| (verdict.outcome.is_ok(), verdict.flags, verdict.counted_flags);
+    assert_eq!(flags(case.verdict(&call("write_file"))), (true, vec!["write_under_read"], 1));
+    case.state = State::Ours;
+    assert_eq!(flags(case.verdict(&call("write_file"))), (true, vec!["write_under_read"], 0));
+    assert_eq!(case.usage.calls_made, 2, "each round is a call");
+    case.state = State::Unknown;
+    assert_eq!(case.code(&call("write_file")), Some(Code::ContinuationUnknown));
+    case.claimed = None;
+    case.rules.terms.require_session = false;
+    assert_eq!(case.code(&call("write_file")), Some(Code::ContinuationUnknown));
+    assert_eq!(case.usage.calls_made, 2, "a state of nobody costs no call");
+}
+
+#[test]
 fn drift_is_refused_or_flagged_and_counts() {
     let mut case = Case::new();
     case.order.intent_tier = IntentTier::Read;
@@ -346,7 +381,7 @@ fn frozen(agent: AgentId) -> Held {
 /// A way to spoil a message. The order is the one in which the checks answer.
 type Spoiler = (Code, fn(&mut Case));
 
-const SPOILERS: [Spoiler; 15] = [
+const SPOILERS: [Spoiler; 16] = [
     (Code::Frozen, |case| case.freezes = Freezes::of([frozen(case.caller.agent.id)])),
     (Code::SessionRequired, |case| case.claimed = None),
     (Code::AgentIdRequired, |case| case.header = AgentHeader::Absent),
@@ -354,6 +389,7 @@ const SPOILERS: [Spoiler; 15] = [
     (Code::SessionClosed, |case| case.usage.closed = true),
     (Code::SessionExpired, |case| case.deadline = NOW.mono),
     (Code::AgentMismatch, |case| case.order.agent = AgentId::random()),
+    (Code::ContinuationUnknown, |case| case.state = State::Unknown),
     (Code::AgentInactive, |case| case.chain = Err(Lapse::Above)),
     (Code::ToolNotAuthorized, |case| case.tools.push("unlisted")),
     (Code::BudgetExhausted, |case| case.order.call_budget = 0),

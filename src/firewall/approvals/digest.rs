@@ -51,9 +51,23 @@ pub struct Subject<'a> {
 /// Members of `_meta` that may change from one sending of a call to the next.
 const VOLATILE: [&str; 4] = ["progressToken", "traceparent", "tracestate", "baggage"];
 
+/// Members of the parameters that later rounds of a call change.
+const OF_ROUNDS: [&str; 2] = ["inputResponses", "requestState"];
+
 /// Returns the digest of a call under `key`.
 pub fn digest(key: &[u8; 32], subject: &Subject<'_>) -> Digest {
+    hashed(blake3::Hasher::new_keyed(key), subject, &[])
+}
+
+/// Returns the digest, under `key`, of what all rounds of a call have in common, with the text of the
+/// policy for which the first of them was approved.
+pub fn digest_of_rounds(key: &[u8; 32], subject: &Subject<'_>, policy_text: &Digest) -> Digest {
     let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(b"rounds").update(&policy_text.0);
+    hashed(hasher, subject, &OF_ROUNDS)
+}
+
+fn hashed(mut hasher: blake3::Hasher, subject: &Subject<'_>, left_out: &[&str]) -> Digest {
     hasher.update(subject.agent.0.as_bytes());
     hasher.update(subject.session.0.as_bytes());
     for text in [subject.upstream.unwrap_or_default(), subject.method] {
@@ -66,6 +80,7 @@ pub fn digest(key: &[u8; 32], subject: &Subject<'_>) -> Digest {
         let mut meta = params.get("_meta").into_iter().flat_map(|meta| meta.entries());
         let has_meta = meta.any(|entry| !changes(&entry.key()));
         let volatile = |path: &[&str]| match path {
+            [name] if left_out.contains(name) => true,
             ["_meta"] => !has_meta,
             ["_meta", name] => changes(name),
             _ => false,

@@ -234,6 +234,31 @@ fn any_change_of_a_call_is_another_digest() {
     }
 }
 
+#[test]
+fn rounds_of_a_call_differ_in_answers_and_state_only() {
+    let (agent, session) = (AgentId::random(), SessionId::random());
+    let of = |params: &str, policy_text: &Digest| {
+        let doc = Doc::parse(params.as_bytes()).unwrap();
+        let params = Some(doc.root());
+        let subject = Subject { agent, session, upstream: None, method: "tools/call", params };
+        (digest(&KEY, &subject), digest_of_rounds(&KEY, &subject, policy_text))
+    };
+    let first = of(r#"{"name":"pay","arguments":{"requestState":"a"}}"#, &hash(1));
+    let later = |params, policy| of(params, &hash(policy));
+    let round = r#"{"name":"pay","arguments":{"requestState":"a"},"requestState":"s","inputResponses":{"k":1}}"#;
+    assert_eq!(later(round, 1).1, first.1);
+    assert_ne!(later(round, 1).0, first.0, "its own digest has the answers");
+    assert_ne!(later(round, 2).1, first.1, "another text of the policy");
+    assert_ne!(first.0, first.1);
+    for other in [
+        r#"{"name":"pay","arguments":{"requestState":"b"},"requestState":"s"}"#,
+        r#"{"name":"pay2","arguments":{"requestState":"a"},"requestState":"s"}"#,
+        r#"{"name":"pay","arguments":{"requestState":"a"},"requeststate":"s"}"#,
+    ] {
+        assert_ne!(later(other, 1).1, first.1, "{other}");
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Approve(u32),

@@ -4,6 +4,7 @@ use super::task;
 use crate::firewall::call::{Call, CallKind, Data, Place};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::policy::{Asked, Decision, Facts, PolicySet, Target};
+use crate::json;
 
 /// Asks the policies. A protocol message needs any policy that allows its caller something, a task one
 /// that allows some call of its tool.
@@ -15,10 +16,10 @@ pub fn decide<'r>(
     place: Place<'_>,
 ) -> Decision<'r> {
     if call.task().is_some() {
-        return of_task(policies, facts, task, place);
+        return of_task(policies, facts, (task, call.inputs()), place);
     }
     match asked(&call.kind, place) {
-        Some(asked) => policies.evaluate(facts, &asked),
+        Some(asked) => policies.evaluate(facts, &asked.with_inputs(call.inputs())),
         None => match policies.any_allow(facts) {
             Some(policy) => Decision::Allow(policy),
             None => Decision::NoMatch,
@@ -26,17 +27,25 @@ pub fn decide<'r>(
     }
 }
 
-/// Asks the policies about a task of this tool: some call of it must be allowed.
+/// Asks the policies about a task of this tool: some call of it must be allowed, and what the client
+/// answers to the task's questions.
 pub fn of_task<'r>(
     policies: &'r PolicySet,
     facts: &Facts<'_>,
-    tool: Option<&str>,
+    (tool, inputs): (Option<&str>, Option<json::Value<'_>>),
     place: Place<'_>,
 ) -> Decision<'r> {
     let Some(tool) = tool else { return Decision::NoMatch };
-    match policies.for_some_arguments(facts, Target::ToolAt(place, tool)) {
-        // The call that began the task was approved.
-        Decision::Escalate(policy) => Decision::Allow(policy),
+    let target = Target::ToolAt(place, tool);
+    let decided = match inputs {
+        None => policies.for_some_arguments(facts, target),
+        Some(inputs) => policies.for_answers(facts, target, inputs),
+    };
+    match decided {
+        // The call that began the task was approved, its answers were not.
+        Decision::Escalate(policy) if inputs.is_none() || !policy.constrains_answers() => {
+            Decision::Allow(policy)
+        }
         decided => decided,
     }
 }
@@ -51,14 +60,17 @@ pub fn check(
 ) -> Result<(), Denial> {
     match decision {
         Decision::Allow(_) | Decision::Escalate(_) => Ok(()),
-        Decision::Deny(_) | Decision::NoMatch if call.task().is_some() => Err(task::unknown()),
+        Decision::Deny(policy) if call.task().is_some() && !policy.constrains_answers() => {
+            Err(task::unknown())
+        }
+        Decision::NoMatch if call.task().is_some() => Err(task::unknown()),
         Decision::Deny(_) => Err(Denial::new(
             Code::PolicyDenied,
             "a policy forbids this call: do not retry it as it is",
         )),
         Decision::NoMatch => {
-            let missing =
-                asked(&call.kind, place).and_then(|asked| policies.missing_scopes(facts, &asked));
+            let asked = asked(&call.kind, place).map(|asked| asked.with_inputs(call.inputs()));
+            let missing = asked.and_then(|asked| policies.missing_scopes(facts, &asked));
             Err(match missing {
                 Some(scopes) => Denial::new(
                     Code::InsufficientScope,

@@ -255,6 +255,26 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Holds the constraints on answers of the client against them. Those on arguments are left out: the
+    /// call that the answers belong to was judged by them.
+    pub(super) fn fit_answers(&self, question: &Question<'_>) -> Fit<'_> {
+        let on_answers = || self.parameter_constraints.iter().filter(|one| one.key.is_of_inputs());
+        if self.parameter_constraints.is_empty() {
+            Fit::Met
+        } else if self.refuses() {
+            refused_by(on_answers(), question)
+        } else {
+            allowed_by(on_answers(), question)
+        }
+    }
+
+    /// Reports whether it looks at answers of the client.
+    pub fn constrains_answers(&self) -> bool {
+        self.parameter_constraints.iter().any(|constraint| constraint.key.is_of_inputs())
+    }
+}
+
 /// One call, as the policies are asked about it.
 #[derive(Debug)]
 pub(super) struct Question<'a> {
@@ -275,7 +295,10 @@ impl<'a> Question<'a> {
 }
 
 /// Constraints of an allow policy: what is certainly not met decides, then what is unclear.
-fn allowed_by<'p>(constraints: &'p [Constraint], question: &Question<'_>) -> Fit<'p> {
+fn allowed_by<'p>(
+    constraints: impl IntoIterator<Item = &'p Constraint>,
+    question: &Question<'_>,
+) -> Fit<'p> {
     let mut unclear = None;
     for constraint in constraints {
         let verdict = question.judge(constraint, Need::All);
@@ -290,7 +313,10 @@ fn allowed_by<'p>(constraints: &'p [Constraint], question: &Question<'_>) -> Fit
 }
 
 /// Constraints of a refusal: what cannot be judged counts as met.
-fn refused_by<'p>(constraints: &'p [Constraint], question: &Question<'_>) -> Fit<'p> {
+fn refused_by<'p>(
+    constraints: impl IntoIterator<Item = &'p Constraint>,
+    question: &Question<'_>,
+) -> Fit<'p> {
     let mut spoken = None;
     for constraint in constraints {
         let verdict = question.judge(constraint, Need::Any);

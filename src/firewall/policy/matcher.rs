@@ -11,7 +11,7 @@ mod path;
 
 use crate::json::{Kind, Value};
 
-pub(super) use host::Hosts;
+pub(in crate::firewall) use host::Hosts;
 pub(super) use id::Ids;
 pub(super) use mailbox::Domains;
 pub(super) use path::Folders;

@@ -61,6 +61,11 @@ impl Path {
         Ok(Self { document, segments: segments.into() })
     }
 
+    /// True if the path leads into what a client answered.
+    pub(super) fn is_of_inputs(&self) -> bool {
+        self.document == Document::Inputs
+    }
+
     /// True if the path leads to any number of values.
     pub(super) fn enters_list(&self) -> bool {
         self.segments.iter().any(|segment| segment.is_list)

@@ -1,12 +1,12 @@
 //! The messages in a `text/event-stream`, read as its lines pass.
 
-use super::{Outline, Task, Unreadable};
+use super::{Answer, Outline, Unreadable};
 use crate::mcp::sse::{Cutter, Piece, content, split_mark};
 
 /// The field whose lines make a message.
 const DATA: &[u8] = b"data";
 
-/// Follows the lines of a stream and reads the tasks in its messages.
+/// Follows the lines of a stream and reads the answers in its messages.
 #[derive(Debug, Default)]
 pub struct EventReader {
     cutter: Cutter,
@@ -29,16 +29,20 @@ enum Line {
 }
 
 impl EventReader {
-    /// Takes note of what passes; gives `each` the tasks of the messages that are complete.
-    pub fn push(&mut self, mut chunk: &[u8], mut each: impl FnMut(Task)) -> Result<(), Unreadable> {
+    /// Takes note of what passes; gives `each` the answers that are complete.
+    pub fn push(
+        &mut self,
+        mut chunk: &[u8],
+        mut each: impl FnMut(Answer),
+    ) -> Result<(), Unreadable> {
         while let Some(piece) = self.cutter.next(&mut chunk) {
             match piece {
                 Piece::Tail(_) => {}
                 Piece::Part(bytes) => self.go_on(bytes)?,
                 Piece::End(bytes) => {
                     self.go_on(content(bytes))?;
-                    if let Some(task) = self.end_line()? {
-                        each(task);
+                    if let Some(answer) = self.end_line()? {
+                        each(answer);
                     }
                 }
             }
@@ -47,7 +51,7 @@ impl EventReader {
     }
 
     /// Ends the stream; some clients take a message without an empty line behind it for whole.
-    pub fn finish(&mut self, mut each: impl FnMut(Task)) -> Result<(), Unreadable> {
+    pub fn finish(&mut self, mut each: impl FnMut(Answer)) -> Result<(), Unreadable> {
         let last = self.end_line()?;
         let left = self.message.finish()?;
         last.into_iter().chain(left).for_each(&mut each);
@@ -87,7 +91,7 @@ impl EventReader {
         self.message.push(value)
     }
 
-    fn end_line(&mut self) -> Result<Option<Task>, Unreadable> {
+    fn end_line(&mut self) -> Result<Option<Answer>, Unreadable> {
         let blank = self.line == Line::Open && {
             let text = if self.begun { &self.head[..] } else { split_mark(&self.head).1 };
             text.is_empty()

@@ -2,17 +2,18 @@
 
 use memchr::memchr2;
 
-use super::{Task, Unreadable, task};
+use super::{Answer, Unreadable, answer};
 use crate::json::Doc;
 use crate::json::keys::disguised_as;
 
 /// Largest outline that is copied.
-const MAX_BYTES: usize = 256 * 1024;
+const MAX_BYTES: usize = 1024 * 1024;
 
 /// Members of `result` that are copied.
-const COPIED: [&str; 6] = ["resultType", "taskId", "task", "status", "ttlMs", "ttl"];
+const COPIED: [&str; 8] =
+    ["resultType", "taskId", "task", "status", "ttlMs", "ttl", "inputRequests", "requestState"];
 /// Members of `result` without which there is nothing to read.
-const TELLING: [&str; 2] = ["taskId", "task"];
+const TELLING: [&str; 4] = ["taskId", "task", "inputRequests", "requestState"];
 
 /// Place of the next byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,10 +83,10 @@ impl Outline {
         Ok(())
     }
 
-    /// Ends the message and reads the task that it describes, if it describes one.
-    pub fn finish(&mut self) -> Result<Option<Task>, Unreadable> {
+    /// Ends the message and reads how its call goes on, if it does.
+    pub fn finish(&mut self) -> Result<Option<Answer>, Unreadable> {
         let whole = std::mem::take(self);
-        if whole.tells { task(&whole.out) } else { Ok(None) }
+        if whole.tells { answer(&whole.out) } else { Ok(None) }
     }
 
     fn step(&mut self, byte: u8) -> Result<(), Unreadable> {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn json(chunks: &[&[u8]]) -> Result<Option<Task>, Unreadable> {
+fn answer_of(chunks: &[&[u8]]) -> Result<Option<Answer>, Unreadable> {
     let mut outline = Outline::default();
     for chunk in chunks {
         outline.push(chunk)?;
@@ -10,17 +10,28 @@ fn json(chunks: &[&[u8]]) -> Result<Option<Task>, Unreadable> {
     outline.finish()
 }
 
+fn json(chunks: &[&[u8]]) -> Result<Option<Task>, Unreadable> {
+    Ok(answer_of(chunks)?.map(task_in))
+}
+
+fn task_in(answer: Answer) -> Task {
+    match answer {
+        Answer::Task(task) => task,
+        Answer::Asks(questions) => panic!("{questions:?}"),
+    }
+}
+
 fn events(chunks: &[&[u8]]) -> Result<Vec<Task>, Unreadable> {
     let (mut reader, mut found) = (EventReader::default(), Vec::new());
     for chunk in chunks {
-        reader.push(chunk, |task| found.push(task))?;
+        reader.push(chunk, |answer| found.push(task_in(answer)))?;
     }
-    reader.finish(|task| found.push(task))?;
+    reader.finish(|answer| found.push(task_in(answer)))?;
     Ok(found)
 }
 
 fn found(id: &str, status: Option<TaskStatus>, ttl_ms: Option<u64>, begins: bool) -> Task {
-    Task { id: id.to_owned(), status, ttl_ms, begins }
+    Task { id: id.to_owned(), status, ttl_ms, begins, asks: None }
 }
 
 const MODERN: &str = r#"{"jsonrpc":"2.0","id":"{\"result\":{","result":{"x":[{"taskId":"no"},"]}"],
@@ -59,6 +70,35 @@ fn a_task_is_found_in_the_result_and_nowhere_else() {
 }
 
 #[test]
+fn questions_say_what_they_need() {
+    use Need::{Form, Other, Roots, Sampling, Url};
+    let check = |questions: &str, needs: &[Need], urls: &[Option<&str>]| {
+        let body = format!(
+            r#"{{"result":{{"resultType":"input_required","requestState":"s\u0031","inputRequests":{questions}}}}}"#
+        );
+        let urls = urls.iter().map(|url| url.map(str::to_owned)).collect();
+        let asks = Questions { state: Some("s1".to_owned()), needs: needs.to_vec(), urls };
+        assert_eq!(answer_of(&[body.as_bytes()]), Ok(Some(Answer::Asks(asks))), "{body}");
+    };
+    check("{}", &[], &[]);
+    check(
+        r#"{"a":{"method":"elicitation/create","params":{}},"b":{"method":"sampling/createMessage"},
+            "c":{"method":"elicitation/create","params":{"mode":"url"}},"d":{"method":"roots/list"},
+            "h":{"method":"elicitation/create","params":{"mode":"url","url":"https:\/\/a"}},
+            "e":{"method":"elicitation/create","params":{"mode":"other"}},"f":{"method":"x"},"g":7}"#,
+        &[Form, Sampling, Url, Roots, Other],
+        &[None, Some("https://a")],
+    );
+    let complete = r#"{"result":{"resultType":"complete","requestState":"s","inputRequests":{}}}"#;
+    assert_eq!(answer_of(&[complete.as_bytes()]), Ok(None));
+    let task = r#"{"result":{"resultType":"complete","taskId":"t","status":"input_required",
+        "inputRequests":{"a":{"method":"elicitation/create","params":{"mode":"url","url":"u"}}}}}"#;
+    let waits = task_in(answer_of(&[task.as_bytes()]).unwrap().unwrap());
+    let asks = Questions { state: None, needs: vec![Url], urls: vec![Some("u".to_owned())] };
+    assert_eq!((waits.status, waits.asks), (Some(TaskStatus::InputRequired), Some(asks)));
+}
+
+#[test]
 fn what_readers_could_read_differently_is_an_error() {
     let twice = r#"{"result":{"taskId":"a","taskId":"b"}}"#;
     assert!(matches!(json(&[twice.as_bytes()]), Err(Unreadable::NotJson(_))));
@@ -70,7 +110,7 @@ fn what_readers_could_read_differently_is_an_error() {
         let body = format!(r#"{{"result":{{"taskId":{id}}}}}"#);
         assert_eq!(json(&[body.as_bytes()]), Err(Unreadable::TaskId), "{id}");
     }
-    let long = format!(r#"{{"result":{{"task":"{}"}}}}"#, "x".repeat(300_000));
+    let long = format!(r#"{{"result":{{"task":"{}"}}}}"#, "x".repeat(1_100_000));
     assert!(matches!(json(&[long.as_bytes()]), Err(Unreadable::TooLarge(_))));
     let long = format!(r#"{{"result":{{"text":"{}"}}}}"#, "x".repeat(300_000));
     assert_eq!(json(&[long.as_bytes()]), Ok(None));

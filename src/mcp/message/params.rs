@@ -10,6 +10,12 @@ use crate::mcp::version::META_KEY;
 
 use super::{Fault, MAX_NAME_BYTES, MAX_URI_BYTES};
 
+/// Answers of the client to what the server asked in the round before.
+const INPUTS: &str = "inputResponses";
+/// State that the round before handed out.
+const STATE: &str = "requestState";
+const META: &str = "_meta";
+
 /// The params of a request or a notification.
 #[derive(Clone, Copy)]
 pub(super) struct Params<'d> {
@@ -28,12 +34,13 @@ impl<'d> Params<'d> {
     pub(super) fn kind(self, method: &Cow<'d, str>) -> Result<CallKind<'d>, Fault> {
         match Class::of(method) {
             Class::Tool => {
-                let [name, arguments, _] = self.fields(["name", "arguments", "_meta"])?;
+                let [name, arguments] =
+                    self.of_round(["name", "arguments", INPUTS, STATE, META])?;
                 let name = text(name, "params.name", MAX_NAME_BYTES)?;
                 Ok(CallKind::Tool { name, arguments: object(arguments, "params.arguments")? })
             }
             Class::Resource => {
-                let [uri, _] = self.fields(["uri", "_meta"])?;
+                let [uri] = self.of_round(["uri", INPUTS, STATE, META])?;
                 // Later versions do not know the method, whatever it names.
                 if uri.is_none()
                     && matches!(&**method, "resources/subscribe" | "resources/unsubscribe")
@@ -44,31 +51,49 @@ impl<'d> Params<'d> {
                 Ok(CallKind::Data { what: Data::Resource, target })
             }
             Class::Prompt => {
-                let [name, arguments, _] = self.fields(["name", "arguments", "_meta"])?;
+                let [name, arguments] =
+                    self.of_round(["name", "arguments", INPUTS, STATE, META])?;
                 let target = text(name, "params.name", MAX_NAME_BYTES)?;
                 object(arguments, "params.arguments")?;
                 Ok(CallKind::Data { what: Data::Prompt, target })
             }
             Class::Completion => {
-                let [reference, _, _] = self.fields(["ref", "argument", "_meta"])?;
+                let [reference, _] = self.of_round(["ref", "argument", INPUTS, STATE, META])?;
                 let reference = object(reference, "params.ref")?
                     .ok_or("`params.ref` is missing; say what is to be completed")?;
                 completion(reference)
             }
             Class::Task => {
-                let [id, _, _] = self.fields(["taskId", "inputResponses", "_meta"])?;
+                let [id] = self.of_round(["taskId", INPUTS, STATE, META])?;
                 let target = text(id, "params.taskId", MAX_NAME_BYTES)?;
                 Ok(CallKind::Data { what: Data::Task, target })
             }
             Class::Protocol => {
-                self.fields(["_meta"])?;
+                self.fields([META])?;
                 Ok(CallKind::Protocol)
             }
             Class::Other => {
-                self.fields(["_meta"])?;
+                let [] = self.of_round([INPUTS, STATE, META])?;
                 Ok(CallKind::Data { what: Data::Method, target: method.clone() })
             }
         }
+    }
+
+    /// Returns the first members called `keys` of a call that may be a later round of one: those before
+    /// the three that every such call may have.
+    fn of_round<const N: usize, const M: usize>(
+        self,
+        keys: [&str; N],
+    ) -> Result<[Option<Value<'d>>; M], Fault> {
+        let found = self.fields(keys)?;
+        if let [.., inputs, state, _] = found.as_slice() {
+            object(*inputs, "params.inputResponses")?;
+            if state.is_some_and(|state| state.kind() != Kind::String) {
+                return Err("`params.requestState` must be a string".into());
+            }
+        }
+        let mut found = found.into_iter();
+        Ok(std::array::from_fn(|_| found.next().flatten()))
     }
 
     fn fields<const N: usize>(self, keys: [&str; N]) -> Result<[Option<Value<'d>>; N], Fault> {

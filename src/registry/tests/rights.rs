@@ -7,6 +7,7 @@ use super::*;
 use crate::firewall::admit::{Ask, admit};
 use crate::firewall::agent::{Caller, Principal};
 use crate::firewall::call::{Call, CallKind, Place};
+use crate::firewall::checks::continuation::State;
 use crate::firewall::checks::session::{AgentHeader, Claimed};
 use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::policy::{PolicySet, Source};
@@ -286,6 +287,7 @@ impl World {
             claimed: Claimed::Nothing,
             calls: &[call],
             tasks: &[],
+            state: State::Absent,
             place: Place::default(),
             now: now(0),
         };

@@ -2,7 +2,7 @@
 
 use redis::cmd;
 
-use super::super::StoreError;
+use super::super::{Replicas, StoreError};
 use super::{Redis, scripts, wire};
 use crate::firewall::approvals::Digest;
 use crate::firewall::continuation::{Continuation, MAX_OF_SESSION};
@@ -15,6 +15,17 @@ impl Redis {
         script.arg(one.mark).arg(one.session).arg(wire::write("continuation", one)?);
         script.arg(one.ends.0).arg(MAX_OF_SESSION);
         self.run(&script).await
+    }
+
+    /// Takes a continuation away; false if it was not there.
+    pub(super) async fn drop_continuation(
+        &self,
+        mark: Digest,
+    ) -> Result<(bool, Replicas), StoreError> {
+        let mut script = self.write(&scripts::TAKE_CONTINUATION)?;
+        script.arg(mark);
+        let (taken, replicas): (u8, _) = self.run_carefully(&script).await?;
+        Ok((taken > 0, replicas))
     }
 
     pub(super) async fn load_continuation(

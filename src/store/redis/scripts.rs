@@ -33,6 +33,7 @@ writes! {
     REVOKE_TOKEN = "revoke_token.lua",
     SET_TRUST = "set_trust.lua",
     SETTLE = "settle.lua",
+    TAKE_CONTINUATION = "take_continuation.lua",
     TAKE_AWAY = "take_away.lua",
     UNFREEZE = "unfreeze.lua",
 }

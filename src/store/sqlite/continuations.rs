@@ -32,6 +32,11 @@ pub(super) fn keep(db: &Connection, one: &Continuation, now: Timestamp) -> Resul
     Ok(())
 }
 
+/// Takes a continuation away; false if it was not there.
+pub(super) fn take(db: &Connection, mark: Digest) -> Result<bool> {
+    Ok(db.prepare_cached("DELETE FROM continuations WHERE mark = ?1")?.execute([mark.0])? > 0)
+}
+
 pub(super) fn find(db: &Connection, mark: Digest, now: Timestamp) -> Result<Option<Continuation>> {
     let found = select(db, "mark = ?1 AND ends_at > ?2", params![mark.0, now.0])?;
     Ok(found.into_iter().next())

@@ -429,6 +429,7 @@ pub(crate) fn continuation(session: SessionId, mark: u8, ends: i64) -> Continuat
     Continuation {
         mark: Digest([mark; 32]),
         session,
+        approved: None,
         begun_by: Uuid::from_u128(7),
         tool: Some("export".into()),
         ends: Timestamp(ends),
@@ -464,6 +465,10 @@ async fn continuations_are_kept_until_their_end_and_a_session_has_only_so_many()
         }
         let kept = store.continuations_of(ours, now).await.unwrap();
         assert_eq!(kept.len(), usize::from(MAX_OF_SESSION));
+        let one = kept.first().unwrap().mark;
+        assert!(store.take_continuation(one).await.unwrap().0);
+        assert!(!store.take_continuation(one).await.unwrap().0, "it is taken once");
+        assert_eq!(store.continuation(one, now).await.unwrap(), None);
         assert_eq!(found(0).await.unwrap(), None, "it would have ended first");
         rig.pass(61);
         let after = now.plus_secs(61);

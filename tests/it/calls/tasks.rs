@@ -181,6 +181,27 @@ async fn a_subscription_brings_the_sessions_own_tasks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_about_a_task_notifies_of_the_sessions_own_tasks() {
+    let gateway = started(Setup::default()).await;
+    let mine = gateway.session(json!({})).await;
+    ask(&gateway, &gateway.agent, &mine, LEGACY, "tools/call", call(false)).await;
+    let notice = |id: &str| {
+        let params = json!({"taskId": id, "status": "working"});
+        json!({"jsonrpc": "2.0", "method": "notifications/tasks/status", "params": params})
+    };
+    let answer = json!({"jsonrpc": "2.0", "id": 1, "result": {"content": []}});
+    let event = |message: &Value| format!("event: message\ndata: {message}\n\n");
+    let sent = [notice("t-2"), notice("t-1"), answer.clone()].iter().map(event).collect::<String>();
+    gateway.upstream.answer_with(move |_| stream_response(Body::from(sent.clone())));
+    for (method, params) in [("tasks/result", id()), ("tools/call", call(false))] {
+        let brought = ask(&gateway, &gateway.agent, &mine, LEGACY, method, params).await;
+        let text = String::from_utf8_lossy(&brought.body).into_owned();
+        assert!(text.contains(&event(&notice("t-1"))) && text.contains(&event(&answer)), "{text}");
+        assert!(!text.contains("t-2"), "{method} {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_list_of_tasks_shows_the_sessions_own() {
     let gateway = started(Setup::default()).await;
     let session = gateway.session(json!({})).await;

@@ -1,10 +1,33 @@
-//! Tasks in a fleet: a task that began at one node goes on at every other, for its session alone.
+//! Continuations in a fleet: a task or a round that began at one node goes on at every other, for its
+//! session alone.
 
 use serde_json::json;
 
 use super::nodes::{nodes, setup};
+use crate::calls::rounds::{asks, round};
 use crate::calls::tasks::{ask, call, id, tasks};
 use crate::support::redis_server::Redis;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_is_for_its_session_at_every_node() {
+    let redis = Redis::start();
+    let nodes = nodes(2, || setup(&redis.url())).await;
+    let [first, second] = &nodes[..] else { panic!("two nodes") };
+    first.upstream.answer_with(asks);
+    let theirs = first.register(json!({})).await;
+    let mine = first.session(json!({})).await;
+    let foreign = first.session(json!({"agent_id": theirs.id})).await;
+    let begun = round(first, &first.agent, &mine, json!({})).await;
+    let state = json!({"requestState": begun.json()["result"]["requestState"]});
+    let answer = round(second, &first.agent, &mine, state.clone()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let record = second.record_of(answer.request_id()).await;
+    assert_eq!(record["continues"], begun.request_id());
+    for node in [first, second] {
+        let answer = round(node, &theirs, &foreign, state.clone()).await;
+        assert_eq!((answer.status, answer.code().as_str()), (403, "ContinuationUnknown"));
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_goes_on_at_another_node_for_its_session_alone() {

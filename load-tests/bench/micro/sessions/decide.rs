@@ -149,7 +149,7 @@ impl World {
                 .block_on(sessions.lease(&live, 1, clock.mono(), &clock))
                 .expect("the store books");
         }
-        let continuations = Continuations::new(Arc::clone(&store), SIGNING_SECRET.as_bytes());
+        let continuations = Continuations::new(Arc::clone(&store), [SIGNING_SECRET]);
         let freezer = runtime.block_on(Freezer::open(store, clock.now()));
         let freezer = freezer.expect("the store answers");
         let gate = gate(clock, (registry, freezer, continuations), sessions);
@@ -244,6 +244,7 @@ fn gate(
             max_argument_bytes: 8_192,
             max_request_body_bytes: 10 * 1024 * 1024,
             max_list_ttl_ms: 60_000,
+            elicitation: Arc::default(),
         },
         in_flight: Arc::new(InFlight::new(Limits {
             refusals_per_sec: u32::MAX,

@@ -8,7 +8,7 @@ use super::{Names, Reading, labels_are_plain};
 
 /// Hosts, schemes and ports. Lists of schemes and ports that are empty were not given.
 #[derive(Debug, Default)]
-pub(in super::super) struct Hosts {
+pub(in crate::firewall) struct Hosts {
     names: Names,
     schemes: Vec<String>,
     ports: Vec<u16>,
@@ -23,7 +23,7 @@ struct Place<'u> {
 }
 
 impl Hosts {
-    pub(in super::super) fn parse(entries: &[&str]) -> Result<Self, String> {
+    pub(in crate::firewall) fn parse(entries: &[&str]) -> Result<Self, String> {
         let mut hosts = Self::default();
         for entry in entries {
             hosts.names.add(entry).map_err(|why| format!("`{entry}` {why}"))?;
@@ -33,6 +33,17 @@ impl Hosts {
 
     pub(in super::super) fn limit(&mut self, schemes: Vec<String>, ports: Vec<u16>) {
         (self.schemes, self.ports) = (schemes, ports);
+    }
+
+    /// Returns the host to which a web address (`http`, `https`) leads, if that is certain.
+    pub(in crate::firewall) fn of_web(url: &str) -> Option<String> {
+        let place = plain(url).or_else(|| parsed(url))?;
+        matches!(&*place.scheme, "https" | "http").then(|| place.host.into_owned())
+    }
+
+    /// Reports whether an address certainly leads to one of them.
+    pub(in crate::firewall) fn hold(&self, url: &str) -> bool {
+        self.read(url) == Reading::In
     }
 
     pub(super) fn read(&self, url: &str) -> Reading {

@@ -102,6 +102,33 @@ fn answers_of_the_client_are_constrained_too() {
     }
 }
 
+#[test]
+fn answers_for_a_task_are_judged_by_what_is_said_of_answers() {
+    let (agent, principal) = (agent(), principal());
+    let facts = Facts { agent: &agent, principal: &principal, intent: None };
+    let about_answers = "{ key = '@input.ask.content.to', domain_in = 'corp.com' }";
+    let about_arguments = "{ key = 'path', path_under = ['/a'] }";
+    let (fine, evil) = ("a@corp.com", "a@evil.com");
+    for (effect, constraints, to, expected) in [
+        ("allow", vec![about_answers, about_arguments], fine, "allow p"),
+        ("allow", vec![about_answers, about_arguments], evil, "no match"),
+        ("allow", vec![about_arguments], evil, "allow p"),
+        ("allow", vec![], evil, "allow p"),
+        ("deny", vec![about_answers], fine, "deny p"),
+        ("deny", vec![about_answers], evil, "no match"),
+        ("deny", vec![about_answers, about_arguments], fine, "deny p"),
+        ("deny", vec![about_arguments], fine, "no match"),
+        ("deny", vec![], fine, "deny p"),
+    ] {
+        let lines = format!("parameter_constraints = [{}]", constraints.join(", "));
+        let set = set(&policy("p", effect, &lines));
+        let inputs = format!(r#"{{"ask": {{"content": {{"to": "{to}"}}}}}}"#);
+        let doc = json::Doc::parse(inputs.as_bytes()).unwrap();
+        let decided = said(set.for_answers(&facts, Target::Tool("t"), doc.root()));
+        assert_eq!(decided, expected, "{effect} {constraints:?} {to}");
+    }
+}
+
 fn any_constraint() -> impl Strategy<Value = &'static str> {
     select(
         &[

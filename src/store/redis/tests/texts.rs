@@ -1,6 +1,6 @@
 //! The texts that nodes of one fleet write for each other and for their successors, held against golden files.
 //!
-//! `tests/golden/stored-1.txt` is what this version writes. A change that alters a text gets a file with the next number; the
+//! `tests/golden/stored-2.txt` is what this version writes. A change that alters a text gets a file with the next number; the
 //! older files stay, and each of their lines is read as what it was.
 
 use std::path::PathBuf;
@@ -19,8 +19,8 @@ use crate::store::tests::contract::{agent, order};
 use crate::store::{Change, Lowered, TakenAway};
 
 /// The file of what this version writes, and all that a node may meet.
-const WRITTEN: &str = "stored-1.txt";
-const READ: [&str; 1] = [WRITTEN];
+const WRITTEN: &str = "stored-2.txt";
+const READ: [&str; 2] = ["stored-1.txt", WRITTEN];
 
 const ID: Uuid = Uuid::from_u128(0x0001_0203_0405_4607_8809_0a0b_0c0d_0e0f);
 const OTHER: Uuid = Uuid::from_u128(0x1001_0203_0405_4607_8809_0a0b_0c0d_0e0f);
@@ -121,8 +121,13 @@ fn continuation() -> Continuation {
         session: SessionId(OTHER),
         begun_by: ID,
         tool: Some("read_file".into()),
+        approved: None,
         ends: Timestamp(99),
     }
+}
+
+fn approved() -> Continuation {
+    Continuation { approved: Some(Digest([0xab; 32])), ..continuation() }
 }
 
 fn golden(file: &str) -> PathBuf {
@@ -138,6 +143,7 @@ fn what_is_written_is_what_the_newest_file_says() {
     }
     add("whole-approval", &wire::write("approval", &approval()).unwrap());
     add("continuation", &wire::write("continuation", &continuation()).unwrap());
+    add("approved-continuation", &wire::write("continuation", &approved()).unwrap());
     let path = golden(WRITTEN);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &lines).unwrap();
@@ -165,6 +171,10 @@ fn what_older_versions_wrote_is_read_as_what_it_was() {
                 "continuation" => {
                     let read: Continuation = wire::read("continuation", text).unwrap();
                     assert_eq!(read, continuation());
+                }
+                "approved-continuation" => {
+                    let read: Continuation = wire::read("continuation", text).unwrap();
+                    assert_eq!(read, approved());
                 }
                 name => {
                     let (_, change) = changes.iter().find(|(known, _)| *known == name).unwrap();

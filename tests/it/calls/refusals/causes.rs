@@ -264,6 +264,9 @@ async fn sessions() {
     table.add(Code::MethodNotAuthorized, s.clone(), ask(&session, me, other)).await;
     let task = message("s", "tasks/get", json!({"taskId": "another-sessions"}));
     table.add(Code::TaskUnknown, s.clone(), ask(&session, me, task)).await;
+    let round = json!({"name": "read_file", "arguments": {}, "requestState": "another-sessions"});
+    let round = message("s", "tools/call", round);
+    table.add(Code::ContinuationUnknown, s.clone(), ask(&session, me, round)).await;
     let secret = call("s", "read_secret");
     table.add(Code::SensitivityExceeded, s.clone(), ask(&session, me, secret)).await;
 

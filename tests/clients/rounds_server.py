@@ -1,0 +1,47 @@
+"""A server made with the official Python SDK 2 whose tool asks twice before it answers (2026-07-28).
+
+    python rounds_server.py --ready-file FILE
+
+It binds a free port of 127.0.0.1 and writes it to the ready file.
+"""
+
+import argparse
+import pathlib
+import socket
+
+import uvicorn
+from mcp import types
+from mcp.server.mcpserver import Context, MCPServer
+
+server = MCPServer("rounds-server", version="1")
+
+
+def question(name, state):
+    schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
+    params = types.ElicitRequestFormParams(message=f"Which {name}?", requested_schema=schema)
+    return types.InputRequiredResult(input_requests={name: types.ElicitRequest(params=params)}, request_state=state)
+
+
+@server.tool()
+async def order(item: str, ctx: Context) -> str | types.InputRequiredResult:
+    """Orders something after two questions."""
+    given, state = ctx.input_responses or {}, ctx.request_state
+    if state is None:
+        return question("size", "size")
+    if state == "size":
+        return question("colour", given["size"].content["answer"])
+    return f"{state} {given['colour'].content['answer']} {item}"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ready-file", required=True, type=pathlib.Path)
+    options = parser.parse_args()
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(server.streamable_http_app(), log_level="warning", timeout_graceful_shutdown=1)
+    options.ready_file.write_text(f"{listener.getsockname()[1]}\n")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()
