@@ -316,6 +316,13 @@ fn elicitation(proxy: &config::Proxy) -> Result<Elicitation> {
     Elicitation::parse(&hosts).map_err(anyhow::Error::msg)
 }
 
+fn session_limits(config: &Config) -> Result<sessions::Settings> {
+    Ok(sessions::Settings {
+        max_per_agent: usize::try_from(config.sessions.max_concurrent_sessions_per_agent)?,
+        rate_window_secs: config.sessions.rate_limit_window_secs,
+    })
+}
+
 async fn open_store(config: &Config, store_io: &Handle) -> Result<Store> {
     match &config.storage.backend {
         Backend::Memory => Ok(Store::memory()),
@@ -341,10 +348,7 @@ impl Parts {
         let followed = Arc::new(followed);
         let registry = Registry::open(store.clone(), clock.clone()).await;
         let registry = Arc::new(registry.context("loading agents")?);
-        let limits = sessions::Settings {
-            max_per_agent: usize::try_from(config.sessions.max_concurrent_sessions_per_agent)?,
-            rate_window_secs: config.sessions.rate_limit_window_secs,
-        };
+        let limits = session_limits(config)?;
         let sessions =
             Arc::new(Sessions::open(store.clone(), limits, now).await.context("loading sessions")?);
         let freezer = Freezer::open(store.clone(), now).await.context("loading freezes")?;
