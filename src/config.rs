@@ -29,7 +29,8 @@ use crate::firewall::checks::drift::Operation;
 use crate::firewall::session::RefusalStyle;
 
 pub use admin::{
-    Admin, AdminKey, AdminOidc, AdminTls, ENVIRONMENT_KEY, KEY_HASH_MARK, Role, Roles, key_name,
+    Admin, AdminKey, AdminOidc, AdminTls, ENVIRONMENT_KEY, KEY_HASH_MARK, OidcClient, Role, Roles,
+    key_name,
 };
 pub use approvals::Approvals;
 pub use env::{environment, names_a_secret};

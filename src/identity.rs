@@ -8,6 +8,7 @@
 //! be asked again; so a signature is checked once.
 
 mod claims;
+pub mod code;
 mod discovery;
 mod fetch;
 mod introspect;

@@ -312,7 +312,7 @@ fn issuer(mut s: Section<'_>, resources: &[String], grace_secs: u64) -> Option<I
 }
 
 /// Reports whether metadata can be fetched from below an issuer's URL (RFC 8414 section 2).
-fn discoverable(issuer_url: &str, allow_http: bool) -> Result<(), String> {
+pub(super) fn discoverable(issuer_url: &str, allow_http: bool) -> Result<(), String> {
     values::provider_url(issuer_url, allow_http)?;
     if issuer_url.contains('?') { Err("it holds a query (`?`)".to_owned()) } else { Ok(()) }
 }

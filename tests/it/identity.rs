@@ -1,6 +1,7 @@
 //! Tokens, identity providers and delegation.
 
 mod bad_tokens;
+mod console;
 mod delegation;
 mod provider_tls;
 mod providers;
