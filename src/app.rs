@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
+use aws_lc_rs::hmac;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use serde::Serialize;
@@ -36,6 +37,8 @@ use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin, Keyring, People, Searches, WrongKeys};
+use crate::approvals::notices::{self, Notices};
+use crate::approvals::page::Page;
 use crate::approvals::{self, Approvals};
 use crate::audit::checkpoint::SigningKey;
 use crate::audit::redact::Redactor;
@@ -252,7 +255,13 @@ pub fn write_ready_file(path: &Path, started: &Started) -> Result<()> {
 }
 
 /// Loads the approvals that the store keeps.
-async fn approvals(config: &Config, store: &Arc<Store>, now: Now) -> Result<Approvals> {
+async fn approvals(
+    config: &Config,
+    store: &Arc<Store>,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+) -> Result<Approvals> {
+    let now = clock.now();
     let terms = &config.approvals;
     let settings = approvals::Settings {
         limits: crate::firewall::approvals::Limits {
@@ -261,11 +270,26 @@ async fn approvals(config: &Config, store: &Arc<Store>, now: Now) -> Result<Appr
                 .unwrap_or(usize::MAX),
         },
         hold: Duration::from_secs(terms.hold_secs),
+        four_eyes: terms.four_eyes,
     };
     let secret = config.admin.signing_secrets.signing().expose().as_bytes();
-    let approvals = Approvals::new(settings, secret, Arc::clone(store), now);
+    let notices = notices(config, metrics, clock)?;
+    let approvals = Approvals::new(settings, secret, Arc::clone(store), now).with_notices(notices);
+    let page = terms.user_url.as_deref().map(|url| Page::new(url, secret));
+    let approvals = approvals.with_page(page);
     approvals.load(now).await.context("loading approvals")?;
     Ok(approvals)
+}
+
+/// Starts to send notices of approvals, if anybody receives them.
+fn notices(config: &Config, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Option<Notices>> {
+    let Some(notify) = &config.approvals.notify else { return Ok(None) };
+    let receiver = notices::Receiver {
+        url: notify.url.expose().parse().context("reading `approvals.notify_url`")?,
+        key: hmac::Key::new(hmac::HMAC_SHA256, notify.secret.expose().as_bytes()),
+    };
+    let notices = Notices::start(receiver, metrics, clock, &Handle::current());
+    Ok(Some(notices.context("preparing to notify `approvals.notify_url`")?))
 }
 
 fn continuations(config: &Config, store: &Arc<Store>) -> Continuations {
@@ -354,7 +378,7 @@ impl Parts {
             .context("preparing to ask `oauth.issuers`")?,
             enrolment: Enrolment::new(&config.oauth.issuers, &registry),
             rulebook: Arc::new(rulebook),
-            approvals: Arc::new(approvals(config, &store, now).await?),
+            approvals: Arc::new(approvals(config, &store, &metrics, &clock).await?),
             continuations: Arc::new(continuations(config, &store)),
             registry: registry.clone(),
             sessions: sessions.clone(),

@@ -8,6 +8,7 @@
 pub mod capabilities;
 pub mod class;
 pub mod continued;
+pub mod elicitation;
 pub mod filter;
 pub mod headers;
 pub mod list_changes;

@@ -19,7 +19,7 @@ use prometheus::{
 use crate::firewall::denial::Code;
 use crate::mcp::outcome::ToolOutcome;
 use operation::Operation;
-pub use operation::{IssuerKeys, Reload, ServerStanding, Standing};
+pub use operation::{IssuerKeys, NoticeOutcome, Reload, ServerStanding, Standing};
 use process::Process;
 
 /// Number of tools with a series of their own.

@@ -224,6 +224,7 @@ async fn lists_are_followed_over_their_pages() {
         capabilities: Vec::new(),
         trust: crate::firewall::agent::TrustLevel::Basic,
         expires_at: None,
+        registered_by: None,
     };
     let now = arbiter.bench.admin.clock.now().wall;
     for n in 0..1_001 {

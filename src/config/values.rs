@@ -98,6 +98,15 @@ pub fn provider_url(text: &str, allow_http: bool) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Checks a URL that others see or send to: https, or plain http within this machine.
+pub(super) fn safe_url(text: &str) -> Result<(), String> {
+    let uri = url(text)?;
+    if uri.scheme_str() == Some("http") && !uri.host().is_some_and(is_loopback) {
+        return Err("is plain http to another machine; use https".to_owned());
+    }
+    Ok(())
+}
+
 fn is_loopback(host: &str) -> bool {
     let bare = host.trim_matches(['[', ']']);
     bare.eq_ignore_ascii_case("localhost")

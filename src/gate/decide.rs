@@ -55,6 +55,7 @@ impl Gate {
         to: &Arc<Destination>,
         reply: &mut Reply,
     ) -> Result<Admitted, Denial> {
+        let (body, returned) = self.without_our_state(body, claims);
         let doc = Doc::parse(&body)
             .map_err(|e| Denial::new(Code::NotJson, format!("the body is not strict JSON: {e}")))?;
         let message = message::read(&doc).map_err(|bad| self.malformed(bad, reply))?;
@@ -85,10 +86,12 @@ impl Gate {
                 claimed: claims.agent,
                 live: live.as_ref(),
                 message: &message,
+                version,
+                returned,
                 to,
             };
             // Boxed, because few requests wait for a person and all would carry its room.
-            Box::pin(self.approved(ticket, &hearing, &escalations)).await?;
+            Box::pin(self.approved(ticket, &hearing, &escalations, reply)).await?;
         }
         ticket.entry_mut().credentials_injected = edits.names();
         let scrub = match &live {
@@ -98,6 +101,7 @@ impl Gate {
         let begun = message.calls.iter().find(|call| call.method.as_deref() == Some("initialize"));
         if let (Some(begun), Some(live)) = (begun, &live) {
             live.declare_apps(capabilities::declare_apps(begun));
+            live.declare_urls(capabilities::opens_urls(begun));
         }
         let (about, approved) = ((caller, live.as_ref(), to), !escalations.is_empty());
         let stream = self.stream_of(&message, version, about, (&rules, approved)).map(Box::new);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smallvec::SmallVec;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::shares::{Limits, Place, Recorded, Share, Shares};
@@ -140,6 +140,8 @@ pub struct Ticket {
     /// Taken when the request is decided.
     parts: Option<(Record, Open)>,
     audit: Arc<Audit>,
+    /// Receives the progress token of a call that waits for a person.
+    held: Option<watch::Sender<Option<Arc<str>>>>,
 }
 
 impl Ticket {
@@ -150,6 +152,7 @@ impl Ticket {
             judged_from: arrived.mono,
             parts: Some((entry, open)),
             audit,
+            held: None,
         }
     }
 
@@ -164,6 +167,18 @@ impl Ticket {
     /// Notes when judging begins, the whole request being here.
     pub(super) fn judged_from(&mut self, now: Mono) {
         self.judged_from = now;
+    }
+
+    /// Has `held` receive the progress token of the call once it waits for a person.
+    pub fn show_wait(&mut self, held: watch::Sender<Option<Arc<str>>>) {
+        self.held = Some(held);
+    }
+
+    /// Reports that the call waits for a person, to a client that gave this token.
+    pub(super) fn waits(&self, token: &str) {
+        if let Some(held) = &self.held {
+            held.send_replace(Some(token.into()));
+        }
     }
 
     /// Leaves the time for which the call waited for a person out of the gateway's own.

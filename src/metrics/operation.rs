@@ -77,6 +77,28 @@ pub struct ServerStanding {
     pub up: bool,
 }
 
+/// Result of a notice of an approval.
+#[derive(Clone, Copy, Debug)]
+pub enum NoticeOutcome {
+    Sent,
+    /// Refused by its receiver, or not taken in time.
+    Failed,
+    /// Too many were waiting.
+    Dropped,
+}
+
+impl NoticeOutcome {
+    const ALL: [Self; 3] = [Self::Sent, Self::Failed, Self::Dropped];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
 /// The series.
 pub struct Operation {
     /// Calls that wait for a person.
@@ -91,6 +113,7 @@ pub struct Operation {
     store_errors: IntCounter,
     store_staleness: Gauge,
     leases: IntCounterVec,
+    notices: IntCounterVec,
     issuer_age: GaugeVec,
     issuer_errors: IntGaugeVec,
     certificate_expiry: GaugeVec,
@@ -99,6 +122,25 @@ pub struct Operation {
     log_bytes: IntGauge,
     journal_slots: IntGauge,
     journal_used: IntGauge,
+}
+
+fn leases(r: &Registry) -> IntCounterVec {
+    let help = "Blocks of calls asked of the store for a session's budget";
+    let leases = counters(r, "arbiter_leases_total", help, "outcome");
+    for outcome in ["granted", "failed"] {
+        leases.with_label_values(&[outcome]);
+    }
+    leases
+}
+
+fn notices(r: &Registry) -> IntCounterVec {
+    let name = "arbiter_approval_notices_total";
+    let help = "Notices of approvals to `approvals.notify_url`";
+    let notices = counters(r, name, help, "outcome");
+    for outcome in NoticeOutcome::ALL {
+        notices.with_label_values(&[outcome.name()]);
+    }
+    notices
 }
 
 impl Operation {
@@ -120,16 +162,8 @@ impl Operation {
                 reloads.with_label_values(&[what.name(), outcome]);
             }
         }
-        let leases = counters(
-            r,
-            "arbiter_leases_total",
-            "Blocks of calls asked of the store for a session's budget",
-            "outcome",
-        );
-        for outcome in ["granted", "failed"] {
-            leases.with_label_values(&[outcome]);
-        }
         Self {
+            notices: notices(r),
             approvals_pending: gauge(
                 r,
                 "arbiter_approvals_pending",
@@ -172,7 +206,7 @@ impl Operation {
                 "arbiter_store_staleness_seconds",
                 "Time since a shared store was last heard; 0 for one of this node alone",
             ),
-            leases,
+            leases: leases(r),
             issuer_age: decimals(
                 "arbiter_issuer_keys_age_seconds",
                 "Time since an issuer's keys were fetched, or since the start before the first",
@@ -247,6 +281,11 @@ impl Operation {
         }
         let outcome = if well { "granted" } else { "failed" };
         self.leases.with_label_values(&[outcome]).inc();
+    }
+
+    /// Counts a notice of an approval.
+    pub fn noticed(&self, outcome: NoticeOutcome) {
+        self.notices.with_label_values(&[outcome.name()]).inc();
     }
 
     pub(super) fn show(&self, standing: &Standing) {

@@ -196,6 +196,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
         capabilities: vec!["search".to_owned()],
         trust: TrustLevel::Verified,
         expires_at: None,
+        registered_by: None,
     };
     let mut agent = registry.register(new.clone(), now.wall).await.expect("the store answers");
     for _ in 0..above {
@@ -226,6 +227,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
         delegation_chain: acting.chain,
         created_at: now.wall,
         expires_at: now.wall.plus_secs(86_400),
+        opened_by: None,
     };
     let live = sessions.create(order, now).await.expect("the store answers");
     let file = folder.join("policies.toml");

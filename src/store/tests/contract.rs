@@ -105,6 +105,7 @@ pub(crate) fn order(agent: AgentId, call_budget: u64) -> WorkOrder {
         delegation_chain: [agent].into(),
         created_at: Timestamp(1_000_000_000),
         expires_at: Timestamp(9_000_000_000),
+        opened_by: Some("corporate:alice".into()),
     }
 }
 
@@ -118,6 +119,7 @@ pub(crate) fn agent(trust: TrustLevel) -> Arc<Agent> {
         active: true,
         created_at: Timestamp(5),
         expires_at: Some(Timestamp(i64::MAX)),
+        registered_by: Some("orchestrator".into()),
     })
 }
 

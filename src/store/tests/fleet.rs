@@ -113,6 +113,7 @@ impl Fleet {
             active: true,
             created_at: Timestamp(0),
             expires_at: None,
+            registered_by: None,
         };
         let agent = Arc::new(agent);
         self.shared.kept.insert_agent_now(&agent).unwrap();

@@ -116,6 +116,7 @@ impl World {
                     capabilities: vec!["search".to_owned()],
                     trust: TrustLevel::Verified,
                     expires_at: None,
+                    registered_by: None,
                 };
                 let registered = registry.register(new, clock.now().wall);
                 runtime.block_on(registered).expect("the store answers")
