@@ -67,6 +67,7 @@ use crate::sessions::Sessions;
 use crate::store::{Followed, Store};
 use crate::telemetry::Causes;
 
+pub use crate::identity::code::Bond;
 pub use access::Actor;
 pub use body::MAX_BODY_BYTES;
 pub use door::{Ask, Holder, Pace};

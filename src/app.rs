@@ -19,6 +19,7 @@ mod shared;
 mod standing;
 mod stop;
 mod tls;
+mod traces;
 mod upkeep;
 mod upstreams;
 
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
+use aws_lc_rs::hmac;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use serde::Serialize;
@@ -36,6 +38,8 @@ use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin, Keyring, People, Searches, WrongKeys};
+use crate::approvals::notices::{self, Notices};
+use crate::approvals::page::Page;
 use crate::approvals::{self, Approvals};
 use crate::audit::checkpoint::SigningKey;
 use crate::audit::redact::Redactor;
@@ -126,8 +130,10 @@ pub fn run(
     // The connections to a shared store: nothing else keeps them waiting.
     let store_io = runtime("store-io", 1)?;
     let upkeep = runtime("upkeep", 1)?;
-    let certificate = config.proxy.tls.as_ref().map(Certificate::open).transpose()?;
-    let admin_tls = config.admin.tls.as_ref().map(Certificate::for_admin).transpose()?;
+    let certificate = config.proxy.tls.as_ref().map(Certificate::open).transpose();
+    let certificate = certificate.with_context(|| config.at("proxy.tls"))?;
+    let admin_tls = config.admin.tls.as_ref().map(Certificate::for_admin).transpose();
+    let admin_tls = admin_tls.with_context(|| config.at("admin.tls"))?;
     let tls = certificate.as_ref().map(Certificate::settings).transpose()?;
     let taken_over = match way {
         Way::Start => None,
@@ -229,7 +235,7 @@ pub fn run(
 /// ends this process and not that one.
 fn rehearse(config: &Config) -> Result<()> {
     let rulebook = Rulebook::load(config.policy.file.as_deref(), terms(config));
-    rulebook.context("loading `policy.file`")?;
+    rulebook.with_context(|| config.at("policy.file"))?;
     let secrets = reload::secrets(config, &Clock::system()).context("loading credentials")?;
     Templates::of(config)?.expand(&secrets.vault())?;
     Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
@@ -253,7 +259,13 @@ pub fn write_ready_file(path: &Path, started: &Started) -> Result<()> {
 }
 
 /// Loads the approvals that the store keeps.
-async fn approvals(config: &Config, store: &Arc<Store>, now: Now) -> Result<Approvals> {
+async fn approvals(
+    config: &Config,
+    store: &Arc<Store>,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+) -> Result<Approvals> {
+    let now = clock.now();
     let terms = &config.approvals;
     let settings = approvals::Settings {
         limits: crate::firewall::approvals::Limits {
@@ -262,9 +274,13 @@ async fn approvals(config: &Config, store: &Arc<Store>, now: Now) -> Result<Appr
                 .unwrap_or(usize::MAX),
         },
         hold: Duration::from_secs(terms.hold_secs),
+        four_eyes: terms.four_eyes,
     };
     let secret = config.admin.signing_secrets.signing().expose().as_bytes();
-    let approvals = Approvals::new(settings, secret, Arc::clone(store), now);
+    let notices = notices(config, metrics, clock)?;
+    let approvals = Approvals::new(settings, secret, Arc::clone(store), now).with_notices(notices);
+    let page = terms.user_url.as_deref().map(|url| Page::new(url, secret));
+    let approvals = approvals.with_page(page);
     approvals.load(now).await.context("loading approvals")?;
     Ok(approvals)
 }
@@ -274,8 +290,30 @@ fn mark_secrets(secrets: &config::SigningSecrets) -> impl Iterator<Item = &[u8]>
     secrets.all().map(|secret| secret.expose().as_bytes())
 }
 
+/// Starts to send notices of approvals, if anybody receives them.
+fn notices(config: &Config, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Option<Notices>> {
+    let Some(notify) = &config.approvals.notify else { return Ok(None) };
+    let receiver = notices::Receiver {
+        url: notify.url.expose().parse().context("reading `approvals.notify_url`")?,
+        key: hmac::Key::new(hmac::HMAC_SHA256, notify.secret.expose().as_bytes()),
+    };
+    let notices = Notices::start(receiver, metrics, clock, &Handle::current());
+    Ok(Some(notices.context("preparing to notify `approvals.notify_url`")?))
+}
+
 fn continuations(config: &Config, store: &Arc<Store>) -> Continuations {
     Continuations::new(Arc::clone(store), mark_secrets(&config.admin.signing_secrets))
+}
+
+/// Reads the policies, and warns where there are none.
+fn rulebook(config: &Config) -> Result<Rulebook> {
+    let file = || config.at("policy.file");
+    let rulebook = Rulebook::load(config.policy.file.as_deref(), terms(config));
+    let rulebook = rulebook.with_context(file)?;
+    if rulebook.rules().policies.is_empty() {
+        warn!("{}: there is no policy, so every request is refused", file());
+    }
+    Ok(rulebook)
 }
 
 /// Reads the certificate that agents would see; the end of its validity, as Unix time.
@@ -306,11 +344,20 @@ struct Parts {
     headers: Vec<Arc<ArcSwap<Headers>>>,
     /// Follower of other nodes' changes, in a fleet.
     follower: Option<Follower>,
+    /// Sender of traces, if there is a collector.
+    sending: Option<traces::Sending>,
 }
 
 fn elicitation(proxy: &config::Proxy) -> Result<Elicitation> {
     let hosts: Vec<&str> = proxy.allowed_elicitation_hosts.iter().map(String::as_str).collect();
     Elicitation::parse(&hosts).map_err(anyhow::Error::msg)
+}
+
+fn session_limits(config: &Config) -> Result<sessions::Settings> {
+    Ok(sessions::Settings {
+        max_per_agent: usize::try_from(config.sessions.max_concurrent_sessions_per_agent)?,
+        rate_window_secs: config.sessions.rate_limit_window_secs,
+    })
 }
 
 async fn open_store(config: &Config, store_io: &Handle) -> Result<Store> {
@@ -338,21 +385,18 @@ impl Parts {
         let followed = Arc::new(followed);
         let registry = Registry::open(store.clone(), clock.clone()).await;
         let registry = Arc::new(registry.context("loading agents")?);
-        let limits = sessions::Settings {
-            max_per_agent: usize::try_from(config.sessions.max_concurrent_sessions_per_agent)?,
-            rate_window_secs: config.sessions.rate_limit_window_secs,
-        };
+        let limits = session_limits(config)?;
         let sessions =
             Arc::new(Sessions::open(store.clone(), limits, now).await.context("loading sessions")?);
         let freezer = Freezer::open(store.clone(), now).await.context("loading freezes")?;
-        let rulebook = Rulebook::load(config.policy.file.as_deref(), terms(config))
-            .context("loading `policy.file`")?;
+        let rulebook = rulebook(config)?;
         let audit = Arc::new(Audit::open(audit_settings(config)?, clock.clone())?);
         let secrets = Arc::new(reload::secrets(config, &clock).context("loading credentials")?);
         let templates = Arc::new(Templates::of(config)?);
         let (headers, in_headers) = templates.expand(&secrets.vault())?;
         let redactor =
             Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
+        let (traces, sending) = traces::prepare(config, &metrics, &clock)?.unzip();
         let gate = Arc::new(Gate {
             clock: clock.clone(),
             identity: Identity::with_issuers(
@@ -364,7 +408,7 @@ impl Parts {
             .context("preparing to ask `oauth.issuers`")?,
             enrolment: Enrolment::new(&config.oauth.issuers, &registry),
             rulebook: Arc::new(rulebook),
-            approvals: Arc::new(approvals(config, &store, now).await?),
+            approvals: Arc::new(approvals(config, &store, &metrics, &clock).await?),
             continuations: Arc::new(continuations(config, &store)),
             registry: registry.clone(),
             sessions: sessions.clone(),
@@ -391,8 +435,8 @@ impl Parts {
             },
             in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
             drain: Arc::default(),
+            traces,
         });
-        let rulebook = gate.rulebook.clone();
         let headers: Vec<_> =
             headers.into_iter().map(|headers| Arc::new(ArcSwap::from_pointee(headers))).collect();
         let mut parts = Self {
@@ -401,7 +445,7 @@ impl Parts {
             store,
             registry,
             sessions,
-            rulebook,
+            rulebook: gate.rulebook.clone(),
             audit,
             gate,
             keys: Arc::new(Keyring::new(&config.admin)),
@@ -409,6 +453,7 @@ impl Parts {
             templates,
             headers,
             follower: None,
+            sending,
         };
         if parts.store.is_shared() {
             let mut follower = Follower {
@@ -582,6 +627,9 @@ impl Parts {
         if self.store.outlives_the_process() {
             control.spawn(follow::return_idle(self.gate.clone()));
         }
+        if let Some(sending) = self.sending.take() {
+            control.spawn(sending.run());
+        }
         if let Some(follower) = self.follower.take() {
             control.spawn(follower.run());
         }
@@ -631,6 +679,9 @@ impl Parts {
 
     /// Gives back what is leased and writes what is pending.
     fn end(&self, control: &tokio::runtime::Runtime) {
+        if let Some(traces) = &self.gate.traces {
+            control.block_on(traces::flush(traces));
+        }
         let now = self.clock.now();
         control.block_on(async {
             if let Err(error) = self.sessions.close_all_leases(now).await {

@@ -23,8 +23,12 @@ use crate::firewall::approvals::{
 use crate::firewall::session::SessionId;
 use crate::firewall::time::{Mono, Now, Timestamp};
 use crate::store::{Put, Queue, Replicas, Room, Store, StoreError, to_the_end};
+use notices::Notices;
+use page::Page;
 
 mod follow;
+pub mod notices;
+pub mod page;
 
 /// Approvals that one look ends or forgets at most.
 const AT_ONCE: usize = 100;
@@ -39,12 +43,15 @@ pub struct Settings {
     pub limits: Limits,
     /// Time for which a call waits for its decision; zero: not at all.
     pub hold: Duration,
+    /// True if nobody decides about the calls of sessions that they opened or agents that they
+    /// registered.
+    pub four_eyes: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let limits = Limits { ttl_secs: 900, max_pending_per_agent: 20 };
-        Self { limits, hold: Duration::ZERO }
+        Self { limits, hold: Duration::ZERO, four_eyes: false }
     }
 }
 
@@ -54,6 +61,8 @@ pub struct Approvals {
     settings: Settings,
     key: [u8; 32],
     store: Arc<Store>,
+    notices: Option<Notices>,
+    page: Option<Page>,
     book: Mutex<Book>,
     decided: Notify,
     /// Number of open approvals, for a look without the lock.
@@ -121,6 +130,8 @@ impl Approvals {
             settings,
             key: blake3::derive_key("arbiter 2026 approvals: digests of calls", secret),
             store,
+            notices: None,
+            page: None,
             book: Mutex::default(),
             decided: Notify::new(),
             open: AtomicUsize::new(0),
@@ -130,6 +141,31 @@ impl Approvals {
             unsaved: Mutex::default(),
             held: Mutex::default(),
             since: Mutex::new((now.wall, now.mono)),
+        }
+    }
+
+    /// Has the steps of this node announced.
+    #[must_use]
+    pub fn with_notices(self, notices: Option<Notices>) -> Self {
+        Self { notices, ..self }
+    }
+
+    /// Has clients and notices name the page on which a person decides.
+    #[must_use]
+    pub fn with_page(self, page: Option<Page>) -> Self {
+        Self { page, ..self }
+    }
+
+    pub fn page(&self) -> Option<&Page> {
+        self.page.as_ref()
+    }
+
+    fn note(&self, steps: &[Step]) {
+        if let Some(notices) = &self.notices {
+            let page = self.page.as_ref();
+            for step in steps {
+                notices.note(step, page);
+            }
         }
     }
 
@@ -234,6 +270,7 @@ impl Approvals {
             let put = this.store.put_approvals(steps.clone(), room).await;
             match this.turns.noted(put, &clock)? {
                 Put::Done(replicas) => {
+                    this.note(&steps);
                     let mut book = this.book();
                     for step in steps {
                         book.put(step.to);
@@ -314,7 +351,11 @@ impl Approvals {
 
     /// Checks a decision, and returns the step in which it is made.
     pub fn check(&self, id: Uuid, ruling: &Ruling, now: Now) -> Result<Step, Undecided> {
-        self.book().decide(id, ruling, self.time(now))
+        let book = self.book();
+        if self.settings.four_eyes {
+            book.get(id).ok_or(Undecided::Unknown)?.check_four_eyes(&ruling.by)?;
+        }
+        book.decide(id, ruling, self.time(now))
     }
 
     /// Ends approvals: here at once, and in the store. Returns those that were ended by this node.
@@ -367,6 +408,7 @@ impl Approvals {
                 }
             }
         }
+        self.note(&ended);
         ended
     }
 

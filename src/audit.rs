@@ -61,6 +61,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::firewall::agent::AgentId;
+use crate::holder::Holder;
 use crate::telemetry::Causes;
 
 mod announce;
@@ -83,6 +84,7 @@ pub mod search;
 mod settings;
 mod signer;
 pub mod tree;
+mod tree_blocks;
 pub mod tree_file;
 pub mod verify;
 mod writer;
@@ -113,8 +115,8 @@ const MAX_WAITING_RECORDS: usize = 8_192;
 /// Reason why the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("audit log `{}` is in use by another process", path.display())]
-    InUse { path: PathBuf },
+    #[error("audit log `{}` is in use by {holder}", path.display())]
+    InUse { path: PathBuf, holder: Holder },
     #[error("`{}` is not an audit log, or its end is damaged beyond repair", path.display())]
     NotALog { path: PathBuf },
     #[error("`{}` is not a journal of this version", path.display())]

@@ -29,11 +29,13 @@ use crate::firewall::checks::drift::Operation;
 use crate::firewall::session::RefusalStyle;
 
 pub use admin::{
-    Admin, AdminKey, AdminOidc, AdminTls, ENVIRONMENT_KEY, KEY_HASH_MARK, Role, Roles, key_name,
+    Admin, AdminKey, AdminOidc, AdminTls, ENVIRONMENT_KEY, KEY_HASH_MARK, OidcClient, Role, Roles,
+    key_name,
 };
 pub use approvals::Approvals;
 pub use env::{environment, names_a_secret};
 pub use file::Origin;
+use file::Places;
 pub use network::Network;
 pub use redis_url::{RedisLogin, RedisServers, RedisShape};
 pub use secret::Secret;
@@ -71,10 +73,21 @@ pub struct Config {
     pub storage: Storage,
     pub agents: Agents,
     pub metrics: Metrics,
+    pub tracing: Tracing,
     pub admin: Admin,
+    places: Places,
 }
 
 impl Config {
+    /// Names a key for a message, behind the place where it was given: `arbiter.toml:12:`.
+    pub fn at(&self, key: &str) -> String {
+        match (self.places.of_key(key), &self.file) {
+            (Some(Origin::Line(line)), Some(file)) => format!("{}:{line}: `{key}`", file.display()),
+            (Some(at), _) => format!("{at}: `{key}`"),
+            (None, _) => format!("`{key}`"),
+        }
+    }
+
     /// The names of all upstreams that have one.
     pub fn upstream_names(&self) -> Vec<Box<str>> {
         self.upstreams.iter().filter_map(|pool| pool.name.as_deref().map(Box::from)).collect()
@@ -390,6 +403,17 @@ pub struct Metrics {
     pub require_auth: bool,
 }
 
+/// Traces for OpenTelemetry.
+#[derive(Clone, Debug)]
+pub struct Tracing {
+    /// URL to which traces are sent; none if requests are not traced.
+    pub otlp_endpoint: Option<String>,
+    pub service_name: String,
+    /// Part of the requests without a parent span that are sampled, from 0 to 1.
+    pub sample_ratio: f64,
+    pub max_traces_per_sec: u32,
+}
+
 /// One thing that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -486,9 +510,10 @@ impl Config {
         }
         env::overlay(&mut root, env, &mut problems);
         let mut known = KnownKeys::new();
+        let places = Places::of(&root);
         let config = sections::read(&mut root, &mut problems, &mut known);
         match config {
-            Some(config) if problems.is_empty() => Ok((config, known)),
+            Some(config) if problems.is_empty() => Ok((Self { places, ..config }, known)),
             _ => Err(ConfigErrors(problems)),
         }
     }

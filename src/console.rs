@@ -15,6 +15,7 @@ mod history;
 mod layout;
 mod pages;
 mod parts;
+mod provider;
 mod shown;
 mod stream;
 mod verification;
@@ -126,6 +127,8 @@ impl Console {
         match (verb, path.as_slice()) {
             (&Verb::GET, ["sign-in"]) => return self.sign_in_page(head),
             (&Verb::POST, ["sign-in"]) => return self.sign_in(head, body).await,
+            (&Verb::GET, ["sign-in", "provider"]) => return self.send_to_provider(head).await,
+            (&Verb::GET, ["sign-in", "return"]) => return self.return_from_provider(head).await,
             _ => {}
         }
         let browser = match self.recognise(head) {

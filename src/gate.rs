@@ -27,6 +27,7 @@ pub mod view;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use uuid::Uuid;
 
 use crate::approvals::Approvals;
@@ -52,6 +53,8 @@ use crate::rulebook::Rulebook;
 use crate::secrets::Secrets;
 use crate::sessions::Sessions;
 use crate::store::Followed;
+pub use crate::traces::Carried;
+use crate::traces::{Decided, Trace, Traces};
 use continued::Handout;
 pub use destination::{Destination, Due};
 use drain::{Drain, Phase};
@@ -89,6 +92,8 @@ pub struct Gate {
     pub settings: Settings,
     pub in_flight: Arc<InFlight>,
     pub drain: Arc<Drain>,
+    /// None while requests are not traced.
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// Part of the configuration that the gate needs.
@@ -136,6 +141,7 @@ pub struct Cleared {
     /// Set if notifications can come on the answer's stream.
     stream: Option<Box<Stream>>,
     handout: Option<Arc<Handout>>,
+    trace: Option<Box<Trace>>,
     _open: Open,
 }
 
@@ -188,15 +194,19 @@ impl Gate {
     }
 
     /// Opens the record of a request; refused while the log cannot be written.
-    pub async fn open(&self, head: RequestHead) -> Result<Ticket, Refused> {
+    pub async fn open(&self, head: RequestHead, carried: &Carried<'_>) -> Result<Ticket, Refused> {
         let arrived = self.clock.now();
         let mut entry = Entry::new(arrived.wall, Uuid::new_v4(), Decision::Deny);
         entry.head = head;
+        let draft = self.traces.as_ref().map(|traces| traces.draft(carried));
         if !self.audit.healthy() && self.settings.require_healthy_audit {
-            return Err(self.refuse_unrecorded(entry, arrived).await);
+            let times = Decided { arrived, from: arrived.mono, at: arrived.mono };
+            let trace = draft.and_then(|draft| draft.decided(&mut entry, None, times));
+            return Err(self.refuse_unrecorded(entry, arrived, trace).await);
         }
         let open = self.in_flight.enter();
-        let ticket = Ticket::open(entry, arrived, open, self.audit.clone());
+        let mut ticket = Ticket::open(entry, arrived, open, self.audit.clone());
+        ticket.traced_by(draft);
         if self.drain.phase() >= Phase::Refusing {
             return Err(self.refuse(ticket, shutting_down()).await);
         }
@@ -307,6 +317,14 @@ impl Cleared {
     pub fn answer_passes(&mut self, bytes: &[u8]) {
         if let Some(tools) = &mut self.tools {
             tools.answers.push(bytes);
+        }
+    }
+
+    /// Puts the trace context that the upstream gets into the head that it gets; without a trace the
+    /// client's own passes as it came.
+    pub fn pass_trace_on(&self, headers: &mut HeaderMap) {
+        if let Some(trace) = &self.trace {
+            trace.pass_on(headers);
         }
     }
 

@@ -8,6 +8,7 @@
 //! be asked again; so a signature is checked once.
 
 mod claims;
+pub mod code;
 mod discovery;
 mod fetch;
 mod introspect;
@@ -165,6 +166,12 @@ impl Identity {
     /// The keys of every issuer that has any.
     pub fn issuers_standing(&self, now: Mono) -> Vec<IssuerKeys> {
         self.issuers.iter().filter_map(|issuer| Some(issuer.keys()?.standing(now))).collect()
+    }
+
+    /// The claim by which an issuer's tokens name their agent.
+    pub fn agent_claim(&self, issuer: &str) -> &str {
+        let named = self.issuers.iter().find(|one| one.is(issuer));
+        named.map_or(&self.own_terms.agent_claim, |one| one.agent_claim())
     }
 
     /// Returns the cached result for a token: `None` if it must be verified.

@@ -9,7 +9,7 @@
 //! | [`mcp`] | MCP messages: JSON-RPC, method classes, headers, list filtering |
 //! | [`credentials`], [`decode`] | references in a body; the scrubber; content codings: plain state machines |
 //! | [`audit`] | contents of a record and the chain (pure); the log, its journal and its one writer |
-//! | [`clock`], [`config`], [`metrics`], [`telemetry`] | the ground of the rooms that act |
+//! | [`clock`], [`config`], [`metrics`], [`telemetry`], [`traces`] | the ground of the rooms that act |
 //! | [`identity`] | tokens become principals |
 //! | [`rulebook`] | policy files become the rules in force |
 //! | [`store`], [`registry`], [`sessions`], [`freezer`] | state that outlives a run; live agents; live sessions and their leases; freezes |
@@ -36,6 +36,7 @@ pub mod demo;
 pub mod firewall;
 pub mod freezer;
 pub mod gate;
+pub mod holder;
 pub mod http_client;
 pub mod identity;
 pub mod json;
@@ -50,3 +51,4 @@ pub mod secrets;
 pub mod sessions;
 pub mod store;
 pub mod telemetry;
+pub mod traces;

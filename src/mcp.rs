@@ -8,6 +8,7 @@
 pub mod capabilities;
 pub mod class;
 pub mod continued;
+pub mod elicitation;
 pub mod filter;
 pub mod headers;
 pub mod list_changes;
@@ -16,4 +17,5 @@ pub mod outcome;
 pub mod sentinel;
 pub mod sse;
 pub mod sse_filter;
+pub mod trace;
 pub mod version;

@@ -19,7 +19,7 @@ use prometheus::{
 use crate::firewall::denial::Code;
 use crate::mcp::outcome::ToolOutcome;
 use operation::Operation;
-pub use operation::{IssuerKeys, Reload, ServerStanding, Standing};
+pub use operation::{IssuerKeys, NoticeOutcome, Reload, ServerStanding, SpanEnd, Standing};
 use process::Process;
 
 /// Number of tools with a series of their own.
@@ -343,6 +343,11 @@ impl Metrics {
         let (label, calls) = found.unwrap_or((&self.other, &self.other_tool_calls));
         calls.inc();
         label.clone()
+    }
+
+    /// Reports whether a label that [`Self::tool_call`] gave names a tool that operators named.
+    pub fn is_named(&self, label: &str) -> bool {
+        label != &*self.other
     }
 
     /// Counts how a call of a tool ended, under the label that [`Self::tool_call`] gave.

@@ -14,6 +14,7 @@ pub mod guard;
 mod handed;
 mod head;
 mod health;
+mod held;
 mod hygiene;
 pub mod intake;
 pub mod leave;
@@ -56,6 +57,7 @@ use crate::gate::{Cleared, Ended, Gate, cut_off};
 use at_once::{Done, at_once};
 use browser::Browsers;
 use forwarding::Forwarding;
+use held::Rest;
 use intake::Intake;
 use memory::Held;
 use pool::Way;
@@ -112,6 +114,8 @@ struct InFlight {
     bytes_out: u64,
     /// True if the message was sent once more.
     repeated: bool,
+    /// True if the client had the head of an answer before the server was asked.
+    begun: bool,
     /// Set when the call failed after it was cleared.
     failed: Option<Denial>,
 }
@@ -148,6 +152,9 @@ impl ProxyHttp for Gateway {
                 let flow = Flow::new(self.max_response_body_bytes);
                 let peer = forwarding::peer(session);
                 upstream::prepare(session.req_header_mut(), &self.forwarding, peer, &cleared)?;
+                // A client that watched its call wait has the head of an answer.
+                let begun = held::is_begun(session);
+                let rest = begun.then(|| Rest::new(held::unanswered(&cleared)));
                 let body = cleared.body().clone();
                 let kept_secs = reply::kept_secs(session);
                 replay::install(
@@ -161,6 +168,7 @@ impl ProxyHttp for Gateway {
                         ending: self.gate.drain.ending(),
                         streams: self.gate.metrics.open_streams.clone(),
                         listening: listening.clone().filter(|one| one.is_lasting()),
+                        rest,
                     },
                 );
                 ctx.state = State::Cleared(Box::new(InFlight {
@@ -174,12 +182,17 @@ impl ProxyHttp for Gateway {
                     upstream_status: None,
                     bytes_out: 0,
                     repeated: false,
+                    begun,
                     failed: None,
                 }));
                 Ok(false)
             }
             Err(refused) => {
                 ctx.state = State::Refused;
+                if held::is_begun(session) {
+                    held::end(session, &refused).await?;
+                    return Ok(true);
+                }
                 let challenge =
                     self.local.challenge(session, &refused, &self.gate, &self.upstreams);
                 reply::write(session, &refused, challenge, &self.browsers).await?;
@@ -415,10 +428,21 @@ impl ProxyHttp for Gateway {
         // next request is lost on it. Only the real session can be told.
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
         session.set_keepalive(None);
+        if call.begun {
+            if let Err(e) = held::end(session, &refused).await {
+                debug!(error = %e, "could not tell the client that the upstream failed");
+            }
+            return gone;
+        }
         if let Err(e) = reply::write(session, &refused, None, &self.browsers).await {
             warn!(error = %e, "could not tell the client that the upstream failed");
         }
         FailToProxy { error_code: refused.denial.code.row().status, can_reuse_downstream: false }
+    }
+
+    /// A client chooses path and host, which are for the record.
+    fn request_summary(&self, _session: &Session, _ctx: &Ctx) -> String {
+        "of a client".to_owned()
     }
 
     /// Failures of the upstream are in the record and the metrics, and logged now and then for each

@@ -47,6 +47,8 @@ pub struct NewAgent {
     pub capabilities: Vec<String>,
     pub trust: TrustLevel,
     pub expires_at: Option<Timestamp>,
+    /// Name of the admin key or person that registers the agent.
+    pub registered_by: Option<Arc<str>>,
 }
 
 /// Reason why a delegation was not made.
@@ -299,6 +301,7 @@ impl Registry {
             active: true,
             created_at: now,
             expires_at: new.expires_at,
+            registered_by: new.registered_by,
         });
         let inner = Arc::clone(&self.inner);
         to_the_end(async move {

@@ -50,18 +50,29 @@ pub type Turn = Option<OwnedSemaphorePermit>;
 /// Reason why the files make no rules.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    #[error("cannot read policies from {path}: {source}")]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("the folder {path} holds no file that ends in `.toml`")]
-    NoFiles { path: PathBuf },
+    #[error("cannot read policies from {path}: {problem}")]
+    Read { path: PathBuf, problem: std::io::Error },
+    #[error("the folder {path} holds no file that ends in `.toml`{}", passed_over(.others))]
+    NoFiles { path: PathBuf, others: Vec<String> },
+    #[error(
+        "{path} is no TOML file by its name, and policies are TOML: write them in a `.toml` file"
+    )]
+    NotToml { path: PathBuf },
     #[error("the policy files at {path} are larger than 64 MiB together")]
     TooLarge { path: PathBuf },
     #[error("{}", list(.0))]
     Mistakes(Vec<PolicyError>),
+}
+
+/// Names some files that were not read for their names.
+fn passed_over(others: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = others.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join("`, `");
+    match others.len().saturating_sub(SHOWN) {
+        _ if others.is_empty() => ", so every request would be refused".to_owned(),
+        0 => format!("; `{shown}` is not read, as policies are TOML"),
+        more => format!("; `{shown}` and {more} more are not read, as policies are TOML"),
+    }
 }
 
 fn list(mistakes: &[PolicyError]) -> String {
@@ -79,9 +90,10 @@ impl ReloadError {
         };
         match self {
             Self::Mistakes(mistakes) => mistakes.clone(),
-            Self::Read { path, .. } | Self::NoFiles { path } | Self::TooLarge { path } => {
-                vec![whole(path)]
-            }
+            Self::Read { path, .. }
+            | Self::NoFiles { path, .. }
+            | Self::NotToml { path }
+            | Self::TooLarge { path } => vec![whole(path)],
         }
     }
 }
@@ -243,19 +255,26 @@ impl Files {
     fn read(path: &Path) -> Result<Self, ReloadError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
-            move |source| ReloadError::Read { path, source }
+            move |problem| ReloadError::Read { path, problem }
         };
+        let ending = |path: &Path| path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
         if !std::fs::metadata(path).map_err(failed(path))?.is_dir() {
+            if ending(path)
+                .is_some_and(|ending| ending == "yaml" || ending == "yml" || ending == "json")
+            {
+                return Err(ReloadError::NotToml { path: path.to_owned() });
+            }
             let text = std::fs::read_to_string(path).map_err(failed(path))?;
             return Self(vec![(path.display().to_string(), text)]).bounded(path);
         }
-        let mut files = Vec::new();
+        let (mut files, mut others) = (Vec::new(), Vec::new());
         for entry in std::fs::read_dir(path).map_err(failed(path))? {
             let file = entry.map_err(failed(path))?.path();
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let is_toml = file.extension().is_some_and(|ending| ending == "toml");
             // A ConfigMap keeps its real files under names that begin with a dot.
             if !is_toml || name.starts_with('.') {
+                others.extend(Some(name).filter(|name| !name.starts_with('.')));
                 continue;
             }
             // Follows links, which is what a mounted ConfigMap consists of.
@@ -264,7 +283,8 @@ impl Files {
             }
         }
         if files.is_empty() {
-            return Err(ReloadError::NoFiles { path: path.to_owned() });
+            others.sort();
+            return Err(ReloadError::NoFiles { path: path.to_owned(), others });
         }
         files.sort();
         Self(files).bounded(path)
@@ -325,6 +345,18 @@ mod tests {
             Rulebook::load(Some(dir.path()), Terms::default()),
             Err(ReloadError::NoFiles { .. })
         ));
+        let message =
+            |path: &Path| Rulebook::load(Some(path), Terms::default()).unwrap_err().to_string();
+        assert!(message(dir.path()).contains("every request would be refused"));
+        for name in ["a.yaml", "b.YML", "c.json", "d"] {
+            fs::write(dir.path().join(name), "policies: []").unwrap();
+        }
+        let said = message(dir.path());
+        assert!(said.contains("`a.yaml`, `b.YML`, `c.json` and 1 more are not read"), "{said}");
+        for name in ["a.yaml", "b.YML", "c.json"] {
+            let said = message(&dir.path().join(name));
+            assert!(said.contains(name) && said.contains("policies are TOML"), "{said}");
+        }
         fs::write(dir.path().join("a.toml"), [0xFF]).unwrap();
         assert!(matches!(
             Rulebook::load(Some(dir.path()), Terms::default()),

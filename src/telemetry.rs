@@ -9,6 +9,8 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
+mod libraries;
+
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -59,7 +61,8 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     }
-    .map_err(TelemetryError::Twice)
+    .map_err(TelemetryError::Twice)?;
+    libraries::follow().map_err(|twice| TelemetryError::Twice(twice.to_string().into()))
 }
 
 /// The operator's filter behind the quiet ones, so that what it names wins.

@@ -13,15 +13,16 @@ import urllib.parse
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 
-from arbiter import Arbiter  # noqa: E402, F401
+from arbiter import ALLOW_ALL, Arbiter  # noqa: E402, F401
 
 
 class Server:
     """An MCP server in this process. `tools` is what it lists; `run(name, arguments)` gives a call's result, which is
-    a result object of the protocol; `arrived` holds the messages that reached it."""
+    a result object of the protocol; `arrived` holds the messages that reached it, `headers` those of the last one."""
 
     def __init__(self):
         self.tools, self.run, self.arrived = [], lambda name, arguments: text("done"), []
+        self.headers = {}
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -32,6 +33,7 @@ class Server:
             def do_POST(self):
                 message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 server.arrived.append(message)
+                server.headers = dict(self.headers)
                 result = server.answer(message)
                 reply = {"jsonrpc": "2.0", "id": message.get("id"), "result": result}
                 payload = b"" if result is None else json.dumps(reply).encode()
@@ -86,9 +88,18 @@ class Client:
     def _ask(self, headers, method, params):
         self.number += 1
         message = {"jsonrpc": "2.0", "id": self.number, "method": method, "params": params}
-        self.connection.request("POST", "/", json.dumps(message), {"Content-Type": "application/json", **headers})
+        return self.send("POST", "/", headers, message)
+
+    def send(self, method, path, headers, message=None):
+        """Sends a request as it is; gives the status and the answer, None if that is not JSON."""
+        body = None if message is None else json.dumps(message)
+        headers = {"content-type": "application/json", **{name.lower(): value for name, value in headers.items()}}
+        self.connection.request(method, path, body, headers)
         response = self.connection.getresponse()
-        return response.status, json.loads(response.read())
+        payload = response.read()
+        if response.headers.get_content_type() == "application/json" and payload:
+            return response.status, json.loads(payload)
+        return response.status, None
 
 
 def markdown(header, rows):

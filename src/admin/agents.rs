@@ -273,6 +273,7 @@ pub(super) async fn register(admin: Arc<Admin>, input: Input) -> Result<Answer, 
         capabilities: body.capabilities,
         trust: body.trust_level,
         expires_at: body.expires_at,
+        registered_by: Some(Arc::clone(&input.actor.name)),
     };
     let agent = match admin.registry.register_as(id, new, now).await {
         Ok(agent) => agent,

@@ -55,6 +55,12 @@ pub struct ApprovalView {
     /// Uses that remain of an approved call.
     #[serde(skip_serializing_if = "Option::is_none")]
     uses_left: Option<u32>,
+    /// Key or person that opened the session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opened_by: Option<Arc<str>>,
+    /// Key or person that registered the agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registered_by: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     decided_by: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,6 +92,8 @@ impl ApprovalView {
             requested_at: approval.requested_at,
             expires_at: approval.expires_at,
             uses_left: (status == Status::Approved).then_some(approval.uses_left),
+            opened_by: approval.opened_by,
+            registered_by: approval.registered_by,
             decided_by: approval.decided_by,
             decided_at: approval.decided_at,
             reason: approval.reason,
@@ -244,7 +252,9 @@ impl From<Undecided> for ApiError {
             Undecided::Unknown => Self::not_found("approval"),
             Undecided::Over(_) => Self::new(Code::AlreadyDecided, error.to_string()),
             Undecided::NeedsReason => Self::field("reason", error.to_string()),
-            Undecided::OwnCall => Self::new(Code::Forbidden, error.to_string()),
+            Undecided::OwnCall | Undecided::OpenerUnknown => {
+                Self::new(Code::Forbidden, error.to_string())
+            }
         }
     }
 }

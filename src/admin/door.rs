@@ -17,12 +17,15 @@ use super::error::{ApiError, Code};
 use super::guard::{self, Known, Sent};
 use super::limit::Window;
 use super::lru::Lru;
+use super::people::People;
 use super::query::Parameters;
 use super::record::Change;
 use super::routes::ROUTES;
+use super::sources::Source;
 use super::{Admin, perform, record};
 use crate::config::Roles;
 use crate::firewall::time::{Mono, Now, Timestamp};
+use crate::identity::code::Bond;
 
 /// Largest answer that is read back into a value.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -91,7 +94,49 @@ impl Admin {
     /// Recognises a key or token, and counts a wrong one.
     pub async fn sign_in(&self, text: &str, source: IpAddr) -> Result<Holder, ApiError> {
         let sent = Sent { text: text.as_bytes(), is_bearer: true };
-        match guard::recognise(self, &sent, source).await {
+        self.signed_in(guard::recognise(self, &sent, source).await, source).await
+    }
+
+    /// Returns the address at the identity provider to which a person is sent.
+    pub async fn begin_sign_in(
+        &self,
+        bond: &Bond,
+        redirect_uri: &str,
+        source: IpAddr,
+    ) -> Result<String, ApiError> {
+        self.people(source)?.begin(bond, redirect_uri, self.clock.now()).await
+    }
+
+    /// Signs in the person for whom the identity provider gave a code. A code that proves nobody counts
+    /// as a wrong key.
+    pub async fn end_sign_in(
+        &self,
+        answer: (&str, Option<&str>),
+        bond: &Bond,
+        redirect_uri: &str,
+        source: IpAddr,
+    ) -> Result<Holder, ApiError> {
+        let person = self.people(source)?.end(answer, bond, redirect_uri, self.clock.now()).await?;
+        let known = person.and_then(|person| Known::person(self, person));
+        self.signed_in(guard::judged(self, known, source), source).await
+    }
+
+    /// Returns those who sign in at the provider; refused for a source that guesses.
+    fn people(&self, source: IpAddr) -> Result<&People, ApiError> {
+        if self.sources.0.is_refused(Source::from(source), self.clock.mono()) {
+            let message = "too many wrong keys came from this address; try again in a minute";
+            return Err(ApiError::new(Code::RateLimited, message).retry_after(60));
+        }
+        self.people.as_ref().ok_or_else(|| ApiError::not_found("page"))
+    }
+
+    /// Puts a sign-in or its refusal on record.
+    async fn signed_in(
+        &self,
+        recognised: Result<Known, ApiError>,
+        source: IpAddr,
+    ) -> Result<Holder, ApiError> {
+        match recognised {
             Ok(known) => {
                 let holder = Holder::of(known);
                 let actor = holder.actor(source);

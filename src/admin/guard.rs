@@ -164,6 +164,12 @@ pub(super) enum Known {
 }
 
 impl Known {
+    /// Returns a person whose token is not revoked, and what the person is known by.
+    pub(super) fn person(admin: &Admin, person: Person) -> Option<([u8; 32], Self)> {
+        let revoked = person.token_id.as_deref().is_some_and(|id| admin.registry.is_revoked(id));
+        (!revoked).then(|| (person.identity(), Self::Person(person)))
+    }
+
     fn limits(&self, admin: &Admin) -> Arc<super::limit::Limits> {
         match self {
             Self::Key(key) => Arc::clone(&key.limits),
@@ -200,21 +206,27 @@ pub(super) async fn recognise(
     source: IpAddr,
 ) -> Result<Known, ApiError> {
     let now = admin.clock.now();
-    let from = Source::from(source);
     let known = match (admin.keys.find(sent.text, now.wall), &admin.people) {
         (Some(key), _) => Some((key.hash, Known::Key(key))),
         (None, Some(people)) if sent.is_bearer => {
             // From a source that guesses, only tokens that are known already are looked at.
-            let may_ask = !admin.sources.0.is_refused(from, now.mono);
+            let may_ask = !admin.sources.0.is_refused(Source::from(source), now.mono);
             let person = people.recognise(sent.text, may_ask, now).await?;
-            let revoked = |id: &str| admin.registry.is_revoked(id);
-            let person = person.filter(|person| !person.token_id.as_deref().is_some_and(revoked));
-            person.map(|person| (person.identity(), Known::Person(person)))
+            person.and_then(|person| Known::person(admin, person))
         }
         (None, _) => None,
     };
+    judged(admin, known, source)
+}
+
+/// Counts a right or a wrong key against its source.
+pub(super) fn judged(
+    admin: &Admin,
+    known: Option<([u8; 32], Known)>,
+    source: IpAddr,
+) -> Result<Known, ApiError> {
     let identity = known.as_ref().map(|(identity, _)| identity);
-    match admin.sources.0.judge(from, identity, now.mono) {
+    match admin.sources.0.judge(Source::from(source), identity, admin.clock.mono()) {
         Verdict::Right => {}
         Verdict::RightAndNew(pair) => admin.keep_pair(pair),
         Verdict::Wrong => return Err(unauthorized("the key is not a right one")),

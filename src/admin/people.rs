@@ -11,7 +11,9 @@ use tokio::runtime::Handle;
 use super::error::{ApiError, Code};
 use crate::clock::Clock;
 use crate::config::{self, Role, Roles};
+use crate::firewall::agent::Principal;
 use crate::firewall::time::{Now, Timestamp};
+use crate::identity::code::{Bond, CodeError, CodeFlow};
 use crate::identity::{Identity, OwnKeys, SetupError};
 
 /// Verifies operators' tokens.
@@ -20,6 +22,14 @@ pub struct People {
     issuer_name: String,
     issuer_url: String,
     roles: Vec<(String, Role)>,
+    sign_in: Option<SignIn>,
+}
+
+/// Sign-in of the console's people at the issuer.
+struct SignIn {
+    flow: CodeFlow,
+    /// Verifies tokens that are for the console.
+    identity: Identity,
 }
 
 /// Somebody whose token was verified.
@@ -55,6 +65,12 @@ impl People {
                 ..issuer.clone()
             })
             .collect();
+        let sign_in = match (&oidc.client, issuers.first()) {
+            (Some(client), Some(issuer)) => {
+                Some(SignIn::new(client, issuer, &config.oauth, clock, runtime)?)
+            }
+            (Some(_) | None, _) => None,
+        };
         let issuer_url = issuers.iter().map(|issuer| issuer.issuer_url.clone()).collect();
         let settings = config::Oauth { issuers, ..config.oauth.clone() };
         Ok(Some(Self {
@@ -62,7 +78,55 @@ impl People {
             issuer_name: oidc.issuer.clone(),
             issuer_url,
             roles: oidc.roles.clone(),
+            sign_in,
         }))
+    }
+
+    /// Returns the name of the issuer at which the console's people sign in.
+    pub fn signs_in_at(&self) -> Option<&str> {
+        self.sign_in.is_some().then_some(&*self.issuer_name)
+    }
+
+    /// Returns the address at the issuer to which a person is sent.
+    pub(super) async fn begin(
+        &self,
+        bond: &Bond,
+        redirect_uri: &str,
+        now: Now,
+    ) -> Result<String, ApiError> {
+        let sign_in = self.sign_in.as_ref().ok_or_else(|| ApiError::not_found("page"))?;
+        sign_in
+            .flow
+            .address(bond, redirect_uri, now.mono)
+            .await
+            .map_err(|error| unavailable(&error))
+    }
+
+    /// Returns the person for whom the issuer gave a code; `None` if it proves nobody who has a role.
+    pub(super) async fn end(
+        &self,
+        (code, issuer): (&str, Option<&str>),
+        bond: &Bond,
+        redirect_uri: &str,
+        now: Now,
+    ) -> Result<Option<Person>, ApiError> {
+        let sign_in = self.sign_in.as_ref().ok_or_else(|| ApiError::not_found("page"))?;
+        // An answer of another issuer is none to this question (RFC 9207).
+        if issuer.is_some_and(|issuer| issuer != self.issuer_url) {
+            return Ok(None);
+        }
+        let token = match sign_in.flow.exchange(code, bond, redirect_uri, now.mono).await {
+            Ok(token) => token,
+            Err(error @ CodeError::Unavailable(_)) => return Err(unavailable(&error)),
+            Err(CodeError::Refused | CodeError::NoToken) => return Ok(None),
+        };
+        match sign_in.identity.verify(&token, now).await {
+            Ok(principal) if sign_in.flow.is_of(&token, bond) => Ok(self.person(&principal)),
+            Err(error) if error.is_passing() => {
+                Err(unavailable(&CodeError::Unavailable(error.to_string())))
+            }
+            Ok(_) | Err(_) => Ok(None),
+        }
     }
 
     /// The person behind a token; `None` if it proves nobody who has a role here. Without
@@ -87,9 +151,13 @@ impl People {
             }
             Err(_wrong) => return Ok(None),
         };
+        Ok(self.person(&principal))
+    }
+
+    fn person(&self, principal: &Principal) -> Option<Person> {
         // Arbiter's own tokens are agents', whatever else they say.
         if principal.issuer != self.issuer_url || principal.agent.is_some() {
-            return Ok(None);
+            return None;
         }
         let mut roles = Roles::NONE;
         for (value, role) in &self.roles {
@@ -98,10 +166,36 @@ impl People {
             }
         }
         if roles.is_empty() {
-            return Ok(None);
+            return None;
         }
         let name = format!("{}:{}", self.issuer_name, principal.subject);
         let (token_id, until) = (principal.token_id.clone(), principal.expires_at);
-        Ok(Some(Person { name: name.into(), roles, token_id, until }))
+        Some(Person { name: name.into(), roles, token_id, until })
     }
+}
+
+impl SignIn {
+    fn new(
+        client: &config::OidcClient,
+        issuer: &config::Issuer,
+        oauth: &config::Oauth,
+        clock: &Clock,
+        runtime: &Handle,
+    ) -> Result<Self, SetupError> {
+        let flow = CodeFlow::new(issuer, client)?;
+        let issuer = config::Issuer {
+            audiences: vec![client.id.clone()],
+            introspection: None,
+            ..issuer.clone()
+        };
+        let settings = config::Oauth { issuers: vec![issuer], ..oauth.clone() };
+        let identity = Identity::with_issuers(OwnKeys::none(), &settings, clock, runtime)?;
+        Ok(Self { flow, identity })
+    }
+}
+
+fn unavailable(error: &CodeError) -> ApiError {
+    let message =
+        format!("the identity provider cannot be asked: {error}; try again, or use a key");
+    ApiError::new(Code::IdentityUnavailable, message).retry_after(1)
 }

@@ -246,6 +246,7 @@ impl Open {
         agent: &Agent,
         chain: Arc<[AgentId]>,
         admin: &Admin,
+        opened_by: Arc<str>,
         now: Now,
     ) -> WorkOrder {
         let settings = &admin.settings;
@@ -269,6 +270,7 @@ impl Open {
             created_at: now.wall,
             // A session outlives neither its agent nor what that acts under.
             expires_at: agent.expires_at.map_or(end, |last| last.min(end)),
+            opened_by: Some(opened_by),
         }
     }
 }
@@ -282,7 +284,7 @@ pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     let registered = admin.agent(agent_id).map_err(|error| error.of_field("agent_id"))?;
     input.actor.serves(&registered.owner)?;
     let (agent, chain) = admin.acting(agent_id).map_err(|error| error.of_field("agent_id"))?;
-    let order = body.into_order(&agent, chain, &admin, now);
+    let order = body.into_order(&agent, chain, &admin, Arc::clone(&input.actor.name), now);
     let (id, expires_at) = (order.id, order.expires_at);
     let tools = order.authorized_tools.clone();
     let change = Change::new("session.open")

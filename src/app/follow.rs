@@ -108,6 +108,8 @@ impl Follower {
     async fn load_anew(&mut self, shared: Shared<'_>) -> Result<(), StoreError> {
         warn!("changes of other nodes were missed; loading everything anew");
         let place = shared.follow_from_here().await?;
+        let asked = machine(&self.clock);
+        self.compare_clocks(asked, Some(shared.time().await?));
         self.gate.registry.reload().await?;
         self.gate.sessions.reload(self.clock.now()).await?;
         self.gate.freezer.reload(self.clock.now()).await?;

@@ -21,12 +21,10 @@ pub(crate) struct Templates {
     redactor: Redactor,
 }
 
-/// The headers of one upstream.
+/// The headers of one upstream, each with its key in the configuration and the place of that.
 struct Table {
-    /// Key's name in the configuration.
-    key: String,
     urls: Vec<String>,
-    headers: Vec<(HeaderName, config::Secret)>,
+    headers: Vec<(HeaderName, config::Secret, String)>,
 }
 
 /// The value of a header, wiped when it goes.
@@ -42,7 +40,7 @@ impl Templates {
     pub(crate) fn of(config: &Config) -> Result<Self> {
         let audit = &config.audit;
         Ok(Self {
-            upstreams: config.upstreams.iter().map(Table::of).collect(),
+            upstreams: config.upstreams.iter().map(|pool| Table::of(pool, config)).collect(),
             redactor: Redactor::new(&audit.redaction_patterns, audit.redaction_replace)?,
         })
     }
@@ -57,8 +55,8 @@ impl Templates {
 
     fn of_one(&self, table: &Table, vault: &Vault, used: &mut Vec<Arc<Secret>>) -> Result<Headers> {
         let mut headers = Headers::new();
-        for (name, template) in &table.headers {
-            let context = || format!("`{}.{name}`", table.key);
+        for (name, template, key) in &table.headers {
+            let context = || key.clone();
             let (value, of_it) =
                 expand_header(template.expose(), vault, &table.urls).with_context(context)?;
             if of_it.is_empty() && self.redactor.names_a_secret(name.as_str()) {
@@ -75,12 +73,15 @@ impl Templates {
 }
 
 impl Table {
-    fn of(pool: &config::Pool) -> Self {
+    fn of(pool: &config::Pool, config: &Config) -> Self {
         let key = match &pool.name {
             None => "proxy.upstream_headers".to_owned(),
             Some(name) => format!("upstreams.headers of {name}"),
         };
-        Self { key, urls: pool.url_texts(), headers: pool.headers.clone() }
+        let headers = pool.headers.iter().map(|(name, template)| {
+            (name.clone(), template.clone(), config.at(&format!("{key}.{name}")))
+        });
+        Self { urls: pool.url_texts(), headers: headers.collect() }
     }
 }
 

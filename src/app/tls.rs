@@ -161,6 +161,10 @@ fn seen(certificate: &str, key: &str) -> Seen {
 
 fn read(section: &str, certificate: &str, key: &str) -> Result<CertifiedKey> {
     let at = || format!("`{section}` ({certificate}, {key})");
+    // Pingora reports a file that it cannot read without the name.
+    for (name, path) in [("cert_file", certificate), ("key_file", key)] {
+        std::fs::File::open(path).with_context(|| format!("`{section}.{name}` {path}"))?;
+    }
     tls::install_default_crypto_provider();
     let provider = CryptoProvider::get_default().context("no cryptography is installed")?;
     let (chain, key) = tls::load_certs_and_key_files(certificate, key)

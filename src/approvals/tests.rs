@@ -7,7 +7,7 @@ const START: Timestamp = Timestamp(1_000_000_000);
 
 fn settings() -> Settings {
     let limits = Limits { ttl_secs: 900, max_pending_per_agent: 3 };
-    Settings { limits, hold: Duration::ZERO }
+    Settings { limits, hold: Duration::ZERO, four_eyes: false }
 }
 
 /// The approvals of a node that has just started.

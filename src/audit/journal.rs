@@ -22,6 +22,7 @@ use smallvec::SmallVec;
 
 use super::OpenError;
 use super::chain::Link;
+use crate::holder::Holder;
 
 mod layout;
 
@@ -329,7 +330,10 @@ fn put_in_place(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io:
 pub(super) fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
     match file.try_lock() {
         Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
+        Err(TryLockError::WouldBlock) => {
+            let holder = Holder::of_file(file);
+            Err(OpenError::InUse { path: path.to_owned(), holder })
+        }
         Err(TryLockError::Error(source)) => Err(OpenError::Io { path: path.to_owned(), source }),
     }
 }

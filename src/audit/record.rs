@@ -8,263 +8,25 @@
 //! Every text that an agent chooses is clipped, every list is bounded, and no control character
 //! stands in a line unescaped, so a line is always one line, whatever reads it.
 
-use core::net::IpAddr;
-use std::io::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::redact::Redacted;
-use crate::firewall::agent::AgentId;
-use crate::firewall::session::SessionId;
 use crate::firewall::time::Timestamp;
-use crate::json::write::{escaped, number};
+use crate::json::write::number;
 use crate::mcp::outcome::ToolOutcome;
 
-/// Longest text that is written in full; a longer one is clipped, with its length and hash.
-pub const MAX_TEXT_BYTES: usize = 256;
-/// Most items of a list that are written; the last item then says how many more there were.
-pub const MAX_ITEMS: usize = 256;
-/// Most bytes of a list's texts that are written.
-pub const MAX_LIST_BYTES: usize = 32 * 1024;
+mod facts;
+mod members;
 
-/// The name of a line's last member: where an agent chose it, a letter of it is escaped, so that who
-/// searches a line for it finds it once.
-const CHAIN_KEY: &str = "chain_record_hash";
-
-/// Decision about a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    Allow,
-    Deny,
-    Escalate,
-}
-
-impl Decision {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-            Self::Escalate => "escalate",
-        }
-    }
-}
-
-/// Outcome of a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Completion {
-    Completed,
-    Refused,
-    ClientGone,
-    UpstreamFailed,
-    /// Admitted, and how it ended was never learned.
-    #[default]
-    Unknown,
-}
-
-impl Completion {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Refused => "refused",
-            Self::ClientGone => "client_gone",
-            Self::UpstreamFailed => "upstream_failed",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// Event that is not an MCP request: an admin action, or a change of the log itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    pub name: &'static str,
-    pub detail: Vec<(&'static str, Detail)>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Detail {
-    Text(String),
-    Count(u64),
-}
-
-/// A person's word on a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Approval {
-    pub id: Uuid,
-    /// Name of the approver; none while the approval is pending.
-    pub by: Option<Arc<str>>,
-}
-
-/// From where a request came and what its head said, as members of its record: written once from
-/// what is borrowed, so that nothing of it is kept a second time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RequestHead {
-    members: Box<[u8]>,
-    client_addr: Option<IpAddr>,
-}
-
-/// Parts of a request's head that go on record. Texts are clipped like all others.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HeadParts<'h> {
-    pub client_addr: Option<IpAddr>,
-    pub user_agent: Option<&'h str>,
-    pub http_method: Option<&'h str>,
-    /// Without its query, which may hold anything.
-    pub path: Option<&'h str>,
-    /// 32 hexadecimal digits of the trace that the request belongs to.
-    pub trace_id: Option<&'h str>,
-}
-
-/// A head about which nothing is known.
-const NO_HEAD: &[u8] =
-    br#","client_addr":null,"user_agent":null,"http_method":null,"path":null,"trace_id":null"#;
-
-impl RequestHead {
-    pub fn of(parts: &HeadParts<'_>) -> Self {
-        let HeadParts { client_addr, user_agent, http_method, path, trace_id } = parts;
-        let texts = [user_agent, http_method, path, trace_id];
-        let length: usize = texts.iter().filter_map(|text| text.map(str::len)).sum();
-        let mut out = Vec::with_capacity(NO_HEAD.len() + 48 + length.min(4 * MAX_TEXT_BYTES));
-        member(&mut out, "client_addr");
-        match client_addr {
-            Some(address) => formatted(&mut out, format_args!("\"{address}\"")),
-            None => out.extend_from_slice(b"null"),
-        }
-        text_member(&mut out, "user_agent", *user_agent);
-        text_member(&mut out, "http_method", *http_method);
-        text_member(&mut out, "path", *path);
-        text_member(&mut out, "trace_id", *trace_id);
-        Self { members: out.into_boxed_slice(), client_addr: *client_addr }
-    }
-
-    pub(super) fn client_addr(&self) -> Option<IpAddr> {
-        self.client_addr
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(if self.members.is_empty() { NO_HEAD } else { &self.members });
-    }
-}
-
-/// Facts about a request at the time of its decision.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    pub timestamp: Timestamp,
-    pub request_id: Uuid,
-    pub agent_id: Option<AgentId>,
-    pub principal: Option<Arc<str>>,
-    pub delegation_chain: Arc<[AgentId]>,
-    pub task_session_id: Option<SessionId>,
-    pub mcp_method: Option<String>,
-    pub tool_called: Option<String>,
-    pub tools_called: Vec<String>,
-    pub arguments: Option<Redacted>,
-    /// Answers of the client to what the server asked in the round before.
-    pub input_responses: Option<Redacted>,
-    pub decision: Decision,
-    pub denial_code: Option<&'static str>,
-    pub failure_category: Option<&'static str>,
-    pub stage: Option<&'static str>,
-    /// The configured name of the upstream that the request was for.
-    pub upstream: Option<Arc<str>>,
-    pub policy_matched: Option<Arc<str>>,
-    pub policy_version: Option<Arc<str>>,
-    pub anomaly_flags: Vec<&'static str>,
-    pub credentials_injected: Vec<String>,
-    /// The configured name of the claim for which a token was refused.
-    pub claim: Option<Box<str>>,
-    /// From where the request came, and what its head said.
-    pub head: RequestHead,
-    /// Time for which the body was, if it was read.
-    pub bytes_in: Option<u64>,
-    /// The approval that the request used, or that it waits for.
-    pub approval: Option<Box<Approval>>,
-    /// The request whose call this one goes on with.
-    pub continues: Option<Uuid>,
-    pub event: Option<Box<Event>>,
-}
-
-impl Entry {
-    /// An entry about which nothing more is known yet.
-    pub fn new(timestamp: Timestamp, request_id: Uuid, decision: Decision) -> Self {
-        Self {
-            timestamp,
-            request_id,
-            agent_id: None,
-            principal: None,
-            delegation_chain: Arc::default(),
-            task_session_id: None,
-            mcp_method: None,
-            tool_called: None,
-            tools_called: Vec::new(),
-            arguments: None,
-            input_responses: None,
-            decision,
-            denial_code: None,
-            failure_category: None,
-            stage: None,
-            upstream: None,
-            policy_matched: None,
-            policy_version: None,
-            anomaly_flags: Vec::new(),
-            credentials_injected: Vec::new(),
-            claim: None,
-            head: RequestHead::default(),
-            bytes_in: None,
-            approval: None,
-            continues: None,
-            event: None,
-        }
-    }
-}
-
-/// Facts about a request at its end. A cause given here replaces the entry's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Written as `null` when how the request ended is unknown.
-    pub latency_us: u64,
-    pub upstream_status: Option<u16>,
-    /// Host and port of the server that the call was sent to, or was to be.
-    pub upstream_server: Option<Arc<str>>,
-    /// Reason why the upstream failed, if it did.
-    pub upstream_cause: Option<&'static str>,
-    pub credentials_scrubbed: u64,
-    /// End of the called tools; none if nothing was learned of it.
-    pub tool_outcome: Option<ToolOutcome>,
-    /// Length of the answer that went to the client, if one was counted.
-    pub bytes_out: Option<u64>,
-    /// The state of the task that the answer described, if it described one.
-    pub task_status: Option<&'static str>,
-    /// Hosts to which questions in the answer send people.
-    pub elicited_hosts: Vec<Box<str>>,
-    /// Replaces the entry's decision: what was to be done was refused after all.
-    pub decision: Option<Decision>,
-    pub denial_code: Option<&'static str>,
-    pub failure_category: Option<&'static str>,
-    pub stage: Option<&'static str>,
-    pub completion: Completion,
-}
-
-impl Outcome {
-    /// Returns the outcome of a request refused after `latency_us`.
-    pub fn refused(latency_us: u64) -> Self {
-        Self { latency_us, completion: Completion::Refused, ..Self::default() }
-    }
-
-    /// Returns the outcome of a call or an admin action that was carried out.
-    pub fn completed(latency_us: u64, upstream_status: Option<u16>) -> Self {
-        Self { latency_us, upstream_status, completion: Completion::Completed, ..Self::default() }
-    }
-}
-
-/// Ids of a record; nil where it has none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ids {
-    pub request: Uuid,
-    pub agent: Uuid,
-    pub session: Uuid,
-}
+pub use facts::{
+    Approval, Completion, Decision, Detail, Entry, Event, HeadParts, Ids, Outcome, RequestHead,
+};
+use members::{
+    MAX_ITEMS, clipped, count_member, id_member, list_member, more, text_member, timestamp, uuid,
+};
 
 /// A line whose holes say `unknown`, and where those holes are.
 #[derive(Clone, Debug)]
@@ -399,30 +161,10 @@ fn decided(out: &mut Vec<u8>, entry: &Entry, node_id: &str) {
     list_member(out, "tools_called", &entry.tools_called);
     out.extend_from_slice(b",\"arguments\":");
     let arguments = entry.arguments.as_ref().map_or("null", Redacted::as_str);
-    without_mark(out, arguments.as_bytes());
+    out.extend_from_slice(arguments.as_bytes());
     out.extend_from_slice(b",\"input_responses\":");
     let inputs = entry.input_responses.as_ref().map_or("null", Redacted::as_str);
-    without_mark(out, inputs.as_bytes());
-}
-
-/// Finds a mark that begins with a quotation mark.
-fn mark_in(text: &[u8], mark: &[u8]) -> Option<usize> {
-    let begins = |at: &usize| text.get(*at..).is_some_and(|rest| rest.starts_with(mark));
-    memchr::memchr_iter(b'"', text).find(begins)
-}
-
-/// Writes arguments so that no member of theirs is spelt like the one that ends a line: a reader
-/// that looks for the first such name finds the right one, too.
-fn without_mark(out: &mut Vec<u8>, mut arguments: &[u8]) {
-    const MARK: &[u8] = b"\"chain_record_hash\"";
-    const SPELT_OTHERWISE: &[u8] = b"\"chain\\u005frecord_hash\"";
-    while let Some(at) = mark_in(arguments, MARK) {
-        let (before, rest) = arguments.split_at_checked(at).unwrap_or((arguments, &[]));
-        out.extend_from_slice(before);
-        out.extend_from_slice(SPELT_OTHERWISE);
-        arguments = rest.get(MARK.len()..).unwrap_or_default();
-    }
-    out.extend_from_slice(arguments);
+    out.extend_from_slice(inputs.as_bytes());
 }
 
 fn decision(out: &mut Vec<u8>, decision: Decision, code: Option<&str>) {
@@ -502,95 +244,6 @@ fn event(out: &mut Vec<u8>, event: Option<&Event>, claim: Option<&str>) {
         }
     }
     out.push(b'}');
-}
-
-fn member(out: &mut Vec<u8>, name: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-fn text_member(out: &mut Vec<u8>, name: &str, value: Option<&str>) {
-    member(out, name);
-    match value {
-        Some(value) => clipped(out, value),
-        None => out.extend_from_slice(b"null"),
-    }
-}
-
-fn id_member(out: &mut Vec<u8>, name: &str, value: Option<Uuid>) {
-    member(out, name);
-    match value {
-        Some(value) => {
-            out.push(b'"');
-            uuid(out, value);
-            out.push(b'"');
-        }
-        None => out.extend_from_slice(b"null"),
-    }
-}
-
-fn count_member(out: &mut Vec<u8>, name: &str, value: Option<u64>) {
-    member(out, name);
-    match value {
-        Some(value) => number(out, value),
-        None => out.extend_from_slice(b"null"),
-    }
-}
-
-fn list_member<S: AsRef<str>>(out: &mut Vec<u8>, name: &str, items: &[S]) {
-    member(out, name);
-    out.push(b'[');
-    let from = out.len();
-    let mut written = 0;
-    for item in items.iter().take(MAX_ITEMS) {
-        if out.len() - from > MAX_LIST_BYTES {
-            break;
-        }
-        if written > 0 {
-            out.push(b',');
-        }
-        clipped(out, item.as_ref());
-        written += 1;
-    }
-    more(out, items.len() - written);
-    out.push(b']');
-}
-
-/// The last item of a list that was cut: how many more there were.
-fn more(out: &mut Vec<u8>, count: usize) {
-    if count > 0 {
-        formatted(out, format_args!(",\"+{count} more\""));
-    }
-}
-
-/// Writes a JSON string of at most [`MAX_TEXT_BYTES`] and a note on what was cut off.
-fn clipped(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    if text == CHAIN_KEY {
-        out.extend_from_slice(b"chain_record_\\u0068ash");
-    } else if text.len() <= MAX_TEXT_BYTES {
-        escaped(out, text);
-    } else {
-        let (head, _) = text.split_at(text.floor_char_boundary(MAX_TEXT_BYTES));
-        escaped(out, head);
-        let hash = blake3::hash(text.as_bytes()).to_hex();
-        formatted(out, format_args!("...[{} bytes, blake3 {hash:.16}]", text.len()));
-    }
-    out.push(b'"');
-}
-
-fn uuid(out: &mut Vec<u8>, id: Uuid) {
-    out.extend_from_slice(id.as_hyphenated().encode_lower(&mut [0; 36]).as_bytes());
-}
-
-fn timestamp(out: &mut Vec<u8>, at: Timestamp) {
-    formatted(out, format_args!("{at}"));
-}
-
-#[expect(clippy::expect_used, reason = "a vector takes whatever is written to it")]
-fn formatted(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
-    out.write_fmt(arguments).expect("writing to memory cannot fail");
 }
 
 #[cfg(test)]

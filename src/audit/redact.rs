@@ -270,17 +270,21 @@ impl Redactor {
 
     fn string(&self, string: Value<'_>, out: &mut Output, walk: &mut Walk) {
         let raw = out.clip(string.raw());
-        if text::may_hold_secrets(raw)
-            && let Some(text) = string_text(string, raw)
-            && let Some(redacted) = self.text(&text, walk.nesting, &mut walk.words)
-        {
-            walk.redacted = true;
-            let mut written = vec![b'"'];
-            escaped(&mut written, &redacted);
-            written.push(b'"');
-            return out.push(str::from_utf8(&written).unwrap_or(REPLACEMENT));
+        if !self.leaves_doubt(raw, string.is_escaped(), &mut walk.words) {
+            return out.push_clipped(raw);
         }
-        out.push_string(raw);
+        let redacted = match string_text(string, raw) {
+            Some(text) => self.text(&text, walk.nesting, &mut walk.words),
+            // A string that has no text cannot be read.
+            None => Some(MARK.to_owned()),
+        };
+        let Some(redacted) = redacted else { return out.push_clipped(raw) };
+        out.clipped = raw.len() < string.raw().len();
+        walk.redacted = true;
+        let mut written = vec![b'"'];
+        escaped(&mut written, &redacted);
+        written.push(b'"');
+        out.push(str::from_utf8(&written).unwrap_or(REPLACEMENT));
     }
 }
 
@@ -363,15 +367,17 @@ pub fn scrubbed<'t>(text: &'t str, known: &Arc<Patterns>) -> Cow<'t, str> {
 struct Output {
     text: String,
     max_bytes: usize,
+    /// True if a string was read only in part, however little of it was written.
+    clipped: bool,
 }
 
 impl Output {
     fn new(max_bytes: usize) -> Self {
-        Self { text: String::new(), max_bytes }
+        Self { text: String::new(), max_bytes, clipped: false }
     }
 
     fn is_full(&self) -> bool {
-        self.text.len() > self.max_bytes
+        self.clipped || self.text.len() > self.max_bytes
     }
 
     fn push(&mut self, text: &str) {
@@ -397,10 +403,13 @@ impl Output {
 
     /// Writes a JSON string as it stood, quotes included.
     fn push_string(&mut self, raw: &str) {
+        self.push_clipped(self.clip(raw));
+    }
+
+    fn push_clipped(&mut self, raw: &str) {
         if raw == CHAIN_KEY {
             return self.push(CHAIN_KEY_ESCAPED);
         }
-        let raw = self.clip(raw);
         // All of it, without stopping at the first: so many bytes at once.
         let plain = raw.bytes().fold(0, u8::max) < 0x7f;
         if plain || !raw.contains(breaks_lines) {

@@ -57,10 +57,16 @@ impl Peaks {
     }
 
     pub fn root(&self) -> Hash {
-        let mut peaks = self.peaks.iter().rev();
-        let Some(last) = peaks.next() else { return sha256(&[]) };
-        peaks.fold(*last, |right, left| node(left, &right))
+        root_above(&[self])
     }
+}
+
+/// Returns the root of one tree whose whole subtrees are the peaks of several, largest first. The
+/// leaves of each are the roots of equal whole subtrees, larger than the next one's tree.
+pub fn root_above(trees: &[&Peaks]) -> Hash {
+    let mut peaks = trees.iter().rev().flat_map(|tree| tree.peaks.iter().rev());
+    let Some(last) = peaks.next() else { return sha256(&[]) };
+    peaks.fold(*last, |right, left| node(left, &right))
 }
 
 /// The root over whole leaves in order.

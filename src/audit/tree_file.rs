@@ -1,7 +1,8 @@
 //! `<log>.tree`: the hash of every record, in the order of the chain, for the Merkle tree over them.
 //!
 //! It outlives the records: files that were deleted for their age stay proven. It says nothing that
-//! the log does not, so it is never waited for: what is missing at its end is read from the log.
+//! the log does not, so it is never waited for: what is missing at its end is read from the log. The
+//! roots of whole blocks of leaves are kept in a file of their own ([`tree_blocks`](super::tree_blocks)).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read};
@@ -12,14 +13,17 @@ use std::sync::{Mutex, PoisonError};
 use super::chain::{Link, Seal};
 use super::files;
 use super::tree::{self, Hash, Peaks};
+use super::tree_blocks::{BLOCK, BlockRoots};
 
 /// The file's first bytes; behind them the sequence of the first record, in eight bytes.
 const MARK: &[u8; 24] = b"arbiter audit tree 1\n\0\0\0";
 const HEAD_BYTES: u64 = 32;
 const HEAD_LENGTH: usize = 32;
 const LEAF_BYTES: u64 = 32;
-/// Leaves whose root is kept in memory, so that a proof reads few of them.
-const BLOCK: u64 = 256;
+/// Blocks whose root is kept in memory, so that a proof reads few of them: 32 bytes for 65,536 records.
+const SPAN: u64 = if cfg!(test) { 4 } else { 256 };
+/// Roots of whole blocks after which they are written, while leaves are read.
+const MOST_FINISHED: usize = 4_096;
 
 /// The tree's size and root, and where its first leaf stands in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +38,13 @@ pub(super) struct TreeFile {
     file: File,
     /// Sequence of the first record.
     first: u64,
-    peaks: Peaks,
+    /// The tree over the roots of whole blocks.
+    whole: Peaks,
+    /// The leaves behind the last whole block.
+    begun: Peaks,
+    blocks: BlockRoots,
+    /// Roots of the last whole blocks, which are not in their file yet.
+    finished: Vec<Hash>,
 }
 
 pub(super) fn path_of(log: &Path) -> PathBuf {
@@ -83,19 +93,53 @@ impl TreeFile {
         let reached = link.sequence.saturating_add(1).saturating_sub(first);
         let kept = leaves.min(reached);
         file.set_len(HEAD_BYTES + kept * LEAF_BYTES)?;
-        let mut peaks = Peaks::default();
-        let mut reader = BufReader::with_capacity(1 << 20, &file);
-        let mut skipped = [0; HEAD_LENGTH];
-        io::Seek::seek(&mut reader, io::SeekFrom::Start(0))?;
-        reader.read_exact(&mut skipped)?;
-        let mut leaf = [0; 32];
-        for _ in 0..kept {
-            reader.read_exact(&mut leaf)?;
-            peaks.push(tree::leaf(&leaf));
-        }
-        let mut tree = Self { log: log.to_owned(), file, first, peaks };
+        let blocks = open_blocks(log, &file, first, kept / BLOCK)?;
+        let mut whole = Peaks::default();
+        blocks.each(0, blocks.count(), |root| whole.push(root))?;
+        let read_up_to = blocks.count() * BLOCK;
+        let (begun, finished) = (Peaks::default(), Vec::new());
+        let mut tree = Self { log: log.to_owned(), file, first, whole, begun, blocks, finished };
+        tree.read_leaves(read_up_to, kept)?;
         tree.catch_up(link)?;
         Ok(tree)
+    }
+
+    /// Reads leaves of the file that are not in memory yet.
+    fn read_leaves(&mut self, from: u64, to: u64) -> io::Result<()> {
+        let mut at = from;
+        while at < to {
+            let behind = to.min((at / BLOCK + 1) * BLOCK);
+            leaves(&self.file, at, behind)?.into_iter().for_each(|leaf| self.push(leaf));
+            if self.finished.len() >= MOST_FINISHED {
+                self.write_finished()?;
+            }
+            at = behind;
+        }
+        self.write_finished()
+    }
+
+    fn size(&self) -> u64 {
+        self.whole.size().saturating_mul(BLOCK).saturating_add(self.begun.size())
+    }
+
+    fn push(&mut self, leaf: Hash) {
+        self.begun.push(leaf);
+        if self.begun.size() == BLOCK {
+            let root = std::mem::take(&mut self.begun).root();
+            self.whole.push(root);
+            self.finished.push(root);
+        }
+    }
+
+    /// Writes the roots of whole blocks that are not in their file. After a failure they are computed
+    /// from the leaves at the next one.
+    fn write_finished(&mut self) -> io::Result<()> {
+        let finished = std::mem::take(&mut self.finished);
+        let computed = self.whole.size().saturating_sub(finished.len() as u64);
+        for block in self.blocks.count()..computed {
+            self.blocks.append(&[block_root(&self.file, block)?])?;
+        }
+        self.blocks.append(&finished)
     }
 
     /// Adds the hashes of records that follow what is there; otherwise they are read from the log
@@ -104,23 +148,24 @@ impl TreeFile {
         if from != self.next() || hashes.is_empty() {
             return Ok(());
         }
-        let at = HEAD_BYTES + self.peaks.size() * LEAF_BYTES;
+        let at = HEAD_BYTES + self.size() * LEAF_BYTES;
         self.file.write_all_at(&hashes.concat(), at)?;
         for hash in hashes {
-            self.peaks.push(tree::leaf(hash));
+            self.push(tree::leaf(hash));
         }
-        Ok(())
+        if self.finished.is_empty() { Ok(()) } else { self.write_finished() }
     }
 
     /// The sequence of the next record.
     fn next(&self) -> u64 {
-        self.first.saturating_add(self.peaks.size())
+        self.first.saturating_add(self.size())
     }
 
     /// The tree up to `link`.
     pub(super) fn head(&mut self, link: Link) -> io::Result<TreeHead> {
         self.catch_up(link)?;
-        Ok(TreeHead { size: self.peaks.size(), root: self.peaks.root() })
+        let root = tree::root_above(&[&self.whole, &self.begun]);
+        Ok(TreeHead { size: self.size(), root })
     }
 
     /// Reads from the log what is missing up to `link`. A record that is gone has a leaf of zeros.
@@ -168,6 +213,20 @@ impl TreeFile {
     }
 }
 
+/// Opens the file of block roots; its last root must be that of its leaves.
+fn open_blocks(log: &Path, leaves: &File, first: u64, most: u64) -> io::Result<BlockRoots> {
+    let mut blocks = BlockRoots::open(log, first, most)?;
+    if let Some(last) = blocks.count().checked_sub(1) {
+        let root = block_root(leaves, last)?;
+        let mut is_same = false;
+        blocks.each(last, last + 1, |kept| is_same = kept == root)?;
+        if !is_same {
+            blocks.keep(0)?;
+        }
+    }
+    Ok(blocks)
+}
+
 /// The sequence of the oldest record that is there.
 fn oldest(log: &Path) -> io::Result<Option<u64>> {
     for path in files::files_of(log)? {
@@ -184,14 +243,15 @@ fn oldest(log: &Path) -> io::Result<Option<u64>> {
 /// The file as those who prove read it.
 #[derive(Debug)]
 pub struct Proofs {
+    log: PathBuf,
     path: PathBuf,
-    /// Roots of whole blocks, as far as they were needed.
-    blocks: Mutex<Vec<Hash>>,
+    /// Roots of whole spans of blocks, as far as they were needed.
+    spans: Mutex<Vec<Hash>>,
 }
 
 impl Proofs {
     pub fn of(log: &Path) -> Self {
-        Self { path: path_of(log), blocks: Mutex::default() }
+        Self { log: log.to_owned(), path: path_of(log), spans: Mutex::default() }
     }
 
     /// The sequence of the first leaf, and how many leaves there are.
@@ -200,15 +260,17 @@ impl Proofs {
         head(&file)?.ok_or_else(|| io::Error::other("the tree's file is empty"))
     }
 
-    /// The path from a leaf to the root of the first `size` leaves. Blocks on the file.
+    /// The path from a leaf to the root of the first `size` leaves. Blocks on the files.
     pub fn inclusion(&self, index: u64, size: u64) -> io::Result<Vec<Hash>> {
-        let file = File::open(&self.path)?;
-        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        while (blocks.len() as u64 + 1) * BLOCK <= size {
-            let start = blocks.len() as u64 * BLOCK;
-            blocks.push(tree::root(&leaves(&file, start, start + BLOCK)?));
+        let (first, _) = self.extent()?;
+        let blocks = BlockRoots::read_only(&self.log, first)?;
+        let files = Files { leaves: File::open(&self.path)?, blocks };
+        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        while (spans.len() as u64 + 1) * SPAN * BLOCK <= size {
+            let from = spans.len() as u64 * SPAN;
+            spans.push(files.over_blocks(from, from + SPAN)?.root());
         }
-        tree::inclusion(index, size, &mut |from, to| range(&file, &blocks, from, to))
+        tree::inclusion(index, size, &mut |from, to| files.range(&spans, from, to))
     }
 
     /// The root of the first leaves for each of `sizes`, which are in order. Blocks on the file.
@@ -261,19 +323,51 @@ impl Proofs {
     }
 }
 
-/// The root over the leaves from `from` up to `to`: a whole subtree, or the tree's right edge.
-fn range(file: &File, blocks: &[Hash], from: u64, to: u64) -> io::Result<Hash> {
-    if !from.is_multiple_of(BLOCK) || to - from < BLOCK {
-        return Ok(tree::root(&leaves(file, from, to)?));
+/// The files of a tree, open for one proof.
+struct Files {
+    leaves: File,
+    blocks: Option<BlockRoots>,
+}
+
+impl Files {
+    /// Returns the root over the leaves from `from` up to `to`: a whole subtree, or the right edge.
+    fn range(&self, spans: &[Hash], from: u64, to: u64) -> io::Result<Hash> {
+        let block = from.div_ceil(BLOCK)..to / BLOCK;
+        let span = block.start.div_ceil(SPAN)..block.end / SPAN;
+        if block.is_empty() {
+            return Ok(tree::root(&leaves(&self.leaves, from, to)?));
+        }
+        // A subtree of whole blocks begins at one, and a subtree of whole spans at a span.
+        let (mut above, mut first) = (Peaks::default(), block.start);
+        if !span.is_empty() {
+            let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+            let whole = spans.get(at(span.start)..at(span.end)).unwrap_or_default();
+            for root in whole {
+                above.push(*root);
+            }
+            first = span.end * SPAN;
+        }
+        let middle = self.over_blocks(first, block.end)?;
+        let mut edge = Peaks::default();
+        leaves(&self.leaves, block.end * BLOCK, to)?.into_iter().for_each(|leaf| edge.push(leaf));
+        Ok(tree::root_above(&[&above, &middle, &edge]))
     }
-    // Roots of equal whole subtrees are leaves of the tree above them.
-    let (first, whole) = (from / BLOCK, to / BLOCK);
-    let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    let mut above = blocks.get(at(first)..at(whole)).unwrap_or_default().to_vec();
-    if !to.is_multiple_of(BLOCK) {
-        above.push(tree::root(&leaves(file, whole * BLOCK, to)?));
+
+    /// Returns the tree over whole blocks. Roots that are not in their file are computed.
+    fn over_blocks(&self, from: u64, to: u64) -> io::Result<Peaks> {
+        let mut peaks = Peaks::default();
+        if let Some(blocks) = &self.blocks {
+            blocks.each(from, to, |root| peaks.push(root))?;
+        }
+        for block in from + peaks.size()..to {
+            peaks.push(block_root(&self.leaves, block)?);
+        }
+        Ok(peaks)
     }
-    Ok(tree::root(&above))
+}
+
+fn block_root(file: &File, block: u64) -> io::Result<Hash> {
+    Ok(tree::root(&leaves(file, block * BLOCK, (block + 1) * BLOCK)?))
 }
 
 fn leaves(file: &File, from: u64, to: u64) -> io::Result<Vec<Hash>> {
@@ -285,77 +379,4 @@ fn leaves(file: &File, from: u64, to: u64) -> io::Result<Vec<Hash>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::audit::chain::seal;
-
-    /// A log of `n` records in files of `each`, and where its chain got to.
-    fn log(folder: &Path, n: usize, each: usize) -> (PathBuf, Vec<Link>) {
-        let log = folder.join("a.jsonl");
-        let (mut link, mut links, mut text) = (Link::GENESIS, Vec::new(), Vec::new());
-        for n in 0..n {
-            if n > 0 && n % each == 0 {
-                let closed = files::closed_name(&log, (n / each) as u64);
-                std::fs::write(closed, std::mem::take(&mut text)).unwrap();
-            }
-            let start = text.len();
-            text.extend_from_slice(format!("{{\"random\":\"{}\"", uuid::Uuid::new_v4()).as_bytes());
-            link = seal(&mut text, start, &link);
-            text.push(b'\n');
-            links.push(link);
-        }
-        std::fs::write(&log, text).unwrap();
-        (log, links)
-    }
-
-    fn prove_all(n: usize, each: usize) {
-        let folder = tempfile::tempdir().unwrap();
-        let (log, links) = log(folder.path(), n, each);
-        let head = TreeFile::open(&log, links[n - 1]).unwrap().head(links[n - 1]).unwrap();
-        assert_eq!(head.size, n as u64);
-        let proofs = Proofs::of(&log);
-        for (index, link) in links.iter().enumerate() {
-            let leaf = tree::leaf(&link.hash.to_bytes());
-            let (index, size) = (index as u64, head.size);
-            let path = proofs.inclusion(index, size).unwrap();
-            assert_eq!(tree::root_of(index, size, leaf, &path), Some(head.root), "{index} of {n}");
-            let mut other = leaf;
-            other[usize::try_from(index % 32).unwrap()] ^= 1 << (index % 8);
-            assert_ne!(tree::root_of(index, size, other, &path), Some(head.root));
-        }
-        assert_eq!(proofs.count_other(&files::files_of(&log).unwrap()).unwrap(), 0);
-    }
-
-    #[test]
-    fn every_record_of_several_files_is_proven() {
-        for (n, each) in [(1, 10), (255, 100), (256, 100), (257, 1_000), (1_100, 300)] {
-            prove_all(n, each);
-        }
-    }
-
-    #[test]
-    fn every_random_record_of_a_long_log_is_proven() {
-        let wanted = crate::config::environment().find(|(name, _)| name == "PROVEN_RECORDS");
-        prove_all(wanted.map_or(2_000, |(_, records)| records.parse().unwrap()), 30_000);
-    }
-
-    #[test]
-    fn what_is_missing_is_read_from_the_log_and_what_is_too_much_goes() {
-        let folder = tempfile::tempdir().unwrap();
-        let (log, links) = log(folder.path(), 50, 20);
-        let whole = TreeFile::open(&log, links[49]).unwrap().head(links[49]).unwrap();
-        let file = OpenOptions::new().write(true).open(path_of(&log)).unwrap();
-        file.set_len(HEAD_BYTES + 7 * LEAF_BYTES + 5).unwrap();
-        assert_eq!(TreeFile::open(&log, links[49]).unwrap().head(links[49]).unwrap(), whole);
-        // A power cut took the log's last lines, not the tree's leaves.
-        let shorter = TreeFile::open(&log, links[44]).unwrap().head(links[44]).unwrap();
-        assert_eq!(shorter.size, 45);
-        let mut grown = TreeFile::open(&log, links[44]).unwrap();
-        let hashes: Vec<_> = links[45..].iter().map(|link| link.hash.to_bytes()).collect();
-        grown.append(46, &hashes).unwrap();
-        assert_eq!(grown.head(links[49]).unwrap(), whole);
-        let sizes = [1, 45, 50, 51];
-        let roots = Proofs::of(&log).roots(&sizes).unwrap();
-        assert_eq!((roots[1], roots[2], roots[3]), (Some(shorter.root), Some(whole.root), None));
-    }
-}
+mod tests;

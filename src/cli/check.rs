@@ -3,6 +3,7 @@
 
 mod host;
 
+use std::fmt::Display;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -17,8 +18,9 @@ use super::{Env, Exit, Failure};
 use crate::app::handover::{Running, who};
 use crate::app::{Templates, drift_tools, load_secrets};
 use crate::clock::Clock;
-use crate::config::{self, Audit, Backend, Config, Upstream};
+use crate::config::{self, Audit, Backend, Config};
 use crate::firewall::call::{Entry, Place};
+use crate::holder::Holder;
 use crate::rulebook::policies_at;
 use crate::store::{RedisReport, RedisTrouble, StoreError};
 
@@ -125,7 +127,14 @@ async fn examine(path: &Path, config: &Config, env: &Env) -> Vec<Finding> {
     let issuers = config.oauth.issuers.iter().filter_map(|issuer| issuer.ca_file.as_deref());
     findings.extend(issuers.map(|path| authorities("issuer CA", path)));
     for url in config.upstreams.iter().flat_map(|pool| &pool.urls) {
-        findings.push(upstream(url).await);
+        findings.push(reached("upstream", url, &url.host, url.port).await);
+    }
+    if let Some(url) = &config.tracing.otlp_endpoint
+        && let Ok(uri) = url.parse::<http::Uri>()
+    {
+        let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        findings.push(reached("collector", url, host, uri.port_u16().unwrap_or(usual)).await);
     }
     findings.extend(config.hints().into_iter().map(|hint| found(Health::Warn, "config", hint)));
     if !config.admin.listen.ip().is_loopback() {
@@ -158,7 +167,10 @@ fn policies(config: &Config) -> Finding {
             let (count, version) = (set.len(), set.version());
             found(Health::Ok, WHAT, format!("{count} in {}, version {version}", path.display()))
         }
-        Err(error) => found(Health::Fail, WHAT, error.to_string().replace('\n', "; ")),
+        Err(error) => {
+            let text = error.to_string().replace('\n', "; ");
+            found(Health::Fail, WHAT, format!("{}: {text}", config.at("policy.file")))
+        }
     }
 }
 
@@ -260,19 +272,17 @@ async fn storage(backend: &Backend, running: Option<&Running>) -> Finding {
         return found(Health::Ok, WHAT, format!("{shown} will be made"));
     }
     let read = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(|db| {
+        db.busy_timeout(Duration::ZERO)?;
         db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0))
     });
     match read {
         Ok(_tables) => found(Health::Ok, WHAT, format!("{shown} can be opened")),
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
-            match running {
-                Some(Running { pid, .. }) => found(
-                    Health::Ok,
-                    WHAT,
-                    format!("{shown} is in use by the running process {pid}"),
-                ),
-                None => found(Health::Warn, WHAT, format!("{shown} is in use by another process")),
-            }
+            let (health, holder) = running.map_or_else(
+                || (Health::Warn, Holder::of(path).to_string()),
+                |running| (Health::Ok, format!("the running process {}", running.pid)),
+            );
+            found(health, WHAT, format!("{shown} is in use by {holder}"))
         }
         Err(error) => found(Health::Fail, WHAT, format!("{shown} cannot be opened: {error}")),
     }
@@ -333,14 +343,12 @@ fn authorities(what: &'static str, path: &Path) -> Finding {
     }
 }
 
-async fn upstream(upstream: &Upstream) -> Finding {
-    const WHAT: &str = "upstream";
-    let connect = tokio::net::TcpStream::connect((upstream.host.as_str(), upstream.port));
+/// Looks whether something listens where calls or traces are sent; it may also start later.
+async fn reached(what: &'static str, url: impl Display, host: &str, port: u16) -> Finding {
+    let connect = tokio::net::TcpStream::connect((host, port));
     match tokio::time::timeout(UPSTREAM_DEADLINE, connect).await {
-        Ok(Ok(_stream)) => found(Health::Ok, WHAT, format!("{upstream} can be reached")),
-        Ok(Err(error)) => {
-            found(Health::Warn, WHAT, format!("{upstream} cannot be reached: {error}"))
-        }
-        Err(_elapsed) => found(Health::Warn, WHAT, format!("{upstream} does not answer")),
+        Ok(Ok(_stream)) => found(Health::Ok, what, format!("{url} can be reached")),
+        Ok(Err(error)) => found(Health::Warn, what, format!("{url} cannot be reached: {error}")),
+        Err(_elapsed) => found(Health::Warn, what, format!("{url} does not answer")),
     }
 }

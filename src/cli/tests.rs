@@ -224,6 +224,7 @@ async fn lists_are_followed_over_their_pages() {
         capabilities: Vec::new(),
         trust: crate::firewall::agent::TrustLevel::Basic,
         expires_at: None,
+        registered_by: None,
     };
     let now = arbiter.bench.admin.clock.now().wall;
     for n in 0..1_001 {
@@ -499,9 +500,16 @@ async fn the_doctor_finds_what_is_well_and_what_is_not() {
             "[storage]\nbackend = \"sqlite\"\nsqlite_path = \"{path}\"\n[admin]\nlisten_port = 0"
         )
     };
-    let ran = check(base("p.toml", &sqlite(&db.display().to_string()))).await;
+    let traces = format!("\n[tracing]\notlp_endpoint = \"http://127.0.0.1:{port}\"");
+    let ran = check(base("p.toml", &(sqlite(&db.display().to_string()) + &traces))).await;
     assert_eq!(ran.exit, Exit::Fine, "{ran:?}");
-    for line in ["ok    policies     1 in", "ok    audit log", "ok    storage", "ok    upstream"] {
+    for line in [
+        "ok    policies     1 in",
+        "ok    audit log",
+        "ok    storage",
+        "ok    upstream",
+        "ok    collector",
+    ] {
         assert!(ran.out.contains(line), "{line}: {ran:?}");
     }
     assert!(!ran.out.contains("hunter2") && !ran.out.contains(KEY), "{ran:?}");
@@ -522,7 +530,25 @@ async fn the_doctor_finds_what_is_well_and_what_is_not() {
     let header = "[admin]\nlisten_port = 0\n[proxy.upstream_headers]\nx = \"${CRED:none}\"";
     let ran = check(base("p.toml", header)).await;
     assert_eq!(ran.exit, Exit::No);
-    assert!(ran.out.contains("fail  credentials  `proxy.upstream_headers.x`"), "{ran:?}");
+    let place =
+        |line: usize, key: &str| format!("{}:{line}: `{key}`", at("arbiter.toml").display());
+    let lines =
+        |text: &str, key: &str| 1 + text.lines().position(|line| line.starts_with(key)).unwrap();
+    let given = base("p.toml", header);
+    let line = place(lines(&given, "x ="), "proxy.upstream_headers.x");
+    assert!(ran.out.contains(&format!("fail  credentials  {line}: credential `none`")), "{ran:?}");
+    let missing = base("none.toml", "[proxy.tls]\ncert_file = \"c.pem\"\nkey_file = \"k.pem\"");
+    let ran = check(missing.clone()).await;
+    let line = place(lines(&missing, "[proxy.tls]"), "proxy.tls");
+    assert!(
+        ran.out.contains(&format!("{line}: `proxy.tls.cert_file` c.pem: No such file")),
+        "{ran:?}"
+    );
+    let line = place(lines(&missing, "file ="), "policy.file");
+    assert!(
+        ran.out.contains(&format!("fail  policies     {line}: cannot read policies")),
+        "{ran:?}"
+    );
     let ran = check("[proxy]\nlisten_prot = 1\n[nope]\n".to_owned()).await;
     assert_eq!((ran.exit, ran.out.lines().count()), (Exit::Usage, 2), "{ran:?}");
     let json = format!("check --json --config {}", at("arbiter.toml").display());

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::check::{Read, Section, address, clip};
 use super::file::Origin;
+use super::sections::discoverable;
 use super::signing::{self, SigningSecrets, secret};
 use super::{MAX_TOKEN_EXPIRY_SECS, Oauth, Secret};
 use crate::clock::Clock;
@@ -166,6 +167,17 @@ pub struct AdminOidc {
     pub claim: String,
     /// Value of the claim to role.
     pub roles: Vec<(String, Role)>,
+    /// Set if people sign in to the console at the issuer.
+    pub client: Option<OidcClient>,
+}
+
+/// The console as the issuer knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OidcClient {
+    pub id: String,
+    /// None for a public client.
+    pub secret: Option<Secret>,
+    pub scopes: Vec<String>,
 }
 
 pub(super) fn read(mut s: Section<'_>, oauth: &Oauth) -> Read<Option<Admin>> {
@@ -386,6 +398,7 @@ fn oidc(s: &mut Section<'_>, oauth: &Oauth) -> Option<AdminOidc> {
     let issuer = s.text("issuer");
     let audiences = s.list("audiences").unwrap_or_default();
     let claim = s.text_or("claim", "groups");
+    let client = client(&mut s);
     let mut roles = Vec::new();
     for (value, role, at) in s.map("roles") {
         let key = format!("roles.{}", clip(&value));
@@ -406,6 +419,17 @@ fn oidc(s: &mut Section<'_>, oauth: &Oauth) -> Option<AdminOidc> {
         (None, _) => s.problem("issuer", None, "is missing; name one of `[[oauth.issuers]]`"),
         (Some(_), None) => s.problem("issuer", None, "is the name of none of `[[oauth.issuers]]`"),
         (Some(_), Some(known)) => {
+            if client.is_some()
+                && let Err(problem) = discoverable(&known.issuer_url, known.allow_http)
+            {
+                let problem =
+                    format!("needs the issuer's metadata, below its `issuer_url`, which {problem}");
+                s.problem("client_id", None, problem);
+            }
+            if client.as_ref().is_some_and(|client| known.audiences.contains(&client.id)) {
+                let problem = "is an audience of agents' tokens; register another client";
+                s.problem("client_id", None, problem);
+            }
             if audiences.iter().any(|audience| known.audiences.contains(audience)) {
                 let problem = "has an audience of agents' tokens: an agent could then act as the \
                                person whose token it holds; register another one for operators";
@@ -417,5 +441,23 @@ fn oidc(s: &mut Section<'_>, oauth: &Oauth) -> Option<AdminOidc> {
         s.problem("audiences", None, "is empty; name whom operators' tokens are for");
     }
     s.finish();
-    Some(AdminOidc { issuer: issuer?, audiences, claim, roles })
+    Some(AdminOidc { issuer: issuer?, audiences, claim, roles, client })
+}
+
+fn client(s: &mut Section<'_>) -> Option<OidcClient> {
+    let id = s.text("client_id");
+    let given = s.origin("client_secret").or_else(|| s.origin("client_secret_file"));
+    let secret = s.secret_or_file("client_secret", "client_secret_file");
+    let scopes_at = s.origin("scopes");
+    let scopes = s.list("scopes").unwrap_or_else(|| vec!["openid".to_owned()]);
+    let plain = |scope: &String| !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic());
+    if !scopes.iter().all(plain) {
+        s.problem("scopes", scopes_at, "has an entry that is empty or holds a space");
+    } else if !scopes.iter().any(|scope| scope == "openid") {
+        s.problem("scopes", scopes_at, "lacks `openid`, without which there is no ID token");
+    }
+    if id.is_none() && given.is_some() {
+        s.problem("client_secret", given, "is of no use without `client_id`");
+    }
+    Some(OidcClient { id: id?, secret, scopes })
 }

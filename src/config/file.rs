@@ -74,6 +74,40 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Places of the keys that were given, by `section.key`.
+#[derive(Clone, Default)]
+pub struct Places(BTreeMap<String, Origin>);
+
+impl fmt::Debug for Places {
+    /// Shows none: a key that moves to another line is the same setting.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Places")
+    }
+}
+
+impl Places {
+    pub(super) fn of(root: &Table) -> Self {
+        let mut places = BTreeMap::new();
+        note(root, "", &mut places);
+        Self(places)
+    }
+
+    /// Returns the place of a key, whose case is ignored as it is in names of headers.
+    pub(super) fn of_key(&self, key: &str) -> Option<&Origin> {
+        self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, at)| at)
+    }
+}
+
+fn note(table: &Table, prefix: &str, places: &mut BTreeMap<String, Origin>) {
+    for (key, node) in table {
+        let name = format!("{prefix}{key}");
+        if let Value::Table(table) = &node.value {
+            note(table, &format!("{name}."), places);
+        }
+        places.insert(name, node.at.clone());
+    }
+}
+
 /// Reads a whole text.
 pub(super) fn parse(text: &str) -> Result<Table, ConfigError> {
     let lines = Lines::of(text);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::admin;
 use super::approvals;
 use super::check::{Read, Section, address, unknown};
-use super::file::Table;
+use super::file::{Places, Table};
 use super::redis_url;
 use super::tools;
 use super::upstreams;
@@ -16,7 +16,7 @@ use super::{
     Agents, Audit, Backend, Config, ConfigError, CredentialProvider, Credentials,
     DEFAULT_CREDENTIAL_PREFIX, Durability, Introspection, Issuer, KnownKeys, MAX_CALL_BUDGET,
     MAX_TIME_LIMIT_SECS, Metrics, Network, Oauth, Policy, Pool, Proxy, Redis, Secret, Sessions,
-    Skew, Storage, Tls, UnknownIntent, Upstream,
+    Skew, Storage, Tls, Tracing, UnknownIntent, Upstream,
 };
 use crate::firewall::session::RefusalStyle;
 
@@ -66,6 +66,8 @@ pub(super) fn read(
     section("agents", keys);
     let (metrics, keys) = metrics(Section::take(root, "metrics", problems));
     section("metrics", keys);
+    let (tracing, keys) = tracing(Section::take(root, "tracing", problems));
+    section("tracing", keys);
     let (admin, keys) = admin::read(Section::take(root, "admin", problems), &oauth);
     section("admin", keys);
     let names: Vec<_> = known.keys().copied().collect();
@@ -96,7 +98,9 @@ pub(super) fn read(
         storage,
         agents,
         metrics,
+        tracing,
         admin,
+        places: Places::default(),
     })
 }
 
@@ -317,7 +321,7 @@ fn issuer(mut s: Section<'_>, resources: &[String], grace_secs: u64) -> Option<I
 }
 
 /// Reports whether metadata can be fetched from below an issuer's URL (RFC 8414 section 2).
-fn discoverable(issuer_url: &str, allow_http: bool) -> Result<(), String> {
+pub(super) fn discoverable(issuer_url: &str, allow_http: bool) -> Result<(), String> {
     values::provider_url(issuer_url, allow_http)?;
     if issuer_url.contains('?') { Err("it holds a query (`?`)".to_owned()) } else { Ok(()) }
 }
@@ -544,4 +548,14 @@ fn metrics(mut s: Section<'_>) -> Read<Metrics> {
     let metrics =
         Metrics { enabled: s.flag("enabled", true), require_auth: s.flag("require_auth", false) };
     (metrics, s.finish())
+}
+
+fn tracing(mut s: Section<'_>) -> Read<Tracing> {
+    let tracing = Tracing {
+        otlp_endpoint: s.parsed("otlp_endpoint", values::otlp_endpoint),
+        service_name: s.text_or("service_name", "arbiter"),
+        sample_ratio: s.decimal("sample_ratio", 1.0, 0.0..=1.0),
+        max_traces_per_sec: s.number("max_traces_per_sec", 100, 1..=100_000),
+    };
+    (tracing, s.finish())
 }

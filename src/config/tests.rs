@@ -50,7 +50,7 @@ fn the_shipped_file_has_every_key() {
             shown.entry(section).or_default().push(key);
         }
     }
-    assert_eq!(known.len(), 13);
+    assert_eq!(known.len(), 14);
     for (section, keys) in known {
         for key in keys {
             assert!(shown.get(section).is_some_and(|s| s.contains(&key)), "{section}.{key}");
@@ -72,7 +72,13 @@ fn every_commented_key_of_the_shipped_file_is_a_known_one() {
     let message = Config::from_toml(&text, env(&[])).expect_err("placeholders").to_string();
     // Placeholders (`…`) are refused; nothing is unknown.
     assert!(!message.contains("known key"), "{message}");
-    let keys = ["storage.redis_url", "storage.encryption_key", "admin.signing_secrets"];
+    let keys = [
+        "approvals.notify_url",
+        "approvals.notify_secret",
+        "storage.redis_url",
+        "storage.encryption_key",
+        "admin.signing_secrets",
+    ];
     assert_eq!(message.lines().count(), keys.len(), "{message}");
     for key in keys {
         assert!(message.contains(&format!("`{key}`")), "{key}: {message}");
@@ -133,6 +139,19 @@ fn the_environment_beats_the_file() {
     assert!((config.sessions.warning_threshold_pct - 12.5).abs() < f64::EPSILON);
     assert_eq!(config.admin.api_key.unwrap().expose(), KEY);
     assert_eq!(config.oauth.issuers[0].agent_claim, "agent_id");
+}
+
+#[test]
+fn a_collector_without_a_path_gets_that_of_traces() {
+    for (given, expected) in [
+        ("http://h:4318", "http://h:4318/v1/traces"),
+        ("https://h/", "https://h/v1/traces"),
+        ("https://h/otlp/v1/traces", "https://h/otlp/v1/traces"),
+    ] {
+        let config = good(&format!("[tracing]\notlp_endpoint = \"{given}\""), &[]);
+        assert_eq!(config.tracing.otlp_endpoint.as_deref(), Some(expected));
+    }
+    assert_eq!(good("", &[]).tracing.otlp_endpoint, None, "off unless it is set");
 }
 
 #[test]
@@ -214,6 +233,9 @@ fn bad_values_name_key_line_and_remedy() {
     says("[proxy]\nupstream_url = \"http://u@h/\"", &["user name"]);
     says("[proxy]\nupstream_url = \"http://h:0/\"", &["port"]);
     says("[proxy]\nupstream_url = \"http://h:99999/\"", &["port"]);
+    says("[tracing]\notlp_endpoint = \"collector:4318\"", &["tracing.otlp_endpoint", "a URL"]);
+    says("[tracing]\notlp_endpoint = \"http://u:p@h\"", &["OTEL_EXPORTER_OTLP_HEADERS"]);
+    says("[tracing]\nsample_ratio = 1.5", &["tracing.sample_ratio", "line 2"]);
     says("[proxy]\nblocked_paths = [\"admin\"]", &["`admin`", "is not a path"]);
     says("[proxy]\nblocked_paths = \"/admin\"", &["a list"]);
     says("[proxy]\nblocked_paths = [1]", &["only texts"]);

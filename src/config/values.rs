@@ -88,6 +88,17 @@ pub(super) fn url(text: &str) -> Result<Uri, String> {
     Ok(uri)
 }
 
+/// Reads the URL of an OTLP collector: without a path, that of traces is added.
+pub(super) fn otlp_endpoint(text: &str) -> Result<String, String> {
+    if text.contains('@') {
+        let advice = "send credentials by the environment variable OTEL_EXPORTER_OTLP_HEADERS";
+        return Err(format!("holds a user name or password; {advice}"));
+    }
+    let uri = url(text)?;
+    let bare = uri.query().is_none() && matches!(uri.path(), "" | "/");
+    Ok(if bare { format!("{}/v1/traces", text.trim_end_matches('/')) } else { text.to_owned() })
+}
+
 /// A URL over which keys or tokens are fetched: https, or plain http within this machine.
 pub fn provider_url(text: &str, allow_http: bool) -> Result<String, String> {
     let uri = url(text)?;
@@ -98,6 +109,15 @@ pub fn provider_url(text: &str, allow_http: bool) -> Result<String, String> {
         return Err(format!("is plain http to another machine; {advice}"));
     }
     Ok(text.to_owned())
+}
+
+/// Checks a URL that others see or send to: https, or plain http within this machine.
+pub(super) fn safe_url(text: &str) -> Result<(), String> {
+    let uri = url(text)?;
+    if uri.scheme_str() == Some("http") && !uri.host().is_some_and(is_loopback) {
+        return Err("is plain http to another machine; use https".to_owned());
+    }
+    Ok(())
 }
 
 fn is_loopback(host: &str) -> bool {

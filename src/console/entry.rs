@@ -41,14 +41,15 @@ pub(super) enum Recognised {
     Nobody,
 }
 
-/// Names of the two cookies: that of a signed-in browser, and that of the sign-in form.
+/// Names of the cookies: of a signed-in browser, of the sign-in form, and of a browser that is at the
+/// identity provider.
 #[derive(Clone, Copy, Debug)]
-struct Cookies {
+pub(super) struct Cookies {
     secure: bool,
 }
 
 impl Cookies {
-    fn session(self) -> &'static str {
+    pub(super) fn session(self) -> &'static str {
         if self.secure { "__Host-arbiter-console" } else { "arbiter-console" }
     }
 
@@ -56,15 +57,29 @@ impl Cookies {
         if self.secure { "__Host-arbiter-entry" } else { "arbiter-entry" }
     }
 
-    fn set(self, name: &str, value: &str, secs: u64) -> Option<HeaderValue> {
+    /// Name of the cookie of a browser that is at the identity provider.
+    pub(super) fn provider(self) -> &'static str {
+        if self.secure { "__Host-arbiter-provider" } else { "arbiter-provider" }
+    }
+
+    pub(super) fn set(self, name: &str, value: &str, secs: u64) -> Option<HeaderValue> {
+        self.set_for("Strict", name, value, secs)
+    }
+
+    /// Sets a cookie that comes along when a browser is sent here from another site.
+    pub(super) fn set_lax(self, name: &str, value: &str, secs: u64) -> Option<HeaderValue> {
+        self.set_for("Lax", name, value, secs)
+    }
+
+    fn set_for(self, sites: &str, name: &str, value: &str, secs: u64) -> Option<HeaderValue> {
         let secure = if self.secure { "; Secure" } else { "" };
         let text =
-            format!("{name}={value}; Path=/; Max-Age={secs}; HttpOnly; SameSite=Strict{secure}");
+            format!("{name}={value}; Path=/; Max-Age={secs}; HttpOnly; SameSite={sites}{secure}");
         HeaderValue::from_str(&text).ok()
     }
 }
 
-fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response {
+pub(super) fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response {
     if let Some(cookie) = cookie {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
@@ -72,7 +87,7 @@ fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response 
 }
 
 /// Returns the value of a cookie that is there once.
-fn cookie<'h>(head: &'h Parts, name: &str) -> Option<&'h str> {
+pub(super) fn cookie<'h>(head: &'h Parts, name: &str) -> Option<&'h str> {
     let lines = head.headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs =
         lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
@@ -98,7 +113,7 @@ pub(super) fn is_own(head: &Parts) -> bool {
 }
 
 /// Returns an address of the console to go to after the sign-in; any other becomes the first page.
-fn next_page(text: &str) -> &str {
+pub(super) fn next_page(text: &str) -> &str {
     let own = text == "/console" || text.starts_with("/console/") || text.starts_with("/console?");
     let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
     if own && plain && !text.starts_with("/console/sign-") { text } else { "/console" }
@@ -112,12 +127,12 @@ pub(super) fn send_to_sign_in(head: &Parts) -> Response {
 }
 
 impl Console {
-    fn cookies(&self) -> Cookies {
+    pub(super) fn cookies(&self) -> Cookies {
         Cookies { secure: self.settings.tls }
     }
 
     /// Refuses to take a key that others on the way could read.
-    fn check_channel(&self, source: IpAddr) -> Result<(), ApiError> {
+    pub(super) fn check_channel(&self, source: IpAddr) -> Result<(), ApiError> {
         if self.settings.tls || source.is_loopback() {
             return Ok(());
         }
@@ -151,7 +166,12 @@ impl Console {
         self.sign_in_form(head, query(head.uri.query()).get("next"), None)
     }
 
-    fn sign_in_form(&self, head: &Parts, next: &str, error: Option<&ApiError>) -> Response {
+    pub(super) fn sign_in_form(
+        &self,
+        head: &Parts,
+        next: &str,
+        error: Option<&ApiError>,
+    ) -> Response {
         let source = source_of(head);
         let refused = self.check_channel(source).err();
         let secret = cookie(head, self.cookies().entry()).filter(|text| text.len() == 64);
@@ -161,7 +181,7 @@ impl Console {
             next_page(next),
             refused.as_ref().or(error),
             refused.is_none(),
-            self.admin.people.is_some(),
+            self.admin.people.as_ref(),
         );
         let response = match refused.as_ref().or(error) {
             Some(error) => with_error(markup, error),

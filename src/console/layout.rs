@@ -6,10 +6,11 @@ use axum::response::Response;
 use maud::{DOCTYPE, Markup, html};
 
 use super::answer;
+use super::form::write_query;
 use super::pages::{Place, Shown};
 use super::shown::text;
 use super::visit::Visit;
-use crate::admin::{ApiError, Method};
+use crate::admin::{ApiError, Method, People};
 
 fn head(title: &str) -> Markup {
     html! {
@@ -183,21 +184,33 @@ pub(super) fn ask_again(head: &Parts) -> Response {
     answer::html(bare("One moment", Some(place), &body), StatusCode::OK)
 }
 
+/// Renders the page after a sign-in at another site: the browser asks for the wanted page from here.
+pub(super) fn signed_in(next: &str) -> Markup {
+    bare("Signed in", Some(next), &html! { p { a.button href=(next) { "Continue" } } })
+}
+
 /// Renders the sign-in form.
 pub(super) fn sign_in(
     token: &str,
     next: &str,
     error: Option<&ApiError>,
     open: bool,
-    people: bool,
+    people: Option<&People>,
 ) -> Markup {
     let body = html! {
         @if let Some(error) = error { (problem(error)) }
+        @if let Some(provider) = people.and_then(People::signs_in_at).filter(|_| open) {
+            div.card.stack {
+                a.button href={ "/console/sign-in/provider?" (write_query(&[("next", next)])) } {
+                    "Sign in with " (text(provider))
+                }
+            }
+        }
         @if open {
             form.card.stack method="post" action="/console/sign-in" {
                 input type="hidden" name="token" value=(token);
                 input type="hidden" name="next" value=(next);
-                label for="key" { @if people { "Admin key, or token of your identity provider" } @else { "Admin key" } }
+                label for="key" { @if people.is_some() { "Admin key, or token of your identity provider" } @else { "Admin key" } }
                 input #key type="password" name="key" autocomplete="current-password" required autofocus;
                 button type="submit" { "Sign in" }
             }

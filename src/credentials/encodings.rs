@@ -15,12 +15,16 @@ use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
 use super::decoded::{CutShort, Text, Value};
+use super::lattice::Lattice;
 
 /// Fewest characters of base64 or base32 that are searched for: 20 to 24 bits.
 const LEAST_CODED: usize = 4;
 
 /// Line breaks and the like that may stand between two characters of a form.
-const MOST_NOISE: u8 = 4;
+pub(super) const MOST_NOISE: usize = 4;
+
+/// The bytes that any form may have between two of its characters.
+pub(super) const NOISE: [u8; 5] = [b'\r', b'\n', b' ', b':', b'-'];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -158,18 +162,19 @@ pub(super) fn hex_digit(nibble: u8) -> u8 {
 struct State {
     matched: usize,
     at: usize,
-    noise: u8,
+    noise: usize,
 }
 
 impl Form {
     /// Compares the form with the text at `start`.
-    pub(super) fn seen_at(&self, text: Text<'_>, start: usize) -> Seen {
+    pub(super) fn seen_at(&self, lattice: &mut Lattice<'_>, start: usize) -> Seen {
+        let text = lattice.text();
         if self.kind == Kind::Raw {
             return self.raw_seen_at(text, start);
         }
         let state = self.run_from(text, start);
         if state.matched < self.required
-            && text.bytes.get(state.at).is_some_and(|&b| !is_special(b))
+            && text.bytes.get(state.at).is_some_and(|&b| !self.is_special(b))
         {
             return Seen::default();
         }
@@ -183,7 +188,7 @@ impl Form {
             }
             if state.matched < self.row.len() {
                 let mut cut = CutShort::default();
-                self.step(text, state, &mut cut, &mut |next| {
+                self.step(lattice, state, &mut cut, &mut |next| {
                     if let Err(at) = states.binary_search(&next) {
                         states.insert(at, next);
                     }
@@ -206,7 +211,7 @@ impl Form {
         let here = text.bytes.get(start..).unwrap_or_default();
         let head = self.row.get(..self.required).unwrap_or_default();
         let same = |&(&wanted, &byte): &(&u8, &u8)| {
-            !is_special(byte)
+            !self.is_special(byte)
                 && match self.kind {
                     Kind::Plain | Kind::Raw => byte == wanted,
                     Kind::Hex | Kind::Base32 => byte.eq_ignore_ascii_case(&wanted),
@@ -228,20 +233,19 @@ impl Form {
     }
 
     /// Follows every reading of the text at `state.at`.
-    fn step(&self, text: Text<'_>, state: State, cut: &mut CutShort, go: &mut dyn FnMut(State)) {
+    fn step(
+        &self,
+        lattice: &mut Lattice<'_>,
+        state: State,
+        cut: &mut CutShort,
+        go: &mut dyn FnMut(State),
+    ) {
         // INVARIANT: `matched` never passes the end of the row; `seen_at` asks before it steps.
         let Some(&wanted) = self.row.get(state.matched) else { return };
         let rest = self.row.get(state.matched..).unwrap_or_default();
-        if let Some(glance) = text.glance(state.at) {
-            let spellings = self.spellings(state.matched);
-            let fits = |byte: &u8| spellings.contains(byte) || self.is_noise(*byte, state.matched);
-            if !glance.iter().any(fits) {
-                return;
-            }
-        }
-        for reading in text.read(state.at, cut) {
+        for reading in lattice.read(state.at, cut) {
             let mut forward = |by: usize| {
-                go(State { matched: state.matched + by, at: reading.next, noise: 0 });
+                go(State { matched: state.matched + by, at: state.at + reading.length, noise: 0 });
             };
             match (self.kind, reading.value) {
                 (Kind::Plain, Value::Byte(byte)) if byte == wanted => forward(1),
@@ -268,13 +272,24 @@ impl Form {
                 && state.noise < MOST_NOISE
                 && self.is_noise(byte, state.matched)
             {
-                go(State { noise: state.noise + 1, at: reading.next, ..state });
+                go(State { noise: state.noise + 1, at: state.at + reading.length, ..state });
             }
         }
     }
 
+    /// Reports whether a byte of a text can be read in more than one way, or be noise in this form.
+    #[inline]
+    fn is_special(&self, byte: u8) -> bool {
+        Text::is_introducer(byte)
+            || match self.kind {
+                Kind::Plain | Kind::Base64 | Kind::Base32 => matches!(byte, b'\r' | b'\n'),
+                Kind::Hex => matches!(byte, b':' | b' ' | b'-' | b'\n'),
+                Kind::Raw => false,
+            }
+    }
+
     /// Reports whether `byte` may stand between the row's bytes before and at `matched`.
-    fn is_noise(&self, byte: u8, matched: usize) -> bool {
+    pub(super) fn is_noise(&self, byte: u8, matched: usize) -> bool {
         if matched == 0 || matched >= self.required {
             return false;
         }
@@ -318,11 +333,6 @@ impl Form {
     }
 }
 
-/// Reports whether a byte of a text can be read in more than one way, or be noise between others.
-fn is_special(byte: u8) -> bool {
-    Text::is_introducer(byte) || matches!(byte, b'\r' | b'\n' | b' ' | b':' | b'-')
-}
-
 fn standard_base64(byte: u8) -> u8 {
     match byte {
         b'-' => b'+',
@@ -333,13 +343,15 @@ fn standard_base64(byte: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::heads::Heads;
     use super::*;
 
     fn covers(secret: &str, text: &str) {
-        let whole = Text::whole(text.as_bytes());
+        let heads = Heads::new(&[]);
+        let mut whole = Lattice::new(Text::whole(text.as_bytes()), &heads);
         let seen = forms(secret.as_bytes())
             .iter()
-            .map(|f| f.seen_at(whole, 0))
+            .map(|f| f.seen_at(&mut whole, 0))
             .fold(Seen::default(), Seen::merge);
         assert_eq!(seen.end, Some(text.len()), "{secret:?} in {text:?}");
     }
@@ -366,9 +378,10 @@ mod tests {
         for lead in ["", "u", "u:"] {
             for secret in ["four", "fiveb", "sixbyt", "tok_live_4f9aC2e7B1d8Kq3Z"] {
                 let text = STANDARD.encode(format!("{lead}{secret}!!"));
-                let whole = Text::whole(text.as_bytes());
+                let heads = Heads::new(&[]);
+                let mut whole = Lattice::new(Text::whole(text.as_bytes()), &heads);
                 let found = (0..text.len()).any(|at| {
-                    forms(secret.as_bytes()).iter().any(|f| f.seen_at(whole, at).end.is_some())
+                    forms(secret.as_bytes()).iter().any(|f| f.seen_at(&mut whole, at).end.is_some())
                 });
                 assert!(found, "{secret} in {text}");
             }
@@ -378,10 +391,11 @@ mod tests {
     #[test]
     fn a_text_that_breaks_off_inside_a_form_is_pending() {
         let forms = forms(b"secret-value");
-        let cut = Text::unfinished(b"secret-v");
-        assert_eq!(forms[0].seen_at(cut, 0), Seen { end: None, pending: Some(8) });
-        let cut = Text::unfinished(b"c2VjcmV0L");
-        assert_eq!(forms[2].seen_at(cut, 0).pending, Some(6));
+        let heads = Heads::new(&[]);
+        let mut cut = Lattice::new(Text::unfinished(b"secret-v"), &heads);
+        assert_eq!(forms[0].seen_at(&mut cut, 0), Seen { end: None, pending: Some(8) });
+        let mut cut = Lattice::new(Text::unfinished(b"c2VjcmV0L"), &heads);
+        assert_eq!(forms[2].seen_at(&mut cut, 0).pending, Some(6));
     }
 
     #[test]

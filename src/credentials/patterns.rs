@@ -4,9 +4,11 @@
 use smallvec::SmallVec;
 
 use super::bare::is_number_byte;
-use super::decoded::{CutShort, Text, Value};
+use super::decoded::{CutShort, Reading, Text, Value};
 use super::encodings::{Form, Seen, forms};
 use super::filter::Filter;
+use super::heads::Heads;
+use super::lattice::Lattice;
 
 /// All forms of a set of secrets. Building one costs microseconds a secret; share it.
 pub struct Patterns {
@@ -14,6 +16,7 @@ pub struct Patterns {
     /// For each decoded byte, the forms that start with it.
     by_first: Vec<SmallVec<[u32; 4]>>,
     filter: Filter,
+    heads: Heads,
 }
 
 impl std::fmt::Debug for Patterns {
@@ -62,8 +65,8 @@ impl Patterns {
                 }
             }
         }
-        let filter = Filter::new(&all);
-        Self { forms: all, by_first, filter }
+        let (filter, heads) = (Filter::new(&all), Heads::new(&all));
+        Self { forms: all, by_first, filter, heads }
     }
 
     /// Reports whether there is nothing to search for.
@@ -79,15 +82,26 @@ impl Patterns {
 
     /// Searches `text`, whose first `covered` bytes are part of a match that is already known.
     pub(super) fn scan(&self, text: Text<'_>, covered: usize) -> Scan {
+        self.scan_at(text, covered, |lattice, from| lattice.next_start(&self.filter, from))
+    }
+
+    /// Searches the positions of `text` that `next` finds.
+    pub(super) fn scan_at(
+        &self,
+        text: Text<'_>,
+        covered: usize,
+        next: impl Fn(&mut Lattice<'_>, usize) -> Option<usize>,
+    ) -> Scan {
         let bytes = text.bytes;
         let mut scan = Scan { hold: bytes.len(), ..Scan::default() };
         if covered > 0 {
             let end = escape_end(bytes, covered);
             scan.spans.push(Span { start: 0, end, continues: true });
         }
+        let mut lattice = Lattice::new(text, &self.heads);
         let mut from = 0;
-        while let Some(at) = self.filter.next(bytes, from) {
-            let seen = self.seen_at(text, at);
+        while let Some(at) = next(&mut lattice, from) {
+            let seen = self.seen_at(&mut lattice, at);
             if seen.pending.is_some() {
                 scan.hold = at;
                 break;
@@ -113,9 +127,10 @@ impl Patterns {
     pub(super) fn pending(&self, bytes: &[u8]) -> Option<Pending> {
         let text = Text::unfinished(bytes);
         let mut pending = None;
+        let mut lattice = Lattice::new(text, &self.heads);
         let mut from = 0;
-        while let Some(at) = self.filter.next(bytes, from) {
-            let seen = self.seen_at(text, at);
+        while let Some(at) = lattice.next_start(&self.filter, from) {
+            let seen = self.seen_at(&mut lattice, at);
             if let Some(bytes) = seen.pending {
                 let most = pending.get_or_insert_with(|| Pending {
                     from: escape_start(text.bytes, at),
@@ -129,26 +144,25 @@ impl Patterns {
     }
 
     /// The longest match at `at`, and whether more text could make it (longer).
-    fn seen_at(&self, text: Text<'_>, at: usize) -> Seen {
+    fn seen_at(&self, lattice: &mut Lattice<'_>, at: usize) -> Seen {
+        let text = lattice.text();
         let Some(&raw) = text.bytes.get(at) else { return Seen::default() };
         let mut seen = if Text::is_introducer(raw) {
-            if text.glance(at).is_some_and(|bytes| !bytes.iter().any(|&b| self.starts_any(b))) {
-                return Seen::default();
-            }
             let mut cut = CutShort::default();
             let mut seen = Seen::default();
-            for reading in text.read(at, &mut cut) {
+            let readings: SmallVec<[Reading; 8]> = lattice.read(at, &mut cut).into();
+            for reading in readings {
                 match reading.value {
-                    Value::Byte(byte) => seen = seen.merge(self.starting_with(byte, text, at)),
+                    Value::Byte(byte) => seen = seen.merge(self.starting_with(byte, lattice, at)),
                     Value::Char(c) => {
                         let [utf8, ..] = {
                             let mut utf8 = [0; 4];
                             c.encode_utf8(&mut utf8);
                             utf8
                         };
-                        seen = seen.merge(self.starting_with(utf8, text, at));
+                        seen = seen.merge(self.starting_with(utf8, lattice, at));
                         if let Ok(latin1) = u8::try_from(c) {
-                            seen = seen.merge(self.starting_with(latin1, text, at));
+                            seen = seen.merge(self.starting_with(latin1, lattice, at));
                         }
                     }
                 }
@@ -158,7 +172,7 @@ impl Patterns {
             }
             seen
         } else {
-            self.starting_with(raw, text, at)
+            self.starting_with(raw, lattice, at)
         };
         if text.complete {
             seen.pending = None;
@@ -166,17 +180,13 @@ impl Patterns {
         seen
     }
 
-    fn starts_any(&self, byte: u8) -> bool {
-        self.by_first.get(usize::from(byte)).is_some_and(|forms| !forms.is_empty())
-    }
-
-    fn starting_with(&self, byte: u8, text: Text<'_>, at: usize) -> Seen {
+    fn starting_with(&self, byte: u8, lattice: &mut Lattice<'_>, at: usize) -> Seen {
         let numbers = self.by_first.get(usize::from(byte)).map(SmallVec::as_slice);
         numbers
             .unwrap_or_default()
             .iter()
             .filter_map(|&n| self.forms.get(usize::try_from(n).ok()?))
-            .fold(Seen::default(), |seen, form| seen.merge(form.seen_at(text, at)))
+            .fold(Seen::default(), |seen, form| seen.merge(form.seen_at(lattice, at)))
     }
 }
 

@@ -113,6 +113,9 @@ pub struct Agent {
     pub active: bool,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
+    /// Name of the admin key or person that registered the agent; none for agents that an issuer
+    /// registered.
+    pub registered_by: Option<Arc<str>>,
 }
 
 impl Agent {

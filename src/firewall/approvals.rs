@@ -100,6 +100,12 @@ pub struct Approval {
     pub policy_text: Digest,
     pub requested_at: Timestamp,
     pub expires_at: Timestamp,
+    /// Name of the admin key or person that opened the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_by: Option<Arc<str>>,
+    /// Name of the admin key or person that registered the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered_by: Option<Arc<str>>,
     pub decided_at: Option<Timestamp>,
     pub decided_by: Option<Arc<str>>,
     pub reason: Option<Box<str>>,
@@ -222,6 +228,16 @@ impl Approval {
         Ok(step)
     }
 
+    /// Checks that somebody else opened the session and registered the agent.
+    pub fn check_four_eyes(&self, by: &str) -> Result<(), Undecided> {
+        let is_own = |name: &Option<Arc<str>>| name.as_deref() == Some(by);
+        if is_own(&self.opened_by) || is_own(&self.registered_by) {
+            return Err(Undecided::OwnCall);
+        }
+        // An agent that its issuer registered has no other maker; every session has one.
+        if self.opened_by.is_some() { Ok(()) } else { Err(Undecided::OpenerUnknown) }
+    }
+
     /// Returns the step in which so many uses are taken, if there are as many.
     pub fn take(&self, uses: u32, now: Timestamp) -> Option<Step> {
         if self.status_at(now) != Status::Approved || uses == 0 {
@@ -280,8 +296,10 @@ pub enum Undecided {
     Over(Status),
     #[error("parts of the arguments cannot be shown: give a `reason`")]
     NeedsReason,
-    #[error("four eyes: the key that opened the session or registered the agent may not decide")]
+    #[error("four eyes: whoever opened the session or registered the agent may not decide")]
     OwnCall,
+    #[error("four eyes: who opened the session is not known; open another one")]
+    OpenerUnknown,
 }
 
 /// Decision of a person.

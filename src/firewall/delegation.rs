@@ -101,6 +101,7 @@ mod tests {
             active: true,
             created_at: Timestamp(0),
             expires_at: expires_at.map(Timestamp),
+            registered_by: None,
         }
     }
 

@@ -128,6 +128,9 @@ pub struct WorkOrder {
     pub delegation_chain: Arc<[AgentId]>,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
+    /// Name of the admin key or person that opened the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_by: Option<Arc<str>>,
 }
 
 /// Status of a session.

@@ -5,11 +5,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tracing::warn;
 use uuid::Uuid;
 
+use super::reply::Reply;
 use super::ticket::Ticket;
-use super::{Destination, Gate, Refused, store_unavailable};
+use super::{Claims, Destination, Form, Gate, Refused, store_unavailable};
+use crate::approvals::page::MARK;
 use crate::audit::record::Approval as OnRecord;
 use crate::firewall::agent::Caller;
 use crate::firewall::approvals::{Answer, Approval, Digest, Plea, Status, Subject};
@@ -18,8 +21,12 @@ use crate::firewall::checks::continuation::{self, State};
 use crate::firewall::checks::escalation::{self, Escalation};
 use crate::firewall::continuation::Continuation;
 use crate::firewall::denial::{Code, Denial};
+use crate::firewall::session::SessionId;
 use crate::firewall::time::{Now, Timestamp};
+use crate::json::{Doc, Kind};
+use crate::mcp::elicitation::{self, Sending};
 use crate::mcp::message::Message;
+use crate::mcp::version::Version;
 use crate::sessions::Live;
 use crate::store::StoreError;
 use crate::telemetry::Causes;
@@ -30,6 +37,8 @@ mod clerk;
 
 /// Longest form of the parameters that an approver is shown.
 const MAX_SHOWN_BYTES: usize = 64 * 1024;
+/// Longest progress token that is repeated to its client.
+const MAX_TOKEN_BYTES: usize = 256;
 /// Delay after which an agent may ask again while too many approvals wait.
 const RETRY_SECS: u64 = 30;
 
@@ -40,12 +49,54 @@ pub(super) struct Hearing<'h, 'd> {
     pub(super) claimed: Option<&'h str>,
     pub(super) live: Option<&'h Arc<Live>>,
     pub(super) message: &'h Message<'d>,
+    pub(super) version: Version,
+    /// Set on the retry of a client that was sent to the page of an approval.
+    pub(super) returned: Option<Returned>,
     pub(super) to: &'h Destination,
     /// The round before of a call that goes on.
     pub(super) before: Option<&'h Continuation>,
 }
 
+/// A client's retry after it was sent to the page of an approval.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Returned {
+    /// True if the person agreed to open the page.
+    accepted: bool,
+}
+
 impl Gate {
+    /// Takes out of a message what is meant for the gateway: the state that it gave to a client which it
+    /// sent to the page of an approval, and that client's answer. What remains is what is judged, and
+    /// what goes on.
+    pub(super) fn without_our_state(
+        &self,
+        body: Bytes,
+        claims: &Claims<'_>,
+    ) -> (Bytes, Option<Returned>) {
+        let session = claims.session.and_then(SessionId::parse);
+        let (Some(page), Some(session)) = (self.approvals.page(), session) else {
+            return (body, None);
+        };
+        if memchr::memmem::find(&body, MARK.as_bytes()).is_none() {
+            return (body, None);
+        }
+        let retry = Doc::parse(&body).ok().and_then(|doc| elicitation::retry(doc.root(), MARK));
+        match retry {
+            Some(retry) if page.open(&retry.state, session).is_some() => {
+                (retry.rest.into(), Some(Returned { accepted: retry.accepted }))
+            }
+            Some(_) | None => (body, None),
+        }
+    }
+
+    /// Returns the form in which the client can be sent to the page of an approval.
+    fn sending(&self, hearing: &Hearing<'_, '_>, live: &Live) -> Option<Sending> {
+        self.approvals.page()?;
+        let [call] = hearing.message.calls.as_slice() else { return None };
+        let single = !hearing.message.batch && hearing.message.listens.is_none();
+        elicitation::sending(call, hearing.version, live.opens_urls()).filter(|_| single)
+    }
+
     fn digest(&self, live: &Live, call: &Call<'_>, to: &Destination) -> Digest {
         self.approvals.digest(&subject(live, call, to))
     }
@@ -86,6 +137,7 @@ impl Gate {
         ticket: &mut Ticket,
         hearing: &Hearing<'_, '_>,
         escalations: &[Escalation],
+        reply: &mut Reply,
     ) -> Result<(), Denial> {
         // The rounds of one call are one use, as long as nothing but the client's answers changes.
         let covered = hearing.before.and_then(|before| before.approved);
@@ -106,18 +158,48 @@ impl Gate {
             // Nobody would learn of the decision.
             return Err(escalation::required().with("escalation_id", escalation_id));
         };
-        let mut answer = self.ask(hearing, live, escalations).await?;
+        let (mut answer, is_new) = self.ask(hearing, live, escalations).await?;
+        let sending = self.sending(hearing, live);
+        // The page first: nobody would decide while the client does not know of it.
+        let sent_now = match sending {
+            Some(Sending::ByError) => is_new,
+            Some(Sending::ByResult) => hearing.returned.is_none(),
+            None => false,
+        };
+        let declined = hearing.returned.is_some_and(|returned| !returned.accepted);
         if let Answer::Pending(pending) = &answer
-            && self.held(ticket, pending).await
+            && !sent_now
+            && !declined
+            && self.held(ticket, hearing, pending).await
         {
             // What was revoked while the call was held is revoked. It was counted when it came.
             let escalations = self.judge_again(ticket, hearing, live).await?;
             if escalations.is_empty() {
                 return Ok(());
             }
-            answer = self.ask(hearing, live, &escalations).await?;
+            (answer, _) = self.ask(hearing, live, &escalations).await?;
         }
-        Self::conclude(ticket, hearing, answer, escalation_id)
+        // A result is sent once: a client that retries by itself would go on for ever.
+        let sending = sending.filter(|sending| sent_now || *sending == Sending::ByError);
+        let to_page = match (sending, answer.pending()) {
+            (Some(sending), [one]) => self.approvals.page().map(|page| {
+                let state = page.seal(one.id, live.order.id);
+                (sending, page.of(one.id), state)
+            }),
+            (Some(_) | None, _) => None,
+        };
+        let mut denial = match Self::conclude(ticket, hearing, answer, escalation_id) {
+            Ok(()) => return Ok(()),
+            Err(denial) => denial,
+        };
+        if let Some((sending, url, state)) = to_page {
+            reply.form = Form::ToPage(sending);
+            denial = denial.with("url", url);
+            if sending == Sending::ByResult {
+                denial = denial.with("request_state", state);
+            }
+        }
+        Err(denial)
     }
 
     /// Reports whether calls wait here for a person.
@@ -131,11 +213,19 @@ impl Gate {
     }
 
     /// Holds a call until each of its approvals is decided; false if it is to be answered as it is.
-    async fn held(&self, ticket: &mut Ticket, pending: &[Approval]) -> bool {
+    async fn held(
+        &self,
+        ticket: &mut Ticket,
+        hearing: &Hearing<'_, '_>,
+        pending: &[Approval],
+    ) -> bool {
         let hold = self.approvals.settings().hold;
         let mut leaving = self.drain.when_leaving();
         if hold.is_zero() || *leaving.borrow() {
             return false;
+        }
+        if let Some(token) = progress_token(hearing.message) {
+            ticket.waits(token);
         }
         let waiting = Waiting::new(self, pending.iter().map(|one| one.id).collect());
         let open = || self.approvals.any_pending(&waiting.ids, self.clock.now());
@@ -151,13 +241,13 @@ impl Gate {
         decided
     }
 
-    /// Takes the uses, or asks.
+    /// Takes the uses, or asks; true if something was asked for the first time.
     async fn ask(
         &self,
         hearing: &Hearing<'_, '_>,
         live: &Live,
         escalations: &[Escalation],
-    ) -> Result<Answer, Denial> {
+    ) -> Result<(Answer, bool), Denial> {
         let plea = |one: &Escalation| {
             let call = hearing.message.calls.get(one.call);
             let digest = call.map(|call| self.digest(live, call, hearing.to));
@@ -169,16 +259,21 @@ impl Gate {
         }
         // What is pending or denied is answered without the store.
         let seen = self.approvals.plan(&pleas, self.clock.now(), |_| None);
+        if seen.is_none() && self.drain.is_leaving() {
+            // Another node, or this one after its restart, asks.
+            return Err(super::shutting_down());
+        }
         if let Some(answer) = seen.filter(|seen| seen.steps.is_empty()).and_then(|seen| seen.answer)
         {
-            return Ok(answer);
+            return Ok((answer, false));
         }
         let now = self.approvals.time(self.clock.now());
         let drafts = escalations.iter().zip(&pleas);
         let drafts = drafts.map(|(one, plea)| self.draft(hearing, live, one, plea, now));
         let drafts = drafts.collect();
         let turn = self.approvals.turn(&self.clock).await.map_err(|error| no_store(&error))?;
-        self.clerk().settle(turn, pleas, drafts).await.map_err(|trouble| match trouble {
+        let settled = self.clerk().settle(turn, pleas, drafts).await;
+        settled.map(|answer| (answer, true)).map_err(|trouble| match trouble {
             Trouble::Store(error) => no_store(&error),
             Trouble::ReplicasShort => {
                 warn!(error = %Causes(&trouble), "the use of an approval is lost; call refused");
@@ -243,6 +338,8 @@ impl Gate {
             requested_at: now,
             // Nothing is approved beyond its session's end.
             expires_at: expires_at.min(live.order.expires_at),
+            opened_by: live.order.opened_by.clone(),
+            registered_by: caller.agent.registered_by.clone(),
             decided_at: None,
             decided_by: None,
             reason: None,
@@ -297,6 +394,15 @@ fn subject<'c>(live: &Live, call: &'c Call<'_>, to: &'c Destination) -> Subject<
         method: call.method.as_deref().unwrap_or_default(),
         params: call.params,
     }
+}
+
+/// Returns the token by which a client follows the progress of its one request, as it was written.
+fn progress_token<'d>(message: &Message<'d>) -> Option<&'d str> {
+    let [call] = message.calls.as_slice() else { return None };
+    let token = call.meta?.get("progressToken")?;
+    let is_token = matches!(token.kind(), Kind::String | Kind::Number);
+    let fits = token.raw().len() <= MAX_TOKEN_BYTES;
+    (is_token && fits && !message.batch).then(|| token.raw())
 }
 
 fn no_store(error: &StoreError) -> Denial {

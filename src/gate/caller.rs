@@ -119,7 +119,11 @@ impl Gate {
         ticket: &mut Ticket,
         principal: &Principal,
     ) -> Result<Arc<Agent>, Denial> {
-        let id = principal.agent.ok_or_else(agent::unknown)?;
+        let Some(id) = principal.agent else {
+            let claim = self.identity.agent_claim(&principal.issuer);
+            ticket.entry_mut().claim = Some(claim.into());
+            return Err(agent::unnamed(claim));
+        };
         if self.registry.is_tombstone(id) {
             return Err(Lapse::Agent.into());
         }

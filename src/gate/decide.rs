@@ -58,13 +58,23 @@ impl Gate {
         to: &Arc<Destination>,
         reply: &mut Reply,
     ) -> Result<Admitted, Denial> {
+        let (body, returned) = self.without_our_state(body, claims);
         let doc = Doc::parse(&body)
             .map_err(|e| Denial::new(Code::NotJson, format!("the body is not strict JSON: {e}")))?;
         let message = message::read(&doc).map_err(|bad| self.malformed(bad, reply))?;
         reply.id = echoed_id(&message);
         ticket.name(&message, &self.secrets.patterns());
         let labels = self.count_tools(&message, to);
+        if let Some(draft) = ticket.draft() {
+            draft.describes(
+                &message,
+                labels.first().is_some_and(|label| self.metrics.is_named(label)),
+            );
+        }
         let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
+        if let Some(draft) = ticket.draft() {
+            draft.in_version(version);
+        }
         continued::is_in_order(&message, version)?;
 
         let form_for = |style| form(style, &message, version.era());
@@ -87,12 +97,14 @@ impl Gate {
             claimed: claims.agent,
             live: live.as_ref(),
             message: &message,
+            version,
+            returned,
             to,
             before: before.as_deref(),
         };
         if !escalations.is_empty() {
             // Boxed, because few requests wait for a person and all would carry its room.
-            Box::pin(self.approved(ticket, &hearing, &escalations)).await?;
+            Box::pin(self.approved(ticket, &hearing, &escalations, reply)).await?;
         }
         let covers = self.digest_of_rounds(&hearing, &escalations);
         ticket.entry_mut().credentials_injected = edits.names();
@@ -103,6 +115,7 @@ impl Gate {
         let begun = message.calls.iter().find(|call| call.method.as_deref() == Some("initialize"));
         if let (Some(begun), Some(live)) = (begun, &live) {
             live.declare_apps(capabilities::declare_apps(begun));
+            live.declare_urls(capabilities::opens_urls(begun));
         }
         let (about, approved) = ((caller, live.as_ref(), to), !escalations.is_empty());
         let stream = self.stream_of(&message, version, about, (&rules, approved)).map(Box::new);

@@ -105,6 +105,7 @@ impl Enrolment {
             capabilities: Vec::new(),
             trust: TrustLevel::Untrusted,
             expires_at: None,
+            registered_by: None,
         };
         let agent = registry.register_as(id, new, now).await?;
         let used = quota.used.fetch_add(1, Ordering::Relaxed).saturating_add(1);

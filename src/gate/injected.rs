@@ -236,6 +236,7 @@ mod tests {
             delegation_chain: [].into(),
             created_at,
             expires_at: created_at,
+            opened_by: None,
         }
     }
 

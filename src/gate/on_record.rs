@@ -11,14 +11,16 @@ use zeroize::Zeroizing;
 use super::reply::Reply;
 use super::ticket::Ticket;
 use super::{Admitted, Cleared, Form, Gate, RETRY_SECS, Refused};
+use crate::audit::redact::scrubbed;
 use crate::audit::{Completion, Decision, Entry, Outcome};
 use crate::credentials::Edits;
 use crate::firewall::agent::Caller;
 use crate::firewall::denial::{Cause, Code, Denial};
-use crate::firewall::time::Now;
+use crate::firewall::time::{Mono, Now};
 use crate::mcp::continued::TaskStatus;
 use crate::metrics;
 use crate::recent::Seen;
+use crate::traces::{Decided, Draft, Trace};
 
 /// End of a cleared call.
 #[derive(Debug)]
@@ -48,16 +50,19 @@ impl Gate {
     /// Puts an admitted call on record; only now may it go on.
     pub(super) async fn clear(
         &self,
-        ticket: Ticket,
+        mut ticket: Ticket,
         caller: &Caller,
         admitted: Admitted,
         reply: Reply,
     ) -> Result<Cleared, Refused> {
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
         let judged_from = ticket.judging_since();
+        let draft = ticket.take_draft();
         let (mut entry, open) = ticket.into_parts();
         open.logged(&mut entry, arrived.mono);
         entry.decision = Decision::Allow;
+        let trace =
+            draft.and_then(|draft| self.trace(draft, &mut entry, arrived, (&reply, judged_from)));
         let injected = entry.credentials_injected.len();
         match self.audit.admit(&entry).await {
             Ok(receipt) => {
@@ -85,19 +90,40 @@ impl Gate {
                     tools: admitted.tools,
                     stream: admitted.stream,
                     handout: admitted.handout,
+                    trace,
                     _open: open,
                 })
             }
             Err(_unavailable) => {
                 entry.decision = Decision::Deny;
-                Err(Box::pin(self.refuse_unrecorded(entry, arrived)).await)
+                Err(Box::pin(self.refuse_unrecorded(entry, arrived, trace)).await)
             }
         }
     }
 
-    pub(super) async fn refuse_as(&self, ticket: Ticket, denial: Denial, reply: Reply) -> Refused {
+    /// Settles the trace of a request that is decided now.
+    fn trace(
+        &self,
+        draft: Box<Draft>,
+        entry: &mut Entry,
+        arrived: Now,
+        (reply, from): (&Reply, Mono),
+    ) -> Option<Box<Trace>> {
+        let known = self.secrets.patterns();
+        let id = reply.id.as_deref().map(|id| scrubbed(id, &known));
+        let times = Decided { arrived, from, at: self.clock.mono() };
+        draft.decided(entry, id.as_deref(), times)
+    }
+
+    pub(super) async fn refuse_as(
+        &self,
+        mut ticket: Ticket,
+        denial: Denial,
+        reply: Reply,
+    ) -> Refused {
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
         let judged_from = ticket.judging_since();
+        let draft = ticket.take_draft();
         let (mut entry, open) = ticket.into_parts();
         let row = denial.code.row();
         entry.decision = if denial.code == Code::EscalationRequired {
@@ -108,14 +134,22 @@ impl Gate {
         entry.denial_code = Some(denial.code.name());
         entry.failure_category = Some(row.category.as_str());
         entry.stage = Some(row.stage.as_str());
+        let trace =
+            draft.and_then(|draft| self.trace(draft, &mut entry, arrived, (&reply, judged_from)));
         let now = self.clock.mono();
         open.logged(&mut entry, now);
         let weight = open.refused(denial.code, &mut entry, now);
         let latency_us = now.since(arrived.mono);
         let outcome = Outcome::refused(latency_us);
         let seen = Seen::of(&entry, now.since(judged_from));
-        if self.audit.record_as(entry, outcome, weight).await.is_err() {
+        if self.audit.record_as(entry, outcome.clone(), weight).await.is_err() {
+            if let Some(trace) = trace {
+                trace.end(unrecorded(latency_us), now);
+            }
             return self.unrecorded(request_id);
+        }
+        if let Some(trace) = trace {
+            trace.end(outcome, now);
         }
         self.recent.note(seen, now);
         let took = Duration::from_micros(latency_us);
@@ -142,13 +176,22 @@ impl Gate {
 
     /// Refuses an admitted call because its decision could not be put on record. The refusal is
     /// recorded if that works again by now, else counted.
-    pub(super) async fn refuse_unrecorded(&self, mut entry: Entry, arrived: Now) -> Refused {
+    pub(super) async fn refuse_unrecorded(
+        &self,
+        mut entry: Entry,
+        arrived: Now,
+        trace: Option<Box<Trace>>,
+    ) -> Refused {
         let request_id = entry.request_id;
+        let now = self.clock.mono();
+        if let Some(trace) = trace {
+            trace.end(unrecorded(now.since(arrived.mono)), now);
+        }
         let row = Code::AuditUnavailable.row();
         entry.denial_code = Some(row.name);
         entry.failure_category = Some(row.category.as_str());
         entry.stage = Some(row.stage.as_str());
-        let outcome = Outcome::refused(self.clock.mono().since(arrived.mono));
+        let outcome = Outcome::refused(now.since(arrived.mono));
         // Whether or not it is on record, the answer is the same.
         let _counted = self.audit.record(entry, outcome).await;
         self.unrecorded(request_id)
@@ -194,7 +237,7 @@ impl Gate {
         if let Some(tools) = &cleared.tools {
             tools.count(&self.metrics);
         }
-        cleared.receipt.complete(Outcome {
+        let outcome = Outcome {
             latency_us,
             upstream_status: ended.upstream_status,
             upstream_server: ended.server.clone(),
@@ -213,7 +256,23 @@ impl Gate {
             failure_category: row.map(|row| row.category.as_str()),
             stage: row.map(|row| row.stage.as_str()),
             completion,
-        });
+        };
+        if let Some(trace) = cleared.trace {
+            trace.end(outcome.clone(), now);
+        }
+        cleared.receipt.complete(outcome);
+    }
+}
+
+/// Returns the end of a request whose decision could not be put on record.
+fn unrecorded(latency_us: u64) -> Outcome {
+    let row = Code::AuditUnavailable.row();
+    Outcome {
+        decision: Some(Decision::Deny),
+        denial_code: Some(row.name),
+        failure_category: Some(row.category.as_str()),
+        stage: Some(row.stage.as_str()),
+        ..Outcome::refused(latency_us)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::firewall::call::CallKind;
 use crate::firewall::denial::Denial;
 use crate::firewall::session::RefusalStyle;
 use crate::firewall::time::Now;
+use crate::mcp::elicitation::Sending;
 use crate::mcp::message::Message;
 use crate::mcp::version::Era;
 use crate::sessions::Live;
@@ -21,6 +22,8 @@ pub enum Form {
     RpcError,
     /// HTTP 202 without a body, for notifications.
     Accepted,
+    /// HTTP 200 with what sends the client's person to the page of an approval.
+    ToPage(Sending),
 }
 
 /// A refusal that is on record.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smallvec::SmallVec;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::shares::{Limits, Place, Recorded, Share, Shares};
@@ -22,6 +22,7 @@ use crate::firewall::session::WorkOrder;
 use crate::firewall::time::{Mono, Now};
 use crate::gate::Destination;
 use crate::mcp::message::Message;
+use crate::traces::Draft;
 
 /// Counts the requests that are being served, and what each agent has of them.
 #[derive(Debug)]
@@ -142,6 +143,10 @@ pub struct Ticket {
     /// Taken when the request is decided.
     parts: Option<(Record, Open)>,
     audit: Arc<Audit>,
+    /// None if requests are not traced.
+    draft: Option<Box<Draft>>,
+    /// Receives the progress token of a call that waits for a person.
+    held: Option<watch::Sender<Option<Arc<str>>>>,
 }
 
 impl Ticket {
@@ -152,7 +157,23 @@ impl Ticket {
             judged_from: arrived.mono,
             parts: Some((entry, open)),
             audit,
+            draft: None,
+            held: None,
         }
+    }
+
+    /// Sets the trace of the request.
+    pub(super) fn traced_by(&mut self, draft: Option<Box<Draft>>) {
+        self.draft = draft;
+    }
+
+    /// Returns the trace under way, if requests are traced.
+    pub(super) fn draft(&mut self) -> Option<&mut Draft> {
+        self.draft.as_deref_mut()
+    }
+
+    pub(super) fn take_draft(&mut self) -> Option<Box<Draft>> {
+        self.draft.take()
     }
 
     pub fn request_id(&self) -> Uuid {
@@ -166,6 +187,18 @@ impl Ticket {
     /// Notes when judging begins, the whole request being here.
     pub(super) fn judged_from(&mut self, now: Mono) {
         self.judged_from = now;
+    }
+
+    /// Has `held` receive the progress token of the call once it waits for a person.
+    pub fn show_wait(&mut self, held: watch::Sender<Option<Arc<str>>>) {
+        self.held = Some(held);
+    }
+
+    /// Reports that the call waits for a person, to a client that gave this token.
+    pub(super) fn waits(&self, token: &str) {
+        if let Some(held) = &self.held {
+            held.send_replace(Some(token.into()));
+        }
     }
 
     /// Leaves the time for which the call waited for a person out of the gateway's own.
@@ -310,7 +343,11 @@ impl Drop for Ticket {
         };
         entry.anomaly_flags.push(flag);
         let weight = open.troubled(self.arrived.mono);
-        self.audit.note(&entry, Outcome { completion, ..Outcome::default() }, weight);
+        let outcome = Outcome { completion, ..Outcome::default() };
+        if let Some(draft) = self.draft.take() {
+            draft.broken_off(&mut entry, outcome.clone(), self.arrived, self.judged_from);
+        }
+        self.audit.note(&entry, outcome, weight);
     }
 }
 

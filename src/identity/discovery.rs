@@ -2,7 +2,7 @@
 
 use super::fetch::{FetchError, Fetcher};
 use crate::config::provider_url;
-use crate::json::Doc;
+use crate::json::{Doc, Value};
 
 /// Reason why an issuer's metadata is unusable.
 #[derive(Debug, thiserror::Error)]
@@ -15,18 +15,45 @@ pub enum DiscoveryError {
     OtherIssuer,
     #[error("its metadata names no usable `jwks_uri`")]
     NoKeys,
+    #[error("its metadata names no usable `authorization_endpoint` and `token_endpoint`")]
+    NoEndpoints,
 }
 
-/// Finds the URL of an issuer's keys. Metadata counts only if it names exactly this issuer.
+/// Endpoints at which people sign in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    pub authorization: String,
+    pub token: String,
+}
+
+/// Finds the URL of an issuer's keys.
 pub async fn jwks_uri(
     fetcher: &Fetcher,
     issuer_url: &str,
     allow_http: bool,
 ) -> Result<String, DiscoveryError> {
+    find(fetcher, issuer_url, |document| read(document, issuer_url, allow_http)).await
+}
+
+/// Finds the endpoints at which people sign in.
+pub async fn endpoints(
+    fetcher: &Fetcher,
+    issuer_url: &str,
+    allow_http: bool,
+) -> Result<Endpoints, DiscoveryError> {
+    find(fetcher, issuer_url, |document| read_endpoints(document, issuer_url, allow_http)).await
+}
+
+/// Reads the first metadata that is there. It counts only if it names exactly this issuer.
+async fn find<T>(
+    fetcher: &Fetcher,
+    issuer_url: &str,
+    read: impl Fn(&[u8]) -> Result<T, DiscoveryError>,
+) -> Result<T, DiscoveryError> {
     let mut failed = None;
     for url in metadata_urls(issuer_url) {
         let found = match fetcher.get(&url).await {
-            Ok(document) => read(&document.bytes, issuer_url, allow_http),
+            Ok(document) => read(&document.bytes),
             // The other URLs are on the same host.
             Err(unreachable @ (FetchError::Late | FetchError::Connection(_))) => {
                 return Err(unreachable.into());
@@ -34,7 +61,7 @@ pub async fn jwks_uri(
             Err(error) => Err(error.into()),
         };
         match found {
-            Ok(uri) => return Ok(uri),
+            Ok(found) => return Ok(found),
             // What a document got wrong says more than that another one is not there.
             Err(error) => match &failed {
                 None | Some(DiscoveryError::Fetch(_)) => failed = Some(error),
@@ -63,12 +90,36 @@ fn metadata_urls(issuer_url: &str) -> Vec<String> {
 
 fn read(document: &[u8], issuer_url: &str, allow_http: bool) -> Result<String, DiscoveryError> {
     let doc = Doc::parse(document).map_err(|_json| DiscoveryError::Malformed)?;
-    let text = |name: &str| doc.root().get(name).and_then(|value| value.as_str());
-    if text("issuer").as_deref() != Some(issuer_url) {
-        return Err(DiscoveryError::OtherIssuer);
+    url_in(own(&doc, issuer_url)?, "jwks_uri", allow_http).ok_or(DiscoveryError::NoKeys)
+}
+
+fn read_endpoints(
+    document: &[u8],
+    issuer_url: &str,
+    allow_http: bool,
+) -> Result<Endpoints, DiscoveryError> {
+    let doc = Doc::parse(document).map_err(|_json| DiscoveryError::Malformed)?;
+    let root = own(&doc, issuer_url)?;
+    let endpoint = |name: &str| url_in(root, name, allow_http).ok_or(DiscoveryError::NoEndpoints);
+    Ok(Endpoints {
+        authorization: endpoint("authorization_endpoint")?,
+        token: endpoint("token_endpoint")?,
+    })
+}
+
+/// Returns the metadata if it is of this issuer.
+fn own<'d>(doc: &'d Doc<'_>, issuer_url: &str) -> Result<Value<'d>, DiscoveryError> {
+    let named = doc.root().get("issuer").and_then(|value| value.as_str());
+    if named.as_deref() == Some(issuer_url) {
+        Ok(doc.root())
+    } else {
+        Err(DiscoveryError::OtherIssuer)
     }
-    let uri = text("jwks_uri").ok_or(DiscoveryError::NoKeys)?;
-    provider_url(&uri, allow_http).map_err(|_unusable| DiscoveryError::NoKeys)
+}
+
+fn url_in(metadata: Value<'_>, name: &str, allow_http: bool) -> Option<String> {
+    let url = metadata.get(name)?.as_str()?;
+    provider_url(&url, allow_http).ok()
 }
 
 #[cfg(test)]

@@ -76,19 +76,21 @@ impl Fetcher {
         self.send(self.client.get(url)).await
     }
 
-    /// Posts an encoded form with the given credentials.
+    /// Posts an encoded form, with credentials if there are any.
     pub async fn post_form(
         &self,
         url: &str,
-        authorization: HeaderValue,
+        authorization: Option<HeaderValue>,
         form: String,
     ) -> Result<Document, FetchError> {
-        let request = self
+        let mut request = self
             .client
             .post(url)
-            .header(AUTHORIZATION, authorization)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form);
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
         self.send(request).await
     }
 

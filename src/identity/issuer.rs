@@ -90,6 +90,11 @@ impl Issuer {
         self.terms.issuer == issuer
     }
 
+    /// The claim that names the agent.
+    pub fn agent_claim(&self) -> &str {
+        &self.terms.agent_claim
+    }
+
     /// Reports whether tokens that say nothing by themselves may be this one's.
     pub fn knows_opaque_tokens(&self) -> bool {
         self.introspector.is_some()

@@ -114,6 +114,7 @@ mod tests {
             active: true,
             created_at: Timestamp(0),
             expires_at,
+            registered_by: None,
         }
     }
 

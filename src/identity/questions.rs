@@ -145,7 +145,7 @@ impl Desk {
         };
         let whole = tokio::time::timeout(DEADLINE, async {
             let _turn = turns.acquire().await;
-            self.fetcher.post_form(&self.url, self.authorization.clone(), form).await
+            self.fetcher.post_form(&self.url, Some(self.authorization.clone()), form).await
         });
         let reason = match whole.await {
             Ok(Ok(answer)) => return Ok(answer.bytes.into()),

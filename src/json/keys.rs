@@ -4,6 +4,7 @@
 //! is `method` or `params` to them and nothing to everyone else. Two readers that disagree about a
 //! message are a hole, so such a key is refused or leaves doubt wherever the checks read one.
 
+use icu_normalizer::ComposingNormalizerBorrowed;
 use icu_normalizer::uts46::Uts46MapperBorrowed;
 
 /// True if `key` is not `wanted` but a reader that ignores case or Unicode form could take it for that.
@@ -29,6 +30,12 @@ pub fn folded(text: &str) -> impl Iterator<Item = char> {
     FOLDING.map_normalize(dotted)
 }
 
+/// Text in which characters that stand for others are those (NFKC): `︰` is `..`, which [`folded`] leaves.
+pub fn spelled_out(text: &str) -> std::borrow::Cow<'_, str> {
+    COMPATIBLE.normalize(text)
+}
+
+static COMPATIBLE: ComposingNormalizerBorrowed<'static> = ComposingNormalizerBorrowed::new_nfkc();
 static FOLDING: Uts46MapperBorrowed<'static> = Uts46MapperBorrowed::new();
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::continued::Need;
 use super::version::CAPABILITIES_KEY;
 use crate::firewall::call::Call;
-use crate::json::Value;
+use crate::json::{Kind, Value};
 
 /// Extension by which a client shows applications of servers to a person (SEP-1865).
 const APPS: &str = "io.modelcontextprotocol/ui";
@@ -51,6 +51,17 @@ pub fn answers(call: &Call<'_>) -> SmallVec<[Need; 4]> {
         }
     }
     answers
+}
+
+/// Reports whether a request declares that its client opens pages for a person: each request does from
+/// 2026-07-28 on, before that the first one for those that follow.
+pub fn opens_urls(call: &Call<'_>) -> bool {
+    let said = match call.method.as_deref() {
+        Some("initialize") => call.params.and_then(|params| params.get("capabilities")),
+        _ => call.meta.and_then(|meta| meta.get(CAPABILITIES_KEY)),
+    };
+    let modes = said.and_then(|said| said.get("elicitation"));
+    modes.and_then(|modes| modes.get("url")).is_some_and(|url| url.kind() == Kind::Object)
 }
 
 fn has_extension(capabilities: Value<'_>, name: &str) -> bool {

@@ -96,6 +96,8 @@ impl ListKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListKinds {
     lists: u8,
+    /// True if every request asks for a list, so that no result can be the answer to anything else.
+    only: bool,
     /// True if the server was asked to describe itself, which clients keep like a list.
     discovers: bool,
     caching: Option<Caching>,
@@ -108,7 +110,8 @@ impl ListKinds {
     pub fn asked_by(message: &Message<'_>) -> Self {
         let methods = || message.calls.iter().filter_map(|call| call.method.as_deref());
         let lists: Self = methods().filter_map(ListKind::of_method).collect();
-        Self { discovers: methods().any(|method| method == "server/discover"), ..lists }
+        let only = methods().all(|method| ListKind::of_method(method).is_some());
+        Self { only, discovers: methods().any(|method| method == "server/discover"), ..lists }
     }
 
     /// Bounds what the answers say about their being kept.
@@ -155,6 +158,8 @@ pub enum FilterError {
     NotJson(#[from] JsonError),
     #[error("the answer to a list request is not a JSON-RPC message or a batch of them")]
     NotRpc,
+    #[error("`result` of a list answer is not an object")]
+    NotAResult,
     #[error("`result.{0}` of a list answer is not an array")]
     NotAList(&'static str),
     #[error("a key of a list answer differs from `{0}` by case only")]
@@ -245,6 +250,9 @@ impl<K: Fn(ListKind, &str) -> bool> Filter<'_, K> {
     }
 
     fn result(&mut self, result: Value<'_>, edits: &mut Vec<Edit>) -> Result<(), FilterError> {
+        if self.kinds.only && result.kind() != Kind::Object {
+            return Err(FilterError::NotAResult);
+        }
         self.distinct(result)?;
         let (kinds, caching, first) = (self.kinds, self.kinds.caching, edits.len());
         let mut is_kept = false;

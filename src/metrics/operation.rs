@@ -45,6 +45,31 @@ impl Reload {
     }
 }
 
+/// End of a span, as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanEnd {
+    Exported,
+    /// The queue to the collector was full.
+    Dropped,
+    /// The collector did not take it.
+    Failed,
+    /// Not made: more traces in this second than `tracing.max_traces_per_sec`.
+    OverLimit,
+}
+
+impl SpanEnd {
+    const ALL: [Self; 4] = [Self::Exported, Self::Dropped, Self::Failed, Self::OverLimit];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Exported => "exported",
+            Self::Dropped => "dropped",
+            Self::Failed => "failed",
+            Self::OverLimit => "over_limit",
+        }
+    }
+}
+
 /// Values that are read when metrics are asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
@@ -77,12 +102,35 @@ pub struct ServerStanding {
     pub up: bool,
 }
 
+/// Result of a notice of an approval.
+#[derive(Clone, Copy, Debug)]
+pub enum NoticeOutcome {
+    Sent,
+    /// Refused by its receiver, or not taken in time.
+    Failed,
+    /// Too many were waiting.
+    Dropped,
+}
+
+impl NoticeOutcome {
+    const ALL: [Self; 3] = [Self::Sent, Self::Failed, Self::Dropped];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
 /// The series.
 pub struct Operation {
     /// Calls that wait for a person.
     pub approvals_pending: IntGauge,
     /// Freezes in force.
     pub freezes: IntGauge,
+    spans: IntCounterVec,
     reloads: IntCounterVec,
     reloaded_at: GaugeVec,
     upstream_up: IntGaugeVec,
@@ -91,6 +139,7 @@ pub struct Operation {
     store_errors: IntCounter,
     store_staleness: Gauge,
     leases: IntCounterVec,
+    notices: IntCounterVec,
     issuer_age: GaugeVec,
     issuer_errors: IntGaugeVec,
     certificate_expiry: GaugeVec,
@@ -99,6 +148,34 @@ pub struct Operation {
     log_bytes: IntGauge,
     journal_slots: IntGauge,
     journal_used: IntGauge,
+}
+
+fn spans(r: &Registry) -> IntCounterVec {
+    let help = "Spans of sampled requests, by whether the collector got them";
+    let spans = counters(r, "arbiter_trace_spans_total", help, "outcome");
+    for end in SpanEnd::ALL {
+        spans.with_label_values(&[end.name()]);
+    }
+    spans
+}
+
+fn leases(r: &Registry) -> IntCounterVec {
+    let help = "Blocks of calls asked of the store for a session's budget";
+    let leases = counters(r, "arbiter_leases_total", help, "outcome");
+    for outcome in ["granted", "failed"] {
+        leases.with_label_values(&[outcome]);
+    }
+    leases
+}
+
+fn notices(r: &Registry) -> IntCounterVec {
+    let name = "arbiter_approval_notices_total";
+    let help = "Notices of approvals to `approvals.notify_url`";
+    let notices = counters(r, name, help, "outcome");
+    for outcome in NoticeOutcome::ALL {
+        notices.with_label_values(&[outcome.name()]);
+    }
+    notices
 }
 
 impl Operation {
@@ -120,16 +197,9 @@ impl Operation {
                 reloads.with_label_values(&[what.name(), outcome]);
             }
         }
-        let leases = counters(
-            r,
-            "arbiter_leases_total",
-            "Blocks of calls asked of the store for a session's budget",
-            "outcome",
-        );
-        for outcome in ["granted", "failed"] {
-            leases.with_label_values(&[outcome]);
-        }
         Self {
+            spans: spans(r),
+            notices: notices(r),
             approvals_pending: gauge(
                 r,
                 "arbiter_approvals_pending",
@@ -172,7 +242,7 @@ impl Operation {
                 "arbiter_store_staleness_seconds",
                 "Time since a shared store was last heard; 0 for one of this node alone",
             ),
-            leases,
+            leases: leases(r),
             issuer_age: decimals(
                 "arbiter_issuer_keys_age_seconds",
                 "Time since an issuer's keys were fetched, or since the start before the first",
@@ -203,6 +273,11 @@ impl Operation {
                 "Slots of the audit journal that calls hold",
             ),
         }
+    }
+
+    /// Counts spans.
+    pub fn spans(&self, end: SpanEnd, count: u64) {
+        self.spans.with_label_values(&[end.name()]).inc_by(count);
     }
 
     /// Counts a reload.
@@ -247,6 +322,11 @@ impl Operation {
         }
         let outcome = if well { "granted" } else { "failed" };
         self.leases.with_label_values(&[outcome]).inc();
+    }
+
+    /// Counts a notice of an approval.
+    pub fn noticed(&self, outcome: NoticeOutcome) {
+        self.notices.with_label_values(&[outcome.name()]).inc();
     }
 
     pub(super) fn show(&self, standing: &Standing) {

@@ -31,7 +31,7 @@ use super::seats::Seat;
 use super::wire::Proxy;
 use crate::config;
 use crate::firewall::denial::{Code, Denial};
-use crate::gate::{Gate, HeadParts, Refused};
+use crate::gate::{Carried, Gate, HeadParts, Refused};
 use crate::metrics::Closed;
 
 /// Time that a head may take from its first byte, or an HTTP/2 connection from its first frame.
@@ -222,7 +222,7 @@ impl Guard {
     }
 
     async fn refused(&self, from: &HeadParts<'_>, denial: Denial) -> Refused {
-        match self.gate.open(self.gate.head(from)).await {
+        match self.gate.open(self.gate.head(from), &Carried::default()).await {
             Ok(ticket) => self.gate.refuse(ticket, denial).await,
             Err(refused) => refused,
         }

@@ -11,11 +11,13 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::common::is_expect_continue_req;
 use pingora::proxy::Session;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::browser::Browsers;
 use super::contain;
+use super::held::{self, Progress};
 use super::hygiene::{self, HeadRules, HeadSize, Route};
 use super::memory::Held;
 use super::pool::Way;
@@ -25,7 +27,7 @@ use crate::config;
 use crate::firewall::agent::Caller;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::ticket::Ticket;
-use crate::gate::{Claims, Cleared, Destination, Gate, Refused};
+use crate::gate::{Carried, Claims, Cleared, Destination, Gate, Refused};
 use crate::mcp::headers::ProtocolHeaders;
 
 const SESSION: HeaderName = HeaderName::from_static("x-arbiter-session");
@@ -96,12 +98,14 @@ impl Intake {
         gateway: &Gateway,
         session: &mut Session,
     ) -> Result<Passed, Refused> {
-        let Gateway { gate, upstreams, forwarding, .. } = gateway;
+        let Gateway { gate, upstreams, forwarding, browsers, .. } = gateway;
         let head = gate.head(&recorded::parts(session, forwarding));
-        let ticket = gate.open(head).await?;
+        let traced = gate.traces.is_some();
+        let carried = if traced { recorded::carried(session) } else { Carried::default() };
+        let ticket = gate.open(head, &carried).await?;
         let request_id = ticket.request_id();
         let admitted = {
-            let admitting = pin!(self.admit_opened(gate, upstreams, session, ticket));
+            let admitting = pin!(self.admit_opened(gate, (upstreams, browsers), session, ticket));
             contain::caught(admitting).await
         };
         let Some(admitted) = admitted else {
@@ -115,7 +119,7 @@ impl Intake {
     async fn admit_opened(
         &self,
         gate: &Arc<Gate>,
-        upstreams: &Upstreams,
+        (upstreams, browsers): (&Upstreams, &Browsers),
         session: &mut Session,
         mut ticket: Ticket,
     ) -> Result<Passed, Refused> {
@@ -127,7 +131,7 @@ impl Intake {
         let Arrived { route, caller, body, held, way } = arrived;
         let to = &way.pool.destination;
         if route == Route::Mcp && gate.holds_calls() {
-            let judged = self.judge_watched(gate, session, ticket, caller, body, to);
+            let judged = self.judge_watched((gate, browsers), session, ticket, caller, body, to);
             return Box::pin(judged).await.map(|cleared| (cleared, held, way));
         }
         let head = session.req_header();
@@ -152,14 +156,18 @@ impl Intake {
     /// leaves withdraws what it asked for.
     async fn judge_watched(
         &self,
-        gate: &Arc<Gate>,
+        (gate, browsers): (&Arc<Gate>, &Browsers),
         session: &mut Session,
-        ticket: Ticket,
+        mut ticket: Ticket,
         caller: Caller,
         body: Bytes,
         to: &Arc<Destination>,
     ) -> Result<Cleared, Refused> {
         let request_id = ticket.request_id();
+        let (show_wait, mut wait) = watch::channel(None);
+        if held::takes_streams(&session.req_header().headers) {
+            ticket.show_wait(show_wait);
+        }
         let head = session.req_header().clone();
         let mut judged = Box::pin(async {
             if body.len() > BULK_BYTES {
@@ -174,10 +182,33 @@ impl Intake {
         if let Ok(judged) = timeout(UNWATCHED, &mut judged).await {
             return judged;
         }
-        tokio::select! {
-            biased;
-            judged = &mut judged => return judged,
-            _gone = session.downstream_session.read_body_or_idle(true) => {}
+        let mut progress: Option<Progress> = None;
+        loop {
+            let due = async {
+                match &mut progress {
+                    Some(progress) => progress.due().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                judged = &mut judged => return judged,
+                _gone = session.downstream_session.read_body_or_idle(true) => break,
+                Ok(()) = wait.changed() => {}
+                () = due => {}
+            }
+            let token = wait.borrow_and_update().clone();
+            let shown = match (&mut progress, token) {
+                (Some(progress), _) => progress.notify(session).await,
+                (None, Some(token)) => {
+                    let begun = Progress::begin(token, session, request_id, browsers).await;
+                    begun.map(|begun| progress = Some(begun))
+                }
+                (None, None) => Ok(()),
+            };
+            if shown.is_err() {
+                break;
+            }
         }
         // The ticket leaves the record.
         drop(judged);

@@ -6,9 +6,12 @@ use pingora::protocols::SocketDigest;
 use pingora::proxy::Session;
 
 use super::forwarding::{self, Forwarding};
-use crate::gate::HeadParts;
+use crate::gate::{Carried, HeadParts};
+use crate::mcp::trace;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const MCP_SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Collects the parts of a request's head that go on record. The client's address is the peer's, or
 /// the one that trusted proxies give.
@@ -20,7 +23,18 @@ pub(super) fn parts<'s>(session: &'s Session, forwarding: &Forwarding) -> HeadPa
         user_agent: text(&USER_AGENT),
         http_method: Some(head.method.as_str()),
         path: Some(head.uri.path()),
-        trace_id: text(&TRACEPARENT).and_then(trace_id),
+        trace_id: text(&TRACEPARENT).and_then(trace::trace_id),
+    }
+}
+
+/// Returns the parts of a request's head that its trace needs.
+pub(super) fn carried(session: &Session) -> Carried<'_> {
+    let headers = &session.req_header().headers;
+    let text = |name: &HeaderName| str::from_utf8(headers.get(name)?.as_bytes()).ok();
+    Carried {
+        traceparent: text(&TRACEPARENT),
+        tracestate: text(&TRACESTATE),
+        mcp_session: text(&MCP_SESSION),
     }
 }
 
@@ -29,40 +43,4 @@ pub(super) fn connection<'s>(socket: Option<&SocketDigest>) -> HeadParts<'s> {
     let peer = socket.and_then(SocketDigest::peer_addr).and_then(|address| address.as_inet());
     let client_addr = peer.map(|address| address.ip().to_canonical());
     HeadParts { client_addr, ..HeadParts::default() }
-}
-
-/// Returns the trace id of a `traceparent` header (W3C Trace Context section 3.2.2).
-fn trace_id(traceparent: &str) -> Option<&str> {
-    let mut fields = traceparent.split('-');
-    let (version, trace, parent, flags) =
-        (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-    let hex = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let whole = hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2);
-    // Later versions may add fields; version ff is none.
-    let known = version != "ff" && (version != "00" || fields.next().is_none());
-    (whole && known && trace.bytes().any(|b| b != b'0')).then_some(trace)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trace_id_is_read_as_w3c_defines_it() {
-        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(trace_id(good), Some("0af7651916cd43dd8448eb211c80319c"));
-        assert!(trace_id(&good.replacen("00", "01", 1)).is_some());
-        for bad in [
-            "",
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
-            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x",
-        ] {
-            assert_eq!(trace_id(bad), None, "{bad}");
-        }
-    }
 }

@@ -32,6 +32,7 @@ use prometheus::IntGauge;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::held::Rest;
 use crate::gate::continued::Keeping;
 use crate::gate::drain::Ending;
 use crate::gate::listening::{LOOK_EVERY, Listening};
@@ -65,6 +66,8 @@ pub(super) struct Patience {
     pub(super) streams: IntGauge,
     /// Set for a stream that is looked at again while it is open.
     pub(super) listening: Option<Arc<Listening>>,
+    /// Set if the client has the head of a stream already.
+    pub(super) rest: Option<Rest>,
 }
 
 /// A comment of an event stream: a line that no client hands on (HTML Standard section 9.2.6).
@@ -155,6 +158,8 @@ struct ReplaySession {
     listening: Option<Arc<Listening>>,
     /// Ends when the right to the stream is looked at next.
     look: Option<Pin<Box<Sleep>>>,
+    /// Set if the answer is the rest of a stream that has begun.
+    rest: Option<Rest>,
     /// True while something of the gateway's own is being written, and after that was given up.
     torn: bool,
 }
@@ -188,6 +193,7 @@ pub(super) fn install(
         is_stream: false,
         look: patience.listening.as_ref().map(|_| Box::pin(sleep(LOOK_EVERY))),
         listening: patience.listening,
+        rest: patience.rest,
         torn: false,
     };
     **current = ServerSession::new_custom(Box::new(replay));
@@ -280,6 +286,18 @@ impl ReplaySession {
         }
         self.slot.hold_head(false);
         mem::take(&mut self.held)
+    }
+
+    /// Writes a part of the answer as the rest of a stream that has begun.
+    async fn write_rest(&mut self, task: HttpTask) -> Result<()> {
+        let turned = self.rest.as_mut().map(|rest| rest.turn(task)).unwrap_or_default();
+        for task in turned {
+            if let HttpTask::Body(part, ends) = task {
+                let part = part.unwrap_or_default();
+                self.real_mut().write_response_body(part, ends).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Reports whether the gateway may write something of its own: between events, and not behind what
@@ -404,13 +422,19 @@ impl CustomSession for ReplaySession {
         Ok(())
     }
 
-    async fn write_response_header(&mut self, resp: Box<ResponseHeader>, _end: bool) -> Result<()> {
+    async fn write_response_header(&mut self, resp: Box<ResponseHeader>, end: bool) -> Result<()> {
         self.response_begins(&resp);
+        if self.rest.is_some() {
+            return self.write_rest(HttpTask::Header(resp, end)).await;
+        }
         self.real_mut().write_response_header(resp).await
     }
 
-    async fn write_response_header_ref(&mut self, resp: &ResponseHeader, _end: bool) -> Result<()> {
+    async fn write_response_header_ref(&mut self, resp: &ResponseHeader, end: bool) -> Result<()> {
         self.response_begins(resp);
+        if self.rest.is_some() {
+            return self.write_rest(HttpTask::Header(Box::new(resp.clone()), end)).await;
+        }
         self.real_mut().write_response_header_ref(resp).await
     }
 
@@ -419,10 +443,16 @@ impl CustomSession for ReplaySession {
         if let Some(first) = self.mended() {
             self.real_mut().write_response_body(first, false).await?;
         }
+        if self.rest.is_some() {
+            return self.write_rest(HttpTask::Body(Some(data), end)).await;
+        }
         self.real_mut().write_response_body(data, end).await
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        if self.rest.is_some() {
+            return self.write_rest(HttpTask::Trailer(Some(Box::new(trailers)))).await;
+        }
         self.real_mut().write_response_trailers(trailers).await
     }
 
@@ -441,6 +471,12 @@ impl CustomSession for ReplaySession {
         self.slot.keep().await;
         if let Some(first) = self.mended() {
             tasks.insert(0, HttpTask::Body(Some(first), false));
+        }
+        if let Some(rest) = &mut self.rest {
+            tasks = tasks.into_iter().flat_map(|task| rest.turn(task)).collect();
+            if tasks.is_empty() {
+                return Ok(false);
+            }
         }
         self.real_mut().response_duplex_vec(tasks).await
     }
@@ -474,6 +510,10 @@ impl CustomSession for ReplaySession {
     }
 
     fn response_written(&self) -> Option<&ResponseHeader> {
+        // The head that the client has is not the server's.
+        if self.rest.as_ref().is_some_and(Rest::is_due) {
+            return None;
+        }
         self.real().response_written()
     }
 

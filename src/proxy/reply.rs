@@ -13,10 +13,17 @@ use uuid::Uuid;
 use super::browser::Browsers;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Form, Refused};
+use crate::mcp::elicitation::{QUESTION, Sending};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-arbiter-request-id");
 const WARNING: HeaderName = HeaderName::from_static("x-arbiter-warning");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// JSON-RPC code of a call that goes on after a person was on a page (2025-11-25).
+const URL_ELICITATION_REQUIRED: i32 = -32042;
+/// Text that a client shows to its person.
+const FOR_A_PERSON: &str = "This call needs a person's approval. Open the page, sign in as an approver, \
+                            decide, and let the call go on.";
 
 /// Writes a refusal as the whole response.
 pub(super) async fn write(
@@ -188,6 +195,39 @@ fn render(refused: &Refused) -> (StatusCode, Bytes) {
             (StatusCode::OK, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into())
         }
         Form::Accepted => (StatusCode::ACCEPTED, Bytes::new()),
+        Form::ToPage(sending) => (StatusCode::OK, to_page(refused, id, sending).into()),
+    }
+}
+
+/// The message that sends the client's person to the page of an approval.
+fn to_page(refused: &Refused, id: &str, sending: Sending) -> String {
+    let mut data = data(refused);
+    let mut taken = |name| data.as_object_mut().and_then(|data| data.remove(name));
+    let (url, state) = (taken("url"), taken("request_state"));
+    match sending {
+        Sending::ByError => {
+            let elicitation = json!({
+                "mode": "url", "elicitationId": data.get("approval_id"), "url": url,
+                "message": FOR_A_PERSON,
+            });
+            if let Some(members) = data.as_object_mut() {
+                members.insert("elicitations".to_owned(), json!([elicitation]));
+            }
+            let message = &refused.denial.message;
+            let error = json!({"code": URL_ELICITATION_REQUIRED, "message": message, "data": data});
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
+        }
+        Sending::ByResult => {
+            let params = json!({"mode": "url", "url": url, "message": FOR_A_PERSON});
+            let question = json!({"method": "elicitation/create", "params": params});
+            let result = json!({
+                "resultType": "input_required",
+                "inputRequests": {QUESTION: question},
+                "requestState": state,
+                "_meta": {"arbiter/refusal": data},
+            });
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
+        }
     }
 }
 
@@ -262,5 +302,43 @@ mod tests {
         assert_eq!(parse(&text)["result"]["_meta"]["arbiter/refusal"], parse(data));
         assert_eq!(body(Form::Accepted), (202, String::new()));
         assert_eq!(body(Form::RpcError).0, 200);
+    }
+
+    #[test]
+    fn a_person_is_sent_to_a_page_by_an_error_or_a_result() {
+        let mut refused = refused(Form::ToPage(Sending::ByError));
+        refused.denial = Denial::new(Code::EscalationRequired, "ask")
+            .with("approval_id", "a-1")
+            .with("url", "https://arbiter.example/a-1")
+            .with("request_state", "sealed");
+        let parse = |refused: &Refused| {
+            let (status, text) = render(refused);
+            assert_eq!(status, StatusCode::OK);
+            serde_json::from_slice::<Value>(&text).unwrap()
+        };
+        let error = &parse(&refused)["error"];
+        assert_eq!(error["code"], -32042);
+        let data = &error["data"];
+        assert_eq!(
+            (&data["code"], &data["approval_id"]),
+            (&json!("EscalationRequired"), &json!("a-1"))
+        );
+        let elicitation = &data["elicitations"][0];
+        assert_eq!(elicitation["url"], "https://arbiter.example/a-1");
+        assert_eq!(
+            (&elicitation["mode"], &elicitation["elicitationId"]),
+            (&json!("url"), &json!("a-1"))
+        );
+        refused.form = Form::ToPage(Sending::ByResult);
+        let result = &parse(&refused)["result"];
+        assert_eq!(
+            (&result["resultType"], &result["requestState"]),
+            (&json!("input_required"), &json!("sealed"))
+        );
+        let question = &result["inputRequests"]["arbiter/approval"];
+        assert_eq!(question["method"], "elicitation/create");
+        assert_eq!(question["params"]["url"], "https://arbiter.example/a-1");
+        assert_eq!(result["_meta"]["arbiter/refusal"]["code"], "EscalationRequired");
+        assert_eq!(result["_meta"]["arbiter/refusal"]["request_state"], Value::Null);
     }
 }

@@ -241,6 +241,7 @@ fn edit(
     headers.insert(header::ACCEPT_ENCODING, IDENTITY);
     headers.insert(REQUEST_ID, id(cleared.request_id())?);
     headers.insert(AGENT_ID, id(cleared.agent().0)?);
+    cleared.pass_trace_on(headers);
     Ok(())
 }
 

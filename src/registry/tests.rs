@@ -37,6 +37,7 @@ fn new(capabilities: &[&str], expires_at: Option<i64>) -> NewAgent {
         capabilities: texts(capabilities),
         trust: TrustLevel::Trusted,
         expires_at: expires_at.map(Timestamp),
+        registered_by: None,
     }
 }
 

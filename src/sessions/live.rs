@@ -22,6 +22,8 @@ pub struct Live {
     usage: Mutex<Usage>,
     /// True once a client of this session has declared on this node that it shows applications.
     has_apps: AtomicBool,
+    /// True once a client of this session has declared on this node that it opens pages.
+    opens_urls: AtomicBool,
 }
 
 impl Live {
@@ -35,6 +37,7 @@ impl Live {
             ended: AtomicBool::new(false),
             usage: Mutex::new(usage),
             has_apps: AtomicBool::default(),
+            opens_urls: AtomicBool::default(),
         }
     }
 
@@ -60,7 +63,14 @@ impl Live {
         };
         let deadline = now.mono_at(stored.order.expires_at);
         let (order, ended) = (stored.order, AtomicBool::new(false));
-        Self { order, deadline, ended, usage: Mutex::new(usage), has_apps: AtomicBool::default() }
+        Self {
+            order,
+            deadline,
+            ended,
+            usage: Mutex::new(usage),
+            has_apps: AtomicBool::default(),
+            opens_urls: AtomicBool::default(),
+        }
     }
 
     /// Looks at the usage, or changes it, under the session's lock. Keep it short.
@@ -84,6 +94,15 @@ impl Live {
 
     pub(super) fn is_closed(&self) -> bool {
         self.with(|usage| usage.closed)
+    }
+
+    /// Notes if the client that begins opens pages for a person.
+    pub fn declare_urls(&self, opened: bool) {
+        self.opens_urls.store(opened, Ordering::Release);
+    }
+
+    pub fn opens_urls(&self) -> bool {
+        self.opens_urls.load(Ordering::Acquire)
     }
 
     /// Notes what a client declared when it began.

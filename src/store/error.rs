@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::redis::RedisTrouble;
+use crate::holder::Holder;
 
 /// The store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -20,9 +21,10 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
-    #[error("`{path}` is in use by another process")]
+    #[error("`{path}` is in use by {holder}")]
     InUse {
         path: PathBuf,
+        holder: Holder,
         #[source]
         source: rusqlite::Error,
     },

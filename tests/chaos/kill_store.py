@@ -144,6 +144,10 @@ class Test:
                     done.revoked.append(issued["token"])
         except GONE:
             pass
+        except RuntimeError as refused:
+            # A gateway that stops says so; nothing else is refused here.
+            if "Draining" not in str(refused):
+                self.problems.append(str(refused))
 
     def put_on(self, sessions):
         self.halt.clear()

@@ -7,4 +7,5 @@ mod log;
 mod metrics;
 mod operators;
 mod requests;
+mod traces;
 mod witness;

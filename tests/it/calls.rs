@@ -1,6 +1,7 @@
 //! Calls of agents: heads, bodies, refusals, answers, streams and upstreams.
 
 mod approvals;
+mod approvers;
 mod between;
 mod bodies;
 mod connections;

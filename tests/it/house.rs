@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+mod documents;
 mod source;
 
 use source::{Source, sources};
@@ -19,7 +20,8 @@ const PURE: &[&str] = &[
     "audit::chain",
     "audit::record",
 ];
-const GROUND: &[&str] = &["clock", "config", "http_client", "metrics", "telemetry"];
+const GROUND: &[&str] =
+    &["clock", "config", "holder", "http_client", "metrics", "telemetry", "traces"];
 /// Rooms with state: not each other, but for the store.
 const KEEPING: &[&str] = &[
     "identity",
@@ -228,4 +230,20 @@ fn doc_comments_begin_with_the_thing_they_name() {
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn each_test_that_the_guide_names_is_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let known = documents::names(&[&root.join("src"), &root.join("tests/it")]);
+    assert!(known.len() > 5_000, "{}", known.len());
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    let (guide, between) = (read("tests/README.md"), read("tests/clients/between.py"));
+    let wrong = documents::wrong_names(&guide, root, &known, &between);
+    assert!(wrong.is_empty(), "tests/README.md, {}", wrong.join("\n"));
+
+    let row =
+        "| a claim | `json::tests::no_such`; `…::nor_this`; `between.py` `nobody`; `src/not.rs` |";
+    let wrong = documents::wrong_names(row, root, &known, &between);
+    assert_eq!(wrong.len(), 4, "{wrong:?}");
 }

@@ -5,5 +5,6 @@ pub(crate) mod chain;
 pub(crate) mod golden;
 pub(crate) mod harness;
 pub(crate) mod issuer;
+pub(crate) mod otlp;
 pub(crate) mod raw;
 pub(crate) mod redis_server;

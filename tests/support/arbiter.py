@@ -172,12 +172,16 @@ class Arbiter:
             "audit": {"file_path": str(self.audit_path)},
             "storage": {"backend": "sqlite", "sqlite_path": str(self.folder / "arbiter.db")},
         }
+        tables = []
         for section, keys in self.settings.items():
-            sections.setdefault(section, {}).update(keys)
+            if isinstance(keys, list):  # an array of tables, such as `upstreams`
+                tables += [(f"[[{section}]]", table) for table in keys]
+            else:
+                sections.setdefault(section, {}).update(keys)
+        tables = [(f"[{section}]", keys) for section, keys in sections.items()] + tables
         # For strings, numbers, booleans and lists of them, JSON's spelling is also TOML's.
         return "\n".join(
-            f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
-            for section, keys in sections.items()
+            head + "\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items()) for head, keys in tables
         )
 
     def admin(self, method, path, body=None, expect=None):

@@ -40,7 +40,7 @@ use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
 use arbiter::gate::ticket::{InFlight, Ticket};
-use arbiter::gate::{Claims, Cleared, Destination, Ended, Gate, HeadParts, Settings};
+use arbiter::gate::{Carried, Claims, Cleared, Destination, Ended, Gate, HeadParts, Settings};
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
 use arbiter::json::Doc;
@@ -144,7 +144,8 @@ impl World {
         let (gate, live, agent) = runtime.block_on(gate(folder.path(), above, audited));
         let minter = Minter::new(&Secret::new(SIGNING_SECRET.to_owned()));
         let minted = minter.mint(&agent, 3_600, gate.clock.now().wall).expect("a token is minted");
-        let mut ticket = ready(gate.open(head(&gate))).expect("the gate is open");
+        let mut ticket =
+            ready(gate.open(head(&gate), &Carried::default())).expect("the gate is open");
         let caller =
             ready(gate.identify(&mut ticket, Some(&minted.token))).expect("the token is good");
         drop(ticket);
@@ -169,7 +170,7 @@ impl World {
     }
 
     fn open(&self) -> Ticket {
-        ready(self.gate.open(head(&self.gate))).expect("the gate is open")
+        ready(self.gate.open(head(&self.gate), &Carried::default())).expect("the gate is open")
     }
 
     /// Judges the call; a refusal would be another path than the one that is measured.
@@ -197,6 +198,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
         capabilities: vec!["search".to_owned()],
         trust: TrustLevel::Verified,
         expires_at: None,
+        registered_by: None,
     };
     let mut agent = registry.register(new.clone(), now.wall).await.expect("the store answers");
     for _ in 0..above {
@@ -227,6 +229,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
         delegation_chain: acting.chain,
         created_at: now.wall,
         expires_at: now.wall.plus_secs(86_400),
+        opened_by: None,
     };
     let live = sessions.create(order, now).await.expect("the store answers");
     let file = folder.join("policies.toml");
@@ -272,6 +275,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
             ..Limits::default()
         })),
         drain: Arc::default(),
+        traces: None,
         approvals: Arc::new(arbiter::approvals::Approvals::new(
             arbiter::approvals::Settings::default(),
             b"bench",

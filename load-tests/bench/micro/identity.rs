@@ -89,6 +89,7 @@ impl Bench {
             active: true,
             created_at: Timestamp(0),
             expires_at: None,
+            registered_by: None,
         };
         let minter = Minter::new(&Secret::new(SECRET.to_owned()));
         minter.mint(&agent, 3_600, Timestamp::from_secs(NOW_SECS)).unwrap().token

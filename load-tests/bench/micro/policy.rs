@@ -68,6 +68,7 @@ fn caller(n: usize) -> (Agent, Principal) {
         active: true,
         created_at: Timestamp(0),
         expires_at: None,
+        registered_by: None,
     };
     let principal = Principal {
         subject: "user:ann".into(),

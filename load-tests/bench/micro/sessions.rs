@@ -134,6 +134,7 @@ impl Mix {
             delegation_chain: chain_of(self, agent),
             created_at: now,
             expires_at: now.plus_secs(86_400),
+            opened_by: None,
         }
     }
 }

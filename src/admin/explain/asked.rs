@@ -228,6 +228,7 @@ impl Explain {
             delegation_chain: caller.chain.clone(),
             created_at: now.wall,
             expires_at: end,
+            opened_by: None,
         };
         let usage = Usage { calls_made: terms.calls_made, booked: u64::MAX, ..Usage::default() };
         let deadline =
@@ -302,6 +303,7 @@ impl AgentDescription {
             active: true,
             created_at: Timestamp(0),
             expires_at: None,
+            registered_by: None,
         })
     }
 }

@@ -79,7 +79,7 @@ async fn a_question_without_a_session_says_what_was_not_judged() {
         let steps = told["steps"].as_array().unwrap().clone();
         steps.into_iter().find(|step| step["step"] == name).unwrap()["outcome"].clone()
     };
-    assert_eq!(told["steps"].as_array().unwrap().len(), 14, "{told}");
+    assert_eq!(told["steps"].as_array().unwrap().len(), 15, "{told}");
     assert_eq!((&told["code"], &told["stage"]), (&json!("PolicyDenied"), &json!("policy")));
     for (step, expected) in [
         ("agent", "passed"),

@@ -2,6 +2,8 @@ use super::*;
 use crate::audit::chain::{Link, seal};
 use crate::audit::redact::Redactor;
 use crate::credentials::Patterns;
+use crate::firewall::agent::AgentId;
+use crate::firewall::session::SessionId;
 use crate::json::Doc;
 use crate::json::write::breaks_lines;
 

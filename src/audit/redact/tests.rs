@@ -6,6 +6,40 @@ use crate::json::Doc;
 
 const ALL: usize = usize::MAX;
 
+/// Parts of texts that hold secrets, or nearly.
+const PARTS: [&str; 30] = [
+    "password",
+    "token",
+    "n",
+    "t",
+    "u",
+    "\u{212a}ey",
+    "author",
+    "secrets",
+    "=",
+    ":",
+    " ",
+    "\t",
+    "\n",
+    "\\",
+    "\"",
+    "'",
+    "://",
+    "/",
+    "@",
+    "bob",
+    "Bearer ",
+    "basic",
+    "BASIC ",
+    "X1y2",
+    "{",
+    "}",
+    "[",
+    "]",
+    "${CRED",
+    "Cookie",
+];
+
 fn redactor() -> Redactor {
     Redactor::new(&[], false).unwrap()
 }
@@ -264,6 +298,31 @@ fn a_known_value_is_not_shown_by_the_cut_nor_hashed() {
 }
 
 proptest! {
+    /// A secret that the text of a string holds is not overlooked in the string's bytes, however the
+    /// string is spelled.
+    #[test]
+    fn no_secret_of_a_text_goes_without_doubt(
+        parts in proptest::collection::vec(proptest::sample::select(&PARTS[..]), 0..8),
+        spelling in proptest::collection::vec(0..4_u8, 64),
+    ) {
+        let text = parts.concat();
+        let mut raw = String::from("\"");
+        for (n, c) in text.chars().enumerate() {
+            let plain = serde_json::to_string(&c).unwrap();
+            match spelling[n % spelling.len()] {
+                0 if c == '/' => raw.push_str("\\/"),
+                1 => raw.extend(c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}"))),
+                _ => raw.push_str(plain.get(1..plain.len() - 1).unwrap()),
+            }
+        }
+        raw.push('"');
+        prop_assert_eq!(&serde_json::from_str::<String>(&raw).unwrap(), &text);
+        let (redactor, mut words) = (redactor(), Words::default());
+        if redactor.text(&text, 0, &mut words).is_some() {
+            prop_assert!(redactor.leaves_doubt(&raw, raw.contains('\\'), &mut words), "{}", raw);
+        }
+    }
+
     /// Whatever a secret looks like, what is written is JSON and does not hold it.
     #[test]
     fn any_secret_anywhere_leaves_json_without_it(
@@ -361,6 +420,14 @@ fn secrets_inside_of_strings_and_pairs_are_found() {
             r#"{"dbpassword":"[REDACTED]","authtoken":"[REDACTED]","secretkey":"[REDACTED]"}"#,
         ),
         (r#"{"ｐａｓｓｗｏｒｄ":"X"}"#, r#"{"ｐａｓｓｗｏｒｄ":"[REDACTED]"}"#),
+        (r#"{"b":"password\u003dX&x=1"}"#, r#"{"b":"password=[REDACTED]&x=1"}"#),
+        (r#"{"b":"pass\u0077ord=X&x=1"}"#, r#"{"b":"password=[REDACTED]&x=1"}"#),
+        (r#"{"b":"a\npassword\t= X"}"#, r#"{"b":"a\npassword\t= [REDACTED]"}"#),
+        (r#"{"b":"to\u212aen: X"}"#, "{\"b\":\"to\u{212a}en: [REDACTED]\"}"),
+        (r#"{"u":"https:\/\/bob:X@h\/p"}"#, r#"{"u":"https://[REDACTED]@h/p"}"#),
+        (r#"{"t":"bEaReR X"}"#, r#"{"t":"bEaReR [REDACTED]"}"#),
+        (r#"{"t":"Bearer\u0020X"}"#, r#"{"t":"Bearer [REDACTED]"}"#),
+        (r#"{"b":"\t[[\"X-Api-Key\",\"X\"]]"}"#, r#"{"b":"[[\"X-Api-Key\",\"[REDACTED]\"]]"}"#),
         (
             r#"{"argument":{"name":"token","value":"X"}}"#,
             r#"{"argument":{"name":"token","value":"[REDACTED]"}}"#,
@@ -373,6 +440,7 @@ fn secrets_inside_of_strings_and_pairs_are_found() {
         r#"{"url":"https://h.example/p?q=token"}"#,
         r#"{"text":"the password is kept elsewhere; basic usage at 12:30, a=b"}"#,
         r#"{"text":"{ \"n\" : 1 }","u":"a@b.example:8080/x"}"#,
+        r#"{"text":"${CRED:token} and a basic check, bearer of news","u":"http:\/\/h\/@x"}"#,
     ] {
         assert_eq!(redact(kept, ALL), kept);
     }
@@ -404,4 +472,14 @@ fn the_key_of_the_chain_stands_nowhere_else() {
     assert!(!out.contains("\"chain_record_hash\""), "{out}");
     let value: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(value, serde_json::from_str::<serde_json::Value>(text).unwrap());
+    // Nor where the arguments are cut, or a known secret goes from them.
+    let doc = Doc::parse(text.as_bytes()).unwrap();
+    for (max_bytes, secret) in (0..=text.len()).flat_map(|n| [(n, "unseen-value"), (n, "x\",\"l")])
+    {
+        let calls = [Some(doc.root()), Some(doc.root())];
+        let batch = redactor().redact_batch(&calls, max_bytes, &known(&[secret]));
+        for out in [redact_knowing(text, max_bytes, &[secret]), batch.as_str().to_owned()] {
+            assert!(!out.contains("\"chain_record_hash\""), "{out}");
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! Secrets inside of a string: `KEY=value`, header lines, form bodies, URLs, `Bearer` tokens, and JSON
 //! that was written into the string.
 //!
-//! A string is read once. Where a `=` or `:` stands, the word before it is compared as a key is; the
-//! value of a secret one goes, up to where it ends by the notation that it seems to be in.
+//! A string is first looked at as it stands in the message, escapes and all. Most leave no doubt there
+//! and cost one search of their bytes. Otherwise the string's text is read once: where a `=` or `:`
+//! stands, the word before it is compared as a key is, and the value of a secret one goes, up to where
+//! it ends by the notation that it seems to be in.
 
 use super::words::Words;
 use super::{MARK, Redactor};
@@ -12,23 +14,47 @@ use crate::json::Doc;
 const MAX_NESTING: u8 = 4;
 /// Longest word before a `=` or `:` that is compared.
 const MAX_NAME_BYTES: usize = 128;
-
-/// Reports whether a string may hold any of this; most hold none, and that is seen at memory speed.
-pub(super) fn may_hold_secrets(raw: &str) -> bool {
-    let raw = raw.as_bytes();
-    memchr::memchr2(b'=', b':', raw).is_some() || schemes(raw)
-}
-
-fn schemes(raw: &[u8]) -> bool {
-    const ENDS: [&[u8]; 4] = [b"earer", b"asic", b"EARER", b"ASIC"];
-    memchr::memchr_iter(b' ', raw).any(|at| {
-        let before = raw.get(..at).unwrap_or_default();
-        ENDS.iter().any(|end| before.ends_with(end))
-    })
-}
+/// Most quotes, spaces and backslashes between such a word and the mark.
+const MAX_GAP_BYTES: usize = 4;
+/// Most of them in a message, where each may be an escape of two bytes.
+const MAX_RAW_GAP_BYTES: usize = 2 * MAX_GAP_BYTES;
 
 impl Redactor {
-    /// `text` without the secrets in it, if there are any.
+    /// Reports whether a string may hold a secret, from its bytes in the message.
+    ///
+    /// True for every string in whose text [`text`](Self::text) finds one. An escape may stand for any
+    /// character that matters, so those that can are doubt by themselves.
+    pub(super) fn leaves_doubt(&self, raw: &str, is_escaped: bool, words: &mut Words) -> bool {
+        (memchr::memchr(b' ', raw.as_bytes()).is_some() && has_scheme(raw.as_bytes()))
+            || (is_escaped && has_ascii_escape(raw.as_bytes()))
+            || begins_as_json(raw.strip_prefix('"').unwrap_or(raw))
+            || memchr::memchr2_iter(b'=', b':', raw.as_bytes())
+                .any(|at| self.mark_leaves_doubt(raw, at, words))
+    }
+
+    /// Reports whether a secret may stand behind the `=` or `:` at `at`.
+    fn mark_leaves_doubt(&self, raw: &str, at: usize, words: &mut Words) -> bool {
+        let (head, mark) = raw.split_at_checked(at).unwrap_or_default();
+        if let Some(authority) = raw_authority(mark.as_bytes()) {
+            let ends =
+                |b: &&u8| matches!(b, b' ' | b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>');
+            return authority.iter().take_while(|b| !ends(b)).any(|b| *b == b'@');
+        }
+        let (before, name) = name_before(head, MAX_RAW_GAP_BYTES);
+        let is_line = mark.starts_with(':');
+        if before.ends_with('\\') {
+            // The letter of an escape is no part of the name, but this may be no escape.
+            let mut letters = name.chars();
+            let (letter, name) = (letters.next(), letters.as_str());
+            let is_unread = letter == Some('u') || (letter == Some('t') && name.is_empty());
+            if is_unread || self.names_secret(name, is_line, words) {
+                return true;
+            }
+        }
+        !before.ends_with("${") && self.names_secret(name, is_line, words)
+    }
+
+    /// Returns `text` without the secrets in it, if there are any.
     pub(super) fn text(&self, text: &str, nesting: u8, words: &mut Words) -> Option<String> {
         if nesting < MAX_NESTING
             && text.trim_start().starts_with(['{', '['])
@@ -38,39 +64,90 @@ impl Redactor {
             return redacted.then_some(written);
         }
         let mut cuts = Cuts { text, out: String::new(), done: 0 };
-        let mut at = 0;
-        while let Some(found) = next_mark(text.as_bytes(), at) {
-            at = (found + 1).max(cuts.done);
-            if found < cuts.done {
+        let bytes = text.as_bytes();
+        for at in memchr::memchr3_iter(b'=', b':', b' ', bytes) {
+            if at < cuts.done {
                 continue;
             }
-            match text.as_bytes().get(found) {
-                Some(b'=' | b':') => self.assignment(&mut cuts, found, words),
-                _ => scheme(&mut cuts, found),
+            if bytes.get(at) != Some(&b' ') {
+                self.assignment(&mut cuts, at, words);
+            } else if matches!(bytes.get(..at), Some([.., b'r' | b'R' | b'c' | b'C'])) {
+                scheme(&mut cuts, at);
             }
         }
         cuts.finish()
     }
 
-    /// A `=` or `:` at `at`: what stands before it, and what it says.
+    /// Cuts the value behind the `=` or `:` at `at`, if the word before it names a secret.
     fn assignment(&self, cuts: &mut Cuts<'_>, at: usize, words: &mut Words) {
-        let text = cuts.text;
-        if text.get(at..).is_some_and(|rest| rest.starts_with("://")) {
+        let (head, mark) = cuts.text.split_at_checked(at).unwrap_or_default();
+        if mark.starts_with("://") {
             return user_info(cuts, at + 3);
         }
-        let name = name_before(text, at);
-        let before = at.saturating_sub(name.len());
+        let (before, name) = name_before(head, MAX_GAP_BYTES);
+        let is_line = mark.starts_with(':');
         // A reference to a credential is no secret: `${CRED:name}`.
-        if name.is_empty() || text.get(..before).is_some_and(|text| text.ends_with("${")) {
-            return;
-        }
-        let is_line = text.as_bytes().get(at) == Some(&b':');
-        let decoded = percent_decoded(name);
-        let secret = self.words.name(&decoded, words) || (is_line && is_cookie(&decoded));
-        if secret && let Some((from, to)) = value_behind(text, at, is_line) {
+        if !before.ends_with("${")
+            && self.names_secret(name, is_line, words)
+            && let Some((from, to)) = value_behind(cuts.text, at, is_line)
+        {
             cuts.cut(from, to);
         }
     }
+
+    fn names_secret(&self, name: &str, is_line: bool, words: &mut Words) -> bool {
+        let name = percent_decoded(name);
+        self.words.name(&name, words) || (is_line && is_cookie(&name))
+    }
+}
+
+/// Reports whether `Bearer` or `Basic` stands before a space.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "without branches many bytes are compared at once"
+)]
+fn has_scheme(raw: &[u8]) -> bool {
+    let is = |byte: &u8, small: u8| byte | 0x20 == small;
+    let found = raw.array_windows::<7>().fold(0, |found, [a, b, c, d, e, f, space]| {
+        let bearer =
+            is(a, b'b') & is(b, b'e') & is(c, b'a') & is(d, b'r') & is(e, b'e') & is(f, b'r');
+        let basic = is(b, b'b') & is(c, b'a') & is(d, b's') & is(e, b'i') & is(f, b'c');
+        found | u8::from((*space == b' ') & (bearer | basic))
+    });
+    found != 0
+}
+
+/// Reports whether an escape may stand for an ASCII character: `\u0000` to `\u007f`.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "without branches many bytes are compared at once"
+)]
+fn has_ascii_escape(raw: &[u8]) -> bool {
+    let found = raw.array_windows::<5>().fold(0, |found, [slash, u, a, b, c]| {
+        let zeros = (*a == b'0') & (*b == b'0') & (*c < b'8');
+        found | u8::from((*slash == b'\\') & (*u == b'u') & zeros)
+    });
+    found != 0
+}
+
+/// Reports whether a string's text may begin as an object or a list does, behind its space.
+fn begins_as_json(body: &str) -> bool {
+    let mut rest = body.trim_start();
+    while let Some(behind) =
+        rest.strip_prefix('\\').and_then(|r| r.strip_prefix(['n', 'r', 't', 'f']))
+    {
+        rest = behind.trim_start();
+    }
+    rest.starts_with(['{', '[']) || rest.starts_with("\\u")
+}
+
+/// Returns what follows a `://` that may be written with escaped slashes.
+fn raw_authority(mark: &[u8]) -> Option<&[u8]> {
+    let mut rest = mark.strip_prefix(b":")?;
+    for _ in 0..2 {
+        rest = rest.strip_prefix(b"\\").unwrap_or(rest).strip_prefix(b"/")?;
+    }
+    Some(rest)
 }
 
 /// Reports whether a header holds session keys though no pattern names it.
@@ -88,6 +165,7 @@ struct Cuts<'t> {
 impl Cuts<'_> {
     fn cut(&mut self, from: usize, to: usize) {
         let (Some(before), true) = (self.text.get(self.done..from), from < to) else { return };
+        self.out.reserve(self.text.len());
         self.out.push_str(before);
         self.out.push_str(MARK);
         self.done = to;
@@ -102,22 +180,21 @@ impl Cuts<'_> {
     }
 }
 
-/// The next byte at which something may have to go: a `=`, a `:`, or the space behind a scheme.
-fn next_mark(text: &[u8], from: usize) -> Option<usize> {
-    let rest = text.get(from..)?;
-    memchr::memchr3(b'=', b':', b' ', rest).map(|n| from + n)
-}
-
-/// The word that ends at `end`, with a quote or some space between.
-fn name_before(text: &str, end: usize) -> &str {
-    let bytes = text.as_bytes();
-    let head = bytes.get(..end).unwrap_or_default();
-    let skipped = head.iter().rev().take(4).take_while(|b| b" \t\"'\\".contains(b)).count();
-    let end = end - skipped;
-    let is_part = |b: u8| b.is_ascii_alphanumeric() || !b.is_ascii() || b"_-.[]$%+".contains(&b);
-    let head = bytes.get(..end).unwrap_or_default();
-    let length = head.iter().rev().take(MAX_NAME_BYTES).take_while(|b| is_part(**b)).count();
-    text.get(text.floor_char_boundary(end - length)..end).unwrap_or_default()
+/// Splits off the word at the end of `head`, with a quote or some space behind it.
+fn name_before(head: &str, max_gap: usize) -> (&str, &str) {
+    let is_gap = |b: &&u8| matches!(b, b' ' | b'\t' | b'"' | b'\'' | b'\\');
+    let is_part = |b: &&u8| {
+        b.is_ascii_alphanumeric()
+            || !b.is_ascii()
+            || matches!(b, b'_' | b'-' | b'.' | b'[' | b']' | b'$' | b'%' | b'+')
+    };
+    let bytes = head.as_bytes();
+    let gap = bytes.iter().rev().take(max_gap).take_while(is_gap).count();
+    let backwards = bytes.iter().rev().skip(gap).take(MAX_NAME_BYTES);
+    let end = bytes.len() - gap;
+    let start = head.floor_char_boundary(end - backwards.take_while(is_part).count());
+    let head = head.get(..end).unwrap_or_default();
+    head.split_at_checked(start).unwrap_or_default()
 }
 
 /// Range of the value behind a `=` or `:`.
@@ -133,7 +210,25 @@ fn value_behind(text: &str, at: usize, is_line: bool) -> Option<(usize, usize)> 
     let ends = |b: &u8| match quote {
         Some(quote) => *b == quote || (slashes > 0 && *b == b'\\'),
         None if is_line => matches!(b, b'\r' | b'\n' | b'"' | b'\''),
-        None => b" \t\r\n&;,\"'`<>|)}]#".contains(b),
+        None => matches!(
+            b,
+            b' ' | b'\t'
+                | b'\r'
+                | b'\n'
+                | b'&'
+                | b';'
+                | b','
+                | b'"'
+                | b'\''
+                | b'`'
+                | b'<'
+                | b'>'
+                | b'|'
+                | b')'
+                | b'}'
+                | b']'
+                | b'#'
+        ),
     };
     let mut length = 0;
     while let Some(byte) = rest.get(length) {
@@ -154,33 +249,37 @@ fn value_behind(text: &str, at: usize, is_line: bool) -> Option<(usize, usize)> 
 /// The user-info of a URL whose authority starts at `from`.
 fn user_info(cuts: &mut Cuts<'_>, from: usize) {
     let rest = cuts.text.get(from..).unwrap_or_default();
-    let end = rest.find(|c: char| c.is_whitespace() || "/?#\"'<>\\".contains(c));
+    let end = rest.find(|c: char| {
+        c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>' | '\\')
+    });
     let authority = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
     if let Some(at) = authority.rfind('@') {
         cuts.cut(from, from + at);
     }
 }
 
-/// The token behind `Bearer` or `Basic`, if such a word ends at the space at `at`.
+/// Cuts the token behind `Bearer` or `Basic`, if such a word ends at the space at `at`.
 fn scheme(cuts: &mut Cuts<'_>, at: usize) {
-    let bytes = cuts.text.as_bytes();
-    let head = bytes.get(..at).unwrap_or_default();
-    let length = head.iter().rev().take(7).take_while(|b| b.is_ascii_alphanumeric()).count();
-    let word = cuts.text.get(at - length..at).unwrap_or_default();
+    let (head, rest) = cuts.text.split_at_checked(at).unwrap_or_default();
+    let letters = head.bytes().rev().take(7).take_while(u8::is_ascii_alphanumeric).count();
+    let word = head.get(head.len() - letters..).unwrap_or_default();
     let bearer = word.eq_ignore_ascii_case("bearer");
     if !bearer && !word.eq_ignore_ascii_case("basic") {
         return;
     }
-    let rest = bytes.get(at..).unwrap_or_default();
-    let from = at + rest.iter().take_while(|b| **b == b' ').count();
-    let is_part = |b: &&u8| b.is_ascii_alphanumeric() || b"-._~+/=:%".contains(b);
-    let token = bytes.get(from..).unwrap_or_default();
-    let token: Vec<u8> = token.iter().take_while(is_part).copied().collect();
+    let from = at + rest.bytes().take_while(|b| *b == b' ').count();
+    let is_part = |b: &u8| {
+        b.is_ascii_alphanumeric()
+            || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=' | b':' | b'%')
+    };
+    let token = cuts.text.get(from..).unwrap_or_default();
+    let length = token.bytes().take_while(is_part).count();
+    let token = token.get(..length).unwrap_or_default();
     // Prose has both words before others: `basic usage`, `the bearer of news`.
-    let is_word = token.iter().all(|b| b.is_ascii_lowercase() || matches!(b, b'.' | b'-'));
-    let is_prose = is_word && token.len() < 20 && (!bearer || word == "bearer");
-    if !token.is_empty() && !is_prose {
-        cuts.cut(from, from + token.len());
+    let is_word = token.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'.' | b'-'));
+    let is_prose = is_word && length < 20 && (!bearer || word == "bearer");
+    if length > 0 && !is_prose {
+        cuts.cut(from, from + length);
     }
 }
 

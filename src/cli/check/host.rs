@@ -38,7 +38,7 @@ pub(super) fn certificate(config: &Config) -> Option<Finding> {
     let tls = config.proxy.tls.as_ref()?;
     let shown = tls.cert_file.display();
     Some(match certificate_expiry(tls) {
-        Err(error) => found(Health::Fail, WHAT, format!("{error:#}")),
+        Err(error) => found(Health::Fail, WHAT, format!("{}: {error:#}", config.at("proxy.tls"))),
         Ok(None) => found(Health::Warn, WHAT, format!("{shown}: its end cannot be read")),
         Ok(Some(end)) => {
             let left = end.saturating_sub(Clock::system().now().wall.0 / 1_000_000) / DAY_SECS;

@@ -102,7 +102,9 @@ pub(super) async fn one(visit: &Visit, id_text: &str) -> Result<Shown, ApiError>
                 (facts(&[
                     ("Intent of the session", text(string(&one, "/declared_intent"))),
                     ("Session", id("sessions", string(&one, "/session_id"))),
+                    ("Opened by", text(string(&one, "/opened_by"))),
                     ("Agent", id("agents", string(&one, "/agent_id"))),
+                    ("Registered by", text(string(&one, "/registered_by"))),
                     ("Principal", text(string(&one, "/principal"))),
                     ("Upstream", text(string(&one, "/upstream"))),
                     ("Method", text(string(&one, "/method"))),

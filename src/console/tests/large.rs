@@ -24,6 +24,7 @@ async fn ten_thousand_agents_and_a_hundred_thousand_sessions_page_quickly() {
             capabilities: vec!["read".to_owned()],
             trust: TrustLevel::Basic,
             expires_at: None,
+            registered_by: None,
         };
         agents.push(admin.registry.register(new, now.wall).await.unwrap().id);
     }
@@ -47,6 +48,7 @@ async fn ten_thousand_agents_and_a_hundred_thousand_sessions_page_quickly() {
             delegation_chain: [agent].into(),
             created_at: now.wall,
             expires_at: now.wall.plus_secs(3_600),
+            opened_by: None,
         };
         last = Some(order.id);
         admin.sessions.create(order, now).await.unwrap();

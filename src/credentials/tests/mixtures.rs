@@ -9,7 +9,7 @@ use proptest::sample::select;
 
 use super::super::{Content, Patterns, Scrubber};
 
-const SECRETS: &[&str] = &[
+pub(super) const SECRETS: &[&str] = &[
     "tok_live_4f9aC2e7",
     "S3cr3t-P@ss/w+rd=Zq9&x y",
     "pa\"ss\\wo'rd{}[]:,<>&é",
@@ -31,7 +31,7 @@ const SECRETS: &[&str] = &[
 ];
 
 /// Stretches in which escapes of several codings meet, whole and broken off.
-const JOINTS: &[&str] = &[
+pub(super) const JOINTS: &[&str] = &[
     "%", "%2", "%25", "%5c", "%26", "&", "&a", "&amp;", "&amp", "&#", "&#x", "&#3", "&#38;",
     "&#x26", ";", "+", "\\", "\\\\", "\\\"", "\\u", "\\u00", "\\u0026", "\\u005c", "\\x", "\\x5",
     "\\x25", "\\ud83d", "\\udd11", "25", "5c", "0", "4", "a", "-", ":", " ", "\n", "\r\n",
@@ -59,7 +59,7 @@ fn coded(byte: u8, coding: u8) -> String {
 }
 
 /// `bytes` under codings over each other, each character as the next of `choices` wants it.
-fn spelled(bytes: &[u8], choices: &[u8], levels: u8) -> Vec<u8> {
+pub(super) fn spelled(bytes: &[u8], choices: &[u8], levels: u8) -> Vec<u8> {
     let mut choices = choices.iter().copied().cycle();
     let mut text = bytes.to_vec();
     for _ in 0..levels {

@@ -79,6 +79,7 @@ impl Case {
             active: true,
             created_at: Timestamp(0),
             expires_at: None,
+            registered_by: None,
         };
         let principal = Principal {
             subject: "u".into(),
@@ -114,6 +115,7 @@ impl Case {
             delegation_chain: [agent.id].into(),
             created_at: Timestamp(0),
             expires_at: Timestamp(i64::MAX),
+            opened_by: None,
         };
         let chain = [agent.id].into();
         let caller = Caller { agent: Arc::new(agent), principal: Arc::new(principal), chain };

@@ -25,6 +25,16 @@ pub enum Answer {
     TooMany,
 }
 
+impl Answer {
+    /// Returns the approvals about which a person has to decide.
+    pub fn pending(&self) -> &[Approval] {
+        match self {
+            Self::Pending(pending) => pending,
+            Self::Used(_) | Self::Denied(_) | Self::TooMany => &[],
+        }
+    }
+}
+
 /// Answer, and the steps that the store has to take, all or none, before it counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {

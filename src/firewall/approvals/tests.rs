@@ -6,7 +6,7 @@ use crate::json::Doc;
 const KEY: [u8; 32] = [7; 32];
 const LIMITS: Limits = Limits { ttl_secs: 900, max_pending_per_agent: 20 };
 
-fn at(secs: i64) -> Timestamp {
+pub(crate) fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(secs)
 }
 
@@ -34,6 +34,8 @@ pub(crate) fn asked(digest: Digest, agent: AgentId, now: Timestamp) -> Approval 
         policy_text: hash(1),
         requested_at: now,
         expires_at: now.plus_secs(LIMITS.ttl_secs),
+        opened_by: Some("orchestrator".into()),
+        registered_by: Some("registrar".into()),
         decided_at: None,
         decided_by: None,
         reason: None,
@@ -410,4 +412,23 @@ proptest! {
         prop_assert_eq!(of(call(&plain)), of(marked));
         prop_assert_eq!(of(call(&plain)) == of(call(&different)), keys == other);
     }
+}
+
+#[test]
+fn four_eyes_are_those_of_neither_maker() {
+    let check = |opened_by: Option<&str>, registered_by: Option<&str>, by, expected| {
+        let asked = Approval {
+            opened_by: opened_by.map(Into::into),
+            registered_by: registered_by.map(Into::into),
+            ..asked(hash(1), AgentId::random(), at(0))
+        };
+        assert_eq!(asked.check_four_eyes(by), expected, "{opened_by:?} {registered_by:?} {by}");
+    };
+    check(Some("a"), Some("b"), "c", Ok(()));
+    check(Some("a"), Some("b"), "a", Err(Undecided::OwnCall));
+    check(Some("a"), Some("b"), "b", Err(Undecided::OwnCall));
+    check(Some("idp:a"), Some("b"), "other:a", Ok(()));
+    check(Some("a"), None, "c", Ok(()));
+    check(None, Some("b"), "c", Err(Undecided::OpenerUnknown));
+    check(None, Some("b"), "b", Err(Undecided::OwnCall));
 }

@@ -13,6 +13,12 @@ pub fn unknown() -> Denial {
     Denial::new(Code::AgentUnknown, "the token's agent is not registered here")
 }
 
+/// The refusal of a token that names no agent at all.
+pub fn unnamed(claim: &str) -> Denial {
+    let message = format!("the token has no claim `{claim}`, which names its agent");
+    Denial::new(Code::AgentUnknown, message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

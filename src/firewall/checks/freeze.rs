@@ -61,6 +61,7 @@ mod tests {
             active: true,
             created_at: Timestamp(0),
             expires_at: None,
+            registered_by: None,
         })
     }
 

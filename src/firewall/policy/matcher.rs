@@ -142,8 +142,7 @@ impl Names {
         if entry.starts_with("*.") && !matches!(host, url::Host::Domain(_)) {
             return Err("cannot have a `*` before an address".to_owned());
         }
-        let host = host.to_string();
-        list.push(host.strip_suffix('.').unwrap_or(&host).into());
+        list.push(compared(&host).into());
         list.sort_unstable();
         list.dedup();
         Ok(())
@@ -173,6 +172,21 @@ impl Names {
         }
         false
     }
+}
+
+/// The form in which hosts are compared: no dot at the end, and an IPv4 address that is written as IPv6
+/// (`[::ffff:10.0.0.1]`) as what it is.
+fn compared(host: &url::Host) -> String {
+    if let url::Host::Ipv6(address) = host
+        && let Some(address) = address.to_ipv4_mapped()
+    {
+        return address.to_string();
+    }
+    let mut host = host.to_string();
+    if host.ends_with('.') {
+        host.pop();
+    }
+    host
 }
 
 /// Letters in another form (full width, for example) that become other ASCII text when they are mapped:

@@ -34,6 +34,7 @@ fn agent() -> Agent {
         active: true,
         created_at: Timestamp(0),
         expires_at: None,
+        registered_by: None,
     }
 }
 

@@ -248,6 +248,7 @@ pub(super) fn order_of(agent: AgentId, intent: &str) -> WorkOrder {
         delegation_chain: [agent].into(),
         created_at: Timestamp(0),
         expires_at: Timestamp(i64::MAX),
+        opened_by: None,
     }
 }
 
@@ -278,6 +279,7 @@ pub(super) fn caller_of(id: AgentId, trust: TrustLevel) -> Caller {
         active: true,
         created_at: Timestamp(0),
         expires_at: None,
+        registered_by: None,
     };
     let principal = Principal {
         subject: "u".into(),

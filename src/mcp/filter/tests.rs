@@ -171,6 +171,22 @@ fn what_cannot_be_read_surely_is_an_error() {
     }
 }
 
+#[test]
+fn a_result_that_is_no_object_passes_only_where_it_may_answer_something_else() {
+    let filter = |kinds, result: &str| {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
+        filter_list(body.as_bytes(), kinds, |_, _| true).map(|out| out.body)
+    };
+    for result in ["null", "7", r#""tools""#, "true", "[]", r#"[{"name":"no"}]"#] {
+        for lists in [&["tools/list"][..], &["tools/list", "prompts/list"]] {
+            assert_eq!(filter(asked(lists), result), Err(FilterError::NotAResult), "{result}");
+        }
+        assert_eq!(filter(asked(&["tools/list", "x"]), result), Ok(None), "{result}");
+        assert_eq!(filter(ListKinds::all(), result), Ok(None), "{result}");
+    }
+    assert_eq!(filter(asked(&["tools/list"]), "{}"), Ok(None));
+}
+
 /// Filters one list and gives what stayed with what was noted.
 fn judged(list: &[u8]) -> (Vec<u8>, Vec<String>) {
     let body = [br#"{"id":1,"result":{"tools":["#, list, b"]}}"].concat();

@@ -6,7 +6,7 @@
 
 use explore::explore;
 use protocol::Protocol;
-use sizes::{RATED, SMALL, Sizes, WINDOW_US};
+use sizes::{ENDING, RATED, SMALL, Sizes, WINDOW_US};
 
 pub(crate) mod explore;
 mod protocol;
@@ -86,6 +86,21 @@ fn a_limit_holds_though_reports_are_lost_or_late() {
     };
     let large = Sizes { instants_us: RATED.instants_us, ..usual };
     holds(sizes(usual, large));
+}
+
+#[test]
+fn a_session_ends_by_the_ledgers_time_whatever_the_clocks_say() {
+    let usual = Sizes { budget: 1, upsets: 1, ..ENDING };
+    let large = Sizes { budget: 2, upsets: 2, ..ENDING };
+    holds(sizes(usual, large));
+}
+
+#[test]
+fn an_end_holds_though_answers_are_lost_and_nodes_restart() {
+    let large = Sizes { budget: 2, upsets: 1, losses: 1, crashes: 1, ..ENDING };
+    // One fault each, or both.
+    holds(sizes(Sizes { budget: 1, losses: 1, ..ENDING }, large));
+    holds(sizes(Sizes { budget: 1, crashes: 1, ..ENDING }, SMALL));
 }
 
 /// A store never asks twice by itself: a copy that arrives after a later booking is taken for a new

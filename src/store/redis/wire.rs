@@ -24,6 +24,8 @@ pub(super) struct AgentText {
     active: bool,
     created_at_us: i64,
     expires_at_us: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    registered_by: Option<Arc<str>>,
 }
 
 impl From<&Agent> for AgentText {
@@ -37,6 +39,7 @@ impl From<&Agent> for AgentText {
             active: agent.active,
             created_at_us: agent.created_at.0,
             expires_at_us: agent.expires_at.map(|at| at.0),
+            registered_by: agent.registered_by.clone(),
         }
     }
 }
@@ -52,6 +55,7 @@ impl From<AgentText> for Agent {
             active: text.active,
             created_at: Timestamp(text.created_at_us),
             expires_at: text.expires_at_us.map(Timestamp),
+            registered_by: text.registered_by,
         }
     }
 }

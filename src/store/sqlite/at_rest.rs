@@ -146,7 +146,7 @@ fn turn(path: &Path, from: Option<&SealKey>, to: Option<&SealKey>) -> Result<Don
     if (there.dev(), there.ino()) != (named.dev(), named.ino()) {
         let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
         let source = rusqlite::Error::SqliteFailure(busy, None);
-        return Err(StoreError::InUse { path: path.clone(), source });
+        return Err(file::in_use(path, source));
     }
     let rows = read_through(&source, path)?;
     let beside = Beside::make(path, &there)?;

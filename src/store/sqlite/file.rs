@@ -10,11 +10,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::super::StoreError;
 use super::seal::{self, SealKey};
+use crate::holder::Holder;
 
 /// `Arbt`, in the file's header: says that the file is ours.
 const APPLICATION_ID: i64 = 0x4172_6274;
 /// Time to wait for a process that is just releasing the file.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY: Duration = Duration::from_millis(500);
 
 /// Each brings the schema one version further. Only ever append.
 ///
@@ -170,7 +171,7 @@ fn open_with(
     }
     let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
     let source = rusqlite::Error::SqliteFailure(busy, None);
-    Err(StoreError::InUse { path: path.to_owned(), source })
+    Err(in_use(path, source))
 }
 
 fn inode(path: &Path) -> std::io::Result<(u64, u64)> {
@@ -323,11 +324,15 @@ fn explain(path: &Path, source: rusqlite::Error) -> StoreError {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             StoreError::Corrupt { path, source }
         }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            StoreError::InUse { path, source }
-        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => in_use(&path, source),
         _ => StoreError::Open { path, source },
     }
+}
+
+/// Returns the error of a file that another process has.
+pub(super) fn in_use(path: &Path, source: rusqlite::Error) -> StoreError {
+    let holder = Holder::of(path);
+    StoreError::InUse { path: path.to_owned(), holder, source }
 }
 
 #[cfg(test)]

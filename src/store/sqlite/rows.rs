@@ -33,6 +33,8 @@ struct AgentBody {
     capabilities: Vec<String>,
     created_at: i64,
     expires_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    registered_by: Option<String>,
 }
 
 /// The part of an agent that changes.
@@ -137,6 +139,7 @@ fn stored_agent(row: &Row<'_>) -> Result<StoredAgent> {
             active: state.active,
             created_at: Timestamp(body.created_at),
             expires_at: body.expires_at.map(Timestamp),
+            registered_by: body.registered_by.map(Into::into),
         }),
         number: state.number,
         ended_at: state.ended_at.map(Timestamp),
@@ -155,6 +158,7 @@ pub(super) fn insert_agent(db: &Connection, agent: &Arc<Agent>) -> Result<()> {
         capabilities: agent.capabilities.clone(),
         created_at: agent.created_at.0,
         expires_at: agent.expires_at.map(|at| at.0),
+        registered_by: agent.registered_by.as_deref().map(str::to_owned),
     };
     let state = AgentState::of(&StoredAgent::new(Arc::clone(agent)));
     let new = db

@@ -19,7 +19,8 @@ use super::super::{
 };
 use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::{Approval, Status, Step};
+use crate::firewall::approvals::{Approval, Digest, Status, Step};
+use crate::firewall::continuation::{Continuation, MAX_OF_SESSION};
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -50,6 +51,7 @@ struct Ledger {
     closed: HashSet<SessionId>,
     log: Vec<(NodeName, Change)>,
     dead: HashSet<NodeName>,
+    continuations: Vec<Continuation>,
     bookings: u64,
     /// Another one after each failover.
     server: u64,
@@ -113,6 +115,7 @@ impl Fleet {
             active: true,
             created_at: Timestamp(0),
             expires_at: None,
+            registered_by: None,
         };
         let agent = Arc::new(agent);
         self.shared.kept.insert_agent_now(&agent).unwrap();
@@ -457,6 +460,56 @@ impl Backend for Fleet {
     async fn forget_approvals(&self, ids: Vec<Uuid>, _now: Timestamp) -> Result<(), StoreError> {
         let _ledger = self.through()?;
         self.shared.kept.forget_approvals_now(&ids, self.shared.clock.now().wall)
+    }
+
+    async fn keep_continuation(
+        &self,
+        one: &Continuation,
+        _now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let now = self.shared.clock.now().wall;
+        let kept = &mut self.through()?.continuations;
+        if one.ends <= now {
+            return Ok(());
+        }
+        kept.retain(|other| other.mark != one.mark && other.ends > now);
+        kept.push(one.clone());
+        kept.sort_by_key(|one| (one.ends, one.mark.to_string()));
+        let of_session = kept.iter().filter(|other| other.session == one.session).count();
+        let mut surplus = of_session.saturating_sub(MAX_OF_SESSION.into());
+        kept.retain(|other| {
+            let goes = surplus > 0 && other.session == one.session;
+            surplus -= usize::from(goes);
+            !goes
+        });
+        Ok(())
+    }
+
+    async fn take_continuation(&self, mark: Digest) -> Result<(bool, Replicas), StoreError> {
+        let kept = &mut self.through()?.continuations;
+        let before = kept.len();
+        kept.retain(|one| one.mark != mark);
+        Ok((kept.len() < before, Replicas::default()))
+    }
+
+    async fn continuation(
+        &self,
+        mark: Digest,
+        now: Timestamp,
+    ) -> Result<Option<Continuation>, StoreError> {
+        let ledger = self.through()?;
+        let mut found = ledger.continuations.iter();
+        Ok(found.find(|one| one.mark == mark && one.ends > now).cloned())
+    }
+
+    async fn continuations_of(
+        &self,
+        session: SessionId,
+        now: Timestamp,
+    ) -> Result<Vec<Continuation>, StoreError> {
+        let ledger = self.through()?;
+        let of_session = ledger.continuations.iter().filter(|one| one.session == session);
+        Ok(of_session.filter(|one| one.ends > now).cloned().collect())
     }
 
     async fn revoked_tokens(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {

@@ -239,6 +239,8 @@ async fn a_list_that_fails_behind_its_head_is_a_clean_refusal() {
     let large = format!("{{\"x\":\"{}\"}}", "x".repeat(6_000));
     for (late, code) in [
         (r#"{"jsonrpc":"2.0","id":1,"result":{"tools":null}}"#, "UpstreamFailed"),
+        (r#"{"jsonrpc":"2.0","id":1,"result":null}"#, "UpstreamFailed"),
+        (r#"{"jsonrpc":"2.0","id":1,"result":[{"name":"read_file"}]}"#, "UpstreamFailed"),
         ("\u{feff}{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"tools\":[]}}", "UpstreamFailed"),
         (r#"{"jsonrpc":"2.0","id":1,"result":{"too"#, "UpstreamFailed"),
         ("", "UpstreamFailed"),

@@ -1,12 +1,15 @@
 //! Connections: how many, how long they may be silent, and heads that are no request.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use futures::StreamExt;
 use serde_json::json;
+use tokio::net::TcpListener;
 
-use crate::support::harness::{Gateway, Setup, eventually, stream_response, tool_call};
+use crate::support::harness::{Gateway, Setup, Upstream, eventually, stream_response, tool_call};
 use crate::support::raw::{Raw, request, request_with};
 
 fn closed(cause: &str) -> String {
@@ -244,4 +247,55 @@ async fn a_request_at_the_end_of_the_announced_time_is_answered() {
     kept.send("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     let answer = kept.answer().await.unwrap();
     assert_eq!((answer.header("connection"), answer.header("keep-alive")), (Some("close"), None));
+}
+
+/// An upstream that counts the connections on which requests came, and those of them that ended.
+async fn counts_connections() -> (std::net::SocketAddr, Arc<[AtomicUsize; 2]>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let counts: Arc<[AtomicUsize; 2]> = Arc::default();
+    let shared = Arc::clone(&counts);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counts = Arc::clone(&shared);
+            tokio::spawn(async move {
+                let mut raw = Raw::over(stream);
+                let mut requests = 0;
+                while let Some((_, headers)) = raw.head().await {
+                    raw.body(&headers).await;
+                    requests += 1;
+                    counts[0].fetch_add(usize::from(requests == 1), Ordering::SeqCst);
+                    let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#;
+                    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+                    let length = answer.len();
+                    raw.send(format!("{head}Content-Length: {length}\r\n\r\n{answer}")).await;
+                }
+                counts[1].fetch_add(usize::from(requests > 0), Ordering::SeqCst);
+            });
+        }
+    });
+    (address, counts)
+}
+
+#[tokio::test]
+async fn an_idle_connection_to_a_server_is_kept_for_as_long_as_was_set() {
+    let (address, counts) = counts_connections().await;
+    let count = |which: usize| counts[which].load(Ordering::SeqCst);
+    let mut upstream = Upstream::start().await;
+    upstream.address = address;
+    let setup = Setup::default().with("proxy.upstream_idle_secs", 2);
+    let gateway = Gateway::start_before(upstream, setup).await;
+    let session = gateway.session(json!({})).await;
+    let call = || gateway.call(&session, tool_call("read_file", json!({})));
+    for _ in 0..3 {
+        assert_eq!(call().await.status, 200);
+    }
+    let idle = Instant::now();
+    assert_eq!((count(0), count(1)), (1, 0), "one connection carried all");
+    let ended = eventually(|| async { (count(1) == 1).then_some(()) });
+    ended.await.expect("the gateway lets go of it");
+    let kept = idle.elapsed();
+    assert!((Duration::from_millis(1_500)..Duration::from_secs(6)).contains(&kept), "{kept:?}");
+    assert_eq!(call().await.status, 200);
+    assert_eq!(count(0), 2);
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::support::chain;
-use crate::support::harness::{Agent, Gateway, Setup, tool_call};
+use crate::support::harness::{Agent, Gateway, Setup, refuses_to_start, tool_call};
 
 /// State before the end, to be found again after it.
 struct Before {
@@ -165,4 +166,34 @@ async fn killed_under_load_it_spends_no_more_than_the_budget_and_records_every_c
         let id = seen.headers["x-arbiter-request-id"].to_str().unwrap();
         assert_eq!(records.get(id), Some(&1), "{id}");
     }
+}
+
+#[tokio::test]
+async fn a_second_process_is_told_at_once_who_has_the_store_and_the_log() {
+    let gateway = Gateway::start(Setup::default().with("storage.backend", "\"sqlite\"")).await;
+    let file = |name: &str| json!(gateway.folder.path().join(name).display().to_string());
+    let holder = format!("in use by process {}", gateway.pid());
+    let setup = Setup::default()
+        .with("storage.backend", "\"sqlite\"")
+        .with("storage.sqlite_path", file("arbiter.db"));
+    let began = Instant::now();
+    let (code, said) = refuses_to_start(&setup).await;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("arbiter.db") && said.contains(&holder), "{said}");
+    let (code, said) =
+        refuses_to_start(&Setup::default().with("audit.file_path", file("audit.jsonl"))).await;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("audit.jsonl") && said.contains(&holder), "{said}");
+    // Two starts of a debug build on a busy machine; each once waited 5 s for the file alone.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_start_without_policies_says_so_in_the_log() {
+    let gateway = Gateway::start(Setup::default().with("policy.file", "-")).await;
+    let log = std::fs::read_to_string(gateway.folder.path().join("log.txt")).unwrap();
+    assert!(
+        log.contains("`policy.file`: there is no policy, so every request is refused"),
+        "{log}"
+    );
 }

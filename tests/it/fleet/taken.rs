@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::nodes::{call, call_as, nodes, setup};
 use crate::support::harness::{Agent, Gateway, eventually};
-use crate::support::redis_server::{Fleet, Redis};
+use crate::support::redis_server::{Fleet, Redis, program};
 
 /// Everything that an operator takes away, and how to see that it is gone.
 struct Taken {
@@ -54,8 +54,9 @@ impl Taken {
         }
     }
 
-    /// Takes all of it away; each is answered 200.
-    async fn take(&self, node: &Gateway) {
+    /// Takes all of it away; each is answered 200. Gives the answers.
+    async fn take(&self, node: &Gateway) -> Vec<(String, Value)> {
+        let mut answers = Vec::new();
         let jti = self.revoked.split_once(' ').unwrap().1;
         for path in [
             format!("/agents/{}", self.gone.id),
@@ -65,10 +66,14 @@ impl Taken {
         ] {
             let (status, said) = node.admin("DELETE", &path, None).await;
             assert_eq!(status, 200, "{path}: {said}");
+            answers.push((path, said));
         }
         let trust = format!("/agents/{}/trust", self.lowered.id);
         let lower = Some(json!({"trust_level": "untrusted"}));
-        assert_eq!(node.admin("PUT", &trust, lower).await.0, 200);
+        let (status, said) = node.admin("PUT", &trust, lower).await;
+        assert_eq!(status, 200, "{said}");
+        answers.push((trust, said));
+        answers
     }
 
     /// Lists everything of it that a node still lets through.
@@ -154,6 +159,27 @@ async fn a_store_that_was_lost_and_is_restored_needs_no_restart() {
     until("AgentInactive").await;
     redis.crash_back_to(&backup);
     until("200").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_the_store_has_lost_is_unknown_and_no_other_is() {
+    let redis = Redis::start();
+    let nodes = nodes(1, || setup(&redis.url())).await;
+    let (lost, kept) = (nodes[0].session(json!({})).await, nodes[0].session(json!({})).await);
+    for session in [&lost, &kept] {
+        assert_eq!(nodes[0].call(session, call()).await.status, 200);
+    }
+    let key = redis.ask(&["keys", &format!("*s:{lost}")]);
+    assert_eq!(redis.ask(&["del", key.trim()]).trim(), "1", "{key}");
+    // What the node holds of it may be used up.
+    let unknown = eventually(|| async {
+        let answer = nodes[0].call(&lost, call()).await;
+        (answer.code() == "SessionUnknown").then_some(answer.status)
+    });
+    assert_eq!(unknown.await, Some(403));
+    let (status, _) = nodes[0].admin("GET", &format!("/sessions/{lost}"), None).await;
+    assert_eq!(status, 404);
+    assert_eq!(nodes[0].call(&kept, call()).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,6 +275,35 @@ async fn after_a_failover_by_sentinel_nothing_is_back() {
     nothing_is_back(&taken, &nodes[0], &later).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_too_few_replicas_have_is_said_in_the_answer_and_on_record() {
+    let fleet = Fleet::with_replica().await;
+    let waits = setup(&fleet.url).policies(POLICIES).with("storage.redis_wait_replicas", 1);
+    let node = Gateway::start(waits.with("storage.redis_wait_ms", 300)).await;
+    let short = || async {
+        let records = node.records();
+        let short = records.iter().filter(|record| record["denial_code"] == "ReplicasShort");
+        short.map(|record| record["event"].to_string()).collect::<Vec<_>>()
+    };
+    for (path, said) in Taken::prepare(&node).await.take(&node).await {
+        assert_eq!(said["replicas"], Value::Null, "{path}: the replica has it");
+    }
+    assert_eq!(short().await, [""; 0]);
+    let taken = Taken::prepare(&node).await;
+    fleet.lag();
+    let answers = taken.take(&node).await;
+    for (path, said) in &answers {
+        assert_eq!(said["replicas"], json!({"wanted": 1, "reached": 0}), "{path}: {said}");
+    }
+    assert_eq!(taken.back(&node).await, [""; 0], "in force all the same");
+    let said = eventually(|| async {
+        let short = short().await;
+        (short.len() >= answers.len()).then_some(short)
+    });
+    let said = said.await.expect("on record");
+    assert_eq!(said.len(), answers.len(), "{said:?}");
+}
+
 /// All keys of a fleet are on one of three primaries, whichever the nodes ask first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_of_three_nodes_is_one_store() {
@@ -265,8 +320,8 @@ async fn a_cluster_of_three_nodes_is_one_store() {
 
 #[test]
 fn the_tools_of_these_tests_are_there() {
-    for tool in ["redis-cli", "redis-server"] {
-        let found = Command::new(tool).arg("--version").output();
-        assert!(found.is_ok_and(|found| found.status.success()), "{tool} is missing");
+    for tool in ["redis-cli".into(), program()] {
+        let found = Command::new(&tool).arg("--version").output();
+        assert!(found.is_ok_and(|found| found.status.success()), "{} is missing", tool.display());
     }
 }

@@ -156,6 +156,13 @@ async fn an_unknown_agent_is_registered_only_where_the_issuer_may_and_up_to_its_
 
     assert_eq!(code(&closed, &agents[0]).await, ("AgentUnknown".to_owned(), false));
     assert_eq!(known(&agents[0]).await.0, 404);
+    let mut nameless = bad_tokens::claims(&open.origin, &agents[0], now_secs());
+    nameless.as_object_mut().unwrap().remove("agent_id");
+    let answer = call(&gateway, &session, &keys.rsa.sign("RS256", &nameless)).await;
+    let message = answer.json()["error"]["message"].to_string();
+    assert!(answer.code() == "AgentUnknown" && message.contains("`agent_id`"), "{message}");
+    let record = gateway.record_of(answer.request_id()).await;
+    assert_eq!(record["detail"]["claim"], "agent_id", "{record}");
     // The session is another agent's: registered, but no step further.
     for agent in &agents[..2] {
         assert_eq!(code(&open, agent).await, ("AgentMismatch".to_owned(), true));

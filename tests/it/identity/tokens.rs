@@ -262,6 +262,7 @@ fn own_token() -> String {
         active: true,
         created_at: Timestamp(0),
         expires_at: None,
+        registered_by: None,
     };
     let secret = Secret::new(String::from_utf8(SECRET.to_vec()).unwrap());
     Minter::new(&secret).mint(&agent, 3_600, Timestamp::from_secs(NOW_SECS)).unwrap().token

@@ -255,6 +255,12 @@ impl Gateway {
         self.child.wait().unwrap().code()
     }
 
+    /// Sets a variable for the next start.
+    pub fn set_env(&mut self, name: &'static str, value: &str) {
+        self.setup.env.retain(|(known, _)| *known != name);
+        self.setup.env.push((name, value.to_owned()));
+    }
+
     /// Starts the process anew, on the same state and on other ports.
     pub fn start_again(&mut self) {
         let (child, proxy, admin) = spawn(self.folder.path(), &self.setup, &[]);

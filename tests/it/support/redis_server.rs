@@ -14,6 +14,11 @@ use crate::support::harness::PATIENCE;
 /// Password of the server, required as on a reachable one.
 pub const PASSWORD: &str = "hunter2hunter2";
 
+/// The server's program; `tests/run valkey` names another that speaks the protocol.
+pub fn program() -> std::ffi::OsString {
+    std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
 pub struct Redis {
     pub address: SocketAddr,
     folder: tempfile::TempDir,
@@ -78,6 +83,19 @@ impl Redis {
     pub fn signal(&self, name: &str) {
         signal(&self.child, name);
     }
+
+    pub fn ask(&self, question: &[&str]) -> String {
+        ask(self.address.port(), question)
+    }
+}
+
+fn ask(port: u16, question: &[&str]) -> String {
+    let asked = Command::new("redis-cli")
+        .args(["-p", &port.to_string(), "-a", PASSWORD, "--no-auth-warning"])
+        .args(question)
+        .output()
+        .expect("redis-cli is installed");
+    String::from_utf8_lossy(&asked.stdout).into_owned()
 }
 
 fn signal(child: &Child, name: &str) {
@@ -109,16 +127,25 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// A primary, a replica that follows it over a line, and a sentinel that watches both.
-    pub async fn behind_sentinel() -> Self {
+    /// A primary, and a replica that follows it over a line.
+    pub async fn with_replica() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut fleet = Self { url: String::new(), servers: Vec::new(), folder, line: None };
         let primary = fleet.add(&[]);
+        fleet.url = format!("redis://:{PASSWORD}@127.0.0.1:{primary}");
         let line = Line::to(format!("127.0.0.1:{primary}").parse().unwrap()).await;
         let port = line.address.port();
         let replica = format!("replicaof 127.0.0.1 {port}");
         fleet.add(&[&replica, &format!("masterauth {PASSWORD}"), "repl-diskless-sync-delay 0"]);
         fleet.line = Some(line);
+        fleet.replicated();
+        fleet
+    }
+
+    /// The same with a sentinel that watches both.
+    pub async fn behind_sentinel() -> Self {
+        let mut fleet = Self::with_replica().await;
+        let primary = fleet.servers[0].0;
         let watch = format!(
             "sentinel monitor main 127.0.0.1 {primary} 1\nsentinel auth-pass main {PASSWORD}\n\
              sentinel down-after-milliseconds main 700\nsentinel failover-timeout main 5000"
@@ -127,7 +154,6 @@ impl Fleet {
         fleet.url = format!("redis-sentinel://:{PASSWORD}@127.0.0.1:{sentinel}?service=main");
         // The replica tells the primary of itself by its own port, and the sentinel asks every 10 seconds.
         fleet.wait(|fleet| fleet.ask(2, &["sentinel", "replicas", "main"]).contains("flags"));
-        fleet.replicated();
         fleet
     }
 
@@ -182,7 +208,7 @@ impl Fleet {
             config.extend(more.map(|&line| line.to_owned()));
             let file = folder.join("redis.conf");
             std::fs::write(&file, config.join("\n") + "\n").unwrap();
-            let mut command = Command::new("redis-server");
+            let mut command = Command::new(program());
             command.arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
             if is_sentinel {
                 command.arg("--sentinel");
@@ -204,13 +230,7 @@ impl Fleet {
     }
 
     fn ask(&self, server: usize, question: &[&str]) -> String {
-        let port = self.servers[server].0.to_string();
-        let asked = Command::new("redis-cli")
-            .args(["-p", &port, "-a", PASSWORD, "--no-auth-warning"])
-            .args(question)
-            .output()
-            .expect("redis-cli is installed");
-        String::from_utf8_lossy(&asked.stdout).into_owned()
+        ask(self.servers[server].0, question)
     }
 
     fn wait(&self, done: impl Fn(&Self) -> bool) {
@@ -275,7 +295,7 @@ impl Drop for Redis {
 /// Starts it and waits until it answers; none if the port is taken.
 fn spawn(folder: &std::path::Path, address: SocketAddr) -> Option<Child> {
     let port = address.port().to_string();
-    let mut child = Command::new("redis-server")
+    let mut child = Command::new(program())
         .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir"])
         .arg(folder)
         .args(["--appendonly", "yes", "--appendfsync", "always", "--requirepass", PASSWORD])

@@ -19,7 +19,7 @@ use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
 use arbiter::gate::ticket::InFlight;
-use arbiter::gate::{Claims, Destination, Gate, HeadParts, Settings as GateSettings};
+use arbiter::gate::{Carried, Claims, Destination, Gate, HeadParts, Settings as GateSettings};
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
 use arbiter::mcp::headers::ProtocolHeaders;
@@ -116,6 +116,7 @@ impl World {
                     capabilities: vec!["search".to_owned()],
                     trust: TrustLevel::Verified,
                     expires_at: None,
+                    registered_by: None,
                 };
                 let registered = registry.register(new, clock.now().wall);
                 runtime.block_on(registered).expect("the store answers")
@@ -156,7 +157,8 @@ impl World {
         let minter = Minter::new(&arbiter::config::Secret::new(SIGNING_SECRET.to_owned()));
         let callers = agents.iter().map(|agent| {
             let minted = minter.mint(agent, 3_600, gate.clock.now().wall).expect("it is minted");
-            let mut ticket = ready(gate.open(head(&gate))).expect("the gate is open");
+            let mut ticket =
+                ready(gate.open(head(&gate), &Carried::default())).expect("the gate is open");
             ready(gate.identify(&mut ticket, Some(&minted.token))).expect("the token is good")
         });
         let callers = callers.collect();
@@ -178,7 +180,8 @@ impl World {
         let protocol =
             ProtocolHeaders { version: Some("2025-11-25"), ..ProtocolHeaders::default() };
         let claims = Claims { session: Some(&session), agent: Some(&agent), protocol };
-        let ticket = ready(self.gate.open(head(&self.gate))).expect("the gate is open");
+        let ticket =
+            ready(self.gate.open(head(&self.gate), &Carried::default())).expect("the gate is open");
         let started = Instant::now();
         let judged = ready(self.gate.judge(ticket, caller, &claims, self.body.clone(), &self.to));
         let took = started.elapsed();
@@ -251,6 +254,7 @@ fn gate(
             ..Limits::default()
         })),
         drain: Arc::default(),
+        traces: None,
         approvals: Arc::new(arbiter::approvals::Approvals::new(
             arbiter::approvals::Settings::default(),
             b"bench",

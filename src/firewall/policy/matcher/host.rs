@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use url::Url;
+use url::{Host, Url};
 
-use super::{Names, Reading, labels_are_plain};
+use super::{Names, Reading, compared, labels_are_plain};
 
 /// Hosts, schemes and ports. Lists of schemes and ports that are empty were not given.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ struct Place<'u> {
     host: Cow<'u, str>,
     /// None for the scheme's own.
     port: Option<u16>,
+    /// An IPv6 address that a network may translate into an IPv4 address.
+    is_translated: bool,
 }
 
 impl Hosts {
@@ -49,7 +51,7 @@ impl Hosts {
     pub(super) fn read(&self, url: &str) -> Reading {
         let Some(place) = plain(url).or_else(|| parsed(url)) else { return Reading::Unclear };
         if !self.names.hold(&place.host) {
-            return Reading::Out;
+            return if place.is_translated { Reading::Unclear } else { Reading::Out };
         }
         let scheme = if self.schemes.is_empty() {
             matches!(&*place.scheme, "https" | "http").then_some(true)
@@ -116,7 +118,8 @@ fn plain(url: &str) -> Option<Place<'_>> {
         }
         Some(_) => return None,
     };
-    Some(Place { scheme: Cow::Borrowed(scheme), host: Cow::Borrowed(host), port })
+    let (scheme, host) = (Cow::Borrowed(scheme), Cow::Borrowed(host));
+    Some(Place { scheme, host, port, is_translated: false })
 }
 
 /// Reads any other URL; none where parsers differ.
@@ -137,14 +140,34 @@ fn parsed(url: &str) -> Option<Place<'_>> {
         _ => authority,
     };
     let url = Url::parse(url).ok()?;
-    let host = url.host_str()?.to_ascii_lowercase();
-    let host = host.strip_suffix('.').unwrap_or(&host).to_owned();
+    let found = match url.host()? {
+        // Schemes that WHATWG does not know keep their host as it is written.
+        Host::Domain(name) => Host::Domain(name.to_ascii_lowercase()),
+        Host::Ipv4(address) => Host::Ipv4(address),
+        Host::Ipv6(address) => Host::Ipv6(address),
+    };
+    let is_translated = matches!(found, Host::Ipv6(address) if embeds_another(address.segments()));
+    let host = compared(&found);
     let port = url.port();
     (!host.is_empty() && labels_are_plain(written, &host)).then(|| Place {
         scheme: Cow::Owned(url.scheme().to_owned()),
         host: Cow::Owned(host),
         port,
+        is_translated,
     })
+}
+
+/// IPv4-compatible addresses, NAT64 (RFC 6052, RFC 8215), 6to4 and Teredo: which IPv4 address these
+/// lead to is a matter of the network. A mapped one is IPv4 everywhere and is compared as such.
+fn embeds_another(segments: [u16; 8]) -> bool {
+    match segments {
+        [0, 0, 0, 0, 0, 0, high, _] => high != 0,
+        [0x64, 0xff9b, 0 | 1, ..]
+        | [0x2002, ..]
+        | [0x2001, 0, ..]
+        | [0, 0, 0, 0, 0xffff, 0, ..] => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -5,15 +5,24 @@
 use std::borrow::Cow;
 
 use super::Reading;
+use crate::json::keys::{folded, spelled_out};
 
 /// Folders, all of them resolved.
 #[derive(Debug)]
-pub(in super::super) struct Folders(Box<[Box<str>]>);
+pub(in super::super) struct Folders(Box<[Folder]>);
 
-/// Characters that some libraries turn into dots or slashes.
+/// A folder as it is written, and without differences of case and Unicode form.
+#[derive(Debug)]
+struct Folder {
+    exact: Box<str>,
+    folded: Box<str>,
+}
+
+/// Characters that some libraries or code pages turn into dots, slashes or backslashes.
 const LOOKALIKES: &[char] = &[
-    '\u{2024}', '\u{2025}', '\u{2026}', '\u{2044}', '\u{2215}', '\u{2216}', '\u{29F5}', '\u{29F8}',
-    '\u{FE52}', '\u{FE68}', '\u{FF0E}', '\u{FF0F}', '\u{FF3C}', '\u{FF5E}', '\u{FF05}',
+    '\u{A5}', '\u{20A9}', '\u{2024}', '\u{2025}', '\u{2026}', '\u{2044}', '\u{2215}', '\u{2216}',
+    '\u{29F5}', '\u{29F8}', '\u{FE52}', '\u{FE68}', '\u{FF0E}', '\u{FF0F}', '\u{FF3C}', '\u{FF5E}',
+    '\u{FF05}',
 ];
 
 impl Folders {
@@ -27,7 +36,7 @@ impl Folders {
             let plain = !entry.contains(['%', '\\']) && is_readable(entry);
             let resolved = plain.then(|| resolve(entry)).flatten();
             resolved
-                .map(String::into_boxed_str)
+                .map(|exact| Folder { folded: fold(&exact).into(), exact: exact.into() })
                 .ok_or_else(|| format!("`{entry}` is not a plain path such as `/projects`"))
         });
         folders.collect::<Result<_, _>>().map(Self)
@@ -51,7 +60,9 @@ impl Folders {
             for text in [Cow::Borrowed(text), Cow::Owned(text.replace('\\', "/"))] {
                 let Some(resolved) = resolve(&text) else { return Reading::Unclear };
                 let reading = self.judge(&resolved);
-                if *found.get_or_insert(reading) != reading {
+                if *found.get_or_insert(reading) != reading
+                    || self.reads_otherwise_folded(&text, reading)
+                {
                     return Reading::Unclear;
                 }
             }
@@ -59,30 +70,65 @@ impl Folders {
         found.unwrap_or(Reading::Unclear)
     }
 
-    /// Looks up a resolved path. A path that is below a folder in another case may be so for some
-    /// servers, and one that is relative to an unknown folder may be anywhere.
+    /// Finds that a server which normalizes Unicode takes the path elsewhere: some characters become dots then.
+    fn reads_otherwise_folded(&self, text: &str, reading: Reading) -> bool {
+        if text.is_ascii() {
+            return false;
+        }
+        let text = fold(text);
+        let resolved = is_readable(&text).then(|| resolve(&text)).flatten();
+        resolved.is_none_or(|path| {
+            let is_in = self.0.iter().any(|folder| is_under(&path, &folder.folded));
+            is_in != (reading == Reading::In)
+        })
+    }
+
+    /// Finds a folder that the path lies in once case and Unicode form are left aside.
+    fn are_alike(&self, path: &str) -> bool {
+        let mut folders = self.0.iter().map(|folder| &*folder.folded);
+        if !path.is_ascii() {
+            let path = fold(path);
+            return folders.any(|folder| is_under(&path, folder));
+        }
+        folders.any(|folder| {
+            path.split_at_checked(folder.len()).is_some_and(|(start, rest)| {
+                start.eq_ignore_ascii_case(folder) && (rest.is_empty() || rest.starts_with('/'))
+            })
+        })
+    }
+
+    /// Looks up a resolved path. A path that is below a folder in another case or form may be so for
+    /// some servers, and one that is relative to an unknown folder may be anywhere.
     fn judge(&self, path: &str) -> Reading {
         let mut reading = Reading::Out;
         for folder in &self.0 {
-            if is_under(path, folder, |a, b| a == b) {
+            if is_under(path, &folder.exact) {
                 return Reading::In;
             }
-            if path.starts_with('/') != folder.starts_with('/')
-                || is_under(path, folder, str::eq_ignore_ascii_case)
-            {
+            if path.starts_with('/') != folder.exact.starts_with('/') {
                 reading = Reading::Unclear;
             }
+        }
+        if reading == Reading::Out && self.are_alike(path) {
+            return Reading::Unclear;
         }
         reading
     }
 }
 
-fn is_under(path: &str, folder: &str, same: impl Fn(&str, &str) -> bool) -> bool {
+fn is_under(path: &str, folder: &str) -> bool {
     if folder == "/" {
         return path.starts_with('/');
     }
-    let Some((start, rest)) = path.split_at_checked(folder.len()) else { return false };
-    (rest.is_empty() || rest.starts_with('/')) && same(start, folder)
+    // A relative path that climbs out of its folder has not been resolved.
+    if folder == "." {
+        return !path.starts_with('/');
+    }
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn fold(path: &str) -> String {
+    if path.is_ascii() { path.to_ascii_lowercase() } else { folded(&spelled_out(path)).collect() }
 }
 
 /// A path that every server reads alike: absolute, in ASCII, without `.` and `..`.
@@ -131,8 +177,10 @@ fn decoded_once(path: &str) -> Option<Cow<'_, str>> {
     let bytes = decoded.as_bytes();
     let mut escapes = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%');
     let again = escapes.any(|(at, _)| {
-        let code = bytes.get(at.saturating_add(1)..).and_then(code);
-        matches!(code, Some(b'.' | b'/' | b'\\' | b'%' | b'~' | 0))
+        let rest = bytes.get(at.saturating_add(1)..).unwrap_or_default();
+        // Some servers also decode `%u002e`.
+        matches!(code(rest), Some(b'.' | b'/' | b'\\' | b'%' | b'~' | 0))
+            || matches!(rest, [b'u' | b'U', code, ..] if code.is_ascii_hexdigit())
     });
     (!again).then_some(Cow::Owned(decoded))
 }
@@ -163,9 +211,9 @@ fn resolve(path: &str) -> Option<String> {
     }
 }
 
-/// True for `...`, `.. ` or `..;x`: some servers cut such a segment down to a `..`.
+/// True for `...`, `.. `, `..;x` or `..:x`: some servers cut such a segment down to a `..`.
 fn hides_dots(segment: &str) -> bool {
-    let name = segment.split(';').next().unwrap_or_default();
+    let name = segment.split([';', ':']).next().unwrap_or_default();
     let name =
         name.trim_matches(|c: char| !c.is_alphanumeric() && c != '.' && c != '_' && c != '-');
     !name.is_empty() && name.bytes().all(|byte| byte == b'.')

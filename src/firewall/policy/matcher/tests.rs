@@ -101,12 +101,37 @@ fn no_spelling_of_a_path_leaves_its_folder() {
             "/projects/..\u{200b}/etc",
             "/projects/{..}/etc",
             "/projects/%7e",
+            "/projects/\u{fe30}/etc/passwd",
+            "/projects/%ef%b8%b0/etc/passwd",
+            "/projects/%uff0e%uff0e/etc",
+            "/projects/\u{fe19}/etc",
+            "/projects/..\u{a5}..\u{a5}etc",
+            "/projects/..:/etc",
+            "/projects/..::$INDEX_ALLOCATION/etc",
+            "/project\u{17f}/a",
+            "/pro\u{200b}jects/a",
+            "/\u{ff50}rojects/a",
         ],
+    );
+}
+
+#[test]
+fn a_folder_is_read_as_it_is_written() {
+    let accented = Meaning::PathUnder(Folders::parse(&["/donn\u{e9}es"]).unwrap());
+    check(&accented, Reading::In, &["/donn\u{e9}es/a", "/donn\u{e9}es/a%20b"]);
+    check(&accented, Reading::Out, &["/donnees/a"]);
+    check(
+        &accented,
+        Reading::Unclear,
+        &["/donne\u{301}es/a", "/DONN\u{c9}ES/a", "/donn%C3%A9es/a"],
     );
     let relative = Meaning::PathUnder(Folders::parse(&["docs"]).unwrap());
     check(&relative, Reading::In, &["docs/a", "./docs/a", "docs/x/../a", "x/../docs"]);
     check(&relative, Reading::Out, &["other/a", "docs/../other"]);
     check(&relative, Reading::Unclear, &["../docs/a", "docs/../../docs/a", "/docs/a"]);
+    let here = Meaning::PathUnder(Folders::parse(&["."]).unwrap());
+    check(&here, Reading::In, &[".", "a", "./a/b", "a/../b", "..a"]);
+    check(&here, Reading::Unclear, &["..", "../a", "a/../../b", "/a", "/", "%2e%2e/a"]);
     let all = Meaning::PathUnder(Folders::parse(&["/"]).unwrap());
     check(&all, Reading::In, &["/", "/etc/passwd"]);
     for bad in ["/a/*", "~/x", "C:/x", "/a%2e", "../x", "a\\b", " /a"] {
@@ -134,6 +159,10 @@ fn no_spelling_of_a_url_leads_elsewhere() {
             "https://xn--bcher-kva.de/",
             "http://127.1/",
             "http://0x7f000001/",
+            "http://0177.1/",
+            "http://127.0.0.1./",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[0:0::FFFF:7F00:1]/",
             "http://[0::1]/",
             "https://api.corp.com?x=@evil.net",
             "https://api.corp.com/ü",
@@ -154,6 +183,8 @@ fn no_spelling_of_a_url_leads_elsewhere() {
             "https://api.corp.com.evil.net:443/",
             "http://2130706434/",
             "https://api-corp.com/",
+            "http://[2001:db8::1]/",
+            "http://[::ffff:127.0.0.2]/",
             "https://evil.net/?u=https://api.corp.com/",
             "ftp://evil.net/",
         ],
@@ -194,8 +225,19 @@ fn no_spelling_of_a_url_leads_elsewhere() {
             "https://api.corp.com:99999/",
             "https://api.corp.com:x/",
             "mailto:a@api.corp.com",
+            "http://[::127.0.0.1]/",
+            "http://[64:ff9b::7f00:1]/",
+            "http://[2002:7f00:1::]/",
+            "http://[fe80::1%25eth0]/",
         ],
     );
+}
+
+#[test]
+fn a_host_is_an_address_in_any_form_and_has_its_schemes_and_ports() {
+    let hosts = |entries: &[&str]| Meaning::HostIn(Hosts::parse(entries).unwrap());
+    let mapped = hosts(&["[::ffff:169.254.169.254]"]);
+    check(&mapped, Reading::In, &["http://169.254.169.254/", "http://0xa9fea9fe/"]);
     let mut limited = Hosts::parse(&["api.corp.com"]).unwrap();
     limited.limit(vec!["https".into(), "wss".into()], vec![443, 8443]);
     let limited = Meaning::HostIn(limited);
@@ -312,8 +354,18 @@ fn identifiers_are_exact() {
             "\u{ff41}cct-1",
             "acct\u{200b}-1",
             "GB29 NWBK 6016 1331 9268 19",
+            "042",
+            "+42",
+            "42.0",
+            "4.2e1",
+            "0x2A",
+            "\u{ff14}\u{ff12}",
         ],
     );
+    let long = Meaning::IdIn(Ids::parse(&["9007199254740993", "007", "-5"]).unwrap());
+    check(&long, Reading::In, &["9007199254740993", "007", "-5"]);
+    check(&long, Reading::Out, &["9007199254740992", "9007199254740992.0", "8", "5", "0x", "."]);
+    check(&long, Reading::Unclear, &["7", "0009007199254740993", "-5.0"]);
     let number = |text: &str| ids.read(Doc::parse(text.as_bytes()).unwrap().root(), None);
     assert_eq!((number("42"), number("43")), (Reading::In, Reading::Out));
     for other in ["42.0", "4.2e1", "true", "[\"acct-1\"]", "{}"] {

@@ -94,7 +94,7 @@ impl Reader<'_, '_> {
         match self.regexes.whole(text.value) {
             Ok(pattern) => {
                 if effect == Some(Effect::Allow)
-                    && let Some(advice) = lint::advice(text.value)
+                    && let Some(advice) = lint::advice(text.value, |value| pattern.is_match(value))
                 {
                     self.warn(text.at, format!("`regex` {advice}"));
                 }

@@ -40,7 +40,10 @@ fn the_starter_policies_keep_their_word() {
     check(Verified, read, "write_file", r#"{"path": "/projects/a.md"}"#, "no match");
     check(Verified, write, "write_file", r#"{"path": "/etc/passwd"}"#, "no match");
     check(Verified, write, "write_file", r#"{"path": "/projects/../etc/passwd"}"#, "no match");
-    check(Verified, write, "write_file", r#"{"path": "/projects/%2e%2e/x"}"#, "no match");
+    for secret in ["%2e%2e/x", "%2eenv", "a\\\\.env.local", ".ssh/id", "ID_RSA.bak", "x.PEM"] {
+        let path = format!(r#"{{"path": "/projects/{secret}"}}"#);
+        check(Verified, write, "write_file", &path, "deny no-secret-files");
+    }
     check(Verified, write, "write_file", "{}", "deny no-secret-files");
     let mail = |to: &str| format!(r#"{{"recipients": [{to}]}}"#);
     check(Verified, write, "send_mail", &mail(r#""a@example.com""#), "allow internal-mail");

@@ -5,20 +5,27 @@
 use std::sync::Arc;
 
 use super::explore::Model;
-use super::sizes::{GOOD_US, Sizes, WINDOW_US};
-use super::world::{Answer, Hand, Lane, Late, Node, Request, Truth, Unsaved, World, signed};
+use super::sizes::{GOOD_US, SKEW_US, Sizes, WINDOW_US, WRONG_US};
+use super::world::{
+    Answer, Hand, Lane, Late, Node, Request, Sleep, Time, Truth, Unsaved, World, ledger, signed,
+};
+use crate::clock::Clock;
+use crate::config::Skew;
 use crate::firewall::agent::AgentId;
 use crate::firewall::checks::budget;
-use crate::firewall::session::WorkOrder;
-use crate::firewall::time::{Mono, Now};
+use crate::firewall::session::{Status, WorkOrder};
+use crate::firewall::time::{Mono, Now, Timestamp};
 use crate::sessions::{Live, fell_short};
 use crate::store::ledger::account::Account;
 use crate::store::tests::contract::order;
-use crate::store::{Booking, NodeName};
+use crate::store::tests::fleet::Fleet;
+use crate::store::{Booking, Followed, NodeName, Store};
 
 pub(super) struct Protocol {
     sizes: Sizes,
     order: Arc<WorkOrder>,
+    /// Compares the clocks.
+    followed: Followed,
     /// For each place its first node, and those that follow after crashes.
     names: Vec<Vec<NodeName>>,
 }
@@ -61,6 +68,10 @@ pub(super) enum Action {
     ArriveLate {
         at: usize,
     },
+    /// The ledger's time comes with an answer, as it does with every question for changes.
+    Compare {
+        node: usize,
+    },
     Fails(Fault),
     Wait,
 }
@@ -90,27 +101,34 @@ pub(super) enum Fault {
         node: usize,
         late: bool,
     },
+    SetWall {
+        node: usize,
+        wall_us: i64,
+    },
+    /// The machine is suspended: its monotonic clock stands still.
+    Suspend {
+        node: usize,
+    },
 }
 
 impl Protocol {
     pub(super) fn new(sizes: Sizes) -> Self {
         let order = order(AgentId::random(), sizes.budget);
-        let order = Arc::new(WorkOrder { rate_limit: sizes.limit, ..order });
+        let expires_at = sizes.ends_us.map_or(order.expires_at, ledger);
+        let order = Arc::new(WorkOrder { rate_limit: sizes.limit, expires_at, ..order });
+        let store = Store::from(Fleet::new("one", Clock::manual(Timestamp(0))));
+        let skew = Skew { most_secs: SKEW_US / 1_000_000, unready_secs: 30 };
+        let followed = Followed::of(&Arc::new(store), 30, skew, Mono(0));
         let lives = |place| (0..=sizes.crashes).map(move |life| format!("{place}.{life}").into());
         let names = (0..sizes.nodes).map(|place| lives(place).collect()).collect();
-        Self { sizes, order, names }
+        Self { sizes, order, followed, names }
     }
 
-    fn ask(
-        &self,
-        node: &mut Node,
-        now: Now,
-        what: impl FnOnce(&Live) -> Option<Request>,
-    ) -> Option<()> {
+    fn ask(&self, node: &mut Node, what: impl FnOnce(&Live) -> Option<Request>) -> Option<()> {
         if !node.is_free() {
             return None;
         }
-        node.lane = Lane::Asking(node.with(&self.order, now, what)?);
+        node.lane = Lane::Asking(node.with(&self.order, what)?);
         Some(())
     }
 
@@ -118,7 +136,10 @@ impl Protocol {
     fn call(&self, world: &mut World, node: usize, price: u64) -> Option<()> {
         let (node, now_us) = (&mut world.nodes[node], world.now_us);
         let now = node.clock(now_us);
-        let counted = node.with(&self.order, now, |live| {
+        let counted = node.with(&self.order, |live| {
+            if live.status(now) == Status::Expired {
+                return false;
+            }
             live.with(|usage| {
                 let permitted = || {
                     let shared = usage.shared.as_ref().unwrap();
@@ -131,7 +152,22 @@ impl Protocol {
                 may && budget::count(usage, price, limited, now.mono).is_ok()
             })
         });
+        let Time { stepped, sleep, .. } = node.time;
+        let late_us = self.sizes.ends_us.and_then(|ends| now_us.checked_sub(ends + SKEW_US));
+        // A machine that woke with a wrong date knows nothing of the time until it compares.
+        let late_us = late_us.filter(|_| counted && !(stepped && sleep == Sleep::Before));
+        world.truth.late_us = world.truth.late_us.max(late_us);
         counted.then(|| world.truth.call(now_us, price))
+    }
+
+    /// Goes by the ledger's time where the machine's is too far from it.
+    fn compare(&self, node: &mut Node, now_us: u64) -> Option<()> {
+        let machine = node.time.machine(now_us);
+        let off = self.followed.compare_clocks(machine, ledger(now_us), machine);
+        let time = &mut node.time;
+        let before = (time.by_ledger_us, time.stepped, time.sleep);
+        (time.by_ledger_us, time.stepped, time.sleep) = (off.unwrap_or(0), false, Sleep::None);
+        (before != (time.by_ledger_us, false, Sleep::None)).then_some(())
     }
 
     fn hear(&self, node: &mut Node, now: Now, answer: Answer) {
@@ -139,12 +175,15 @@ impl Protocol {
         match answer {
             Answer::Settled => {}
             Answer::Closed => node.unsaved = None,
-            Answer::Booked { booking, asked_at, booked } => node.with(&self.order, now, |live| {
-                live.receive(booked, asked_at, now.mono);
-                if fell_short(&booking, &booked) && booked.elsewhere == 0 {
-                    live.believe_spent(Mono(u64::MAX));
-                }
-            }),
+            Answer::Booked { booking, asked_at, booked } => {
+                node.time.ended |= booked.ended;
+                node.with(&self.order, |live| {
+                    live.receive(booked, asked_at, now.mono);
+                    if fell_short(&booking, &booked) && booked.elsewhere == 0 {
+                        live.believe_spent(Mono(u64::MAX));
+                    }
+                });
+            }
         }
     }
 
@@ -152,7 +191,7 @@ impl Protocol {
     fn arrive(&self, world: &mut World, node: usize, repeated: bool) -> Option<()> {
         let Lane::Asking(request) = world.nodes[node].lane else { return None };
         let from = Arc::clone(&world.nodes[node].name);
-        let answer = world.arrive(&from, request, self.sizes.budget, repeated);
+        let answer = world.arrive(&from, request, &self.order, repeated);
         world.nodes[node].lane = Lane::Answered(answer);
         Some(())
     }
@@ -165,7 +204,7 @@ impl Protocol {
             Action::Ask { node, price } => {
                 let now = now_at(world, node);
                 world.truth.asks += u8::from(self.sizes.limit.is_some());
-                self.ask(&mut world.nodes[node], now, |live| {
+                self.ask(&mut world.nodes[node], |live| {
                     let booking = live.booking(price, WINDOW_US, now.mono)?;
                     Some(Request::Book { booking, asked_at: now.mono })
                 })
@@ -173,11 +212,11 @@ impl Protocol {
             Action::Look { node } => {
                 let now = now_at(world, node);
                 let look = |live: &Live| Request::Book { booking: live.look(), asked_at: now.mono };
-                self.ask(&mut world.nodes[node], now, |live| Some(look(live)))
+                self.ask(&mut world.nodes[node], |live| Some(look(live)))
             }
             Action::GiveBack { node } => {
                 let now = now_at(world, node);
-                self.ask(&mut world.nodes[node], now, |live| {
+                self.ask(&mut world.nodes[node], |live| {
                     let settlement = live.let_go(now.mono)?;
                     Some(Request::Settle { unused: settlement.unused, rate: settlement.rate })
                 })
@@ -188,10 +227,9 @@ impl Protocol {
                 unsaved.is_none().then(|| *unsaved = Some(Unsaved::default()))
             }
             Action::SaveClosed { node } => {
-                let now = now_at(world, node);
                 let node = &mut world.nodes[node];
                 let mut unsaved = node.unsaved?;
-                self.ask(node, now, |live| {
+                self.ask(node, |live| {
                     // What was let go of for the first attempt is what every attempt says.
                     let unused = live.give_back();
                     unsaved.unused = unsaved.unused.or(Some(unused));
@@ -208,10 +246,9 @@ impl Protocol {
                 }
             }
             Action::AskAgain { node } => {
-                let now = now_at(world, node);
                 let node = &mut world.nodes[node];
                 let believes = node.hand.believes_spent();
-                believes.then(|| node.with(&self.order, now, |live| live.believe_spent(Mono(0))))
+                believes.then(|| node.with(&self.order, |live| live.believe_spent(Mono(0))))
             }
             Action::Arrive { node } => self.arrive(world, node, false),
             Action::Hear { node } => {
@@ -222,13 +259,20 @@ impl Protocol {
             }
             Action::ArriveLate { at } => {
                 let Late { from, request, repeated } = world.late.remove(at);
-                let answer = world.arrive(&from, request, self.sizes.budget, repeated);
+                let answer = world.arrive(&from, request, &self.order, repeated);
                 world.lose(answer);
                 Some(())
             }
+            Action::Compare { node } => self.compare(&mut world.nodes[node], now_us),
             Action::Fails(fault) => self.fail(world, fault),
             Action::Wait => {
                 world.now_us = *self.sizes.instants_us.iter().find(|at| **at > now_us)?;
+                for time in world.nodes.iter_mut().map(|node| &mut node.time) {
+                    if time.sleep == Sleep::Now {
+                        time.ahead_us -= signed(world.now_us - now_us);
+                        time.sleep = Sleep::Before;
+                    }
+                }
                 world.truth.forget(world.now_us);
                 Some(())
             }
@@ -262,7 +306,7 @@ impl Protocol {
                 let Lane::Asking(request) = world.nodes[node].lane else { return None };
                 world.truth.repeats += 1;
                 let from = Arc::clone(&world.nodes[node].name);
-                let unheard = world.arrive(&from, request, self.sizes.budget, false);
+                let unheard = world.arrive(&from, request, &self.order, false);
                 world.lose(unheard);
                 self.arrive(world, node, true)
             }
@@ -279,14 +323,24 @@ impl Protocol {
                 world.crash(node, &names[now + 1], &self.order, late);
                 Some(())
             }
+            Fault::SetWall { node, wall_us } => {
+                world.truth.upsets += 1;
+                let time = &mut world.nodes[node].time;
+                time.stepped = true;
+                (time.wall_us != wall_us).then(|| time.wall_us = wall_us)
+            }
+            Fault::Suspend { node } => {
+                world.truth.upsets += 1;
+                world.nodes[node].time.sleep = Sleep::Now;
+                Some(())
+            }
         }
     }
 
     fn hear_of_close(&self, world: &mut World, node: usize) -> Option<()> {
-        let now = world.nodes[node].clock(world.now_us);
         let node = &mut world.nodes[node];
         let news = !node.hand.is_closed();
-        news.then(|| node.with(&self.order, now, |live| live.with(|usage| usage.closed = true)))
+        news.then(|| node.with(&self.order, |live| live.with(|usage| usage.closed = true)))
     }
 
     /// Every message arrives, and every node gives back what it holds.
@@ -295,6 +349,7 @@ impl Protocol {
             self.apply(world, Action::ArriveLate { at: 0 }).unwrap();
         }
         for node in 0..world.nodes.len() {
+            let _news: Option<()> = self.compare(&mut world.nodes[node], world.now_us);
             for action in [
                 Action::HearOfClose { node },
                 Action::SaveClosed { node },
@@ -338,6 +393,9 @@ impl Protocol {
         let rest = self.sizes.budget - booked;
         let rest = self.sizes.limit.map_or(rest, |limit| rest.min(limit.into()));
         end.now_us += WINDOW_US + GOOD_US;
+        if self.sizes.ends_us.is_some_and(|ends| end.now_us + SKEW_US > ends) {
+            return Ok(());
+        }
         end.truth.forget(end.now_us);
         for node in 0..end.nodes.len() {
             let mut end = end.clone();
@@ -387,13 +445,9 @@ impl Model for Protocol {
         account
             .book(&"before".into(), budget, &Booking { least: 0, most: 0, ..before }, 0, |_| true);
         let node = |place: usize| {
-            let ahead_us = [0, 7, 1_000_000][place];
-            let now = Node::at(ahead_us);
-            Node::new(
-                &self.names[place][0],
-                ahead_us,
-                &Live::of(Arc::clone(&self.order), true, now),
-            )
+            let time = Time::begin([0, 7, 1_000_000][place], self.sizes.walls_us[place], 0);
+            let live = time.live(&self.order);
+            Node::new(&self.names[place][0], time, &live)
         };
         World {
             account,
@@ -410,9 +464,13 @@ impl Model for Protocol {
         let ask = sizes.limit.is_none() || world.truth.asks < sizes.asks;
         let lose = world.truth.losses < sizes.losses;
         let repeat = world.truth.repeats < sizes.repeats;
+        let upset = world.truth.upsets < sizes.upsets;
         let mut actions = vec![Action::Wait];
         let mut may = |so: bool, action| actions.extend(so.then_some(action));
         for (node, at) in world.nodes.iter().enumerate() {
+            if at.time.sleep == Sleep::Now {
+                continue;
+            }
             let (free, answered) = (at.is_free(), matches!(at.lane, Lane::Answered(_)));
             let asking = !free && !answered;
             for &price in sizes.prices {
@@ -438,6 +496,13 @@ impl Model for Protocol {
             let crash = world.truth.crashes < sizes.crashes;
             may(crash, Action::Fails(Fault::Crash { node, late: false }));
             may(crash && asking, Action::Fails(Fault::Crash { node, late: true }));
+            may(sizes.upsets > 0, Action::Compare { node });
+            may(upset, Action::Fails(Fault::Suspend { node }));
+            for wall_us in WRONG_US {
+                may(upset, Action::Fails(Fault::SetWall { node, wall_us }));
+            }
+            let is_wrong = WRONG_US.contains(&at.time.wall_us);
+            may(upset && is_wrong, Action::Fails(Fault::SetWall { node, wall_us: 0 }));
         }
         actions.extend((0..world.late.len()).map(|at| Action::ArriveLate { at }));
         actions
@@ -469,6 +534,17 @@ impl Model for Protocol {
         let most = u64::from(crashes + repeats + 2 * losses) * self.lease();
         if lost > signed(most) {
             return Err(format!("{lost} calls are lost, more than {most}"));
+        }
+        if let Some(late_us) = world.truth.late_us {
+            return Err(format!("a call was made {late_us} us after the end and what may differ"));
+        }
+        for node in &world.nodes {
+            let live = node.time.live(&self.order);
+            let sure = !node.time.stepped && node.time.sleep == Sleep::None;
+            let early = self.sizes.ends_us.is_some_and(|ends| world.now_us + SKEW_US < ends);
+            if early && sure && live.status(node.clock(world.now_us)) == Status::Expired {
+                return Err(format!("a node takes for ended what has not: {node:?}"));
+            }
         }
         let in_window = world.truth.in_window();
         if limit.is_some_and(|limit| in_window > u64::from(limit)) {

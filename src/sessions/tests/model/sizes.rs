@@ -14,6 +14,12 @@ pub(super) struct Sizes {
     pub(super) asks: u8,
     /// The instants at which something may happen.
     pub(super) instants_us: &'static [u64],
+    /// End of the session by the ledger's clock, if it is the question.
+    pub(super) ends_us: Option<u64>,
+    /// Distances of the machines' wall clocks from the ledger's, within what is accepted.
+    pub(super) walls_us: [i64; 3],
+    /// Wall clocks that are set wrong, and machines that are suspended.
+    pub(super) upsets: u8,
     pub(super) crashes: u8,
     /// Messages that are lost or late.
     pub(super) losses: u8,
@@ -34,6 +40,9 @@ pub(super) const SMALL: Sizes = Sizes {
     limit: None,
     asks: 0,
     instants_us: &[0],
+    ends_us: None,
+    walls_us: [0; 3],
+    upsets: 0,
     crashes: 0,
     losses: 0,
     repeats: 0,
@@ -50,6 +59,21 @@ pub(super) const RATED: Sizes = Sizes {
     instants_us: &[0, 1, 3, WINDOW_US, WINDOW_US + 2],
     ..SMALL
 };
+
+/// With an end, and clocks that differ by as much as they may.
+pub(super) const ENDING: Sizes = Sizes {
+    prices: &[1],
+    ends_us: Some(ENDS_US),
+    instants_us: &[0, ENDS_US - SKEW_US - 1, ENDS_US, ENDS_US + SKEW_US],
+    walls_us: [-2_000_000, 2_000_000, 0],
+    ..SMALL
+};
+
+const ENDS_US: u64 = 10_000_000;
+/// Difference of clocks that is accepted: `storage.max_clock_skew_secs`.
+pub(super) const SKEW_US: u64 = 2_000_000;
+/// Distances to which a wall clock is set wrong: a day.
+pub(super) const WRONG_US: [i64; 2] = [-86_400_000_000, 86_400_000_000];
 
 /// The window of a rate limit; permits are good for a twentieth of it.
 pub(super) const WINDOW_US: u64 = 40;

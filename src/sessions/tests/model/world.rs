@@ -35,17 +35,46 @@ pub(super) struct Truth {
     pub(super) crashes: u8,
     pub(super) losses: u8,
     pub(super) repeats: u8,
+    pub(super) upsets: u8,
+    /// Time after the session's end at which a call was made that should not have been.
+    pub(super) late_us: Option<u64>,
 }
 
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Node {
     pub(super) name: NodeName,
-    /// Offset of the node's clock from the true time.
-    pub(super) ahead_us: u64,
+    pub(super) time: Time,
     pub(super) hand: Hand,
     pub(super) lane: Lane,
     /// Closed here; the ledger has not yet said that it knows.
     pub(super) unsaved: Option<Unsaved>,
+}
+
+/// A node's clocks, and what it makes of them.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Time {
+    /// Offset of the monotonic clock from the true time: less after each sleep.
+    pub(super) ahead_us: i64,
+    /// Offset of the machine's wall clock from the true time, which is the ledger's.
+    pub(super) wall_us: i64,
+    /// Added to the machine's wall clock since it was compared with the ledger's.
+    pub(super) by_ledger_us: i64,
+    /// The wall clock was set since then.
+    pub(super) stepped: bool,
+    pub(super) sleep: Sleep,
+    /// The clocks as the session was taken in.
+    known_at: (Timestamp, Mono),
+    /// The ledger said that the session has ended.
+    pub(super) ended: bool,
+}
+
+/// Suspension of a machine since its clocks were compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Sleep {
+    None,
+    /// Until time passes.
+    Now,
+    Before,
 }
 
 /// A node's [`Usage`] of the session.
@@ -96,28 +125,18 @@ pub(super) struct Late {
 }
 
 impl Node {
-    pub(super) fn new(name: &NodeName, ahead_us: u64, live: &Live) -> Self {
+    pub(super) fn new(name: &NodeName, time: Time, live: &Live) -> Self {
         let (name, hand) = (Arc::clone(name), Hand::of(live));
-        Self { name, ahead_us, hand, lane: Lane::Free, unsaved: None }
+        Self { name, time, hand, lane: Lane::Free, unsaved: None }
     }
 
     pub(super) fn clock(&self, now_us: u64) -> Now {
-        Self::at(now_us + self.ahead_us)
-    }
-
-    /// Orders of the rig begin at 1000 s and end at 9000 s.
-    pub(super) fn at(mono_us: u64) -> Now {
-        Now { wall: Timestamp::from_secs(2000), mono: Mono(mono_us) }
+        self.time.now(now_us)
     }
 
     /// Runs the node's own code on its session.
-    pub(super) fn with<R>(
-        &mut self,
-        order: &Arc<WorkOrder>,
-        now: Now,
-        step: impl FnOnce(&Live) -> R,
-    ) -> R {
-        let live = Live::of(Arc::clone(order), true, now);
+    pub(super) fn with<R>(&mut self, order: &Arc<WorkOrder>, step: impl FnOnce(&Live) -> R) -> R {
+        let live = self.time.live(order);
         self.hand.put_into(&live);
         let result = step(&live);
         self.hand = Hand::of(&live);
@@ -127,6 +146,51 @@ impl Node {
     pub(super) fn is_free(&self) -> bool {
         matches!(self.lane, Lane::Free)
     }
+}
+
+impl Time {
+    /// A node that begins now, and knows the session from now on.
+    pub(super) fn begin(ahead_us: i64, wall_us: i64, now_us: u64) -> Self {
+        let known_at = (Timestamp(0), Mono(0));
+        let mut time = Self {
+            ahead_us,
+            wall_us,
+            by_ledger_us: 0,
+            stepped: false,
+            sleep: Sleep::None,
+            known_at,
+            ended: false,
+        };
+        let now = time.now(now_us);
+        time.known_at = (now.wall, now.mono);
+        time
+    }
+
+    /// The clocks as the node reads them.
+    pub(super) fn now(&self, now_us: u64) -> Now {
+        let Now { wall, mono } = self.machine(now_us);
+        Now { wall: Timestamp(wall.0 + self.by_ledger_us), mono }
+    }
+
+    /// The clocks as the machine has them.
+    pub(super) fn machine(&self, now_us: u64) -> Now {
+        let wall = Timestamp(ledger(now_us).0 + self.wall_us);
+        Now { wall, mono: Mono(now_us.saturating_add_signed(self.ahead_us)) }
+    }
+
+    pub(super) fn live(&self, order: &Arc<WorkOrder>) -> Live {
+        let (wall, mono) = self.known_at;
+        let live = Live::of(Arc::clone(order), true, Now { wall, mono });
+        if self.ended {
+            live.end_by_ledger();
+        }
+        live
+    }
+}
+
+/// The ledger's clock. Orders of the rig begin at 1000 s and end at 9000 s.
+pub(super) fn ledger(now_us: u64) -> Timestamp {
+    Timestamp(2_000_000_000 + signed(now_us))
 }
 
 impl Hand {
@@ -162,18 +226,19 @@ impl Hand {
 
 impl Request {
     /// Applies the request to the ledger.
-    fn apply(self, world: &mut World, from: &NodeName, budget: u64) -> Answer {
+    fn apply(self, world: &mut World, from: &NodeName, order: &WorkOrder) -> Answer {
         let alive = |name: &NodeName| world.nodes.iter().any(|node| node.name == *name);
         let now_us = world.now_us;
         match self {
             Self::Book { booking, asked_at } => {
-                let booked = if world.closed {
-                    // As the ledgers answer: nothing more, and that it is closed.
-                    let total = world.account.booked();
-                    let (closed, ended) = (true, false);
+                let ended = order.expires_at <= ledger(now_us);
+                let booked = if world.closed || ended {
+                    // As the ledgers answer: nothing more, and that it is closed or has ended.
+                    let (total, closed) = (world.account.booked(), world.closed);
+                    let ended = ended && !closed;
                     Booked { granted: 0, total, elsewhere: 0, closed, ended, rate: None }
                 } else {
-                    world.account.book(from, budget, &booking, now_us, alive)
+                    world.account.book(from, order.call_budget, &booking, now_us, alive)
                 };
                 Answer::Booked { booking, asked_at, booked }
             }
@@ -216,11 +281,11 @@ impl World {
         &mut self,
         from: &NodeName,
         request: Request,
-        budget: u64,
+        order: &WorkOrder,
         repeated: bool,
     ) -> Answer {
         let before = self.account.booked();
-        let answer = request.apply(self, from, budget);
+        let answer = request.apply(self, from, order);
         let given_back = signed(before + answer.granted()) - signed(self.account.booked());
         let returning = match request {
             Request::Close { .. } => self.sender(from).map_or(0, |node| node.closing()),
@@ -265,8 +330,10 @@ impl World {
         order: &Arc<WorkOrder>,
         late: bool,
     ) {
-        let ahead_us = self.nodes[node].ahead_us;
-        let now = self.nodes[node].clock(self.now_us);
+        // A machine whose wall clock is off by more than it may does not start.
+        let Time { ahead_us, .. } = self.nodes[node].time;
+        let time = Time::begin(ahead_us, 0, self.now_us);
+        let now = time.now(self.now_us);
         let stored = StoredSession {
             order: Arc::clone(order),
             booked: self.account.booked(),
@@ -274,7 +341,7 @@ impl World {
             recent: None,
         };
         let live = Live::load(stored, true, 1, now);
-        let fresh = Node::new(restarted, ahead_us, &live);
+        let fresh = Node::new(restarted, time, &live);
         let gone = mem::replace(&mut self.nodes[node], fresh);
         self.truth.lost += signed(gone.hand.unused() + gone.closing());
         match gone.lane {

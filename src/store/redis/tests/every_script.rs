@@ -10,10 +10,12 @@ use super::Server;
 use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::approvals::tests::{asked, hash};
-use crate::firewall::approvals::{Approval, Status, Step};
+use crate::firewall::approvals::{Approval, Digest, Status, Step};
+use crate::firewall::continuation::{Continuation, MAX_OF_SESSION};
+use crate::firewall::freeze::{Freeze, Scope};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
-use crate::store::tests::contract::{agent, calls, order};
+use crate::store::tests::contract::{agent, calls, continuation, order};
 use crate::store::tests::fleet::Fleet;
 use crate::store::{
     Change, Closing, Lowered, Position, Purge, Room, Settlement, Store, StoreError, TakenAway,
@@ -24,6 +26,9 @@ const AGENTS: usize = 3;
 const SESSIONS: usize = 3;
 const CAP: usize = 2;
 const APPROVALS: usize = 5;
+const FREEZES: u8 = 3;
+/// Continuations that one act keeps at most: a few acts fill a session's room.
+const CONTINUATIONS: u16 = 150;
 
 /// A loss of an agent: its activity, and its level by which number.
 type Loss = (usize, bool, Option<(TrustLevel, u64)>);
@@ -44,6 +49,10 @@ enum Act {
     Forget { sessions: Vec<usize>, retention_secs: u64 },
     ForgetEnded { retention_secs: u64, limit: u32 },
     Revoke { token: usize, for_secs: u64 },
+    Freeze(u8, bool),
+    Unfreeze(u8),
+    Continue { session: usize, first: u16, count: u16, for_secs: u64 },
+    GoOn { session: usize, number: u16 },
     Ask { approval: usize, call: u8, agent: usize, room: usize, for_secs: u64 },
     Step { approval: usize, status: Status, uses_left: u32, stale: bool },
     ForgetApprovals(Vec<usize>),
@@ -85,6 +94,14 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(retention_secs, limit)| Act::ForgetEnded { retention_secs, limit }),
         1 => (0..2_usize, secs.clone())
             .prop_map(|(token, for_secs)| Act::Revoke { token, for_secs }),
+        1 => (0..FREEZES, any::<bool>()).prop_map(|(id, all)| Act::Freeze(id, all)),
+        1 => (0..FREEZES).prop_map(Act::Unfreeze),
+        1 => (0..SESSIONS, 0..CONTINUATIONS, 1..CONTINUATIONS, prop::sample::select(vec![0, 500, 9_000]))
+            .prop_map(|(session, first, count, for_secs)| {
+                Act::Continue { session, first, count, for_secs }
+            }),
+        1 => (0..SESSIONS, 0..CONTINUATIONS)
+            .prop_map(|(session, number)| Act::GoOn { session, number }),
         4 => (0..APPROVALS, 0..3_u8, 0..AGENTS, 0..4_usize, secs.clone())
             .prop_map(|(approval, call, agent, room, for_secs)| {
                 Act::Ask { approval, call, agent, room, for_secs }
@@ -218,10 +235,52 @@ async fn take(store: &Store, names: &Names, act: &Act, now: Timestamp) -> String
             let until = now.plus_secs(*for_secs);
             told(store.revoke_token(&format!("token {token}"), until, now).await)
         }
+        Act::Freeze(..) | Act::Unfreeze(_) | Act::Continue { .. } | Act::GoOn { .. } => {
+            take_freeze_or_continuation(store, names, act, now).await
+        }
         Act::Ask { .. } | Act::Step { .. } | Act::ForgetApprovals(_) => {
             take_approval(store, names, act, now).await
         }
         Act::Pass(_) => String::new(),
+    }
+}
+
+async fn take_freeze_or_continuation(
+    store: &Store,
+    names: &Names,
+    act: &Act,
+    now: Timestamp,
+) -> String {
+    match act {
+        Act::Freeze(id, all) => {
+            let scope = if *all { Scope::All } else { Scope::Agent(names.agent(0)) };
+            let freeze = Freeze {
+                id: Uuid::from_u128((*id).into()),
+                scope,
+                reason: "a test".into(),
+                by: "key".into(),
+                frozen_at: now,
+                until: all.then(|| now.plus_secs(10)),
+            };
+            told(store.freeze(&Arc::new(freeze)).await)
+        }
+        Act::Unfreeze(id) => told(store.unfreeze(Uuid::from_u128((*id).into())).await),
+        Act::Continue { session, first, count, for_secs } => {
+            for number in *first..first + count {
+                // No two of a session end at once, since which of them goes would be the store's to
+                // choose; and none ends while the test runs, since Redis lets go of it by its own clock.
+                let apart = if *for_secs == 0 { 0 } else { i64::from(number) };
+                let ends = now.plus_secs(*for_secs).0 + apart;
+                let one = continuation(names.sessions[*session], 0, ends);
+                let one = Continuation { mark: mark(*session, number), ..one };
+                store.keep_continuation(&one, now).await.unwrap();
+            }
+            String::new()
+        }
+        Act::GoOn { session, number } => {
+            told(store.take_continuation(mark(*session, *number)).await)
+        }
+        _ => String::new(),
     }
 }
 
@@ -256,6 +315,27 @@ async fn take_approval(store: &Store, names: &Names, act: &Act, now: Timestamp) 
     }
 }
 
+fn mark(session: usize, number: u16) -> Digest {
+    let mut mark = [u8::try_from(session).unwrap(); 32];
+    mark[..2].copy_from_slice(&number.to_be_bytes());
+    Digest(mark)
+}
+
+/// The continuations of each session, those that end first first.
+async fn continuations(store: &Store, names: &Names, now: Timestamp) -> Vec<Continuation> {
+    let mut all = Vec::new();
+    for &session in &names.sessions {
+        let mut kept = store.continuations_of(session, now).await.unwrap();
+        kept.sort_unstable_by_key(|one| (one.ends, one.mark.0));
+        assert!(kept.len() <= usize::from(MAX_OF_SESSION));
+        for one in &kept {
+            assert_eq!(store.continuation(one.mark, now).await.unwrap().as_ref(), Some(one));
+        }
+        all.append(&mut kept);
+    }
+    all
+}
+
 /// All that is stored, in one order.
 async fn all(store: &Store, from: Position) -> (String, Vec<Change>) {
     let mut agents: Vec<String> = Vec::new();
@@ -270,6 +350,8 @@ async fn all(store: &Store, from: Position) -> (String, Vec<Change>) {
     let mut tombstones = store.tombstones().await.unwrap();
     let mut approvals = store.approvals().await.unwrap();
     approvals.sort_unstable_by_key(|one| one.id);
+    let mut freezes = store.freezes().await.unwrap();
+    freezes.sort_unstable_by_key(|one| one.id);
     agents.sort_unstable();
     links.sort_unstable();
     sessions.sort_unstable();
@@ -277,7 +359,7 @@ async fn all(store: &Store, from: Position) -> (String, Vec<Change>) {
     tombstones.sort_unstable();
     let version = delegations.version;
     let text = format!(
-        "{agents:#?}{links:#?}{version}{sessions:#?}{revoked:?}{tombstones:?}\n{approvals:#?}"
+        "{agents:#?}{links:#?}{version}{sessions:#?}{revoked:?}{tombstones:?}\n{approvals:#?}{freezes:#?}"
     );
     let changes = store.shared().unwrap().changes(&from.into()).await.unwrap().changes;
     // Who is asked to give back is told again after a while, by a clock that is not the test's.
@@ -314,6 +396,9 @@ fn whatever_is_done_the_scripts_do_as_the_model_does() {
                 let (expected, expected_told) = all(model, Position(0)).await;
                 assert_eq!(stored, expected);
                 assert_eq!(told, expected_told);
+                let now = clock.now().wall;
+                let expected = continuations(model, &names, now).await;
+                assert_eq!(continuations(redis, &names, now).await, expected);
             }
         });
     });

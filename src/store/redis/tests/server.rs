@@ -140,7 +140,9 @@ fn launch(folder: &Path, port: u16, options: &Options<'_>) -> Child {
     let path = folder.join("redis.conf");
     std::fs::remove_file(folder.join("log")).ok();
     std::fs::write(&path, lines.join("\n") + "\n").unwrap();
-    let mut command = Command::new("redis-server");
+    // `tests/run valkey` names another that speaks the protocol.
+    let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+    let mut command = Command::new(program);
     command.arg(&path).stdout(Stdio::null()).stderr(Stdio::null());
     if options.sentinel {
         command.arg("--sentinel");

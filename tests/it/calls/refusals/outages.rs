@@ -133,9 +133,20 @@ async fn a_store_that_cannot_be_written() {
     assert_eq!(gateway.upstream.calls(), 0);
     let (status, body) = gateway.try_session(json!({})).await;
     assert_eq!((status, &body["error"]), (503, &json!("StoreUnavailable")), "{body}");
+    // The node leaves the balancer, and the operator reads why.
+    let (status, body) = gateway.admin("GET", "/ready", None).await;
+    assert_eq!((status, &body["error"]), (503, &json!("StoreUnavailable")), "{body}");
+    let log = std::fs::read_to_string(gateway.folder.path().join("log.txt")).unwrap();
+    let cause = ["disk I/O error", "database or disk is full"];
+    assert!(cause.iter().any(|cause| log.contains(cause)), "the log hides the cause: {log}");
 
     limit_files("unlimited");
     assert_eq!(call().await.status, 200);
+    let ready = eventually(|| async {
+        let (status, _) = gateway.admin("GET", "/ready", None).await;
+        (status == 200).then_some(())
+    });
+    ready.await.expect("a store that can be written to again is ready");
     table.compare();
 }
 

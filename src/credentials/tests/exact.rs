@@ -1,0 +1,146 @@
+//! The lattice against its oracle, and the starts it finds against a look at every position.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use super::super::Patterns;
+use super::super::decoded::{CutShort, Text};
+use super::super::heads::Heads;
+use super::super::lattice::Lattice;
+use super::super::patterns::Span;
+use super::mixtures::{JOINTS, SECRETS, spelled};
+use super::oracle::Oracle;
+
+#[derive(Clone, Debug)]
+enum Part {
+    Joints(Vec<&'static str>),
+    /// A stretch of a secret, or one of its forms, under codings.
+    Secret {
+        which: Index,
+        from: Index,
+        to: Index,
+        form: u8,
+        choices: Vec<u8>,
+        levels: u8,
+    },
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    prop_oneof![
+        proptest::collection::vec(select(JOINTS), 0..6).prop_map(Part::Joints),
+        (any::<(Index, Index, Index)>(), 0u8..8, proptest::collection::vec(0u8..24, 1..12), 0u8..4)
+            .prop_map(|((which, from, to), form, choices, levels)| Part::Secret {
+                which,
+                from,
+                to,
+                form,
+                choices,
+                levels
+            }),
+    ]
+}
+
+fn body_of(parts: &[Part], secrets: &[&str]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for part in parts {
+        match part {
+            Part::Joints(joints) => body.extend(joints.concat().into_bytes()),
+            Part::Secret { which, from, to, form, choices, levels } => {
+                let secret = which.get(secrets).as_bytes();
+                let (from, to) = (from.index(secret.len()), to.index(secret.len() + 1));
+                let hex = |tail: &str| -> Vec<u8> {
+                    secret.iter().flat_map(|b| format!("{b:02x}{tail}").into_bytes()).collect()
+                };
+                let text = match form {
+                    0 => hex(":"),
+                    1 => hex(""),
+                    2 => hex(" \n"),
+                    3 => STANDARD.encode(secret).into_bytes(),
+                    4 | 5 => secret.get(from..to).unwrap_or(secret).to_vec(),
+                    _ => secret.to_vec(),
+                };
+                let mut text = spelled(&text, choices, *levels);
+                text.truncate(600);
+                body.extend(text);
+            }
+        }
+    }
+    body.truncate(1200);
+    body
+}
+
+fn cases() -> ProptestConfig {
+    let mut config = ProptestConfig::default();
+    // `PROPTEST_CASES` sets the number for a long run.
+    if config.cases == 256 {
+        config.cases = 300;
+    }
+    config.failure_persistence = None;
+    config
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn no_start_of_a_secret_is_passed_over(
+        secrets in proptest::collection::vec(select(SECRETS), 1..3),
+        parts in proptest::collection::vec(part(), 0..7),
+        complete in any::<bool>(),
+        end in any::<Index>(),
+    ) {
+        let body = body_of(&parts, &secrets);
+        let cut = if complete { body.len() } else { end.index(body.len() + 1) };
+        let text = Text { bytes: &body[..cut], complete, before: None };
+        let patterns = Patterns::new(secrets.iter().map(|s| s.as_bytes()));
+        let everywhere = |_: &mut Lattice<'_>, from: usize| (from < cut).then_some(from);
+        let found = patterns.scan(text, 0);
+        let expected = patterns.scan_at(text, 0, everywhere);
+        let shown = String::from_utf8_lossy(&body).into_owned();
+        if found.hold > expected.hold && !complete {
+            // An escape that breaks off could go on as anything; the filter knows that no secret begins so.
+            let whole = Text { bytes: &body, complete: true, before: None };
+            let later = patterns.scan_at(whole, 0, |_, from| (from < body.len()).then_some(from));
+            let between = |span: &&Span| (expected.hold..found.hold).contains(&span.start);
+            for span in later.spans.iter().filter(between) {
+                prop_assert!(found.spans.iter().any(|known| known.start == span.start), "{shown:?}");
+            }
+            let before = found.spans.iter().filter(|span| span.start < expected.hold).copied();
+            prop_assert_eq!(before.collect::<Vec<_>>(), expected.spans, "{:?}", shown);
+        } else {
+            prop_assert_eq!(found, expected, "{:?}", shown);
+        }
+    }
+
+    #[test]
+    fn a_lattice_has_the_readings_of_the_oracle(
+        joints in proptest::collection::vec(select(JOINTS), 0..40),
+        from in any::<Index>(),
+        complete in any::<bool>(),
+    ) {
+        let text = joints.concat();
+        let bytes = text.as_bytes();
+        let heads = Heads::new(&[]);
+        let whole = Text { bytes, complete, before: None };
+        let mut lattice = Lattice::new(whole, &heads);
+        for at in from.index(bytes.len() + 1)..=bytes.len() {
+            let (mut cut, mut trusted_cut) = (CutShort::default(), CutShort::default());
+            let readings: Vec<_> =
+                lattice.read(at, &mut cut).iter().map(|r| (r.value, at + r.length)).collect();
+            let expected: Vec<_> =
+                Oracle(whole).read(at, &mut trusted_cut).iter().map(|r| (r.value, r.next)).collect();
+            prop_assert_eq!(readings, expected, "{:?} at {}", text, at);
+            prop_assert_eq!(cut, trusted_cut, "{:?} at {}", text, at);
+        }
+    }
+}
+
+#[test]
+fn half_a_character_is_held_back_where_a_secret_begins_with_it() {
+    let patterns = Patterns::new(["\u{1f600}S3cr3t-P@ss".as_bytes()]);
+    for half in [&br"\ud83d"[..], br"\\ud83d", br"\u00"] {
+        assert_eq!(patterns.scan(Text::unfinished(half), 0).hold, 0, "{half:?}");
+    }
+}
