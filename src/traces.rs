@@ -54,7 +54,7 @@ enum Item {
     Flush(oneshot::Sender<()>),
 }
 
-/// Receiving end of the queue, for [`export::run`].
+/// Receiving end of the queue, for the exporter.
 #[derive(Debug)]
 pub struct Queue(mpsc::Receiver<Item>);
 
