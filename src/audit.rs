@@ -42,7 +42,7 @@
 //!
 //! # What else stands beside the log
 //!
-//! When the log is full or old it is put aside as `<log>.000001`, `<log>.000002` and so on, each
+//! A log that is full or old is put aside as `<log>.000001`, `<log>.000002` and so on, each
 //! compressed if that is asked for, and the chain goes on in an empty file ([`files`]). Of closed files
 //! the oldest are deleted beyond a number, if one is set, and a record says so ([`retention`]). With
 //! a key, the node signs every so often how far the chain has got, into `<log>.checkpoints`: who keeps what

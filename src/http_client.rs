@@ -1,6 +1,6 @@
 //! The client for requests of Arbiter's own: to identity providers.
 //!
-//! It reads no proxy settings from the environment, sends nothing to another origin because an
+//! The client reads no proxy settings from the environment, sends nothing to another origin because an
 //! answer says so, and never waits longer than it is told.
 
 use std::sync::Once;

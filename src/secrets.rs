@@ -1,6 +1,6 @@
 //! Sources of credential values: a file, the environment, or a command that asks a vault.
 //!
-//! What was read is an immutable [`Vault`] behind a pointer that is swapped whole: a source that
+//! The result of a reading is an immutable [`Vault`] behind a pointer that is swapped whole: a source that
 //! cannot be read stops the start, and at a reload leaves the old set in force. [`PatternCache`]
 //! keeps what the scrubber needs for the sets of credentials that sessions use.
 

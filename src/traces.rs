@@ -6,7 +6,7 @@
 //! queue or is counted as dropped, and a task encodes and sends ([`export`]). With traces off there
 //! is no draft, and a request pays for a look at an `Option`.
 //!
-//! Of what an agent sent a span has names and ids, clipped and without known secrets, and never an
+//! A span holds names and ids of the agent's request, clipped and without known secrets, and never an
 //! argument.
 
 pub mod export;

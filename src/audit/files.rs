@@ -6,8 +6,9 @@
 //! plain one is as good.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::chain::{Link, Seal};
@@ -23,6 +24,21 @@ pub struct ClosedFile {
     pub number: u64,
     pub path: PathBuf,
     pub compressed: bool,
+}
+
+/// Opens a file that goes on where the last process left it, or begins it; readable for the group.
+pub(super) fn open_kept(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o640)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    Ok(file)
 }
 
 /// The name of a closed file.

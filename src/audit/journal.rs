@@ -11,9 +11,9 @@
 //! missed, and each slot remembers how long the log was at admission: what lies before cannot be
 //! this call's line, so after a crash only what lies behind is searched for it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -22,6 +22,7 @@ use smallvec::SmallVec;
 
 use super::OpenError;
 use super::chain::Link;
+use super::files::open_kept;
 use crate::holder::Holder;
 
 mod layout;
@@ -70,7 +71,7 @@ impl Journal {
     /// of slots than is wanted gets that number at the first start that finds no open call in it.
     pub(super) fn open(path: &Path, wanted: u32) -> Result<(Self, Closed, Found), OpenError> {
         let failed = |source| OpenError::Io { path: path.to_owned(), source };
-        let mut file = open_file(path).map_err(failed)?;
+        let mut file = open_kept(path).map_err(failed)?;
         lock(&file, path)?;
         if file.metadata().map_err(failed)?.len() == 0 {
             layout::create(&file, wanted).map_err(failed)?;
@@ -299,25 +300,11 @@ fn open_calls(file: &File, closed: &Closed) -> io::Result<(Vec<OpenCall>, u64)> 
     Ok((open, highest))
 }
 
-fn open_file(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o640)
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    Ok(file)
-}
-
 /// Writes another file and puts it in the journal's place, locked and on the disk.
 fn put_in_place(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<File> {
     let mut spare = path.to_owned().into_os_string();
     spare.push(".new");
-    let file = open_file(Path::new(&spare))?;
+    let file = open_kept(Path::new(&spare))?;
     lock(&file, path).map_err(io::Error::other)?;
     write(&file)?;
     file.sync_data()?;

@@ -4,11 +4,12 @@
 //! Everything in it follows from the leaves. A file that is missing, too short or of another tree is
 //! written again at the next start, and until then the roots it lacks are computed from the leaves.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::files;
 use super::tree::Hash;
 
 /// Leaves of a block.
@@ -34,13 +35,7 @@ pub(super) struct BlockRoots {
 impl BlockRoots {
     /// Opens the file for writing and keeps at most `most` roots of a tree that begins at `first`.
     pub(super) fn open(log: &Path, first: u64, most: u64) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o640)
-            .open(path_of(log))?;
+        let file = files::open_kept(&path_of(log))?;
         let known = count(&file, first)?;
         if known.is_none() {
             file.set_len(0)?;

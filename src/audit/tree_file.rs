@@ -1,12 +1,12 @@
 //! `<log>.tree`: the hash of every record, in the order of the chain, for the Merkle tree over them.
 //!
-//! It outlives the records: files that were deleted for their age stay proven. It says nothing that
+//! The file outlives the records: files that were deleted for their age stay proven. It says nothing that
 //! the log does not, so it is never waited for: what is missing at its end is read from the log. The
 //! roots of whole blocks of leaves are kept in a file of their own ([`tree_blocks`](super::tree_blocks)).
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -73,13 +73,7 @@ fn head(file: &File) -> io::Result<Option<(u64, u64)>> {
 impl TreeFile {
     /// Opens the file and brings it to where the chain is, which was reached at `link`.
     pub(super) fn open(log: &Path, link: Link) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o640)
-            .open(path_of(log))?;
+        let file = files::open_kept(&path_of(log))?;
         let (first, leaves) = if let Some(known) = head(&file)? {
             known
         } else {

@@ -1,6 +1,6 @@
 //! The one thread that writes the log.
 //!
-//! It takes what has come in, gives each line its place in the chain, and writes them all at once.
+//! The writer takes what has come in, gives each line its place in the chain, and writes them all at once.
 //! The chain moves on only when the write has succeeded; when it has not, what was half written is
 //! cut off again, completed calls are kept for later (the journal bounds them), and whoever waits
 //! for a record is told no. Then it tries again by itself, until writing works.

@@ -1,6 +1,6 @@
 //! Calls that go on: whose a task or a state is, and what an answer hands out.
 //!
-//! What an answer hands out is noted before the last of the answer leaves, so that the client can go on
+//! Tasks and states that an answer hands out are noted before the last of the answer leaves, so that the client can go on
 //! at whichever node it asks next.
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Memory for request bodies: bounded for each upstream, and within that for each agent.
 //!
-//! It is charged before a byte is held, so that an agent that sends bodies and withholds their end
+//! Memory is charged before a byte is held, so that an agent that sends bodies and withholds their end
 //! fills its own part and no more.
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 //! our own that replays exactly the checked bytes, at every attempt from the start, and is taken
 //! out again in `logging`, so that the connection can be kept alive.
 //!
-//! It also holds the deadlines for the upstream's first byte and for its silences after that: Pingora
+//! The session also holds the deadlines for the upstream's first byte and for its silences after that: Pingora
 //! has one read timeout for headers and streams alike, and neither may end because the other would
 //! have.
 //!

@@ -91,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// What the log would hold.
+    /// Bytes that the log would hold.
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 

@@ -1,7 +1,7 @@
 //! A scanner of JSON-RPC messages for the members that say how a call ended, byte by byte across any
 //! chunks.
 //!
-//! It knows where a message is (the root, or an item of an array at the root), the message's `id`,
+//! The scanner knows where a message is (the root, or an item of an array at the root), the message's `id`,
 //! `error` and `result`, and the `isError`, `resultType` and `task` of a result. What lies deeper is
 //! skipped. Of a member that occurs twice the last counts, as for clients. Text that is no JSON gives
 //! some answer or none; whether it is JSON is decided elsewhere.

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use crate::support::certificate::Certificate;
 use crate::support::harness::{Gateway, Setup, eventually, tool_call};
 
-/// What a receiver has got, message by message.
+/// Messages that a receiver has got, one by one.
 type Taken = Arc<Mutex<Vec<String>>>;
 
 /// A gateway that has served some calls and has stopped.

@@ -1,4 +1,4 @@
-//! What changes what is in force, as an auditor finds it; records handed over; receipts.
+//! Changes of what is in force, as an auditor finds them; records handed over; receipts.
 
 use std::path::Path;
 use std::process::{Command, Output};

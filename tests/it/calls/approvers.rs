@@ -8,22 +8,9 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use crate::support::harness::{
-    API_KEY, Answer, Gateway, Seen, Setup, Upstream, eventually, json_response, read_until,
-    stream_response, tool_call,
+    API_KEY, ASK_BEFORE_PAYING, Answer, Gateway, Seen, Setup, Upstream, eventually, json_response,
+    read_until, stream_response, tool_call,
 };
-
-const POLICIES: &str = r#"
-[[policies]]
-id = "pay"
-effect = "allow"
-allowed_tools = ["pay"]
-
-[[policies]]
-id = "ask-before-paying"
-effect = "escalate"
-allowed_tools = ["pay"]
-priority = 900
-"#;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -53,7 +40,7 @@ async fn decide(gateway: &Gateway, key: Option<&str>, id: &str) -> (u16, Value) 
 #[tokio::test]
 async fn nobody_decides_about_a_session_or_an_agent_of_his_own() {
     let (owner_key, other_key) = ("the key of the opener", "the key of another");
-    let mut setup = Setup::default().policies(POLICIES).with("approvals.four_eyes", true);
+    let mut setup = Setup::default().policies(ASK_BEFORE_PAYING).with("approvals.four_eyes", true);
     for (name, key) in [("opener", owner_key), ("other", other_key)] {
         let hash = blake3::hash(key.as_bytes());
         let entry = format!("name = \"{name}\"\nrole = \"admin\"\nkey_hash = \"blake3:{hash}\"\n");
@@ -92,7 +79,7 @@ async fn nobody_decides_about_a_session_or_an_agent_of_his_own() {
 
 fn notifying(receiver: &Upstream) -> Setup {
     Setup::default()
-        .policies(POLICIES)
+        .policies(ASK_BEFORE_PAYING)
         .with("approvals.notify_url", format!("\"http://{}/T0/secret-path\"", receiver.address))
         .with("approvals.notify_secret", format!("\"{SECRET}\""))
         .with("approvals.user_url", "\"https://arbiter.example/console/approvals\"")
@@ -173,7 +160,7 @@ async fn a_receiver_that_refuses_holds_nothing_up() {
 const PAGE: &str = "https://arbiter.example/console/approvals";
 
 fn sending() -> Setup {
-    Setup::default().policies(POLICIES).with("approvals.user_url", format!("\"{PAGE}/\""))
+    Setup::default().policies(ASK_BEFORE_PAYING).with("approvals.user_url", format!("\"{PAGE}/\""))
 }
 
 fn initialize(version: &str, elicitation: Value) -> String {
@@ -314,7 +301,7 @@ async fn messages(mut response: reqwest::Response, begun: String) -> Vec<Value> 
 
 #[tokio::test]
 async fn a_client_that_follows_its_call_sees_it_wait_and_gets_the_answer() {
-    let setup = Setup::default().policies(POLICIES).with("approvals.hold_secs", 30);
+    let setup = Setup::default().policies(ASK_BEFORE_PAYING).with("approvals.hold_secs", 30);
     let gateway = Gateway::start(setup).await;
     let session = session(&gateway).await;
     let pending = || async {
@@ -364,7 +351,7 @@ async fn a_client_that_follows_its_call_sees_it_wait_and_gets_the_answer() {
 
 #[tokio::test]
 async fn a_client_that_follows_its_call_and_leaves_withdraws_it() {
-    let setup = Setup::default().policies(POLICIES).with("approvals.hold_secs", 30);
+    let setup = Setup::default().policies(ASK_BEFORE_PAYING).with("approvals.hold_secs", 30);
     let gateway = Gateway::start(setup).await;
     let session = session(&gateway).await;
     let mut response = watched(&gateway, &session, 1).send().await.unwrap();
@@ -380,7 +367,7 @@ async fn a_client_that_follows_its_call_and_leaves_withdraws_it() {
 
 #[tokio::test]
 async fn a_gateway_that_leaves_asks_nobody_any_more() {
-    let setup = Setup::default().policies(POLICIES).with("proxy.drain_delay_secs", 20);
+    let setup = Setup::default().policies(ASK_BEFORE_PAYING).with("proxy.drain_delay_secs", 20);
     let gateway = Gateway::start(setup).await;
     let session = session(&gateway).await;
     let known = ask(&gateway, &session, 1).await;

@@ -1,4 +1,4 @@
-//! What a gateway once put between a client and its server, kind by kind; real clients meet the same in
+//! Obstacles that a gateway once put between a client and its server, kind by kind; real clients meet the same in
 //! `tests/clients/between.py`.
 
 use std::sync::Mutex;

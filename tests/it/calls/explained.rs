@@ -1,4 +1,4 @@
-//! What `POST /policy/explain` says is what the gateway does: the same calls, asked and made.
+//! Answers of `POST /policy/explain` beside the acts of the gateway: the same calls, asked and made.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What one agent with a valid token may cost: refusals, places, memory, and bugs it can provoke.
+//! Costs that one agent with a valid token may cause: refusals, places, memory, and bugs it can provoke.
 
 use std::time::{Duration, Instant};
 

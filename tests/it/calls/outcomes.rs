@@ -1,4 +1,4 @@
-//! How the tool ended is on record and counted, whatever carries its answer.
+//! Ends of tools: on record and counted, whatever carries the answer.
 
 use axum::body::Body;
 use serde_json::{Value, json};

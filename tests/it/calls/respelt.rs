@@ -1,4 +1,4 @@
-//! What policies take away stays away, however it is spelt, over real sockets.
+//! Other spellings of names that policies take away: refused alike, over real sockets.
 
 use serde_json::{Value, json};
 

@@ -293,7 +293,7 @@ async fn an_upstream_over_tls_is_spoken_to_in_http_2_trailers_and_all() {
     }
 }
 
-/// What Pingora would answer by itself, or the library reset, on a stream of HTTP/2.
+/// Streams of HTTP/2 that Pingora would answer by itself, or the library reset.
 #[tokio::test]
 async fn streams_that_are_no_request_are_answered_or_counted() {
     let certificate = Certificate::make();

@@ -5,21 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::nodes::{nodes, setup};
-use crate::support::harness::{Gateway, Setup, eventually, tool_call};
+use crate::support::harness::{ASK_BEFORE_PAYING, Gateway, Setup, eventually, tool_call};
 use crate::support::redis_server::Redis;
-
-const POLICIES: &str = r#"
-[[policies]]
-id = "pay"
-effect = "allow"
-allowed_tools = ["pay"]
-
-[[policies]]
-id = "ask-before-paying"
-effect = "escalate"
-allowed_tools = ["pay"]
-priority = 900
-"#;
 
 fn pay(amount: usize) -> String {
     tool_call("pay", json!({"amount": amount}))
@@ -45,7 +32,7 @@ async fn decide(node: &Gateway, id: &str, decision: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn four_nodes_use_an_approval_once() {
     let redis = Redis::start();
-    let nodes = nodes(4, || setup(&redis.url()).policies(POLICIES)).await;
+    let nodes = nodes(4, || setup(&redis.url()).policies(ASK_BEFORE_PAYING)).await;
     let session = session(&nodes[0]).await;
     let id = ask(&nodes[0], &session, 100).await;
     // Asked elsewhere, and decided at a third node, before either can have heard of it.
@@ -84,7 +71,7 @@ async fn four_nodes_use_an_approval_once() {
 
 #[tokio::test]
 async fn a_kill_never_gives_a_use_back() {
-    let mut gateway = Gateway::start(Setup::default().policies(POLICIES)).await;
+    let mut gateway = Gateway::start(Setup::default().policies(ASK_BEFORE_PAYING)).await;
     let session = session(&gateway).await;
     let (used, denied) = (ask(&gateway, &session, 1).await, ask(&gateway, &session, 2).await);
     let waits = ask(&gateway, &session, 3).await;

@@ -15,7 +15,7 @@ use url::{Url, form_urlencoded};
 use crate::support::harness::{Gateway, Setup, Upstream, eventually, json_response};
 use crate::support::issuer::{SigningKey, b64};
 
-/// What the provider puts into its next token, beside what it knows.
+/// Claims of the next token, on top of those that the provider sets itself.
 type Claims = Arc<Mutex<Value>>;
 
 struct Provider {

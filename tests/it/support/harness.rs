@@ -451,6 +451,20 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() 
     }
 }
 
+/// Payments, each of which a person has to approve.
+pub const ASK_BEFORE_PAYING: &str = r#"
+[[policies]]
+id = "pay"
+effect = "allow"
+allowed_tools = ["pay"]
+
+[[policies]]
+id = "ask-before-paying"
+effect = "escalate"
+allowed_tools = ["pay"]
+priority = 900
+"#;
+
 pub fn tool_call(tool: &str, arguments: Value) -> String {
     let params = json!({"name": tool, "arguments": arguments});
     json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string()

@@ -142,7 +142,7 @@ impl Fleet {
         fleet
     }
 
-    /// The same with a sentinel that watches both.
+    /// Starts a primary and a replica, and a sentinel that watches both.
     pub async fn behind_sentinel() -> Self {
         let mut fleet = Self::with_replica().await;
         let primary = fleet.servers[0].0;
