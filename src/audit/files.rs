@@ -26,6 +26,9 @@ pub struct ClosedFile {
     pub compressed: bool,
 }
 
+/// Listings of a folder after which it is given up that two of them agree.
+const MOST_LISTINGS: usize = 100;
+
 /// Opens a file that goes on where the last process left it, or begins it; readable for the group.
 pub(super) fn open_kept(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
@@ -47,7 +50,24 @@ pub(super) fn closed_name(log: &Path, number: u64) -> PathBuf {
 }
 
 /// The closed files of a log, oldest first.
+///
+/// A folder is not listed at one instant: a file that is compressed meanwhile may be missed under both
+/// of its names. So the folder is listed until two listings in a row have the same files.
 pub fn closed_files(log: &Path) -> io::Result<Vec<ClosedFile>> {
+    let numbers = |files: &[ClosedFile]| files.iter().map(|file| file.number).collect::<Vec<_>>();
+    let mut known = listed(log)?;
+    for _ in 0..MOST_LISTINGS {
+        let again = listed(log)?;
+        let same = numbers(&again) == numbers(&known);
+        known = again;
+        if same {
+            return Ok(known);
+        }
+    }
+    Err(io::Error::other("the files of the log change faster than their folder can be listed"))
+}
+
+fn listed(log: &Path) -> io::Result<Vec<ClosedFile>> {
     let Some(name) = log.file_name() else { return Ok(Vec::new()) };
     let mut found = BTreeMap::new();
     for entry in entries(folder_of(log))? {

@@ -191,11 +191,10 @@ fn files_back(
     limit: usize,
     max_bytes: u64,
 ) -> io::Result<Found> {
-    let current = files::next_number(log)?;
-    let mut all: Vec<(u64, PathBuf, bool)> = files::closed_files(log)?
-        .into_iter()
-        .map(|file| (file.number, file.path, file.compressed))
-        .collect();
+    let closed = files::closed_files(log)?;
+    let current = closed.last().map_or(1, |file| file.number.saturating_add(1));
+    let mut all: Vec<(u64, PathBuf, bool)> =
+        closed.into_iter().map(|file| (file.number, file.path, file.compressed)).collect();
     all.push((current, log.to_owned(), false));
     let mut search = Search {
         wanted,
@@ -213,10 +212,20 @@ fn files_back(
         };
         search.file = number;
         let went = if compressed { search.through(&path, end) } else { search.back(&path, end) };
+        // One that was compressed since the folder was listed is read by its new name.
+        let went = match went {
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound && !compressed => {
+                match files::closed_file(log, number)? {
+                    Some(moved) => search.through(&moved, end),
+                    None => Err(gone),
+                }
+            }
+            went => went,
+        };
         match went {
             Ok(Go::On) => {}
             Ok(Go::Stop) => return Ok(search.found),
-            // Deleted or moved between the two looks.
+            // Deleted between the two looks.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
