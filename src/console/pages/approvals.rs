@@ -5,13 +5,14 @@ use serde_json::{Map, Value, json};
 
 use super::live::table;
 use super::why::pretty;
-use super::{Acted, Place, Shown};
+use super::Acted;
 use crate::admin::{ApiError, Ask, Method};
 use crate::console::form::{Form, write_query};
 use crate::console::layout::{may, token};
 use crate::console::parts::{
     PER_PAGE, badge, facts, id, items, more, number, select, string, time, whole_id,
 };
+use crate::console::place::{Place, Shown};
 use crate::console::shown::{block, text};
 use crate::console::visit::Visit;
 use crate::firewall::session::SessionId;
