@@ -55,6 +55,7 @@ use crate::firewall::session::Status;
 use crate::firewall::terms::Terms;
 use crate::firewall::time::{Now, Timestamp};
 use crate::freezer::Freezer;
+use crate::gate::asking::Asking;
 use crate::gate::enrol::Enrolment;
 use crate::gate::injected::Injected;
 use crate::gate::shares::Limits;
@@ -396,6 +397,11 @@ impl Parts {
         let (headers, in_headers) = templates.expand(&secrets.vault())?;
         let redactor =
             Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
+        let asking = Asking {
+            elicitation: elicitation(&config.proxy)?,
+            secrets: Arc::clone(&secrets),
+            secret_names: config.proxy.refuse_secret_forms.then(|| redactor.clone()),
+        };
         let (traces, sending) = traces::prepare(config, &metrics, &clock)?.unzip();
         let gate = Arc::new(Gate {
             clock: clock.clone(),
@@ -421,6 +427,7 @@ impl Parts {
                 in_headers,
                 if store.is_shared() { Timestamp(i64::MAX) } else { now.wall },
             ),
+            asking: Arc::new(asking),
             secrets,
             redactor,
             metrics: metrics.clone(),
@@ -431,7 +438,6 @@ impl Parts {
                 max_argument_bytes: config.audit.max_argument_bytes,
                 max_request_body_bytes: config.proxy.max_request_body_bytes,
                 max_list_ttl_ms: config.proxy.max_list_ttl_ms,
-                elicitation: Arc::new(elicitation(&config.proxy)?),
             },
             in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
             drain: Arc::default(),
