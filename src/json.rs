@@ -154,15 +154,41 @@ impl<'d> Entry<'d> {
         self.key.unescaped()
     }
 
+    /// Compares the key with one that a check looks for.
+    #[inline]
+    pub fn likeness(&self, wanted: &str) -> Likeness {
+        if !self.key.is_escaped() && keys::begin_apart(self.key.inner(), wanted) {
+            return Likeness::Other;
+        }
+        let key = self.key();
+        if *key == *wanted {
+            Likeness::Same
+        } else if keys::disguises(&key, wanted) {
+            Likeness::Disguised
+        } else {
+            Likeness::Other
+        }
+    }
+
     /// The key as a value of its own, for its bytes.
     pub fn key_value(&self) -> Value<'d> {
         self.key
     }
 }
 
+/// Result of comparing a key with the wanted one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Likeness {
+    Same,
+    /// Another key, which a reader that ignores case or Unicode form takes for the wanted one.
+    Disguised,
+    Other,
+}
+
 #[expect(clippy::indexing_slicing, reason = "nodes and spans come from the parse of this text")]
 #[expect(clippy::string_slice, reason = "spans start and end at ASCII characters")]
 impl<'d> Value<'d> {
+    #[inline]
     fn node(&self) -> Node {
         self.nodes[self.at]
     }
@@ -182,10 +208,17 @@ impl<'d> Value<'d> {
         &self.src[self.span()]
     }
 
-    fn unescaped(&self) -> Cow<'d, str> {
+    /// A string or key between its quotes, as it is written.
+    #[inline]
+    fn inner(&self) -> &'d str {
         let node = self.node();
-        let inner = &self.src[node.start as usize + 1..node.end as usize - 1];
-        if node.escaped { Cow::Owned(unescape(inner)) } else { Cow::Borrowed(inner) }
+        &self.src[node.start as usize + 1..node.end as usize - 1]
+    }
+
+    #[inline]
+    fn unescaped(&self) -> Cow<'d, str> {
+        let inner = self.inner();
+        if self.node().escaped { Cow::Owned(unescape(inner)) } else { Cow::Borrowed(inner) }
     }
 
     /// The unescaped text of a string; nothing for one with a lone surrogate.

@@ -9,10 +9,27 @@ use icu_normalizer::uts46::Uts46MapperBorrowed;
 
 /// True if `key` is not `wanted` but a reader that ignores case or Unicode form could take it for that.
 pub fn disguises(key: &str, wanted: &str) -> bool {
+    if begin_apart(key, wanted) {
+        return false;
+    }
     if key.is_ascii() && wanted.is_ascii() {
         return key != wanted && key.eq_ignore_ascii_case(wanted);
     }
     key != wanted && folded(key).eq(folded(wanted))
+}
+
+/// True if the texts begin with different ASCII letters or digits. No reader takes such a key for the
+/// other: folding changes nothing of these but their case, and a combining mark behind one keeps its letter.
+#[inline]
+pub(super) fn begin_apart(key: &str, wanted: &str) -> bool {
+    match (key.as_bytes().first(), wanted.as_bytes().first()) {
+        (Some(key), Some(wanted)) => {
+            key.is_ascii_alphanumeric()
+                && wanted.is_ascii_alphanumeric()
+                && !key.eq_ignore_ascii_case(wanted)
+        }
+        (None, _) | (_, None) => false,
+    }
 }
 
 /// The protocol key among `protocol` that `key` could be mistaken for.
@@ -40,7 +57,20 @@ static FOLDING: Uts46MapperBorrowed<'static> = Uts46MapperBorrowed::new();
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_first_letter_that_differs_decides_as_folding_does(
+            key in "[aAkKsS0\u{17F}\u{212A}\u{131}\u{300}\u{301}\u{AD}e\u{e9}_]{0,4}",
+            wanted in "[aAkKsS0\u{17F}\u{131}\u{301}e\u{e9}i_]{0,4}",
+        ) {
+            let by_folding = key != wanted && folded(&key).eq(folded(&wanted));
+            prop_assert_eq!(disguises(&key, &wanted), by_folding);
+        }
+    }
 
     #[test]
     fn other_cases_and_folding_letters_are_disguises() {

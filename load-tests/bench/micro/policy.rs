@@ -138,7 +138,8 @@ fn parse_by_tool(bencher: Bencher<'_, '_>, policies: usize) {
     bencher.bench_local(|| by_tool(black_box(policies)));
 }
 
-/// Five matchers on five arguments, without and with them: the difference is what they cost.
+/// Five matchers on five arguments, without and with them. The difference is what they cost: at most
+/// 0.2 µs.
 #[divan::bench(args = [false, true])]
 fn five_matchers(bencher: Bencher<'_, '_>, matchers: bool) {
     let keys = [

@@ -4,8 +4,7 @@
 use std::fmt;
 
 use super::Asked;
-use crate::json::keys::disguises;
-use crate::json::{Kind, Value};
+use crate::json::{Kind, Likeness, Value};
 
 /// A dotted path. `[]` behind a name enters a list, and lists in it.
 #[derive(Clone, Debug)]
@@ -119,12 +118,10 @@ fn follow<'d>(mut value: Value<'d>, names: &[Segment]) -> End<'d> {
         }
         let mut found = None;
         for entry in value.entries() {
-            let key = entry.key();
-            if *key == **name {
-                found = Some(entry.value);
-            } else if disguises(&key, name) {
-                // A reader that ignores case might take this key for the wanted one.
-                return End::Obstacle;
+            match entry.likeness(name) {
+                Likeness::Same => found = Some(entry.value),
+                Likeness::Disguised => return End::Obstacle,
+                Likeness::Other => {}
             }
         }
         match found {
