@@ -80,6 +80,7 @@ use crate::proxy::wire;
 use crate::registry::Registry;
 use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
+use crate::secrets::Secrets;
 use crate::sessions::{self, Sessions};
 use crate::store::{Followed, SealKey, Store};
 use crate::telemetry::Causes;
@@ -349,9 +350,14 @@ struct Parts {
     sending: Option<traces::Sending>,
 }
 
-fn elicitation(proxy: &config::Proxy) -> Result<Elicitation> {
+/// Rules for the questions of servers.
+fn asking(proxy: &config::Proxy, secrets: &Arc<Secrets>, redactor: &Redactor) -> Result<Asking> {
     let hosts: Vec<&str> = proxy.allowed_elicitation_hosts.iter().map(String::as_str).collect();
-    Elicitation::parse(&hosts).map_err(anyhow::Error::msg)
+    Ok(Asking {
+        elicitation: Elicitation::parse(&hosts).map_err(anyhow::Error::msg)?,
+        secrets: Arc::clone(secrets),
+        secret_names: proxy.refuse_secret_forms.then(|| redactor.clone()),
+    })
 }
 
 fn session_limits(config: &Config) -> Result<sessions::Settings> {
@@ -397,11 +403,6 @@ impl Parts {
         let (headers, in_headers) = templates.expand(&secrets.vault())?;
         let redactor =
             Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
-        let asking = Asking {
-            elicitation: elicitation(&config.proxy)?,
-            secrets: Arc::clone(&secrets),
-            secret_names: config.proxy.refuse_secret_forms.then(|| redactor.clone()),
-        };
         let (traces, sending) = traces::prepare(config, &metrics, &clock)?.unzip();
         let gate = Arc::new(Gate {
             clock: clock.clone(),
@@ -427,7 +428,7 @@ impl Parts {
                 in_headers,
                 if store.is_shared() { Timestamp(i64::MAX) } else { now.wall },
             ),
-            asking: Arc::new(asking),
+            asking: Arc::new(asking(&config.proxy, &secrets, &redactor)?),
             secrets,
             redactor,
             metrics: metrics.clone(),

@@ -32,6 +32,8 @@ SET_UPS = [
     ("whitelist", ALLOW_ALL, PROXY),
     ("whitelist and policies", POLICIES.read_text(), {**PROXY, "refuse_secret_forms": True}),
 ]
+# Stopped by the setting of the second.
+ALSO_STOPPED = {"whitelist and policies": ("mrtr-input-phishing/001",)}
 SETTINGS = {
     "sessions": {"max_concurrent_sessions_per_agent": 8, "default_time_limit_secs": 600},
     "admin": {"rate_limit_per_minute": 1_000_000},
@@ -86,7 +88,8 @@ def report(results):
     return (
         f"# mcp-defense-bench {BENCH} through Arbiter, without a model\n\n"
         "Made by `load-tests/traces/defense.py --write`, whose head says what is counted; the policies of the second set-up are\n"
-        "`load-tests/traces/defense/policies.toml`, written for the tools and not for the attacks.\n\n"
+        "`load-tests/traces/defense/policies.toml`, written for the tools and not for the attacks; it also sets\n"
+        "`proxy.refuse_secret_forms`.\n\n"
         + markdown(["set-up", *outcomes, "benign refused"], rows)
         + "\nStopped, by vector:\n\n"
         + markdown(["vector", *(r["set_up"] for r in results)], by_vector)
@@ -102,7 +105,7 @@ def main():
         out.with_suffix(".md").write_text(report(results))
         out.with_suffix(".json").write_text(json.dumps({"version": BENCH, "results": results}, indent=1) + "\n")
     bad = [f"{r['set_up']}: {case}" for r in results for case, outcome in r["attacks"].items()
-        if outcome != "stopped" and case.startswith(STOPPED) or outcome == "wrongly refused"]
+        if outcome != "stopped" and case.startswith(STOPPED + ALSO_STOPPED.get(r["set_up"], ())) or outcome == "wrongly refused"]
     bad += [f"{r['set_up']}: benign" for r in results if len(r["refused"]) > AIM_REFUSED * r["benign"]]
     if bad:
         sys.exit("not as it should be:\n" + "\n".join(bad))

@@ -135,20 +135,51 @@ impl Outline {
     /// Takes note of what passes.
     pub fn push(&mut self, mut chunk: &[u8]) -> Result<(), Unreadable> {
         while let Some((&byte, rest)) = chunk.split_first() {
-            if let At::Value(Text::In, depth) = self.at
-                && self.key != Key::Copied
-            {
-                // Most of an answer is text that nothing is copied of.
-                let Some(at) = memchr2(b'"', b'\\', chunk) else { return Ok(()) };
-                let special = chunk.get(at).copied().unwrap_or_default();
-                chunk = chunk.get(at.saturating_add(1)..).unwrap_or_default();
-                self.value(special, Text::In, depth);
-                continue;
-            }
-            chunk = rest;
-            self.step(byte)?;
+            chunk = match self.at {
+                At::Over => return Ok(()),
+                // Most of an answer is values that nothing is copied of.
+                At::Value(text, depth) if self.key != Key::Copied => self.skip(chunk, text, depth),
+                At::Key { escaped: false } | At::Value(Text::In, _) => {
+                    let plain = memchr2(b'"', b'\\', chunk).unwrap_or(chunk.len());
+                    let (plain, rest) = chunk.split_at_checked(plain).unwrap_or((chunk, &[]));
+                    self.copy(plain)?;
+                    let Some((&special, rest)) = rest.split_first() else { return Ok(()) };
+                    self.step(special)?;
+                    rest
+                }
+                _ => {
+                    self.step(byte)?;
+                    rest
+                }
+            };
         }
         Ok(())
+    }
+
+    /// Follows a value of which nothing is copied, and gives what is behind it.
+    fn skip<'c>(&mut self, mut chunk: &'c [u8], mut text: Text, mut depth: usize) -> &'c [u8] {
+        loop {
+            if text == Text::In {
+                let at = memchr2(b'"', b'\\', chunk).unwrap_or(chunk.len());
+                chunk = chunk.get(at..).unwrap_or_default();
+            }
+            let Some((&byte, rest)) = chunk.split_first() else {
+                self.at = At::Value(text, depth);
+                return chunk;
+            };
+            // A number or a word ends before this byte.
+            if text == Text::None && depth == 0 && matches!(byte, b',' | b'}' | b']') {
+                self.at = At::Between;
+                return chunk;
+            }
+            let ends;
+            (text, depth, ends) = after(byte, text, depth);
+            if ends {
+                self.at = At::Between;
+                return rest;
+            }
+            chunk = rest;
+        }
     }
 
     /// Reports whether what has passed could ask something or hand something out.
@@ -175,7 +206,7 @@ impl Outline {
             At::Between => self.between(byte)?,
             At::Key { escaped } => self.key(byte, escaped)?,
             At::AfterKey if byte == b':' => {
-                self.copy(byte)?;
+                self.copy(&[byte])?;
                 self.at = At::BeforeValue;
             }
             At::BeforeValue if !blank => self.begin_value(byte)?,
@@ -186,9 +217,7 @@ impl Outline {
                 self.between(byte)?;
             }
             At::Value(text, depth) => {
-                if self.key == Key::Copied {
-                    self.copy(byte)?;
-                }
+                self.copy(&[byte])?;
                 self.value(byte, text, depth);
             }
         }
@@ -206,10 +235,10 @@ impl Outline {
 
     fn between(&mut self, byte: u8) -> Result<(), Unreadable> {
         match (byte, self.within) {
-            (b',', _) => self.copy(byte)?,
+            (b',', _) => self.copy(&[byte])?,
             (b'{', Within::Batch) => self.open(Within::Message),
             (b']', Within::Batch) => {
-                self.copy(byte)?;
+                self.copy(&[byte])?;
                 self.at = At::Over;
             }
             (b' ' | b'\t' | b'\n' | b'\r', _) => {}
@@ -219,11 +248,11 @@ impl Outline {
             }
             (b'"', _) => {
                 self.key_from = self.out.len();
-                self.copy(byte)?;
+                self.copy(&[byte])?;
                 self.at = At::Key { escaped: false };
             }
             (b'}', within) => {
-                self.copy(byte)?;
+                self.copy(&[byte])?;
                 self.within = within.around();
                 if self.within == Within::Batch && !self.is_batch {
                     self.at = At::Over;
@@ -235,7 +264,7 @@ impl Outline {
     }
 
     fn key(&mut self, byte: u8, escaped: bool) -> Result<(), Unreadable> {
-        self.copy(byte)?;
+        self.copy(&[byte])?;
         self.at = At::Key { escaped: !escaped && byte == b'\\' };
         if escaped || byte != b'"' {
             return Ok(());
@@ -269,32 +298,37 @@ impl Outline {
             self.open(within);
             return Ok(());
         }
-        self.copy(if self.key == Key::Copied { byte } else { b'0' })?;
+        self.copy(&[if self.key == Key::Copied { byte } else { b'0' }])?;
         self.value(byte, Text::None, 0);
         Ok(())
     }
 
-    /// Follows a value to its end.
+    /// Follows a value that is copied.
     fn value(&mut self, byte: u8, text: Text, depth: usize) {
-        let (text, depth, may_end) = match (text, byte) {
-            (Text::In, b'\\') => (Text::Escape, depth, false),
-            (Text::In, b'"') => (Text::None, depth, true),
-            (Text::In | Text::Escape, _) | (Text::None, b'"') => (Text::In, depth, false),
-            (Text::None, b'{' | b'[') => (Text::None, depth.saturating_add(1), false),
-            (Text::None, b'}' | b']') => (Text::None, depth.saturating_sub(1), true),
-            (Text::None, _) => (Text::None, depth, false),
-        };
-        let ends = may_end && depth == 0;
+        let (text, depth, ends) = after(byte, text, depth);
         self.at = if ends { At::Between } else { At::Value(text, depth) };
     }
 
-    fn copy(&mut self, byte: u8) -> Result<(), Unreadable> {
-        if self.out.len() >= MAX_BYTES {
+    fn copy(&mut self, bytes: &[u8]) -> Result<(), Unreadable> {
+        if self.out.len().saturating_add(bytes.len()) > MAX_BYTES {
             return Err(Unreadable::TooLarge(MAX_BYTES));
         }
-        self.out.push(byte);
+        self.out.extend_from_slice(bytes);
         Ok(())
     }
+}
+
+/// Returns the place behind a byte of a value, and true if the value ends with it.
+fn after(byte: u8, text: Text, depth: usize) -> (Text, usize, bool) {
+    let (text, depth, may_end) = match (text, byte) {
+        (Text::In, b'\\') => (Text::Escape, depth, false),
+        (Text::In, b'"') => (Text::None, depth, true),
+        (Text::In | Text::Escape, _) | (Text::None, b'"') => (Text::In, depth, false),
+        (Text::None, b'{' | b'[') => (Text::None, depth.saturating_add(1), false),
+        (Text::None, b'}' | b']') => (Text::None, depth.saturating_sub(1), true),
+        (Text::None, _) => (Text::None, depth, false),
+    };
+    (text, depth, may_end && depth == 0)
 }
 
 /// Returns the text of a key with its quotation marks. A key that is no text has no name that a reader
