@@ -188,6 +188,12 @@ impl World {
     }
 }
 
+/// Rules that let a server ask anything.
+fn asking(secrets: &Arc<Secrets>) -> Asking {
+    let elicitation = Elicitation::default();
+    Asking { elicitation, secrets: Arc::clone(secrets), secret_names: None }
+}
+
 async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
     let clock = Clock::system();
     let now = clock.now();
@@ -258,11 +264,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
         sessions: Arc::new(sessions),
         audit: Arc::new(audit),
         recent: Arc::default(),
-        asking: Arc::new(Asking {
-            elicitation: Elicitation::default(),
-            secrets: Arc::clone(&secrets),
-            secret_names: None,
-        }),
+        asking: Arc::new(asking(&secrets)),
         secrets,
         injected: Injected::new(Vec::new(), now.wall),
         enrolment: Enrolment::new(&[], &registry),

@@ -119,9 +119,9 @@ async fn a_server_sends_people_to_allowed_hosts_only_whatever_the_form() {
     // Some clients read errors whatever their status is.
     let body = required(BAD).to_string();
     let json = [("content-type", "application/json")];
-    gateway.upstream.answer_with(move |_| {
-        (axum::http::StatusCode::BAD_REQUEST, json, body.clone()).into_response()
-    });
+    gateway
+        .upstream
+        .answer_with(move |_| (http::StatusCode::BAD_REQUEST, json, body.clone()).into_response());
     assert_eq!(call(&gateway, &session).await.code(), "UpstreamFailed");
 }
 
