@@ -138,7 +138,7 @@ proptest! {
     }
 }
 
-/// What is set aside and charged for a request bounds what its values take, whatever it holds.
+/// Bound on the memory of a request: no less is set aside and charged than its values take.
 #[test]
 fn a_request_takes_no_more_memory_than_is_charged_for_it() {
     let pieces = [
