@@ -14,7 +14,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use uuid::Uuid;
 
+use crate::audit::redact::Marks;
 use crate::clock::Clock;
+use crate::credentials::Patterns;
 use crate::firewall::agent::AgentId;
 use crate::firewall::approvals::{
     Approval, Book, Digest, Limits, Plan, Plea, Ruling, State, Status, Step, Subject, Undecided,
@@ -60,6 +62,8 @@ impl Default for Settings {
 pub struct Approvals {
     settings: Settings,
     key: [u8; 32],
+    /// Key of the marks in what people are shown.
+    marks_key: [u8; 32],
     store: Arc<Store>,
     notices: Option<Notices>,
     page: Option<Page>,
@@ -129,6 +133,7 @@ impl Approvals {
         Self {
             settings,
             key: blake3::derive_key("arbiter 2026 approvals: digests of calls", secret),
+            marks_key: blake3::derive_key("arbiter 2026 approvals: marks of places", secret),
             store,
             notices: None,
             page: None,
@@ -227,6 +232,11 @@ impl Approvals {
     /// Returns what all rounds of a call have in common that was approved under this text of a policy.
     pub fn digest_of_rounds(&self, subject: &Subject<'_>, policy_text: &Digest) -> Digest {
         digest_of_rounds(&self.key, subject, policy_text)
+    }
+
+    /// Returns the marks for what people are shown of a session's calls, without `known` credentials.
+    pub fn marks(&self, session: SessionId, known: Arc<Patterns>) -> Marks {
+        Marks::new(&self.marks_key, session.0.as_bytes(), known)
     }
 
     /// Reports whether a session has open approvals.

@@ -10,12 +10,15 @@ mod answer;
 mod browsers;
 mod chart;
 mod entry;
+mod files;
 mod form;
 mod history;
 mod layout;
 mod pages;
 mod parts;
+mod place;
 mod provider;
+mod revision;
 mod shown;
 mod stream;
 mod verification;
@@ -31,8 +34,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::Method as Verb;
 use axum::http::request::Parts;
-use axum::http::{Method as Verb, StatusCode};
 use axum::response::Response;
 use axum::routing::any;
 use tokio::sync::Semaphore;
@@ -40,13 +43,14 @@ use tokio::sync::Semaphore;
 use crate::admin::{Admin, ApiError, Code, Pace};
 use crate::config::Config;
 use crate::recent::Recent;
-use answer::{file, guarded, not_found, page, redirect};
+use answer::{guarded, redirect};
 use browsers::Browsers;
 use entry::Recognised;
+use files::file;
 use form::Form;
 use history::{EVERY_SECS, History};
 use verification::Verification;
-use visit::Visit;
+use visit::{Signed, Visit};
 
 /// Pages of one person in a minute.
 const PAGES_PER_MINUTE: u32 = 600;
@@ -146,20 +150,15 @@ impl Console {
     }
 
     /// Shows a page.
-    async fn show(
-        self: &Arc<Self>,
-        head: &Parts,
-        browser: entry::Signed,
-        path: &[&str],
-    ) -> Response {
+    async fn show(self: &Arc<Self>, head: &Parts, browser: Signed, path: &[&str]) -> Response {
         let visit = Visit::new(self, head, browser);
         if let Err(error) = self.pace.admit(visit.holder.name(), visit.now.mono) {
-            return visit.failed(&error);
+            return layout::failed(&visit, &error);
         }
         match pages::show(&visit, path).await {
-            Ok(Some(shown)) => page(&visit, shown, StatusCode::OK),
-            Ok(None) => not_found(&visit),
-            Err(error) => visit.failed(&error),
+            Ok(Some(shown)) => layout::page(&visit, shown),
+            Ok(None) => layout::not_found(&visit),
+            Err(error) => layout::failed(&visit, &error),
         }
     }
 
@@ -167,7 +166,7 @@ impl Console {
     async fn act(
         self: &Arc<Self>,
         head: &Parts,
-        browser: entry::Signed,
+        browser: Signed,
         path: &[&str],
         body: Body,
     ) -> Response {
@@ -175,11 +174,11 @@ impl Console {
         let visit = Visit::new(self, head, browser);
         let form = match Form::read(head, body).await {
             Ok(form) => form,
-            Err(error) => return visit.failed(&error),
+            Err(error) => return layout::failed(&visit, &error),
         };
         if !entry::is_own(head) || !browsers::same(form.get("token"), &visit.token) {
             let message = "this form is not one that was made for you; go back, reload the page and try again";
-            return visit.failed(&ApiError::new(Code::Forbidden, message));
+            return layout::failed(&visit, &ApiError::new(Code::Forbidden, message));
         }
         if path == ["sign-out"] {
             self.browsers.close(&cookie);
@@ -187,9 +186,9 @@ impl Console {
         }
         match pages::act(&visit, path, &form).await {
             Ok(Some(pages::Acted::To(place))) => redirect(&place),
-            Ok(Some(pages::Acted::Shown(shown))) => page(&visit, *shown, StatusCode::OK),
-            Ok(None) => not_found(&visit),
-            Err(error) => visit.failed(&error),
+            Ok(Some(pages::Acted::Shown(shown))) => layout::page(&visit, *shown),
+            Ok(None) => layout::not_found(&visit),
+            Err(error) => layout::failed(&visit, &error),
         }
     }
 }

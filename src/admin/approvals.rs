@@ -36,11 +36,15 @@ pub struct ApprovalView {
     session_id: SessionId,
     declared_intent: Box<str>,
     method: Box<str>,
+    /// Tool of a call of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool: Option<Box<str>>,
     /// Tool, URI, prompt or method that the call names.
-    tool: Box<str>,
+    target: Box<str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<Box<str>>,
-    /// Parameters of the call, redacted; as an object with `truncated` where they are too long.
+    /// Parameters of the call. Places that are secret or too long are marks with length and keyed hash:
+    /// equal places of one session have equal hashes.
     arguments: serde_json::Value,
     /// True if parts of the parameters cannot be shown; approving then needs a `reason`.
     arguments_clipped: bool,
@@ -73,6 +77,7 @@ pub struct ApprovalView {
 impl ApprovalView {
     pub(super) fn of(approval: Approval, now: Timestamp) -> Self {
         let status = approval.status_at(now);
+        let tool = approval.is_of_tool().then(|| approval.target.clone());
         let arguments = serde_json::from_str(&approval.arguments)
             .unwrap_or_else(|_not_json| serde_json::Value::from(&*approval.arguments));
         Self {
@@ -82,8 +87,9 @@ impl ApprovalView {
             principal: approval.principal,
             session_id: approval.session,
             declared_intent: approval.declared_intent,
+            tool,
             method: approval.method,
-            tool: approval.target,
+            target: approval.target,
             upstream: approval.upstream,
             arguments,
             arguments_clipped: approval.clipped,

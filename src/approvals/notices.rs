@@ -68,7 +68,9 @@ struct Notice {
     agent_id: AgentId,
     session_id: SessionId,
     method: Box<str>,
-    tool: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool: Option<String>,
+    target: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<Box<str>>,
     policy: Arc<str>,
@@ -92,6 +94,7 @@ impl Notice {
         }
         let Approval { id, version, .. } = step.to;
         let one = step.to.clone();
+        let target: String = one.target.chars().take(MAX_NAME_CHARS).collect();
         Some(Self {
             event,
             delivery_id: format!("{id}.{version}"),
@@ -99,8 +102,9 @@ impl Notice {
             status: one.status,
             agent_id: one.agent,
             session_id: one.session,
+            tool: one.is_of_tool().then(|| target.clone()),
+            target,
             method: one.method,
-            tool: one.target.chars().take(MAX_NAME_CHARS).collect(),
             upstream: one.upstream,
             policy: one.policy,
             requested_at: one.requested_at,
@@ -266,7 +270,10 @@ mod tests {
         let notice = Notice::of(&step, Some(&page)).unwrap();
         let text = serde_json::to_string(&notice).unwrap();
         assert!(!text.contains("hunter2"), "{text}");
-        assert_eq!(notice.tool.len(), MAX_NAME_CHARS);
+        assert_eq!(notice.tool.as_deref().map(str::len), Some(MAX_NAME_CHARS));
+        assert_eq!(notice.tool.as_deref(), Some(&*notice.target));
+        let read = Approval { method: "resources/read".into(), ..pending.clone() };
+        assert_eq!(Notice::of(&Step::ask(read), None).unwrap().tool, None);
         let url = format!("https://arbiter.example/console/approvals/{}", pending.id);
         assert_eq!(notice.url.as_deref(), Some(&*url));
         let reasoned = crate::firewall::approvals::Ruling {

@@ -3,6 +3,8 @@ use crate::firewall::approvals::Answer;
 use crate::firewall::approvals::tests::{asked, hash, ruling};
 use crate::store::tests::contract::{Rig, on_all_backends};
 
+mod laws;
+
 const START: Timestamp = Timestamp(1_000_000_000);
 
 fn settings() -> Settings {
@@ -27,11 +29,20 @@ fn plea(byte: u8) -> Plea {
 
 /// One attempt at the calls, as the gate makes it.
 async fn ask(approvals: &Arc<Approvals>, pleas: &[Plea], agent: AgentId, clock: &Clock) -> Answer {
+    attempt(approvals, pleas, |at, now| asked(pleas[at].digest, agent, now), clock).await
+}
+
+/// One attempt at the calls, with what is asked where nobody was asked yet.
+async fn attempt(
+    approvals: &Arc<Approvals>,
+    pleas: &[Plea],
+    asked: impl Fn(usize, Timestamp) -> Approval,
+    clock: &Clock,
+) -> Answer {
     let _turn = approvals.turn(clock).await.unwrap();
     loop {
         let now = approvals.time(clock.now());
-        let draft = |at: usize| Some(asked(pleas[at].digest, agent, now));
-        let plan = approvals.plan(pleas, clock.now(), draft).unwrap();
+        let plan = approvals.plan(pleas, clock.now(), |at| Some(asked(at, now))).unwrap();
         if plan.steps.is_empty() {
             return plan.answer.unwrap();
         }

@@ -21,8 +21,11 @@ use crate::credentials::{Content, Patterns, Scrubber, scrub_header_value};
 use crate::json::write::{breaks_lines, escaped};
 use crate::json::{Doc, Kind, Value};
 
+mod shown;
 mod text;
 mod words;
+
+pub use shown::Marks;
 
 /// The patterns that are always looked for, unless the configuration replaces them.
 pub const PATTERNS: [&str; 24] = [
@@ -122,7 +125,7 @@ impl Redactor {
         known: &Arc<Patterns>,
     ) -> Redacted {
         let sent_bytes = arguments.raw().len();
-        write(max_bytes, sent_bytes, known, |out| self.value(arguments, out, &mut Walk::new(0)))
+        write(max_bytes, sent_bytes, known, |out| self.value(arguments, out, &mut Walk::new(None)))
     }
 
     /// Writes the arguments of a batch's calls as one list.
@@ -132,7 +135,7 @@ impl Redactor {
         max_bytes: usize,
         known: &Arc<Patterns>,
     ) -> Redacted {
-        let mut walk = Walk::new(0);
+        let mut walk = Walk::new(None);
         let sent_bytes = calls.iter().flatten().map(|given| given.raw().len()).sum();
         write(max_bytes, sent_bytes, known, |out| {
             let mut separator = "[";
@@ -154,18 +157,20 @@ impl Redactor {
     }
 
     /// A document that was written into a string, redacted; and whether anything had to go.
-    fn document(&self, root: Value<'_>, nesting: u8, words: &mut Words) -> (String, bool) {
-        let mut walk = Walk { words: std::mem::take(words), nesting, redacted: false };
+    fn document(&self, root: Value<'_>, around: &mut Walk<'_>) -> (String, bool) {
+        let words = std::mem::take(&mut around.words);
+        let nesting = around.nesting.saturating_add(1);
+        let mut walk = Walk { words, nesting, redacted: false, marks: around.marks };
         let mut out = Output::new(usize::MAX);
         self.value(root, &mut out, &mut walk);
-        *words = walk.words;
+        around.words = walk.words;
         (out.text, walk.redacted)
     }
 
     /// Writes a value, as far as there is room; the parser has bounded how deep it can nest.
-    fn value(&self, value: Value<'_>, out: &mut Output, walk: &mut Walk) {
+    fn value(&self, value: Value<'_>, out: &mut Output, walk: &mut Walk<'_>) {
         if out.is_full() {
-            return;
+            return walk.clip(value, out);
         }
         match value.kind() {
             Kind::Object => self.object(value, out, walk),
@@ -175,18 +180,18 @@ impl Redactor {
         }
     }
 
-    fn object(&self, object: Value<'_>, out: &mut Output, walk: &mut Walk) {
+    fn object(&self, object: Value<'_>, out: &mut Output, walk: &mut Walk<'_>) {
         let named = self.names_another(object, walk);
         out.push("{");
         let mut first = true;
         for entry in object.entries() {
             if out.is_full() {
-                return;
+                return walk.clip_members(object, entry.key_value(), out);
             }
             if !std::mem::take(&mut first) {
                 out.push(",");
             }
-            out.push_string(entry.key_value().raw());
+            walk.push_key(entry.key_value(), out);
             out.push(":");
             let key = entry.key();
             let secret = match named {
@@ -198,8 +203,7 @@ impl Redactor {
                 Some(_) | None => self.hides(&key, entry.value, walk),
             };
             if secret {
-                walk.redacted = true;
-                out.push(REPLACEMENT);
+                walk.replace(entry.value, out);
             } else {
                 self.value(entry.value, out, walk);
             }
@@ -207,14 +211,14 @@ impl Redactor {
         out.push("}");
     }
 
-    fn hides(&self, key: &str, value: Value<'_>, walk: &mut Walk) -> bool {
+    fn hides(&self, key: &str, value: Value<'_>, walk: &mut Walk<'_>) -> bool {
         let cookies = || text::is_cookie(key) && value.raw().contains('=');
         self.words.name(key, &mut walk.words) || cookies()
     }
 
     /// Reports whether an object is a name and a value, and then whether the name is that of a
     /// secret.
-    fn names_another(&self, object: Value<'_>, walk: &mut Walk) -> Option<bool> {
+    fn names_another(&self, object: Value<'_>, walk: &mut Walk<'_>) -> Option<bool> {
         /// A pair has few other members.
         const MOST_MEMBERS: usize = 8;
         let (mut name, mut has_value) = (None, false);
@@ -229,23 +233,22 @@ impl Redactor {
         Some(text::is_cookie(&name) || self.words.name(&name, &mut walk.words))
     }
 
-    fn array(&self, array: Value<'_>, out: &mut Output, walk: &mut Walk) {
+    fn array(&self, array: Value<'_>, out: &mut Output, walk: &mut Walk<'_>) {
         out.push("[");
         let mut first = true;
         for item in array.items() {
             if out.is_full() {
-                return;
+                return walk.clip_items(array, item, out);
             }
             if !std::mem::take(&mut first) {
                 out.push(",");
             }
             match self.pair(item, walk) {
-                Some(name) => {
-                    walk.redacted = true;
+                Some((name, secret)) => {
                     out.push("[");
-                    out.push_string(name.raw());
+                    walk.push_key(name, out);
                     out.push(",");
-                    out.push(REPLACEMENT);
+                    walk.replace(secret, out);
                     out.push("]");
                 }
                 None => self.value(item, out, walk),
@@ -254,31 +257,34 @@ impl Redactor {
         out.push("]");
     }
 
-    /// The name in a list of two of which the first names a secret, as one of a list of such.
-    fn pair<'d>(&self, item: Value<'d>, walk: &mut Walk) -> Option<Value<'d>> {
+    /// The two of a list whose first names the second as a secret, as one of a list of such.
+    fn pair<'d>(&self, item: Value<'d>, walk: &mut Walk<'_>) -> Option<(Value<'d>, Value<'d>)> {
         if item.kind() != Kind::Array {
             return None;
         }
         let mut items = item.items();
-        let (name, _value, None) = (items.next()?, items.next()?, items.next()) else {
+        let (name, value, None) = (items.next()?, items.next()?, items.next()) else {
             return None;
         };
         let text = name.as_str()?;
         let secret = text::is_cookie(&text) || self.words.name(&text, &mut walk.words);
-        secret.then_some(name)
+        secret.then_some((name, value))
     }
 
-    fn string(&self, string: Value<'_>, out: &mut Output, walk: &mut Walk) {
+    fn string(&self, string: Value<'_>, out: &mut Output, walk: &mut Walk<'_>) {
         let raw = out.clip(string.raw());
         if !self.leaves_doubt(raw, string.is_escaped(), &mut walk.words) {
-            return out.push_clipped(raw);
+            return walk.push_part(string, raw, out);
         }
         let redacted = match string_text(string, raw) {
-            Some(text) => self.text(&text, walk.nesting, &mut walk.words),
+            Some(text) => self.text(&text, walk),
             // A string that has no text cannot be read.
             None => Some(MARK.to_owned()),
         };
-        let Some(redacted) = redacted else { return out.push_clipped(raw) };
+        let Some(redacted) = redacted else { return walk.push_part(string, raw, out) };
+        if walk.marks.is_some() {
+            return walk.push_redacted(string, raw, &redacted, out);
+        }
         out.clipped = raw.len() < string.raw().len();
         walk.redacted = true;
         let mut written = vec![b'"'];
@@ -289,16 +295,18 @@ impl Redactor {
 }
 
 /// State of a walk over arguments.
-struct Walk {
+struct Walk<'m> {
     words: Words,
     /// Number of strings of JSON around.
     nesting: u8,
     redacted: bool,
+    /// Set where each place that is not shown is marked on its own.
+    marks: Option<&'m Marks>,
 }
 
-impl Walk {
-    fn new(nesting: u8) -> Self {
-        Self { words: Words::default(), nesting, redacted: false }
+impl<'m> Walk<'m> {
+    fn new(marks: Option<&'m Marks>) -> Self {
+        Self { words: Words::default(), nesting: 0, redacted: false, marks }
     }
 }
 
@@ -330,26 +338,40 @@ fn write(
     if known.is_empty() {
         return Redacted(out.finish(sent_bytes));
     }
-    let mut scrubber = Scrubber::new(Arc::clone(known), Content::Json);
-    let mut text = scrubber.push(Bytes::from(std::mem::take(&mut out.text))).to_vec();
-    if !cut {
-        text.extend_from_slice(&scrubber.finish());
-    }
-    // What is kept back of a text that is cut could be the beginning of a secret.
-    let mut text = String::from_utf8_lossy(&text).into_owned();
     if cut {
-        return Redacted(truncated(&text, max_bytes, sent_bytes));
+        // What is kept back of a text that is cut could be the beginning of a secret.
+        return Redacted(truncated(&begun(&out.text, known), max_bytes, sent_bytes));
     }
-    if scrubber.replaced() > 0 && serde_json::from_str::<IgnoredAny>(&text).is_err() {
-        // A secret with quotes in it took a part of the notation with it.
-        let mut quoted = b"\"".to_vec();
-        escaped(&mut quoted, &text);
-        quoted.push(b'"');
-        text = String::from_utf8_lossy(&quoted).into_owned();
-    }
+    let text = without_known(out.text, known);
     let mut out = Output::new(max_bytes);
     out.push(&text);
     Redacted(out.finish(sent_bytes))
+}
+
+/// The beginning of a text without the values of `known` credentials, as far as no other can begin there.
+fn begun(text: &str, known: &Arc<Patterns>) -> String {
+    let mut scrubber = Scrubber::new(Arc::clone(known), Content::Json);
+    let settled = scrubber.push(Bytes::copy_from_slice(text.as_bytes()));
+    String::from_utf8_lossy(&settled).into_owned()
+}
+
+/// JSON without the values of `known` credentials, which is still JSON.
+fn without_known(text: String, known: &Arc<Patterns>) -> String {
+    if known.is_empty() {
+        return text;
+    }
+    let mut scrubber = Scrubber::new(Arc::clone(known), Content::Json);
+    let mut bytes = scrubber.push(Bytes::from(text)).to_vec();
+    bytes.extend_from_slice(&scrubber.finish());
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    if scrubber.replaced() == 0 || serde_json::from_str::<IgnoredAny>(&text).is_ok() {
+        return text;
+    }
+    // A secret with quotes in it took a part of the notation with it.
+    let mut quoted = b"\"".to_vec();
+    escaped(&mut quoted, &text);
+    quoted.push(b'"');
+    String::from_utf8_lossy(&quoted).into_owned()
 }
 
 /// A short text that an agent chose, without the values of `known` credentials.
@@ -401,11 +423,7 @@ impl Output {
         raw.get(..cut - run.count() % 2).unwrap_or_default()
     }
 
-    /// Writes a JSON string as it stood, quotes included.
-    fn push_string(&mut self, raw: &str) {
-        self.push_clipped(self.clip(raw));
-    }
-
+    /// Writes a JSON string, or the beginning of one, as it stood, quotes included.
     fn push_clipped(&mut self, raw: &str) {
         if raw == CHAIN_KEY {
             return self.push(CHAIN_KEY_ESCAPED);

@@ -92,7 +92,7 @@ pub struct Watch {
 
 const STATUSES: [&str; 7] =
     ["pending", "approved", "denied", "expired", "used", "void", "withdrawn"];
-const COLUMNS: [&str; 6] = ["approval_id", "status", "agent_id", "tool", "policy", "expires_at"];
+const COLUMNS: [&str; 6] = ["approval_id", "status", "agent_id", "target", "policy", "expires_at"];
 
 impl Approval {
     pub(super) async fn run(&self, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {

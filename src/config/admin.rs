@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::check::{Read, Section, address, clip};
 use super::file::Origin;
-use super::sections::discoverable;
 use super::signing::{self, SigningSecrets, secret};
+use super::values::discoverable;
 use super::{MAX_TOKEN_EXPIRY_SECS, Oauth, Secret};
 use crate::clock::Clock;
 use crate::firewall::agent::TrustLevel;

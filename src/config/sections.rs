@@ -275,7 +275,7 @@ fn issuer(mut s: Section<'_>, resources: &[String], grace_secs: u64) -> Option<I
         s.problem("issuer_url", None, "is missing; give the exact `iss` of its tokens");
     }
     if let (None, None, Some(issuer_url)) = (&jwks_uri, &url, &issuer_url)
-        && let Err(problem) = discoverable(issuer_url, allow_http)
+        && let Err(problem) = values::discoverable(issuer_url, allow_http)
     {
         let advice = "give `jwks_uri` or `introspection_url`";
         s.problem(
@@ -318,12 +318,6 @@ fn issuer(mut s: Section<'_>, resources: &[String], grace_secs: u64) -> Option<I
         introspection_grace_secs,
         auto_register: auto_register.then_some(auto_register_max),
     })
-}
-
-/// Reports whether metadata can be fetched from below an issuer's URL (RFC 8414 section 2).
-pub(super) fn discoverable(issuer_url: &str, allow_http: bool) -> Result<(), String> {
-    values::provider_url(issuer_url, allow_http)?;
-    if issuer_url.contains('?') { Err("it holds a query (`?`)".to_owned()) } else { Ok(()) }
 }
 
 fn policy(mut s: Section<'_>) -> Read<Policy> {

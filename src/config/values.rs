@@ -120,6 +120,12 @@ pub(super) fn safe_url(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks that metadata can be fetched from below an issuer's URL (RFC 8414 section 2).
+pub(super) fn discoverable(issuer_url: &str, allow_http: bool) -> Result<(), String> {
+    provider_url(issuer_url, allow_http)?;
+    if issuer_url.contains('?') { Err("it holds a query (`?`)".to_owned()) } else { Ok(()) }
+}
+
 fn is_loopback(host: &str) -> bool {
     let bare = host.trim_matches(['[', ']']);
     bare.eq_ignore_ascii_case("localhost")

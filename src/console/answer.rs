@@ -1,18 +1,15 @@
 //! Answers under `/console`, with the headers that every one of them has.
 
 use axum::body::Body;
+use axum::http::StatusCode;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
     REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::http::{Method as Verb, StatusCode};
 use axum::response::{IntoResponse, Response};
 use maud::Markup;
 
-use super::layout;
-use super::pages::Shown;
-use super::visit::Visit;
-use crate::admin::{ApiError, Code};
+use crate::admin::ApiError;
 
 /// Nothing from elsewhere, nothing inline, in nobody's frame.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
@@ -29,32 +26,12 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-const FILES: [(&str, &str, &str); 3] = [
-    ("console.css", "text/css; charset=utf-8", include_str!("files/console.css")),
-    ("console.js", "text/javascript; charset=utf-8", include_str!("files/console.js")),
-    ("icon.svg", "image/svg+xml", include_str!("files/icon.svg")),
-];
-
 /// Adds the headers that every answer has.
 pub(super) fn guarded(mut response: Response) -> Response {
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
-}
-
-/// Answers with a file of the console's own.
-pub(super) fn file(name: &str, method: &Verb) -> Response {
-    let found = FILES.iter().find(|(known, ..)| *known == name);
-    match found {
-        Some((_, kind, text)) if method == Verb::GET || method == Verb::HEAD => {
-            ([(CONTENT_TYPE, *kind)], *text).into_response()
-        }
-        Some(_) => {
-            layout::bare_error(&ApiError::new(Code::MethodNotAllowed, "files are only read"))
-        }
-        None => layout::bare_error(&ApiError::not_found("file")),
-    }
 }
 
 /// Answers with HTML.
@@ -72,22 +49,11 @@ pub(super) fn with_error(markup: Markup, error: &ApiError) -> Response {
     response
 }
 
-/// Sends a browser to another page after a form.
+/// Sends a browser to another page after a form; to the first one if the address is no header's text.
 pub(super) fn redirect(place: &str) -> Response {
-    let Ok(place) = HeaderValue::from_str(place) else {
-        return layout::bare_error(&ApiError::not_found("page"));
-    };
+    let place = HeaderValue::from_str(place).unwrap_or(HeaderValue::from_static("/console"));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
     response.headers_mut().insert(LOCATION, place);
     response
-}
-
-/// Answers with a page for somebody who has signed in.
-pub(super) fn page(visit: &Visit, shown: Shown, status: StatusCode) -> Response {
-    html(layout::page(visit, shown), status)
-}
-
-pub(super) fn not_found(visit: &Visit) -> Response {
-    visit.failed(&ApiError::not_found("page"))
 }

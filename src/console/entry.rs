@@ -17,21 +17,13 @@ use axum::response::Response;
 use super::answer::{html, redirect, with_error};
 use super::browsers::{LONGEST_SECS, random, same};
 use super::form::{Form, query, write_query};
+use super::visit::Signed;
 use super::{Console, layout};
-use crate::admin::{Actor, ApiError, Code, Holder, Method, source_of};
+use crate::admin::{ApiError, Code, Method, source_of};
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Longest key or token, in bytes.
 const MAX_KEY_BYTES: usize = 16 * 1024;
-
-/// A browser whose cookie and key both count.
-pub(super) struct Signed {
-    pub(super) holder: Holder,
-    pub(super) actor: Actor,
-    /// Token that each form carries.
-    pub(super) token: String,
-    pub(super) cookie: String,
-}
 
 /// Result of looking at a request's cookie.
 pub(super) enum Recognised {
@@ -53,7 +45,8 @@ impl Cookies {
         if self.secure { "__Host-arbiter-console" } else { "arbiter-console" }
     }
 
-    fn entry(self) -> &'static str {
+    /// Name of the cookie of the sign-in form.
+    pub(super) fn entry(self) -> &'static str {
         if self.secure { "__Host-arbiter-entry" } else { "arbiter-entry" }
     }
 

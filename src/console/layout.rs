@@ -7,7 +7,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::answer;
 use super::form::write_query;
-use super::pages::{Place, Shown};
+use super::place::{Place, Shown};
 use super::shown::text;
 use super::visit::Visit;
 use crate::admin::{ApiError, Method, People};
@@ -35,10 +35,11 @@ fn brand() -> Markup {
     }
 }
 
-/// Renders a page for somebody who has signed in.
-pub(super) fn page(visit: &Visit, shown: Shown) -> Markup {
+/// Answers with a page for somebody who has signed in.
+pub(super) fn page(visit: &Visit, shown: Shown) -> Response {
     let Shown { place, title, body, topic } = shown;
-    frame(visit, Some(place), &title, topic.as_deref(), &body)
+    let markup = frame(visit, Some(place), &title, topic.as_deref(), &body);
+    answer::html(markup, StatusCode::OK)
 }
 
 fn frame(
@@ -117,13 +118,17 @@ pub(super) fn token(visit: &Visit) -> Markup {
     html! { input type="hidden" name="token" value=(visit.token); }
 }
 
-/// Renders an error within the frame.
-pub(super) fn failed(visit: &Visit, error: &ApiError) -> Markup {
+/// Answers with a page that says what went wrong.
+pub(super) fn failed(visit: &Visit, error: &ApiError) -> Response {
     let body = html! {
         (problem(error))
         p { a href="/console" { "To the overview" } }
     };
-    frame(visit, None, &error_title(error), None, &body)
+    answer::with_error(frame(visit, None, &error_title(error), None, &body), error)
+}
+
+pub(super) fn not_found(visit: &Visit) -> Response {
+    failed(visit, &ApiError::not_found("page"))
 }
 
 fn error_title(error: &ApiError) -> String {

@@ -10,103 +10,16 @@ mod policies;
 mod sessions;
 mod why;
 
-use maud::Markup;
-
 use super::form::Form;
+use super::place::{Place, Shown};
 use super::visit::Visit;
-use crate::admin::{ApiError, Method};
-
-/// One page.
-pub(super) struct Shown {
-    pub(super) place: Place,
-    pub(super) title: String,
-    pub(super) body: Markup,
-    /// Event stream that keeps the page current.
-    pub(super) topic: Option<String>,
-}
-
-impl Shown {
-    fn at(place: Place, body: Markup) -> Self {
-        Self { place, title: place.name().to_owned(), body, topic: None }
-    }
-}
+use crate::admin::ApiError;
 
 /// Result of a form.
 pub(super) enum Acted {
     /// Goes on at another page.
     To(String),
     Shown(Box<Shown>),
-}
-
-/// Entry of the navigation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    Overview,
-    Live,
-    Why,
-    Sessions,
-    Agents,
-    Approvals,
-    Policies,
-    Audit,
-    Health,
-}
-
-impl Place {
-    pub(super) const ALL: [Self; 9] = [
-        Self::Overview,
-        Self::Live,
-        Self::Why,
-        Self::Sessions,
-        Self::Agents,
-        Self::Approvals,
-        Self::Policies,
-        Self::Audit,
-        Self::Health,
-    ];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Overview => "Overview",
-            Self::Live => "Live",
-            Self::Why => "Why",
-            Self::Sessions => "Sessions",
-            Self::Agents => "Agents",
-            Self::Approvals => "Approvals",
-            Self::Policies => "Policies",
-            Self::Audit => "Audit",
-            Self::Health => "Health",
-        }
-    }
-
-    pub(super) fn path(self) -> &'static str {
-        match self {
-            Self::Overview => "/console",
-            Self::Live => "/console/live",
-            Self::Why => "/console/why",
-            Self::Sessions => "/console/sessions",
-            Self::Agents => "/console/agents",
-            Self::Approvals => "/console/approvals",
-            Self::Policies => "/console/policies",
-            Self::Audit => "/console/audit",
-            Self::Health => "/console/health",
-        }
-    }
-
-    /// Returns the endpoint whose roles may see the page.
-    pub(super) fn needs(self) -> (Method, &'static str) {
-        (
-            Method::Get,
-            match self {
-                Self::Sessions => "/sessions",
-                Self::Approvals => "/approvals",
-                Self::Audit | Self::Why => "/audit/records",
-                Self::Overview | Self::Live | Self::Agents | Self::Policies | Self::Health => {
-                    "/agents"
-                }
-            },
-        )
-    }
 }
 
 /// Shows the page at a path; none if there is no such page.

@@ -61,7 +61,9 @@ impl Console {
         let response = match self.returned(head, value).await {
             Ok(session) => {
                 let page = html(layout::signed_in(&next), StatusCode::OK);
-                with_cookie(page, cookies.set(cookies.session(), &session, LONGEST_SECS))
+                let page =
+                    with_cookie(page, cookies.set(cookies.session(), &session, LONGEST_SECS));
+                with_cookie(page, cookies.set(cookies.entry(), "", 0))
             }
             Err(error) => self.sign_in_form(head, &next, Some(&error)),
         };

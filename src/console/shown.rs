@@ -6,7 +6,7 @@ use maud::{Markup, html};
 /// Longest text in a line of a page, in characters.
 const LINE_CHARS: usize = 200;
 /// Longest text of a block, in characters.
-const BLOCK_CHARS: usize = 64 * 1024;
+pub(super) const BLOCK_CHARS: usize = 80 * 1024;
 
 /// Characters that are not what they look like: controls, formats that reorder or vanish, fillers.
 fn is_odd(c: char) -> bool {

@@ -3,16 +3,22 @@
 use std::sync::Arc;
 
 use axum::http::request::Parts;
-use axum::response::Response;
 use serde_json::Value;
 
-use super::answer::with_error;
-use super::entry::Signed;
+use super::Console;
 use super::form::{self, Form};
-use super::stream::Revision;
-use super::{Console, layout};
+use super::revision::Revision;
 use crate::admin::{Actor, ApiError, Ask, Holder, Method};
 use crate::firewall::time::Now;
+
+/// A browser whose cookie and key both count.
+pub(super) struct Signed {
+    pub(super) holder: Holder,
+    pub(super) actor: Actor,
+    /// Token that each form carries.
+    pub(super) token: String,
+    pub(super) cookie: String,
+}
 
 /// A person and what was asked for.
 pub(super) struct Visit {
@@ -49,10 +55,5 @@ impl Visit {
     /// Calls an endpoint of the API for an act of this person.
     pub(super) async fn act(&self, ask: Ask) -> Result<Value, ApiError> {
         self.console.admin.act(&self.holder, &self.actor, ask).await
-    }
-
-    /// Answers with a page that says what went wrong.
-    pub(super) fn failed(&self, error: &ApiError) -> Response {
-        with_error(layout::failed(self, error), error)
     }
 }

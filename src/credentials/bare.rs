@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 
-use super::scrubber::REPLACEMENT;
-
+/// Text that replaces a secret.
+pub const REPLACEMENT: &[u8] = b"[CREDENTIAL]";
 /// A number longer than this is not kept together.
 const LONGEST_NUMBER_BYTES: usize = 64;
 

@@ -2,7 +2,7 @@
 //! they can be read as where not.
 
 use super::decoded::{ENTITIES, Text, Value, simple_escape};
-use super::lattice::{Node, Window};
+use super::nodes::{Node, Nodes};
 
 /// Classes of bytes: what they can be within an escape.
 pub(super) mod class {
@@ -64,15 +64,15 @@ enum Spot {
 
 /// Undoes escapes whose characters have one meaning each.
 pub(super) struct Plainly<'w> {
-    window: &'w Window,
+    nodes: &'w Nodes,
     text: Text<'w>,
     /// End of the text that was looked at.
     pub reach: usize,
 }
 
 impl<'w> Plainly<'w> {
-    pub(super) fn new(window: &'w Window, text: Text<'w>) -> Self {
-        Self { window, text, reach: 0 }
+    pub(super) fn new(nodes: &'w Nodes, text: Text<'w>) -> Self {
+        Self { nodes, text, reach: 0 }
     }
 
     /// Undoes the escape that `byte` introduces at `level` and that goes on at `at`.
@@ -96,7 +96,7 @@ impl<'w> Plainly<'w> {
             self.reach = self.reach.max(at + 1);
             return Spot::Raw(raw);
         }
-        let Some(node) = self.window.node(at) else { return Spot::Open(class::ALL) };
+        let Some(node) = self.nodes.at(at) else { return Spot::Open(class::ALL) };
         self.reach = self.reach.max(node.end(at));
         Spot::Open(node.classes)
     }
@@ -162,10 +162,10 @@ impl<'w> Plainly<'w> {
     /// A backslash before an introducer. That may be undone first, and what it stands for is then
     /// escaped; plain is this only where both orders come to the same, at the same level.
     fn escaped_introducer(&self, at: usize, level: usize) -> Undone {
-        let Some(node) = self.window.node(at).filter(|node| !node.is_cut()) else {
+        let Some(node) = self.nodes.at(at).filter(|node| !node.is_cut()) else {
             return Undone::Unclear;
         };
-        let readings = self.window.view(node);
+        let readings = self.nodes.view(node);
         let same = match readings {
             [_] => true,
             [_, second] => {
@@ -276,7 +276,7 @@ type Found<'f> = &'f mut dyn FnMut(Option<Value>, usize);
 
 /// The text as it looks one decoder further down.
 pub(super) struct Below<'w> {
-    pub window: &'w Window,
+    pub nodes: &'w Nodes,
     pub text: Text<'w>,
     pub level: usize,
 }
@@ -302,7 +302,7 @@ impl Below<'_> {
     fn each(&self, at: usize, look: &mut Look, mut each: impl FnMut(u8, usize, &mut Look)) {
         let Some(raw) = self.raw(at, look) else { return };
         let Some(node) = self.node(at, raw, look) else { return each(raw, at + 1, look) };
-        for reading in self.window.view_at(node, self.level) {
+        for reading in self.nodes.view_at(node, self.level) {
             if let Value::Byte(byte) = reading.value {
                 each(byte, at + reading.length, look);
             }
@@ -321,7 +321,7 @@ impl Below<'_> {
         let Some(node) = self.node(at, raw, look) else {
             return wanted(raw).then_some((raw, at + 1));
         };
-        let readings = self.window.view_at(node, self.level);
+        let readings = self.nodes.view_at(node, self.level);
         readings.iter().find_map(|reading| {
             let byte = reading.value.byte().filter(|byte| wanted(*byte))?;
             Some((byte, at + reading.length))
@@ -342,7 +342,7 @@ impl Below<'_> {
         if !Text::is_introducer(raw) {
             return None;
         }
-        let node = self.window.node(at)?;
+        let node = self.nodes.at(at)?;
         look.cut |= node.is_cut_at(self.level);
         look.deeper |= node.is_deeper_than(self.level);
         look.reach = look.reach.max(node.end(at));

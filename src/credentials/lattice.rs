@@ -15,13 +15,12 @@ use super::decoded::{CutShort, LEVELS, Reading, Text, Value};
 use super::escapes::{Below, Look, Plainly, Undone, class};
 use super::filter::Filter;
 use super::heads::{Behind, Heads};
+use super::nodes::{Node, Nodes, VIEWS, count, number};
 
 /// Bytes of the first window of a stretch; each that follows on it is twice as long.
 const LEAST_SPAN: usize = 24;
 /// Bytes of the longest window, unless an escape is longer.
 const MOST_SPAN: usize = 2048;
-/// Number of levels, the raw bytes among them.
-const VIEWS: usize = LEVELS + 1;
 /// Longest run of backslashes that stands for one.
 const LONGEST_RUN: usize = 1 << LEVELS;
 /// Bytes that the filter passes over for a look at one position.
@@ -69,9 +68,9 @@ impl<'t> Lattice<'t> {
         }
         let holder = self.holder(at);
         let Some(window) = self.windows.get(holder) else { return &[] };
-        let Some(node) = window.node(at) else { return &[] };
+        let Some(node) = window.nodes.at(at) else { return &[] };
         cut.0 |= node.is_cut();
-        window.view(node)
+        window.nodes.view(node)
     }
 
     /// The first position from `from` on at which a secret could start.
@@ -94,7 +93,8 @@ impl<'t> Lattice<'t> {
                 self.holder_for_start(at)
             };
             let window = self.windows.get(holder)?;
-            let starts = window.starts.get(at - window.start..window.exact - window.start)?;
+            let starts =
+                window.starts.get(at - window.nodes.start..window.exact - window.nodes.start)?;
             if let Some(found) = starts.iter().position(|&heads| Heads::any_whole(heads)) {
                 return Some(at + found);
             }
@@ -106,7 +106,7 @@ impl<'t> Lattice<'t> {
     #[inline]
     fn knowing(&self, at: usize) -> Option<usize> {
         let knows = |n: &usize| {
-            self.windows.get(*n).is_some_and(|window| window.start <= at && at < window.exact)
+            self.windows.get(*n).is_some_and(|window| window.nodes.start <= at && at < window.exact)
         };
         [self.newest, 1 - self.newest].into_iter().find(knows)
     }
@@ -143,93 +143,35 @@ impl<'t> Lattice<'t> {
 }
 
 /// Readings of a stretch of a text.
-pub(super) struct Window {
-    start: usize,
+struct Window {
     /// End of what is exact; what stands behind it depends on text outside of the window.
     exact: usize,
     /// Bytes that were asked for.
     span: usize,
-    /// For each byte that introduces an escape, the number of its node.
-    slots: Vec<u32>,
     /// For each byte, the beginnings of forms that could stand from there on.
     starts: Vec<u64>,
     /// For each byte, the beginnings that stand there behind none, one, two, … bytes of noise.
     behind_noise: Vec<Behind>,
-    nodes: Vec<Node>,
-    readings: Vec<Reading>,
+    nodes: Nodes,
     /// Numbers of nodes by the bytes with which they start.
     samples: [u32; SAMPLES],
-}
-
-/// A byte that introduces an escape.
-#[derive(Clone, Copy)]
-pub(super) struct Node {
-    first: u32,
-    /// Start in the window.
-    offset: u32,
-    /// Length of the text on which the readings depend; the greatest number if they depend on where
-    /// it ends.
-    reach: u32,
-    /// Number of readings at each level, those of the levels below included.
-    counts: [u8; VIEWS],
-    /// The level from which on a reading reached the end of the window's text.
-    cut_from: u8,
-    /// Classes of all bytes that it can be read as.
-    pub classes: u8,
-}
-
-impl Node {
-    /// Reports whether some reading reached the end of the text.
-    pub(super) fn is_cut(&self) -> bool {
-        self.is_cut_at(LEVELS)
-    }
-
-    pub(super) fn is_cut_at(&self, level: usize) -> bool {
-        usize::from(self.cut_from) <= level
-    }
-
-    /// Reports whether higher levels know more readings.
-    pub(super) fn is_deeper_than(&self, level: usize) -> bool {
-        self.counts.last() != self.counts.get(level) || (!self.is_cut_at(level) && self.is_cut())
-    }
-
-    /// Reports whether all is read at the first level.
-    pub(super) fn is_plain(&self) -> bool {
-        self.counts.get(1) == self.counts.last()
-    }
-
-    /// End of the text on which the readings depend, for a node at `at`.
-    pub(super) fn end(&self, at: usize) -> usize {
-        if self.reach == u32::MAX { usize::MAX } else { at + count(self.reach) }
-    }
-}
-
-fn count(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-fn number(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 impl Window {
     fn new() -> Self {
         Self {
-            start: 0,
             exact: 0,
             span: 0,
-            slots: Vec::new(),
             starts: Vec::new(),
             behind_noise: Vec::new(),
-            nodes: Vec::new(),
-            readings: Vec::new(),
+            nodes: Nodes::default(),
             samples: [u32::MAX; SAMPLES],
         }
     }
 
     /// Reads `text` from `start` on, at least a byte of it exactly.
     fn fill(&mut self, text: Text<'_>, heads: &Heads, start: usize, span: usize) {
-        self.start = start;
+        self.nodes.start = start;
         self.span = span;
         let mut reach = span;
         loop {
@@ -250,12 +192,12 @@ impl Window {
             complete: last && text.complete,
             before: None,
         };
-        let start = self.start;
+        let start = self.nodes.start;
         self.exact = end;
-        self.nodes.clear();
-        self.readings.clear();
+        self.nodes.all.clear();
+        self.nodes.readings.clear();
         self.samples = [u32::MAX; SAMPLES];
-        self.slots.resize(end - start, 0);
+        self.nodes.slots.resize(end - start, 0);
         self.starts.resize(end - start + 1, 0);
         self.behind_noise.resize(end - start + 1, Behind::default());
         let mut after = heads.at_end(stretch.complete);
@@ -274,10 +216,10 @@ impl Window {
                 if node.is_cut() && !last {
                     self.exact = at;
                 }
-                if let Some(slot) = self.slots.get_mut(offset) {
-                    *slot = number(self.nodes.len());
+                if let Some(slot) = self.nodes.slots.get_mut(offset) {
+                    *slot = number(self.nodes.all.len());
                 }
-                self.nodes.push(node);
+                self.nodes.all.push(node);
                 self.starting_at(at, &node, heads)
             } else {
                 heads.before(raw, after, &behind)
@@ -297,9 +239,9 @@ impl Window {
         if node.is_cut() {
             return Behind::from(heads.at_end(false));
         }
-        let offset = at - self.start;
+        let offset = at - self.nodes.start;
         let mut all = Behind::default();
-        for reading in self.view(node) {
+        for reading in self.nodes.view(node) {
             let next = offset + reading.length;
             let (Some(&after), Some(behind)) = (self.starts.get(next), self.behind_noise.get(next))
             else {
@@ -311,26 +253,6 @@ impl Window {
             }
         }
         all
-    }
-
-    #[inline]
-    pub(super) fn node(&self, at: usize) -> Option<&Node> {
-        let slot = self.slots.get(at.checked_sub(self.start)?)?;
-        self.nodes.get(count(*slot))
-    }
-
-    /// Returns all readings of `node`.
-    #[inline]
-    pub(super) fn view(&self, node: &Node) -> &[Reading] {
-        self.view_at(node, LEVELS)
-    }
-
-    /// Returns the readings of `node` that `level` decoders find.
-    #[inline]
-    pub(super) fn view_at(&self, node: &Node, level: usize) -> &[Reading] {
-        let first = count(node.first);
-        let known = node.counts.get(level).map_or(0, |known| usize::from(*known));
-        self.readings.get(first..first + known).unwrap_or_default()
     }
 
     /// Finds the readings of the introducer at `at`; everything behind it is known.
@@ -348,21 +270,21 @@ impl Window {
         if node.reach != u32::MAX
             && let Some(sample) = slot_of(text, at).and_then(|slot| self.samples.get_mut(slot))
         {
-            *sample = number(self.nodes.len());
+            *sample = number(self.nodes.all.len());
         }
         node
     }
 
     #[inline]
     fn node_of(&self, at: usize, first: usize, counts: [u8; VIEWS], reach: usize) -> Node {
-        let readings = self.readings.get(first..).unwrap_or_default();
+        let readings = self.nodes.readings.get(first..).unwrap_or_default();
         let mut classes = 0;
         for reading in readings {
             classes |= reading.value.byte().map_or(0, class::of);
         }
         Node {
             first: number(first),
-            offset: number(at - self.start),
+            offset: number(at - self.nodes.start),
             reach: if reach == usize::MAX { u32::MAX } else { number(reach.saturating_sub(at)) },
             counts,
             cut_from: u8::MAX,
@@ -372,9 +294,9 @@ impl Window {
 
     /// Inside of a long run of backslashes each number of them up to the longest stands for one.
     fn build_run(&mut self, at: usize) -> Node {
-        let first = self.readings.len();
+        let first = self.nodes.readings.len();
         let value = Value::Byte(b'\\');
-        self.readings.extend((1..=LONGEST_RUN).map(|length| Reading { value, length }));
+        self.nodes.readings.extend((1..=LONGEST_RUN).map(|length| Reading { value, length }));
         self.node_of(at, first, [1, 2, 4, 8], at + 2 * LONGEST_RUN)
     }
 
@@ -382,7 +304,7 @@ impl Window {
     fn build_plain(&mut self, text: Text<'_>, at: usize, raw: u8) -> Option<Node> {
         let mut chain = [Reading { value: Value::Byte(raw), length: 1 }; VIEWS];
         let mut known = 1;
-        let mut plainly = Plainly::new(self, text);
+        let mut plainly = Plainly::new(&self.nodes, text);
         let (mut byte, mut next) = (raw, at + 1);
         for level in 1..VIEWS {
             match plainly.undo(byte, next, level) {
@@ -401,18 +323,18 @@ impl Window {
             }
         }
         let reach = plainly.reach.max(next);
-        let first = self.readings.len();
-        self.readings.extend_from_slice(chain.get(..known)?);
+        let first = self.nodes.readings.len();
+        self.nodes.readings.extend_from_slice(chain.get(..known)?);
         Some(self.node_of(at, first, *CHAINS.get(known - 1)?, reach))
     }
 
     /// A node that is spelled like the escape at `at`.
     fn sample(&self, text: Text<'_>, at: usize) -> Option<Node> {
-        let node = self.nodes.get(count(*self.samples.get(slot_of(text, at)?)?))?;
-        let from = self.start + count(node.offset);
+        let node = self.nodes.all.get(count(*self.samples.get(slot_of(text, at)?)?))?;
+        let from = self.nodes.start + count(node.offset);
         let reach = count(node.reach);
         let alike = text.bytes.get(at..at + reach)? == text.bytes.get(from..from + reach)?;
-        alike.then(|| Node { offset: number(at - self.start), ..*node })
+        alike.then(|| Node { offset: number(at - self.nodes.start), ..*node })
     }
 
     fn build_nested(&mut self, text: Text<'_>, at: usize, raw: u8) -> Node {
@@ -426,7 +348,7 @@ impl Window {
         again.push(0);
         for level in 1..VIEWS {
             let before = readings.len();
-            let below = Below { window: self, text, level: level - 1 };
+            let below = Below { nodes: &self.nodes, text, level: level - 1 };
             let mut kept = SmallVec::<[usize; 8]>::new();
             for &number in &again {
                 let Some(&Reading { value: Value::Byte(byte), length }) = readings.get(number)
@@ -457,8 +379,8 @@ impl Window {
                 break;
             }
         }
-        let first = self.readings.len();
-        self.readings.extend_from_slice(&readings);
+        let first = self.nodes.readings.len();
+        self.nodes.readings.extend_from_slice(&readings);
         let node = self.node_of(at, first, counts, reach);
         if cut_from < VIEWS {
             let cut_from = u8::try_from(cut_from).unwrap_or(0);

@@ -5,10 +5,11 @@ use smallvec::SmallVec;
 
 use super::bare::is_number_byte;
 use super::decoded::{CutShort, Reading, Text, Value};
-use super::encodings::{Form, Seen, forms};
+use super::encodings::{Form, forms};
 use super::filter::Filter;
 use super::heads::Heads;
 use super::lattice::Lattice;
+use super::matching::Seen;
 
 /// All forms of a set of secrets. Building one costs microseconds a secret; share it.
 pub struct Patterns {

@@ -9,12 +9,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use zeroize::Zeroize as _;
 
-use super::bare::Bare;
+use super::bare::{Bare, REPLACEMENT};
 use super::decoded::Text;
 use super::patterns::{Patterns, Span};
-
-/// Text that replaces a secret.
-pub const REPLACEMENT: &[u8] = b"[CREDENTIAL]";
 
 /// Kind of a body; in JSON a replaced number must become a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

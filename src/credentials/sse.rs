@@ -13,10 +13,10 @@ use std::sync::Arc;
 use bytes::{Buf as _, Bytes, BytesMut};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::bare::REPLACEMENT;
 use super::decoded::Text;
 use super::events::{Framer, data_lines};
 use super::patterns::{Patterns, Pending, Span};
-use super::scrubber::REPLACEMENT;
 use super::strings::{Contents, contents};
 
 /// Length of a secret's start that may leave before the rest is known. Without it every event that

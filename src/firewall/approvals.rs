@@ -211,6 +211,11 @@ impl Approval {
         if self.status.is_open() && now >= self.expires_at { Status::Expired } else { self.status }
     }
 
+    /// Reports whether the target is a tool.
+    pub fn is_of_tool(&self) -> bool {
+        &*self.method == "tools/call"
+    }
+
     /// Returns the step in which a person decides.
     pub fn decide(&self, ruling: &Ruling, now: Timestamp) -> Result<Step, Undecided> {
         match self.status_at(now) {
@@ -294,7 +299,7 @@ pub enum Undecided {
     Unknown,
     #[error("the approval is {} already", .0.as_str())]
     Over(Status),
-    #[error("parts of the arguments cannot be shown: give a `reason`")]
+    #[error("must be given, because parts of the arguments cannot be shown")]
     NeedsReason,
     #[error("four eyes: whoever opened the session or registered the agent may not decide")]
     OwnCall,

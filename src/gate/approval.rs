@@ -156,7 +156,7 @@ impl Gate {
         let all_requests = hearing.message.calls.iter().all(Call::is_request);
         let Some(live) = hearing.live.filter(|_| all_requests) else {
             // Nobody would learn of the decision.
-            return Err(escalation::required().with("escalation_id", escalation_id));
+            return Err(escalation::impossible().with("escalation_id", escalation_id));
         };
         let (mut answer, is_new) = self.ask(hearing, live, escalations).await?;
         let sending = self.sending(hearing, live);
@@ -307,11 +307,11 @@ impl Gate {
         let call = message.calls.get(escalation.call);
         let known = self.secrets.patterns();
         let shown = call.and_then(|call| call.params).map(|params| {
-            let whole = params.raw().len() <= MAX_SHOWN_BYTES;
-            (self.redactor.redact(params, MAX_SHOWN_BYTES, &known), whole)
+            let marks = self.approvals.marks(live.order.id, Arc::clone(&known));
+            let (text, clipped) = self.redactor.show(params, MAX_SHOWN_BYTES, &marks);
+            (text.as_str().into(), clipped || params.raw().len() > MAX_SHOWN_BYTES)
         });
-        let (arguments, whole) = shown
-            .map_or_else(|| (Arc::from("{}"), true), |(text, whole)| (text.as_str().into(), whole));
+        let (arguments, clipped) = shown.unwrap_or_else(|| (Arc::from("{}"), false));
         let expires_at = now.plus_secs(self.approvals.settings().limits.ttl_secs);
         let target = match call.map(|call| &call.kind) {
             Some(CallKind::Tool { name, .. }) => name.as_ref(),
@@ -332,7 +332,7 @@ impl Gate {
             method: call.and_then(|call| call.method.as_deref()).unwrap_or_default().into(),
             target: crate::audit::redact::scrubbed(target, &known).into(),
             arguments,
-            clipped: !whole,
+            clipped,
             policy: Arc::clone(&escalation.policy),
             policy_text: escalation.text,
             requested_at: now,
@@ -364,7 +364,12 @@ impl Gate {
             }
             Answer::Pending(pending) => {
                 ticket.entry_mut().approval = pending.first().and_then(|one| on_record(one, None));
-                let mut denial = escalation::required().with("escalation_id", escalation_id);
+                let required = if hearing.message.batch {
+                    escalation::required_for_batch()
+                } else {
+                    escalation::required()
+                };
+                let mut denial = required.with("escalation_id", escalation_id);
                 if let Some(expires) = pending.iter().map(|one| one.expires_at).min() {
                     denial = denial.with("expires_at", expires.to_string());
                 }
@@ -375,7 +380,7 @@ impl Gate {
                 })
             }
             Answer::Denied(denied) => {
-                ticket.entry_mut().approval = on_record(&denied, denied.decided_by.clone());
+                ticket.entry_mut().approval = on_record(&denied, None);
                 Err(escalation::denied()
                     .with("approval_id", denied.id.to_string())
                     .with("expires_at", denied.expires_at.to_string()))

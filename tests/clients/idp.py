@@ -52,17 +52,18 @@ ELSEWHERE = "https://elsewhere.example/mcp"
 class Provider:
     """One running provider; `stop()` takes it away for good."""
 
-    def __init__(self, packages, folder):
+    def __init__(self, packages, folder, host="127.0.0.1", **more):
         self.directory_path = folder / "directory.json"
         self.directory = {
             "resources": [ELSEWHERE],
             "scope": SCOPE,
             "clients": {name: {**client, "secret": secrets.token_hex(16)} for name, client in CLIENTS.items()},
+            **more,
         }
         self.save()
         ready = folder / "idp.url"
         command = [node(packages), HERE / "idp_server.mjs", "--modules", packages["node"]]
-        command += ["--directory", self.directory_path, "--ready-file", ready]
+        command += ["--directory", self.directory_path, "--ready-file", ready, "--host", host]
         self.log_path = folder / "idp.log"
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)

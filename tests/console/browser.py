@@ -38,10 +38,10 @@ def chromium(playwright):
 
 
 class Browser:
-    """One person's browser at one console."""
+    """One person's browser at one console, and at another site if `elsewhere` names one."""
 
-    def __init__(self, chromium, origin, **context):
-        self.origin, self.trouble, self.answers = origin, [], 0
+    def __init__(self, chromium, origin, elsewhere="data:", **context):
+        self.origin, self.elsewhere, self.trouble, self.answers = origin, elsewhere, [], 0
         self.scripted = context.get("java_script_enabled", True)
         self.context = chromium.new_context(viewport={"width": 1280, "height": 900}, **context)
         self.context.set_default_timeout(10_000)
@@ -61,10 +61,14 @@ class Browser:
         self.context.close()
 
     def _asked(self, request):
-        if not request.url.startswith((self.origin + "/console", "data:")):
+        if request.frame.url.startswith(self.elsewhere) and not request.is_navigation_request():
+            return
+        if not request.url.startswith((self.origin + "/console", "data:", self.elsewhere)):
             self.trouble.append(f"asked for {request.url}")
 
     def _answered(self, response):
+        if not response.url.startswith(self.origin):
+            return
         self.answers += 1
         for name, wanted in GUARDS.items():
             found = response.headers.get(name)

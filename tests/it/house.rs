@@ -1,9 +1,10 @@
-//! The house's order, read from its sources: who may enter which room, and that the rooms that
-//! decide do nothing else.
+//! The house's order, read from its sources: who may enter which room, that no imports go in a circle, and
+//! that the rooms that decide do nothing else.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+mod circles;
 mod documents;
 mod source;
 
@@ -123,6 +124,12 @@ fn nobody_enters_a_room_that_is_closed_to_them() {
     assert!(sources.len() > 100, "{}", sources.len());
     let found = forbidden(&sources);
     assert!(found.is_empty(), "{} forbidden imports:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn nobody_is_imported_by_what_they_import() {
+    let found = circles::circles(&sources(&root()));
+    assert!(found.is_empty(), "{} imports on circles:\n{}", found.len(), found.join("\n"));
 }
 
 #[test]

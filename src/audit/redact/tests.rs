@@ -317,9 +317,9 @@ proptest! {
         }
         raw.push('"');
         prop_assert_eq!(&serde_json::from_str::<String>(&raw).unwrap(), &text);
-        let (redactor, mut words) = (redactor(), Words::default());
-        if redactor.text(&text, 0, &mut words).is_some() {
-            prop_assert!(redactor.leaves_doubt(&raw, raw.contains('\\'), &mut words), "{}", raw);
+        let (redactor, mut walk) = (redactor(), Walk::new(None));
+        if redactor.text(&text, &mut walk).is_some() {
+            prop_assert!(redactor.leaves_doubt(&raw, raw.contains('\\'), &mut walk.words), "{}", raw);
         }
     }
 

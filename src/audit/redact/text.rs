@@ -7,7 +7,7 @@
 //! it ends by the notation that it seems to be in.
 
 use super::words::Words;
-use super::{MARK, Redactor};
+use super::{MARK, Marks, Redactor, Walk};
 use crate::json::Doc;
 
 /// Deepest nesting of JSON in strings that is read.
@@ -55,22 +55,22 @@ impl Redactor {
     }
 
     /// Returns `text` without the secrets in it, if there are any.
-    pub(super) fn text(&self, text: &str, nesting: u8, words: &mut Words) -> Option<String> {
-        if nesting < MAX_NESTING
+    pub(super) fn text(&self, text: &str, walk: &mut Walk<'_>) -> Option<String> {
+        if walk.nesting < MAX_NESTING
             && text.trim_start().starts_with(['{', '['])
             && let Ok(doc) = Doc::parse(text.trim().as_bytes())
         {
-            let (written, redacted) = self.document(doc.root(), nesting + 1, words);
+            let (written, redacted) = self.document(doc.root(), walk);
             return redacted.then_some(written);
         }
-        let mut cuts = Cuts { text, out: String::new(), done: 0 };
+        let mut cuts = Cuts { text, out: String::new(), done: 0, marks: walk.marks };
         let bytes = text.as_bytes();
         for at in memchr::memchr3_iter(b'=', b':', b' ', bytes) {
             if at < cuts.done {
                 continue;
             }
             if bytes.get(at) != Some(&b' ') {
-                self.assignment(&mut cuts, at, words);
+                self.assignment(&mut cuts, at, &mut walk.words);
             } else if matches!(bytes.get(..at), Some([.., b'r' | b'R' | b'c' | b'C'])) {
                 scheme(&mut cuts, at);
             }
@@ -160,6 +160,7 @@ struct Cuts<'t> {
     text: &'t str,
     out: String,
     done: usize,
+    marks: Option<&'t Marks>,
 }
 
 impl Cuts<'_> {
@@ -167,7 +168,11 @@ impl Cuts<'_> {
         let (Some(before), true) = (self.text.get(self.done..from), from < to) else { return };
         self.out.reserve(self.text.len());
         self.out.push_str(before);
-        self.out.push_str(MARK);
+        let secret = self.text.get(from..to).unwrap_or_default();
+        match self.marks {
+            Some(marks) => self.out.push_str(&marks.redacted(secret)),
+            None => self.out.push_str(MARK),
+        }
         self.done = to;
     }
 

@@ -1,5 +1,5 @@
-//! `arbiter audit show`: one record, its place in the chain, why it was decided so, and what happened
-//! around it in its session.
+//! `arbiter audit show`: one record, its place in the chain, why it was decided so, the story of its
+//! approval, and what happened around it in its session.
 
 #![expect(
     clippy::indexing_slicing,
@@ -48,14 +48,15 @@ impl Show {
             return Err(Failure::new(Exit::No, format!("no record of {}", self.request_id)));
         };
         let session = record["task_session_id"].as_str().map(str::to_owned);
-        let neighbours = match session {
+        let of_session = match session {
             Some(session) => {
                 let wanted = Wanted { session_id: Some(session), ..Wanted::default() };
-                let found = self.find(env, &wanted, MAX_OF_SESSION).await?;
-                around(found, &record["request_id"])
+                self.find(env, &wanted, MAX_OF_SESSION).await?
             }
             None => Vec::new(),
         };
+        let approval = story(&of_session, approval_of(&record));
+        let neighbours = around(of_session, &record["request_id"]);
         let explanation = match (&self.policies, &self.log) {
             (Some(policies), _) => by_files(policies, &record)?,
             (None, None) => self.by_gateway(env, &record).await?,
@@ -63,7 +64,8 @@ impl Show {
         };
         if out.json {
             let whole = json!({
-                "record": record, "explanation": explanation, "neighbours": neighbours,
+                "record": record, "explanation": explanation, "approval": approval,
+                "neighbours": neighbours,
             });
             out.thing(&whole)?;
             return Ok(Exit::Fine);
@@ -81,20 +83,20 @@ impl Show {
             out.line("")?;
             out.thing(&explanation)?;
         }
+        let mark =
+            |other: &Value| if other["request_id"] == record["request_id"] { '>' } else { ' ' };
+        if let Some(id) = approval_of(&record).filter(|_| !approval.is_empty()) {
+            out.line("")?;
+            out.line(&format!("its approval, {id}:"))?;
+            for step in &approval {
+                out.line(&format!("{} {}{}", mark(step), one_line(step), particulars(step)))?;
+            }
+        }
         if !neighbours.is_empty() {
             out.line("")?;
             out.line("in the same session:")?;
-            for other in neighbours {
-                let mark = if other["request_id"] == record["request_id"] { ">" } else { " " };
-                let text = |name: &str| other[name].as_str().unwrap_or("-").to_owned();
-                out.line(&format!(
-                    "{mark} {}  {:8}  {}  {}  {}",
-                    text("timestamp"),
-                    text("authorization_decision"),
-                    other["tool_called"].as_str().or(other["event"].as_str()).unwrap_or("-"),
-                    text("denial_code"),
-                    text("request_id")
-                ))?;
+            for other in &neighbours {
+                out.line(&format!("{} {}", mark(other), one_line(other)))?;
             }
         }
         Ok(Exit::Fine)
@@ -225,6 +227,43 @@ fn around(mut newest_first: Vec<Value>, id: &Value) -> Vec<Value> {
     };
     let from = at.saturating_sub(NEIGHBOURS);
     newest_first.into_iter().skip(from).take(at - from + NEIGHBOURS + 1).collect()
+}
+
+/// Returns the id of the approval that a record is about.
+fn approval_of(record: &Value) -> Option<&str> {
+    record["approval_id"].as_str().or(record["detail"]["approval_id"].as_str())
+}
+
+/// Collects the records of one approval, oldest first: what was asked, decided and used, and the calls.
+fn story(newest_first: &[Value], approval: Option<&str>) -> Vec<Value> {
+    let Some(approval) = approval else { return Vec::new() };
+    let steps = newest_first.iter().rev();
+    steps.filter(|record| approval_of(record) == Some(approval)).cloned().collect()
+}
+
+/// A record in a line.
+fn one_line(record: &Value) -> String {
+    let text = |name: &str| record[name].as_str().unwrap_or("-");
+    format!(
+        "{}  {:8}  {}  {}  {}",
+        text("timestamp"),
+        text("authorization_decision"),
+        record["tool_called"].as_str().or(record["event"].as_str()).unwrap_or("-"),
+        text("denial_code"),
+        text("request_id")
+    )
+}
+
+/// The person behind a step of an approval, the uses, and the reason.
+fn particulars(step: &Value) -> String {
+    let detail = &step["detail"];
+    // The agent asks and uses; a decision has a person's name.
+    let decided = matches!(step["event"].as_str(), Some("approval.approved" | "approval.denied"));
+    let by = step["principal"].as_str().filter(|_| decided).map(|name| format!("  by {name}"));
+    let uses = detail["uses"].as_u64().map(|count| format!("  uses {count}"));
+    let left = detail["uses_left"].as_u64().map(|count| format!("  uses left {count}"));
+    let reason = detail["reason"].as_str().map(|reason| format!("  reason: {reason}"));
+    [by, uses, left, reason].into_iter().flatten().collect()
 }
 
 /// The decision in a sentence.

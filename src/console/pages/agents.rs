@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::{Acted, Place, Shown, sessions};
+use super::{Acted, sessions};
 use crate::admin::{ApiError, Ask, Code, Method};
 use crate::console::form::{Form, write_query};
 use crate::console::layout::{may, token};
 use crate::console::parts::{
     PER_PAGE, badge, counted, facts, id, items, more, select, string, strings, tags, time, whole_id,
 };
+use crate::console::place::{Place, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::firewall::agent::AgentId;

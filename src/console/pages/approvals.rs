@@ -3,16 +3,17 @@
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
+use super::Acted;
 use super::live::table;
 use super::why::pretty;
-use super::{Acted, Place, Shown};
 use crate::admin::{ApiError, Ask, Method};
 use crate::console::form::{Form, write_query};
 use crate::console::layout::{may, token};
 use crate::console::parts::{
     PER_PAGE, badge, facts, id, items, more, number, select, string, time, whole_id,
 };
-use crate::console::shown::{block, text};
+use crate::console::place::{Place, Shown};
+use crate::console::shown::{BLOCK_CHARS, block, text};
 use crate::console::visit::Visit;
 use crate::firewall::session::SessionId;
 
@@ -60,7 +61,7 @@ pub(super) async fn list(visit: &Visit) -> Result<Shown, ApiError> {
                 tbody {
                     @for one in approvals {
                         tr {
-                            td.text { a href={ "/console/approvals/" (string(one, "/approval_id")) } { code { (text(string(one, "/tool"))) } } }
+                            td.text { a href={ "/console/approvals/" (string(one, "/approval_id")) } { code { (text(string(one, "/target"))) } } }
                             td { (badge(string(one, "/status"))) }
                             td.wide { (text(string(one, "/declared_intent"))) }
                             td { (id("agents", string(one, "/agent_id"))) }
@@ -87,11 +88,11 @@ pub(super) async fn one(visit: &Visit, id_text: &str) -> Result<Shown, ApiError>
         .newest(LAST_CALLS, |seen| seen.session.is_some() && seen.session == session);
     let pending = string(&one, "/status") == "pending";
     let clipped = one.pointer("/arguments_clipped").and_then(Value::as_bool).unwrap_or_default();
-    let arguments = one.get("arguments").map(pretty).unwrap_or_default();
+    let arguments = one.get("arguments").map(arguments).unwrap_or_default();
     let body = html! {
         div.two {
             section.card {
-                h2 { code { (text(string(&one, "/tool"))) } " " (badge(string(&one, "/status"))) }
+                h2 { code { (text(string(&one, "/target"))) } " " (badge(string(&one, "/status"))) }
                 h3 { "Parameters, redacted" }
                 @if clipped { p.problem { "Parts of the parameters are too long to be shown. Approving this call needs a reason." } }
                 pre tabindex="0" { (block(&arguments)) }
@@ -124,6 +125,12 @@ pub(super) async fn one(visit: &Visit, id_text: &str) -> Result<Shown, ApiError>
     };
     // Not kept current while a person may be writing a reason.
     Ok(Shown { title: "Approval".to_owned(), ..Shown::at(Place::Approvals, body) })
+}
+
+/// Writes parameters as they are read best, as long as that leaves nothing out.
+fn arguments(parameters: &Value) -> String {
+    let text = pretty(parameters);
+    if text.chars().count() <= BLOCK_CHARS { text } else { parameters.to_string() }
 }
 
 fn forms(visit: &Visit, one: &Value, clipped: bool) -> Markup {

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{Acted, Place, Shown};
+use super::Acted;
 use crate::admin::{ApiError, Ask, Method};
 use crate::console::chart::bar;
 use crate::console::form::write_query;
@@ -11,6 +11,7 @@ use crate::console::layout::{button, may, problem};
 use crate::console::parts::{
     PER_PAGE, badge, bytes, clock, facts, id, input, items, more, number, string, time, whole_id,
 };
+use crate::console::place::{Place, Shown};
 use crate::console::shown::{block, text};
 use crate::console::verification::{Outcome, State};
 use crate::console::visit::Visit;

@@ -3,12 +3,13 @@
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
-use super::{Acted, Place, Shown};
+use super::Acted;
 use crate::admin::{ApiError, Ask, Method};
 use crate::console::chart::bar;
 use crate::console::form::Form;
 use crate::console::layout::{button, may, token};
 use crate::console::parts::{badge, bytes, facts, input, items, select, span_of, string, time};
+use crate::console::place::{Place, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::firewall::time::Timestamp;

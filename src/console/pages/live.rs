@@ -2,9 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::{Place, Shown};
 use crate::console::form::{Form, write_query};
 use crate::console::parts::{badge, clock, id, input, took};
+use crate::console::place::{Place, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::recent::Seen;

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use maud::{Markup, html};
 
-use super::{Place, Shown};
 use crate::console::chart::{Line, bar, chart, count};
 use crate::console::history::Span;
 use crate::console::parts::{badge, id, tile, time, took};
+use crate::console::place::{Place, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::firewall::agent::AgentId;

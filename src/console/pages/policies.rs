@@ -6,12 +6,13 @@ use std::sync::Arc;
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
+use super::Acted;
 use super::why::explanation;
-use super::{Acted, Place, Shown};
 use crate::admin::{ApiError, Ask, Code, Method};
 use crate::console::form::{Form, write_query};
 use crate::console::layout::{button, may, problem, token};
 use crate::console::parts::{badge, facts, input, items, number, string, tags, whole_id};
+use crate::console::place::{Place, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::firewall::policy::{Difference, PolicySet, Source, Summary};

@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 use serde_json::Value;
 
+use super::Acted;
 use super::live::table;
-use super::{Acted, Place, Shown};
 use crate::admin::{ApiError, Ask, Method};
 use crate::console::chart::bar;
 use crate::console::form::write_query;
@@ -13,6 +13,7 @@ use crate::console::parts::{
     PER_PAGE, badge, facts, id, input, items, more, number, select, span_of, string, strings, tags,
     time, whole_id,
 };
+use crate::console::place::{Place, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::firewall::session::SessionId;

@@ -3,13 +3,13 @@
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
-use super::{Place, Shown};
 use crate::admin::{ApiError, Ask, Method};
 use crate::console::form::write_query;
 use crate::console::layout::problem;
 use crate::console::parts::{
     badge, facts, id, input, items, string, strings, tags, time, whole_id,
 };
+use crate::console::place::{Place, Shown};
 use crate::console::shown::{block, text};
 use crate::console::visit::Visit;
 

@@ -40,6 +40,24 @@ pub fn required() -> Denial {
     )
 }
 
+/// Refusal of a batch with calls that nobody has approved yet.
+pub fn required_for_batch() -> Denial {
+    Denial::new(
+        Code::EscalationRequired,
+        "calls of this batch need a person's approval: give the approval_ids to your operator, and \
+         repeat the same batch when all are approved",
+    )
+}
+
+/// Refusal of a call about which nobody can be asked.
+pub fn impossible() -> Denial {
+    Denial::new(
+        Code::EscalationRequired,
+        "this call needs a person's approval, which only a request can get that has an id and a \
+         session: send it as one",
+    )
+}
+
 /// Refusal of a call that a person has denied.
 pub fn denied() -> Denial {
     Denial::new(

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::certificate::Certificate;
 use crate::support::chain;
-use crate::support::harness::{API_KEY, Gateway, Setup, eventually, tool_call};
+use crate::support::harness::{API_KEY, ASK_BEFORE_PAYING, Gateway, Setup, eventually, tool_call};
 
 fn arbiter(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_arbiter")).args(arguments).output().unwrap()
@@ -186,6 +186,48 @@ async fn records_are_found_and_shown_with_their_neighbours() {
     let (_, shown) = show(called["request_id"].as_str().unwrap(), &["--admin-url", &url]);
     assert_eq!(shown["explanation"]["decision"], "allow", "{shown}");
     assert_eq!(shown["explanation"]["matched_policy"], "all", "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_story_of_an_approval_is_shown_with_its_call() {
+    let gateway = Gateway::start(Setup::default().policies(ASK_BEFORE_PAYING)).await;
+    let order = json!({"declared_intent": "manage", "authorized_tools": ["pay"]});
+    let session = gateway.session(order).await;
+    let pay = || gateway.call(&session, tool_call("pay", json!({"amount": 1})));
+    let asked = pay().await;
+    let id = asked.json()["error"]["data"]["approval_id"].as_str().unwrap().to_owned();
+    let other = gateway.call(&session, tool_call("pay", json!({"amount": 2}))).await;
+    let decision = json!({"decision": "approve", "uses": 2, "reason": "known customer"});
+    gateway.admin("POST", &format!("/approvals/{id}"), Some(decision)).await;
+    let used = pay().await;
+    assert_eq!((used.status, other.status), (200, 403));
+    gateway.record_of(used.request_id()).await;
+
+    let url = format!("http://{}", gateway.admin);
+    let log = gateway.audit_file().display().to_string();
+    for from in [["--admin-url", url.as_str()].as_slice(), &[log.as_str()]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_arbiter"))
+            .args(["audit", "show", asked.request_id()])
+            .args(from)
+            .env("ARBITER_ADMIN_API_KEY", API_KEY)
+            .output()
+            .unwrap();
+        let shown = text(&output.stdout);
+        let story = shown.split_once(&format!("its approval, {id}:\n")).expect(shown).1;
+        let story: Vec<&str> = story.lines().take_while(|line| !line.is_empty()).collect();
+        let expected = [
+            ("approval.requested", ""),
+            ("pay", "EscalationRequired"),
+            ("approval.approved", "by admin  uses 2  reason: known customer"),
+            ("approval.used", "uses left 1"),
+            ("pay", used.request_id()),
+        ];
+        assert_eq!(story.len(), expected.len(), "{story:#?}");
+        for (event, more) in expected {
+            let found = story.iter().find(|line| line.contains(event) && line.contains(more));
+            assert!(found.is_some(), "{event} {more}: {story:#?}");
+        }
+    }
 }
 
 fn verified_by_python(receipt: &Path, key: &str) -> (bool, String) {

@@ -60,7 +60,10 @@ async fn an_approved_call_passes_once_and_no_other_does() {
 
     let pending = show(&gateway, &id).await;
     assert_eq!(pending["status"], "pending");
-    assert_eq!(pending["tool"], "delete_file");
+    assert_eq!(
+        (&pending["tool"], &pending["target"]),
+        (&json!("delete_file"), &json!("delete_file"))
+    );
     assert_eq!(pending["arguments"]["arguments"]["path"], "/a");
     assert_eq!(pending["policy"], "ask-before-deleting");
     assert_eq!(pending["declared_intent"], "manage reports");
@@ -120,6 +123,8 @@ async fn a_denied_call_stays_denied() {
     assert_eq!((refused.status, refused.code().as_str()), (403, "ApprovalDenied"));
     assert_eq!(approval_id(&refused), id);
     assert_eq!(show(&gateway, &id).await["reason"], "not today");
+    let record = gateway.record_of(refused.request_id()).await;
+    assert_eq!((&record["approval_id"], &record["approved_by"]), (&json!(id), &Value::Null));
     assert_eq!(gateway.upstream.calls(), 0);
 }
 
@@ -155,9 +160,48 @@ async fn a_batch_passes_when_all_of_it_is_approved() {
     assert_eq!(asked.code(), "EscalationRequired");
     let ids = asked.json()["error"]["data"]["approval_ids"].as_array().unwrap().clone();
     assert_eq!(ids.len(), 1);
+    assert!(asked.json()["error"]["message"].as_str().unwrap().contains("approval_ids"));
     decide(&gateway, ids[0].as_str().unwrap(), json!({"decision": "approve"})).await;
     assert_eq!(send().await.status, 200);
     assert_eq!(send().await.code(), "EscalationRequired");
+}
+
+#[tokio::test]
+async fn what_a_person_is_not_shown_is_marked_and_beyond_64_kib_needs_a_reason() {
+    let (gateway, session) = start(Setup::default()).await;
+    let ask = async |arguments: Value| {
+        let asked = gateway.call(&session, tool_call("delete_file", arguments)).await;
+        show(&gateway, &approval_id(&asked)).await
+    };
+    let first = ask(json!({"password": "hunter2", "path": "/a"})).await;
+    let mark = first["arguments"]["arguments"]["password"].as_str().unwrap().to_owned();
+    assert!(mark.starts_with("[REDACTED 7 bytes, "), "{mark}");
+    assert_eq!(first["arguments_clipped"], false);
+    let again = ask(json!({"path": "/b", "password": "hunter2"})).await;
+    assert_eq!(again["arguments"]["arguments"]["password"], *mark);
+    let long = ask(json!({"path": "/a", "text": "x".repeat(70_000)})).await;
+    assert_eq!(long["arguments_clipped"], true);
+    let text = long["arguments"]["arguments"]["text"].as_str().unwrap();
+    assert!(text.starts_with(&"x".repeat(65_000)) && text.contains(" [CLIPPED 70002 bytes, "));
+    let id = long["approval_id"].as_str().unwrap();
+    let (status, refused) = decide(&gateway, id, json!({"decision": "approve"})).await;
+    assert_eq!((status, &refused["field"]), (400, &json!("reason")));
+    let reasoned = json!({"decision": "approve", "reason": "seen elsewhere"});
+    assert_eq!(decide(&gateway, id, reasoned).await.0, 200);
+}
+
+#[tokio::test]
+async fn nobody_is_asked_about_a_call_that_could_not_learn_of_the_answer() {
+    let (gateway, session) = start(Setup::default()).await;
+    let notification = delete("/a").replace("\"id\":1,", "");
+    assert!(!notification.contains("\"id\""), "{notification}");
+    let refused = gateway.call(&session, notification).await;
+    assert_eq!((refused.status, refused.code().as_str()), (403, "EscalationRequired"));
+    let error = refused.json()["error"].clone();
+    assert!(error["data"].get("approval_id").is_none(), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("an id and a session"), "{error}");
+    let (_, list) = gateway.admin("GET", "/approvals", None).await;
+    assert_eq!(list["approvals"], json!([]));
 }
 
 #[tokio::test]
