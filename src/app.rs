@@ -55,6 +55,7 @@ use crate::firewall::session::Status;
 use crate::firewall::terms::Terms;
 use crate::firewall::time::{Now, Timestamp};
 use crate::freezer::Freezer;
+use crate::gate::asking::Asking;
 use crate::gate::enrol::Enrolment;
 use crate::gate::injected::Injected;
 use crate::gate::shares::Limits;
@@ -79,6 +80,7 @@ use crate::proxy::wire;
 use crate::registry::Registry;
 use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
+use crate::secrets::Secrets;
 use crate::sessions::{self, Sessions};
 use crate::store::{Followed, SealKey, Store};
 use crate::telemetry::Causes;
@@ -348,9 +350,14 @@ struct Parts {
     sending: Option<traces::Sending>,
 }
 
-fn elicitation(proxy: &config::Proxy) -> Result<Elicitation> {
+/// Rules for the questions of servers.
+fn asking(proxy: &config::Proxy, secrets: &Arc<Secrets>, redactor: &Redactor) -> Result<Asking> {
     let hosts: Vec<&str> = proxy.allowed_elicitation_hosts.iter().map(String::as_str).collect();
-    Elicitation::parse(&hosts).map_err(anyhow::Error::msg)
+    Ok(Asking {
+        elicitation: Elicitation::parse(&hosts).map_err(anyhow::Error::msg)?,
+        secrets: Arc::clone(secrets),
+        secret_names: proxy.refuse_secret_forms.then(|| redactor.clone()),
+    })
 }
 
 fn session_limits(config: &Config) -> Result<sessions::Settings> {
@@ -421,6 +428,7 @@ impl Parts {
                 in_headers,
                 if store.is_shared() { Timestamp(i64::MAX) } else { now.wall },
             ),
+            asking: Arc::new(asking(&config.proxy, &secrets, &redactor)?),
             secrets,
             redactor,
             metrics: metrics.clone(),
@@ -431,7 +439,6 @@ impl Parts {
                 max_argument_bytes: config.audit.max_argument_bytes,
                 max_request_body_bytes: config.proxy.max_request_body_bytes,
                 max_list_ttl_ms: config.proxy.max_list_ttl_ms,
-                elicitation: Arc::new(elicitation(&config.proxy)?),
             },
             in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
             drain: Arc::default(),
