@@ -91,6 +91,7 @@ use tls::Certificate;
 
 pub(crate) use headers::Templates;
 pub(crate) use reload::secrets as load_secrets;
+pub(crate) use shared::out_of_time;
 use stop::{Draining, Signals};
 pub use stop::{Stopped, Switch, stop_switch};
 
@@ -322,6 +323,12 @@ fn rulebook(config: &Config) -> Result<Rulebook> {
 pub(crate) fn certificate_expiry(files: &config::Tls) -> Result<Option<i64>> {
     let certificate = Certificate::open(files)?;
     certificate.settings()?;
+    Ok(certificate.expires())
+}
+
+/// Reads what operators would see, client authorities included; the end of its validity.
+pub(crate) fn admin_certificate_expiry(files: &config::AdminTls) -> Result<Option<i64>> {
+    let (certificate, _) = Certificate::for_admin(files)?;
     Ok(certificate.expires())
 }
 
