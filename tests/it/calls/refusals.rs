@@ -17,23 +17,28 @@ use crate::support::harness::{Answer, Gateway, eventually};
 const GOLDEN: &str = "refusals.txt";
 
 /// Requests to one gateway so far.
-pub struct Table<'g> {
+pub(crate) struct Table<'g> {
     gateway: &'g Gateway,
     rows: Vec<String>,
 }
 
 impl<'g> Table<'g> {
-    pub fn of(gateway: &'g Gateway) -> Self {
+    pub(crate) fn of(gateway: &'g Gateway) -> Self {
         Self { gateway, rows: Vec::new() }
     }
 
     /// Sends a request that must be refused with `code` and looks at everything.
-    pub async fn add(&mut self, code: Code, id: Value, answer: impl Future<Output = Answer>) {
+    pub(crate) async fn add(
+        &mut self,
+        code: Code,
+        id: Value,
+        answer: impl Future<Output = Answer>,
+    ) {
         self.add_after(code, id, 0, answer).await;
     }
 
     /// Adds a refusal that follows this number of upstream calls.
-    pub async fn add_after(
+    pub(crate) async fn add_after(
         &mut self,
         code: Code,
         id: Value,
@@ -109,7 +114,7 @@ impl<'g> Table<'g> {
         found.await.unwrap_or_else(|| panic!("{code:?} is not on record"))
     }
 
-    pub fn compare(self) {
+    pub(crate) fn compare(self) {
         golden::compare_rows(GOLDEN, &self.rows);
     }
 }
