@@ -151,6 +151,8 @@ pub struct Proxy {
     pub stream_keepalive_secs: u64,
     /// Hosts to which servers may send people; empty: any.
     pub allowed_elicitation_hosts: Vec<String>,
+    /// True if servers may not ask for secrets in forms.
+    pub refuse_secret_forms: bool,
     /// Longest time for which a list says that it may be kept.
     pub max_list_ttl_ms: u64,
     /// Time for which calls are still served after a signal to stop.

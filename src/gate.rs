@@ -5,6 +5,7 @@
 //! the decision is on record, or a [`Refused`], which is on record too.
 
 pub mod approval;
+pub mod asking;
 mod bucket;
 mod caller;
 pub mod continued;
@@ -39,7 +40,6 @@ use crate::continuations::Continuations;
 use crate::credentials::Edits;
 use crate::firewall::agent::{AgentId, Caller};
 use crate::firewall::denial::{Code, Denial};
-use crate::firewall::elicitation::Elicitation;
 use crate::firewall::session::RefusalStyle;
 use crate::firewall::time::{Mono, Now};
 use crate::freezer::Freezer;
@@ -55,6 +55,7 @@ use crate::sessions::Sessions;
 use crate::store::Followed;
 pub use crate::traces::Carried;
 use crate::traces::{Decided, Trace, Traces};
+use asking::{Asked, Asking};
 use continued::Handout;
 pub use destination::{Destination, Due};
 use drain::{Drain, Phase};
@@ -87,6 +88,7 @@ pub struct Gate {
     pub recent: Arc<Recent>,
     pub secrets: Arc<Secrets>,
     pub injected: Injected,
+    pub asking: Arc<Asking>,
     pub redactor: Redactor,
     pub metrics: Arc<Metrics>,
     pub settings: Settings,
@@ -107,7 +109,6 @@ pub struct Settings {
     pub max_request_body_bytes: usize,
     /// Longest time for which an answer that shows a session's rights says that it may be kept.
     pub max_list_ttl_ms: u64,
-    pub elicitation: Arc<Elicitation>,
 }
 
 /// Claims in a client's headers, unverified.
@@ -141,6 +142,7 @@ pub struct Cleared {
     /// Set if notifications can come on the answer's stream.
     stream: Option<Box<Stream>>,
     handout: Option<Arc<Handout>>,
+    asked: Option<Asked>,
     trace: Option<Box<Trace>>,
     _open: Open,
 }
@@ -157,6 +159,7 @@ struct Admitted {
     tools: Option<Box<Tools>>,
     stream: Option<Box<Stream>>,
     handout: Option<Arc<Handout>>,
+    asked: Option<Asked>,
 }
 
 /// Readiness to serve calls, and the first thing in its way.
@@ -270,6 +273,7 @@ impl Gate {
             tools: None,
             stream: None,
             handout: None,
+            asked: None,
         };
         self.clear(ticket, &caller, admitted, Reply::plain()).await
     }
@@ -336,6 +340,11 @@ impl Cleared {
     /// Returns the reader of what the answer hands out, if it could hand out anything.
     pub fn handout(&self) -> Option<Arc<Handout>> {
         self.handout.clone()
+    }
+
+    /// Returns the client that the answer may put questions to, if there is an answer.
+    pub fn asked(&self) -> Option<&Asked> {
+        self.asked.as_ref()
     }
 
     /// The answer when the call failed behind the gate. The record follows in [`Gate::finish`].

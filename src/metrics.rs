@@ -182,7 +182,7 @@ impl Metrics {
             notifications_dropped: counter(
                 r,
                 "arbiter_notifications_dropped_total",
-                "Notifications about resources that the session may not read",
+                "Notifications and questions of servers that did not pass",
             ),
             allowed: requests.with_label_values(&["allow"]),
             denied: requests.with_label_values(&["deny"]),

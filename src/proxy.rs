@@ -455,10 +455,13 @@ impl ProxyHttp for Gateway {
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
         let state = std::mem::replace(&mut ctx.state, State::Refused);
         if let State::Cleared(call) = state {
-            let InFlight { cleared, flow, way, upstream_status, bytes_out, failed, .. } = *call;
+            let InFlight {
+                cleared, flow, way, listening, upstream_status, bytes_out, failed, ..
+            } = *call;
             let server = way.server_name();
             let (scrubbed, task) = (flow.scrubbed(), flow.task());
-            let elicited = flow.elicited().to_vec();
+            let mut elicited = flow.elicited().to_vec();
+            elicited.extend(listening.iter().flat_map(|listening| listening.elicited()));
             if let Some(denial) = &failed {
                 self.gate.metrics.operation.upstream_failed(&way.pool.label(), denial);
             }

@@ -5,9 +5,10 @@
 
 66 attacks in 37 vectors, each with a control that differs from it only in what is harmful, and 337 benign definitions,
 calls, results and lists. Two set-ups: every session lists the tools of its case and all is allowed; the same with the
-policies in `defense/policies.toml`. An attack is stopped if what it shows did not go through; an attack and its control
-are one case, so an attack whose control was refused too counts as wrongly refused. Cases that are not seen on the wire
-(registries, artefacts, consent dialogues, configurations) are outside. The bench also wants text to be found out that
+policies in `defense/policies.toml` and without forms that ask for secrets (`proxy.refuse_secret_forms`). An attack is
+stopped if what it shows did not go through; an attack and its control are one case, so an attack whose control was
+refused too counts as wrongly refused. Cases that are not seen on the wire (registries, artefacts, consent dialogues,
+configurations) are outside. The bench also wants text to be found out that
 would mislead a model; Arbiter reads no text, so such definitions and results are let through.
 
 The run fails if one of the cases in `STOPPED` is let through, a control is refused, or more than 1 % of what is benign.
@@ -26,18 +27,23 @@ POLICIES = ROOT / "load-tests/traces/defense/policies.toml"
 # Stopped whatever the policies are: continuations, caches, headers, origins.
 STOPPED = ("dns-rebinding/", "header-body-desync/", "list-cache-poisoning/",
     "requeststate-forgery/001", "requeststate-forgery/002", "task-authz-bypass/", "tool-shadowing/", "transport-downgrade/")
-SET_UPS = [("whitelist", ALLOW_ALL), ("whitelist and policies", POLICIES.read_text())]
+PROXY = {"allowed_origins": ["http://localhost:7000"], "allowed_hosts": ["127.0.0.1"], "max_refusals_per_agent_per_sec": 100_000}
+SET_UPS = [
+    ("whitelist", ALLOW_ALL, PROXY),
+    ("whitelist and policies", POLICIES.read_text(), {**PROXY, "refuse_secret_forms": True}),
+]
+# Stopped by the setting of the second.
+ALSO_STOPPED = {"whitelist and policies": ("mrtr-input-phishing/001",)}
 SETTINGS = {
-    "proxy": {"allowed_origins": ["http://localhost:7000"], "allowed_hosts": ["127.0.0.1"], "max_refusals_per_agent_per_sec": 100_000},
     "sessions": {"max_concurrent_sessions_per_agent": 8, "default_time_limit_secs": 600},
     "admin": {"rate_limit_per_minute": 1_000_000},
 }
 
 
-def run(name, policies):
+def run(name, policies, proxy):
     """One set-up: the outcome of each attack with its control, and the benign cases that were refused."""
     server = Server()
-    with Arbiter(server.url, policies=policies, settings=SETTINGS) as gateway:
+    with Arbiter(server.url, policies=policies, settings={"proxy": proxy, **SETTINGS}) as gateway:
         stage = Stage(gateway, server)
         attacks = [(case["vector"], case["id"], judge(stage, case)) for case in cases("testcases")]
         played = [(case["id"], stage.play(case["fixture"])) for case in cases("testcases-benign")]
@@ -82,7 +88,8 @@ def report(results):
     return (
         f"# mcp-defense-bench {BENCH} through Arbiter, without a model\n\n"
         "Made by `load-tests/traces/defense.py --write`, whose head says what is counted; the policies of the second set-up are\n"
-        "`load-tests/traces/defense/policies.toml`, written for the tools and not for the attacks.\n\n"
+        "`load-tests/traces/defense/policies.toml`, written for the tools and not for the attacks; it also sets\n"
+        "`proxy.refuse_secret_forms`.\n\n"
         + markdown(["set-up", *outcomes, "benign refused"], rows)
         + "\nStopped, by vector:\n\n"
         + markdown(["vector", *(r["set_up"] for r in results)], by_vector)
@@ -98,7 +105,7 @@ def main():
         out.with_suffix(".md").write_text(report(results))
         out.with_suffix(".json").write_text(json.dumps({"version": BENCH, "results": results}, indent=1) + "\n")
     bad = [f"{r['set_up']}: {case}" for r in results for case, outcome in r["attacks"].items()
-        if outcome != "stopped" and case.startswith(STOPPED) or outcome == "wrongly refused"]
+        if outcome != "stopped" and case.startswith(STOPPED + ALSO_STOPPED.get(r["set_up"], ())) or outcome == "wrongly refused"]
     bad += [f"{r['set_up']}: benign" for r in results if len(r["refused"]) > AIM_REFUSED * r["benign"]]
     if bad:
         sys.exit("not as it should be:\n" + "\n".join(bad))

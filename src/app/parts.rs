@@ -9,7 +9,7 @@ use tracing::{error, info};
 
 use super::follow::Follower;
 use super::headers::Templates;
-use super::settings::{audit_settings, elicitation, limits_of_agents, session_limits};
+use super::settings::{asking, audit_settings, limits_of_agents, session_limits};
 use super::{open, reload, shared, traces};
 use crate::admin::Keyring;
 use crate::audit::Audit;
@@ -104,6 +104,7 @@ impl Parts {
                 in_headers,
                 if store.is_shared() { Timestamp(i64::MAX) } else { now.wall },
             ),
+            asking: Arc::new(asking(&config.proxy, &secrets, &redactor)?),
             secrets,
             redactor,
             metrics: metrics.clone(),
@@ -114,7 +115,6 @@ impl Parts {
                 max_argument_bytes: config.audit.max_argument_bytes,
                 max_request_body_bytes: config.proxy.max_request_body_bytes,
                 max_list_ttl_ms: config.proxy.max_list_ttl_ms,
-                elicitation: Arc::new(elicitation(&config.proxy)?),
             },
             in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
             drain: Arc::default(),

@@ -1,22 +1,36 @@
 //! Settings of the rooms, as the configuration has them.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 
 use super::node;
 use crate::audit;
 use crate::audit::checkpoint::SigningKey;
+use crate::audit::redact::Redactor;
 use crate::config::{self, Config};
 use crate::firewall::checks::drift::{Tools, UnknownIntent};
 use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::elicitation::Elicitation;
 use crate::firewall::terms::Terms;
+use crate::gate::asking::Asking;
 use crate::gate::shares::Limits;
+use crate::secrets::Secrets;
 use crate::sessions;
 use crate::store::SealKey;
 
-pub(super) fn elicitation(proxy: &config::Proxy) -> Result<Elicitation> {
+/// Rules for the questions of servers.
+pub(super) fn asking(
+    proxy: &config::Proxy,
+    secrets: &Arc<Secrets>,
+    redactor: &Redactor,
+) -> Result<Asking> {
     let hosts: Vec<&str> = proxy.allowed_elicitation_hosts.iter().map(String::as_str).collect();
-    Elicitation::parse(&hosts).map_err(anyhow::Error::msg)
+    Ok(Asking {
+        elicitation: Elicitation::parse(&hosts).map_err(anyhow::Error::msg)?,
+        secrets: Arc::clone(secrets),
+        secret_names: proxy.refuse_secret_forms.then(|| redactor.clone()),
+    })
 }
 
 pub(super) fn session_limits(config: &Config) -> Result<sessions::Settings> {

@@ -175,6 +175,7 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
             &[],
             values::elicitation_host,
         ),
+        refuse_secret_forms: s.flag("refuse_secret_forms", false),
         max_list_ttl_ms: s.number("max_list_ttl_ms", 60_000, 0..=DAY_SECS * 1_000),
         drain_delay_secs: s.number("drain_delay_secs", 5, 0..=3_600),
         drain_timeout_secs: s.number("drain_timeout_secs", upstream_timeout_secs, 0..=DAY_SECS),

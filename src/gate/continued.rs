@@ -11,10 +11,8 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{Destination, Gate, store_unavailable};
-use crate::audit::redact::scrubbed;
 use crate::clock::Clock;
 use crate::continuations::{Continuations, Marks};
-use crate::credentials::Patterns;
 use crate::firewall::agent::{AgentId, Caller};
 use crate::firewall::approvals::Digest;
 use crate::firewall::call::{Call, CallKind, Data};
@@ -22,12 +20,11 @@ use crate::firewall::checks::continuation::State;
 use crate::firewall::checks::task::Owned;
 use crate::firewall::continuation::Continuation;
 use crate::firewall::denial::{Cause, Code, Denial};
-use crate::firewall::elicitation::Elicitation;
 use crate::firewall::session::SessionId;
 use crate::firewall::time::Timestamp;
 use crate::json::Kind as Json;
 use crate::mcp::capabilities;
-use crate::mcp::continued::{Answer, Need, Questions, Task};
+use crate::mcp::continued::{Answer, Task};
 use crate::mcp::message::Message;
 use crate::mcp::version::{Era, Version};
 use crate::sessions::Live;
@@ -55,16 +52,11 @@ impl Keeping {
 #[derive(Debug)]
 pub struct Handout {
     continuations: Arc<Continuations>,
-    elicitation: Arc<Elicitation>,
-    /// Secrets that no record may hold.
-    known: Arc<Patterns>,
     clock: Clock,
     to: Arc<Destination>,
     request_id: Uuid,
     holder: Holder,
     may: May,
-    /// Kinds of question that the client has declared to answer.
-    answers: SmallVec<[Need; 4]>,
 }
 
 /// Session that a continuation is handed to, and its end; without one the agent holds states itself.
@@ -93,8 +85,6 @@ struct Begun {
     approved: Option<Digest>,
 }
 
-/// Hosts of one answer that its record names.
-const MAX_HOSTS: usize = 8;
 /// Lead of a state's end on its session's, as a part of the time that is left: the later of two states
 /// ends later, so that the older ones are forgotten first.
 const LEAD: i64 = 1_000;
@@ -102,17 +92,9 @@ const LEAD: i64 = 1_000;
 const WITHOUT_SESSION_US: i64 = 3_600_000_000;
 
 impl Handout {
-    /// Takes an answer by which the call goes on, and notes in `hosts` where its questions send people.
-    /// Refuses one that the client has not declared to know how to go on with; what it returns is to be
-    /// kept before the answer goes on.
-    pub fn take(
-        &self,
-        answer: &Answer,
-        hosts: &mut Vec<Box<str>>,
-    ) -> Result<Option<Keeping>, Denial> {
-        if let Some(questions) = answer.questions() {
-            self.can_answer(questions, hosts)?;
-        }
+    /// Takes an answer by which the call goes on. Refuses one that the client has not declared to know how
+    /// to go on with; what it returns is to be kept before the answer goes on.
+    pub fn take(&self, answer: &Answer) -> Result<Option<Keeping>, Denial> {
         let May::Begin { call, knows_tasks } = &self.may else { return Ok(None) };
         match answer {
             Answer::Task(task) if !task.begins => Ok(None),
@@ -126,30 +108,6 @@ impl Handout {
                 Ok(questions.state.as_deref().and_then(|state| self.state(state, call)))
             }
         }
-    }
-
-    fn can_answer(&self, questions: &Questions, hosts: &mut Vec<Box<str>>) -> Result<(), Denial> {
-        if !questions.needs.iter().all(|need| self.answers.contains(need)) {
-            let message = "the MCP server asks for what this client has not declared to answer: \
-                           declare elicitation, sampling or roots, or ask your operator";
-            return Err(Denial::upstream(Cause::Protocol, message));
-        }
-        for url in &questions.urls {
-            let url = url.as_deref().unwrap_or_default();
-            let place = self.elicitation.judge(&scrubbed(url, &self.known));
-            if let Some(host) = place.host
-                && hosts.len() < MAX_HOSTS
-                && !hosts.contains(&host)
-            {
-                hosts.push(host);
-            }
-            if !place.is_allowed {
-                let message = "the MCP server wants to send people to a web address that is not \
-                               allowed here: ask your operator";
-                return Err(Denial::upstream(Cause::Protocol, message));
-            }
-        }
-        Ok(())
     }
 
     fn task(&self, task: &Task, call: &Begun) -> Option<Keeping> {
@@ -353,14 +311,11 @@ impl Gate {
         };
         Some(Handout {
             continuations: Arc::clone(&self.continuations),
-            elicitation: Arc::clone(&self.settings.elicitation),
-            known: self.secrets.patterns(),
             clock: self.clock.clone(),
             to: Arc::clone(to),
             request_id,
             holder,
             may,
-            answers: capabilities::answers(call),
         })
     }
 }

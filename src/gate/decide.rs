@@ -116,12 +116,14 @@ impl Gate {
         if let (Some(begun), Some(live)) = (begun, &live) {
             live.declare_apps(capabilities::declare_apps(begun));
             live.declare_urls(capabilities::opens_urls(begun));
+            live.declare_answers(capabilities::answers(begun));
         }
         let (about, approved) = ((caller, live.as_ref(), to), !escalations.is_empty());
         let stream = self.stream_of(&message, version, about, (&rules, approved)).map(Box::new);
         let holder = (live.as_deref(), caller.agent.id);
         let handout = self.handout(&message, version, holder, to, ticket.request_id(), covers);
         let handout = handout.map(Arc::new);
+        let asked = self.asked(&message, version, live.as_deref());
         let caching = self.caching(version);
         let lists = ListView::of(&message, caching, || self.viewer(rules, caller, live, to));
         let due = Due::to(&message);
@@ -129,7 +131,7 @@ impl Gate {
         let tools = Tools::of(&message, labels);
         drop(message);
         drop(doc);
-        Ok(Admitted { body, edits, repeatable, due, lists, scrub, tools, stream, handout })
+        Ok(Admitted { body, edits, repeatable, due, lists, scrub, tools, stream, handout, asked })
     }
 
     /// Judges a message by session, policies and drift.

@@ -97,8 +97,9 @@ impl Gate {
             self.know_tasks(live.as_deref()).await?;
         }
         let about = (caller, live.as_ref(), to);
+        let asked = self.asked_on_stream(live.as_deref());
         let stream = match verb {
-            Verb::Get => Some(Box::new(self.stream(Opened::Get, about, (&rules, false)))),
+            Verb::Get => Some(Box::new(self.stream(Opened::Get, about, (&rules, false), asked))),
             Verb::Delete => None,
         };
         let vault = self.secrets.vault();
@@ -124,6 +125,7 @@ impl Gate {
             tools: None,
             stream,
             handout: None,
+            asked: None,
         })
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::asking::Asked;
 use super::{Cleared, Destination, Gate};
 use crate::firewall::admit::{self, Ask, Verdict};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
@@ -22,7 +23,7 @@ use crate::firewall::denial::Denial;
 use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::rules::Rules;
 use crate::firewall::time::Now;
-use crate::mcp::continued::MAX_TASK_ID_BYTES;
+use crate::mcp::continued::{MAX_TASK_ID_BYTES, Questions};
 use crate::mcp::filter::Notice;
 use crate::mcp::list_changes::ListChanges;
 use crate::mcp::message::subscriptions::{LISTEN, get_of, read_of};
@@ -53,6 +54,8 @@ pub(super) struct Stream {
     to: Arc<Destination>,
     /// True if a person has approved it.
     approved: bool,
+    /// Client that questions on the stream are put to; none where they are judged as the answer's.
+    asked: Option<Asked>,
     basis: Basis,
 }
 
@@ -91,6 +94,8 @@ struct State {
     due: ListChanges,
     /// Reason for the stream's end.
     ended: Option<Denial>,
+    /// Hosts to which questions send people.
+    hosts: Vec<Box<str>>,
 }
 
 impl Gate {
@@ -121,7 +126,11 @@ impl Gate {
             (None, calls) if !calls.iter().any(Call::is_request) => return None,
             (None, _) => Opened::Answer,
         };
-        Some(self.stream(opened, (caller, live, to), (rules, approved)))
+        let asked = match opened {
+            Opened::Subscription { .. } => self.asked(message, version, live.map(|live| &**live)),
+            Opened::Get | Opened::Answer => None,
+        };
+        Some(self.stream(opened, (caller, live, to), (rules, approved), asked))
     }
 
     pub(super) fn stream(
@@ -129,6 +138,7 @@ impl Gate {
         opened: Opened,
         (caller, live, to): (&Caller, Option<&Arc<Live>>, &Arc<Destination>),
         (rules, approved): (&Arc<Rules>, bool),
+        asked: impl Into<Option<Asked>>,
     ) -> Stream {
         let basis = Basis {
             rules: Arc::clone(rules),
@@ -137,7 +147,7 @@ impl Gate {
             chain: Arc::clone(&caller.chain),
         };
         let (principal, live) = (Arc::clone(&caller.principal), live.cloned());
-        Stream { opened, principal, live, to: Arc::clone(to), approved, basis }
+        Stream { opened, principal, live, to: Arc::clone(to), approved, asked: asked.into(), basis }
     }
 
     /// Begins to watch the stream of a cleared call, if notifications can come on it.
@@ -153,6 +163,7 @@ impl Gate {
             changed: false,
             due: ListChanges::default(),
             ended: None,
+            hosts: Vec::new(),
         });
         Some(Arc::new(Listening { gate: Arc::clone(self), stream: *stream, state }))
     }
@@ -240,6 +251,13 @@ impl Listening {
                 }
                 passes
             }
+            Notice::Asks(questions) => {
+                let passes = self.may_ask(questions);
+                if !passes {
+                    self.gate.metrics.notification_dropped();
+                }
+                passes
+            }
             Notice::Acknowledged(lists) => {
                 if let Opened::Subscription { lists: asked, .. } = &self.stream.opened {
                     self.state().listened = self.stream.of_use(asked.and(lists));
@@ -247,6 +265,17 @@ impl Listening {
                 true
             }
         }
+    }
+
+    /// Judges questions; those that nobody can read do not pass.
+    fn may_ask(&self, questions: Option<&Questions>) -> bool {
+        let Some(asked) = &self.stream.asked else { return true };
+        questions.is_some_and(|questions| asked.judge(questions, &mut self.state().hosts).is_ok())
+    }
+
+    /// Returns the hosts to which questions on the stream send people.
+    pub fn elicited(&self) -> Vec<Box<str>> {
+        self.state().hosts.clone()
     }
 
     /// Takes the next event that announces a change of a list, if one is due.

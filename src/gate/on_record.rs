@@ -90,6 +90,7 @@ impl Gate {
                     tools: admitted.tools,
                     stream: admitted.stream,
                     handout: admitted.handout,
+                    asked: admitted.asked,
                     trace,
                     _open: open,
                 })

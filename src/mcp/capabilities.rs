@@ -1,8 +1,6 @@
 //! Abilities that a client declares, as far as they change what it is shown.
 
-use smallvec::SmallVec;
-
-use super::continued::Need;
+use super::continued::{Need, Needs};
 use super::version::CAPABILITIES_KEY;
 use crate::firewall::call::Call;
 use crate::json::{Kind, Value};
@@ -16,11 +14,7 @@ pub const TASKS: &str = "io.modelcontextprotocol/tasks";
 /// Reports whether a request declares that its client shows applications: each request does from
 /// 2026-07-28 on, before that the first one for those that follow.
 pub fn declare_apps(call: &Call<'_>) -> bool {
-    let said = match call.method.as_deref() {
-        Some("initialize") => call.params.and_then(|params| params.get("capabilities")),
-        _ => call.meta.and_then(|meta| meta.get(CAPABILITIES_KEY)),
-    };
-    said.is_some_and(|said| has_extension(said, APPS))
+    said(call).is_some_and(|said| has_extension(said, APPS))
 }
 
 /// Reports whether a request from 2026-07-28 on declares that its client knows tasks.
@@ -29,25 +23,24 @@ pub fn declares_tasks(call: &Call<'_>) -> bool {
     said.is_some_and(|said| has_extension(said, TASKS))
 }
 
-/// Returns the kinds of question that the client of a request from 2026-07-28 on declares to answer.
-pub fn answers(call: &Call<'_>) -> SmallVec<[Need; 4]> {
-    let Some(said) = call.meta.and_then(|meta| meta.get(CAPABILITIES_KEY)) else {
-        return SmallVec::new();
-    };
-    let mut answers = SmallVec::new();
+/// Returns the kinds of question that a client declares to answer: in each request from 2026-07-28 on, before
+/// that in the first one for those that follow.
+pub fn answers(call: &Call<'_>) -> Needs {
+    let Some(said) = said(call) else { return Needs::default() };
+    let mut answers = Needs::default();
     if let Some(modes) = said.get("elicitation") {
         let (form, url) = (modes.get("form").is_some(), modes.get("url").is_some());
         // Without a mode it is forms.
         if form || !url {
-            answers.push(Need::Form);
+            answers.add(Need::Form);
         }
         if url {
-            answers.push(Need::Url);
+            answers.add(Need::Url);
         }
     }
     for (name, need) in [("sampling", Need::Sampling), ("roots", Need::Roots)] {
         if said.get(name).is_some() {
-            answers.push(need);
+            answers.add(need);
         }
     }
     answers
@@ -56,12 +49,16 @@ pub fn answers(call: &Call<'_>) -> SmallVec<[Need; 4]> {
 /// Reports whether a request declares that its client opens pages for a person: each request does from
 /// 2026-07-28 on, before that the first one for those that follow.
 pub fn opens_urls(call: &Call<'_>) -> bool {
-    let said = match call.method.as_deref() {
+    let modes = said(call).and_then(|said| said.get("elicitation"));
+    modes.and_then(|modes| modes.get("url")).is_some_and(|url| url.kind() == Kind::Object)
+}
+
+/// Returns what a request says of its client's abilities.
+fn said<'d>(call: &Call<'d>) -> Option<Value<'d>> {
+    match call.method.as_deref() {
         Some("initialize") => call.params.and_then(|params| params.get("capabilities")),
         _ => call.meta.and_then(|meta| meta.get(CAPABILITIES_KEY)),
-    };
-    let modes = said.and_then(|said| said.get("elicitation"));
-    modes.and_then(|modes| modes.get("url")).is_some_and(|url| url.kind() == Kind::Object)
+    }
 }
 
 fn has_extension(capabilities: Value<'_>, name: &str) -> bool {

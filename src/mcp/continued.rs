@@ -1,7 +1,7 @@
 //! Answers by which a call goes on: read from the bytes as they pass, none of which is held back.
 //!
-//! Of an answer only the members of `result` that matter here are copied ([`Outline`]), and only if one
-//! of them hands out a continuation are they read. What a lenient client might read otherwise, by a
+//! Of an answer only the members that matter here are copied ([`Outline`]), and only if one of them hands
+//! out a continuation or asks something are they read. What a lenient client might read otherwise, by a
 //! repeated key or one in another case, is an error.
 
 use std::borrow::Cow;
@@ -9,9 +9,11 @@ use std::borrow::Cow;
 use crate::json::{Doc, JsonError, Kind, Value};
 pub use events::EventReader;
 pub use outline::Outline;
+pub use questions::{Need, Needs, Questions, asked_by};
 
 mod events;
 mod outline;
+mod questions;
 
 /// Longest task id.
 pub const MAX_TASK_ID_BYTES: usize = 1024;
@@ -67,8 +69,10 @@ pub struct Task {
 pub enum Unreadable {
     #[error("the part of it by which the call goes on is not strict JSON: {0}")]
     NotJson(#[from] JsonError),
-    #[error("a key of its result differs from `{0}` by case only")]
+    #[error("one of its keys differs from `{0}` by case only")]
     Disguised(&'static str),
+    #[error("its key `{0}` occurs twice")]
+    Twice(&'static str),
     #[error("its task has no id that can be used")]
     TaskId,
     #[error("the part of it by which the call goes on is larger than {0} bytes")]
@@ -92,72 +96,43 @@ impl Answer {
     }
 }
 
-/// Questions of a server that the client answers in the next round of its call (SEP-2322).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Questions {
-    /// State that the next round brings.
-    pub state: Option<String>,
-    pub needs: Vec<Need>,
-    /// Addresses to which the questions send people; none for one that is no text.
-    pub urls: Vec<Option<String>>,
-}
-
-/// Ability of a client that a question needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    Form,
-    Url,
-    Sampling,
-    Roots,
-    /// None that a client could have.
-    Other,
-}
-
-/// Reads the outline of an answer; none if its call does not go on.
-fn answer(outline: &[u8]) -> Result<Option<Answer>, Unreadable> {
+/// Reads the outline of a message or of a batch.
+fn answers(outline: &[u8]) -> Result<Vec<Answer>, Unreadable> {
     let doc = Doc::parse(outline)?;
-    let Some(result) = doc.root().get("result") else { return Ok(None) };
-    let kind = text(result.get("resultType"));
-    if kind.as_deref() == Some("input_required") {
-        return Ok(Some(Answer::Asks(questions(result))));
+    let mut found = Vec::new();
+    match doc.root() {
+        batch if batch.kind() == Kind::Array => {
+            batch.items().try_for_each(|message| answer(message, &mut found))?;
+        }
+        message => answer(message, &mut found)?,
     }
-    Ok(task(result, kind.as_deref())?.map(Answer::Task))
+    Ok(found)
+}
+
+fn answer(message: Value<'_>, found: &mut Vec<Answer>) -> Result<(), Unreadable> {
+    if let Some(result) = message.get("result") {
+        let kind = text(result.get("resultType"));
+        if kind.as_deref() == Some("input_required") {
+            found.push(Answer::Asks(questions(result)?));
+        } else {
+            found.extend(task(result, kind.as_deref())?.map(Answer::Task));
+        }
+    }
+    found.extend(asked_by(message)?.map(Answer::Asks));
+    Ok(())
 }
 
 fn text(value: Option<Value<'_>>) -> Option<String> {
     value.and_then(|value| value.as_str().map(Cow::into_owned))
 }
 
-fn questions(result: Value<'_>) -> Questions {
-    let (mut needs, mut urls) = (Vec::new(), Vec::new());
-    let asked = result.get("inputRequests").into_iter().flat_map(|asked| asked.entries());
-    for question in asked.map(|entry| entry.value) {
-        let need = need(question);
-        if need == Need::Url {
-            urls.push(question.get("params").and_then(|params| text(params.get("url"))));
-        }
-        if !needs.contains(&need) {
-            needs.push(need);
-        }
+fn questions(result: Value<'_>) -> Result<Questions, Unreadable> {
+    let state = text(result.get("requestState"));
+    let mut asked = Questions { state, ..Questions::default() };
+    if let Some(inputs) = result.get("inputRequests") {
+        asked.inputs(inputs)?;
     }
-    Questions { state: text(result.get("requestState")), needs, urls }
-}
-
-fn need(question: Value<'_>) -> Need {
-    match text(question.get("method")).as_deref() {
-        Some("elicitation/create") => {
-            let mode = question.get("params").and_then(|params| params.get("mode"));
-            match mode.map(|mode| text(Some(mode))) {
-                None => Need::Form,
-                Some(Some(mode)) if mode == "form" => Need::Form,
-                Some(Some(mode)) if mode == "url" => Need::Url,
-                Some(_) => Need::Other,
-            }
-        }
-        Some("sampling/createMessage") => Need::Sampling,
-        Some("roots/list") => Need::Roots,
-        Some(_) | None => Need::Other,
-    }
+    Ok(asked)
 }
 
 fn task(result: Value<'_>, kind: Option<&str>) -> Result<Option<Task>, Unreadable> {
@@ -174,7 +149,7 @@ fn task(result: Value<'_>, kind: Option<&str>) -> Result<Option<Task>, Unreadabl
         status: text(of.get("status")).as_deref().and_then(TaskStatus::parse),
         ttl_ms: number("ttlMs").or_else(|| number("ttl")),
         begins,
-        asks: of.get("inputRequests").map(|_asked| questions(of)),
+        asks: of.get("inputRequests").map(|_asked| questions(of)).transpose()?,
     }))
 }
 

@@ -1,8 +1,9 @@
-//! Reading of the continuations that an answer hands out, as its bytes pass.
+//! Reading of what an answer hands out and asks, as its bytes pass.
 
 use std::sync::Arc;
 
 use crate::firewall::denial::{Cause, Denial};
+use crate::gate::asking::Asked;
 use crate::gate::continued::{Handout, Keeping};
 use crate::mcp::continued::{Answer, EventReader, Outline, TaskStatus, Unreadable};
 
@@ -10,6 +11,9 @@ use crate::mcp::continued::{Answer, EventReader, Outline, TaskStatus, Unreadable
 #[derive(Default)]
 pub(super) struct Handed {
     reader: Reader,
+    asked: Option<Asked>,
+    /// Set if the answer could hand out anything.
+    handout: Option<Arc<Handout>>,
     keeping: Vec<Keeping>,
     status: Option<TaskStatus>,
     /// Hosts to which questions send people.
@@ -20,18 +24,19 @@ pub(super) struct Handed {
 enum Reader {
     #[default]
     None,
-    Whole(Arc<Handout>, Box<Outline>),
-    Stream(Arc<Handout>, Box<EventReader>),
+    Whole(Outline),
+    Stream(Box<EventReader>),
 }
 
 impl Handed {
-    pub(super) fn of(handout: Option<Arc<Handout>>, streams: bool) -> Self {
-        let reader = match handout {
-            None => Reader::None,
-            Some(handout) if streams => Reader::Stream(handout, Box::default()),
-            Some(handout) => Reader::Whole(handout, Box::default()),
+    pub(super) fn of(asked: &Asked, handout: Option<Arc<Handout>>, streams: bool) -> Self {
+        let reads_results = handout.is_some();
+        let reader = if streams {
+            Reader::Stream(Box::new(EventReader::new(reads_results)))
+        } else {
+            Reader::Whole(Outline::new(reads_results))
         };
-        Self { reader, ..Self::default() }
+        Self { reader, asked: Some(asked.clone()), handout, ..Self::default() }
     }
 
     /// Reports whether the answer is read.
@@ -39,16 +44,24 @@ impl Handed {
         !matches!(self.reader, Reader::None)
     }
 
+    /// Reports whether the rest of the answer decides if what has come of it may leave.
+    pub(super) fn is_open(&self) -> bool {
+        match &self.reader {
+            Reader::Whole(outline) => outline.may_tell(),
+            Reader::None | Reader::Stream(_) => false,
+        }
+    }
+
     /// Reads on; refuses what the client must not get.
     pub(super) fn read(&mut self, chunk: &[u8], end: bool) -> Result<(), Denial> {
         let mut answers = Vec::new();
         let read = match &mut self.reader {
             Reader::None => return Ok(()),
-            Reader::Whole(_, outline) => outline.push(chunk).and_then(|()| {
-                answers.extend(if end { outline.finish()? } else { None });
+            Reader::Whole(outline) => outline.push(chunk).and_then(|()| {
+                answers = if end { outline.finish()? } else { Vec::new() };
                 Ok(())
             }),
-            Reader::Stream(_, events) => {
+            Reader::Stream(events) => {
                 let each = |answer| answers.push(answer);
                 events.push(chunk, each).and_then(|()| {
                     if end { events.finish(|answer| answers.push(answer)) } else { Ok(()) }
@@ -63,10 +76,11 @@ impl Handed {
     }
 
     fn take(&mut self, answer: &Answer) -> Result<(), Denial> {
-        let (Reader::Whole(handout, _) | Reader::Stream(handout, _)) = &self.reader else {
-            return Ok(());
-        };
-        self.keeping.extend(handout.take(answer, &mut self.hosts)?);
+        if let (Some(asked), Some(questions)) = (&self.asked, answer.questions()) {
+            asked.judge(questions, &mut self.hosts)?;
+        }
+        let Some(handout) = &self.handout else { return Ok(()) };
+        self.keeping.extend(handout.take(answer)?);
         if let Answer::Task(task) = answer {
             self.status = task.status.or(self.status);
         }

@@ -280,12 +280,14 @@ impl ReplaySession {
             HttpTask::Body(part, ends) => !ends && part.as_ref().is_none_or(Bytes::is_empty),
             _ => false,
         });
-        self.held.extend(tasks);
-        if goes_on {
-            return Vec::new();
+        if !goes_on {
+            self.slot.hold_head(false);
+            if self.held.is_empty() {
+                return tasks;
+            }
         }
-        self.slot.hold_head(false);
-        mem::take(&mut self.held)
+        self.held.extend(tasks);
+        if goes_on { Vec::new() } else { mem::take(&mut self.held) }
     }
 
     /// Writes a part of the answer as the rest of a stream that has begun.

@@ -38,6 +38,7 @@ pub(super) struct Flow {
     left: EventMeter,
     decoder: Option<Decoder>,
     handed: Handed,
+    waiting: Waiting,
     lists: Lists,
     scrub: Scrub,
     watch: Option<Watch>,
@@ -63,6 +64,42 @@ enum Lists {
     Stream(Box<SseFilter<Keep>>),
 }
 
+/// Bytes that wait for the rest of an answer, which decides if they may leave. No client reads half of one, so
+/// that they lose no time.
+#[derive(Default)]
+struct Waiting {
+    first: Bytes,
+    /// All that waits, if that has come in several parts.
+    joined: BytesMut,
+    /// True once more has come than may wait.
+    is_over: bool,
+}
+
+/// Most bytes that wait; a longer answer that is refused breaks off.
+const MAX_WAITING_BYTES: usize = 64 * 1024;
+
+impl Waiting {
+    /// Takes a part in and gives what may leave: all, if everything `is_judged`.
+    fn take(&mut self, part: Bytes, is_judged: bool) -> Bytes {
+        let length = self.first.len().max(self.joined.len()).saturating_add(part.len());
+        self.is_over |= length > MAX_WAITING_BYTES;
+        let leaves = is_judged || self.is_over;
+        if self.first.is_empty() {
+            self.first = part;
+        } else if !part.is_empty() {
+            if self.joined.is_empty() {
+                self.joined.extend_from_slice(&self.first);
+            }
+            self.joined.extend_from_slice(&part);
+        }
+        if !leaves {
+            return Bytes::new();
+        }
+        let first = std::mem::take(&mut self.first);
+        if self.joined.is_empty() { first } else { std::mem::take(&mut self.joined).freeze() }
+    }
+}
+
 fn broken(reason: impl Into<String>) -> Denial {
     Denial::upstream(Cause::Protocol, reason)
 }
@@ -85,6 +122,7 @@ impl Flow {
             left: EventMeter::new(usize::MAX),
             decoder: None,
             handed: Handed::default(),
+            waiting: Waiting::default(),
             lists: Lists::None,
             scrub: Scrub::Nothing,
             watch: None,
@@ -105,7 +143,7 @@ impl Flow {
         self.streams && self.decoder.is_none() && !within
     }
 
-    /// Reports whether the head must wait for the body, which is judged before any of it leaves.
+    /// Reports whether the head must wait for the body, the first of which leaves when it is judged.
     pub(super) fn holds_head(&self) -> bool {
         matches!(self.lists, Lists::Whole { .. }) || (self.handed.is_read() && !self.streams)
     }
@@ -166,8 +204,11 @@ impl Flow {
         if !self.streams && declared_length(&head.headers).is_some_and(|n| n > self.max_bytes) {
             return Err(too_large(self.max_bytes));
         }
-        if head.status.is_success() {
-            self.handed = Handed::of(cleared.handout(), self.streams);
+        // On streams that last, questions are judged as notifications are.
+        let lasts = self.streams && listening.is_some_and(|one| one.is_lasting());
+        if let Some(asked) = cleared.asked().filter(|_| !lasts) {
+            let handout = cleared.handout().filter(|_| head.status.is_success());
+            self.handed = Handed::of(asked, handout, self.streams);
         }
         let view = cleared.lists().filter(|_| head.status.is_success());
         if self.streams {
@@ -269,6 +310,7 @@ impl Flow {
         self.handed.read(&chunk, end)?;
         let chunk = self.filtered(chunk, end)?;
         let chunk = self.scrubbed_chunk(chunk, end)?;
+        let chunk = self.waiting.take(chunk, end || !self.handed.is_open());
         if self.streams {
             // Without a limit nothing is too large.
             let _unlimited = self.left.push(&chunk);

@@ -1,15 +1,19 @@
 //! One live session: its work order, and its usage under a lock of its own.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::firewall::recent::Recent;
 use crate::firewall::session::{Status, Usage, WorkOrder};
 use crate::firewall::time::{Mono, Now, Timestamp};
+use crate::mcp::continued::Needs;
 use crate::store::{Booked, Booking, RecentCalls, Settlement, StoredSession};
 
 /// Divisor of the budget that gives the largest lease: a crash loses no more than one.
 const BLOCKS_IN_A_BUDGET: u64 = 50;
+
+/// Mark that a client has declared what it answers, which may be nothing.
+const DECLARED: u8 = 0x80;
 
 /// A session as this node serves it.
 #[derive(Debug)]
@@ -24,6 +28,9 @@ pub struct Live {
     has_apps: AtomicBool,
     /// True once a client of this session has declared on this node that it opens pages.
     opens_urls: AtomicBool,
+    /// Kinds of question that clients of this session have declared on this node to answer, with [`DECLARED`]
+    /// once one has.
+    answers: AtomicU8,
 }
 
 impl Live {
@@ -38,6 +45,7 @@ impl Live {
             usage: Mutex::new(usage),
             has_apps: AtomicBool::default(),
             opens_urls: AtomicBool::default(),
+            answers: AtomicU8::default(),
         }
     }
 
@@ -70,6 +78,7 @@ impl Live {
             usage: Mutex::new(usage),
             has_apps: AtomicBool::default(),
             opens_urls: AtomicBool::default(),
+            answers: AtomicU8::default(),
         }
     }
 
@@ -103,6 +112,18 @@ impl Live {
 
     pub fn opens_urls(&self) -> bool {
         self.opens_urls.load(Ordering::Acquire)
+    }
+
+    /// Notes the questions that a client which begins declares to answer. Several clients can share a
+    /// session, so none takes back what another one has declared.
+    pub fn declare_answers(&self, answers: Needs) {
+        self.answers.fetch_or(answers.bits() | DECLARED, Ordering::AcqRel);
+    }
+
+    /// Returns the questions that the clients of this session answer; none if none has declared any here.
+    pub fn answers(&self) -> Option<Needs> {
+        let bits = self.answers.load(Ordering::Acquire);
+        (bits & DECLARED != 0).then(|| Needs::of_bits(bits & !DECLARED))
     }
 
     /// Notes what a client declared when it began.

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
@@ -48,9 +49,21 @@ def redis(folder):
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)
     try:
+        listens(port, process)
         yield f"redis://127.0.0.1:{port}"
     finally:
         stop(process, seconds=3)
+
+
+def listens(port, process):
+    """Waits until the process takes connections."""
+    for _ in range(300):
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise RuntimeError("redis-server does not listen")
 
 
 def clients(packages):

@@ -16,6 +16,7 @@ mod listening;
 mod lists;
 mod malformed;
 mod outcomes;
+mod questions;
 mod refusals;
 mod respelt;
 mod retries;

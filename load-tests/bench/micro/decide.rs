@@ -29,6 +29,7 @@ use arbiter::firewall::checks::continuation::State;
 use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use arbiter::firewall::checks::whitelist::Wildcard;
+use arbiter::firewall::elicitation::Elicitation;
 use arbiter::firewall::freeze::{Freezes, Frozen};
 use arbiter::firewall::names::Names;
 use arbiter::firewall::policy::{PolicySet, Source};
@@ -36,6 +37,7 @@ use arbiter::firewall::rules::Rules;
 use arbiter::firewall::session::{IntentTier, RefusalStyle, Sensitivity, SessionId, WorkOrder};
 use arbiter::firewall::terms::Terms;
 use arbiter::freezer::Freezer;
+use arbiter::gate::asking::Asking;
 use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
@@ -186,6 +188,12 @@ impl World {
     }
 }
 
+/// Rules that let a server ask anything.
+fn asking(secrets: &Arc<Secrets>) -> Asking {
+    let elicitation = Elicitation::default();
+    Asking { elicitation, secrets: Arc::clone(secrets), secret_names: None }
+}
+
 async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
     let clock = Clock::system();
     let now = clock.now();
@@ -244,6 +252,8 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
     metrics.name_tools(rulebook.rules().policies.named_tools());
     let continuations = Continuations::new(store.clone(), [SIGNING_SECRET]);
     let freezer = Freezer::open(store, now).await.expect("the store answers");
+    let secrets = Secrets::load(secrets::Source::None, now.mono);
+    let secrets = Arc::new(secrets.expect("there is nothing to load"));
     let gate = Gate {
         freezer: Arc::new(freezer),
         continuations: Arc::new(continuations),
@@ -254,9 +264,8 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
         sessions: Arc::new(sessions),
         audit: Arc::new(audit),
         recent: Arc::default(),
-        secrets: Arc::new(
-            Secrets::load(secrets::Source::None, now.mono).expect("there is nothing to load"),
-        ),
+        asking: Arc::new(asking(&secrets)),
+        secrets,
         injected: Injected::new(Vec::new(), now.wall),
         enrolment: Enrolment::new(&[], &registry),
         redactor: Redactor::new(&[], false).expect("the built-in patterns are right"),
@@ -268,7 +277,6 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
             max_argument_bytes: 8_192,
             max_request_body_bytes: 10 * 1024 * 1024,
             max_list_ttl_ms: 60_000,
-            elicitation: Arc::default(),
         },
         in_flight: Arc::new(InFlight::new(Limits {
             refusals_per_sec: u32::MAX,

@@ -29,6 +29,11 @@ enum Line {
 }
 
 impl EventReader {
+    /// Prepares to read questions, and what results hand out if that matters.
+    pub fn new(reads_results: bool) -> Self {
+        Self { message: Outline::new(reads_results), ..Self::default() }
+    }
+
     /// Takes note of what passes; gives `each` the answers that are complete.
     pub fn push(
         &mut self,
@@ -41,9 +46,7 @@ impl EventReader {
                 Piece::Part(bytes) => self.go_on(bytes)?,
                 Piece::End(bytes) => {
                     self.go_on(content(bytes))?;
-                    if let Some(answer) = self.end_line()? {
-                        each(answer);
-                    }
+                    self.end_line()?.into_iter().for_each(&mut each);
                 }
             }
         }
@@ -91,7 +94,7 @@ impl EventReader {
         self.message.push(value)
     }
 
-    fn end_line(&mut self) -> Result<Option<Answer>, Unreadable> {
+    fn end_line(&mut self) -> Result<Vec<Answer>, Unreadable> {
         let blank = self.line == Line::Open && {
             let text = if self.begun { &self.head[..] } else { split_mark(&self.head).1 };
             text.is_empty()
@@ -106,6 +109,6 @@ impl EventReader {
             self.settle()?;
         }
         self.line = Line::Open;
-        Ok(None)
+        Ok(Vec::new())
     }
 }

@@ -2,12 +2,18 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn answer_of(chunks: &[&[u8]]) -> Result<Option<Answer>, Unreadable> {
-    let mut outline = Outline::default();
+fn answers_of(chunks: &[&[u8]]) -> Result<Vec<Answer>, Unreadable> {
+    let mut outline = Outline::new(true);
     for chunk in chunks {
         outline.push(chunk)?;
     }
     outline.finish()
+}
+
+fn answer_of(chunks: &[&[u8]]) -> Result<Option<Answer>, Unreadable> {
+    let mut answers = answers_of(chunks)?;
+    assert!(answers.len() < 2, "{answers:?}");
+    Ok(answers.pop())
 }
 
 fn json(chunks: &[&[u8]]) -> Result<Option<Task>, Unreadable> {
@@ -22,7 +28,7 @@ fn task_in(answer: Answer) -> Task {
 }
 
 fn events(chunks: &[&[u8]]) -> Result<Vec<Task>, Unreadable> {
-    let (mut reader, mut found) = (EventReader::default(), Vec::new());
+    let (mut reader, mut found) = (EventReader::new(true), Vec::new());
     for chunk in chunks {
         reader.push(chunk, |answer| found.push(task_in(answer)))?;
     }
@@ -58,7 +64,8 @@ fn a_task_is_found_in_the_result_and_nowhere_else() {
         r#"{"error":{"code":1,"data":{"taskId":"a"}},"id":1}"#,
         r#"{"method":"x","params":{"taskId":"a"}}"#,
         r#"{"result":[{"taskId":"a"}]}"#,
-        r#"[{"result":{"taskId":"a"}}]"#,
+        r#"[[{"result":{"taskId":"a"}}]]"#,
+        r#"["result",{"x":{"taskId":"a"}},7]"#,
         r#"{"result":{"task":"a"}}"#,
         r#"{"taskId":"a","result":true}"#,
         "",
@@ -73,11 +80,13 @@ fn a_task_is_found_in_the_result_and_nowhere_else() {
 fn questions_say_what_they_need() {
     use Need::{Form, Other, Roots, Sampling, Url};
     let check = |questions: &str, needs: &[Need], urls: &[Option<&str>]| {
+        let needs = needs.iter().copied().collect();
         let body = format!(
             r#"{{"result":{{"resultType":"input_required","requestState":"s\u0031","inputRequests":{questions}}}}}"#
         );
         let urls = urls.iter().map(|url| url.map(str::to_owned)).collect();
-        let asks = Questions { state: Some("s1".to_owned()), needs: needs.to_vec(), urls };
+        let state = Some("s1".to_owned());
+        let asks = Questions { state, needs, urls, ..Questions::default() };
         assert_eq!(answer_of(&[body.as_bytes()]), Ok(Some(Answer::Asks(asks))), "{body}");
     };
     check("{}", &[], &[]);
@@ -94,12 +103,98 @@ fn questions_say_what_they_need() {
     let task = r#"{"result":{"resultType":"complete","taskId":"t","status":"input_required",
         "inputRequests":{"a":{"method":"elicitation/create","params":{"mode":"url","url":"u"}}}}}"#;
     let waits = task_in(answer_of(&[task.as_bytes()]).unwrap().unwrap());
-    let asks = Questions { state: None, needs: vec![Url], urls: vec![Some("u".to_owned())] };
+    let asks = by_url(&["u"]);
     assert_eq!((waits.status, waits.asks), (Some(TaskStatus::InputRequired), Some(asks)));
+}
+
+fn by_url(urls: &[&str]) -> Questions {
+    let urls = urls.iter().map(|url| Some((*url).to_owned())).collect();
+    Questions { needs: [Need::Url].into_iter().collect(), urls, ..Questions::default() }
+}
+
+#[test]
+fn requests_errors_and_notices_of_a_server_ask_too() {
+    let check = |body: &str, expected: &[Questions]| {
+        for reads_results in [true, false] {
+            let mut outline = Outline::new(reads_results);
+            outline.push(body.as_bytes()).unwrap();
+            let expected: Vec<_> = expected.iter().cloned().map(Answer::Asks).collect();
+            assert_eq!(outline.finish(), Ok(expected), "{body}");
+        }
+        let doc = Doc::parse(body.as_bytes()).unwrap();
+        if doc.root().kind() == Kind::Object {
+            assert_eq!(asked_by(doc.root()), Ok(expected.first().cloned()), "{body}");
+        }
+    };
+    let need = |need| Questions { needs: [need].into_iter().collect(), ..Questions::default() };
+    let request = r#"{"jsonrpc":"2.0","params":{"url":"u","mode":"url","message":"m"},
+        "id":0,"method":"elicitation\/create"}"#;
+    check(request, &[by_url(&["u"])]);
+    check(r#"{"method":"elicitation/create","id":"a"}"#, &[need(Need::Form)]);
+    check(r#"{"id":null,"method":"roots/list"}"#, &[need(Need::Roots)]);
+    check(
+        r#"{"id":1,"method":"sampling/createMessage","params":{"messages":[{"url":1}]}}"#,
+        &[need(Need::Sampling)],
+    );
+    let error = r#"{"id":1,"error":{"code":-32042,"message":"m","data":{"x":[{}],"elicitations":
+        [{"mode":"url","elicitationId":"e","url":"u"},{"url":"v"}]}}}"#;
+    check(error, &[by_url(&["u", "v"])]);
+    check(&format!("[7, {error},\"x\" ,{request}, {{}}]"), &[by_url(&["u", "v"]), by_url(&["u"])]);
+    let notice = r#"{"method":"notifications/tasks","params":{"taskId":"t","inputRequests":
+        {"a":{"method":"elicitation/create","params":{"mode":"url","url":"u"}}}}}"#;
+    check(notice, &[by_url(&["u"])]);
+    for none in [
+        r#"{"id":1,"method":"ping"}"#,
+        r#"{"method":"elicitation/create","params":{"mode":"url","url":"u"}}"#,
+        r#"{"id":1,"error":{"code":1,"message":"elicitations","data":[{"elicitations":[]}]}}"#,
+        r#"{"id":1,"error":{"code":1,"elicitations":[{"url":"u"}]}}"#,
+        r#"{"method":"x","params":[{"inputRequests":{}}]}"#,
+        r#"{"id":1,"result":{"content":[{"method":"elicitation/create","id":1}]}}"#,
+    ] {
+        check(none, &[]);
+    }
+}
+
+#[test]
+fn a_form_says_what_its_fields_are_called() {
+    let check = |schema: &str, fields: &[&str], wants_password: bool| {
+        let body = format!(
+            r#"{{"id":1,"method":"elicitation/create","params":{{"requestedSchema":{schema}}}}}"#
+        );
+        let Some(Answer::Asks(asked)) = answer_of(&[body.as_bytes()]).unwrap() else {
+            panic!("{body}")
+        };
+        assert_eq!((asked.fields, asked.wants_password), (strings(fields), wants_password));
+    };
+    check(
+        r#"{"type":"object","properties":{"api_key":{"type":"string","title":"Your key"}}}"#,
+        &["api_key", "Your key"],
+        false,
+    );
+    check(r#"{"properties":{"a":{"format":"password"}}}"#, &["a"], true);
+    check(r#"{"allOf":[{"properties":{"b":{"properties":{"c":{}}}}}]}"#, &["b", "c"], false);
+    check(r#"{"properties":{"a":{"oneOf":[{"const":"p","title":"Password"}]}}}"#, &["a"], false);
+    check("7", &[], false);
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
 #[test]
 fn what_readers_could_read_differently_is_an_error() {
+    for (body, key) in [
+        (r#"{"id":1,"Method":"elicitation/create"}"#, "method"),
+        (r#"{"ID":1,"method":"elicitation/create"}"#, "id"),
+        (r#"{"id":1,"method":"elicitation/create","params":{"Mode":"url","url":"u"}}"#, "mode"),
+        (r#"{"id":1,"method":"elicitation/create","params":{"mode":"url","URL":"u"}}"#, "url"),
+        (r#"{"error":{"Data":{}}}"#, "data"),
+        (r#"{"error":{"data":{"Elicitations":[]}}}"#, "elicitations"),
+        (r#"{"error":{"data":{"elicitations":[{"Url":"u"}]}}}"#, "url"),
+        (r#"{"id":1,"method":"roots/list","params":{"InputRequests":{}}}"#, "inputRequests"),
+    ] {
+        assert_eq!(answer_of(&[body.as_bytes()]), Err(Unreadable::Disguised(key)), "{body}");
+    }
     let twice = r#"{"result":{"taskId":"a","taskId":"b"}}"#;
     assert!(matches!(json(&[twice.as_bytes()]), Err(Unreadable::NotJson(_))));
     let twice = r#"{"result":{"taskId":"a"},"result":{"taskId":"b"}}"#;

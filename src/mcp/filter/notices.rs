@@ -1,4 +1,5 @@
-//! Notifications that name what a session may not know about, taken out of a stream.
+//! Notifications that name what a session may not know about, and questions that nobody may be asked, taken
+//! out of a stream.
 //!
 //! A server notifies about resources long after it was asked to. Only what a client could read as such
 //! a notification is looked at; all else passes as it came, whatever its form.
@@ -7,12 +8,16 @@ use super::sloppy::Legible;
 use super::{Edit, FilterError, edited, list_cuts};
 use crate::json::keys::disguised_as;
 use crate::json::{Doc, Kind, Value};
+use crate::mcp::continued::{Questions, asked_by};
 use crate::mcp::list_changes::ListChanges;
 
 const UPDATED: &str = "notifications/resources/updated";
 /// Beginning of the methods by which a task's state is announced, in all revisions.
 const OF_TASKS: &str = "notifications/tasks";
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+
+/// Texts without one of which no message asks anything, in whichever case a reader may take a key.
+const ASKING: [&str; 4] = ["elicitation", "sampling/createmessage", "roots/list", "inputrequests"];
 
 /// A notification whose passing is to be decided or noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +26,8 @@ pub enum Notice<'n> {
     Updated(Option<&'n str>),
     /// A task has changed; without a readable id it is nobody's.
     Task(Option<&'n str>),
+    /// The server puts questions; none if they cannot be read.
+    Asks(Option<&'n Questions>),
     /// The server has begun to notify about changes of these lists.
     Acknowledged(ListChanges),
 }
@@ -42,7 +49,17 @@ pub fn may_notify(text: &[u8]) -> bool {
             .any(|at| matches!(text.get(at + 4), Some(b'2'..=b'7')))
     };
     (holds("notifications") && (holds("updated") || holds("acknowledged") || holds("tasks")))
+        || ASKING.iter().any(|needle| holds_in_any_case(text, needle.as_bytes()))
         || escaped()
+}
+
+/// Looks for a needle in small letters.
+fn holds_in_any_case(text: &[u8], needle: &[u8]) -> bool {
+    let Some(&first) = needle.first() else { return true };
+    memchr::memchr2_iter(first, first.to_ascii_uppercase(), text).any(|at| {
+        let found = text.get(at..at.saturating_add(needle.len()));
+        found.is_some_and(|found| found.eq_ignore_ascii_case(needle))
+    })
 }
 
 /// Removes the notifications for which `passes` says no.
@@ -85,6 +102,12 @@ fn stays(message: Value<'_>, passes: &(impl Fn(Notice<'_>) -> bool + ?Sized)) ->
         && !each(message, "taskId", |id| passes(Notice::Task(id)))
     {
         return false;
+    }
+    match asked_by(message) {
+        Ok(None) => {}
+        Ok(Some(asked)) if passes(Notice::Asks(Some(&asked))) => {}
+        Err(_unreadable) if passes(Notice::Asks(None)) => {}
+        Ok(Some(_)) | Err(_) => return false,
     }
     if is(|method| method == ACKNOWLEDGED) {
         let honoured = message.get("params").and_then(|params| params.get("notifications"));

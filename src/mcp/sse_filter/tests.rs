@@ -221,6 +221,8 @@ fn noticed(stream: &str, expected: &str) {
         let passes: Passes = Box::new(|notice| match notice {
             Notice::Updated(uri) => uri == Some("x:ok"),
             Notice::Task(id) => id == Some("t-ok"),
+            Notice::Asks(asked) => asked
+                .is_some_and(|asked| asked.urls.iter().all(|url| url.as_deref() == Some("u:ok"))),
             Notice::Acknowledged(_) => true,
         });
         let mut filter = fresh(100_000).with_notices(Some(passes));
@@ -277,6 +279,43 @@ fn a_notification_about_a_task_is_judged_by_its_id() {
     }
     let both = r#"data: {"method":"notifications/tasks","method":"notifications/resources/updated","params":{"uri":"x:ok","taskId":"t-no"}}"#;
     noticed(&format!("{both}\n\n"), "\n");
+}
+
+#[test]
+fn a_question_that_may_not_be_asked_leaves_its_other_lines() {
+    let event = |data: &str| format!("id: 7\ndata: {data}\n\n");
+    let ask = |url: &str| {
+        format!(
+            r#"{{"id":1,"method":"elicitation/create","params":{{"mode":"url","url":"{url}"}}}}"#
+        )
+    };
+    let error = |url: &str| {
+        format!(r#"{{"id":1,"error":{{"data":{{"elicitations":[{{"url":"{url}"}}]}}}}}}"#)
+    };
+    let task = |id: &str, url: &str| {
+        let asked = ask(url);
+        format!(
+            r#"{{"method":"notifications/tasks","params":{{"taskId":"{id}","inputRequests":{{"a":{asked}}}}}}}"#
+        )
+    };
+    for ok in [ask("u:ok"), error("u:ok"), task("t-ok", "u:ok")] {
+        noticed(&event(&ok), &event(&ok));
+    }
+    for no in [
+        ask("u:no"),
+        ask("u:no").replace("elicit", "\\u0065licit"),
+        ask("u:no").replace("method", "Method"),
+        ask("u:ok").replace("\"url\":", "\"url\":\"u:no\",\"url\":"),
+        error("u:no"),
+        task("t-ok", "u:no"),
+        task("t-no", "u:ok"),
+    ] {
+        noticed(&event(&no), "id: 7\n\n");
+    }
+    noticed(
+        &event(&format!("[{},{}]", ask("u:no"), ask("u:ok"))),
+        &event(&format!("[{}]", ask("u:ok"))),
+    );
 }
 
 #[test]

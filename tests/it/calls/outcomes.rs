@@ -147,9 +147,9 @@ async fn an_answer_that_breaks_off_is_unknown() {
         let kind = [("content-type", "application/json")];
         with_headers(200, &kind, body.lock().unwrap().take().unwrap())
     });
+    sender.send(BAD[..40].to_owned()).unwrap();
     let mut response = gateway.request(&session, call()).send().await.unwrap();
     let request_id = response.headers()["x-arbiter-request-id"].to_str().unwrap().to_owned();
-    sender.send(BAD[..40].to_owned()).unwrap();
     read_until(&mut response, "result").await;
     drop(response);
     drop(sender);

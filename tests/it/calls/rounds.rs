@@ -142,6 +142,35 @@ async fn a_state_is_for_its_session_and_its_call_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_later_round_is_a_request_and_by_itself() {
+    let gateway = started(Setup::default()).await;
+    let session = gateway.session(json!({})).await;
+    let first = round(&gateway, &gateway.agent, &session, json!({})).await;
+    let before = gateway.upstream.calls();
+    let next = answers("Zoë", &first);
+    for more in [next.clone(), json!({"inputResponses": next["inputResponses"]})] {
+        let params = with(json!({"name": "read_file", "arguments": {}}), more.clone());
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
+        let batch = gateway.request(&session, json!([call, list]).to_string());
+        let mut notification: Value = serde_json::from_str(&body(more.clone())).unwrap();
+        notification.as_object_mut().unwrap().remove("id");
+        let notification = as_client(&gateway, &gateway.agent, &more)
+            .header("x-arbiter-session", &session)
+            .body(notification.to_string());
+        for request in [batch, notification] {
+            let refused = gateway.send(request).await;
+            assert_eq!((refused.status, refused.code().as_str()), (400, "MalformedRequest"));
+            assert_eq!(refused.json()["error"]["code"], -32600);
+        }
+    }
+    assert_eq!(gateway.upstream.calls(), before, "nothing of it went upstream");
+    let (_, shown) = gateway.admin("GET", &format!("/sessions/{session}"), None).await;
+    assert_eq!(shown["calls_made"], 1);
+    assert_eq!(round(&gateway, &gateway.agent, &session, next).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_sessions_a_state_is_its_agents() {
     let gateway = started(Setup::default().with("proxy.require_session", false)).await;
     let theirs = gateway.register(json!({})).await;

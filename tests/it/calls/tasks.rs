@@ -72,7 +72,7 @@ pub(crate) async fn ask(
         let meta = json!({"_meta": {
             "io.modelcontextprotocol/protocolVersion": version,
             "io.modelcontextprotocol/clientCapabilities":
-                {"extensions": {"io.modelcontextprotocol/tasks": {}}},
+                {"elicitation": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}},
         }});
         params = with(params, &meta);
     }
@@ -142,6 +142,41 @@ async fn a_task_is_for_the_session_whose_call_began_it_in_both_revisions() {
             gateway.admin("DELETE", &format!("/sessions/{mine}"), None).await;
             assert_eq!(me("tasks/get", id()).await.code(), "SessionClosed");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_result_of_a_task_is_scrubbed_and_on_record() {
+    const SECRET: &str = "a-long-enough-secret-value";
+    let mut setup = Setup::default()
+        .with("credentials.provider", "\"env\"")
+        .with("credentials.env_prefix", "\"TASKS_\"");
+    setup.env.push(("TASKS_TOKEN", SECRET.to_owned()));
+    let gateway = started(setup).await;
+    for version in [MODERN, LEGACY] {
+        gateway.upstream.answer_with(tasks);
+        let session = gateway.session(json!({"authorized_credentials": ["token"]})).await;
+        let me = |method, params| ask(&gateway, &gateway.agent, &session, version, method, params);
+        let with_secret = with(call(false), &json!({"arguments": {"key": "${CRED:token}"}}));
+        let begun = me("tools/call", with_secret).await;
+        gateway.upstream.answer_with(|seen| {
+            let asked: Value = serde_json::from_slice(&seen.body).unwrap();
+            let content = json!([{"type": "text", "text": format!("key={SECRET}")}]);
+            let result = json!({
+                "taskId": "t-1", "status": "completed", "result": {"content": content},
+            });
+            let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": result});
+            json_response(&answer.to_string())
+        });
+        let ended = me("tasks/get", id()).await;
+        let shown = &ended.json()["result"]["result"]["content"][0]["text"];
+        assert_eq!(shown, "key=[CREDENTIAL]", "{version}");
+        let record = gateway.record_of(ended.request_id()).await;
+        assert_eq!(
+            (&record["credentials_scrubbed"], &record["continues"], &record["task_status"]),
+            (&json!(1), &json!(begun.request_id()), &json!("completed")),
+            "{version}"
+        );
     }
 }
 

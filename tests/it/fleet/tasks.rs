@@ -36,17 +36,38 @@ async fn a_task_goes_on_at_another_node_for_its_session_alone() {
     let [first, second] = &nodes[..] else { panic!("two nodes") };
     first.upstream.answer_with(tasks);
     let theirs = first.register(json!({})).await;
-    let mine = first.session(json!({})).await;
-    let foreign = first.session(json!({"agent_id": theirs.id})).await;
+    let listens = json!(["subscriptions/listen"]);
+    let ours = json!({"authorized_methods": listens, "authorized_resources": ["file:///ours/*"]});
+    let mine = first.session(ours).await;
+    let foreign = json!({"agent_id": theirs.id, "authorized_methods": listens});
+    let foreign = first.session(foreign).await;
     for version in ["2026-07-28", "2025-11-25"] {
         ask(first, &first.agent, &mine, version, "tools/call", call(false)).await;
         for node in [first, second] {
             let answer = ask(node, &first.agent, &mine, version, "tasks/get", id()).await;
             assert!(answer.json()["result"].is_object(), "{version} {answer:?}");
-            let answer = ask(node, &theirs, &foreign, version, "tasks/get", id()).await;
-            assert_eq!(answer.json()["error"]["code"], -32602, "{version} {answer:?}");
+            for method in ["tasks/get", "tasks/cancel", "tasks/update"] {
+                let answer = ask(node, &theirs, &foreign, version, method, id()).await;
+                let error = &answer.json()["error"];
+                assert_eq!(error["code"], -32602, "{version} {answer:?}");
+                let never = json!({"taskId": "never begun"});
+                let never = ask(node, &theirs, &foreign, version, method, never).await;
+                assert_eq!(error["message"], never.json()["error"]["message"], "{version}");
+            }
         }
     }
+    let before = first.upstream.calls() + second.upstream.calls();
+    for node in [first, second] {
+        let listen = async |notifications: serde_json::Value| {
+            let params = json!({"notifications": notifications});
+            ask(node, &theirs, &foreign, "2026-07-28", "subscriptions/listen", params).await
+        };
+        let answer = listen(json!({"taskIds": ["t-1"]})).await;
+        assert_eq!(answer.json()["error"]["code"], -32602, "{answer:?}");
+        let answer = listen(json!({"resourceSubscriptions": ["file:///ours/a"]})).await;
+        assert_eq!(answer.code(), "ResourceNotAuthorized", "{answer:?}");
+    }
+    assert_eq!(first.upstream.calls() + second.upstream.calls(), before);
     let listed = ask(second, &first.agent, &mine, "2025-11-25", "tasks/list", json!({})).await;
     assert_eq!(listed.json()["result"]["tasks"].as_array().unwrap().len(), 1);
 }

@@ -12,9 +12,11 @@ use arbiter::continuations::Continuations;
 use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
 use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::whitelist::Wildcard;
+use arbiter::firewall::elicitation::Elicitation;
 use arbiter::firewall::session::{RefusalStyle, SessionId, WorkOrder};
 use arbiter::firewall::terms::Terms;
 use arbiter::freezer::Freezer;
+use arbiter::gate::asking::Asking;
 use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
@@ -225,6 +227,7 @@ fn gate(
         ..audit::Settings::at(folder.path().join("audit.jsonl"), "bench")
     };
     let secrets = Secrets::load(secrets::Source::None, now.mono).expect("there are none");
+    let secrets = Arc::new(secrets);
     Gate {
         identity: Identity::new(SIGNING_SECRET.as_bytes()),
         rulebook: Arc::new(rulebook),
@@ -236,7 +239,12 @@ fn gate(
         sessions,
         audit: Arc::new(Audit::open(audit, clock.clone()).expect("there is no log to open")),
         recent: Arc::default(),
-        secrets: Arc::new(secrets),
+        asking: Arc::new(Asking {
+            elicitation: Elicitation::default(),
+            secrets: Arc::clone(&secrets),
+            secret_names: None,
+        }),
+        secrets,
         injected: Injected::new(Vec::new(), now.wall),
         redactor: Redactor::new(&[], false).expect("the built-in patterns are right"),
         metrics: Arc::new(Metrics::new()),
@@ -247,7 +255,6 @@ fn gate(
             max_argument_bytes: 8_192,
             max_request_body_bytes: 10 * 1024 * 1024,
             max_list_ttl_ms: 60_000,
-            elicitation: Arc::default(),
         },
         in_flight: Arc::new(InFlight::new(Limits {
             refusals_per_sec: u32::MAX,
