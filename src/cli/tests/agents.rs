@@ -1,5 +1,24 @@
 use super::*;
 
+#[test]
+fn a_session_is_opened_with_every_term_that_the_api_takes() {
+    let document = crate::admin::openapi();
+    let terms = document["components"]["schemas"]["OpenSession"]["properties"].as_object().unwrap();
+    assert!(terms.len() > 8, "{terms:?}");
+    let command = Cli::command();
+    let open = command.find_subcommand("session").and_then(|one| one.find_subcommand("open"));
+    let options: Vec<&str> =
+        open.unwrap().get_arguments().map(|one| one.get_id().as_str()).collect();
+    for term in terms.keys() {
+        let option = match term.as_str() {
+            "agent_id" => "agent",
+            "declared_intent" => "intent",
+            term => term.strip_prefix("authorized_").unwrap_or(term),
+        };
+        assert!(options.contains(&option), "`session open` has no option for {term}: {options:?}");
+    }
+}
+
 #[tokio::test]
 async fn agents_from_register_to_revoke() {
     let arbiter = Running::start().await;

@@ -125,6 +125,20 @@ fn without_ports(value: &str, address: &str) -> String {
 }
 
 #[test]
+fn the_guide_has_a_row_for_every_code() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/refusals.md");
+    let guide = std::fs::read_to_string(path).unwrap();
+    let rows: Vec<&str> = guide.lines().filter(|line| line.starts_with('|')).collect();
+    for code in Code::ALL {
+        let name = format!("`{}`", code.name());
+        assert!(
+            rows.iter().any(|row| row.contains(&name)),
+            "conf/refusals.md has no row for {name}"
+        );
+    }
+}
+
+#[test]
 fn the_golden_table_has_every_row_with_what_the_code_says() {
     let rows = golden::rows(GOLDEN);
     assert_eq!(rows.len(), Code::ALL.len());
