@@ -205,7 +205,7 @@ impl Gate {
         if !self.audit.healthy() && self.settings.require_healthy_audit {
             let times = Decided { arrived, from: arrived.mono, at: arrived.mono };
             let trace = draft.and_then(|draft| draft.decided(&mut entry, None, times));
-            return Err(self.refuse_unrecorded(entry, arrived, trace).await);
+            return Err(Box::pin(self.refuse_unrecorded(entry, arrived, trace)).await);
         }
         let open = self.in_flight.enter();
         let mut ticket = Ticket::open(entry, arrived, open, self.audit.clone());
@@ -229,7 +229,7 @@ impl Gate {
         claims: &Claims<'_>,
         body: Bytes,
         to: &Arc<Destination>,
-    ) -> Result<Cleared, Refused> {
+    ) -> Result<Box<Cleared>, Refused> {
         let mut reply = Reply::plain();
         let now = self.clock.now();
         ticket.judged_from(now.mono);
@@ -254,7 +254,7 @@ impl Gate {
         caller: &Caller,
         body: Bytes,
         to: &Destination,
-    ) -> Result<Cleared, Refused> {
+    ) -> Result<Box<Cleared>, Refused> {
         let now = self.clock.now();
         ticket.judged_from(now.mono);
         let free = |caller: Caller| self.still_free(&caller, &[], to).map(|()| caller);

@@ -98,7 +98,7 @@ enum State {
 
 /// A cleared call on its way.
 struct InFlight {
-    cleared: Cleared,
+    cleared: Box<Cleared>,
     flow: Flow,
     /// Set if notifications can come on the answer's stream.
     listening: Option<Arc<Listening>>,
@@ -141,7 +141,8 @@ impl ProxyHttp for Gateway {
         session.set_keepalive(kept);
         session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
         let answered = (self.intake.is_preflight(session) && self.local.preflight(session).await?)
-            || self.local.answer(session, &self.gate, &self.upstreams).await?;
+            || (local::may_answer(session)
+                && self.local.answer(session, &self.gate, &self.upstreams).await?);
         if answered {
             ctx.state = State::Local;
             return Ok(true);

@@ -340,7 +340,9 @@ impl Gate {
                 (Err(Lack::NotLeased), Some(live)) => {
                     let price = admit::price(ask.calls).saturating_sub(counted);
                     let since = self.clock.mono();
-                    let leased = self.sessions.lease(live, price, arrived, &self.clock).await;
+                    // Boxed, because few calls wait for a lease and all would carry its room.
+                    let lease = self.sessions.lease(live, price, arrived, &self.clock);
+                    let leased = Box::pin(lease).await;
                     let took = Duration::from_micros(self.clock.mono().since(since));
                     self.metrics.operation.leased(took, leased.is_ok());
                     leased.map_err(|error| no_lease(live, &error))?;

@@ -58,7 +58,7 @@ impl Gate {
         claims: &Claims<'_>,
         verb: Verb,
         to: &Arc<Destination>,
-    ) -> Result<Cleared, Refused> {
+    ) -> Result<Box<Cleared>, Refused> {
         let mut reply = Reply::plain();
         let now = self.clock.now();
         ticket.judged_from(now.mono);

@@ -43,8 +43,8 @@ pub struct Ended {
 impl Gate {
     /// Puts a refusal from before the message was read on record.
     pub async fn refuse(&self, ticket: Ticket, denial: Denial) -> Refused {
-        let reply = Reply::plain();
-        self.refuse_as(ticket, denial, reply).await
+        // Boxed, so that requests that are not refused do not carry its room.
+        Box::pin(self.refuse_as(ticket, denial, Reply::plain())).await
     }
 
     /// Puts an admitted call on record; only now may it go on.
@@ -54,23 +54,25 @@ impl Gate {
         caller: &Caller,
         admitted: Admitted,
         reply: Reply,
-    ) -> Result<Cleared, Refused> {
+    ) -> Result<Box<Cleared>, Refused> {
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
         let judged_from = ticket.judging_since();
         let draft = ticket.take_draft();
-        let (mut entry, open) = ticket.into_parts();
-        open.logged(&mut entry, arrived.mono);
+        let mut parts = ticket.into_parts();
+        let (entry, open) = &mut *parts;
+        open.logged(entry, arrived.mono);
         entry.decision = Decision::Allow;
         let trace =
-            draft.and_then(|draft| self.trace(draft, &mut entry, arrived, (&reply, judged_from)));
+            draft.and_then(|draft| self.trace(draft, entry, arrived, (&reply, judged_from)));
         let injected = entry.credentials_injected.len();
-        match self.audit.admit(&entry).await {
+        match self.audit.admit(entry).await {
             Ok(receipt) => {
                 let decided_at = self.clock.mono();
-                self.recent.note(Seen::of(&entry, decided_at.since(judged_from)), decided_at);
+                self.recent.note(Seen::of(entry, decided_at.since(judged_from)), decided_at);
                 self.metrics.request(metrics::Outcome::Allow);
                 self.metrics.credentials_injected(u64::try_from(injected).unwrap_or(u64::MAX));
-                Ok(Cleared {
+                let (_, open) = *parts;
+                Ok(Box::new(Cleared {
                     receipt,
                     request_id,
                     arrived,
@@ -93,9 +95,10 @@ impl Gate {
                     asked: admitted.asked,
                     trace,
                     _open: open,
-                })
+                }))
             }
             Err(_unavailable) => {
+                let (mut entry, _open) = *parts;
                 entry.decision = Decision::Deny;
                 Err(Box::pin(self.refuse_unrecorded(entry, arrived, trace)).await)
             }
@@ -125,7 +128,7 @@ impl Gate {
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
         let judged_from = ticket.judging_since();
         let draft = ticket.take_draft();
-        let (mut entry, open) = ticket.into_parts();
+        let (mut entry, open) = *ticket.into_parts();
         let row = denial.code.row();
         entry.decision = if denial.code == Code::EscalationRequired {
             Decision::Escalate
@@ -194,7 +197,7 @@ impl Gate {
         entry.stage = Some(row.stage.as_str());
         let outcome = Outcome::refused(now.since(arrived.mono));
         // Whether or not it is on record, the answer is the same.
-        let _counted = self.audit.record(entry, outcome).await;
+        let _counted = Box::pin(self.audit.record(entry, outcome)).await;
         self.unrecorded(request_id)
     }
 
@@ -215,7 +218,8 @@ impl Gate {
     }
 
     /// Completes the record of a call that was cleared.
-    pub fn finish(&self, cleared: Cleared, ended: &Ended) {
+    pub fn finish(&self, cleared: Box<Cleared>, ended: &Ended) {
+        let cleared = *cleared;
         let now = self.clock.mono();
         let latency_us = now.since(cleared.arrived.mono);
         let row = ended.failed.as_ref().map(|denial| denial.code.row());

@@ -140,8 +140,8 @@ pub struct Ticket {
     request_id: Uuid,
     arrived: Now,
     judged_from: Mono,
-    /// Taken when the request is decided.
-    parts: Option<(Record, Open)>,
+    /// Taken when the request is decided. Boxed, because each step of the request's way would copy it.
+    parts: Option<Box<(Record, Open)>>,
     audit: Arc<Audit>,
     /// None if requests are not traced.
     draft: Option<Box<Draft>>,
@@ -155,7 +155,7 @@ impl Ticket {
             request_id: entry.request_id,
             arrived,
             judged_from: arrived.mono,
-            parts: Some((entry, open)),
+            parts: Some(Box::new((entry, open))),
             audit,
             draft: None,
             held: None,
@@ -213,7 +213,7 @@ impl Ticket {
     /// Charges the request to its agent; refused if that has used up its part.
     pub(super) fn charge(&mut self, agent: AgentId) -> Result<(), Denial> {
         let now = self.arrived.mono;
-        self.parts.as_mut().map_or(Ok(()), |(_, open)| open.charge(agent, now))
+        self.parts.as_mut().map_or(Ok(()), |parts| parts.1.charge(agent, now))
     }
 
     /// Notes the length of the body.
@@ -227,14 +227,12 @@ impl Ticket {
         reason = "only `into_parts` takes it, and that consumes the ticket"
     )]
     pub(super) fn entry_mut(&mut self) -> &mut Record {
-        let (entry, _) =
-            self.parts.as_mut().expect("a ticket holds its record until it is decided");
-        entry
+        &mut self.parts.as_mut().expect("a ticket holds its record until it is decided").0
     }
 
     /// Ends the ticket: whoever takes its parts puts the decision on record.
     #[expect(clippy::expect_used, reason = "nothing else takes it, and this consumes the ticket")]
-    pub(super) fn into_parts(mut self) -> (Record, Open) {
+    pub(super) fn into_parts(mut self) -> Box<(Record, Open)> {
         self.parts.take().expect("a ticket holds its record until it is decided")
     }
 
@@ -330,7 +328,8 @@ fn name_method(named: &mut Option<String>, method: &str) {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let Some((mut entry, open)) = self.parts.take() else { return };
+        let Some(mut parts) = self.parts.take() else { return };
+        let (entry, open) = &mut *parts;
         let (flag, completion) = if std::thread::panicking() {
             // Nothing has gone upstream, and whoever catches the panic answers with this refusal.
             let row = Code::InternalError.row();
@@ -345,9 +344,9 @@ impl Drop for Ticket {
         let weight = open.troubled(self.arrived.mono);
         let outcome = Outcome { completion, ..Outcome::default() };
         if let Some(draft) = self.draft.take() {
-            draft.broken_off(&mut entry, outcome.clone(), self.arrived, self.judged_from);
+            draft.broken_off(entry, outcome.clone(), self.arrived, self.judged_from);
         }
-        self.audit.note(&entry, outcome, weight);
+        self.audit.note(entry, outcome, weight);
     }
 }
 

@@ -59,7 +59,7 @@ pub struct Intake {
     bulk: Handle,
 }
 
-type Passed = (Cleared, Held, Way);
+type Passed = (Box<Cleared>, Held, Way);
 
 /// A request whose sender is known and whose body has come.
 struct Arrived {
@@ -146,8 +146,11 @@ impl Intake {
         };
         let cleared = match route {
             Route::Mcp => gate.judge(ticket, &caller, &claims, body, to).await?,
-            Route::Legacy(verb) => gate.judge_legacy(ticket, &caller, &claims, verb, to).await?,
-            Route::Unchecked => gate.pass_unchecked(ticket, &caller, body, to).await?,
+            // Boxed, because few requests come these ways and all would carry their room.
+            Route::Legacy(verb) => {
+                Box::pin(gate.judge_legacy(ticket, &caller, &claims, verb, to)).await?
+            }
+            Route::Unchecked => Box::pin(gate.pass_unchecked(ticket, &caller, body, to)).await?,
         };
         Ok((cleared, held, way))
     }
@@ -162,7 +165,7 @@ impl Intake {
         caller: Caller,
         body: Bytes,
         to: &Arc<Destination>,
-    ) -> Result<Cleared, Refused> {
+    ) -> Result<Box<Cleared>, Refused> {
         let request_id = ticket.request_id();
         let (show_wait, mut wait) = watch::channel(None);
         if held::takes_streams(&session.req_header().headers) {
@@ -226,7 +229,7 @@ impl Intake {
         caller: Caller,
         body: Bytes,
         to: &Arc<Destination>,
-    ) -> Result<Cleared, Refused> {
+    ) -> Result<Box<Cleared>, Refused> {
         let request_id = ticket.request_id();
         let (judge, head, to) = (gate.clone(), head.clone(), to.clone());
         let judged = self.bulk.spawn(async move {

@@ -49,6 +49,11 @@ pub struct Local {
     pub methods: &'static str,
 }
 
+/// Reports whether [`Local::answer`] could have an answer. Asked first, so that calls do not carry its room.
+pub(super) fn may_answer(session: &Session) -> bool {
+    matches!(session.req_header().method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
 impl Local {
     /// Answers if the request is one of the gateway's own.
     pub(super) async fn answer(

@@ -176,7 +176,7 @@ impl World {
     }
 
     /// Judges the call; a refusal would be another path than the one that is measured.
-    fn judge(&self, ticket: Ticket, body: Bytes) -> Cleared {
+    fn judge(&self, ticket: Ticket, body: Bytes) -> Box<Cleared> {
         let claims = self.claims();
         let mut judged = pin!(self.gate.judge(ticket, &self.caller, &claims, body, &self.to));
         let judged = match judged.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

@@ -211,10 +211,9 @@ fn resolve(path: &str) -> Option<String> {
     }
 }
 
-/// True for `...`, `.. `, `..;x` or `..:x`: some servers cut such a segment down to a `..`.
+/// True for `...`, `.. `, `. .`, `..;x` or `..:x`: some servers cut such a segment down to a `..`.
 fn hides_dots(segment: &str) -> bool {
     let name = segment.split([';', ':']).next().unwrap_or_default();
-    let name =
-        name.trim_matches(|c: char| !c.is_alphanumeric() && c != '.' && c != '_' && c != '-');
-    !name.is_empty() && name.bytes().all(|byte| byte == b'.')
+    let mut kept = name.chars().filter(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-'));
+    kept.next() == Some('.') && kept.all(|c| c == '.')
 }

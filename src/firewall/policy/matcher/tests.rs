@@ -90,6 +90,7 @@ fn no_spelling_of_a_path_leaves_its_folder() {
             "/projects/a ",
             "/projects/.../etc",
             "/projects/.. /etc",
+            "/projects/. ./etc",
             "/projects/..;/etc",
             "/projects/%c0%ae%c0%ae/etc",
             "/projects/\u{ff0e}\u{ff0e}/etc",
