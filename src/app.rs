@@ -55,6 +55,7 @@ use tls::Certificate;
 pub(crate) use headers::Templates;
 pub(crate) use reload::secrets as load_secrets;
 pub(crate) use settings::{audit_settings, drift_tools};
+pub(crate) use shared::out_of_time;
 pub use stop::{Stopped, Switch, stop_switch};
 
 /// Time that tasks of the control runtime may take to end.
@@ -227,6 +228,12 @@ pub fn write_ready_file(path: &Path, started: &Started) -> Result<()> {
 pub(crate) fn certificate_expiry(files: &config::Tls) -> Result<Option<i64>> {
     let certificate = Certificate::open(files)?;
     certificate.settings()?;
+    Ok(certificate.expires())
+}
+
+/// Reads what operators would see, client authorities included; the end of its validity.
+pub(crate) fn admin_certificate_expiry(files: &config::AdminTls) -> Result<Option<i64>> {
+    let (certificate, _) = Certificate::for_admin(files)?;
     Ok(certificate.expires())
 }
 

@@ -20,6 +20,7 @@ pub mod mint;
 mod own;
 mod questions;
 mod remembered;
+mod report;
 
 use std::sync::Arc;
 
@@ -42,6 +43,7 @@ use jwt::{Compact, malformed};
 pub use own::{OwnKeys, key_id};
 use questions::Lane;
 use remembered::Remembered;
+pub use report::IssuerReport;
 
 /// Tokens longer than this are refused unread. Those that list a few hundred groups fit.
 pub const MAX_TOKEN_BYTES: usize = 32 * 1024;

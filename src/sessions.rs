@@ -219,7 +219,7 @@ impl Sessions {
         let replicas = to_the_end(async move {
             // INVARIANT: the holder of the session's lane is alone in changing what it has booked.
             let _lane = inner.lane(id)?.enter_at_last().await?;
-            inner.save_closed(&[closing], now.wall).await
+            inner.save_closed(&[closing], &[], now.wall).await
         })
         .await?;
         Ok(Some((live, replicas)))
@@ -267,7 +267,7 @@ impl Sessions {
         let inner = Arc::clone(&self.inner);
         let replicas = to_the_end(async move {
             let _lanes = inner.every_lane().await?;
-            inner.save_closed(&lives, now.wall).await
+            inner.save_closed(&lives, &[], now.wall).await
         })
         .await?;
         Ok((closed, replicas))
@@ -347,7 +347,7 @@ impl Sessions {
     ///
     /// However many ended at the same instant, a call waits for a few at most.
     pub async fn cleanup(&self, now: Now) -> Result<usize, StoreError> {
-        self.inner.save_closed(&[], now.wall).await?;
+        self.inner.save_closed(&[], &[], now.wall).await?;
         self.note_time(now).await?;
         let at = self.inner.horizon.at(now);
         self.inner.closed().retain(|_, end| *end > at);
@@ -378,7 +378,7 @@ impl Sessions {
     pub async fn close_all_leases(&self, now: Now) -> Result<(), StoreError> {
         let _lanes = self.inner.every_lane().await?;
         let lives = self.inner.live.all();
-        self.inner.save_closed(&[], now.wall).await?;
+        self.inner.save_closed(&[], &[], now.wall).await?;
         let window_secs = self.inner.settings.rate_window_secs;
         let mut settlements = lives.iter().filter_map(|live| live.settle(window_secs, now));
         loop {
@@ -479,11 +479,12 @@ impl Inner {
         self.live.remove(live.order.id);
     }
 
-    /// Has the store close these sessions, whose lanes the caller holds, and those it did not take
-    /// before.
+    /// Has the store close these sessions, whose lanes the caller holds, those that another server of
+    /// the store may have open again, and those it did not take before.
     async fn save_closed(
         &self,
         lives: &[Arc<Live>],
+        again: &[SessionId],
         at: Timestamp,
     ) -> Result<Replicas, StoreError> {
         let closings: Vec<Closing> = {
@@ -492,6 +493,11 @@ impl Inner {
                 let id = live.order.id;
                 let unused = live.give_back();
                 unsaved.entry(id).or_insert(Closing { id, unused });
+            }
+            // Under one lock with what is sent: an earlier attempt that is answered late, by a server
+            // that is gone, takes its sessions out of those that are not saved.
+            for &id in again {
+                unsaved.entry(id).or_insert(Closing { id, unused: 0 });
             }
             unsaved.values().copied().collect()
         };

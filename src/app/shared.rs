@@ -30,14 +30,19 @@ pub(super) async fn agree_on_time(store: &Store, followed: &Followed, clock: &Cl
     let asked = clock.now();
     let ledger = shared.time().await.context("asking the store for the time")?;
     if let Some(off_us) = followed.compare_clocks(asked, ledger, clock.now()) {
-        let side = if off_us > 0 { "behind" } else { "ahead of" };
-        let secs = off_us.unsigned_abs() / 1_000_000;
-        bail!(
-            "this machine's clock is {secs} s {side} the store's: set it right (is NTP running?), \
-             there or here; `storage.max_clock_skew_secs` says how much may be"
-        );
+        bail!(out_of_time(off_us));
     }
     Ok(())
+}
+
+/// Returns the reason not to start on a machine from whose clock the store's differs by this much.
+pub(crate) fn out_of_time(off_us: i64) -> String {
+    let side = if off_us > 0 { "behind" } else { "ahead of" };
+    let secs = off_us.unsigned_abs() / 1_000_000;
+    format!(
+        "this machine's clock is {secs} s {side} the store's: set it right (is NTP running?), there or \
+         here; `storage.max_clock_skew_secs` says how much may be"
+    )
 }
 
 /// Returns the place from which this node follows the changes, if there are other nodes.

@@ -2,6 +2,8 @@
 //! reports the state of each thing.
 
 mod host;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Display;
 use std::io;
@@ -10,17 +12,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use futures::future::join_all;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
+use super::client::causes;
 use super::print::{Format, Out, Tone};
 use super::{Env, Exit, Failure};
 use crate::app::handover::{Running, who};
-use crate::app::{Templates, drift_tools, load_secrets};
+use crate::app::{Templates, drift_tools, load_secrets, out_of_time};
 use crate::clock::Clock;
-use crate::config::{self, Audit, Backend, Config};
+use crate::config::{self, Audit, Backend, Config, Skew, Storage};
 use crate::firewall::call::{Entry, Place};
 use crate::holder::Holder;
+use crate::identity::IssuerReport;
 use crate::rulebook::policies_at;
 use crate::store::{RedisReport, RedisTrouble, StoreError};
 
@@ -108,14 +113,14 @@ async fn examine(path: &Path, config: &Config, env: &Env) -> Vec<Finding> {
         guessed(config),
         audit(&config.audit),
         credentials(config),
-        storage(&config.storage.backend, running.as_ref()).await,
+        storage(&config.storage, running.as_ref()).await,
         port("proxy port", config.proxy.listen, running.as_ref().map(|r| (r.pid, r.proxy))),
         port("admin port", config.admin.listen, running.as_ref().map(|r| (r.pid, r.admin))),
     ];
     findings.extend(running.map(|Running { version, pid, .. }| {
         found(Health::Ok, "running", format!("version {version} serves this, as process {pid}"))
     }));
-    findings.extend(host::certificate(config));
+    findings.extend(host::certificates(config));
     findings.extend(host::checkpoint_key(&config.audit));
     findings.extend(host::storage_key(&config.storage, in_use));
     findings.extend(host::volume(&config.audit));
@@ -124,8 +129,7 @@ async fn examine(path: &Path, config: &Config, env: &Env) -> Vec<Finding> {
     findings.extend(host::variables(&names, config));
     let upstream_ca = config.proxy.upstream_ca_file.as_deref();
     findings.extend(upstream_ca.map(|path| authorities("upstream CA", path)));
-    let issuers = config.oauth.issuers.iter().filter_map(|issuer| issuer.ca_file.as_deref());
-    findings.extend(issuers.map(|path| authorities("issuer CA", path)));
+    findings.extend(join_all(config.oauth.issuers.iter().map(issuer)).await);
     for url in config.upstreams.iter().flat_map(|pool| &pool.urls) {
         findings.push(reached("upstream", url, &url.host, url.port).await);
     }
@@ -254,14 +258,14 @@ fn credentials(config: &Config) -> Finding {
     }
 }
 
-async fn storage(backend: &Backend, running: Option<&Running>) -> Finding {
+async fn storage(storage: &Storage, running: Option<&Running>) -> Finding {
     const WHAT: &str = "storage";
-    let path = match backend {
+    let path = match &storage.backend {
         Backend::Memory => {
             let text = "memory: agents and sessions are gone after a restart";
             return found(Health::Warn, WHAT, text);
         }
-        Backend::Redis(redis) => return shared(redis).await,
+        Backend::Redis(redis) => return shared(redis, storage.clock_skew).await,
         Backend::Sqlite(path) => path,
     };
     let shown = path.display();
@@ -289,14 +293,18 @@ async fn storage(backend: &Backend, running: Option<&Running>) -> Finding {
 }
 
 /// Connects as `serve` would, and looks whether what is spent stays spent.
-async fn shared(redis: &config::Redis) -> Finding {
+async fn shared(redis: &config::Redis, skew: Skew) -> Finding {
     const WHAT: &str = "storage";
+    let off = |off_us: i64| off_us.unsigned_abs() > skew.most_secs.saturating_mul(1_000_000);
     let servers = &redis.servers;
     match RedisReport::of(redis).await {
         Err(error) => {
             let silent = matches!(error, StoreError::Redis(RedisTrouble::NoAnswer { .. }));
             let hint = if silent && servers.tls { "; does it speak TLS on this port?" } else { "" };
             found(Health::Fail, WHAT, format!("{servers}: {error}{hint}"))
+        }
+        Ok(RedisReport { off_us, .. }) if off(off_us) => {
+            found(Health::Fail, "clock", out_of_time(off_us))
         }
         Ok(RedisReport { evicts_nothing: false, .. }) => {
             let text =
@@ -341,6 +349,30 @@ fn authorities(what: &'static str, path: &Path) -> Finding {
         Ok(_) => found(Health::Fail, what, format!("{shown} holds no PEM certificate")),
         Err(error) => found(Health::Fail, what, format!("cannot read {shown}: {error}")),
     }
+}
+
+/// Asks an identity provider as `serve` would; it may also start later.
+async fn issuer(settings: &config::Issuer) -> Finding {
+    const WHAT: &str = "issuer";
+    let name = &settings.name;
+    let report = match IssuerReport::of(settings).await {
+        Ok(report) => report,
+        Err(error) => return found(Health::Fail, WHAT, causes(&error)),
+    };
+    let keys = report.keys.map(|keys| match keys {
+        Ok(0) => (Health::Warn, "publishes no key that can be used: its tokens are refused".into()),
+        Ok(count) => (Health::Ok, format!("publishes {count} keys")),
+        Err(error) => (Health::Warn, format!("{error}: its tokens cannot be checked")),
+    });
+    let introspection = report.introspection.map(|answer| match answer {
+        Ok(()) => (Health::Ok, "answers questions about tokens".to_owned()),
+        Err(error) => (Health::Warn, format!("its introspection failed: {error}")),
+    });
+    let parts: Vec<(Health, String)> = keys.into_iter().chain(introspection).collect();
+    let is_well = parts.iter().all(|(health, _)| *health == Health::Ok);
+    let health = if is_well { Health::Ok } else { Health::Warn };
+    let texts: Vec<&str> = parts.iter().map(|(_, text)| text.as_str()).collect();
+    found(health, WHAT, format!("`{name}`: {}", texts.join("; ")))
 }
 
 /// Looks whether something listens where calls or traces are sent; it may also start later.

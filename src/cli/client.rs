@@ -117,12 +117,13 @@ impl Target {
             StatusCode::UNAUTHORIZED => Exit::Usage,
             _ => Exit::No,
         };
-        let mut complaint = reply.complaint();
-        if reply.status == StatusCode::UNAUTHORIZED {
-            let text =
-                format!("\nARBITER_ADMIN_API_KEY is not a key of the gateway at {}", self.base);
-            complaint.push_str(&text);
-        }
+        let complaint = match reply.code() {
+            Some("Unauthorized") => format!(
+                "Unauthorized: ARBITER_ADMIN_API_KEY is not a key of the gateway at {}, or not any more",
+                self.base
+            ),
+            _ => reply.complaint(),
+        };
         Failure::new(exit, complaint)
     }
 
@@ -223,6 +224,11 @@ fn keyless() -> Failure {
 }
 
 impl Reply {
+    /// The code by which Arbiter names its reason to refuse.
+    fn code(&self) -> Option<&str> {
+        self.body.get("error").and_then(Value::as_str)
+    }
+
     /// Arbiter's own words, or the status if whatever answered is not Arbiter.
     pub(super) fn complaint(&self) -> String {
         let text = |name: &str| self.body.get(name).and_then(Value::as_str);
@@ -253,7 +259,7 @@ fn refused(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// An error with what caused it; the first alone often says nothing.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::TokenError;
 use super::claims::{self, Terms};
-use super::fetch::Fetcher;
+use super::fetch::{FetchError, Fetcher};
 use super::jwt::malformed;
 use super::questions::{Lane, Questions};
 use super::remembered::Remembered;
@@ -44,6 +44,11 @@ impl Introspector {
             questions: Questions::new(name, settings, fetcher, runtime),
             refused: Remembered::new(REFUSED),
         }
+    }
+
+    /// Asks about a token that nobody has.
+    pub async fn try_out(&self) -> Result<(), FetchError> {
+        self.questions.try_out().await
     }
 
     /// Returns the principal of a token as its issuer reports it now.

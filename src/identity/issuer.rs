@@ -100,6 +100,10 @@ impl Issuer {
         self.introspector.is_some()
     }
 
+    pub(crate) fn introspector(&self) -> Option<&Introspector> {
+        self.introspector.as_ref()
+    }
+
     pub(crate) fn keys(&self) -> Option<&Arc<Keys>> {
         self.keys.as_ref()
     }

@@ -47,7 +47,7 @@ pub(crate) enum Source {
 
 /// Reason why no keys were fetched.
 #[derive(Debug, thiserror::Error)]
-enum RefreshError {
+pub enum RefreshError {
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
     #[error("its keys could not be fetched: {0}")]
@@ -208,10 +208,18 @@ impl Keys {
         });
     }
 
+    /// Fetches the keys without putting them in use; returns the number of those that are usable.
+    pub async fn count(&self) -> Result<usize, RefreshError> {
+        self.load_in_time().await.map(|(set, _)| set.len())
+    }
+
+    async fn load_in_time(&self) -> Result<(KeySet, Option<u64>), RefreshError> {
+        tokio::time::timeout(FETCH_DEADLINE, self.load()).await.unwrap_or(Err(RefreshError::Late))
+    }
+
     async fn fetch(&self) {
-        let loaded = tokio::time::timeout(FETCH_DEADLINE, self.load()).await;
+        let loaded = self.load_in_time().await;
         let now = self.clock.mono();
-        let loaded = loaded.unwrap_or(Err(RefreshError::Late));
         self.failing.store(loaded.is_err(), Ordering::Relaxed);
         let due_at = match loaded {
             Ok((set, fresh_secs)) => {

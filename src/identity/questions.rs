@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::TokenError;
-use super::fetch::Fetcher;
+use super::fetch::{FetchError, Fetcher};
 use crate::config;
 use crate::firewall::time::Mono;
 
@@ -114,6 +114,13 @@ impl Questions {
             }
         };
         question.await
+    }
+
+    /// Asks about a token that nobody has: the answer shows that the issuer knows this client.
+    pub async fn try_out(&self) -> Result<(), FetchError> {
+        let Desk { fetcher, url, authorization, .. } = &*self.desk;
+        let form = "token=arbiter-check&token_type_hint=access_token".to_owned();
+        fetcher.post_form(url, Some(authorization.clone()), form).await.map(drop)
     }
 
     /// A question that is asked when it is first waited for, and then goes on whoever leaves.

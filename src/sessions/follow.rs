@@ -58,27 +58,26 @@ impl Sessions {
         // Those were in the store before it is asked; later ones may come in meanwhile.
         let mut lost: HashSet<SessionId> =
             self.inner.live.all().iter().map(|live| live.order.id).collect();
+        let mut reopened = Vec::new();
         for stored in self.inner.store.sessions(before(now.wall, RETENTION_SECS)).await? {
             lost.remove(&stored.order.id);
-            self.take_in(stored, now);
+            let is_open = stored.closed_at.is_none();
+            let live = self.take_in(stored, now);
+            if is_open && live.is_closed() {
+                reopened.push(live.order.id);
+            }
         }
         for live in lost.into_iter().filter_map(|id| self.get(id)) {
             self.inner.lose(&live, now.mono);
         }
-        self.inner.save_closed(&[], now.wall).await?;
+        self.inner.save_closed(&[], &reopened, now.wall).await?;
         Ok(())
     }
 
     /// Closes again in the store what was closed: another server answers, which may not have it.
     pub async fn assert_closed(&self, now: Now) -> Result<(), StoreError> {
-        {
-            let closed = self.inner.closed();
-            let mut unsaved = self.inner.unsaved();
-            for &id in closed.keys() {
-                unsaved.entry(id).or_insert(Closing { id, unused: 0 });
-            }
-        }
-        self.inner.save_closed(&[], now.wall).await?;
+        let closed: Vec<SessionId> = self.inner.closed().keys().copied().collect();
+        self.inner.save_closed(&[], &closed, now.wall).await?;
         Ok(())
     }
 

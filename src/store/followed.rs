@@ -138,7 +138,7 @@ impl Followed {
 
 /// Returns how far the ledger's clock was at least from the node's: the answer may have taken all of the
 /// time between question and answer, or none of it.
-fn off_us(asked: Now, ledger: Timestamp, answered: Now) -> i64 {
+pub(super) fn off_us(asked: Now, ledger: Timestamp, answered: Now) -> i64 {
     // From the question on by the monotonic clock: a wall clock that was set meanwhile tells nothing.
     let took_us = i64::try_from(answered.mono.since(asked.mono)).unwrap_or(i64::MAX);
     let most = ledger.0.saturating_sub(asked.wall.0);

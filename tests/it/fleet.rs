@@ -8,6 +8,7 @@ mod frozen;
 mod nodes;
 mod redis;
 mod restart;
+mod rolling;
 mod taken;
 mod takeover;
 mod tasks;

@@ -6,7 +6,7 @@ use rustix::fs::statvfs;
 use rustix::process::{Resource, getrlimit};
 
 use super::{Finding, Health, found};
-use crate::app::certificate_expiry;
+use crate::app::{admin_certificate_expiry, certificate_expiry};
 use crate::audit::checkpoint::SigningKey;
 use crate::clock::Clock;
 use crate::config::{
@@ -32,13 +32,30 @@ const VARIABLES: [&str; 7] = [
     "ARBITER_BIN",
 ];
 
-/// Opens the certificate as `serve` would, and looks at its end.
-pub(super) fn certificate(config: &Config) -> Option<Finding> {
+/// Opens the certificates of both ports as `serve` would, and looks at their ends.
+pub(super) fn certificates(config: &Config) -> Vec<Finding> {
+    let proxy = config
+        .proxy
+        .tls
+        .as_ref()
+        .map(|tls| certificate(config, "proxy.tls", &tls.cert_file, certificate_expiry(tls)));
+    let admin =
+        config.admin.tls.as_ref().map(|tls| {
+            certificate(config, "admin.tls", &tls.cert_file, admin_certificate_expiry(tls))
+        });
+    proxy.into_iter().chain(admin).collect()
+}
+
+fn certificate(
+    config: &Config,
+    section: &str,
+    file: &Path,
+    expiry: anyhow::Result<Option<i64>>,
+) -> Finding {
     const WHAT: &str = "certificate";
-    let tls = config.proxy.tls.as_ref()?;
-    let shown = tls.cert_file.display();
-    Some(match certificate_expiry(tls) {
-        Err(error) => found(Health::Fail, WHAT, format!("{}: {error:#}", config.at("proxy.tls"))),
+    let shown = file.display();
+    match expiry {
+        Err(error) => found(Health::Fail, WHAT, format!("{}: {error:#}", config.at(section))),
         Ok(None) => found(Health::Warn, WHAT, format!("{shown}: its end cannot be read")),
         Ok(Some(end)) => {
             let left = end.saturating_sub(Clock::system().now().wall.0 / 1_000_000) / DAY_SECS;
@@ -51,7 +68,7 @@ pub(super) fn certificate(config: &Config) -> Option<Finding> {
                 _ => found(Health::Ok, WHAT, format!("{shown} is valid until {end}")),
             }
         }
-    })
+    }
 }
 
 /// Loads the key that signs checkpoints.

@@ -1,11 +1,14 @@
-//! Report of a server about itself: durability and eviction.
+//! Report of a server about itself: durability, eviction and clock.
 
 use redis::cmd;
 use tokio::runtime::Handle;
 
 use super::super::StoreError;
+use super::super::backend::SharedBackend as _;
+use super::super::followed::off_us;
 use super::trouble::RedisTrouble;
 use super::{Redis, scripts};
+use crate::clock::Clock;
 use crate::config::{self, RedisShape};
 
 /// The layout of the keys. Another one takes another number.
@@ -22,6 +25,8 @@ pub struct RedisReport {
     pub fsync: Option<String>,
     /// True if it told that it evicts nothing.
     pub evicts_nothing: bool,
+    /// Microseconds by which the server's clock is ahead of this machine's, or behind if negative.
+    pub off_us: i64,
 }
 
 impl RedisReport {
@@ -29,6 +34,10 @@ impl RedisReport {
     pub async fn of(config: &config::Redis) -> Result<Self, StoreError> {
         let redis = Redis::new(config, "check".into(), &Handle::current());
         let mut report = redis.examine(false).await?;
+        let clock = Clock::system();
+        let asked = clock.now();
+        let ledger = redis.time().await?;
+        report.off_us = off_us(asked, ledger, clock.now());
         if config.servers.shape != RedisShape::Cluster {
             let mut ask = cmd("CONFIG");
             // Often not allowed, which is no fault.
@@ -54,7 +63,7 @@ impl Redis {
             return Err(RedisTrouble::Evicts { policy: policy.to_owned() }.into());
         }
         let durable = value(&persistence, "aof_enabled").map(|enabled| enabled == "1");
-        Ok(RedisReport { durable, fsync: None, evicts_nothing: policy.is_some() })
+        Ok(RedisReport { durable, fsync: None, evicts_nothing: policy.is_some(), off_us: 0 })
     }
 }
 

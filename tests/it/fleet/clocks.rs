@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::nodes::{call, setup};
-use crate::support::harness::{Gateway, Setup, eventually, refuses_to_start};
+use crate::support::harness::{Gateway, Setup, check, eventually, refuses_to_start};
 use crate::support::redis_server::Redis;
 
 /// Debian's package `faketime` puts it into the folder of the machine's kind.
@@ -41,6 +41,9 @@ async fn a_machine_with_another_clock_than_the_ledgers_does_not_start() {
         let (code, said) = refuses_to_start(&off_by(setup(&redis.url()), &file)).await;
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains(side) && said.contains("max_clock_skew_secs"), "{said}");
+        let (code, said) = check(&off_by(setup(&redis.url()), &file)).await;
+        let found = said.lines().find(|line| line.starts_with("fail  clock"));
+        assert!(code == Some(1) && found.is_some_and(|line| line.contains(side)), "{said}");
     }
 }
 

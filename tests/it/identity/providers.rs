@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::bad_tokens::{self, AUDIENCE, Keys};
-use crate::support::harness::{Answer, Gateway, SIGNING_SECRET, Setup, tool_call};
+use crate::support::harness::{Answer, Gateway, SIGNING_SECRET, Setup, eventually, tool_call};
 use crate::support::issuer::Issuer;
+use crate::support::redis_server::Redis;
 
 async fn gateway(issuer: &Issuer, policies: Option<&str>) -> Gateway {
     let issuers = json!([{
@@ -176,6 +177,50 @@ async fn an_unknown_agent_is_registered_only_where_the_issuer_may_and_up_to_its_
 
     assert_eq!(gateway.admin("DELETE", &format!("/agents/{}", agents[0]), None).await.0, 200);
     assert_eq!(code(&open, &agents[0]).await, ("AgentInactive".to_owned(), false));
+}
+
+#[tokio::test]
+async fn an_agent_that_was_deactivated_and_forgotten_is_not_registered_again() {
+    const DAY_SECS: i64 = 86_400;
+    let issuer = Issuer::start().await;
+    let keys = Keys::generate();
+    issuer.publish(&[&keys.rsa]);
+    let issuers = json!([{
+        "name": "open", "issuer_url": issuer.origin, "jwks_uri": issuer.jwks_uri(), "auto_register": true,
+    }]);
+    let redis = Redis::start();
+    let setup = trusting(&issuers)
+        .with("agents.retention_secs", DAY_SECS)
+        .with("storage.backend", "\"redis\"")
+        .with("storage.redis_url", format!("\"{}\"", redis.url()));
+    let mut gateway = Gateway::start(setup).await;
+    let code = async |gateway: &Gateway, agent: &str| {
+        let claims = bad_tokens::claims(&issuer.origin, agent, now_secs());
+        let session = uuid::Uuid::new_v4().to_string();
+        call(gateway, &session, &keys.rsa.sign("RS256", &claims)).await.code()
+    };
+    let status = async |gateway: &Gateway, agent: &str| {
+        gateway.admin("GET", &format!("/agents/{agent}"), None).await.0
+    };
+    let [ended, other] = [(); 2].map(|()| uuid::Uuid::new_v4().to_string());
+    // There is no such session, but the agent is registered on the way.
+    code(&gateway, &ended).await;
+    assert_eq!(status(&gateway, &ended).await, 200);
+    assert_eq!(gateway.admin("DELETE", &format!("/agents/{ended}"), None).await.0, 200);
+    assert_eq!(code(&gateway, &ended).await, "AgentInactive");
+    gateway.stop();
+
+    // That was two days ago.
+    let before_us = (now_secs() - 2 * DAY_SECS) * 1_000_000;
+    let set = redis.ask(&["HSET", "{arbiter}:ended", &ended, &before_us.to_string()]);
+    assert_eq!(set.trim(), "0", "the time was there before");
+    gateway.start_again();
+    let forgotten = eventually(|| async { (status(&gateway, &ended).await == 404).then_some(()) });
+    forgotten.await.expect("an agent that ended two days ago is forgotten");
+    assert_eq!(code(&gateway, &ended).await, "AgentInactive", "its id stays");
+    assert_eq!(status(&gateway, &ended).await, 404);
+    code(&gateway, &other).await;
+    assert_eq!(status(&gateway, &other).await, 200, "others are registered as before");
 }
 
 #[tokio::test]

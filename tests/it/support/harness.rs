@@ -528,9 +528,19 @@ fn write_config(folder: &Path, upstream: &Upstream, setup: &Setup) {
 
 /// Starts the program with what it must refuse; gives its exit code and all that it said.
 pub(crate) async fn refuses_to_start(setup: &Setup) -> (Option<i32>, String) {
+    ends(setup, "serve").await
+}
+
+/// Has the doctor look at what would be served; gives its exit code and all that it said.
+pub(crate) async fn check(setup: &Setup) -> (Option<i32>, String) {
+    ends(setup, "check").await
+}
+
+/// Runs a command that takes the configuration, to its end.
+async fn ends(setup: &Setup, verb: &str) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     write_config(folder.path(), &Upstream::start().await, setup);
-    let mut child = command(folder.path(), setup).spawn().unwrap();
+    let mut child = command(folder.path(), setup, verb).spawn().unwrap();
     let code = eventually(|| {
         let ended = child.try_wait().unwrap();
         async move { ended }
@@ -542,17 +552,15 @@ pub(crate) async fn refuses_to_start(setup: &Setup) -> (Option<i32>, String) {
     (code.expect("it did not start, nor end").code(), said)
 }
 
-fn command(folder: &Path, setup: &Setup) -> Command {
+fn command(folder: &Path, setup: &Setup, verb: &str) -> Command {
     let log = folder.join("log.txt");
     let mut line: Vec<OsString> = setup.wrapper.iter().map(OsString::from).collect();
     line.push(env!("CARGO_BIN_EXE_arbiter").into());
     let mut command = Command::new(&line[0]);
     command
         .args(&line[1..])
-        .args(["serve", "--config"])
+        .args([verb, "--config"])
         .arg(folder.join("arbiter.toml"))
-        .arg("--ready-file")
-        .arg(folder.join("ready.json"))
         .env("ARBITER_ADMIN_API_KEY", API_KEY)
         .env("ARBITER_SIGNING_SECRET", SIGNING_SECRET)
         .env("RUST_LOG", "info")
@@ -573,7 +581,8 @@ fn spawn(folder: &Path, setup: &Setup, options: &[&str]) -> (Child, String, Stri
     // One of an earlier run would name ports that nobody serves.
     let _none_yet = std::fs::remove_file(&ready);
     let log = folder.join("log.txt");
-    let mut child = command(folder, setup).args(options).spawn().unwrap();
+    let mut command = command(folder, setup, "serve");
+    let mut child = command.arg("--ready-file").arg(&ready).args(options).spawn().unwrap();
     let end = Instant::now() + PATIENCE;
     let ready = loop {
         if let Ok(ready) = std::fs::read(&ready) {

@@ -109,8 +109,12 @@ async fn a_password_is_needed_where_one_is_set() {
     let told = refused(&config::Redis { prefix: "other".to_owned(), ..right.clone() }).await;
     assert!(told.contains("may not do what Arbiter needs"), "{told}");
     let report = RedisReport::of(&right).await.unwrap();
-    let expected =
-        RedisReport { durable: Some(false), fsync: Some("everysec".into()), evicts_nothing: true };
+    let expected = RedisReport {
+        durable: Some(false),
+        fsync: Some("everysec".into()),
+        evicts_nothing: true,
+        off_us: 0,
+    };
     assert_eq!(report, expected);
 }
 
@@ -119,7 +123,8 @@ async fn what_the_server_does_not_say_is_not_known() {
     let user = "user default on nopass ~* +@all -info -config";
     let server = Server::with(&Options { lines: &[user], ..Options::default() }).await;
     let report = RedisReport::of(&server.config()).await.unwrap();
-    assert_eq!(report, RedisReport { durable: None, fsync: None, evicts_nothing: false });
+    let silent = RedisReport { durable: None, fsync: None, evicts_nothing: false, off_us: 0 };
+    assert_eq!(report, silent);
     use_all(&open(&server.config()).await.unwrap()).await;
 }
 
