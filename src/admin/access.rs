@@ -15,7 +15,7 @@ use crate::firewall::agent::{Agent, TrustLevel};
 
 /// Access that an endpoint needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// Anyone, without a key.
     Open,
     /// Anyone, unless `metrics.require_auth` asks for a key of one of the roles in [`METRICS`].
@@ -29,27 +29,27 @@ const OPERATE_ROLES: Roles = ADMIN_ROLE.and(Role::Operator);
 const VIEW_ROLES: Roles = OPERATE_ROLES.and(Role::Viewer).and(Role::Approver);
 
 /// Reading.
-pub const VIEW: Access = Access::Roles(VIEW_ROLES);
+pub(crate) const VIEW: Access = Access::Roles(VIEW_ROLES);
 /// Reading sessions: those of its owners for a key of role `sessions`.
-pub const VIEW_SESSIONS: Access = Access::Roles(VIEW_ROLES.and(Role::Sessions));
+pub(crate) const VIEW_SESSIONS: Access = Access::Roles(VIEW_ROLES.and(Role::Sessions));
 /// Opening sessions.
-pub const SESSIONS: Access = Access::Roles(ADMIN_ROLE.and(Role::Sessions));
+pub(crate) const SESSIONS: Access = Access::Roles(ADMIN_ROLE.and(Role::Sessions));
 /// Registering agents, giving them tokens, closing sessions.
-pub const SERVE: Access = Access::Roles(OPERATE_ROLES.and(Role::Sessions));
+pub(crate) const SERVE: Access = Access::Roles(OPERATE_ROLES.and(Role::Sessions));
 /// Changing trust and delegations, revoking, reloading.
-pub const OPERATE: Access = Access::Roles(OPERATE_ROLES);
+pub(crate) const OPERATE: Access = Access::Roles(OPERATE_ROLES);
 /// Lifting a freeze.
-pub const UNFREEZE: Access = Access::Roles(ADMIN_ROLE);
+pub(crate) const UNFREEZE: Access = Access::Roles(ADMIN_ROLE);
 /// Copying the store.
-pub const ADMINISTER: Access = Access::Roles(ADMIN_ROLE);
+pub(crate) const ADMINISTER: Access = Access::Roles(ADMIN_ROLE);
 /// Deciding approvals.
-pub const APPROVE: Access = Access::Roles(ADMIN_ROLE.and(Role::Approver));
+pub(crate) const APPROVE: Access = Access::Roles(ADMIN_ROLE.and(Role::Approver));
 /// Reading metrics where that needs a key.
-pub const METRICS: Roles = VIEW_ROLES.and(Role::Metrics);
+pub(crate) const METRICS: Roles = VIEW_ROLES.and(Role::Metrics);
 
 /// True if an endpoint takes something away, and so may use the reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TakesAway {
+pub(crate) enum TakesAway {
     Never,
     Always,
     /// As its body says: the handler refuses what does not.
@@ -194,7 +194,7 @@ fn listed(roles: Roles, word: &str) -> String {
 
 impl Access {
     /// The roles that may, or `None` if no key is needed.
-    pub fn roles(self, metrics_need_key: bool) -> Option<Roles> {
+    pub(crate) fn roles(self, metrics_need_key: bool) -> Option<Roles> {
         match self {
             Self::Open => None,
             Self::Metrics => metrics_need_key.then_some(METRICS),

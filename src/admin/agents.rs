@@ -22,7 +22,7 @@ use crate::store::{Replicas, StoreError, to_the_end};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "RegisterAgent")]
-pub struct Register {
+pub(crate) struct Register {
     /// Person or service answerable for the agent; `sub` of its tokens. At most 256 bytes.
     #[schemars(length(min = 1, max = check::MAX_NAME_BYTES))]
     owner: String,
@@ -45,7 +45,7 @@ fn untrusted() -> TrustLevel {
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "RegisteredAgent")]
-pub struct Registered {
+pub(crate) struct Registered {
     #[schemars(with = "String", extend("format" = "uuid"))]
     agent_id: AgentId,
     token: String,
@@ -59,11 +59,11 @@ pub struct Registered {
 #[derive(Serialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(rename = "Uuid", inline)]
-pub struct ShownUuid(#[schemars(with = "String", extend("format" = "uuid"))] pub Uuid);
+pub(crate) struct ShownUuid(#[schemars(with = "String", extend("format" = "uuid"))] pub Uuid);
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Agent")]
-pub struct AgentView {
+pub(crate) struct AgentView {
     #[schemars(with = "String", extend("format" = "uuid"))]
     id: AgentId,
     owner: String,
@@ -94,7 +94,7 @@ impl From<&Agent> for AgentView {
 }
 
 #[derive(Serialize, JsonSchema)]
-pub struct AgentList {
+pub(crate) struct AgentList {
     agents: Vec<AgentView>,
     /// Give it as `cursor` to get what follows; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,7 +104,7 @@ pub struct AgentList {
 
 #[derive(Serialize, JsonSchema)]
 #[expect(clippy::struct_field_names, reason = "the word of the API")]
-pub struct Deactivated {
+pub(crate) struct Deactivated {
     /// The agent and every delegate below it that was still active.
     #[schemars(with = "Vec<String>")]
     deactivated: Vec<AgentId>,
@@ -117,7 +117,7 @@ pub struct Deactivated {
 /// An agent, and in which way it may act at this moment.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "AgentStanding")]
-pub struct StandingView {
+pub(crate) struct StandingView {
     #[serde(flatten)]
     agent: AgentView,
     acts: Acts,
@@ -142,7 +142,7 @@ enum Acts {
 /// An agent whose trust was set.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "AgentTrust")]
-pub struct TrustView {
+pub(crate) struct TrustView {
     #[serde(flatten)]
     agent: AgentView,
     /// Absent unless fewer replicas of the store have this than `storage.redis_wait_replicas`.
@@ -152,7 +152,7 @@ pub struct TrustView {
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "EndedDelegation")]
-pub struct Ended {
+pub(crate) struct Ended {
     status: &'static str,
     delegation_id: ShownUuid,
     sessions_closed: usize,
@@ -163,13 +163,13 @@ pub struct Ended {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SetTrust {
+pub(crate) struct SetTrust {
     trust_level: TrustLevel,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Delegate {
+pub(crate) struct Delegate {
     /// The agent that may act for this one.
     #[schemars(extend("format" = "uuid"))]
     to: String,
@@ -181,12 +181,12 @@ pub struct Delegate {
 }
 
 #[derive(Serialize, JsonSchema)]
-pub struct Delegated {
+pub(crate) struct Delegated {
     delegation_id: ShownUuid,
 }
 
 #[derive(Serialize, JsonSchema)]
-pub struct Delegations {
+pub(crate) struct Delegations {
     incoming: Vec<DelegationView>,
     outgoing: Vec<DelegationView>,
     /// From the one at the top down to the agent: what a session that is opened now would record.

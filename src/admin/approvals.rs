@@ -25,7 +25,7 @@ const MAX_REASON_BYTES: usize = 1_024;
 
 /// One approval.
 #[derive(Serialize, JsonSchema)]
-pub struct ApprovalView {
+pub(crate) struct ApprovalView {
     #[schemars(with = "String", extend("format" = "uuid"))]
     approval_id: Uuid,
     status: Status,
@@ -109,7 +109,7 @@ impl ApprovalView {
 
 /// A page of approvals.
 #[derive(Serialize, JsonSchema)]
-pub struct ApprovalList {
+pub(crate) struct ApprovalList {
     approvals: Vec<ApprovalView>,
     /// Cursor of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,7 +121,7 @@ pub struct ApprovalList {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "ApprovalDecision")]
-pub enum Decision {
+pub(crate) enum Decision {
     Approve,
     Deny,
 }
@@ -129,7 +129,7 @@ pub enum Decision {
 /// Body of a decision.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Decide {
+pub(crate) struct Decide {
     decision: Decision,
     /// Calls that the approval covers until it expires: 1 to 100, 1 by default.
     #[schemars(range(min = 1, max = 100))]

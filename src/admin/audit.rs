@@ -14,7 +14,7 @@ use super::error::{ApiError, Code};
 use super::record::Change;
 
 #[derive(Serialize, JsonSchema)]
-pub struct AuditHead {
+pub(crate) struct AuditHead {
     /// Sequence of the last record; 0 before the first.
     sequence: u64,
     /// `chain_record_hash` of the last record.

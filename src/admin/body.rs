@@ -24,7 +24,7 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Reads a JSON body whole, or says why not.
-pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     media_type(headers)?;
     let too_large = || {
         let message = format!("the body is over {MAX_BODY_BYTES} bytes");
@@ -83,7 +83,7 @@ fn is_json(value: &HeaderValue) -> bool {
 }
 
 /// Parses and types a body.
-pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let malformed = |text: String| ApiError::new(Code::MalformedRequest, text);
     let doc = Doc::parse(bytes).map_err(|e| malformed(format!("the body is not JSON: {e}")))?;
     if doc.root().kind() != Kind::Object {

@@ -4,18 +4,18 @@ use super::error::ApiError;
 use crate::firewall::time::Timestamp;
 
 /// Bytes in a name of any kind: owner, model, tool, scope.
-pub const MAX_NAME_BYTES: usize = 256;
+pub(crate) const MAX_NAME_BYTES: usize = 256;
 /// Bytes in a declared intent.
-pub const MAX_INTENT_BYTES: usize = 1_024;
+pub(crate) const MAX_INTENT_BYTES: usize = 1_024;
 /// Tools, resources, prompts or methods that a session can name, each.
-pub const MAX_NAMES: usize = 1_024;
+pub(crate) const MAX_NAMES: usize = 1_024;
 /// Capabilities of an agent, scopes of a delegation, credentials of a session.
-pub const MAX_CAPABILITIES: usize = 64;
+pub(crate) const MAX_CAPABILITIES: usize = 64;
 
 type Checked<T> = Result<T, ApiError>;
 
 /// One line of text that is not empty.
-pub fn name(field: &str, text: &str) -> Checked<()> {
+pub(crate) fn name(field: &str, text: &str) -> Checked<()> {
     bounded(field, text, MAX_NAME_BYTES)?;
     if text.chars().any(char::is_control) {
         return Err(ApiError::field(field, "holds a control character"));
@@ -24,7 +24,7 @@ pub fn name(field: &str, text: &str) -> Checked<()> {
 }
 
 /// Text for people: line breaks and tabs may stand in it.
-pub fn intent(field: &str, text: &str) -> Checked<()> {
+pub(crate) fn intent(field: &str, text: &str) -> Checked<()> {
     bounded(field, text, MAX_INTENT_BYTES)?;
     if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
         return Err(ApiError::field(field, "holds a control character"));
@@ -43,7 +43,7 @@ fn bounded(field: &str, text: &str, max_bytes: usize) -> Checked<()> {
 }
 
 /// A list of names, none of them twice.
-pub fn names(field: &str, list: &[String], max: usize) -> Checked<()> {
+pub(crate) fn names(field: &str, list: &[String], max: usize) -> Checked<()> {
     if list.len() > max {
         return Err(ApiError::field(field, format!("holds more than {max} entries")));
     }
@@ -58,7 +58,7 @@ pub fn names(field: &str, list: &[String], max: usize) -> Checked<()> {
 }
 
 /// A whole number within bounds.
-pub fn within(field: &str, number: u64, low: u64, high: u64) -> Checked<()> {
+pub(crate) fn within(field: &str, number: u64, low: u64, high: u64) -> Checked<()> {
     if (low..=high).contains(&number) {
         Ok(())
     } else {
@@ -67,7 +67,7 @@ pub fn within(field: &str, number: u64, low: u64, high: u64) -> Checked<()> {
 }
 
 /// An end that has not come yet.
-pub fn future(field: &str, at: Option<Timestamp>, now: Timestamp) -> Checked<()> {
+pub(crate) fn future(field: &str, at: Option<Timestamp>, now: Timestamp) -> Checked<()> {
     match at {
         Some(at) if at <= now => Err(ApiError::field(field, "must lie in the future")),
         Some(_) | None => Ok(()),

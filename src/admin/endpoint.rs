@@ -20,7 +20,7 @@ use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 
 /// One endpoint.
-pub struct Route {
+pub(crate) struct Route {
     pub method: Method,
     pub path: &'static str,
     /// Access that an endpoint requires.
@@ -45,7 +45,7 @@ pub enum Method {
 }
 
 /// The method's name in a document.
-pub fn verb(method: Method) -> &'static str {
+pub(crate) fn verb(method: Method) -> &'static str {
     match method {
         Method::Get => "GET",
         Method::Post => "POST",
@@ -56,14 +56,14 @@ pub fn verb(method: Method) -> &'static str {
 
 /// Description of a request body.
 #[derive(Clone, Copy)]
-pub struct Body {
+pub(crate) struct Body {
     pub schema: fn(&mut SchemaGenerator) -> Schema,
     /// True if the body may be left out.
     pub optional: bool,
 }
 
 /// Description of an answer.
-pub enum Describe {
+pub(crate) enum Describe {
     Json(fn(&mut SchemaGenerator) -> Schema),
     Text,
     /// A file of bytes.
@@ -72,7 +72,7 @@ pub enum Describe {
 
 /// Work of an endpoint.
 #[derive(Clone, Copy)]
-pub enum Handler {
+pub(crate) enum Handler {
     Call(fn(Arc<Admin>, Input) -> Pending),
     /// Answers with the description of all endpoints.
     Description,
@@ -81,20 +81,20 @@ pub enum Handler {
 type Pending = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send>>;
 
 /// Answer of a handler.
-pub enum Answer {
+pub(crate) enum Answer {
     Json(Value),
     Whole(Box<Response>),
 }
 
 impl Answer {
-    pub fn of<T: Serialize>(value: &T) -> Result<Self, ApiError> {
+    pub(crate) fn of<T: Serialize>(value: &T) -> Result<Self, ApiError> {
         serde_json::to_value(value)
             .map(Self::Json)
             .map_err(|error| ApiError::new(Code::Internal, error.to_string()))
     }
 
     /// Answers 200 where the route's own status says that something new was made.
-    pub fn replaced<T: Serialize>(value: &T) -> Result<Self, ApiError> {
+    pub(crate) fn replaced<T: Serialize>(value: &T) -> Result<Self, ApiError> {
         match Self::of(value)? {
             Self::Json(value) => Ok(Self::Whole(Box::new(Json(value).into_response()))),
             whole @ Self::Whole(_) => Ok(whole),
@@ -103,7 +103,7 @@ impl Answer {
 }
 
 /// Input of a handler.
-pub struct Input {
+pub(crate) struct Input {
     /// Caller of the endpoint.
     pub actor: Actor,
     pub id: Option<String>,
@@ -112,19 +112,19 @@ pub struct Input {
 }
 
 impl Input {
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         body::parse(&self.body)
     }
 
-    pub fn agent_id(&self) -> Result<AgentId, ApiError> {
+    pub(crate) fn agent_id(&self) -> Result<AgentId, ApiError> {
         self.id.as_deref().and_then(AgentId::parse).ok_or_else(|| not_a_uuid("id"))
     }
 
-    pub fn session_id(&self) -> Result<SessionId, ApiError> {
+    pub(crate) fn session_id(&self) -> Result<SessionId, ApiError> {
         self.id.as_deref().and_then(SessionId::parse).ok_or_else(|| not_a_uuid("id"))
     }
 }
 
-pub fn not_a_uuid(field: &str) -> ApiError {
+pub(crate) fn not_a_uuid(field: &str) -> ApiError {
     ApiError::field(field, "must be a UUID of 36 characters")
 }

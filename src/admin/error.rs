@@ -100,7 +100,7 @@ codes! {
 
 /// The body of every answer that is not a success.
 #[derive(Serialize, JsonSchema)]
-pub struct ErrorBody {
+pub(crate) struct ErrorBody {
     /// Error code, for programs.
     error: Code,
     /// Description of the error and the remedy, for people.

@@ -36,11 +36,11 @@ use crate::firewall::steps::Step;
 use crate::firewall::terms::Terms;
 use crate::firewall::time::{Mono, Now, Timestamp};
 use crate::json::{Doc, Kind};
-pub use asked::Explain;
+pub(crate) use asked::Explain;
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "PolicyExplanation")]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// `deny` also when no policy matches.
     decision: Effect,
     /// The stage that refused.

@@ -34,7 +34,7 @@ enum Of {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "SetFreeze")]
-pub struct Body {
+pub(crate) struct Body {
     scope: Of,
     /// The agent's id, the owner, the tool (`tool`, `upstream:tool`, or the start of names and `*`) or
     /// the upstream's name; left out for `all`.
@@ -49,7 +49,7 @@ pub struct Body {
 /// One freeze.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Freeze")]
-pub struct View {
+pub(crate) struct View {
     #[schemars(with = "String", extend("format" = "uuid"))]
     freeze_id: Uuid,
     scope: &'static str,
@@ -82,7 +82,7 @@ impl View {
 /// A page of freezes.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "FreezeList")]
-pub struct List {
+pub(crate) struct List {
     freezes: Vec<View>,
     /// Cursor of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +92,7 @@ pub struct List {
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "LiftedFreeze")]
-pub struct Lifted {
+pub(crate) struct Lifted {
     status: &'static str,
     #[schemars(with = "String", extend("format" = "uuid"))]
     freeze_id: Uuid,

@@ -24,7 +24,7 @@ use super::keys::Key;
 use super::limit::Counted;
 use super::people::Person;
 use super::routes::ROUTES;
-use super::sources::{Source, Verdict};
+use super::sources::{Attempt, Source};
 use super::{Admin, Peer, record};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -227,10 +227,10 @@ pub(super) fn judged(
 ) -> Result<Known, ApiError> {
     let identity = known.as_ref().map(|(identity, _)| identity);
     match admin.sources.0.judge(Source::from(source), identity, admin.clock.mono()) {
-        Verdict::Right => {}
-        Verdict::RightAndNew(pair) => admin.keep_pair(pair),
-        Verdict::Wrong => return Err(unauthorized("the key is not a right one")),
-        Verdict::TooMany { retry_after_secs } => {
+        Attempt::Right => {}
+        Attempt::RightAndNew(pair) => admin.keep_pair(pair),
+        Attempt::Wrong => return Err(unauthorized("the key is not a right one")),
+        Attempt::TooMany { retry_after_secs } => {
             let message = format!(
                 "too many wrong keys came from this address; try again in {retry_after_secs} s"
             );

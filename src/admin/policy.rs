@@ -16,14 +16,14 @@ use crate::reload::{NotReloaded, Trigger};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ValidatePolicy")]
-pub struct Validate {
+pub(crate) struct Validate {
     /// The text of a policy file.
     toml: String,
 }
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "PolicyValidation")]
-pub struct Validated {
+pub(crate) struct Validated {
     valid: bool,
     policies_count: usize,
     errors: Vec<Mistake>,
@@ -33,7 +33,7 @@ pub struct Validated {
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "PolicyReload")]
-pub struct Reloaded {
+pub(crate) struct Reloaded {
     policies_count: usize,
     policy_version: String,
 }

@@ -7,7 +7,7 @@ use super::error::{ApiError, Code};
 
 /// A query parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parameter {
+pub(crate) enum Parameter {
     Limit,
     Cursor,
     AgentId,
@@ -23,7 +23,7 @@ pub enum Parameter {
 }
 
 impl Parameter {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Limit => "limit",
             Self::Cursor | Self::RecordCursor => "cursor",
@@ -41,11 +41,11 @@ impl Parameter {
 
 /// The parameters of one request.
 #[derive(Debug, Default)]
-pub struct Parameters(Vec<(String, String)>);
+pub(crate) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
     /// Reads a query, and refuses what `known` does not name.
-    pub fn read(uri: &Uri, known: &[Parameter]) -> Result<Self, ApiError> {
+    pub(crate) fn read(uri: &Uri, known: &[Parameter]) -> Result<Self, ApiError> {
         let pairs: Query<Vec<(String, String)>> = Query::try_from_uri(uri)
             .map_err(|_bad| ApiError::new(Code::MalformedRequest, "the query cannot be read"))?;
         for (at, (name, value)) in pairs.0.iter().enumerate() {
@@ -64,7 +64,7 @@ impl Parameters {
     }
 
     /// One parameter, read by `parse`; `expected` says what it should have been.
-    pub fn get<T>(
+    pub(crate) fn get<T>(
         &self,
         parameter: Parameter,
         expected: &str,
@@ -79,7 +79,7 @@ impl Parameters {
     }
 
     /// Returns the number of items to list, 100 by default.
-    pub fn limit(&self) -> Result<usize, ApiError> {
+    pub(crate) fn limit(&self) -> Result<usize, ApiError> {
         let parse = |text: &str| text.parse().ok().filter(|n| (1..=MAX_PAGE).contains(n));
         let expected = format!("a number from 1 to {MAX_PAGE}");
         Ok(self.get(Parameter::Limit, &expected, parse)?.unwrap_or(DEFAULT_PAGE))
@@ -87,8 +87,8 @@ impl Parameters {
 }
 
 /// Items of a list in one answer.
-pub const DEFAULT_PAGE: usize = 100;
-pub const MAX_PAGE: usize = 1_000;
+pub(crate) const DEFAULT_PAGE: usize = 100;
+pub(crate) const MAX_PAGE: usize = 1_000;
 
 #[cfg(test)]
 mod tests {

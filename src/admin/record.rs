@@ -23,7 +23,7 @@ const REPLICAS_SHORT: &str = "ReplicasShort";
 /// failover to another one is made good by the running gateways.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Replicas")]
-pub struct ShownReplicas {
+pub(crate) struct ShownReplicas {
     wanted: u32,
     reached: u32,
 }

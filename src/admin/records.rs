@@ -76,7 +76,7 @@ impl Searches {
 }
 
 #[derive(Serialize, JsonSchema)]
-pub struct AuditRecords {
+pub(crate) struct AuditRecords {
     /// Newest first, as they stand in the log. There may be fewer than were asked for, and more
     /// behind `next_cursor`: a request reads a bounded part of the log.
     records: Vec<Value>,

@@ -51,7 +51,7 @@ const RECORD_LIST: &[Parameter] = &[
 const CHANGE: &[Code] = &[Code::NotFound, Code::AuditUnavailable, Code::StoreUnavailable];
 
 #[rustfmt::skip]
-pub static ROUTES: &[Route] = &[
+pub(crate) static ROUTES: &[Route] = &[
     Route { method: Method::Post, path: "/agents", access: SERVE,
         takes_away: TakesAway::Never,
         summary: "Register an agent",

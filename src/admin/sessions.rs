@@ -34,7 +34,7 @@ const MAX_RATE_PER_MINUTE: u32 = 1_000_000;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "OpenSession")]
-pub struct Open {
+pub(crate) struct Open {
     #[schemars(extend("format" = "uuid"))]
     agent_id: String,
     /// Declared intent, in words. At most 1024 bytes.
@@ -72,7 +72,7 @@ pub struct Open {
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "OpenedSession")]
-pub struct Opened {
+pub(crate) struct Opened {
     #[schemars(with = "String", extend("format" = "uuid"))]
     session_id: SessionId,
     #[schemars(with = "String", extend("format" = "date-time"))]
@@ -81,7 +81,7 @@ pub struct Opened {
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Session")]
-pub struct SessionView {
+pub(crate) struct SessionView {
     #[schemars(with = "String", extend("format" = "uuid"))]
     session_id: SessionId,
     #[schemars(with = "String", extend("format" = "uuid"))]
@@ -145,7 +145,7 @@ impl SessionView {
 }
 
 #[derive(Serialize, JsonSchema)]
-pub struct SessionList {
+pub(crate) struct SessionList {
     sessions: Vec<SessionView>,
     /// Give it as `cursor` to get what follows; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,7 +155,7 @@ pub struct SessionList {
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ClosedSession")]
-pub struct Closed {
+pub(crate) struct Closed {
     status: Status,
     /// Absent unless fewer replicas of the store have this than `storage.redis_wait_replicas`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -58,7 +58,7 @@ pub type Pair = [u8; 32];
 
 /// Outcome of a request with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Attempt {
     /// The key is right.
     Right,
     /// The key is right, and its pair is a new one.
@@ -105,21 +105,21 @@ impl Sources {
 
     /// Judges a request from `source` whose key has this hash if it is right, and counts it if it
     /// is wrong.
-    pub(super) fn judge(&self, source: Source, right: Option<&[u8; 32]>, now: Mono) -> Verdict {
+    pub(super) fn judge(&self, source: Source, right: Option<&[u8; 32]>, now: Mono) -> Attempt {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let pair = right.map(|key| source.pair_with(key));
         if pair.is_some_and(|pair| state.pairs.get(&pair).is_some()) {
-            return Verdict::Right;
+            return Attempt::Right;
         }
         if let Err(retry_after_secs) = state.is_full(source, self.limit, now) {
-            return Verdict::TooMany { retry_after_secs };
+            return Attempt::TooMany { retry_after_secs };
         }
         if let Some(pair) = pair {
             state.pairs.put(pair, ());
-            return Verdict::RightAndNew(pair);
+            return Attempt::RightAndNew(pair);
         }
         state.count(source, self.limit, now);
-        Verdict::Wrong
+        Attempt::Wrong
     }
 }
 
@@ -187,28 +187,28 @@ mod tests {
         let sources = Sources::new(3);
         let guesser = source("192.0.2.1");
         for _ in 0..3 {
-            assert_eq!(sources.judge(guesser, None, at(0)), Verdict::Wrong);
+            assert_eq!(sources.judge(guesser, None, at(0)), Attempt::Wrong);
         }
-        let refused = Verdict::TooMany { retry_after_secs: 59 };
+        let refused = Attempt::TooMany { retry_after_secs: 59 };
         assert_eq!(sources.judge(guesser, None, at(1)), refused);
         assert_eq!(sources.judge(guesser, Some(&KEY), at(1)), refused);
         let other = sources.judge(source("192.0.2.2"), Some(&KEY), at(1));
-        assert!(matches!(other, Verdict::RightAndNew(_)), "{other:?}");
+        assert!(matches!(other, Attempt::RightAndNew(_)), "{other:?}");
         // What is refused is not counted, so a minute after the last wrong key there is room.
         let later = sources.judge(guesser, Some(&KEY), at(60));
-        assert!(matches!(later, Verdict::RightAndNew(_)), "{later:?}");
+        assert!(matches!(later, Attempt::RightAndNew(_)), "{later:?}");
     }
 
     #[test]
     fn a_key_that_succeeded_from_a_source_is_not_locked_out_there() {
         let sources = Sources::new(1);
         let office = source("192.0.2.1");
-        assert!(matches!(sources.judge(office, Some(&KEY), at(0)), Verdict::RightAndNew(_)));
-        assert_eq!(sources.judge(office, None, at(0)), Verdict::Wrong);
-        assert!(matches!(sources.judge(office, None, at(0)), Verdict::TooMany { .. }));
-        assert_eq!(sources.judge(office, Some(&KEY), at(0)), Verdict::Right);
+        assert!(matches!(sources.judge(office, Some(&KEY), at(0)), Attempt::RightAndNew(_)));
+        assert_eq!(sources.judge(office, None, at(0)), Attempt::Wrong);
+        assert!(matches!(sources.judge(office, None, at(0)), Attempt::TooMany { .. }));
+        assert_eq!(sources.judge(office, Some(&KEY), at(0)), Attempt::Right);
         let other = sources.judge(office, Some(&[8; 32]), at(0));
-        assert!(matches!(other, Verdict::TooMany { .. }), "another key waits: {other:?}");
+        assert!(matches!(other, Attempt::TooMany { .. }), "another key waits: {other:?}");
     }
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
         let sources = Sources::new(1_000_000);
         for n in 0..2_000_u32 {
             let address = Source::V4(n.to_be_bytes());
-            assert!(matches!(sources.judge(address, Some(&KEY), at(0)), Verdict::RightAndNew(_)));
+            assert!(matches!(sources.judge(address, Some(&KEY), at(0)), Attempt::RightAndNew(_)));
         }
         for n in 0..5_000_u32 {
             for _ in 0..3 {
@@ -236,10 +236,10 @@ mod tests {
     fn pairs_outlive_a_restart_if_they_are_put_back() {
         let first = Sources::new(1);
         let office = source("2001:db8::1");
-        let Verdict::RightAndNew(pair) = first.judge(office, Some(&KEY), at(0)) else { panic!() };
+        let Attempt::RightAndNew(pair) = first.judge(office, Some(&KEY), at(0)) else { panic!() };
         let second = Sources::new(1);
         second.remember([pair]);
-        assert_eq!(second.judge(office, None, at(0)), Verdict::Wrong);
-        assert_eq!(second.judge(office, Some(&KEY), at(0)), Verdict::Right);
+        assert_eq!(second.judge(office, None, at(0)), Attempt::Wrong);
+        assert_eq!(second.judge(office, Some(&KEY), at(0)), Attempt::Right);
     }
 }

@@ -13,13 +13,13 @@ use super::error::{ApiError, Code};
 use super::{Admin, draining};
 
 #[derive(Serialize, JsonSchema)]
-pub struct Health {
+pub(crate) struct Health {
     status: &'static str,
     version: &'static str,
 }
 
 #[derive(Serialize, JsonSchema)]
-pub struct Ready {
+pub(crate) struct Ready {
     status: &'static str,
 }
 

@@ -28,7 +28,7 @@ const REVOKED_FOR_SECS: u64 = 366 * 86_400;
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "IssueToken")]
-pub struct Issue {
+pub(crate) struct Issue {
     /// `admin.token_expiry_secs` unless given.
     #[schemars(range(min = 1, max = MAX_TOKEN_EXPIRY_SECS))]
     expiry_seconds: Option<u64>,
@@ -36,7 +36,7 @@ pub struct Issue {
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "IssuedToken")]
-pub struct Issued {
+pub(crate) struct Issued {
     token: String,
     /// For `DELETE /tokens/{jti}`.
     jti: ShownUuid,
@@ -59,7 +59,7 @@ struct IssuedFor {
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ReissuedTokens")]
-pub struct Reissued {
+pub(crate) struct Reissued {
     /// In the order of the agents' registration, without those that may not act.
     tokens: Vec<IssuedFor>,
     /// Give it as `cursor` to go on; absent at the end.
@@ -70,7 +70,7 @@ pub struct Reissued {
 
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "RevokedToken")]
-pub struct Revoked {
+pub(crate) struct Revoked {
     status: &'static str,
     jti: String,
     /// Absent unless fewer replicas of the store have this than `storage.redis_wait_replicas`.

@@ -47,7 +47,7 @@ const RELEASE: Duration = Duration::from_mins(2);
 
 /// Answer of a running gateway about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Running {
+pub(crate) struct Running {
     pub version: String,
     pub pid: u32,
     pub proxy: SocketAddr,
@@ -291,7 +291,7 @@ fn connect(path: &Path) -> Result<UnixStream> {
 }
 
 /// Asks the gateway that runs, if one does, about itself.
-pub fn who(path: &Path) -> Option<Running> {
+pub(crate) fn who(path: &Path) -> Option<Running> {
     let stream = connect(path).ok()?;
     (&stream).write_all(WHO.as_bytes()).ok()?;
     serde_json::from_str(&read_line(&stream, 4_096).ok()?).ok()

@@ -2,7 +2,8 @@
 
 use tracing::error;
 
-use super::{Parts, Started};
+use super::Started;
+use super::parts::Parts;
 use crate::audit::{By, Change};
 use crate::config::{self, Backend, Config};
 use crate::telemetry::Causes;

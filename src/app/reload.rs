@@ -28,9 +28,10 @@ use crate::reload::{Reloader, Trigger};
 use crate::secrets::{Environment, Secrets, Source};
 use crate::telemetry::Causes;
 
+use super::headers::Templates;
+use super::settings::mark_secrets;
 use super::tls::Certificate;
 use super::upstreams::seal_keys;
-use super::{Templates, mark_secrets};
 
 /// Interval between checks for expired credentials.
 const LOOK: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Parts;
+use super::parts::Parts;
 use super::tls::Certificate;
 use crate::gate::Readiness;
 use crate::metrics::Standing;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::audit_settings;
+use super::settings::audit_settings;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;

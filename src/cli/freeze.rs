@@ -29,7 +29,7 @@ pub enum Freeze {
 }
 
 #[derive(Args, Debug)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// Reason that refused agents are given, and that goes on record.
     #[arg(long)]
     reason: String,

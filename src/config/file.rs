@@ -76,7 +76,7 @@ impl fmt::Display for Origin {
 
 /// Places of the keys that were given, by `section.key`.
 #[derive(Clone, Default)]
-pub struct Places(BTreeMap<String, Origin>);
+pub(crate) struct Places(BTreeMap<String, Origin>);
 
 impl fmt::Debug for Places {
     /// Shows none: a key that moves to another line is the same setting.

@@ -13,7 +13,7 @@ const OPENING: &str = "${CRED:";
 /// Longest name of a credential.
 pub const MAX_NAME_BYTES: usize = 64;
 /// Most references in one message.
-pub const MAX_REFERENCES: usize = 64;
+pub(crate) const MAX_REFERENCES: usize = 64;
 
 /// One reference: which name, and where it stands in the message's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]

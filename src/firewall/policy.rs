@@ -18,10 +18,10 @@ mod number;
 mod path;
 mod read;
 mod regexes;
+mod satisfaction;
 mod schema;
 mod shape;
 mod summary;
-mod verdict;
 mod wanted;
 pub mod words;
 

@@ -15,16 +15,16 @@ const LEEWAY_SECS: i64 = 60;
 const MAX_PATH_NAMES: usize = 16;
 
 /// Claim in which a token of Arbiter's own names its subject.
-pub const SUBJECT: &[&str] = &["sub"];
+pub(crate) const SUBJECT: &[&str] = &["sub"];
 
 /// Claims in which a token of an issuer, or its answer about one, names the subject. A token that a program got for itself
 /// (RFC 6749 section 4.4) often has no `sub`; the program is then its subject, as RFC 9068 section 2.2
 /// has it, under either of the names that issuers use.
-pub const ISSUED_SUBJECT: &[&str] = &["sub", "client_id", "azp"];
+pub(crate) const ISSUED_SUBJECT: &[&str] = &["sub", "client_id", "azp"];
 
 /// Issuer, audiences and claim names of accepted tokens.
 #[derive(Clone, Debug)]
-pub struct Terms {
+pub(crate) struct Terms {
     pub issuer: String,
     /// `None` only for Arbiter's own tokens, which are for nobody else.
     pub audiences: Option<Vec<String>>,
@@ -34,7 +34,7 @@ pub struct Terms {
 }
 
 /// Returns the principal of a token whose claims are valid at `now`.
-pub fn principal(
+pub(crate) fn principal(
     claims: Value<'_>,
     terms: &Terms,
     subject: &[&str],
@@ -74,12 +74,12 @@ pub fn principal(
 }
 
 /// The issuer that the claims name.
-pub fn issuer(claims: Value<'_>) -> Result<String, TokenError> {
+pub(crate) fn issuer(claims: Value<'_>) -> Result<String, TokenError> {
     required("iss", text(claims, "iss")?)
 }
 
 /// Returns the end of the token, in seconds since 1970.
-pub fn expiry(claims: Value<'_>) -> Result<Option<i64>, TokenError> {
+pub(crate) fn expiry(claims: Value<'_>) -> Result<Option<i64>, TokenError> {
     seconds(claims, "exp")
 }
 

@@ -6,7 +6,7 @@ use crate::json::{Doc, Value};
 
 /// Reason why an issuer's metadata is unusable.
 #[derive(Debug, thiserror::Error)]
-pub enum DiscoveryError {
+pub(crate) enum DiscoveryError {
     #[error("its metadata could not be fetched: {0}")]
     Fetch(#[from] FetchError),
     #[error("its metadata is not a strict JSON object")]
@@ -21,13 +21,13 @@ pub enum DiscoveryError {
 
 /// Endpoints at which people sign in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoints {
+pub(crate) struct Endpoints {
     pub authorization: String,
     pub token: String,
 }
 
 /// Finds the URL of an issuer's keys.
-pub async fn jwks_uri(
+pub(crate) async fn jwks_uri(
     fetcher: &Fetcher,
     issuer_url: &str,
     allow_http: bool,
@@ -36,7 +36,7 @@ pub async fn jwks_uri(
 }
 
 /// Finds the endpoints at which people sign in.
-pub async fn endpoints(
+pub(crate) async fn endpoints(
     fetcher: &Fetcher,
     issuer_url: &str,
     allow_http: bool,

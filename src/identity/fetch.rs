@@ -14,11 +14,11 @@ use crate::http_client;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest document that is read.
-pub const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
 
 /// Reason why a fetch failed. No variant holds a URL, which may contain secrets of the operator.
 #[derive(Debug, thiserror::Error)]
-pub enum FetchError {
+pub(crate) enum FetchError {
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Late,
     #[error("the connection failed: {0}")]
@@ -51,7 +51,7 @@ pub enum SetupError {
 
 /// Fetched document.
 #[derive(Debug)]
-pub struct Document {
+pub(crate) struct Document {
     pub bytes: Vec<u8>,
     /// For how long it stays true, if its server says so.
     pub fresh_secs: Option<u64>,
@@ -59,25 +59,25 @@ pub struct Document {
 
 /// Fetches documents.
 #[derive(Clone, Debug)]
-pub struct Fetcher {
+pub(crate) struct Fetcher {
     client: reqwest::Client,
 }
 
 impl Fetcher {
     /// For one issuer, whose certificates these authorities vouch for; `None`: those of the system.
-    pub fn new(issuer: &str, ca_file: Option<&Path>) -> Result<Self, SetupError> {
+    pub(crate) fn new(issuer: &str, ca_file: Option<&Path>) -> Result<Self, SetupError> {
         let authorities = ca_file.map(|path| authorities(issuer, path)).transpose()?;
         let client = http_client::client(TIMEOUT, authorities)
             .map_err(|error| SetupError::Client { issuer: issuer.to_owned(), error })?;
         Ok(Self { client })
     }
 
-    pub async fn get(&self, url: &str) -> Result<Document, FetchError> {
+    pub(crate) async fn get(&self, url: &str) -> Result<Document, FetchError> {
         self.send(self.client.get(url)).await
     }
 
     /// Posts an encoded form, with credentials if there are any.
-    pub async fn post_form(
+    pub(crate) async fn post_form(
         &self,
         url: &str,
         authorization: Option<HeaderValue>,

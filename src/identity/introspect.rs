@@ -19,22 +19,22 @@ use crate::firewall::time::{Mono, Now};
 use crate::json::{Doc, Kind, Value};
 
 /// Time for which a positive answer is cached.
-pub const YES_SECS: u64 = 60;
+pub(crate) const YES_SECS: u64 = 60;
 
 /// Time for which a negative answer is cached.
-pub const NO_SECS: u64 = 5;
+pub(crate) const NO_SECS: u64 = 5;
 
 /// Refused tokens remembered, in each of two generations.
 const REFUSED: usize = 8_192;
 
 /// Asks one issuer and judges what it says.
-pub struct Introspector {
+pub(crate) struct Introspector {
     questions: Questions,
     refused: Remembered<Mono>,
 }
 
 impl Introspector {
-    pub fn new(
+    pub(crate) fn new(
         name: String,
         settings: &config::Introspection,
         fetcher: Fetcher,
@@ -52,7 +52,7 @@ impl Introspector {
     }
 
     /// Returns the principal of a token as its issuer reports it now.
-    pub async fn ask(
+    pub(crate) async fn ask(
         &self,
         (token, hash): (&str, &Hash),
         lane: Lane,

@@ -23,7 +23,7 @@ use crate::json::Value;
 const FETCHES: usize = 2;
 
 /// One identity provider.
-pub struct Issuer {
+pub(crate) struct Issuer {
     terms: Terms,
     /// `None`: its tokens are opaque, and it is asked about each.
     keys: Option<Arc<Keys>>,
@@ -34,7 +34,7 @@ pub struct Issuer {
 
 /// Basis of a token's validity: the token is valid only as long as all of it is.
 #[derive(Clone, Debug)]
-pub struct Proof {
+pub(crate) struct Proof {
     pub principal: Arc<Principal>,
     pub key: Option<Arc<Key>>,
     /// Time at which the issuer must be asked again.
@@ -44,7 +44,7 @@ pub struct Proof {
 }
 
 impl Issuer {
-    pub fn new(
+    pub(crate) fn new(
         settings: &config::Issuer,
         jwks_cache_ttl_secs: u64,
         fetcher: &Fetcher,
@@ -86,37 +86,37 @@ impl Issuer {
     }
 
     /// Reports whether a token that names `issuer` is this one's.
-    pub fn is(&self, issuer: &str) -> bool {
+    pub(crate) fn is(&self, issuer: &str) -> bool {
         self.terms.issuer == issuer
     }
 
     /// The claim that names the agent.
-    pub fn agent_claim(&self) -> &str {
+    pub(crate) fn agent_claim(&self) -> &str {
         &self.terms.agent_claim
     }
 
     /// Reports whether tokens that say nothing by themselves may be this one's.
-    pub fn knows_opaque_tokens(&self) -> bool {
+    pub(crate) fn knows_opaque_tokens(&self) -> bool {
         self.introspector.is_some()
     }
 
-    pub fn introspector(&self) -> Option<&Introspector> {
+    pub(crate) fn introspector(&self) -> Option<&Introspector> {
         self.introspector.as_ref()
     }
 
-    pub fn keys(&self) -> Option<&Arc<Keys>> {
+    pub(crate) fn keys(&self) -> Option<&Arc<Keys>> {
         self.keys.as_ref()
     }
 
     /// Lets keys that have aged be fetched; never waits.
-    pub fn touch(&self, now: Mono) {
+    pub(crate) fn touch(&self, now: Mono) {
         if let Some(keys) = &self.keys {
             keys.touch(now);
         }
     }
 
     /// Proves a JWT whose claims name this issuer.
-    pub async fn verify(
+    pub(crate) async fn verify(
         &self,
         token: (&str, &Hash),
         lane: Lane,
@@ -145,7 +145,7 @@ impl Issuer {
     }
 
     /// Proves a token by asking the issuer about it.
-    pub async fn introspect(
+    pub(crate) async fn introspect(
         &self,
         token: (&str, &Hash),
         lane: Lane,

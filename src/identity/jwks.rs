@@ -19,7 +19,7 @@ use crate::json::{Doc, Kind, Value};
 const MAX_KEYS: usize = 100;
 
 /// The most keys that are tried for one token.
-pub const MAX_TRIED: usize = 4;
+pub(crate) const MAX_TRIED: usize = 4;
 
 /// RSA keys outside this range are left out: weaker, or made to cost time.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
@@ -35,7 +35,7 @@ const RSA: &[Algorithm] = &[
 
 /// One key that tokens can be verified with.
 #[derive(Debug)]
-pub struct Key {
+pub(crate) struct Key {
     id: Option<String>,
     /// One if the key names it, else those of its type.
     algorithms: Vec<Algorithm>,
@@ -76,26 +76,26 @@ impl Key {
         self.withdrawn.store(true, Ordering::Release);
     }
 
-    pub fn verifying(&self) -> &DecodingKey {
+    pub(crate) fn verifying(&self) -> &DecodingKey {
         &self.verifying
     }
 
     /// Reports whether the issuer has taken the key out of its set.
-    pub fn is_withdrawn(&self) -> bool {
+    pub(crate) fn is_withdrawn(&self) -> bool {
         self.withdrawn.load(Ordering::Acquire)
     }
 }
 
 /// The keys of one issuer at one time.
 #[derive(Debug, Default)]
-pub struct KeySet {
+pub(crate) struct KeySet {
     keys: Vec<Arc<Key>>,
     listed: bool,
 }
 
 /// Result of looking up a token's header in a set.
 #[derive(Debug)]
-pub enum Found {
+pub(crate) enum Found {
     /// Different keys, each of which may be the one.
     Keys(SmallVec<[Arc<Key>; 1]>),
     /// There is such a key, for another algorithm.
@@ -107,7 +107,7 @@ pub enum Found {
 
 /// Reason why a document is no key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum JwksError {
+pub(crate) enum JwksError {
     #[error("its key set is not a strict JSON object with `keys`")]
     Malformed,
     #[error("its key set holds more than {MAX_KEYS} keys")]
@@ -116,7 +116,7 @@ pub enum JwksError {
 
 impl KeySet {
     /// Reads a document; keys that `before` holds too stay the same objects.
-    pub fn read(document: &[u8], before: &Self) -> Result<Self, JwksError> {
+    pub(crate) fn read(document: &[u8], before: &Self) -> Result<Self, JwksError> {
         let doc = Doc::parse(document).map_err(|_json| JwksError::Malformed)?;
         let listed = doc.root().get("keys").filter(|keys| keys.kind() == Kind::Array);
         let listed = listed.ok_or(JwksError::Malformed)?;
@@ -132,27 +132,27 @@ impl KeySet {
     }
 
     /// Reports whether the issuer lists keys, usable or not.
-    pub fn lists_any(&self) -> bool {
+    pub(crate) fn lists_any(&self) -> bool {
         self.listed
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.keys.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
     /// Marks the keys that `after` no longer holds; tokens that they proved prove nothing more.
-    pub fn withdraw_all_but(&self, after: &Self) -> usize {
+    pub(crate) fn withdraw_all_but(&self, after: &Self) -> usize {
         let gone = self.keys.iter().filter(|key| !after.keys.iter().any(|k| Arc::ptr_eq(k, key)));
         gone.map(|key| key.withdraw()).count()
     }
 
     /// The keys for a token: those of its key id, or without one the only key that would do. Two
     /// entries for one key count as one.
-    pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found {
+    pub(crate) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found {
         let named = |key: &&Arc<Key>| id.is_none() || key.id.as_deref() == id;
         let fitting =
             self.keys.iter().filter(named).filter(|key| key.algorithms.contains(&algorithm));

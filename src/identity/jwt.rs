@@ -11,7 +11,7 @@ use crate::json::{Doc, Value};
 ///
 /// Of the header only the algorithm and the key's id are kept: what else it may offer (`jku`,
 /// `x5u`, `jwk`, `x5c`) is a key of the sender's choice and never looked at.
-pub struct Compact<'t> {
+pub(crate) struct Compact<'t> {
     /// Text covered by the signature: header and claims with the dot between.
     signed: &'t str,
     claims: &'t str,
@@ -24,7 +24,7 @@ pub struct Compact<'t> {
 impl<'t> Compact<'t> {
     /// Takes a token apart and refuses what RFC 7515 section 4.1.11 and RFC 8725 section 3.11 say
     /// to refuse.
-    pub fn split(token: &'t str) -> Result<Self, TokenError> {
+    pub(crate) fn split(token: &'t str) -> Result<Self, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
         if claims.contains('.') || signature.is_empty() {
@@ -47,7 +47,7 @@ impl<'t> Compact<'t> {
     }
 
     /// Checks the signature with a key that allows the token's algorithm.
-    pub fn verify(&self, key: &DecodingKey) -> Result<(), TokenError> {
+    pub(crate) fn verify(&self, key: &DecodingKey) -> Result<(), TokenError> {
         match crypto::verify(self.signature, self.signed.as_bytes(), key, self.algorithm) {
             Ok(true) => Ok(()),
             Ok(false) | Err(_) => Err(TokenError::Signature),
@@ -55,7 +55,7 @@ impl<'t> Compact<'t> {
     }
 
     /// The bytes of the claims; nothing in them is proved before [`Compact::verify`].
-    pub fn payload(&self) -> Result<Vec<u8>, TokenError> {
+    pub(crate) fn payload(&self) -> Result<Vec<u8>, TokenError> {
         decode(self.claims)
     }
 }

@@ -23,7 +23,7 @@ use crate::metrics::IssuerKeys;
 use jsonwebtoken::Algorithm;
 
 /// Pause after an issuer was asked for an unknown key.
-pub const UNKNOWN_KEY_PAUSE_SECS: u64 = 30;
+pub(crate) const UNKNOWN_KEY_PAUSE_SECS: u64 = 30;
 
 /// The longest pause after a fetch that failed.
 const RETRY_PAUSE_SECS: u64 = 30;
@@ -36,7 +36,7 @@ const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Source of the keys.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub(crate) enum Source {
     Uri(String),
     /// The issuer's metadata tells.
     Discovered {
@@ -60,7 +60,7 @@ pub enum RefreshError {
 
 /// The keys of one issuer.
 #[derive(Debug)]
-pub struct Keys {
+pub(crate) struct Keys {
     name: String,
     source: Source,
     fetcher: Fetcher,
@@ -87,7 +87,7 @@ struct State {
 }
 
 impl Keys {
-    pub fn new(
+    pub(crate) fn new(
         name: String,
         source: Source,
         ttl_secs: u64,
@@ -112,17 +112,17 @@ impl Keys {
     }
 
     /// The key for a token's header, among those known now.
-    pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found {
+    pub(crate) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found {
         self.set.load().find(id, algorithm)
     }
 
     /// Reports whether there is any key at all.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.set.load().is_empty()
     }
 
     /// Age of the keys, and how many fetches have failed since they came.
-    pub fn standing(&self, now: Mono) -> IssuerKeys {
+    pub(crate) fn standing(&self, now: Mono) -> IssuerKeys {
         let fetched_at = self.fetched_at_us.load(Ordering::Relaxed);
         let age = Duration::from_micros(now.since(Mono(fetched_at)));
         let errors = u64::from(self.state().failures);
@@ -130,18 +130,18 @@ impl Keys {
     }
 
     /// Reports whether the issuer has published keys of which none is usable.
-    pub fn has_none_usable(&self) -> bool {
+    pub(crate) fn has_none_usable(&self) -> bool {
         let set = self.set.load();
         set.is_empty() && set.lists_any()
     }
 
     /// Reports whether the issuer did not answer when it was last asked.
-    pub fn is_failing(&self) -> bool {
+    pub(crate) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
     /// Starts a fetch if the keys have aged; never waits.
-    pub fn touch(self: &Arc<Self>, now: Mono) {
+    pub(crate) fn touch(self: &Arc<Self>, now: Mono) {
         if now.0 < self.due_at_us.load(Ordering::Relaxed) {
             return;
         }
@@ -151,13 +151,13 @@ impl Keys {
     }
 
     /// Returns the number of fetches that have ended; for [`Keys::refreshed`].
-    pub fn fetches_ended(&self) -> u64 {
+    pub(crate) fn fetches_ended(&self) -> u64 {
         *self.ended.borrow()
     }
 
     /// Waits for keys newer than those that `seen` fetches had brought, unless the issuer was asked
     /// just now.
-    pub async fn refreshed(self: &Arc<Self>, seen: u64, now: Mono) -> bool {
+    pub(crate) async fn refreshed(self: &Arc<Self>, seen: u64, now: Mono) -> bool {
         let (mut ended, first) = {
             let mut state = self.state();
             // One that ended since the caller looked may have brought the key.
@@ -182,7 +182,7 @@ impl Keys {
     }
 
     /// Keeps the keys fresh without a call that asks for it, for ever.
-    pub async fn keep_fresh(self: Arc<Self>) {
+    pub(crate) async fn keep_fresh(self: Arc<Self>) {
         loop {
             let now = self.clock.mono();
             self.touch(now);

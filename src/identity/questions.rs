@@ -25,7 +25,7 @@ use crate::firewall::time::Mono;
 
 /// A token's place in the queue for its issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Lane {
+pub(crate) enum Lane {
     /// Its issuer said yes before, or its signature is the issuer's.
     Known,
     Stranger,
@@ -61,7 +61,7 @@ type Answer = Result<Arc<[u8]>, TokenError>;
 type Question = Shared<BoxFuture<'static, Answer>>;
 
 /// Asks one issuer.
-pub struct Questions {
+pub(crate) struct Questions {
     desk: Arc<Desk>,
     runtime: Handle,
 }
@@ -78,7 +78,7 @@ struct Desk {
 }
 
 impl Questions {
-    pub fn new(
+    pub(crate) fn new(
         name: String,
         settings: &config::Introspection,
         fetcher: Fetcher,
@@ -98,7 +98,7 @@ impl Questions {
     }
 
     /// Asks what the issuer says of a token now; calls that ask the same meanwhile share the answer.
-    pub async fn ask(&self, token: &str, hash: &Hash, lane: Lane, now: Mono) -> Answer {
+    pub(crate) async fn ask(&self, token: &str, hash: &Hash, lane: Lane, now: Mono) -> Answer {
         let question = {
             let mut open = self.desk.open();
             if let Some(question) = open.get(&(lane, *hash.as_bytes())) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 type Table<V> = DashMap<[u8; 32], V>;
 
 /// A bounded memory of tokens.
-pub struct Remembered<V> {
+pub(crate) struct Remembered<V> {
     young: ArcSwap<Table<V>>,
     old: ArcSwap<Table<V>>,
     inserted: AtomicUsize,
@@ -23,7 +23,7 @@ pub struct Remembered<V> {
 
 impl<V: Clone> Remembered<V> {
     /// Remembers at least the last `generation` tokens and at most about twice as many.
-    pub fn new(generation: usize) -> Self {
+    pub(crate) fn new(generation: usize) -> Self {
         Self {
             young: ArcSwap::from_pointee(Table::new()),
             old: ArcSwap::from_pointee(Table::new()),
@@ -32,7 +32,7 @@ impl<V: Clone> Remembered<V> {
         }
     }
 
-    pub fn get(&self, token: &Hash) -> Option<V> {
+    pub(crate) fn get(&self, token: &Hash) -> Option<V> {
         let key = token.as_bytes();
         if let Some(found) = self.young.load().get(key) {
             return Some(found.clone());
@@ -42,7 +42,7 @@ impl<V: Clone> Remembered<V> {
         Some(found)
     }
 
-    pub fn insert(&self, token: Hash, value: V) {
+    pub(crate) fn insert(&self, token: Hash, value: V) {
         if self.inserted.fetch_add(1, Ordering::Relaxed) >= self.generation {
             self.inserted.store(0, Ordering::Relaxed);
             let full = self.young.swap(Arc::new(Table::new()));
@@ -52,7 +52,7 @@ impl<V: Clone> Remembered<V> {
     }
 
     /// Forgets one token.
-    pub fn forget(&self, token: &Hash) {
+    pub(crate) fn forget(&self, token: &Hash) {
         self.young.load().remove(token.as_bytes());
         self.old.load().remove(token.as_bytes());
     }

@@ -8,7 +8,7 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use super::{counter, counters, gauge, gauges, histogram, register};
+use super::register::{counter, counters, gauge, gauges, histogram, register};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::time::Timestamp;
 

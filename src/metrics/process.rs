@@ -5,7 +5,7 @@ use std::fs;
 
 use prometheus::{Counter, IntGauge, Registry};
 
-use super::{gauge, register};
+use super::register::{gauge, register};
 
 /// Clock ticks a second in `/proc/self/stat`: the kernel's interface has this value everywhere.
 const TICKS: f64 = 100.0;

@@ -24,7 +24,7 @@ const MAX_TARGET_BYTES: usize = 4_096;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ExplainPolicy")]
-pub struct Explain {
+pub(crate) struct Explain {
     /// A registered agent, as the delegations above it leave it now; or describe one as `agent`.
     #[schemars(extend("format" = "uuid"))]
     pub(super) agent_id: Option<String>,

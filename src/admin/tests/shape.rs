@@ -99,6 +99,18 @@ fn operations_are_complete() {
 }
 
 #[test]
+fn every_term_of_a_session_can_be_asked_about() {
+    let document = crate::admin::openapi();
+    let schemas = &document["components"]["schemas"];
+    let asked = &schemas["SessionDescription"]["properties"];
+    for term in schemas["OpenSession"]["properties"].as_object().unwrap().keys() {
+        // Whose session it is and how refusals look stand beside the terms, or decide nothing.
+        let besides = ["agent_id", "refusal_style"].contains(&term.as_str());
+        assert_eq!(asked.get(term).is_some(), !besides, "`POST /policy/explain` and {term}");
+    }
+}
+
+#[test]
 fn limits_stand_in_the_schemas() {
     let document = crate::admin::openapi();
     let schemas = &document["components"]["schemas"];

@@ -33,7 +33,7 @@ const BATCH: usize = 500;
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// The log's own lines.
     Jsonl,
     /// Open Cybersecurity Schema Framework 1.x, API Activity.

@@ -55,15 +55,15 @@ pub(super) fn key(text: &str) -> Result<VerifierKey, String> {
 }
 
 /// Result of checking one log's files.
-struct Verdict {
+struct CheckedLog {
     files: Vec<FileReport>,
     known: usize,
     unfinished: Unfinished,
-    tree: Option<TreeVerdict>,
+    tree: Option<CheckedTree>,
 }
 
 /// Comparison of the tree file with the log and its checkpoints.
-struct TreeVerdict {
+struct CheckedTree {
     /// Checkpoints of a tree, and those whose root it has.
     signed: usize,
     met: usize,
@@ -71,7 +71,7 @@ struct TreeVerdict {
     other: u64,
 }
 
-impl TreeVerdict {
+impl CheckedTree {
     fn is_intact(&self) -> bool {
         self.signed == self.met && self.other == 0
     }
@@ -101,19 +101,19 @@ impl Verify {
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let options = Options { start, known: &known, threads };
-        let mut verdicts = Vec::new();
+        let mut logs = Vec::new();
         for files in chains {
             let path = |file: Option<&LogFile>| file.map_or_else(PathBuf::new, |f| f.path.clone());
             let (first, log) = (path(files.first()), path(files.last()));
             let unfinished = unfinished(&log).map_err(|e| unreadable(&log, &e))?;
             let tree = self.consistency.then(|| tree_of(&log, &files, &notes)).transpose()?;
             let files = verify_files(&files, &options).map_err(|e| unreadable(&first, &e))?;
-            verdicts.push(Verdict { files, known: known.len(), unfinished, tree });
+            logs.push(CheckedLog { files, known: known.len(), unfinished, tree });
         }
         let sound = notes.iter().all(|(_, notes)| notes.findings.is_empty());
-        let fine = sound && verdicts.iter().all(Verdict::is_fine);
+        let fine = sound && logs.iter().all(CheckedLog::is_fine);
         if out.json {
-            let told: Vec<_> = verdicts.iter().map(|verdict| verdict.told(&notes)).collect();
+            let told: Vec<_> = logs.iter().map(|log| log.told(&notes)).collect();
             match told.as_slice() {
                 [one] => out.thing(one)?,
                 several => out.thing(&Value::from(several))?,
@@ -124,8 +124,8 @@ impl Verify {
                     out.line(&format!("{}:{line}: {damage}", file.display()))?;
                 }
             }
-            for verdict in &verdicts {
-                verdict.print(out)?;
+            for log in &logs {
+                log.print(out)?;
             }
             if let Some(last) = notes
                 .iter()
@@ -158,7 +158,7 @@ fn tree_of(
     log: &Path,
     files: &[LogFile],
     notes: &[(PathBuf, Notes)],
-) -> Result<TreeVerdict, Failure> {
+) -> Result<CheckedTree, Failure> {
     let signed = notes.iter().flat_map(|(_, notes)| &notes.signed);
     let mut heads: Vec<_> = signed
         .filter_map(|signed| Some((signed.checkpoint.tree?, signed.checkpoint.link.sequence)))
@@ -174,13 +174,13 @@ fn tree_of(
     });
     let met = met.count();
     let other = proofs.count_other(files).map_err(failed)?;
-    Ok(TreeVerdict { signed: heads.len(), met, other })
+    Ok(CheckedTree { signed: heads.len(), met, other })
 }
 
-impl Verdict {
+impl CheckedLog {
     fn is_intact(&self) -> bool {
         self.files.iter().all(|file| file.report.is_intact())
-            && self.tree.as_ref().is_none_or(TreeVerdict::is_intact)
+            && self.tree.as_ref().is_none_or(CheckedTree::is_intact)
     }
 
     /// The record that the log begins with, if earlier ones are all that is missing.
@@ -267,7 +267,7 @@ impl Verdict {
                 out.line(&format!("and {} more", report.findings_left_out))?;
             }
         }
-        let verdict = match self.begins_later() {
+        let summary = match self.begins_later() {
             _ if self.is_intact() => "intact",
             Some(_) => "INCOMPLETE",
             None => "DAMAGED",
@@ -278,7 +278,7 @@ impl Verdict {
             1 => String::new(),
             files => format!(" in {files} files"),
         };
-        out.line(&format!("{verdict}: {records} records, {bytes} bytes{files}"))?;
+        out.line(&format!("{summary}: {records} records, {bytes} bytes{files}"))?;
         if let Some(through) = self.deleted_through() {
             let sequence = through.sequence;
             out.line(&format!(

@@ -7,7 +7,7 @@ use super::memo::Memo;
 use super::number::Number;
 use super::path::{End, Path};
 use super::regexes::Pattern;
-use super::verdict::{Need, Verdict};
+use super::satisfaction::{Need, Satisfaction};
 use super::{Asked, Facts};
 use crate::json::{Kind, Value};
 
@@ -70,7 +70,8 @@ pub(super) enum Scalar {
     Boolean(bool),
 }
 
-const OTHER_TYPE: Verdict = Verdict::Unclear("is of another type, or its key is written otherwise");
+const OTHER_TYPE: Satisfaction =
+    Satisfaction::Unclear("is of another type, or its key is written otherwise");
 
 /// Holds the arguments of a call against one constraint.
 pub(super) fn judge<'d>(
@@ -79,8 +80,8 @@ pub(super) fn judge<'d>(
     facts: &Facts<'_>,
     asked: &Asked<'d>,
     memo: &Memo<'d>,
-) -> Verdict {
-    memo.verdict(constraint.shared, need, || {
+) -> Satisfaction {
+    memo.satisfaction(constraint.shared, need, || {
         let end = memo.end(constraint.shared_key, || constraint.key.end(asked));
         match end {
             End::Value(list) if constraint.key.enters_list() => {
@@ -91,17 +92,22 @@ pub(super) fn judge<'d>(
     })
 }
 
-fn of_end(constraint: &Constraint, end: End<'_>, intent: Option<&str>) -> Verdict {
+fn of_end(constraint: &Constraint, end: End<'_>, intent: Option<&str>) -> Satisfaction {
     match end {
         End::Value(value) => of_value(constraint, value, intent),
-        End::Nothing if constraint.required => Verdict::Absent,
-        End::Nothing => Verdict::Silent,
+        End::Nothing if constraint.required => Satisfaction::Absent,
+        End::Nothing => Satisfaction::Silent,
         End::Obstacle => OTHER_TYPE,
     }
 }
 
 /// Judges all items, so that their order says nothing.
-fn of_list(constraint: &Constraint, need: Need, list: Value<'_>, intent: Option<&str>) -> Verdict {
+fn of_list(
+    constraint: &Constraint,
+    need: Need,
+    list: Value<'_>,
+    intent: Option<&str>,
+) -> Satisfaction {
     if list.kind() != Kind::Array {
         return OTHER_TYPE;
     }
@@ -115,29 +121,31 @@ fn of_list(constraint: &Constraint, need: Need, list: Value<'_>, intent: Option<
         }
     });
     if count < min {
-        return Verdict::Unmet("has fewer items than `min_items`");
+        return Satisfaction::Unmet("has fewer items than `min_items`");
     }
     if count > max {
-        return Verdict::Unmet("has more items than `max_items`");
+        return Satisfaction::Unmet("has more items than `max_items`");
     }
-    found.verdict(need)
+    found.satisfaction(need)
 }
 
-/// The verdicts on the items of a list, the first of each kind.
+/// Satisfaction by the items of a list, the first of each kind.
 #[derive(Default)]
 struct Tally {
     met: bool,
-    unmet: Option<Verdict>,
-    unclear: Option<Verdict>,
+    unmet: Option<Satisfaction>,
+    unclear: Option<Satisfaction>,
 }
 
 impl Tally {
-    fn add(&mut self, verdict: Verdict) {
-        match verdict {
-            Verdict::Met => self.met = true,
-            Verdict::Unmet(_) => self.unmet = self.unmet.or(Some(verdict)),
-            Verdict::Absent | Verdict::Unclear(_) => self.unclear = self.unclear.or(Some(verdict)),
-            Verdict::Silent => {}
+    fn add(&mut self, satisfaction: Satisfaction) {
+        match satisfaction {
+            Satisfaction::Met => self.met = true,
+            Satisfaction::Unmet(_) => self.unmet = self.unmet.or(Some(satisfaction)),
+            Satisfaction::Absent | Satisfaction::Unclear(_) => {
+                self.unclear = self.unclear.or(Some(satisfaction));
+            }
+            Satisfaction::Silent => {}
         }
     }
 
@@ -148,58 +156,60 @@ impl Tally {
         }
     }
 
-    fn verdict(self, need: Need) -> Verdict {
-        let met = self.met.then_some(Verdict::Met);
+    fn satisfaction(self, need: Need) -> Satisfaction {
+        let met = self.met.then_some(Satisfaction::Met);
         let decided = match need {
             Need::All => self.unmet.or(self.unclear).or(met),
             Need::Any => met.or(self.unclear).or(self.unmet),
         };
-        decided.unwrap_or(Verdict::Silent)
+        decided.unwrap_or(Satisfaction::Silent)
     }
 }
 
 /// A part of a constraint, held against a value and the session's intent.
-type Check = fn(&Constraint, Value<'_>, Option<&str>) -> Verdict;
+type Check = fn(&Constraint, Value<'_>, Option<&str>) -> Satisfaction;
 
 /// Judges one value: what is certainly not met decides, then what is unclear.
-fn of_value(constraint: &Constraint, value: Value<'_>, intent: Option<&str>) -> Verdict {
+fn of_value(constraint: &Constraint, value: Value<'_>, intent: Option<&str>) -> Satisfaction {
     if value.kind() == Kind::Null {
         return OTHER_TYPE;
     }
-    let mut unclear = Verdict::Met;
+    let mut unclear = Satisfaction::Met;
     let checks: [Check; 5] = [bounds, listed, short, matched, meant];
     for check in checks {
         match check(constraint, value, intent) {
-            verdict @ (Verdict::Unmet(_) | Verdict::Absent) => return verdict,
-            verdict @ Verdict::Unclear(_) if unclear == Verdict::Met => unclear = verdict,
-            Verdict::Unclear(_) | Verdict::Met | Verdict::Silent => {}
+            satisfaction @ (Satisfaction::Unmet(_) | Satisfaction::Absent) => return satisfaction,
+            satisfaction @ Satisfaction::Unclear(_) if unclear == Satisfaction::Met => {
+                unclear = satisfaction;
+            }
+            Satisfaction::Unclear(_) | Satisfaction::Met | Satisfaction::Silent => {}
         }
     }
     unclear
 }
 
-fn bounds(constraint: &Constraint, value: Value<'_>, _: Option<&str>) -> Verdict {
+fn bounds(constraint: &Constraint, value: Value<'_>, _: Option<&str>) -> Satisfaction {
     if constraint.min_value.is_none() && constraint.max_value.is_none() {
-        return Verdict::Met;
+        return Satisfaction::Met;
     }
     let Some(number) = value.as_number() else { return OTHER_TYPE };
     if constraint.min_value.as_ref().is_some_and(|min| min.compare(number).is_gt()) {
-        return Verdict::Unmet("is below `min_value`");
+        return Satisfaction::Unmet("is below `min_value`");
     }
     if constraint.max_value.as_ref().is_some_and(|max| max.compare(number).is_lt()) {
-        return Verdict::Unmet("is above `max_value`");
+        return Satisfaction::Unmet("is above `max_value`");
     }
-    Verdict::Met
+    Satisfaction::Met
 }
 
 /// A value of a type that no allowed value has cannot be judged, and never equals one.
-fn listed(constraint: &Constraint, value: Value<'_>, _: Option<&str>) -> Verdict {
+fn listed(constraint: &Constraint, value: Value<'_>, _: Option<&str>) -> Satisfaction {
     if constraint.allowed_values.is_empty() {
-        return Verdict::Met;
+        return Satisfaction::Met;
     }
     let text = value.as_str();
     let number = value.as_number();
-    let mut verdict = OTHER_TYPE;
+    let mut satisfaction = OTHER_TYPE;
     for allowed in &constraint.allowed_values {
         let equal = match allowed {
             Scalar::Text(allowed) => text.as_ref().map(|text| text == allowed),
@@ -211,39 +221,39 @@ fn listed(constraint: &Constraint, value: Value<'_>, _: Option<&str>) -> Verdict
             },
         };
         match equal {
-            Some(true) => return Verdict::Met,
-            Some(false) => verdict = Verdict::Unmet("is not among `allowed_values`"),
+            Some(true) => return Satisfaction::Met,
+            Some(false) => satisfaction = Satisfaction::Unmet("is not among `allowed_values`"),
             None => {}
         }
     }
-    verdict
+    satisfaction
 }
 
-fn short(constraint: &Constraint, value: Value<'_>, _: Option<&str>) -> Verdict {
-    let Some(most) = constraint.max_length else { return Verdict::Met };
+fn short(constraint: &Constraint, value: Value<'_>, _: Option<&str>) -> Satisfaction {
+    let Some(most) = constraint.max_length else { return Satisfaction::Met };
     match value.as_str() {
         Some(text) if text.chars().nth(most).is_some() => {
-            Verdict::Unmet("is longer than `max_length`")
+            Satisfaction::Unmet("is longer than `max_length`")
         }
-        Some(_) => Verdict::Met,
+        Some(_) => Satisfaction::Met,
         None => OTHER_TYPE,
     }
 }
 
-fn matched(constraint: &Constraint, value: Value<'_>, _: Option<&str>) -> Verdict {
-    let Some(regex) = &constraint.regex else { return Verdict::Met };
+fn matched(constraint: &Constraint, value: Value<'_>, _: Option<&str>) -> Satisfaction {
+    let Some(regex) = &constraint.regex else { return Satisfaction::Met };
     match value.as_str() {
-        Some(text) if regex.is_match(&text) => Verdict::Met,
-        Some(_) => Verdict::Unmet("does not match `regex`"),
+        Some(text) if regex.is_match(&text) => Satisfaction::Met,
+        Some(_) => Satisfaction::Unmet("does not match `regex`"),
         None => OTHER_TYPE,
     }
 }
 
-fn meant(constraint: &Constraint, value: Value<'_>, intent: Option<&str>) -> Verdict {
-    let Some(matcher) = &constraint.matcher else { return Verdict::Met };
+fn meant(constraint: &Constraint, value: Value<'_>, intent: Option<&str>) -> Satisfaction {
+    let Some(matcher) = &constraint.matcher else { return Satisfaction::Met };
     match matcher.read(value, intent) {
-        Reading::In => Verdict::Met,
-        Reading::Out => Verdict::Unmet(matcher.failing()),
-        Reading::Unclear => Verdict::Unclear(matcher.unclear()),
+        Reading::In => Satisfaction::Met,
+        Reading::Out => Satisfaction::Unmet(matcher.failing()),
+        Reading::Unclear => Satisfaction::Unclear(matcher.unclear()),
     }
 }

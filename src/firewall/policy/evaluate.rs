@@ -14,7 +14,7 @@ use super::memo::Memo;
 use super::model::{Effect, Policy};
 use super::path::Path;
 use super::regexes::Pattern;
-use super::verdict::{Need, Verdict};
+use super::satisfaction::{Need, Satisfaction};
 use super::wanted::{Coverage, Wanted};
 use super::words::Phrase;
 use super::{Asked, Facts};
@@ -86,7 +86,7 @@ pub(super) enum Mismatch<'p> {
     Doubtful(Doubt),
     /// Only the URI without its query, fragment or another part that servers may ignore is named.
     OtherReading,
-    Argument(&'p Path, Verdict),
+    Argument(&'p Path, Satisfaction),
     /// No optional argument that a deny or escalate policy speaks of is there.
     Silent,
 }
@@ -110,7 +110,7 @@ impl fmt::Display for Mismatch<'_> {
             Self::OtherReading => {
                 f.write_str("the URI is named only without parts that servers may ignore")
             }
-            Self::Argument(key, verdict) => write!(f, "the argument `{key}` {verdict}"),
+            Self::Argument(key, satisfaction) => write!(f, "the argument `{key}` {satisfaction}"),
             Self::Silent => f.write_str("none of the optional arguments is present"),
         }
     }
@@ -289,7 +289,7 @@ impl<'a> Question<'a> {
         Self { facts, asked, wanted: Wanted::of(asked.target), memo: Memo::default() }
     }
 
-    fn judge(&self, constraint: &Constraint, need: Need) -> Verdict {
+    fn judge(&self, constraint: &Constraint, need: Need) -> Satisfaction {
         constraint::judge(constraint, need, self.facts, self.asked, &self.memo)
     }
 }
@@ -301,12 +301,12 @@ fn allowed_by<'p>(
 ) -> Fit<'p> {
     let mut unclear = None;
     for constraint in constraints {
-        let verdict = question.judge(constraint, Need::All);
-        let mismatch = Mismatch::Argument(&constraint.key, verdict);
-        match verdict {
-            Verdict::Met | Verdict::Silent => {}
-            Verdict::Unmet(_) | Verdict::Absent => return Fit::Unmet(mismatch),
-            Verdict::Unclear(_) => unclear = unclear.or(Some(mismatch)),
+        let satisfaction = question.judge(constraint, Need::All);
+        let mismatch = Mismatch::Argument(&constraint.key, satisfaction);
+        match satisfaction {
+            Satisfaction::Met | Satisfaction::Silent => {}
+            Satisfaction::Unmet(_) | Satisfaction::Absent => return Fit::Unmet(mismatch),
+            Satisfaction::Unclear(_) => unclear = unclear.or(Some(mismatch)),
         }
     }
     unclear.map_or(Fit::Met, |mismatch| Fit::Unclear(mismatch, Block::All))
@@ -319,13 +319,15 @@ fn refused_by<'p>(
 ) -> Fit<'p> {
     let mut spoken = None;
     for constraint in constraints {
-        let verdict = question.judge(constraint, Need::Any);
-        let mismatch = Mismatch::Argument(&constraint.key, verdict);
-        match verdict {
-            Verdict::Met => spoken = spoken.or(Some(Fit::Met)),
-            Verdict::Unclear(_) | Verdict::Absent => spoken = Some(Fit::InDoubt(mismatch)),
-            Verdict::Silent => {}
-            Verdict::Unmet(_) => return Fit::Unmet(mismatch),
+        let satisfaction = question.judge(constraint, Need::Any);
+        let mismatch = Mismatch::Argument(&constraint.key, satisfaction);
+        match satisfaction {
+            Satisfaction::Met => spoken = spoken.or(Some(Fit::Met)),
+            Satisfaction::Unclear(_) | Satisfaction::Absent => {
+                spoken = Some(Fit::InDoubt(mismatch));
+            }
+            Satisfaction::Silent => {}
+            Satisfaction::Unmet(_) => return Fit::Unmet(mismatch),
         }
     }
     spoken.unwrap_or(Fit::Unmet(Mismatch::Silent))

@@ -6,16 +6,16 @@ use std::collections::HashMap;
 use smallvec::SmallVec;
 
 use super::path::End;
-use super::verdict::{Need, Verdict};
+use super::satisfaction::{Need, Satisfaction};
 
 /// Ends of paths that are remembered; more are followed each time.
 const ENDS_MAX: usize = 16;
 
-/// Ends of shared paths and verdicts of shared constraints, for one call.
+/// Ends of shared paths and satisfactions of shared constraints, for one call.
 #[derive(Debug, Default)]
 pub(super) struct Memo<'d> {
     ends: RefCell<SmallVec<[(u32, End<'d>); ENDS_MAX]>>,
-    verdicts: RefCell<HashMap<(u32, Need), Verdict>>,
+    satisfactions: RefCell<HashMap<(u32, Need), Satisfaction>>,
 }
 
 impl<'d> Memo<'d> {
@@ -33,19 +33,19 @@ impl<'d> Memo<'d> {
         })
     }
 
-    /// The verdict of the constraint with this number. Only those that cost much and are shared have one.
-    pub(super) fn verdict(
+    /// The satisfaction of the constraint with this number. Only those that cost much and are shared have one.
+    pub(super) fn satisfaction(
         &self,
         shared: Option<u32>,
         need: Need,
-        judge: impl FnOnce() -> Verdict,
-    ) -> Verdict {
+        judge: impl FnOnce() -> Satisfaction,
+    ) -> Satisfaction {
         let Some(id) = shared else { return judge() };
-        if let Some(known) = self.verdicts.borrow().get(&(id, need)) {
+        if let Some(known) = self.satisfactions.borrow().get(&(id, need)) {
             return *known;
         }
-        let verdict = judge();
-        self.verdicts.borrow_mut().insert((id, need), verdict);
-        verdict
+        let satisfaction = judge();
+        self.satisfactions.borrow_mut().insert((id, need), satisfaction);
+        satisfaction
     }
 }

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// The connections that wait.
 #[derive(Debug)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// By the address that Pingora hashes, the last used at the end.
     by_peer: DashMap<u64, Vec<Waiting>>,
     count: AtomicUsize,
@@ -39,7 +39,7 @@ impl Waiting {
 
 impl Kept {
     /// Makes room for at most `most` connections.
-    pub fn new(most: usize) -> Arc<Self> {
+    pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { by_peer: DashMap::new(), count: AtomicUsize::new(0), most })
     }
 
@@ -78,7 +78,7 @@ impl Kept {
     }
 
     /// Closes those that have waited too long or that the other end has closed, for ever.
-    pub async fn watch(self: Arc<Self>) {
+    pub(crate) async fn watch(self: Arc<Self>) {
         let mut turn = tokio::time::interval(LOOK);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -13,7 +13,7 @@ fn good_for_us(window_us: u64) -> u64 {
 
 /// Bookings of one session, and the holders of its permits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Account {
+pub(crate) struct Account {
     booked: u64,
     held: BTreeMap<NodeName, u64>,
     permits: Vec<Permits>,
@@ -33,12 +33,12 @@ struct Permits {
 }
 
 impl Account {
-    pub fn booked(&self) -> u64 {
+    pub(crate) fn booked(&self) -> u64 {
         self.booked
     }
 
     /// Grants calls, permits, both or neither.
-    pub fn book(
+    pub(crate) fn book(
         &mut self,
         node: &NodeName,
         budget: u64,
@@ -69,7 +69,13 @@ impl Account {
 
     /// Takes back what a node did not use. Never more than it holds, so that twice is once: unless the
     /// node has booked again in between, which is why no store sends anything a second time.
-    pub fn give_back(&mut self, node: &NodeName, unused: u64, rate: Option<RateUse>, now_us: u64) {
+    pub(crate) fn give_back(
+        &mut self,
+        node: &NodeName,
+        unused: u64,
+        rate: Option<RateUse>,
+        now_us: u64,
+    ) {
         if rate.is_some() {
             self.used(node, rate, now_us);
         }

@@ -17,23 +17,28 @@ use crate::support::harness::{Answer, Gateway, eventually};
 const GOLDEN: &str = "refusals.txt";
 
 /// Requests to one gateway so far.
-pub struct Table<'g> {
+pub(crate) struct Table<'g> {
     gateway: &'g Gateway,
     rows: Vec<String>,
 }
 
 impl<'g> Table<'g> {
-    pub fn of(gateway: &'g Gateway) -> Self {
+    pub(crate) fn of(gateway: &'g Gateway) -> Self {
         Self { gateway, rows: Vec::new() }
     }
 
     /// Sends a request that must be refused with `code` and looks at everything.
-    pub async fn add(&mut self, code: Code, id: Value, answer: impl Future<Output = Answer>) {
+    pub(crate) async fn add(
+        &mut self,
+        code: Code,
+        id: Value,
+        answer: impl Future<Output = Answer>,
+    ) {
         self.add_after(code, id, 0, answer).await;
     }
 
     /// Adds a refusal that follows this number of upstream calls.
-    pub async fn add_after(
+    pub(crate) async fn add_after(
         &mut self,
         code: Code,
         id: Value,
@@ -109,7 +114,7 @@ impl<'g> Table<'g> {
         found.await.unwrap_or_else(|| panic!("{code:?} is not on record"))
     }
 
-    pub fn compare(self) {
+    pub(crate) fn compare(self) {
         golden::compare_rows(GOLDEN, &self.rows);
     }
 }
@@ -117,6 +122,20 @@ impl<'g> Table<'g> {
 /// Headers may quote the address that a client used, which differs from run to run.
 fn without_ports(value: &str, address: &str) -> String {
     value.replace(address, "ADDRESS").replace(' ', "_")
+}
+
+#[test]
+fn the_guide_has_a_row_for_every_code() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/refusals.md");
+    let guide = std::fs::read_to_string(path).unwrap();
+    let rows: Vec<&str> = guide.lines().filter(|line| line.starts_with('|')).collect();
+    for code in Code::ALL {
+        let name = format!("`{}`", code.name());
+        assert!(
+            rows.iter().any(|row| row.contains(&name)),
+            "conf/refusals.md has no row for {name}"
+        );
+    }
 }
 
 #[test]

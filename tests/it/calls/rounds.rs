@@ -9,7 +9,7 @@ const VERSION: &str = "2026-07-28";
 
 /// A server that asks `ask_rounds` times (once unless given), in the mode that the arguments name, and is
 /// content with any answer.
-pub fn asks(seen: &Seen) -> Response {
+pub(crate) fn asks(seen: &Seen) -> Response {
     let asked: Value = serde_json::from_slice(&seen.body).unwrap();
     let params = &asked["params"];
     let given = &params["arguments"];
@@ -30,7 +30,7 @@ pub fn asks(seen: &Seen) -> Response {
 }
 
 /// Sends a round of a call, with these members next to its name.
-pub async fn round(gateway: &Gateway, agent: &Agent, session: &str, more: Value) -> Answer {
+pub(crate) async fn round(gateway: &Gateway, agent: &Agent, session: &str, more: Value) -> Answer {
     let request = as_client(gateway, agent, &more).header("x-arbiter-session", session);
     gateway.send(request.body(body(more))).await
 }

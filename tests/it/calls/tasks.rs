@@ -12,7 +12,7 @@ const MODERN: &str = "2026-07-28";
 const LEGACY: &str = "2025-11-25";
 
 /// A server with tasks of both revisions, which answers about any id. Tool calls begin task `t-1`.
-pub fn tasks(seen: &Seen) -> Response {
+pub(crate) fn tasks(seen: &Seen) -> Response {
     let asked: Value = serde_json::from_slice(&seen.body).unwrap();
     let modern = seen.headers.get("mcp-protocol-version").is_some_and(|v| v == MODERN);
     let task = |status: &str| {
@@ -46,7 +46,7 @@ fn with(mut object: Value, more: &Value) -> Value {
 }
 
 /// Sends a request as a client of this version that knows tasks.
-pub async fn ask(
+pub(crate) async fn ask(
     gateway: &Gateway,
     agent: &Agent,
     session: &str,
@@ -80,11 +80,11 @@ pub async fn ask(
     gateway.send(request.body(body.to_string())).await
 }
 
-pub fn call(stream: bool) -> Value {
+pub(crate) fn call(stream: bool) -> Value {
     json!({"name": "read_file", "arguments": {"stream": stream}, "task": {"ttl": 60_000}})
 }
 
-pub fn id() -> Value {
+pub(crate) fn id() -> Value {
     json!({"taskId": "t-1"})
 }
 

@@ -8,7 +8,7 @@ use super::source::Source;
 type Arrows<'s> = BTreeMap<(&'s str, &'s str), String>;
 
 /// Finds the imports that lie on a circle, as `file:line: parent: from -> to`.
-pub fn circles(sources: &[Source]) -> Vec<String> {
+pub(crate) fn circles(sources: &[Source]) -> Vec<String> {
     let mut found = Vec::new();
     for (parent, arrows) in &arrows(sources) {
         for ((from, to), place) in arrows {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 /// Every test, function and module below a folder of sources, as `room::file::name`.
-pub fn names(folders: &[&Path]) -> HashSet<String> {
+pub(crate) fn names(folders: &[&Path]) -> HashSet<String> {
     let mut found = HashSet::new();
     for folder in folders {
         collect(folder, folder, &mut found);
@@ -57,7 +57,12 @@ fn of_file(module: &str, text: &str) -> Vec<String> {
 
 /// The names in backticks of a text's tables that lead nowhere, each with its line: files by their
 /// path, tests by the end of theirs, and tests of `between.py` by its functions.
-pub fn wrong_names(text: &str, root: &Path, known: &HashSet<String>, between: &str) -> Vec<String> {
+pub(crate) fn wrong_names(
+    text: &str,
+    root: &Path,
+    known: &HashSet<String>,
+    between: &str,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| line.starts_with('|')) {
         // The first column says what is held, not which test holds it.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// One file of the house.
-pub struct Source {
+pub(crate) struct Source {
     pub file: String,
     pub module: Vec<String>,
     /// The tokens of the program, without those that only tests have.
@@ -14,7 +14,7 @@ pub struct Source {
 }
 
 /// Every file under `root` that is not a test.
-pub fn sources(root: &Path) -> Vec<Source> {
+pub(crate) fn sources(root: &Path) -> Vec<Source> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -32,7 +32,7 @@ pub fn sources(root: &Path) -> Vec<Source> {
 }
 
 impl Source {
-    pub fn read(file: &str, text: &str) -> Self {
+    pub(crate) fn read(file: &str, text: &str) -> Self {
         let module: Vec<String> =
             file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
         let is_test = module.iter().any(|name| name == "tests");
@@ -46,20 +46,20 @@ impl Source {
     }
 
     /// Every path that begins with `crate` or `super`, from the crate's root on, with its line.
-    pub fn imports(&self) -> Vec<(usize, Vec<String>)> {
+    pub(crate) fn imports(&self) -> Vec<(usize, Vec<String>)> {
         let found = self.paths_from(&["crate", "super"]).into_iter();
         found.filter_map(|(line, path)| Some((line, self.absolute(&path)?))).collect()
     }
 
     /// Every path that begins with one of these names, its groups expanded, with its line.
-    pub fn paths_from(&self, roots: &[&str]) -> Vec<(usize, Vec<String>)> {
+    pub(crate) fn paths_from(&self, roots: &[&str]) -> Vec<(usize, Vec<String>)> {
         let mut found = Vec::new();
         collect_paths(&self.tokens, roots, &mut found);
         found
     }
 
     /// Every word of the program with its line.
-    pub fn words(&self) -> Vec<(usize, String)> {
+    pub(crate) fn words(&self) -> Vec<(usize, String)> {
         let mut found = Vec::new();
         collect_words(&self.tokens, &mut found);
         found

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::support::issuer::{SigningKey, b64};
 
-pub const AUDIENCE: &str = "https://mcp.example/mcp";
+pub(crate) const AUDIENCE: &str = "https://mcp.example/mcp";
 
 /// Keys that the issuer publishes, and those of an attacker.
-pub struct Keys {
+pub(crate) struct Keys {
     pub rsa: SigningKey,
     pub pinned: SigningKey,
     pub p256: SigningKey,
@@ -23,7 +23,7 @@ pub struct Keys {
 const SHARED: &[u8] = b"a shared secret of 32 bytes here";
 
 impl Keys {
-    pub fn generate() -> Self {
+    pub(crate) fn generate() -> Self {
         Self {
             rsa: SigningKey::rsa("r"),
             pinned: SigningKey::rsa("pinned"),
@@ -35,7 +35,7 @@ impl Keys {
         }
     }
 
-    pub fn published(&self) -> Vec<Value> {
+    pub(crate) fn published(&self) -> Vec<Value> {
         let with = |key: &SigningKey, name: &str, value: &str| {
             let mut jwk = key.jwk();
             jwk[name] = json!(value);
@@ -54,7 +54,7 @@ impl Keys {
 }
 
 /// Claims that are in order.
-pub fn claims(issuer: &str, agent: &str, now_secs: i64) -> Value {
+pub(crate) fn claims(issuer: &str, agent: &str, now_secs: i64) -> Value {
     json!({
         "iss": issuer, "aud": AUDIENCE, "sub": "user:alice", "agent_id": agent,
         "iat": now_secs, "exp": now_secs + 3_600, "jti": "j", "groups": ["ops"], "scope": "read",
@@ -73,7 +73,7 @@ fn hs(bits: u32, secret: &[u8], header: &Value, claims: &Value) -> String {
 }
 
 /// Every bad token with what is wrong with it.
-pub fn all(keys: &Keys, good: &Value, own_secret: &[u8]) -> Vec<(String, String)> {
+pub(crate) fn all(keys: &Keys, good: &Value, own_secret: &[u8]) -> Vec<(String, String)> {
     let mut bad = Vec::new();
     algorithms(&mut bad, keys, good, own_secret);
     key_choices(&mut bad, keys, good);

@@ -15,7 +15,7 @@ async fn gateway(issuer: &Issuer, policies: Option<&str>) -> Gateway {
 }
 
 /// A gateway's settings that trust these issuers.
-pub fn trusting(issuers: &Value) -> Setup {
+pub(crate) fn trusting(issuers: &Value) -> Setup {
     // More bad tokens than that come within a second here, and each one's own record is looked for.
     let mut setup = Setup::default()
         .with("oauth.resource", format!("\"{AUDIENCE}\""))
@@ -32,12 +32,12 @@ async fn gateway_with(issuers: &Value, policies: Option<&str>) -> Gateway {
     Gateway::start(setup).await
 }
 
-pub fn now_secs() -> i64 {
+pub(crate) fn now_secs() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
 /// Calls a tool as the gateway's agent, with a token of the test's own.
-pub async fn call(gateway: &Gateway, session: &str, token: &str) -> Answer {
+pub(crate) async fn call(gateway: &Gateway, session: &str, token: &str) -> Answer {
     let request = gateway
         .client
         .post(format!("http://{}/", gateway.proxy))
@@ -49,11 +49,12 @@ pub async fn call(gateway: &Gateway, session: &str, token: &str) -> Answer {
     gateway.send(request).await
 }
 
-pub fn challenge(answer: &Answer) -> &str {
+pub(crate) fn challenge(answer: &Answer) -> &str {
     answer.header("www-authenticate").expect("a challenge")
 }
 
-pub const METADATA_URL: &str = "https://mcp.example/.well-known/oauth-protected-resource/mcp";
+pub(crate) const METADATA_URL: &str =
+    "https://mcp.example/.well-known/oauth-protected-resource/mcp";
 
 #[tokio::test]
 async fn a_provider_token_calls_a_tool_and_a_bad_one_is_refused_and_recorded() {

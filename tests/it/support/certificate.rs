@@ -13,12 +13,12 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::support::harness::Setup;
 
 /// A certificate for this machine, and its key.
-pub struct Certificate {
+pub(crate) struct Certificate {
     pub folder: tempfile::TempDir,
 }
 
 impl Certificate {
-    pub fn make() -> Self {
+    pub(crate) fn make() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let made = Command::new("openssl")
             .args([
@@ -49,22 +49,22 @@ impl Certificate {
         Self { folder }
     }
 
-    pub fn certificate(&self) -> PathBuf {
+    pub(crate) fn certificate(&self) -> PathBuf {
         self.folder.path().join("cert.pem")
     }
 
-    pub fn key(&self) -> PathBuf {
+    pub(crate) fn key(&self) -> PathBuf {
         self.folder.path().join("key.pem")
     }
 
-    pub fn setup(&self) -> Setup {
+    pub(crate) fn setup(&self) -> Setup {
         let quoted = |path: &Path| json!(path.display().to_string()).to_string();
         let (certificate, key) = (quoted(&self.certificate()), quoted(&self.key()));
         Setup::default()
             .with("proxy.tls", format!("{{ cert_file = {certificate}, key_file = {key} }}"))
     }
 
-    pub fn acceptor(&self) -> TlsAcceptor {
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
         let _installed_already = rustls::crypto::ring::default_provider().install_default();
         let certificate = CertificateDer::from_pem_file(self.certificate()).unwrap();
         let key = PrivateKeyDer::from_pem_file(self.key()).unwrap();

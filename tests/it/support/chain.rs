@@ -7,7 +7,7 @@ use std::process::Command;
 use arbiter::audit::verify::{Options, Start, verify};
 
 /// Checks a log by both; gives the number of its records.
-pub fn check(log: &Path) -> u64 {
+pub(crate) fn check(log: &Path) -> u64 {
     let options = Options { start: Start::Genesis, known: &[], threads: 2 };
     let report = verify(std::fs::File::open(log).unwrap(), &options).unwrap();
     assert!(report.is_intact(), "{report:?}");
@@ -20,7 +20,7 @@ pub fn check(log: &Path) -> u64 {
 }
 
 /// Returns the result and output of the independent checker.
-pub fn ask_python(log: &Path) -> (bool, String) {
+pub(crate) fn ask_python(log: &Path) -> (bool, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(python(root))
         .arg(root.join("conf/audit/verify_audit.py"))
@@ -32,7 +32,7 @@ pub fn ask_python(log: &Path) -> (bool, String) {
 }
 
 /// The interpreter that `tests/run` has given its Python package `blake3`, or the machine's own.
-pub fn python(root: &Path) -> PathBuf {
+pub(crate) fn python(root: &Path) -> PathBuf {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let prepared = target.join("tools/python/bin/python");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Compares rows with those of a golden file that begin with the same words. Rows that a test does
 /// not produce are another test's.
-pub fn compare_rows(file: &str, produced: &[String]) {
+pub(crate) fn compare_rows(file: &str, produced: &[String]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -36,7 +36,7 @@ pub fn compare_rows(file: &str, produced: &[String]) {
 }
 
 /// The lines of a golden file.
-pub fn rows(file: &str) -> Vec<String> {
+pub(crate) fn rows(file: &str) -> Vec<String> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
     std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
 }

@@ -17,25 +17,25 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub const API_KEY: &str = "test-key-0123456789abcdef";
-pub const SIGNING_SECRET: &str = "test-secret-0123456789abcdef0123456789";
+pub(crate) const API_KEY: &str = "test-key-0123456789abcdef";
+pub(crate) const SIGNING_SECRET: &str = "test-secret-0123456789abcdef0123456789";
 
 /// One request as the upstream saw it.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     pub method: String,
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-pub type Handler = Arc<dyn Fn(&Seen) -> Response + Send + Sync>;
+pub(crate) type Handler = Arc<dyn Fn(&Seen) -> Response + Send + Sync>;
 
 /// A recording upstream that answers what a test tells it to.
 #[derive(Clone)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     count: watch::Sender<usize>,
@@ -43,7 +43,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let upstream = Self {
             address: listener.local_addr().unwrap(),
@@ -57,27 +57,27 @@ impl Upstream {
     }
 
     /// Gives what answered until now.
-    pub fn answer_with(
+    pub(crate) fn answer_with(
         &self,
         handler: impl Fn(&Seen) -> Response + Send + Sync + 'static,
     ) -> Handler {
         self.set_handler(Arc::new(handler))
     }
 
-    pub fn set_handler(&self, handler: Handler) -> Handler {
+    pub(crate) fn set_handler(&self, handler: Handler) -> Handler {
         std::mem::replace(&mut *self.handler.lock().unwrap(), handler)
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         *self.count.borrow()
     }
 
     /// Waits until this many requests have come.
-    pub async fn wait_for_calls(&self, calls: usize) {
+    pub(crate) async fn wait_for_calls(&self, calls: usize) {
         let mut count = self.count.subscribe();
         let enough = count.wait_for(|count| *count >= calls);
         tokio::time::timeout(PATIENCE, enough).await.unwrap().unwrap();
@@ -96,7 +96,7 @@ async fn serve(State(upstream): State<Upstream>, request: Request) -> Response {
 }
 
 /// A stream whose events a test sends one by one; the stream ends when the sender goes.
-pub fn events() -> (tokio::sync::mpsc::UnboundedSender<String>, Body) {
+pub(crate) fn events() -> (tokio::sync::mpsc::UnboundedSender<String>, Body) {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<String>();
     let chunks = futures::stream::unfold(receiver, |mut receiver| async {
         let chunk = receiver.recv().await?;
@@ -106,7 +106,7 @@ pub fn events() -> (tokio::sync::mpsc::UnboundedSender<String>, Body) {
 }
 
 /// Reads a response until `mark` has come; gives all that came, or what there was at its end.
-pub async fn read_until(response: &mut reqwest::Response, mark: &str) -> String {
+pub(crate) async fn read_until(response: &mut reqwest::Response, mark: &str) -> String {
     let mut text = String::new();
     while !text.contains(mark) {
         let chunk = tokio::time::timeout(PATIENCE, response.chunk()).await.unwrap();
@@ -126,16 +126,16 @@ fn echo_result(seen: &Seen) -> Response {
     json_response(&json!({"jsonrpc": "2.0", "id": id, "result": {"content": []}}).to_string())
 }
 
-pub fn json_response(body: &str) -> Response {
+pub(crate) fn json_response(body: &str) -> Response {
     ([("content-type", "application/json")], body.to_owned()).into_response()
 }
 
-pub fn stream_response(body: Body) -> Response {
+pub(crate) fn stream_response(body: Body) -> Response {
     ([("content-type", "text/event-stream")], body).into_response()
 }
 
 /// Settings of a test's gateway.
-pub struct Setup {
+pub(crate) struct Setup {
     pub keys: BTreeMap<&'static str, String>,
     pub policies: String,
     /// Last part of the configuration file.
@@ -165,13 +165,13 @@ impl Default for Setup {
 
 impl Setup {
     /// Sets a key, given as `section.key`, to a TOML value.
-    pub fn with(mut self, key: &'static str, value: impl std::fmt::Display) -> Self {
+    pub(crate) fn with(mut self, key: &'static str, value: impl std::fmt::Display) -> Self {
         self.keys.insert(key, value.to_string());
         self
     }
 
     /// Lets the gateway have these upstreams, and no other.
-    pub fn upstreams(mut self, upstreams: &[(&str, &[SocketAddr])]) -> Self {
+    pub(crate) fn upstreams(mut self, upstreams: &[(&str, &[SocketAddr])]) -> Self {
         self.keys.insert("proxy.upstream_url", "-".to_owned());
         for (name, servers) in upstreams {
             let urls: Vec<_> = servers.iter().map(|at| format!("\"http://{at}/mcp\"")).collect();
@@ -183,7 +183,7 @@ impl Setup {
         self
     }
 
-    pub fn policies(mut self, policies: &str) -> Self {
+    pub(crate) fn policies(mut self, policies: &str) -> Self {
         policies.clone_into(&mut self.policies);
         self
     }
@@ -198,7 +198,7 @@ fn client() -> reqwest::Client {
 }
 
 /// A running gateway with an agent of its own.
-pub struct Gateway {
+pub(crate) struct Gateway {
     pub upstream: Upstream,
     pub proxy: String,
     pub admin: String,
@@ -210,18 +210,18 @@ pub struct Gateway {
 }
 
 #[derive(Clone, Debug)]
-pub struct Agent {
+pub(crate) struct Agent {
     pub id: String,
     pub token: String,
 }
 
 impl Gateway {
-    pub async fn start(setup: Setup) -> Self {
+    pub(crate) async fn start(setup: Setup) -> Self {
         let upstream = Upstream::start().await;
         Self::start_before(upstream, setup).await
     }
 
-    pub async fn start_before(upstream: Upstream, setup: Setup) -> Self {
+    pub(crate) async fn start_before(upstream: Upstream, setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_config(folder.path(), &upstream, &setup);
         let (child, proxy, admin) = spawn(folder.path(), &setup, &[]);
@@ -234,63 +234,63 @@ impl Gateway {
     }
 
     /// Kills the process without a warning.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Stops the process as an operator would.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.signal("TERM");
         assert_eq!(self.wait_for_end(), Some(0), "a clean stop exits with 0");
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
     /// Waits until the process has ended, and gives its exit code.
-    pub fn wait_for_end(&mut self) -> Option<i32> {
+    pub(crate) fn wait_for_end(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 
     /// Sets a variable for the next start.
-    pub fn set_env(&mut self, name: &'static str, value: &str) {
+    pub(crate) fn set_env(&mut self, name: &'static str, value: &str) {
         self.setup.env.retain(|(known, _)| *known != name);
         self.setup.env.push((name, value.to_owned()));
     }
 
     /// Starts the process anew, on the same state and on other ports.
-    pub fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         let (child, proxy, admin) = spawn(self.folder.path(), &self.setup, &[]);
         (self.child, self.proxy, self.admin) = (child, proxy, admin);
     }
 
     /// Starts another process that takes this one's place; gives the exit code of the old one.
-    pub fn take_over(&mut self) -> Option<i32> {
+    pub(crate) fn take_over(&mut self) -> Option<i32> {
         let (child, proxy, admin) = spawn(self.folder.path(), &self.setup, &["--takeover"]);
         assert_eq!((&proxy, &admin), (&self.proxy, &self.admin), "the sockets are the same");
         std::mem::replace(&mut self.child, child).wait().unwrap().code()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn audit_file(&self) -> PathBuf {
+    pub(crate) fn audit_file(&self) -> PathBuf {
         self.folder.path().join("audit.jsonl")
     }
 
     /// The whole lines of the log so far, oldest first.
-    pub fn records(&self) -> Vec<Value> {
+    pub(crate) fn records(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.audit_file()).unwrap();
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         whole.map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// The record of one request, once it is written.
-    pub async fn record_of(&self, request_id: &str) -> Value {
+    pub(crate) async fn record_of(&self, request_id: &str) -> Value {
         let written = eventually(|| async {
             let mut found = self.records();
             found.retain(|record| record["request_id"] == request_id);
@@ -300,7 +300,7 @@ impl Gateway {
         written.await.unwrap_or_else(|| panic!("no record of {request_id}"))
     }
 
-    pub async fn register(&self, more: Value) -> Agent {
+    pub(crate) async fn register(&self, more: Value) -> Agent {
         let mut new = json!({
             "owner": "user:test", "model": "test", "capabilities": ["read", "write"],
             "trust_level": "basic",
@@ -313,13 +313,13 @@ impl Gateway {
     }
 
     /// Opens a session and gives its id.
-    pub async fn session(&self, more: Value) -> String {
+    pub(crate) async fn session(&self, more: Value) -> String {
         let (status, body) = self.try_session(more).await;
         assert_eq!(status, 201, "{body}");
         body["session_id"].as_str().unwrap().to_owned()
     }
 
-    pub async fn try_session(&self, more: Value) -> (u16, Value) {
+    pub(crate) async fn try_session(&self, more: Value) -> (u16, Value) {
         let mut order = json!({
             "agent_id": self.agent.id,
             "declared_intent": "manage everything",
@@ -329,7 +329,12 @@ impl Gateway {
         self.admin("POST", "/sessions", Some(order)).await
     }
 
-    pub async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub(crate) async fn admin(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
         let url = format!("http://{}{path}", self.admin);
         let mut request =
             self.client.request(method.parse().unwrap(), url).header("x-api-key", API_KEY);
@@ -342,16 +347,20 @@ impl Gateway {
     }
 
     /// Sends a message with the three headers an agent adds.
-    pub async fn call(&self, session: &str, body: impl Into<Vec<u8>>) -> Answer {
+    pub(crate) async fn call(&self, session: &str, body: impl Into<Vec<u8>>) -> Answer {
         self.send(self.request(session, body)).await
     }
 
-    pub fn request(&self, session: &str, body: impl Into<Vec<u8>>) -> reqwest::RequestBuilder {
+    pub(crate) fn request(
+        &self,
+        session: &str,
+        body: impl Into<Vec<u8>>,
+    ) -> reqwest::RequestBuilder {
         self.request_to("/", session, body)
     }
 
     /// A request without a body, with the three headers an agent adds.
-    pub fn bare(&self, method: &str, session: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn bare(&self, method: &str, session: &str) -> reqwest::RequestBuilder {
         self.client
             .request(method.parse().unwrap(), format!("http://{}/", self.proxy))
             .bearer_auth(&self.agent.token)
@@ -359,7 +368,7 @@ impl Gateway {
             .header("x-arbiter-session", session)
     }
 
-    pub fn request_to(
+    pub(crate) fn request_to(
         &self,
         path: &str,
         session: &str,
@@ -374,7 +383,7 @@ impl Gateway {
             .body(body.into())
     }
 
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
         let status = response.status().as_u16();
         let headers = response.headers().clone();
@@ -382,7 +391,7 @@ impl Gateway {
     }
 
     /// Has the upstream open an MCP session, and gives the id by which the agent's client knows it.
-    pub async fn mcp_session(&self, session: &str, id: &'static str) -> String {
+    pub(crate) async fn mcp_session(&self, session: &str, id: &'static str) -> String {
         let before = self.upstream.answer_with(move |_| {
             let headers = [("content-type", "application/json"), ("mcp-session-id", id)];
             with_headers(200, &headers, Body::from(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#))
@@ -392,13 +401,13 @@ impl Gateway {
         answer.header("mcp-session-id").unwrap().to_owned()
     }
 
-    pub async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         let url = format!("http://{}/metrics", self.proxy);
         self.client.get(url).send().await.unwrap().text().await.unwrap()
     }
 
     /// One sample of the metrics, by its name with its labels; 0 while there is none.
-    pub async fn metric(&self, series: &str) -> f64 {
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
         let text = self.metrics().await;
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().unwrap())
@@ -415,32 +424,34 @@ impl Drop for Gateway {
 
 /// Answer to a request.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.json()["error"]["data"]["code"].as_str().unwrap_or_default().to_owned()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    pub fn request_id(&self) -> &str {
+    pub(crate) fn request_id(&self) -> &str {
         self.header("x-arbiter-request-id").expect("every response has a request id")
     }
 }
 
 /// Asks again and again until there is an answer or patience has an end.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() -> F) -> Option<T> {
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
+    mut ask: impl FnMut() -> F,
+) -> Option<T> {
     let end = Instant::now() + PATIENCE;
     loop {
         let answer = ask().await;
@@ -452,7 +463,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(mut ask: impl FnMut() 
 }
 
 /// Payments, each of which a person has to approve.
-pub const ASK_BEFORE_PAYING: &str = r#"
+pub(crate) const ASK_BEFORE_PAYING: &str = r#"
 [[policies]]
 id = "pay"
 effect = "allow"
@@ -465,12 +476,12 @@ allowed_tools = ["pay"]
 priority = 900
 "#;
 
-pub fn tool_call(tool: &str, arguments: Value) -> String {
+pub(crate) fn tool_call(tool: &str, arguments: Value) -> String {
     let params = json!({"name": tool, "arguments": arguments});
     json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string()
 }
 
-pub fn with_headers(status: u16, headers: &[(&str, &str)], body: Body) -> Response {
+pub(crate) fn with_headers(status: u16, headers: &[(&str, &str)], body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     for (name, value) in headers {
@@ -516,12 +527,12 @@ fn write_config(folder: &Path, upstream: &Upstream, setup: &Setup) {
 }
 
 /// Starts the program with what it must refuse; gives its exit code and all that it said.
-pub async fn refuses_to_start(setup: &Setup) -> (Option<i32>, String) {
+pub(crate) async fn refuses_to_start(setup: &Setup) -> (Option<i32>, String) {
     ends(setup, "serve").await
 }
 
 /// Has the doctor look at what would be served; gives its exit code and all that it said.
-pub async fn check(setup: &Setup) -> (Option<i32>, String) {
+pub(crate) async fn check(setup: &Setup) -> (Option<i32>, String) {
     ends(setup, "check").await
 }
 

@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-pub fn b64(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
@@ -35,33 +35,33 @@ enum Pair {
 }
 
 /// A key pair with a name.
-pub struct SigningKey {
+pub(crate) struct SigningKey {
     pub id: String,
     pair: Pair,
 }
 
 impl SigningKey {
-    pub fn rsa(id: &str) -> Self {
+    pub(crate) fn rsa(id: &str) -> Self {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         Self { id: id.to_owned(), pair: Pair::Rsa(pair) }
     }
 
-    pub fn p256(id: &str) -> Self {
+    pub(crate) fn p256(id: &str) -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         Self { id: id.to_owned(), pair: Pair::Ec(pair, "P-256") }
     }
 
-    pub fn p384(id: &str) -> Self {
+    pub(crate) fn p384(id: &str) -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
         Self { id: id.to_owned(), pair: Pair::Ec(pair, "P-384") }
     }
 
-    pub fn ed25519(id: &str) -> Self {
+    pub(crate) fn ed25519(id: &str) -> Self {
         Self { id: id.to_owned(), pair: Pair::Ed(Ed25519KeyPair::generate().unwrap()) }
     }
 
     /// The public half.
-    pub fn jwk(&self) -> Value {
+    pub(crate) fn jwk(&self) -> Value {
         let mut jwk = match &self.pair {
             Pair::Rsa(pair) => {
                 let public = PublicKeyComponents::<Vec<u8>>::from(pair.public_key());
@@ -84,7 +84,7 @@ impl SigningKey {
     }
 
     /// Signs texts as they are, so that a test can write any header and any claims.
-    pub fn sign_raw(&self, algorithm: &str, header: &str, claims: &str) -> String {
+    pub(crate) fn sign_raw(&self, algorithm: &str, header: &str, claims: &str) -> String {
         let body = format!("{}.{}", b64(header), b64(claims));
         let rng = SystemRandom::new();
         let signature = match &self.pair {
@@ -108,7 +108,7 @@ impl SigningKey {
     }
 
     /// A token with this key's usual header.
-    pub fn sign(&self, algorithm: &str, claims: &Value) -> String {
+    pub(crate) fn sign(&self, algorithm: &str, claims: &Value) -> String {
         let header = json!({"alg": algorithm, "kid": self.id, "typ": "at+jwt"}).to_string();
         self.sign_raw(algorithm, &header, &claims.to_string())
     }
@@ -116,7 +116,7 @@ impl SigningKey {
 
 /// The identity provider.
 #[derive(Clone)]
-pub struct Issuer {
+pub(crate) struct Issuer {
     pub origin: String,
     state: Arc<Moods>,
 }
@@ -166,7 +166,7 @@ impl axum::serve::Listener for TlsListener {
 }
 
 impl Issuer {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = Self::at(format!("http://{}", listener.local_addr().unwrap()));
         let router = issuer.router();
@@ -175,7 +175,7 @@ impl Issuer {
     }
 
     /// One that is reached by https, at `localhost`.
-    pub async fn start_tls(acceptor: TlsAcceptor) -> Self {
+    pub(crate) async fn start_tls(acceptor: TlsAcceptor) -> Self {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = tcp.local_addr().unwrap().port();
         let issuer = Self::at(format!("https://localhost:{port}"));
@@ -203,52 +203,52 @@ impl Issuer {
     }
 
     /// Says for how long documents stay true; 0: says nothing.
-    pub fn set_max_age(&self, secs: usize) {
+    pub(crate) fn set_max_age(&self, secs: usize) {
         self.state.max_age_secs.store(secs, Ordering::SeqCst);
     }
 
-    pub fn jwks_uri(&self) -> String {
+    pub(crate) fn jwks_uri(&self) -> String {
         format!("{}/jwks", self.origin)
     }
 
-    pub fn publish(&self, keys: &[&SigningKey]) {
+    pub(crate) fn publish(&self, keys: &[&SigningKey]) {
         self.publish_jwks(&keys.iter().map(|key| key.jwk()).collect::<Vec<_>>());
     }
 
-    pub fn publish_jwks(&self, keys: &[Value]) {
+    pub(crate) fn publish_jwks(&self, keys: &[Value]) {
         self.serve_at("/jwks", json!({"keys": keys}));
     }
 
-    pub fn serve_at(&self, path: &str, document: Value) {
+    pub(crate) fn serve_at(&self, path: &str, document: Value) {
         self.state.documents.lock().unwrap().insert(path.to_owned(), Document::Json(document));
     }
 
-    pub fn serve_bytes_at(&self, path: &str, bytes: usize) {
+    pub(crate) fn serve_bytes_at(&self, path: &str, bytes: usize) {
         self.state.documents.lock().unwrap().insert(path.to_owned(), Document::Large(bytes));
     }
 
-    pub fn redirect(&self, path: &str, to: &str) {
+    pub(crate) fn redirect(&self, path: &str, to: &str) {
         let document = Document::Redirect(to.to_owned());
         self.state.documents.lock().unwrap().insert(path.to_owned(), document);
     }
 
-    pub fn set_down(&self, down: bool) {
+    pub(crate) fn set_down(&self, down: bool) {
         self.state.down.store(down, Ordering::SeqCst);
     }
 
     /// Keeps every answer back until as many permits are added as there are requests.
-    pub fn hold(&self) -> Arc<Semaphore> {
+    pub(crate) fn hold(&self) -> Arc<Semaphore> {
         let held = Arc::new(Semaphore::new(0));
         *self.state.held.lock().unwrap() = Some(Arc::clone(&held));
         held
     }
 
     /// Returns the number of requests for a path.
-    pub fn fetches(&self, path: &str) -> usize {
+    pub(crate) fn fetches(&self, path: &str) -> usize {
         self.state.fetches.lock().unwrap().get(path).copied().unwrap_or(0)
     }
 
-    pub fn set_active(&self, token: &str, answer: Option<Value>) {
+    pub(crate) fn set_active(&self, token: &str, answer: Option<Value>) {
         let mut active = self.state.active.lock().unwrap();
         match answer {
             Some(answer) => active.insert(token.to_owned(), answer),
@@ -257,12 +257,12 @@ impl Issuer {
     }
 
     /// Returns the number of introspection requests for a token.
-    pub fn questions(&self) -> usize {
+    pub(crate) fn questions(&self) -> usize {
         self.state.questions.load(Ordering::SeqCst)
     }
 
     /// The `Authorization` headers of those who asked.
-    pub fn credentials(&self) -> Vec<String> {
+    pub(crate) fn credentials(&self) -> Vec<String> {
         self.state.credentials.lock().unwrap().clone()
     }
 }

@@ -14,7 +14,7 @@ use super::harness::{eventually, with_headers};
 
 /// One span as the collector read it.
 #[derive(Clone, Debug)]
-pub struct Span {
+pub(crate) struct Span {
     pub trace: String,
     pub id: String,
     /// Empty for a root.
@@ -32,20 +32,20 @@ pub struct Span {
 }
 
 impl Span {
-    pub fn attribute(&self, key: &str) -> &str {
+    pub(crate) fn attribute(&self, key: &str) -> &str {
         self.attributes.get(key).map_or("", String::as_str)
     }
 }
 
 /// A running collector.
 #[derive(Clone)]
-pub struct Collector {
+pub(crate) struct Collector {
     pub address: SocketAddr,
     got: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
 }
 
 impl Collector {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let collector = Self { address, got: Arc::default() };
@@ -57,21 +57,21 @@ impl Collector {
     }
 
     /// The collector's URL as a value of the configuration.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("\"http://{}\"", self.address)
     }
 
     /// The requests so far: their headers and bodies.
-    pub fn requests(&self) -> Vec<(HeaderMap, Bytes)> {
+    pub(crate) fn requests(&self) -> Vec<(HeaderMap, Bytes)> {
         self.got.lock().unwrap().clone()
     }
 
-    pub fn spans(&self) -> Vec<Span> {
+    pub(crate) fn spans(&self) -> Vec<Span> {
         self.requests().iter().flat_map(|(_, body)| spans(body)).collect()
     }
 
     /// The spans of one request of the gateway's, its server span first, once they have come.
-    pub async fn trace_of(&self, request_id: &str) -> Vec<Span> {
+    pub(crate) async fn trace_of(&self, request_id: &str) -> Vec<Span> {
         let found = eventually(|| async {
             let all = self.spans();
             let of = |span: &&Span| span.attribute("arbiter.request_id") == request_id;

@@ -8,29 +8,29 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::support::harness::{Answer, Gateway, PATIENCE};
 
 /// One connection.
-pub struct Raw {
+pub(crate) struct Raw {
     stream: TcpStream,
     read: Vec<u8>,
 }
 
 impl Raw {
-    pub async fn connect(address: &str) -> Self {
+    pub(crate) async fn connect(address: &str) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self::over(stream)
     }
 
-    pub fn over(stream: TcpStream) -> Self {
+    pub(crate) fn over(stream: TcpStream) -> Self {
         Self { stream, read: Vec::new() }
     }
 
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         // Whoever has closed already says so in the answer, or in there being none.
         let _closed = self.stream.write_all(bytes.as_ref()).await;
     }
 
     /// Says that nothing more comes, as a client does that has sent everything.
-    pub async fn finish(&mut self) {
+    pub(crate) async fn finish(&mut self) {
         // As above.
         let _closed = self.stream.shutdown().await;
     }
@@ -46,7 +46,7 @@ impl Raw {
     }
 
     /// Reads until `mark` has come; gives all up to its end.
-    pub async fn until(&mut self, mark: &str) -> Option<Vec<u8>> {
+    pub(crate) async fn until(&mut self, mark: &str) -> Option<Vec<u8>> {
         loop {
             let at = self.read.windows(mark.len()).position(|w| w == mark.as_bytes());
             if let Some(at) = at {
@@ -68,13 +68,13 @@ impl Raw {
     }
 
     /// Reads up to the end of the connection.
-    pub async fn rest(&mut self) -> Vec<u8> {
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {}
         std::mem::take(&mut self.read)
     }
 
     /// The head of the next message: its first line and its headers.
-    pub async fn head(&mut self) -> Option<(String, HeaderMap)> {
+    pub(crate) async fn head(&mut self) -> Option<(String, HeaderMap)> {
         let head = String::from_utf8(self.until("\r\n\r\n").await?).unwrap();
         let mut lines = head.trim_end().split("\r\n");
         let first = lines.next().unwrap().to_owned();
@@ -88,7 +88,7 @@ impl Raw {
     }
 
     /// The next answer; none if the connection ends before it is complete.
-    pub async fn answer(&mut self) -> Option<Answer> {
+    pub(crate) async fn answer(&mut self) -> Option<Answer> {
         let (first, headers) = self.head().await?;
         let status = first.split(' ').nth(1).unwrap().parse().unwrap();
         let body = self.body(&headers).await?;
@@ -96,7 +96,7 @@ impl Raw {
     }
 
     /// The body that follows a head with these headers.
-    pub async fn body(&mut self, headers: &HeaderMap) -> Option<Vec<u8>> {
+    pub(crate) async fn body(&mut self, headers: &HeaderMap) -> Option<Vec<u8>> {
         if let Some(length) = headers.get("content-length") {
             return self.exactly(length.to_str().unwrap().parse().unwrap()).await;
         }
@@ -111,7 +111,7 @@ impl Raw {
     }
 
     /// The next chunk; an inner none at the last one, whose trailers are left out.
-    pub async fn chunk(&mut self) -> Option<Option<Vec<u8>>> {
+    pub(crate) async fn chunk(&mut self) -> Option<Option<Vec<u8>>> {
         let size = String::from_utf8(self.until("\r\n").await?).unwrap();
         let size = usize::from_str_radix(size.trim(), 16).unwrap();
         if size == 0 {
@@ -125,13 +125,13 @@ impl Raw {
 }
 
 /// The head and body of a request as a good client would write it.
-pub fn request(gateway: &Gateway, session: &str, body: &str) -> String {
+pub(crate) fn request(gateway: &Gateway, session: &str, body: &str) -> String {
     request_with(gateway, session, &[], body)
 }
 
 /// Builds a request with more headers, or with others in place of those with an equal name; `-` as
 /// the value leaves a header out.
-pub fn request_with(
+pub(crate) fn request_with(
     gateway: &Gateway,
     session: &str,
     headers: &[(&str, &str)],
@@ -155,7 +155,7 @@ pub fn request_with(
 }
 
 /// An upstream that answers every request, whatever it is, with the same bytes and then closes.
-pub async fn upstream_that_says(bytes: impl Into<Vec<u8>>) -> std::net::SocketAddr {
+pub(crate) async fn upstream_that_says(bytes: impl Into<Vec<u8>>) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let bytes: Vec<u8> = bytes.into();

@@ -12,21 +12,21 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::support::harness::PATIENCE;
 
 /// Password of the server, required as on a reachable one.
-pub const PASSWORD: &str = "hunter2hunter2";
+pub(crate) const PASSWORD: &str = "hunter2hunter2";
 
 /// The server's program; `tests/run valkey` names another that speaks the protocol.
-pub fn program() -> std::ffi::OsString {
+pub(crate) fn program() -> std::ffi::OsString {
     std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
 }
 
-pub struct Redis {
+pub(crate) struct Redis {
     pub address: SocketAddr,
     folder: tempfile::TempDir,
     child: Child,
 }
 
 impl Redis {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         // Let go before the server takes it: another may be quicker, then the next one is tried.
         for _ in 0..10 {
@@ -40,32 +40,32 @@ impl Redis {
         panic!("redis-server does not start: is it installed?");
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://:{PASSWORD}@{}", self.address)
     }
 
     /// Stops it as an operator would; what was written is on the disk.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.child.wait().unwrap();
     }
 
-    pub fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         self.child = spawn(self.folder.path(), self.address).expect("redis-server starts again");
     }
 }
 
 impl Redis {
     /// Copies what is on its disk: everything that it has answered.
-    pub fn copy(&self) -> tempfile::TempDir {
+    pub(crate) fn copy(&self) -> tempfile::TempDir {
         let copy = tempfile::tempdir().unwrap();
         copy_folder(self.folder.path(), copy.path());
         copy
     }
 
     /// Kills it, and starts it with what was on a disk before: as a replica that was behind is.
-    pub fn crash_back_to(&mut self, before: &tempfile::TempDir) {
+    pub(crate) fn crash_back_to(&mut self, before: &tempfile::TempDir) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         for entry in std::fs::read_dir(self.folder.path()).unwrap() {
@@ -80,11 +80,11 @@ impl Redis {
         self.start_again();
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         signal(&self.child, name);
     }
 
-    pub fn ask(&self, question: &[&str]) -> String {
+    pub(crate) fn ask(&self, question: &[&str]) -> String {
         ask(self.address.port(), question)
     }
 }
@@ -118,7 +118,7 @@ fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
 }
 
 /// Several Redis servers of one store.
-pub struct Fleet {
+pub(crate) struct Fleet {
     pub url: String,
     servers: Vec<(u16, Child)>,
     folder: tempfile::TempDir,
@@ -128,7 +128,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// A primary, and a replica that follows it over a line.
-    pub async fn with_replica() -> Self {
+    pub(crate) async fn with_replica() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut fleet = Self { url: String::new(), servers: Vec::new(), folder, line: None };
         let primary = fleet.add(&[]);
@@ -143,7 +143,7 @@ impl Fleet {
     }
 
     /// Starts a primary and a replica, and a sentinel that watches both.
-    pub async fn behind_sentinel() -> Self {
+    pub(crate) async fn behind_sentinel() -> Self {
         let mut fleet = Self::with_replica().await;
         let primary = fleet.servers[0].0;
         let watch = format!(
@@ -158,7 +158,7 @@ impl Fleet {
     }
 
     /// Three primaries that share the keys.
-    pub fn cluster() -> Self {
+    pub(crate) fn cluster() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut fleet = Self { url: String::new(), servers: Vec::new(), folder, line: None };
         let ports: Vec<u16> = (0..3)
@@ -242,7 +242,7 @@ impl Fleet {
     }
 
     /// Waits until the replica has everything.
-    pub fn replicated(&self) {
+    pub(crate) fn replicated(&self) {
         let offset = |server: usize, key: &str| {
             let told = self.ask(server, &["info", "replication"]);
             told.lines().find_map(|line| line.strip_prefix(key).map(|n| n.trim().to_owned()))
@@ -255,15 +255,15 @@ impl Fleet {
     }
 
     /// From now on nothing reaches the replica.
-    pub fn lag(&self) {
+    pub(crate) fn lag(&self) {
         self.line.as_ref().expect("there is a replica").cut(true);
     }
 
-    pub fn kill_primary(&self) {
+    pub(crate) fn kill_primary(&self) {
         signal(&self.servers[0].1, "KILL");
     }
 
-    pub fn primary_has_moved(&self) -> bool {
+    pub(crate) fn primary_has_moved(&self) -> bool {
         let replica = self.servers[1].0.to_string();
         let role = self.ask(1, &["role"]);
         let now = self.ask(2, &["sentinel", "get-master-addr-by-name", "main"]);
@@ -327,14 +327,14 @@ fn answers(address: SocketAddr) -> bool {
 }
 
 /// A way to Redis that can be made slow, or cut.
-pub struct Line {
+pub(crate) struct Line {
     pub address: SocketAddr,
     delay_ms: Arc<AtomicU64>,
     cut: Arc<AtomicBool>,
 }
 
 impl Line {
-    pub async fn to(redis: SocketAddr) -> Self {
+    pub(crate) async fn to(redis: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (delay_ms, cut) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -352,17 +352,17 @@ impl Line {
         Self { address, delay_ms, cut }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://:{PASSWORD}@{}", self.address)
     }
 
     /// Every answer and every question takes so much longer.
-    pub fn delay(&self, ms: u64) {
+    pub(crate) fn delay(&self, ms: u64) {
         self.delay_ms.store(ms, Ordering::SeqCst);
     }
 
     /// Nothing gets through, and nobody is told.
-    pub fn cut(&self, cut: bool) {
+    pub(crate) fn cut(&self, cut: bool) {
         self.cut.store(cut, Ordering::SeqCst);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Result of a constraint for a call's arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Satisfaction {
     Met,
     Unmet(&'static str),
     /// The argument is required and absent.
@@ -15,7 +15,7 @@ pub(super) enum Verdict {
     Silent,
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Satisfaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Met => "is as it must be",
