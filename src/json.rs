@@ -25,6 +25,33 @@ pub const MAX_DEPTH: usize = 64;
 /// Deepest nesting that a lenient reading accepts.
 pub const MAX_LENIENT_DEPTH: usize = 512;
 
+/// Number of values, keys counted, that a request may hold whatever its length.
+pub const FREE_VALUES: usize = 65_536;
+
+/// Times the length of a request's text that its values may take in memory beside it.
+const MOST_TIMES: usize = 3;
+
+/// Bytes that a request takes in memory at most, its text and its values, as a look at the text has it
+/// that does not read it.
+pub fn bytes_of(text: &[u8]) -> usize {
+    text.len().saturating_add(values_of(text).saturating_mul(size_of::<Node>()))
+}
+
+fn most_values(length: usize) -> usize {
+    (length.saturating_mul(MOST_TIMES) / size_of::<Node>()).max(FREE_VALUES)
+}
+
+/// Most values that a text may hold: each stands at the beginning or behind one of four signs.
+fn values_of(text: &[u8]) -> usize {
+    // A short text costs less than a look at it.
+    const SHORT: usize = 4096;
+    if text.len() <= SHORT {
+        return text.len() / 2 + 1;
+    }
+    let before = |byte: &&u8| matches!(**byte, b'[' | b'{' | b',' | b':');
+    (text.iter().filter(before).count() + 1).min(most_values(text.len()))
+}
+
 /// Kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -83,6 +110,8 @@ pub enum Problem {
     Trailing,
     #[error("document too large")]
     TooLarge,
+    #[error("more values than a document of its length may hold")]
+    TooDense,
 }
 
 /// A parsed document that borrows its text.
@@ -104,16 +133,27 @@ impl<'a> Doc<'a> {
         Self::parse_in(bytes, Mode::Lenient)
     }
 
+    /// Parses a request, which takes no more memory than [`bytes_of`] has it.
+    pub fn parse_request(bytes: &'a [u8]) -> Result<Self, JsonError> {
+        let src = Self::legible(bytes)?;
+        let most = most_values(bytes.len());
+        Ok(Self { src, nodes: parse::nodes_within(src, values_of(bytes), most)? })
+    }
+
     fn parse_in(bytes: &'a [u8], mode: Mode) -> Result<Self, JsonError> {
+        let src = Self::legible(bytes)?;
+        Ok(Self { src, nodes: parse::nodes(src, mode)? })
+    }
+
+    fn legible(bytes: &'a [u8]) -> Result<&'a str, JsonError> {
         if bytes.starts_with(b"\xEF\xBB\xBF") {
             return Err(JsonError { problem: Problem::ByteOrderMark, at: 0 });
         }
         if u32::try_from(bytes.len()).is_err() {
             return Err(JsonError { problem: Problem::TooLarge, at: 0 });
         }
-        let src = std::str::from_utf8(bytes)
-            .map_err(|e| JsonError { problem: Problem::Utf8, at: e.valid_up_to() })?;
-        Ok(Self { src, nodes: parse::nodes(src, mode)? })
+        std::str::from_utf8(bytes)
+            .map_err(|e| JsonError { problem: Problem::Utf8, at: e.valid_up_to() })
     }
 
     /// The outermost value.

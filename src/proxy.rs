@@ -12,7 +12,7 @@ mod contain;
 pub mod forwarding;
 pub mod guard;
 mod handed;
-mod head;
+pub mod head;
 mod health;
 mod held;
 mod hygiene;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::chain::{Link, Seal};
@@ -28,6 +28,106 @@ pub struct ClosedFile {
 
 /// Listings of a folder after which it is given up that two of them agree.
 const MOST_LISTINGS: usize = 100;
+
+/// One of a log's files. The one that was being written is held open, because it gets another name when
+/// the log is rotated.
+#[derive(Debug)]
+pub struct LogFile {
+    pub path: PathBuf,
+    /// Number among the closed files that the file has or will have, and that a path given by hand lacks.
+    pub number: Option<u64>,
+    held: Option<File>,
+}
+
+impl From<PathBuf> for LogFile {
+    fn from(path: PathBuf) -> Self {
+        Self { number: number_of(&path), path, held: None }
+    }
+}
+
+impl LogFile {
+    /// Opens the file for reading from its start, compressed or not, whatever its name is by now.
+    pub fn open(&self) -> io::Result<Box<dyn Read + Send + '_>> {
+        match &self.held {
+            Some(held) => Ok(Box::new(FromStart { held, at: 0 })),
+            None => open(&self.path),
+        }
+    }
+
+    /// Opens the file for reading at any place; none if it is compressed.
+    pub(super) fn plain(&self) -> io::Result<Option<File>> {
+        match &self.held {
+            Some(held) => held.try_clone().map(Some),
+            None if is_compressed(&self.path) => Ok(None),
+            None => match File::open(&self.path) {
+                // Compressed since the path was found.
+                Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok(None),
+                opened => opened.map(Some),
+            },
+        }
+    }
+}
+
+/// Reads a file that others read, too, from its start.
+struct FromStart<'f> {
+    held: &'f File,
+    at: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.held.read_at(buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// Returns the files that a log has at one instant, oldest first, the one being written last and open:
+/// what was written before the call is in them, each record once, however the log is rotated meanwhile.
+pub fn snapshot(log: &Path) -> io::Result<Vec<LogFile>> {
+    snapshot_by(log, closed_files)
+}
+
+fn snapshot_by(
+    log: &Path,
+    mut list: impl FnMut(&Path) -> io::Result<Vec<ClosedFile>>,
+) -> io::Result<Vec<LogFile>> {
+    for _ in 0..MOST_LISTINGS {
+        let live = there(File::open(log))?;
+        let closed = list(log)?;
+        let is_same = match (&live, there(fs::metadata(log))?) {
+            (Some(live), Some(named)) => {
+                let live = live.metadata()?;
+                (live.ino(), live.dev()) == (named.ino(), named.dev())
+            }
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if !is_same {
+            continue;
+        }
+        let number = closed.last().map_or(1, |file| file.number.saturating_add(1));
+        let mut files: Vec<LogFile> =
+            closed.into_iter().map(|file| LogFile::from(file.path)).collect();
+        if live.is_some() || files.is_empty() {
+            files.push(LogFile { path: log.to_owned(), number: Some(number), held: live });
+        }
+        return Ok(files);
+    }
+    Err(io::Error::other("the log is rotated faster than its folder can be listed"))
+}
+
+/// Turns the absence of a file into none.
+fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "zst")
+}
 
 /// Opens a file that goes on where the last process left it, or begins it; readable for the group.
 pub(super) fn open_kept(path: &Path) -> io::Result<File> {
@@ -104,7 +204,7 @@ pub fn closed_file(log: &Path, number: u64) -> io::Result<Option<PathBuf>> {
 }
 
 /// Returns the number of a closed file by its path.
-pub fn number_of(path: &Path) -> Option<u64> {
+fn number_of(path: &Path) -> Option<u64> {
     let (_, number, _) = parts(path.file_name()?.to_str()?)?;
     Some(number)
 }
@@ -144,11 +244,10 @@ pub fn logs_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// path was found is opened by its new name.
 pub fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     let decoder = zstd::stream::read::Decoder::new;
-    let is_compressed = path.extension().is_some_and(|extension| extension == "zst");
     match File::open(path) {
-        Ok(file) if is_compressed => Ok(Box::new(decoder(file)?)),
+        Ok(file) if is_compressed(path) => Ok(Box::new(decoder(file)?)),
         Ok(file) => Ok(Box::new(file)),
-        Err(gone) if gone.kind() == io::ErrorKind::NotFound && !is_compressed => {
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound && !is_compressed(path) => {
             match File::open(super::beside(path, COMPRESSED)) {
                 Ok(file) => Ok(Box::new(decoder(file)?)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Err(gone),
@@ -247,5 +346,74 @@ mod tests {
         assert_eq!(next_number(&log).unwrap(), 1_000_001);
         let logs = logs_in(folder.path()).unwrap();
         assert_eq!(logs, ["a.jsonl", "b.jsonl"].map(|name| folder.path().join(name)));
+    }
+
+    /// Puts the live file aside as a rotation does, and begins the next one.
+    fn rotate(log: &Path, next: &str) {
+        fs::rename(log, closed_name(log, next_number(log).unwrap())).unwrap();
+        fs::write(log, next).unwrap();
+    }
+
+    fn contents(files: &[LogFile]) -> Vec<(Option<u64>, String)> {
+        let read = |file: &LogFile| {
+            let mut text = String::new();
+            file.open().unwrap().read_to_string(&mut text).unwrap();
+            (file.number, text)
+        };
+        files.iter().map(read).collect()
+    }
+
+    #[test]
+    fn a_rotation_at_any_moment_hides_no_record_and_shows_none_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        for (moment, expected) in [
+            ("before", ["one", "two", "three"].as_slice()),
+            ("behind", &["one", "two", "three"]),
+            ("later", &["one", "two"]),
+        ] {
+            let log = folder.path().join(moment).join("a.jsonl");
+            fs::create_dir(log.parent().unwrap()).unwrap();
+            fs::write(&log, "one").unwrap();
+            rotate(&log, "two");
+            let mut looks = 0;
+            let list = |log: &Path| {
+                looks += 1;
+                if (moment, looks) == ("before", 1) {
+                    rotate(log, "three");
+                }
+                let listed = closed_files(log);
+                if (moment, looks) == ("behind", 1) {
+                    rotate(log, "three");
+                }
+                listed
+            };
+            let files = snapshot_by(&log, list).unwrap();
+            if moment == "later" {
+                rotate(&log, "three");
+            }
+            let expected: Vec<_> =
+                (1..).map(Some).zip(expected.iter().map(|text| (*text).to_owned())).collect();
+            assert_eq!(contents(&files), expected, "{moment}");
+            assert_eq!(contents(&files), expected, "{moment}: from the start again");
+        }
+    }
+
+    #[test]
+    fn a_log_without_a_live_file_has_its_closed_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("a.jsonl");
+        fs::write(&log, "one").unwrap();
+        fs::rename(&log, closed_name(&log, 1)).unwrap();
+        assert_eq!(contents(&snapshot(&log).unwrap()), [(Some(1), "one".to_owned())]);
+        let mut looks = 0;
+        let list = |log: &Path| {
+            looks += 1;
+            if looks == 1 {
+                fs::write(log, "two").unwrap();
+            }
+            closed_files(log)
+        };
+        let files = snapshot_by(&log, list).unwrap();
+        assert_eq!(contents(&files)[1], (Some(2), "two".to_owned()));
     }
 }

@@ -7,9 +7,9 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use memchr::memmem;
@@ -191,11 +191,6 @@ fn files_back(
     limit: usize,
     max_bytes: u64,
 ) -> io::Result<Found> {
-    let closed = files::closed_files(log)?;
-    let current = closed.last().map_or(1, |file| file.number.saturating_add(1));
-    let mut all: Vec<(u64, PathBuf, bool)> =
-        closed.into_iter().map(|file| (file.number, file.path, file.compressed)).collect();
-    all.push((current, log.to_owned(), false));
     let mut search = Search {
         wanted,
         limit,
@@ -204,23 +199,17 @@ fn files_back(
         found_bytes: 0,
         file: 0,
     };
-    for (number, path, compressed) in all.into_iter().rev() {
+    for file in files::snapshot(log)?.iter().rev() {
+        let number = file.number.unwrap_or_default();
         let end = match before {
             Some(before) if number > before.file => continue,
             Some(before) if number == before.file => Some(before.offset),
             Some(_) | None => None,
         };
         search.file = number;
-        let went = if compressed { search.through(&path, end) } else { search.back(&path, end) };
-        // One that was compressed since the folder was listed is read by its new name.
-        let went = match went {
-            Err(gone) if gone.kind() == io::ErrorKind::NotFound && !compressed => {
-                match files::closed_file(log, number)? {
-                    Some(moved) => search.through(&moved, end),
-                    None => Err(gone),
-                }
-            }
-            went => went,
+        let went = match file.plain()? {
+            Some(plain) => search.back(&plain, end),
+            None => file.open().and_then(|reader| search.through(reader, end)),
         };
         match went {
             Ok(Go::On) => {}
@@ -255,8 +244,7 @@ impl Search<'_> {
     }
 
     /// Reads a plain file from its end, or from `end`.
-    fn back(&mut self, path: &Path, end: Option<u64>) -> io::Result<Go> {
-        let file = File::open(path)?;
+    fn back(&mut self, file: &File, end: Option<u64>) -> io::Result<Go> {
         let length = file.metadata()?.len();
         let mut at = end.map_or(length, |end| end.min(length));
         let mut tail: Vec<u8> = Vec::new();
@@ -299,8 +287,8 @@ impl Search<'_> {
     }
 
     /// Reads a compressed file through, up to `end`.
-    fn through(&mut self, path: &Path, end: Option<u64>) -> io::Result<Go> {
-        let mut reader = BufReader::with_capacity(BLOCK_BYTES, files::open(path)?);
+    fn through(&mut self, file: impl Read, end: Option<u64>) -> io::Result<Go> {
+        let mut reader = BufReader::with_capacity(BLOCK_BYTES, file);
         let room = self.limit.saturating_sub(self.found.lines.len());
         let mut last: VecDeque<(u64, Vec<u8>)> = VecDeque::new();
         let (mut held, mut cut) = (0, false);
@@ -340,6 +328,7 @@ impl Search<'_> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
     use super::*;
 

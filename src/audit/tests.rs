@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::files::LogFile;
 use super::log::faults::Fault;
 use super::verify::{Options, Report, Start, verify};
 use super::*;
@@ -25,6 +26,11 @@ mod retention;
 mod rotation;
 
 const SLOTS: u32 = 16;
+
+/// Files of a log, by their paths in order.
+fn given(paths: &[PathBuf]) -> Vec<LogFile> {
+    paths.iter().cloned().map(LogFile::from).collect()
+}
 
 /// A log in a folder of its own.
 struct Bench {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::chain::{Link, Seal};
-use super::files;
+use super::files::{self, LogFile};
 use super::tree::{self, Hash, Peaks};
 use super::tree_blocks::{BLOCK, BlockRoots};
 
@@ -286,13 +286,13 @@ impl Proofs {
 
     /// Records in a log's files whose hash the tree does not have in their place. Records behind the
     /// tree's end are not counted. Blocks on the files.
-    pub fn count_other(&self, paths: &[PathBuf]) -> io::Result<u64> {
+    pub fn count_other(&self, log_files: &[LogFile]) -> io::Result<u64> {
         let file = File::open(&self.path)?;
         let (first, there) = self.extent()?;
         let mut reader = BufReader::with_capacity(1 << 20, &file);
         let (mut at, mut other, mut hash) = (u64::MAX, 0, [0; 32]);
-        for path in paths {
-            let mut lines = BufReader::with_capacity(1 << 20, files::open(path)?);
+        for log_file in log_files {
+            let mut lines = BufReader::with_capacity(1 << 20, log_file.open()?);
             let mut line = Vec::new();
             while lines.read_until(b'\n', &mut line)? > 0 {
                 let seal = line.strip_suffix(b"\n").and_then(Seal::read);

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::chain::{Damage, Finding, Link, Walk};
-use super::files;
+use super::files::LogFile;
 
 /// Length of one read, small enough to stay in the processor's cache until it is checked.
 const PIECE_BYTES: usize = 512 * 1_024;
@@ -72,17 +72,13 @@ pub struct FileReport {
 }
 
 /// Reads a log's files in their order, as one chain.
-pub fn verify_files(
-    paths: &[impl AsRef<Path>],
-    options: &Options<'_>,
-) -> io::Result<Vec<FileReport>> {
+pub fn verify_files(files: &[LogFile], options: &Options<'_>) -> io::Result<Vec<FileReport>> {
     let mut start = options.start;
     let mut reports: Vec<FileReport> = Vec::new();
-    for path in paths {
-        let path = path.as_ref();
-        let report = read(files::open(path)?, &Options { start, ..*options })?;
+    for file in files {
+        let report = read(file.open()?, &Options { start, ..*options })?;
         start = report.head.map_or(start, Start::After);
-        reports.push(FileReport { path: path.to_owned(), report });
+        reports.push(FileReport { path: file.path.clone(), report });
     }
     let deleted: Vec<Link> =
         reports.iter().flat_map(|file| file.report.deleted.iter().copied()).collect();

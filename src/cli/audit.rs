@@ -17,7 +17,7 @@ use clap::Subcommand;
 
 use super::print::{Format, Out};
 use super::{Env, Exit, Failure, Remote};
-use crate::audit::files;
+use crate::audit::files::{self, LogFile};
 
 #[derive(Debug, Subcommand)]
 pub enum Audit {
@@ -53,7 +53,7 @@ impl Audit {
 
 /// The chains that the given paths stand for, each with its files in order: a folder is every log in
 /// it, one file is that log with its closed files, several files are one chain as they are given.
-fn chains(paths: &[PathBuf]) -> Result<Vec<Vec<PathBuf>>, Failure> {
+fn chains(paths: &[PathBuf]) -> Result<Vec<Vec<LogFile>>, Failure> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |error: io::Error| unreadable(&path, &error)
@@ -64,10 +64,10 @@ fn chains(paths: &[PathBuf]) -> Result<Vec<Vec<PathBuf>>, Failure> {
             if logs.is_empty() {
                 return Err(Failure::usage(format!("{} holds no log", folder.display())));
             }
-            logs.iter().map(|log| files::files_of(log).map_err(failed(log))).collect()
+            logs.iter().map(|log| files::snapshot(log).map_err(failed(log))).collect()
         }
-        [log] => Ok(vec![files::files_of(log).map_err(failed(log))?]),
-        several => Ok(vec![several.to_vec()]),
+        [log] => Ok(vec![files::snapshot(log).map_err(failed(log))?]),
+        several => Ok(vec![several.iter().cloned().map(LogFile::from).collect()]),
     }
 }
 

@@ -1,19 +1,18 @@
-//! Cuts an event stream (`text/event-stream`) into events, and an event into its data lines.
+//! Events of an event stream (`text/event-stream`) and their data lines, as places in a text.
 
 use std::ops::Range;
 
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+use crate::mcp::sse::{Cutter, Piece, content, data, split_mark};
 
 /// Finds where events end, over any chunks.
 #[derive(Debug, Default)]
 pub(super) struct Framer {
+    cutter: Cutter,
     /// Returns the start of the current event.
     start: usize,
     line_start: usize,
-    /// Up to here no line end has been found.
+    /// Up to here the text is cut into lines.
     searched: usize,
-    /// The last line ended in a carriage return to which a line feed may still belong.
-    after_return: bool,
     /// The event under way holds more than comments.
     has_fields: bool,
 }
@@ -33,58 +32,44 @@ impl Framer {
 
     /// The next finished event. A comment before an event counts as one, so that keep-alives pass.
     pub(super) fn next(&mut self, text: &[u8]) -> Option<Range<usize>> {
-        loop {
-            let rest = text.get(self.searched..).unwrap_or_default();
-            let Some(found) = memchr::memchr2(b'\r', b'\n', rest) else {
-                self.searched = text.len();
-                return None;
-            };
-            let line_end = self.searched + found;
-            let belongs_to_return = self.after_return && line_end == self.line_start;
-            let line = self.line_start..line_end;
-            let is_return = text.get(line_end) == Some(&b'\r');
-            let pair = is_return && text.get(line_end + 1) == Some(&b'\n');
-            let next = line_end + 1 + usize::from(pair);
-            self.after_return = is_return && next == text.len() && !pair;
-            self.searched = next;
-            self.line_start = next;
-            let is_comment = text.get(line.start) == Some(&b':');
-            if belongs_to_return && !is_return {
-                if self.start == line_end {
-                    return Some(self.end(next));
+        let mut rest = text.get(self.searched..).unwrap_or_default();
+        while let Some(piece) = self.cutter.next(&mut rest) {
+            self.searched = text.len() - rest.len();
+            let is_end = match piece {
+                Piece::Part(_) => continue,
+                // The line feed goes with the event that its carriage return has ended.
+                Piece::Tail(bytes) => self.start + bytes.len() == self.searched,
+                Piece::End(_) => {
+                    let line = text.get(self.line_start..self.searched).map(content);
+                    let is_blank = line.is_none_or(<[u8]>::is_empty);
+                    let is_comment = line.is_some_and(|line| line.first() == Some(&b':'));
+                    let is_end = is_blank || (is_comment && !self.has_fields);
+                    self.has_fields = !is_end;
+                    is_end
                 }
-                continue;
+            };
+            self.line_start = self.searched;
+            if is_end {
+                return Some(std::mem::replace(&mut self.start, self.searched)..self.searched);
             }
-            if line.is_empty() || (is_comment && !self.has_fields) {
-                return Some(self.end(next));
-            }
-            self.has_fields = true;
         }
-    }
-
-    fn end(&mut self, end: usize) -> Range<usize> {
-        let event = self.start..end;
-        self.start = end;
-        self.has_fields = false;
-        event
+        None
     }
 }
 
 /// The values of an event's `data` lines, as ranges of `event`.
 pub(super) fn data_lines(event: &[u8]) -> Vec<Range<usize>> {
-    let mut lines = Vec::new();
-    let mut at = if event.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-    while at < event.len() {
-        let rest = event.get(at..).unwrap_or_default();
-        let len = memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
-        let line = rest.get(..len).unwrap_or_default();
-        if let Some(value) = line.strip_prefix(b"data:") {
-            let value = value.strip_prefix(b" ").unwrap_or(value);
-            lines.push(at + len - value.len()..at + len);
-        } else if line == b"data" {
-            lines.push(at + len..at + len);
+    let (mark, mut rest) = split_mark(event);
+    let mut cutter = Cutter::default();
+    let (mut lines, mut at) = (Vec::new(), mark.len());
+    while let Some(Piece::Part(line) | Piece::End(line) | Piece::Tail(line)) =
+        cutter.next(&mut rest)
+    {
+        let text = content(line);
+        if let Some((_, before)) = data(text) {
+            lines.push(at + before..at + text.len());
         }
-        at += len + 1;
+        at += line.len();
     }
     lines
 }

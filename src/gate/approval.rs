@@ -80,7 +80,8 @@ impl Gate {
         if memchr::memmem::find(&body, MARK.as_bytes()).is_none() {
             return (body, None);
         }
-        let retry = Doc::parse(&body).ok().and_then(|doc| elicitation::retry(doc.root(), MARK));
+        let retry =
+            Doc::parse_request(&body).ok().and_then(|doc| elicitation::retry(doc.root(), MARK));
         match retry {
             Some(retry) if page.open(&retry.state, session).is_some() => {
                 (retry.rest.into(), Some(Returned { accepted: retry.accepted }))

@@ -28,7 +28,7 @@ use crate::firewall::freeze::Frozen;
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{RefusalStyle, SessionId, Status};
 use crate::firewall::time::Now;
-use crate::json::Doc;
+use crate::json::{Doc, JsonError, Problem};
 use crate::mcp::capabilities;
 use crate::mcp::filter::Caching;
 use crate::mcp::headers;
@@ -38,6 +38,17 @@ use crate::registry::Demotion;
 use crate::sessions::Live;
 use crate::store::StoreError;
 use crate::telemetry::Causes;
+
+/// Refuses a body that is not strict JSON, or holds more values than are read.
+fn unreadable(error: JsonError, length: usize) -> Denial {
+    if error.problem == Problem::TooDense {
+        let message = format!(
+            "a body of {length} bytes may not hold so many values: send fewer, or large data as one string"
+        );
+        return Denial::new(Code::BodyTooLarge, message);
+    }
+    Denial::new(Code::NotJson, format!("the body is not strict JSON: {error}"))
+}
 
 /// A message that the decision let through, but for its credentials and a person's leave.
 pub(super) struct Passed {
@@ -59,8 +70,7 @@ impl Gate {
         reply: &mut Reply,
     ) -> Result<Admitted, Denial> {
         let (body, returned) = self.without_our_state(body, claims);
-        let doc = Doc::parse(&body)
-            .map_err(|e| Denial::new(Code::NotJson, format!("the body is not strict JSON: {e}")))?;
+        let doc = Doc::parse_request(&body).map_err(|error| unreadable(error, body.len()))?;
         let message = message::read(&doc).map_err(|bad| self.malformed(bad, reply))?;
         reply.id = echoed_id(&message);
         ticket.name(&message, &self.secrets.patterns());

@@ -25,8 +25,28 @@ pub(super) enum Mode {
 
 /// Parses `text` as exactly one document, into nodes in the order in which they stand.
 pub(super) fn nodes(text: &str, mode: Mode) -> Result<Vec<Node>, JsonError> {
-    let nodes = Vec::with_capacity((text.len() / BYTES_PER_NODE).clamp(16, FIRST_NODES));
-    let mut parser = Parser { src: text.as_bytes(), text, at: 0, nodes, mode };
+    read(text, mode, FIRST_NODES, usize::MAX)
+}
+
+/// Parses strictly, and refuses a text of more than `most` nodes. There are no more than `expected`, so
+/// that space is set aside once and never grows.
+pub(super) fn nodes_within(
+    text: &str,
+    expected: usize,
+    most: usize,
+) -> Result<Vec<Node>, JsonError> {
+    read(text, Mode::Strict, expected, most)
+}
+
+fn read(text: &str, mode: Mode, expected: usize, most: usize) -> Result<Vec<Node>, JsonError> {
+    let first = if text.len() > FIRST_NODES * BYTES_PER_NODE {
+        // A key may come behind the last value that is allowed.
+        expected.saturating_add(1)
+    } else {
+        (text.len() / BYTES_PER_NODE).clamp(16, FIRST_NODES)
+    };
+    let nodes = Vec::with_capacity(first);
+    let mut parser = Parser { src: text.as_bytes(), text, at: 0, nodes, mode, most };
     parser.document()?;
     Ok(parser.nodes)
 }
@@ -37,6 +57,8 @@ struct Parser<'a> {
     at: usize,
     nodes: Vec<Node>,
     mode: Mode,
+    /// Most nodes that are made.
+    most: usize,
 }
 
 /// An open array or object: its node, and whether it is an object.
@@ -83,6 +105,9 @@ impl Parser<'_> {
         };
         loop {
             // A value stands here.
+            if self.nodes.len() >= self.most {
+                return self.fail(Problem::TooDense);
+            }
             match self.peek() {
                 Some(open @ (b'{' | b'[')) => {
                     if stack.len() == max_depth {

@@ -137,3 +137,40 @@ proptest! {
         prop_assert_eq!(doc.root().as_str().unwrap(), s);
     }
 }
+
+/// Bound on the memory of a request: no less is set aside and charged than its values take.
+#[test]
+fn a_request_takes_no_more_memory_than_is_charged_for_it() {
+    let pieces = [
+        "1,",
+        "[],",
+        "{},",
+        "\"\",",
+        "[1],",
+        "{\"a\":1},",
+        "12345,",
+        "\"a,b:c[d\",",
+        "{\"\":\"\"},",
+    ];
+    for length in [3, 300, 5_000, 70_000, 2_000_000] {
+        for piece in pieces {
+            let text = format!("[{}0]", piece.repeat(length / piece.len() + 1));
+            let charged = bytes_of(text.as_bytes());
+            assert!(charged <= 4 * text.len() + 16 * FREE_VALUES, "{piece} {length}");
+            match Doc::parse_request(text.as_bytes()) {
+                Ok(doc) => {
+                    assert!(
+                        text.len() + doc.nodes.len() * size_of::<Node>() <= charged + 16,
+                        "{piece} {length}"
+                    );
+                    let set_aside = doc.nodes.capacity() * size_of::<Node>();
+                    assert!(set_aside <= 2 * charged.max(256), "{piece} {length}: {set_aside}");
+                }
+                Err(error) => {
+                    assert_eq!(error.problem, Problem::TooDense, "{piece} {length}");
+                    assert!(length > 400_000 && piece.len() < 17, "{piece} {length}");
+                }
+            }
+        }
+    }
+}

@@ -17,7 +17,7 @@ pub struct EventTooLarge {
 
 /// A stretch of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Piece<'c> {
+pub enum Piece<'c> {
     /// Goes on with a line that does not end in this chunk.
     Part(&'c [u8]),
     /// Goes on with a line and ends it.
@@ -28,13 +28,13 @@ pub(super) enum Piece<'c> {
 
 /// Cuts chunks into pieces of lines.
 #[derive(Debug, Default)]
-pub(super) struct Cutter {
+pub struct Cutter {
     after_cr: bool,
 }
 
 impl Cutter {
     /// Takes the next piece from the front of `chunk`; `None` when it is used up.
-    pub(super) fn next<'c>(&mut self, chunk: &mut &'c [u8]) -> Option<Piece<'c>> {
+    pub fn next<'c>(&mut self, chunk: &mut &'c [u8]) -> Option<Piece<'c>> {
         let first = chunk.first()?;
         if std::mem::take(&mut self.after_cr) && *first == b'\n' {
             return Some(Piece::Tail(take(chunk, 1)));
@@ -61,13 +61,13 @@ fn take<'c>(chunk: &mut &'c [u8], length: usize) -> &'c [u8] {
 }
 
 /// A line without its end.
-pub(super) fn content(line: &[u8]) -> &[u8] {
+pub fn content(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// The byte order mark that a stream may open with, and what follows it.
-pub(super) fn split_mark(line: &[u8]) -> (&[u8], &[u8]) {
+pub fn split_mark(line: &[u8]) -> (&[u8], &[u8]) {
     if line.starts_with(BYTE_ORDER_MARK) {
         line.split_at(BYTE_ORDER_MARK.len())
     } else {
@@ -76,7 +76,7 @@ pub(super) fn split_mark(line: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// The value of a `data` line, and how many bytes of the line stand before it.
-pub(super) fn data(content: &[u8]) -> Option<(&[u8], usize)> {
+pub fn data(content: &[u8]) -> Option<(&[u8], usize)> {
     let rest = content.strip_prefix(b"data")?;
     if rest.is_empty() {
         return Some((rest, content.len()));

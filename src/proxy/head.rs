@@ -4,12 +4,12 @@
 //! and repairs others in silence. So whatever it would refuse is refused here first, and what two
 //! parsers may read differently with it (RFC 9112 sections 2.2, 3, 5 and 6).
 
-use super::hygiene::HeadSize;
+pub use super::hygiene::HeadSize;
 use crate::firewall::denial::{Code, Denial};
 
 /// State of a head of which some bytes have come.
 #[derive(Debug, PartialEq)]
-pub(super) enum Arrival {
+pub enum Arrival {
     Partial,
     Whole,
     Refused(Box<Denial>),
@@ -17,7 +17,7 @@ pub(super) enum Arrival {
 
 /// Bytes in which the end of a head was looked for, kept between reads so that each is read once.
 #[derive(Debug, Default)]
-pub(super) struct Scan {
+pub struct Scan {
     seen: usize,
     /// Start of the line that has not ended yet.
     line: usize,
@@ -27,7 +27,7 @@ pub(super) struct Scan {
 
 impl Scan {
     /// Looks at what has come so far of a request.
-    pub(super) fn look(&mut self, read: &[u8], size: HeadSize) -> Arrival {
+    pub fn look(&mut self, read: &[u8], size: HeadSize) -> Arrival {
         while let Some(found) = memchr::memchr(b'\n', read.get(self.seen..).unwrap_or_default()) {
             let end = self.seen + found;
             let line = read.get(self.line..end).unwrap_or_default().trim_ascii_end();

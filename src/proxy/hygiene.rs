@@ -46,10 +46,10 @@ pub(super) struct HeadRules {
 
 /// Largest head that is read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct HeadSize {
-    pub(super) bytes: usize,
-    pub(super) headers: usize,
-    pub(super) uri_bytes: usize,
+pub struct HeadSize {
+    pub bytes: usize,
+    pub headers: usize,
+    pub uri_bytes: usize,
 }
 
 impl Default for HeadSize {

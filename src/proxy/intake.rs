@@ -28,6 +28,7 @@ use crate::firewall::agent::Caller;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::ticket::Ticket;
 use crate::gate::{Carried, Claims, Cleared, Destination, Gate, Refused};
+use crate::json;
 use crate::mcp::headers::ProtocolHeaders;
 
 const SESSION: HeaderName = HeaderName::from_static("x-arbiter-session");
@@ -340,7 +341,10 @@ impl Intake {
             }
             body.extend_from_slice(&part);
         }
-        Ok(if body.is_empty() { whole } else { body.freeze() })
+        let body = if body.is_empty() { whole } else { body.freeze() };
+        // Before it is parsed: its values take more than its text.
+        held.cover_parsed(json::bytes_of(&body))?;
+        Ok(body)
     }
 
     fn too_slow(&self) -> Denial {

@@ -1,7 +1,8 @@
 //! Memory for request bodies: bounded for each upstream, and within that for each agent.
 //!
 //! Memory is charged before a byte is held, so that an agent that sends bodies and withholds their end
-//! fills its own part and no more.
+//! fills its own part and no more. A body that has come is charged with what its values take, too, before
+//! it is parsed.
 
 use std::sync::Arc;
 
@@ -108,6 +109,12 @@ impl Held {
         Ok(())
     }
 
+    /// Makes it cover a whole body and its values. No body is charged with more than its agent has, so that
+    /// each is let through when nothing else is held.
+    pub(super) fn cover_parsed(&mut self, bytes: usize) -> Result<(), Denial> {
+        self.cover(bytes.min(self.memory.max_per_agent.saturating_mul(PERMIT_BYTES)))
+    }
+
     fn permits(&self) -> usize {
         self.permits.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
     }
@@ -150,6 +157,18 @@ mod tests {
         drop((second, other));
         assert!(memory.by_agent.is_empty());
         assert_eq!(memory.all.available_permits(), 30);
+    }
+
+    #[test]
+    fn a_body_of_many_values_takes_its_agents_part_and_no_more() {
+        let memory = memory();
+        let agent = AgentId::random();
+        let mut body = memory.held_by(agent);
+        body.cover(2 * PERMIT_BYTES).unwrap();
+        body.cover_parsed(11 * PERMIT_BYTES).unwrap();
+        assert_eq!(memory.all.available_permits(), 20);
+        assert_eq!(code(memory.held_by(agent).cover(1)), Some(Code::TooManyInFlight));
+        memory.held_by(AgentId::random()).cover_parsed(usize::MAX).unwrap();
     }
 
     #[test]

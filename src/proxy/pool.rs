@@ -112,6 +112,9 @@ impl Pool {
     }
 }
 
+/// Longest message that may be an `initialize`.
+const MAX_INITIALIZE: usize = 64 * 1024;
+
 /// Reports whether a body opens a session of the protocol.
 fn is_initialize(body: &[u8]) -> bool {
     let method = |doc: &Doc<'_>| {
@@ -119,7 +122,7 @@ fn is_initialize(body: &[u8]) -> bool {
             .get("method")
             .and_then(|method| method.as_str().map(|method| method == "initialize"))
     };
-    Doc::parse(body).is_ok_and(|doc| method(&doc) == Some(true))
+    body.len() <= MAX_INITIALIZE && Doc::parse(body).is_ok_and(|doc| method(&doc) == Some(true))
 }
 
 impl Way {

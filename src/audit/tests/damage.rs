@@ -180,7 +180,7 @@ proptest! {
         }
         let folder = tempfile::tempdir().unwrap();
         let options = Options { start: Start::Genesis, known: &links, threads };
-        let reports = verify_files(&written(&folder, &files), &options).unwrap();
+        let reports = verify_files(&given(&written(&folder, &files)), &options).unwrap();
         let found: Vec<(usize, u64, Damage)> = reports
             .iter()
             .enumerate()
@@ -226,7 +226,7 @@ proptest! {
         let (_, links) = chain(9, "a");
         let options = Options { start: Start::Genesis, known: &links, threads: 2 };
         // An error, or damage, or a bit that the compression does not use.
-        if let Ok(reports) = verify_files(&paths, &options)
+        if let Ok(reports) = verify_files(&given(&paths), &options)
             && reports.iter().all(|file| file.report.is_intact())
         {
             prop_assert!(damaged);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::audit::chain::Damage;
-use crate::audit::files::{closed_files, files_of};
+use crate::audit::files::{closed_files, snapshot};
 use crate::audit::verify::{FileReport, verify_files};
 
 const GENESIS: Options<'static> = Options { start: Start::Genesis, known: &[], threads: 2 };
@@ -22,7 +22,7 @@ async fn settled(bench: &Bench, audit: &Audit, files: usize) {
 }
 
 fn reports(bench: &Bench) -> Vec<FileReport> {
-    verify_files(&files_of(&bench.path()).unwrap(), &GENESIS).unwrap()
+    verify_files(&snapshot(&bench.path()).unwrap(), &GENESIS).unwrap()
 }
 
 fn damages(bench: &Bench) -> Vec<Damage> {
@@ -77,7 +77,10 @@ async fn an_agent_cannot_say_that_files_were_deleted() {
         refuse(&audit, "a").await.unwrap();
     }
     let first_closed = closed_files(&bench.path()).unwrap().remove(0);
-    let end = verify_files(&[&first_closed.path], &GENESIS).unwrap()[0].report.head.unwrap();
+    let end = verify_files(&[first_closed.path.clone().into()], &GENESIS).unwrap()[0]
+        .report
+        .head
+        .unwrap();
     let told = format!(
         r#"{{"files":1,"last_file":1,"last_sequence":{},"last_hash":"{}"}}"#,
         end.sequence, end.hash

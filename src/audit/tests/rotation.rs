@@ -1,9 +1,7 @@
 //! Closed files: their names, their order, and one chain through all of them.
 
-use std::path::Path;
-
 use super::*;
-use crate::audit::files::{closed_files, files_of};
+use crate::audit::files::{closed_files, files_of, snapshot};
 use crate::audit::verify::{FileReport, verify_files};
 
 const GENESIS: Options<'static> = Options { start: Start::Genesis, known: &[], threads: 2 };
@@ -13,7 +11,7 @@ fn rotating(bytes: u64) -> Bench {
 }
 
 fn reports(bench: &Bench) -> Vec<FileReport> {
-    verify_files(&files_of(&bench.path()).unwrap(), &GENESIS).unwrap()
+    verify_files(&snapshot(&bench.path()).unwrap(), &GENESIS).unwrap()
 }
 
 fn assert_one_chain(bench: &Bench, records: u64) {
@@ -194,7 +192,7 @@ async fn a_log_that_was_moved_away_is_opened_anew_on_request() {
     refuse(&audit, "b").await.unwrap();
     audit.close();
     assert_eq!(bench.story(), ["log_replaced", "b refused"]);
-    let files: [&Path; 2] = [&moved, &bench.path()];
+    let files = [moved.into(), bench.path().into()];
     let reports = verify_files(&files, &GENESIS).unwrap();
     assert!(reports.iter().all(|file| file.report.is_intact()), "{reports:?}");
 }
@@ -210,7 +208,7 @@ async fn files_in_the_wrong_order_or_missing_are_found() {
     let whole = files_of(&bench.path()).unwrap();
     assert!(whole.len() > 3);
     let damaged = |files: &[PathBuf]| {
-        let reports = verify_files(files, &GENESIS).unwrap();
+        let reports = verify_files(&given(files), &GENESIS).unwrap();
         reports.iter().any(|file| !file.report.is_intact())
     };
     assert!(!damaged(&whole));
@@ -225,7 +223,7 @@ async fn files_in_the_wrong_order_or_missing_are_found() {
     }
     let head = reports(&bench).last().unwrap().report.head;
     let known = Options { known: head.as_slice(), ..GENESIS };
-    let cut = verify_files(&whole[..whole.len() - 1], &known).unwrap();
+    let cut = verify_files(&given(&whole[..whole.len() - 1]), &known).unwrap();
     let found = cut.last().unwrap().report.findings[0].damage;
     assert!(matches!(found, chain::Damage::MissingTail { .. }), "{found:?}");
 }

@@ -37,7 +37,7 @@ fn prove_all(n: usize, each: usize) {
         other[usize::try_from(index % 32).unwrap()] ^= 1 << (index % 8);
         assert_ne!(tree::root_of(index, size, other, &path), Some(head.root));
     }
-    assert_eq!(proofs.count_other(&files::files_of(&log).unwrap()).unwrap(), 0);
+    assert_eq!(proofs.count_other(&files::snapshot(&log).unwrap()).unwrap(), 0);
 }
 
 #[test]

@@ -23,7 +23,6 @@ use serde_json::Value;
 
 use super::followed::Followed;
 use super::{Exit, Failure, chains, unreadable};
-use crate::audit::files;
 use sink::Sink;
 
 /// Interval between looks at a log that is followed.
@@ -86,11 +85,11 @@ impl Export {
         if let Some([first, .., log] | [first @ log]) = chains.first().map(Vec::as_slice)
             && self.follow
         {
-            let done = files::number_of(first).map_or(0, |number| number.saturating_sub(1));
-            return self.follow(Followed::after(log, done), &mut state, &mut sink).await;
+            let done = first.number.map_or(0, |number| number.saturating_sub(1));
+            return self.follow(Followed::after(&log.path, done), &mut state, &mut sink).await;
         }
-        for path in chains.iter().flatten() {
-            let reader = files::open(path).map_err(|error| unreadable(path, &error))?;
+        for file in chains.iter().flatten() {
+            let reader = file.open().map_err(|error| unreadable(&file.path, &error))?;
             self.lines(&mut BufReader::with_capacity(1 << 20, reader), &mut state, &mut sink)
                 .await?;
         }

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 
 use super::record::{Filter, Record};
 use super::{Exit, Failure, Format, Out, chains, unreadable};
-use crate::audit::files;
 
 const MAX_NAMES: usize = 10_000;
 const OTHERS: &str = "(others)";
@@ -56,9 +55,9 @@ struct Counts {
 impl Stats {
     pub(super) fn run(&self, out: &mut Out<'_>) -> Result<Exit, Failure> {
         let mut counts = Counts::default();
-        for path in chains(&self.paths)?.into_iter().flatten() {
-            let failed = |error| unreadable(&path, &error);
-            let mut reader = BufReader::with_capacity(1 << 20, files::open(&path).map_err(failed)?);
+        for file in chains(&self.paths)?.iter().flatten() {
+            let failed = |error| unreadable(&file.path, &error);
+            let mut reader = BufReader::with_capacity(1 << 20, file.open().map_err(failed)?);
             let mut line = Vec::new();
             while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
                 counts.line(&line, &self.filter);

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{Exit, Failure, Format, Out, chains, unreadable};
 use crate::audit::chain::{Damage, HexHash, Link};
 use crate::audit::checkpoint::{Notes, VerifierKey, read_notes};
+use crate::audit::files::LogFile;
 use crate::audit::orphans::{Unfinished, unfinished};
 use crate::audit::tree_file::Proofs;
 use crate::audit::verify::{FileReport, Options, Start, verify_files};
@@ -86,7 +87,7 @@ impl Verify {
         known.dedup();
         let one_file = self.partial || self.after.is_some();
         let chains = match self.paths.as_slice() {
-            [file] if one_file && file.is_file() => vec![vec![file.clone()]],
+            [file] if one_file && file.is_file() => vec![vec![LogFile::from(file.clone())]],
             paths => chains(paths)?,
         };
         if chains.len() > 1 && !known.is_empty() {
@@ -102,13 +103,10 @@ impl Verify {
         let options = Options { start, known: &known, threads };
         let mut logs = Vec::new();
         for files in chains {
-            let first = files.first().cloned().unwrap_or_default();
-            let log = files.last().cloned().unwrap_or_default();
+            let path = |file: Option<&LogFile>| file.map_or_else(PathBuf::new, |f| f.path.clone());
+            let (first, log) = (path(files.first()), path(files.last()));
             let unfinished = unfinished(&log).map_err(|e| unreadable(&log, &e))?;
-            let tree = match (self.consistency, files.last()) {
-                (true, Some(log)) => Some(tree_of(log, &files, &notes)?),
-                (true, None) | (false, _) => None,
-            };
+            let tree = self.consistency.then(|| tree_of(&log, &files, &notes)).transpose()?;
             let files = verify_files(&files, &options).map_err(|e| unreadable(&first, &e))?;
             logs.push(CheckedLog { files, known: known.len(), unfinished, tree });
         }
@@ -158,7 +156,7 @@ impl Verify {
 /// Compares the tree beside a log with what was signed and with the records that are there.
 fn tree_of(
     log: &Path,
-    files: &[PathBuf],
+    files: &[LogFile],
     notes: &[(PathBuf, Notes)],
 ) -> Result<CheckedTree, Failure> {
     let signed = notes.iter().flat_map(|(_, notes)| &notes.signed);

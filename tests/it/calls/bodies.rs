@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::support::harness::{Gateway, Setup, tool_call};
+use crate::support::harness::{Gateway, Setup, eventually, tool_call};
 
 /// A tool call of exactly `length` bytes.
 fn call_of(length: usize) -> String {
@@ -49,6 +49,57 @@ async fn a_body_over_the_limit_is_refused_and_nothing_is_forwarded() {
     assert_eq!((refused.status, refused.code().as_str()), (413, "BodyTooLarge"));
     assert_eq!(gateway.call(&session, call_of(10_000)).await.status, 200);
     assert_eq!(gateway.upstream.calls(), 1);
+}
+
+/// Memory of the gateway's process in MiB, by the name that the kernel gives it.
+fn memory(gateway: &Gateway, name: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024
+}
+
+/// Bodies that are made to take much memory take no more than was charged, and what they took goes back:
+/// 8 of 3 MB, in the long form 24 of 9 MB.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_bodies_take_the_memory_that_is_set_aside_for_them_and_give_it_back() {
+    let (count, length) = match std::env::var("HOSTILE_BODIES").as_deref() {
+        Ok("large") => (24, 9_000_000),
+        _ => (8, 3_000_000),
+    };
+    let mut gateway = Gateway::start(Setup::default()).await;
+    let mut callers = Vec::new();
+    for _ in 0..count {
+        gateway.agent = gateway.register(json!({})).await;
+        let session = gateway.session(json!({})).await;
+        callers.push((gateway.agent.clone(), session));
+    }
+    let before = memory(&gateway, "VmRSS");
+    let body = |piece: &str| {
+        let items = piece.repeat(length / piece.len());
+        tool_call("read_file", json!({"a": "[]"})).replace("\"[]\"", &format!("[{items}0]"))
+    };
+    // As many values as a body of its length may hold; and more, which are not read to their end.
+    for (piece, statuses) in [("123456,", [200, 429, 503]), ("1,", [413, 429, 503])] {
+        let mut requests = Vec::new();
+        for (agent, session) in &callers {
+            gateway.agent = agent.clone();
+            requests.push(gateway.request(session, body(piece)));
+        }
+        let answers = requests.into_iter().map(|request| gateway.send(request));
+        for answer in futures::future::join_all(answers).await {
+            assert!(statuses.contains(&answer.status), "{piece}: {}", answer.status);
+        }
+    }
+    let peak = memory(&gateway, "VmHWM") - before;
+    let sent = count * length / 1_000_000;
+    assert!(peak < 5 * sent, "{peak} MiB for {sent} MB of bodies");
+    let given_back =
+        eventually(|| async { (memory(&gateway, "VmRSS") < before + sent / 2 + 40).then_some(()) });
+    assert!(
+        given_back.await.is_some(),
+        "{} MiB are kept, of {before} before",
+        memory(&gateway, "VmRSS")
+    );
 }
 
 #[tokio::test]
