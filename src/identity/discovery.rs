@@ -6,7 +6,7 @@ use crate::json::{Doc, Value};
 
 /// Reason why an issuer's metadata is unusable.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DiscoveryError {
+pub enum DiscoveryError {
     #[error("its metadata could not be fetched: {0}")]
     Fetch(#[from] FetchError),
     #[error("its metadata is not a strict JSON object")]

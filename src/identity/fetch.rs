@@ -18,7 +18,7 @@ pub(crate) const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
 
 /// Reason why a fetch failed. No variant holds a URL, which may contain secrets of the operator.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FetchError {
+pub enum FetchError {
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Late,
     #[error("the connection failed: {0}")]

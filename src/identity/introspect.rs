@@ -47,7 +47,7 @@ impl Introspector {
     }
 
     /// Asks about a token that nobody has.
-    pub(super) async fn try_out(&self) -> Result<(), FetchError> {
+    pub(crate) async fn try_out(&self) -> Result<(), FetchError> {
         self.questions.try_out().await
     }
 

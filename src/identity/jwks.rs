@@ -107,7 +107,7 @@ pub(crate) enum Found {
 
 /// Reason why a document is no key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum JwksError {
+pub enum JwksError {
     #[error("its key set is not a strict JSON object with `keys`")]
     Malformed,
     #[error("its key set holds more than {MAX_KEYS} keys")]

@@ -209,7 +209,7 @@ impl Keys {
     }
 
     /// Fetches the keys without putting them in use; returns the number of those that are usable.
-    pub(super) async fn count(&self) -> Result<usize, RefreshError> {
+    pub(crate) async fn count(&self) -> Result<usize, RefreshError> {
         self.load_in_time().await.map(|(set, _)| set.len())
     }
 

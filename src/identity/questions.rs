@@ -117,7 +117,7 @@ impl Questions {
     }
 
     /// Asks about a token that nobody has: the answer shows that the issuer knows this client.
-    pub(super) async fn try_out(&self) -> Result<(), FetchError> {
+    pub(crate) async fn try_out(&self) -> Result<(), FetchError> {
         let Desk { fetcher, url, authorization, .. } = &*self.desk;
         let form = "token=arbiter-check&token_type_hint=access_token".to_owned();
         fetcher.post_form(url, Some(authorization.clone()), form).await.map(drop)

@@ -12,7 +12,11 @@ use proptest::test_runner::{TestCaseResult, TestError, TestRunner};
 const BATCH: u32 = 64;
 
 /// Runs a target for `FUZZ_SECS` seconds, 10 unless set, and prints how often it was executed.
-pub fn fuzz<S: Strategy>(name: &str, inputs: &S, target: impl Fn(S::Value) -> TestCaseResult) {
+pub(crate) fn fuzz<S: Strategy>(
+    name: &str,
+    inputs: &S,
+    target: impl Fn(S::Value) -> TestCaseResult,
+) {
     let secs = std::env::var("FUZZ_SECS").map_or(10, |secs| secs.parse().unwrap());
     let (start, executions) = (Instant::now(), Cell::new(0_u64));
     while start.elapsed() < Duration::from_secs(secs) {
@@ -33,7 +37,7 @@ pub fn fuzz<S: Strategy>(name: &str, inputs: &S, target: impl Fn(S::Value) -> Te
 
 /// Bytes that show as text.
 #[derive(Clone)]
-pub struct Input(pub Vec<u8>);
+pub(crate) struct Input(pub Vec<u8>);
 
 impl std::fmt::Debug for Input {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -42,7 +46,7 @@ impl std::fmt::Debug for Input {
 }
 
 /// Up to `most` of the pieces in any order, now and then one of them many times, or a few bytes of any kind.
-pub fn soup(pieces: &'static [&'static str], most: usize) -> impl Strategy<Value = Input> {
+pub(crate) fn soup(pieces: &'static [&'static str], most: usize) -> impl Strategy<Value = Input> {
     let piece = move || select(pieces).prop_map(|piece| piece.as_bytes().to_vec());
     let part = prop_oneof![
         30 => piece(),
@@ -54,7 +58,7 @@ pub fn soup(pieces: &'static [&'static str], most: usize) -> impl Strategy<Value
 
 /// One change of a text.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub(crate) enum Change {
     Flip(Index, u8),
     Cut(Index, usize),
     Insert(Index, Vec<u8>),
@@ -62,7 +66,7 @@ pub enum Change {
     Copy(Index, usize, Index),
 }
 
-pub fn changes(pieces: &'static [&'static str]) -> impl Strategy<Value = Vec<Change>> {
+pub(crate) fn changes(pieces: &'static [&'static str]) -> impl Strategy<Value = Vec<Change>> {
     let piece = select(pieces).prop_map(|piece| piece.as_bytes().to_vec());
     let change = prop_oneof![
         2 => (any::<Index>(), 0_u8..8).prop_map(|(at, bit)| Change::Flip(at, bit)),
@@ -76,7 +80,7 @@ pub fn changes(pieces: &'static [&'static str]) -> impl Strategy<Value = Vec<Cha
 }
 
 /// Makes the changes, one after the other.
-pub fn changed(text: &[u8], changes: &[Change]) -> Vec<u8> {
+pub(crate) fn changed(text: &[u8], changes: &[Change]) -> Vec<u8> {
     let mut text = text.to_vec();
     for change in changes {
         let place = |at: &Index, text: &[u8]| at.index(text.len() + 1);
@@ -106,12 +110,12 @@ pub fn changed(text: &[u8], changes: &[Change]) -> Vec<u8> {
 }
 
 /// Places at which a text is cut into chunks.
-pub fn cuts() -> impl Strategy<Value = Vec<Index>> {
+pub(crate) fn cuts() -> impl Strategy<Value = Vec<Index>> {
     prop_oneof![1 => Just(Vec::new()), 4 => vec(any::<Index>(), 1..9)]
 }
 
 /// The text in chunks; without cuts byte by byte.
-pub fn chunks<'t>(text: &'t [u8], cuts: &[Index]) -> Vec<&'t [u8]> {
+pub(crate) fn chunks<'t>(text: &'t [u8], cuts: &[Index]) -> Vec<&'t [u8]> {
     if cuts.is_empty() {
         return text.chunks(1).collect();
     }
