@@ -26,7 +26,7 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_LENIENT_DEPTH: usize = 512;
 
 /// Number of values, keys counted, that a request may hold whatever its length.
-pub const FREE_VALUES: usize = 65_536;
+pub const FREE_VALUES: usize = 262_144;
 
 /// Times the length of a request's text that its values may take in memory beside it.
 const MOST_TIMES: usize = 3;
