@@ -6,7 +6,7 @@
 
 use explore::explore;
 use protocol::Protocol;
-use sizes::{AfterFailover, ENDING, RATED, SMALL, Sizes, WINDOW_US};
+use sizes::{ENDING, RATED, SMALL, Sizes, WINDOW_US};
 
 pub(crate) mod explore;
 mod protocol;
@@ -66,31 +66,6 @@ fn a_close_on_any_node_brings_back_what_all_hold() {
     let usual = Sizes { closes: true, prices: &[1], ..SMALL };
     let large = Sizes { prices: &[1, 2], ..usual };
     holds(sizes(usual, large));
-}
-
-#[test]
-fn a_store_that_lost_its_last_writes_opens_nothing_and_books_only_those_again() {
-    let usual = Sizes { failovers: 1, budget: 1, prices: &[1], closes: true, ..SMALL };
-    let large = Sizes { budget: 2, ..usual };
-    holds(sizes(usual, large));
-    // A node that restarts knows what the store does, and losses hide who knew of a close.
-    holds(Sizes { crashes: 1, ..usual });
-    holds(Sizes { losses: 1, ..usual });
-}
-
-#[test]
-fn the_model_knows_what_it_would_cost_to_assert_nothing_again() {
-    let sizes = Sizes {
-        failovers: 1,
-        after_failover: AfterFailover::Nothing,
-        budget: 1,
-        prices: &[1],
-        closes: true,
-        ..SMALL
-    };
-    let bad = explore(&Protocol::new(sizes)).unwrap_err();
-    assert!(bad.to_string().contains("what a node knew closed is open again"), "{bad}");
-    assert!(bad.to_string().contains("FailOver"), "{bad}");
 }
 
 #[test]

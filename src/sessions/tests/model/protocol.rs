@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::explore::Model;
-use super::sizes::{AfterFailover, GOOD_US, SKEW_US, Sizes, WINDOW_US, WRONG_US};
+use super::sizes::{GOOD_US, SKEW_US, Sizes, WINDOW_US, WRONG_US};
 use super::world::{
     Answer, Hand, Lane, Late, Node, Request, Sleep, Time, Truth, Unsaved, World, ledger, signed,
 };
@@ -72,12 +72,6 @@ pub(super) enum Action {
     Compare {
         node: usize,
     },
-    /// The replica has all that the store has.
-    Replicate,
-    /// A node that lost its connection goes on with the server that is the store now.
-    Follow {
-        node: usize,
-    },
     Fails(Fault),
     Wait,
 }
@@ -115,12 +109,6 @@ pub(super) enum Fault {
     Suspend {
         node: usize,
     },
-    /// The other server does what the node tells it, and the node hears nothing of that.
-    FollowUnheard {
-        node: usize,
-    },
-    /// The store is gone, and with it what its replica has not got.
-    FailOver,
 }
 
 impl Protocol {
@@ -182,10 +170,7 @@ impl Protocol {
         (before != (time.by_ledger_us, false, Sleep::None)).then_some(())
     }
 
-    /// Returns the calls that the node holds no longer: the total of a store that lost bookings
-    /// leaves it fewer than it had.
-    fn hear(&self, node: &mut Node, now: Now, answer: Answer) -> u64 {
-        let before = node.around();
+    fn hear(&self, node: &mut Node, now: Now, answer: Answer) {
         node.lane = Lane::Free;
         match answer {
             Answer::Settled => {}
@@ -200,7 +185,6 @@ impl Protocol {
                 });
             }
         }
-        before - node.around()
     }
 
     /// Applies the answer that the node waits for.
@@ -244,15 +228,14 @@ impl Protocol {
             }
             Action::SaveClosed { node } => {
                 let node = &mut world.nodes[node];
-                let (mut unsaved, mut dropped) = (node.unsaved?, 0);
+                let mut unsaved = node.unsaved?;
                 self.ask(node, |live| {
                     // What was let go of for the first attempt is what every attempt says.
                     let unused = live.give_back();
-                    dropped = if unsaved.unused.is_some() { unused } else { 0 };
-                    Some(Request::Close { unused: *unsaved.unused.get_or_insert(unused) })
+                    unsaved.unused = unsaved.unused.or(Some(unused));
+                    Some(Request::Close { unused: unsaved.unused? })
                 })?;
                 node.unsaved = Some(unsaved);
-                world.truth.lost += signed(dropped);
                 Some(())
             }
             Action::HearOfClose { node } => {
@@ -271,8 +254,7 @@ impl Protocol {
             Action::Hear { node } => {
                 let now = now_at(world, node);
                 let Lane::Answered(answer) = world.nodes[node].lane else { return None };
-                let dropped = self.hear(&mut world.nodes[node], now, answer);
-                world.truth.lost += signed(dropped);
+                self.hear(&mut world.nodes[node], now, answer);
                 Some(())
             }
             Action::ArriveLate { at } => {
@@ -282,14 +264,6 @@ impl Protocol {
                 Some(())
             }
             Action::Compare { node } => self.compare(&mut world.nodes[node], now_us),
-            Action::Replicate => {
-                let replica = (world.account.clone(), world.closed);
-                (world.replica != replica).then(|| world.replica = replica)
-            }
-            Action::Follow { node } => {
-                let may = self.sizes.after_failover == AfterFailover::Assert;
-                may.then(|| world.follow(node, &self.order, true))?
-            }
             Action::Fails(fault) => self.fail(world, fault),
             Action::Wait => {
                 world.now_us = *self.sizes.instants_us.iter().find(|at| **at > now_us)?;
@@ -360,15 +334,6 @@ impl Protocol {
                 world.nodes[node].time.sleep = Sleep::Now;
                 Some(())
             }
-            Fault::FollowUnheard { node } => {
-                world.truth.losses += 1;
-                world.follow(node, &self.order, false)
-            }
-            Fault::FailOver => {
-                world.truth.failovers += 1;
-                world.fail_over();
-                Some(())
-            }
         }
     }
 
@@ -386,7 +351,6 @@ impl Protocol {
         for node in 0..world.nodes.len() {
             let _news: Option<()> = self.compare(&mut world.nodes[node], world.now_us);
             for action in [
-                Action::Follow { node },
                 Action::HearOfClose { node },
                 Action::SaveClosed { node },
                 Action::GiveBack { node },
@@ -419,14 +383,6 @@ impl Protocol {
     fn check_end(&self, world: &World) -> Result<(), String> {
         let mut end = world.clone();
         self.settle_all(&mut end);
-        if world.nodes.iter().any(|node| node.hand.is_closed()) {
-            // Those before the one that knew have not heard of it yet.
-            self.settle_all(&mut end);
-            let open = |node: &Node| !node.hand.is_closed();
-            if !end.closed || end.nodes.iter().any(open) {
-                return Err("what a node knew closed is open again".to_owned());
-            }
-        }
         let (booked, made, lost) = (end.account.booked(), end.truth.made, end.truth.lost);
         if signed(booked) != signed(made) + lost || end.around() > 0 {
             return Err(format!("at rest {booked} are booked, {made} were made, {lost} lost"));
@@ -491,13 +447,11 @@ impl Model for Protocol {
         let node = |place: usize| {
             let time = Time::begin([0, 7, 1_000_000][place], self.sizes.walls_us[place], 0);
             let live = time.live(&self.order);
-            Node::new(&self.names[place][0], time, &live, 0)
+            Node::new(&self.names[place][0], time, &live)
         };
         World {
-            replica: (account.clone(), false),
             account,
             closed: false,
-            server: 0,
             nodes: (0..nodes).map(node).collect(),
             late: Vec::new(),
             now_us: 0,
@@ -511,11 +465,7 @@ impl Model for Protocol {
         let lose = world.truth.losses < sizes.losses;
         let repeat = world.truth.repeats < sizes.repeats;
         let upset = world.truth.upsets < sizes.upsets;
-        let fail_over = world.truth.failovers < sizes.failovers;
         let mut actions = vec![Action::Wait];
-        if sizes.failovers > 0 {
-            actions.push(Action::Replicate);
-        }
         let mut may = |so: bool, action| actions.extend(so.then_some(action));
         for (node, at) in world.nodes.iter().enumerate() {
             if at.time.sleep == Sleep::Now {
@@ -546,9 +496,6 @@ impl Model for Protocol {
             let crash = world.truth.crashes < sizes.crashes;
             may(crash, Action::Fails(Fault::Crash { node, late: false }));
             may(crash && asking, Action::Fails(Fault::Crash { node, late: true }));
-            let behind = at.server != world.server;
-            may(behind, Action::Follow { node });
-            may(behind && lose, Action::Fails(Fault::FollowUnheard { node }));
             may(sizes.upsets > 0, Action::Compare { node });
             may(upset, Action::Fails(Fault::Suspend { node }));
             for wall_us in WRONG_US {
@@ -558,7 +505,6 @@ impl Model for Protocol {
             may(upset && is_wrong, Action::Fails(Fault::SetWall { node, wall_us: 0 }));
         }
         actions.extend((0..world.late.len()).map(|at| Action::ArriveLate { at }));
-        actions.extend(fail_over.then_some(Action::Fails(Fault::FailOver)));
         actions
     }
 
@@ -570,17 +516,15 @@ impl Model for Protocol {
 
     fn check(&self, world: &World) -> Result<(), String> {
         let Sizes { budget, limit, .. } = self.sizes;
-        let Truth { made, lost, crashes, losses, repeats, failovers, forgotten, revived, .. } =
-            world.truth;
+        let Truth { made, lost, crashes, losses, repeats, .. } = world.truth;
         let (booked, around) = (world.account.booked(), world.around());
-        // What a failover lost of the bookings can be booked once more, and nothing else.
-        if made > budget + forgotten {
-            return Err(format!("{made} calls were made of a budget of {budget} and {forgotten}"));
+        if made > budget {
+            return Err(format!("{made} calls were made of a budget of {budget}"));
         }
-        if booked > budget || made + around > booked + forgotten {
+        if booked > budget || made + around > booked {
             return Err(format!("{made} were made, {around} may be, and {booked} are booked"));
         }
-        if signed(booked) != signed(made + around) + lost || lost < -signed(forgotten) {
+        if signed(booked) != signed(made + around) + lost || lost < 0 {
             return Err(format!("{made} made + {around} around + {lost} lost, {booked} booked"));
         }
         if !world.nodes.iter().map(|node| &node.hand).all(|hand: &Hand| hand.is_within(budget)) {
@@ -588,9 +532,6 @@ impl Model for Protocol {
         }
         // A message that comes late may also hide what the node got meanwhile.
         let most = u64::from(crashes + repeats + 2 * losses) * self.lease();
-        // What a node told another server of a close costs what it was giving back at that time.
-        let told = u64::from(failovers) * u64::try_from(world.nodes.len()).unwrap() * self.lease();
-        let most = most + revived + forgotten + told;
         if lost > signed(most) {
             return Err(format!("{lost} calls are lost, more than {most}"));
         }

@@ -21,9 +21,6 @@ pub(super) struct Sizes {
     /// Wall clocks that are set wrong, and machines that are suspended.
     pub(super) upsets: u8,
     pub(super) crashes: u8,
-    /// Failovers to a replica that may lack the last writes, and the nodes' answer to them.
-    pub(super) failovers: u8,
-    pub(super) after_failover: AfterFailover,
     /// Messages that are lost or late.
     pub(super) losses: u8,
     /// Requests that arrive twice: at once, or even after later ones.
@@ -32,15 +29,6 @@ pub(super) struct Sizes {
     /// True if nodes look at the account, and whether they close the session.
     pub(super) looks: bool,
     pub(super) closes: bool,
-}
-
-/// Behaviour of nodes that follow another server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AfterFailover {
-    /// They close there again what they know closed.
-    Assert,
-    /// They tell it nothing, which the model must notice.
-    Nothing,
 }
 
 /// The least there is to explore.
@@ -56,8 +44,6 @@ pub(super) const SMALL: Sizes = Sizes {
     walls_us: [0; 3],
     upsets: 0,
     crashes: 0,
-    failovers: 0,
-    after_failover: AfterFailover::Assert,
     losses: 0,
     repeats: 0,
     late_repeats: false,
