@@ -148,14 +148,14 @@ const STAGES: &[Stage] = &[
     Stage { name: "scrub body", most: 200, largest: WHOLE, prepare: body },
     Stage { name: "scrub events", most: 400, largest: 1 << 20, prepare: events },
     Stage { name: "scrub header", most: 250, largest: 1 << 16, prepare: header },
-    Stage { name: "redact", most: 12, largest: 1 << 20, prepare: redact },
+    Stage { name: "redact", most: 20, largest: 1 << 20, prepare: redact },
     Stage { name: "gzip", most: 12, largest: WHOLE, prepare: |text| coded(text, "gzip") },
     Stage { name: "deflate", most: 12, largest: WHOLE, prepare: |text| coded(text, "deflate") },
     Stage { name: "br", most: 12, largest: WHOLE, prepare: |text| coded(text, "br") },
     Stage { name: "zstd", most: 12, largest: WHOLE, prepare: |text| coded(text, "zstd") },
-    Stage { name: "list filter, events", most: 12, largest: 1 << 20, prepare: list_events },
-    Stage { name: "outcome", most: 12, largest: WHOLE, prepare: outcome },
-    Stage { name: "policies", most: 12, largest: WHOLE, prepare: policies },
+    Stage { name: "list filter, events", most: 20, largest: 1 << 20, prepare: list_events },
+    Stage { name: "outcome", most: 20, largest: WHOLE, prepare: outcome },
+    Stage { name: "policies", most: 20, largest: WHOLE, prepare: policies },
     Stage { name: "head", most: 8, largest: 1 << 15, prepare: head },
 ];
 
