@@ -1,8 +1,8 @@
 //! Answers by which a call goes on: read from the bytes as they pass, none of which is held back.
 //!
-//! Of an answer only the members that matter here are copied ([`Outline`]), and only if one of them hands
-//! out a continuation or asks something are they read. What a lenient client might read otherwise, by a
-//! repeated key or one in another case, is an error.
+//! The members that matter here are copied ([`Outline`]), and read only if one of them hands out a
+//! continuation or asks something. A repeated key, or one in another case, is an error: a lenient client
+//! might read it otherwise.
 
 use std::borrow::Cow;
 

@@ -7,10 +7,8 @@ Straight the clients get any address, else this would prove nothing; through Arb
 `proxy.allowed_elicitation_hosts`, whether the server asks on the stream of its answer or fails with the error -32042.
 """
 
-import contextlib
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 
@@ -18,23 +16,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 
 import run  # noqa: E402
-from arbiter import Arbiter, stop, wait_for_file  # noqa: E402
+from arbiter import Arbiter  # noqa: E402
 from between import output, pairs  # noqa: E402
 
 ALLOWED, FOREIGN = "https://login.corp.example/x", "https://login.corp.example.evil.example/"
 ENDS = {"ask": "accept", "demand": -32042}
-
-
-@contextlib.contextmanager
-def server(packages, folder):
-    ready = folder / "asking.port"
-    with (folder / "asking.log").open("wb") as log:
-        command = [packages["py1"], HERE / "asking_server.py", "--ready-file", ready]
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
-    try:
-        yield f"http://127.0.0.1:{wait_for_file(ready, process, 'the server').strip()}/mcp"
-    finally:
-        stop(process, seconds=3)
 
 
 def clients(packages):
@@ -52,7 +38,7 @@ def ask(command, url, headers, tool, page):
 def main():
     packages = {"node": run.node_modules(), "py1": run.python_with("requirements-mcp1.txt")}
     settings = {"proxy": {"allowed_elicitation_hosts": ["login.corp.example"], "legacy_streams": True}}
-    with tempfile.TemporaryDirectory(prefix="arbiter-asking-") as folder, server(packages, pathlib.Path(folder)) as url:
+    with tempfile.TemporaryDirectory(prefix="asking-") as folder, run.server("asking", packages, pathlib.Path(folder)) as url:
         with Arbiter(url, settings=settings) as gateway:
             agent = gateway.register_agent()
             session = gateway.open_session(agent["agent_id"], authorized_tools=list(ENDS))

@@ -5,14 +5,11 @@
 `ask` sends a request on the stream of its answer, `demand` fails with the error -32042. Both take the page's address.
 """
 
-import argparse
-import pathlib
-import socket
-
-import uvicorn
 from mcp import types
 from mcp.server.fastmcp import Context, FastMCP
 from mcp.shared.exceptions import UrlElicitationRequiredError
+
+from serve import serve
 
 server = FastMCP("asking-server")
 
@@ -30,15 +27,5 @@ async def demand(url: str) -> str:
     raise UrlElicitationRequiredError([page])
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--ready-file", required=True, type=pathlib.Path)
-    options = parser.parse_args()
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(server.streamable_http_app(), log_level="warning", timeout_graceful_shutdown=1)
-    options.ready_file.write_text(f"{listener.getsockname()[1]}\n")
-    uvicorn.Server(config).run(sockets=[listener])
-
-
 if __name__ == "__main__":
-    main()
+    serve(server.streamable_http_app())

@@ -22,22 +22,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 
 import run  # noqa: E402
-from arbiter import Arbiter, request, stop, wait_for_file  # noqa: E402
+from arbiter import Arbiter, request, stop  # noqa: E402
 
 EXPECTED = "<Which size?> <Which colour?> mug"
 VERSION = "2026-07-28"
-
-
-@contextlib.contextmanager
-def server(packages, folder):
-    ready = folder / "rounds.port"
-    with (folder / "rounds.log").open("wb") as log:
-        command = [packages["py2"], HERE / "rounds_server.py", "--ready-file", ready]
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
-    try:
-        yield f"http://127.0.0.1:{wait_for_file(ready, process, 'the server').strip()}/mcp"
-    finally:
-        stop(process, seconds=3)
 
 
 @contextlib.contextmanager
@@ -150,7 +138,7 @@ def main():
     packages = {"node": run.node_modules(), "py2": run.python_with("requirements-mcp2.txt")}
     with tempfile.TemporaryDirectory(prefix="arbiter-rounds-") as temporary, contextlib.ExitStack() as stack:
         folder = pathlib.Path(temporary)
-        url = stack.enter_context(server(packages, folder))
+        url = stack.enter_context(run.server("rounds", packages, folder))
         if straight:
             for name, command in clients(packages).items():
                 call(command, url, {})

@@ -5,13 +5,10 @@
 It binds a free port of 127.0.0.1 and writes it to the ready file.
 """
 
-import argparse
-import pathlib
-import socket
-
-import uvicorn
 from mcp import types
 from mcp.server.mcpserver import Context, MCPServer
+
+from serve import serve
 
 server = MCPServer("rounds-server", version="1")
 
@@ -33,15 +30,5 @@ async def order(item: str, ctx: Context) -> str | types.InputRequiredResult:
     return f"{state} {given['colour'].content['answer']} {item}"
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--ready-file", required=True, type=pathlib.Path)
-    options = parser.parse_args()
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(server.streamable_http_app(), log_level="warning", timeout_graceful_shutdown=1)
-    options.ready_file.write_text(f"{listener.getsockname()[1]}\n")
-    uvicorn.Server(config).run(sockets=[listener])
-
-
 if __name__ == "__main__":
-    main()
+    serve(server.streamable_http_app())

@@ -150,6 +150,8 @@ def server(kind, packages, folder):
     elif kind in ("conformance", "conformance-json"):
         command = [packages["py2"], HERE / "conformance_server.py", "--ready-file", ready]
         command += ["--json"] * kind.endswith("json")
+    elif kind in ("asking", "rounds"):
+        command = [packages["py1" if kind == "asking" else "py2"], HERE / f"{kind}_server.py", "--ready-file", ready]
     elif kind == "tasks":
         command = [packages["py1"], HERE / "task_server.py", "--ready-file", ready]
     else:

@@ -20,7 +20,7 @@ import time
 from playwright.sync_api import expect, sync_playwright
 
 from browser import SERIOUS, Browser, chromium
-from scene import HOSTILE, POLICIES, TARGET, Arbiter, Later, Scene, axe, binary, node_packages, stop, upstream
+from scene import HOSTILE, POLICIES, TARGET, Arbiter, Later, Scene, axe, binary, node_packages, stop, tried, upstream
 
 PICTURES = TARGET / "console"
 # A refusal is on the page after this long; so is a call that waits for a person.
@@ -347,7 +347,7 @@ def main():
     parser = argparse.ArgumentParser(description="drive the console with a real browser")
     parser.add_argument("--only", default="")
     options = parser.parse_args()
-    packages, failed = node_packages(), 0
+    packages = node_packages()
     settings = {
         "approvals": {"hold_secs": 60},
         "sessions": {"max_concurrent_sessions_per_agent": 100, "escalate_anomalies": True},
@@ -356,14 +356,7 @@ def main():
         with Arbiter(url, policies=POLICIES, settings=settings) as gateway, sync_playwright() as playwright:
             browser = chromium(playwright)
             stage = Stage(browser, gateway, Scene(gateway, record, pathlib.Path(folder)), packages)
-            for case in [case for case in CASES if options.only in case.__name__]:
-                began = time.monotonic()
-                try:
-                    case(stage)
-                    print(f"ok      {case.__name__} ({seconds(began):.1f} s)", flush=True)
-                except Exception as error:  # noqa: BLE001
-                    failed += 1
-                    print(f"FAILED  {case.__name__} ({seconds(began):.1f} s): {error}", flush=True)
+            failed = tried(CASES, options.only, stage)
             browser.close()
             if failed:
                 print(gateway.log(), file=sys.stderr)

@@ -15,13 +15,12 @@ import re
 import secrets
 import sys
 import tempfile
-import time
 import urllib.parse
 
 from playwright.sync_api import expect, sync_playwright
 
 from browser import Browser, chromium
-from scene import Arbiter, node_packages
+from scene import Arbiter, node_packages, tried
 
 # Found through `scene`, which adds the folder of the clients' tests.
 from conformance import free_port  # noqa: E402
@@ -189,7 +188,7 @@ def main():
     parser = argparse.ArgumentParser(description="operators who sign in at an OpenID provider")
     parser.add_argument("--only", default="")
     options = parser.parse_args()
-    packages, failed, port = {"node": node_packages()}, 0, free_port()
+    packages, port = {"node": node_packages()}, free_port()
     back = f"http://127.0.0.1:{port}/console/sign-in/return"
     website = {CLIENT: {"secret": secrets.token_hex(16), "redirect_uri": back}}
     with tempfile.TemporaryDirectory() as folder:
@@ -197,14 +196,7 @@ def main():
         try:
             with Arbiter("http://127.0.0.1:9/mcp", settings=settings(provider, port)) as gateway, sync_playwright() as playwright:
                 stage = Stage(chromium(playwright), gateway, provider)
-                for case in [case for case in CASES if options.only in case.__name__]:
-                    began = time.monotonic()
-                    try:
-                        case(stage)
-                        print(f"ok      {case.__name__} ({time.monotonic() - began:.1f} s)", flush=True)
-                    except Exception as error:  # noqa: BLE001
-                        failed += 1
-                        print(f"FAILED  {case.__name__}: {error}", flush=True)
+                failed = tried(CASES, options.only, stage)
                 stage.chromium.close()
                 if failed:
                     print(gateway.log(), provider.log_path.read_text()[-2000:], file=sys.stderr)

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "support"), str(HERE.parent / "clients")]
@@ -161,3 +162,17 @@ def axe(packages):
 
 def node_packages():
     return clients.node_modules()
+
+
+def tried(cases, only, stage):
+    """Runs the cases whose name contains `only`, prints how each ended, and returns the number of those that failed."""
+    failed = 0
+    for case in [case for case in cases if only in case.__name__]:
+        began = time.monotonic()
+        try:
+            case(stage)
+            print(f"ok      {case.__name__} ({time.monotonic() - began:.1f} s)", flush=True)
+        except Exception as error:  # noqa: BLE001
+            failed += 1
+            print(f"FAILED  {case.__name__} ({time.monotonic() - began:.1f} s): {error}", flush=True)
+    return failed

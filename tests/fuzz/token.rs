@@ -61,7 +61,7 @@ const CLAIMS: &[&str] = &[
     r#""cnf":{}"#,
     r#""\u0069ss":"arbiter""#,
 ];
-/// What a good token has, so that most of those made are near to one.
+/// Claims of a good token, so that most of those made are near to one.
 const GOOD: &str = r#""iss":"arbiter","sub":"user:ann","agent_id":"7f3c2a10-1111-4222-8333-444455556666","exp":1800000001"#;
 const PIECES: &[&str] = &[".", "=", "A", "-", "_", "+", "/", "eyJ", " ", "\n", "\u{0}"];
 

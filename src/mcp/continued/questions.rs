@@ -2,7 +2,7 @@
 //! 2025-11-25), the error -32042 with a list of addresses (2025-11-25), the inputs that a result or a task
 //! asks for (SEP-2322, SEP-2663).
 //!
-//! What a lenient client might read otherwise, by a repeated key or one in another case, is an error.
+//! A repeated key, or one in another case, is an error: a lenient client might read it otherwise.
 
 use super::{Unreadable, text};
 use crate::json::Value;
