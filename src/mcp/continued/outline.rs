@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::{Answer, Unreadable, answers};
 use crate::json::Doc;
 use crate::json::keys::disguised_as;
+use crate::mcp::plain::PlainAnswer;
 
 /// Largest outline that is copied.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -134,6 +135,10 @@ impl Outline {
 
     /// Takes note of what passes.
     pub fn push(&mut self, mut chunk: &[u8]) -> Result<(), Unreadable> {
+        if self.at == At::Start && PlainAnswer::read(chunk).is_some() {
+            self.at = At::Over;
+            return Ok(());
+        }
         while let Some((&byte, rest)) = chunk.split_first() {
             chunk = match self.at {
                 At::Over => return Ok(()),

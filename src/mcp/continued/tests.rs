@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::mcp::plain::nearly;
 
 fn answers_of(chunks: &[&[u8]]) -> Result<Vec<Answer>, Unreadable> {
     let mut outline = Outline::new(true);
@@ -232,6 +233,12 @@ proptest! {
         let cut = |text: &'static str| cut_at(text.as_bytes(), &cuts);
         prop_assert_eq!(json(&cut(MODERN)), json(&[MODERN.as_bytes()]));
         prop_assert_eq!(events(&cut_at(stream.as_bytes(), &cuts)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_plain_answer_tells_at_one_look_what_it_tells_byte_by_byte(answer in nearly::plain()) {
+        let bytes: Vec<&[u8]> = answer.chunks(1).collect();
+        prop_assert_eq!(answers_of(&[&answer]), answers_of(&bytes), "{}", answer.escape_ascii());
     }
 }
 

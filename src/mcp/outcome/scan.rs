@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::{MAX_ANSWERED_ID, ToolOutcome};
 use crate::json::Doc;
+use crate::mcp::plain::PlainAnswer;
 
 /// Longest key that matters, each character escaped.
 const MAX_KEY: usize = 64;
@@ -49,6 +50,14 @@ enum ResultKind {
     InputRequired,
     Task,
     Unheard,
+}
+
+impl From<PlainAnswer<'_>> for Response {
+    fn from(plain: PlainAnswer<'_>) -> Self {
+        let is_error = plain.is_error.map(|is| if is { Truth::True } else { Truth::False });
+        let result = ResultFacts { is_object: true, is_error, ..ResultFacts::default() };
+        Self { id: SmallVec::from_slice(plain.id), has_error: false, result: Some(result) }
+    }
 }
 
 impl Response {
@@ -132,6 +141,14 @@ pub(super) struct Scanner {
 impl Scanner {
     /// Reads on, and gives `each` the messages that end.
     pub(super) fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(&Response)) {
+        if !self.begun
+            && self.at == At::Between
+            && let Some(plain) = PlainAnswer::read(bytes)
+        {
+            (self.begun, self.over) = (true, true);
+            each(&Response::from(plain));
+            return;
+        }
         while let Some((&byte, rest)) = bytes.split_first() {
             if self.over {
                 return;

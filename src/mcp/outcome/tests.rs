@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::mcp::message;
+use crate::mcp::plain::nearly;
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"t"}}"#;
 
@@ -215,6 +216,15 @@ proptest! {
         for carrier in [Carrier::Json, Carrier::Events] {
             let whole = read(CALL, carrier, [&bytes]);
             prop_assert_eq!(read(CALL, carrier, bytes.chunks(size)), whole);
+        }
+    }
+
+    #[test]
+    fn a_plain_answer_says_at_one_look_what_it_says_byte_by_byte(answer in nearly::plain()) {
+        let event = [b"data: ", answer.as_slice(), b"\n\n"].concat();
+        for (carrier, bytes) in [(Carrier::Json, &answer), (Carrier::Events, &event)] {
+            let found = read(CALL, carrier, [bytes]);
+            prop_assert_eq!(found, read(CALL, carrier, bytes.chunks(1)), "{}", bytes.escape_ascii());
         }
     }
 }
