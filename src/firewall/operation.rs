@@ -104,29 +104,88 @@ const READ_VERBS: &[&str] = &[
     "validate", "verify", "view", "watch",
 ];
 
+/// Verbs of one operation in alphabetical order, and their lengths by first letter: most words are no verb, and
+/// few letters begin one of their length.
+struct Verbs {
+    operation: Operation,
+    words: &'static [&'static str],
+    /// For each letter the lengths that verbs with it have, a bit each.
+    lengths: [u32; 26],
+}
+
+impl Verbs {
+    #[expect(clippy::indexing_slicing, reason = "evaluated when this is compiled")]
+    const fn of(operation: Operation, verbs: &'static [&'static str]) -> Self {
+        let mut lengths = [0; 26];
+        let mut n = 0;
+        while n < verbs.len() {
+            let verb = verbs[n].as_bytes();
+            lengths[(verb[0] - b'a') as usize] |= 1 << verb.len();
+            n += 1;
+        }
+        Self { operation, words: verbs, lengths }
+    }
+
+    fn have(&self, word: &str) -> bool {
+        let letter = word.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
+        let of_letter = self.lengths.get(usize::from(letter.wrapping_sub(b'a')));
+        let length = u32::try_from(word.len()).unwrap_or(u32::MAX);
+        let first = |verb: &&str| verb.as_bytes().first().copied().unwrap_or_default();
+        of_letter.is_some_and(|lengths| lengths.unbounded_shr(length) & 1 == 1)
+            && self
+                .words
+                .get(self.words.partition_point(|verb| first(verb) < letter)..)
+                .unwrap_or_default()
+                .iter()
+                .take_while(|verb| first(verb) == letter)
+                .any(|verb| verb.eq_ignore_ascii_case(word))
+    }
+}
+
+/// All verbs, those of the strongest operation first.
+static VERBS: [Verbs; 4] = [
+    Verbs::of(Operation::Admin, ADMIN_VERBS),
+    Verbs::of(Operation::Delete, DELETE_VERBS),
+    Verbs::of(Operation::Write, WRITE_VERBS),
+    Verbs::of(Operation::Read, READ_VERBS),
+];
+
 /// The strongest operation that the words of a tool's name speak of; a write if they speak of none.
 ///
 /// Words end at every character that is not a letter (`_ - . / :`, space, digits) and where a
 /// capital begins a new one: `deleteUser`, `HTTPGet`.
 pub fn operation(tool: &str) -> Does {
-    let operations = name_words(tool).filter_map(|word| {
-        let known = |verbs: &[&str]| verbs.iter().any(|verb| verb.eq_ignore_ascii_case(word));
-        [
-            (ADMIN_VERBS, Operation::Admin),
-            (DELETE_VERBS, Operation::Delete),
-            (WRITE_VERBS, Operation::Write),
-            (READ_VERBS, Operation::Read),
-        ]
-        .into_iter()
-        .find(|(verbs, _)| known(verbs))
-        .map(|(_, operation)| operation)
-    });
-    let unknown = Does { operation: Operation::Write, is_guess: true };
-    operations.max().map_or(unknown, Does::from)
+    let of_word = |word: &str| VERBS.iter().find(|verbs| verbs.have(word)).map(|v| v.operation);
+    let strongest = if tool.is_ascii() {
+        ascii_words(tool).filter_map(of_word).max()
+    } else {
+        name_words(tool).filter_map(of_word).max()
+    };
+    strongest.map_or(Does { operation: Operation::Write, is_guess: true }, Does::from)
 }
 
 fn name_words(name: &str) -> impl Iterator<Item = &str> {
     name.split(|c: char| !c.is_alphabetic()).flat_map(humps)
+}
+
+/// Finds the words of a name of ASCII characters, which are those of [`name_words`].
+fn ascii_words(name: &str) -> impl Iterator<Item = &str> {
+    let bytes = name.as_bytes();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        at += bytes.get(at..)?.iter().position(u8::is_ascii_alphabetic)?;
+        let (start, mut before) = (at, *bytes.get(at)?);
+        at += 1;
+        while let Some(byte) = bytes.get(at).filter(|byte| byte.is_ascii_alphabetic()) {
+            let small_follows = bytes.get(at + 1).is_some_and(u8::is_ascii_lowercase);
+            if byte.is_ascii_uppercase() && (!before.is_ascii_uppercase() || small_follows) {
+                break;
+            }
+            before = *byte;
+            at += 1;
+        }
+        name.get(start..at)
+    })
 }
 
 /// Cuts camel case: before a capital that follows a small letter or that a small letter follows.
@@ -155,6 +214,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn verbs_are_found_whatever_their_case() {
+        for verbs in &VERBS {
+            assert!(verbs.words.is_sorted(), "{:?}", verbs.operation);
+            for verb in verbs.words {
+                assert!(verbs.have(verb) && verbs.have(&verb.to_uppercase()), "{verb}");
+                assert!(
+                    !verbs.have(&format!("{verb}s")) || verbs.words.contains(&&*format!("{verb}s")),
+                    "{verb}"
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ascii_names_have_the_words_that_all_names_have(name in "[a-cA-C_ 1]{0,12}|[ -~]{0,20}") {
+            let words: Vec<_> = ascii_words(&name).collect();
+            prop_assert_eq!(words, name_words(&name).collect::<Vec<_>>());
+        }
+    }
 
     #[test]
     fn a_tools_words_say_what_it_does() {

@@ -15,6 +15,24 @@ pub(super) fn push_lower(out: &mut String, word: &str) {
     out.extend(word.chars().flat_map(char::to_lowercase));
 }
 
+/// Reports whether a word stands in a text of ASCII characters.
+fn is_among(mut text: &[u8], lower: &[u8]) -> bool {
+    let Some(first) = lower.first() else { return false };
+    let mut within_word = false;
+    while let Some((byte, rest)) = text.split_first() {
+        if !within_word
+            && byte.eq_ignore_ascii_case(first)
+            && text.get(..lower.len()).is_some_and(|word| word.eq_ignore_ascii_case(lower))
+            && !text.get(lower.len()).is_some_and(u8::is_ascii_alphanumeric)
+        {
+            return true;
+        }
+        within_word = byte.is_ascii_alphanumeric();
+        text = rest;
+    }
+    false
+}
+
 fn is_word(word: &str, lower: &str) -> bool {
     if word.is_ascii() {
         return word.eq_ignore_ascii_case(lower);
@@ -44,6 +62,9 @@ impl Phrase {
 
     /// Reports whether the words of this phrase stand in `text`, next to each other.
     pub fn occurs_in(&self, text: &str) -> bool {
+        if let ([wanted], true) = (&*self.words, text.is_ascii()) {
+            return is_among(text.as_bytes(), wanted.as_bytes());
+        }
         let mut rest = words(text);
         loop {
             let mut here = rest.clone();
@@ -70,7 +91,20 @@ impl fmt::Display for Phrase {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn one_word_is_found_among_ascii_as_among_all_text(
+            word in "[a-c]{1,3}|[a-c0é]{1,2}",
+            text in "[a-cA-C0 _-]{0,16}",
+        ) {
+            let expected = words(&text).any(|found| is_word(found, &word));
+            prop_assert_eq!(occurs(&word, &text), expected);
+        }
+    }
 
     fn occurs(keyword: &str, text: &str) -> bool {
         Phrase::parse(keyword).unwrap().occurs_in(text)
