@@ -15,7 +15,7 @@ pub enum Arrival {
     Refused(Box<Denial>),
 }
 
-/// Bytes in which the end of a head was looked for, kept between reads so that each is read once.
+/// A head of which some bytes have come: each line is judged once, when its end has.
 #[derive(Debug, Default)]
 pub struct Scan {
     seen: usize,
@@ -23,6 +23,9 @@ pub struct Scan {
     line: usize,
     /// True if the request line has come.
     begun: bool,
+    fields: Fields,
+    /// The first fault, which is reported once the head is whole.
+    fault: Option<Box<Denial>>,
 }
 
 impl Scan {
@@ -30,13 +33,18 @@ impl Scan {
     pub fn look(&mut self, read: &[u8], size: HeadSize) -> Arrival {
         while let Some(found) = memchr::memchr(b'\n', read.get(self.seen..).unwrap_or_default()) {
             let end = self.seen + found;
-            let line = read.get(self.line..end).unwrap_or_default().trim_ascii_end();
+            let line = read.get(self.line..end).unwrap_or_default();
             (self.seen, self.line) = (end + 1, end + 1);
-            if !line.is_empty() {
-                self.begun = true;
-            } else if self.begun {
-                let head = read.get(..=end).unwrap_or_default();
-                return judge(head, size).map_or_else(refused, |()| Arrival::Whole);
+            let is_blank = line.trim_ascii_end().is_empty();
+            let is_last = is_blank && self.begun;
+            if self.fault.is_none()
+                && let Err(fault) = self.judge(line, is_blank, size)
+            {
+                self.fault = Some(Box::new(fault));
+            }
+            self.begun |= !is_blank;
+            if is_last {
+                return self.whole(end + 1, size);
             }
         }
         self.seen = read.len();
@@ -45,6 +53,28 @@ impl Scan {
             return refused(size.uri_too_long());
         }
         if read.len() > size.bytes { refused(size.too_large()) } else { Arrival::Partial }
+    }
+
+    /// Judges one line without its newline.
+    fn judge(&mut self, line: &[u8], is_blank: bool, size: HeadSize) -> Result<(), Denial> {
+        let line = line
+            .strip_suffix(b"\r")
+            .ok_or_else(|| malformed("header lines must end with CR LF (RFC 9112 section 2.2)"))?;
+        match (self.begun, line.is_empty()) {
+            // Empty lines before the request are allowed (RFC 9112 section 2.2).
+            (false, true) => Ok(()),
+            (false, false) => request_line(line, size),
+            (true, true) if is_blank => self.fields.agree(),
+            (true, _) => self.fields.add(line, size),
+        }
+    }
+
+    /// Ends the head, which has so many bytes, the empty line at its end included.
+    fn whole(&mut self, bytes: usize, size: HeadSize) -> Arrival {
+        if bytes > size.bytes {
+            return refused(size.too_large());
+        }
+        self.fault.take().map_or(Arrival::Whole, Arrival::Refused)
     }
 }
 
@@ -57,32 +87,6 @@ fn refused(denial: Denial) -> Arrival {
 
 fn malformed(reason: impl Into<String>) -> Denial {
     Denial::new(Code::MalformedRequest, reason)
-}
-
-/// Judges a whole head, the empty line at its end included.
-fn judge(head: &[u8], size: HeadSize) -> Result<(), Denial> {
-    if head.len() > size.bytes {
-        return Err(size.too_large());
-    }
-    let mut from = 0;
-    let mut lines = memchr::memchr_iter(b'\n', head).map(|end| {
-        let line = head.get(from..end).unwrap_or_default();
-        from = end.saturating_add(1);
-        line.strip_suffix(b"\r")
-            .ok_or_else(|| malformed("header lines must end with CR LF (RFC 9112 section 2.2)"))
-    });
-    // Empty lines before the request are allowed (RFC 9112 section 2.2).
-    let first = lines.find(|line| line.as_ref().map_or(true, |line| !line.is_empty()));
-    request_line(first.unwrap_or(Ok(&[]))?, size)?;
-    let mut fields = Fields::default();
-    for line in lines {
-        let line = line?;
-        if line.is_empty() {
-            break;
-        }
-        fields.add(line, size)?;
-    }
-    fields.agree()
 }
 
 fn request_line(line: &[u8], size: HeadSize) -> Result<(), Denial> {
@@ -139,7 +143,7 @@ fn version() -> Denial {
 }
 
 /// Facts in the header lines about the message's end and its addressee.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Fields {
     count: usize,
     hosts: usize,
