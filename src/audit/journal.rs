@@ -226,19 +226,23 @@ pub(super) fn peek(path: &Path) -> io::Result<Option<Peeked>> {
 /// The table of admissions whose line is in the log; it is the writer's.
 pub(super) struct Closed {
     admissions: Vec<u64>,
+    page: layout::LinkPage,
     /// The first and the last entry that the file does not have yet.
     unwritten: Option<(usize, usize)>,
 }
 
 impl Closed {
     fn read(file: &File, slots: u32) -> io::Result<Self> {
-        Ok(Self { admissions: layout::read_table(file, slots)?, unwritten: None })
+        let admissions = layout::read_table(file, slots)?;
+        let page = layout::LinkPage::of(&admissions);
+        Ok(Self { admissions, page, unwritten: None })
     }
 
     fn note(&mut self, slot: u32, admission: u64) {
         let Ok(at) = usize::try_from(slot) else { return };
         if let Some(entry) = self.admissions.get_mut(at) {
             *entry = admission;
+            self.page.set(at, admission);
             let (first, last) = self.unwritten.unwrap_or((at, at));
             self.unwritten = Some((first.min(at), last.max(at)));
         }
@@ -248,8 +252,7 @@ impl Closed {
     fn write(&mut self, file: &File, link: &Link) -> io::Result<()> {
         let Some((first, last)) = self.unwritten else { return layout::write_link(file, link) };
         if last < layout::ENTRIES_WITH_LINK {
-            let entries = self.admissions.get(..=last).unwrap_or_default();
-            layout::write_link_and_table(file, link, entries)?;
+            self.page.write(file, link, last)?;
         } else {
             layout::write_table(
                 file,

@@ -25,7 +25,8 @@ pub use facts::{
     Approval, Completion, Decision, Detail, Entry, Event, HeadParts, Ids, Outcome, RequestHead,
 };
 use members::{
-    MAX_ITEMS, clipped, count_member, id_member, list_member, more, text_member, timestamp, uuid,
+    MAX_ITEMS, clipped, count_member, id_member, key, list_member, more, text_member, timestamp,
+    uuid,
 };
 
 /// A line whose holes say `unknown`, and where those holes are.
@@ -48,7 +49,7 @@ impl Draft {
     /// Writes what is known now, behind `reserved` bytes that are the caller's.
     pub fn new(entry: &Entry, node_id: &str, reserved: usize) -> Self {
         let arguments = entry.arguments.as_ref().map_or(0, |a| a.as_str().len());
-        let mut out = Vec::with_capacity(reserved + 1_024 + arguments);
+        let mut out = Vec::with_capacity(reserved + 1_536 + arguments);
         out.resize(reserved, 0);
         let unknown = Outcome::default();
 
@@ -58,26 +59,26 @@ impl Draft {
         decision(&mut out, entry.decision, entry.denial_code);
 
         let known = out.len();
-        text_member(&mut out, "policy_matched", entry.policy_matched.as_deref());
-        text_member(&mut out, "policy_version", entry.policy_version.as_deref());
-        list_member(&mut out, "anomaly_flags", &entry.anomaly_flags);
+        text_member(&mut out, key!("policy_matched"), entry.policy_matched.as_deref());
+        text_member(&mut out, key!("policy_version"), entry.policy_version.as_deref());
+        list_member(&mut out, key!("anomaly_flags"), &entry.anomaly_flags);
         let second = known..out.len();
         failure(&mut out, entry.failure_category, &unknown);
 
         let known = out.len();
-        list_member(&mut out, "credentials_injected", &entry.credentials_injected);
+        list_member(&mut out, key!("credentials_injected"), &entry.credentials_injected);
         let third = known..out.len();
         let calls_tool = entry.decision == Decision::Allow && entry.tool_called.is_some();
         ending(&mut out, entry.stage, entry.upstream.as_deref(), calls_tool, &unknown);
 
         let known = out.len();
         entry.head.write(&mut out);
-        count_member(&mut out, "bytes_in", entry.bytes_in);
+        count_member(&mut out, key!("bytes_in"), entry.bytes_in);
         let approval = entry.approval.as_deref();
-        id_member(&mut out, "approval_id", approval.map(|approval| approval.id));
+        id_member(&mut out, key!("approval_id"), approval.map(|approval| approval.id));
         let by = approval.and_then(|approval| approval.by.as_deref());
-        text_member(&mut out, "approved_by", by);
-        id_member(&mut out, "continues", entry.continues);
+        text_member(&mut out, key!("approved_by"), by);
+        id_member(&mut out, key!("continues"), entry.continues);
         event(&mut out, entry.event.as_deref(), entry.claim.as_deref());
         let fourth = known..out.len();
         Self {
@@ -144,9 +145,9 @@ fn decided(out: &mut Vec<u8>, entry: &Entry, node_id: &str) {
     out.extend_from_slice(b"\",\"request_id\":\"");
     uuid(out, entry.request_id);
     out.push(b'"');
-    text_member(out, "node_id", Some(node_id));
-    id_member(out, "agent_id", entry.agent_id.map(|id| id.0));
-    text_member(out, "principal", entry.principal.as_deref());
+    text_member(out, key!("node_id"), Some(node_id));
+    id_member(out, key!("agent_id"), entry.agent_id.map(|id| id.0));
+    text_member(out, key!("principal"), entry.principal.as_deref());
     out.extend_from_slice(b",\"delegation_chain\":[");
     for (n, id) in entry.delegation_chain.iter().take(MAX_ITEMS).enumerate() {
         out.extend_from_slice(if n == 0 { b"\"" } else { b",\"" });
@@ -155,10 +156,10 @@ fn decided(out: &mut Vec<u8>, entry: &Entry, node_id: &str) {
     }
     more(out, entry.delegation_chain.len().saturating_sub(MAX_ITEMS));
     out.push(b']');
-    id_member(out, "task_session_id", entry.task_session_id.map(|id| id.0));
-    text_member(out, "mcp_method", entry.mcp_method.as_deref());
-    text_member(out, "tool_called", entry.tool_called.as_deref());
-    list_member(out, "tools_called", &entry.tools_called);
+    id_member(out, key!("task_session_id"), entry.task_session_id.map(|id| id.0));
+    text_member(out, key!("mcp_method"), entry.mcp_method.as_deref());
+    text_member(out, key!("tool_called"), entry.tool_called.as_deref());
+    list_member(out, key!("tools_called"), &entry.tools_called);
     out.extend_from_slice(b",\"arguments\":");
     let arguments = entry.arguments.as_ref().map_or("null", Redacted::as_str);
     out.extend_from_slice(arguments.as_bytes());
@@ -168,12 +169,12 @@ fn decided(out: &mut Vec<u8>, entry: &Entry, node_id: &str) {
 }
 
 fn decision(out: &mut Vec<u8>, decision: Decision, code: Option<&str>) {
-    text_member(out, "authorization_decision", Some(decision.as_str()));
-    text_member(out, "denial_code", code);
+    text_member(out, key!("authorization_decision"), Some(decision.as_str()));
+    text_member(out, key!("denial_code"), code);
 }
 
 fn failure(out: &mut Vec<u8>, category: Option<&str>, outcome: &Outcome) {
-    text_member(out, "failure_category", category);
+    text_member(out, key!("failure_category"), category);
     out.extend_from_slice(b",\"latency_ms\":");
     if outcome.completion == Completion::Unknown {
         out.extend_from_slice(b"null");
@@ -205,20 +206,20 @@ fn ending(
 ) {
     out.extend_from_slice(b",\"credentials_scrubbed\":");
     number(out, outcome.credentials_scrubbed);
-    text_member(out, "outcome", Some(outcome.completion.as_str()));
+    text_member(out, key!("outcome"), Some(outcome.completion.as_str()));
     let tool_outcome = outcome.tool_outcome.unwrap_or(ToolOutcome::Unknown);
-    text_member(out, "tool_outcome", calls_tool.then_some(tool_outcome.as_str()));
-    text_member(out, "stage", stage);
-    text_member(out, "upstream", upstream);
-    text_member(out, "upstream_server", outcome.upstream_server.as_deref());
-    text_member(out, "upstream_cause", outcome.upstream_cause);
-    count_member(out, "bytes_out", outcome.bytes_out);
-    text_member(out, "task_status", outcome.task_status);
-    list_member(out, "elicited_hosts", &outcome.elicited_hosts);
+    text_member(out, key!("tool_outcome"), calls_tool.then_some(tool_outcome.as_str()));
+    text_member(out, key!("stage"), stage);
+    text_member(out, key!("upstream"), upstream);
+    text_member(out, key!("upstream_server"), outcome.upstream_server.as_deref());
+    text_member(out, key!("upstream_cause"), outcome.upstream_cause);
+    count_member(out, key!("bytes_out"), outcome.bytes_out);
+    text_member(out, key!("task_status"), outcome.task_status);
+    list_member(out, key!("elicited_hosts"), &outcome.elicited_hosts);
 }
 
 fn event(out: &mut Vec<u8>, event: Option<&Event>, claim: Option<&str>) {
-    text_member(out, "event", event.map(|e| e.name));
+    text_member(out, key!("event"), event.map(|e| e.name));
     out.extend_from_slice(b",\"detail\":");
     let Some(event) = event else {
         match claim {

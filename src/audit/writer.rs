@@ -217,10 +217,13 @@ impl Writer {
     /// Puts the file aside if it is full or old. A rotation that fails refuses no call: the lines
     /// go on into the same file, and it is tried again later.
     fn rotate_if_due(&mut self, more_bytes: usize) {
-        let now = self.shared.clock.now();
         let Some(started) = self.log.started() else { return };
         let Rotation { bytes, secs, compress, keep_files: _ } = self.rotation;
         let full = bytes > 0 && self.log.length.saturating_add(more_bytes as u64) > bytes;
+        if !full && secs == 0 {
+            return;
+        }
+        let now = self.shared.clock.now();
         let old = secs > 0 && now.wall >= started.plus_secs(secs);
         if !(full || old) || now.mono < self.rotate_not_before {
             return;

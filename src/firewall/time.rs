@@ -36,11 +36,9 @@ impl Timestamp {
         let micros = i64::try_from(secs).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         Self(self.0.saturating_add(micros))
     }
-}
 
-/// RFC 3339 in UTC with microseconds.
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Writes RFC 3339 in UTC with microseconds.
+    pub fn text(self) -> [u8; 27] {
         let time = jiff::Timestamp::from_microsecond(self.0)
             .unwrap_or(jiff::Timestamp::MAX)
             .to_zoned(TimeZone::UTC);
@@ -64,7 +62,13 @@ impl fmt::Display for Timestamp {
                 value /= 10;
             }
         }
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        text
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 

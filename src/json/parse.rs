@@ -352,8 +352,10 @@ fn plain_run(bytes: &[u8]) -> usize {
         let quote = zero_byte(v ^ (ONES * u64::from(b'"')));
         let slash = zero_byte(v ^ (ONES * u64::from(b'\\')));
         let control = v.wrapping_sub(ONES * 0x20) & !v & HIGH;
-        if quote | slash | control != 0 {
-            break;
+        let special = quote | slash | control;
+        if special != 0 {
+            // Bits above the lowest may be set without cause.
+            return run + special.trailing_zeros() as usize / 8;
         }
         run += 8;
     }

@@ -136,13 +136,36 @@ pub(super) fn write_link(file: &File, link: &Link) -> io::Result<()> {
     file.write_all_at(&framed_link(link, LINK_BYTES), LINK_OFFSET)
 }
 
-/// Writes the link and the table's first entries at once. The link comes first: it may run ahead of the
-/// table, whose calls are then found in the log.
-pub(super) fn write_link_and_table(file: &File, link: &Link, entries: &[u64]) -> io::Result<()> {
-    let mut bytes = framed_link(link, LINK_TO_TABLE + entries.len() * 8);
-    bytes.resize(LINK_TO_TABLE, 0);
-    bytes.extend(entries.iter().flat_map(|entry| entry.to_le_bytes()));
-    file.write_all_at(&bytes, LINK_OFFSET)
+/// The page of the link and the table's first entries, which are written at once. The link comes first: it may
+/// run ahead of the table, whose calls are then found in the log.
+pub(super) struct LinkPage(Vec<u8>);
+
+impl LinkPage {
+    /// Makes the page of a table that begins so.
+    pub(super) fn of(entries: &[u64]) -> Self {
+        let mut bytes = vec![0; LINK_TO_TABLE];
+        let first = entries.iter().take(ENTRIES_WITH_LINK);
+        bytes.extend(first.flat_map(|entry| entry.to_le_bytes()));
+        Self(bytes)
+    }
+
+    /// Changes an entry, if it is one of the first.
+    pub(super) fn set(&mut self, at: usize, entry: u64) {
+        let from = LINK_TO_TABLE.saturating_add(at.saturating_mul(8));
+        let place = self.0.get_mut(from..).and_then(<[u8]>::first_chunk_mut);
+        if let Some(place) = place {
+            *place = entry.to_le_bytes();
+        }
+    }
+
+    /// Writes the link and the entries up to this one.
+    pub(super) fn write(&mut self, file: &File, link: &Link, last: usize) -> io::Result<()> {
+        let link = framed_link(link, LINK_BYTES);
+        self.0.iter_mut().zip(link).for_each(|(to, from)| *to = from);
+        let end = LINK_TO_TABLE.saturating_add(last.saturating_add(1).saturating_mul(8));
+        let bytes = self.0.get(..end).unwrap_or(&self.0);
+        file.write_all_at(bytes, LINK_OFFSET)
+    }
 }
 
 fn framed_link(link: &Link, room: usize) -> Vec<u8> {

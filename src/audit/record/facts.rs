@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::members::{MAX_TEXT_BYTES, formatted, member, text_member};
+use super::members::{MAX_TEXT_BYTES, ip_address, key, member, text_member};
 use crate::audit::redact::Redacted;
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
@@ -108,15 +108,19 @@ impl RequestHead {
         let texts = [user_agent, http_method, path, trace_id];
         let length: usize = texts.iter().filter_map(|text| text.map(str::len)).sum();
         let mut out = Vec::with_capacity(NO_HEAD.len() + 48 + length.min(4 * MAX_TEXT_BYTES));
-        member(&mut out, "client_addr");
+        member(&mut out, key!("client_addr"));
         match client_addr {
-            Some(address) => formatted(&mut out, format_args!("\"{address}\"")),
+            Some(address) => {
+                out.push(b'"');
+                ip_address(&mut out, *address);
+                out.push(b'"');
+            }
             None => out.extend_from_slice(b"null"),
         }
-        text_member(&mut out, "user_agent", *user_agent);
-        text_member(&mut out, "http_method", *http_method);
-        text_member(&mut out, "path", *path);
-        text_member(&mut out, "trace_id", *trace_id);
+        text_member(&mut out, key!("user_agent"), *user_agent);
+        text_member(&mut out, key!("http_method"), *http_method);
+        text_member(&mut out, key!("path"), *path);
+        text_member(&mut out, key!("trace_id"), *trace_id);
         Self { members: out.into_boxed_slice(), client_addr: *client_addr }
     }
 
@@ -126,7 +130,7 @@ impl RequestHead {
         let Some(rest) = members.strip_suffix(NO_TRACE) else { return };
         let mut out = Vec::with_capacity(members.len().saturating_add(trace_id.len()));
         out.extend_from_slice(rest);
-        text_member(&mut out, "trace_id", Some(trace_id));
+        text_member(&mut out, key!("trace_id"), Some(trace_id));
         self.members = out.into_boxed_slice();
     }
 

@@ -1,5 +1,6 @@
 //! Members of a line: texts that are clipped, lists that are bounded, numbers and ids.
 
+use core::net::IpAddr;
 use std::io::Write as _;
 
 use uuid::Uuid;
@@ -18,22 +19,28 @@ pub(super) const MAX_LIST_BYTES: usize = 32 * 1024;
 /// searches a line for it finds it once.
 const CHAIN_KEY: &str = "chain_record_hash";
 
-pub(super) fn member(out: &mut Vec<u8>, name: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
+/// The name of a member as a line has it, with what stands around it.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
+pub(super) use key;
+
+pub(super) fn member(out: &mut Vec<u8>, key: &str) {
+    out.extend_from_slice(key.as_bytes());
 }
 
-pub(super) fn text_member(out: &mut Vec<u8>, name: &str, value: Option<&str>) {
-    member(out, name);
+pub(super) fn text_member(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
+    member(out, key);
     match value {
         Some(value) => clipped(out, value),
         None => out.extend_from_slice(b"null"),
     }
 }
 
-pub(super) fn id_member(out: &mut Vec<u8>, name: &str, value: Option<Uuid>) {
-    member(out, name);
+pub(super) fn id_member(out: &mut Vec<u8>, key: &str, value: Option<Uuid>) {
+    member(out, key);
     match value {
         Some(value) => {
             out.push(b'"');
@@ -44,16 +51,16 @@ pub(super) fn id_member(out: &mut Vec<u8>, name: &str, value: Option<Uuid>) {
     }
 }
 
-pub(super) fn count_member(out: &mut Vec<u8>, name: &str, value: Option<u64>) {
-    member(out, name);
+pub(super) fn count_member(out: &mut Vec<u8>, key: &str, value: Option<u64>) {
+    member(out, key);
     match value {
         Some(value) => number(out, value),
         None => out.extend_from_slice(b"null"),
     }
 }
 
-pub(super) fn list_member<S: AsRef<str>>(out: &mut Vec<u8>, name: &str, items: &[S]) {
-    member(out, name);
+pub(super) fn list_member<S: AsRef<str>>(out: &mut Vec<u8>, key: &str, items: &[S]) {
+    member(out, key);
     out.push(b'[');
     let from = out.len();
     let mut written = 0;
@@ -99,7 +106,21 @@ pub(super) fn uuid(out: &mut Vec<u8>, id: Uuid) {
 }
 
 pub(super) fn timestamp(out: &mut Vec<u8>, at: Timestamp) {
-    formatted(out, format_args!("{at}"));
+    out.extend_from_slice(&at.text());
+}
+
+pub(super) fn ip_address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            for (n, octet) in address.octets().into_iter().enumerate() {
+                if n > 0 {
+                    out.push(b'.');
+                }
+                number(out, octet.into());
+            }
+        }
+        IpAddr::V6(address) => formatted(out, format_args!("{address}")),
+    }
 }
 
 #[expect(clippy::expect_used, reason = "a vector takes whatever is written to it")]

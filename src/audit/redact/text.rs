@@ -25,7 +25,7 @@ impl Redactor {
     /// True for every string in whose text [`text`](Self::text) finds one. An escape may stand for any
     /// character that matters, so those that can are doubt by themselves.
     pub(super) fn leaves_doubt(&self, raw: &str, is_escaped: bool, words: &mut Words) -> bool {
-        (memchr::memchr(b' ', raw.as_bytes()).is_some() && has_scheme(raw.as_bytes()))
+        has_scheme(raw.as_bytes())
             || (is_escaped && has_ascii_escape(raw.as_bytes()))
             || begins_as_json(raw.strip_prefix('"').unwrap_or(raw))
             || memchr::memchr2_iter(b'=', b':', raw.as_bytes())
@@ -102,19 +102,18 @@ impl Redactor {
 }
 
 /// Reports whether `Bearer` or `Basic` stands before a space.
-#[expect(
-    clippy::needless_bitwise_bool,
-    reason = "without branches many bytes are compared at once"
-)]
 fn has_scheme(raw: &[u8]) -> bool {
-    let is = |byte: &u8, small: u8| byte | 0x20 == small;
-    let found = raw.array_windows::<7>().fold(0, |found, [a, b, c, d, e, f, space]| {
-        let bearer =
-            is(a, b'b') & is(b, b'e') & is(c, b'a') & is(d, b'r') & is(e, b'e') & is(f, b'r');
-        let basic = is(b, b'b') & is(c, b'a') & is(d, b's') & is(e, b'i') & is(f, b'c');
-        found | u8::from((*space == b' ') & (bearer | basic))
-    });
-    found != 0
+    memchr::memchr_iter(b' ', raw).any(|at| {
+        let ends_with = |word: &[u8]| {
+            let from = at.checked_sub(word.len());
+            from.and_then(|from| raw.get(from..at)).is_some_and(|w| w.eq_ignore_ascii_case(word))
+        };
+        match at.checked_sub(1).and_then(|last| raw.get(last)) {
+            Some(b'r' | b'R') => ends_with(b"bearer"),
+            Some(b'c' | b'C') => ends_with(b"basic"),
+            _ => false,
+        }
+    })
 }
 
 /// Reports whether an escape may stand for an ASCII character: `\u0000` to `\u007f`.
