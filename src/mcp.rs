@@ -14,6 +14,7 @@ pub mod headers;
 pub mod list_changes;
 pub mod message;
 pub mod outcome;
+mod plain;
 pub mod sentinel;
 pub mod sse;
 pub mod sse_filter;

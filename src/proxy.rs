@@ -508,11 +508,12 @@ impl Gateway {
         call.upstream_status = Some(response.status.as_u16());
         self.gate.upstream_answered(&mut call.cleared);
         call.way.answered(response)?;
+        let carrier = response::carrier(&response.headers);
         let accepted = contain::refused(|| {
             contain::failpoint(session.req_header(), "answer");
-            call.flow.begin(response, &call.cleared, call.listening.as_ref())
+            call.flow.begin(response, carrier, &call.cleared, call.listening.as_ref())
         });
-        call.cleared.answer_comes(response::carrier(&response.headers));
+        call.cleared.answer_comes(carrier);
         ctx.slot.hold_head(call.flow.holds_head());
         ctx.slot.allow_comments(call.flow.is_between_events());
         accepted.or_else(|denial| {

@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::proxy::Session;
 use pingora::{ErrorType, OrErr, Result};
+use smallvec::SmallVec;
 
 use crate::config::Network;
 
@@ -114,7 +115,8 @@ impl Forwarding {
             append(&mut request.headers, &FORWARDED_FOR, peer.map(|peer| peer.to_string()))?;
         } else {
             let names = request.headers.keys();
-            let dropped: Vec<_> = names.filter(|name| tells_of_client(name)).cloned().collect();
+            let dropped: SmallVec<[_; 4]> =
+                names.filter(|name| tells_of_client(name)).cloned().collect();
             for name in dropped {
                 request.headers.remove(&name);
             }
@@ -167,11 +169,30 @@ fn combined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!texts.is_empty()).then(|| texts.join(", "))
 }
 
+/// For each first letter the lengths that [`CLIENT_HEADERS`] with it have, a bit each.
+const CLIENT_HEADER_LENGTHS: [u64; 26] = {
+    let mut lengths = [0; 26];
+    let mut n = 0;
+    while n < CLIENT_HEADERS.len() {
+        #[expect(clippy::indexing_slicing, reason = "evaluated when this is compiled")]
+        {
+            let name = CLIENT_HEADERS[n].as_bytes();
+            lengths[(name[0] - b'a') as usize] |= 1 << name.len();
+        }
+        n += 1;
+    }
+    lengths
+};
+
 fn tells_of_client(name: &HeaderName) -> bool {
     let name = name.as_str();
-    name.starts_with("x-forwarded")
+    let letter = name.as_bytes().first().map_or(0, |first| first.wrapping_sub(b'a'));
+    let lengths = CLIENT_HEADER_LENGTHS.get(usize::from(letter)).copied().unwrap_or_default();
+    let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+    // Few names have the first letter and the length of one of the list.
+    (lengths.unbounded_shr(length) & 1 == 1 && CLIENT_HEADERS.binary_search(&name).is_ok())
+        || name.starts_with("x-forwarded")
         || name == header::FORWARDED.as_str()
-        || CLIENT_HEADERS.binary_search(&name).is_ok()
 }
 
 /// The addresses of a chain, last hop first; `None` for a hop that names none.

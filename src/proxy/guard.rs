@@ -100,8 +100,9 @@ impl Guard {
         // One timer for all heads: to put off one that is set costs next to nothing.
         let mut late = pin!(sleep(wait));
         let mut idle_until = None;
+        let mut since = Instant::now();
         loop {
-            if let Some(by) = Instant::now().checked_add(wait) {
+            if let Some(by) = since.checked_add(wait) {
                 late.as_mut().reset(by);
             }
             let mut read = BytesMut::with_capacity(FIRST_READ);
@@ -124,7 +125,8 @@ impl Guard {
             (stream, settings) = reused.consume();
             seat.idle(self.gate.clock.mono());
             wait = self.idle.saturating_add(GRACE);
-            idle_until = Instant::now().checked_add(self.idle);
+            since = Instant::now();
+            idle_until = since.checked_add(self.idle);
         }
     }
 

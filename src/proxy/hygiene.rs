@@ -365,7 +365,7 @@ fn media_type(headers: &HeaderMap) -> Result<(), Denial> {
 /// alike into `-`).
 pub(super) fn stays_behind(name: &HeaderName) -> bool {
     let name = name.as_str();
-    name.contains(['_', '.'])
+    name.bytes().any(|byte| matches!(byte, b'_' | b'.'))
         || name.starts_with("x-arbiter-")
         || matches!(
             name,

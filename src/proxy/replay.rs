@@ -241,15 +241,16 @@ impl ReplaySession {
         self.inner.as_deref_mut().expect("the session is here until drop")
     }
 
-    fn response_begins(&mut self, header: &ResponseHeader) {
+    /// Takes note of a head; false if another follows it.
+    fn response_begins(&mut self, header: &ResponseHeader) -> bool {
         if header.status.is_informational() {
-            return;
+            return false;
         }
-        self.heard();
         if !self.is_stream && super::response::is_event_stream(&header.headers) {
             self.is_stream = true;
             self.streams.inc();
         }
+        true
     }
 
     /// The upstream has sent something of its response.
@@ -425,7 +426,9 @@ impl CustomSession for ReplaySession {
     }
 
     async fn write_response_header(&mut self, resp: Box<ResponseHeader>, end: bool) -> Result<()> {
-        self.response_begins(&resp);
+        if self.response_begins(&resp) {
+            self.heard();
+        }
         if self.rest.is_some() {
             return self.write_rest(HttpTask::Header(resp, end)).await;
         }
@@ -433,7 +436,9 @@ impl CustomSession for ReplaySession {
     }
 
     async fn write_response_header_ref(&mut self, resp: &ResponseHeader, end: bool) -> Result<()> {
-        self.response_begins(resp);
+        if self.response_begins(resp) {
+            self.heard();
+        }
         if self.rest.is_some() {
             return self.write_rest(HttpTask::Header(Box::new(resp.clone()), end)).await;
         }
@@ -459,12 +464,18 @@ impl CustomSession for ReplaySession {
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let (mut heard, mut ends) = (false, false);
         for task in &tasks {
-            match task {
+            heard |= match task {
                 HttpTask::Header(header, _) => self.response_begins(header),
-                HttpTask::Body(..) => self.heard(),
-                _ => {}
-            }
+                HttpTask::Body(..) => true,
+                _ => false,
+            };
+            ends |= task.is_end();
+        }
+        // Nothing is waited for behind the end.
+        if heard && !ends {
+            self.heard();
         }
         let mut tasks = self.released(tasks);
         if tasks.is_empty() {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::browser::Browsers;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Form, Refused};
+use crate::json::write::number;
 use crate::mcp::elicitation::{QUESTION, Sending};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-arbiter-request-id");
@@ -155,7 +156,10 @@ pub(super) fn kept_secs(session: &mut Session) -> Option<u64> {
 /// Announces for how long the connection is kept, so that the client gives it up first.
 pub(super) fn announce(header: &mut ResponseHeader, kept_secs: Option<u64>) -> Result<()> {
     let Some(secs) = kept_secs else { return Ok(()) };
-    header.insert_header(KEEP_ALIVE, format!("timeout={secs}"))
+    let mut text = Vec::with_capacity("timeout=".len() + 20);
+    text.extend_from_slice(b"timeout=");
+    number(&mut text, secs);
+    header.insert_header(KEEP_ALIVE, text)
 }
 
 fn data(refused: &Refused) -> Value {

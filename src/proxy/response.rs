@@ -177,6 +177,7 @@ impl Flow {
     pub(super) fn begin(
         &mut self,
         head: &mut ResponseHeader,
+        carrier: Carrier,
         cleared: &Cleared,
         listening: Option<&Arc<Listening>>,
     ) -> Result<(), Denial> {
@@ -195,10 +196,10 @@ impl Flow {
         }
         // What it says is free text, and nobody reads it.
         let _never_fails = head.set_reason_phrase(None);
-        self.streams = is_event_stream(&head.headers);
+        self.streams = carrier == Carrier::Events;
         framing(&head.headers)?;
         if head.status.is_success() {
-            is_due(cleared.due(), self.streams, &head.headers)?;
+            is_due(cleared.due(), carrier)?;
         }
         self.decode(head)?;
         if !self.streams && declared_length(&head.headers).is_some_and(|n| n > self.max_bytes) {
@@ -230,7 +231,8 @@ impl Flow {
             self.scrub = if self.streams {
                 Scrub::Stream(Box::new(SseScrubber::new(patterns.clone(), self.max_bytes)))
             } else {
-                let content = if is_json(&head.headers) { Content::Json } else { Content::Other };
+                let is_json = carrier == Carrier::Json;
+                let content = if is_json { Content::Json } else { Content::Other };
                 Scrub::Body(Box::new(Scrubber::new(patterns.clone(), content)))
             };
             self.scrub_headers(head, &patterns)?;
@@ -341,20 +343,18 @@ impl Flow {
 
 /// Form of the body that a head announces.
 pub(super) fn carrier(headers: &HeaderMap) -> Carrier {
-    if is_event_stream(headers) {
-        Carrier::Events
-    } else if is_json(headers) {
-        Carrier::Json
-    } else {
-        Carrier::Other
+    match essence(headers) {
+        Some(kind) if is_event_kind(kind) => Carrier::Events,
+        Some(kind) if is_json_kind(kind) => Carrier::Json,
+        Some(_) | None => Carrier::Other,
     }
 }
 
 /// Reports whether a success is of the kind that is owed, as far as its head tells.
-fn is_due(due: Due, streams: bool, headers: &HeaderMap) -> Result<(), Denial> {
+fn is_due(due: Due, carrier: Carrier) -> Result<(), Denial> {
     let fits = match due {
-        Due::Rpc => streams || is_json(headers),
-        Due::Events => streams,
+        Due::Rpc => matches!(carrier, Carrier::Events | Carrier::Json),
+        Due::Events => carrier == Carrier::Events,
         Due::Anything => true,
     };
     if fits {
@@ -618,17 +618,19 @@ fn essence(headers: &HeaderMap) -> Option<&str> {
 }
 
 pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
-    essence(headers).is_some_and(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
+    essence(headers).is_some_and(is_event_kind)
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let ends_with = |kind: &str, tail: &str| {
+fn is_event_kind(kind: &str) -> bool {
+    kind.eq_ignore_ascii_case("text/event-stream")
+}
+
+fn is_json_kind(kind: &str) -> bool {
+    let ends_with = |tail: &str| {
         let from = kind.len().checked_sub(tail.len());
         from.and_then(|from| kind.get(from..)).is_some_and(|end| end.eq_ignore_ascii_case(tail))
     };
-    essence(headers).is_some_and(|kind| {
-        kind.eq_ignore_ascii_case("application/json") || ends_with(kind, "+json")
-    })
+    kind.eq_ignore_ascii_case("application/json") || ends_with("+json")
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {
