@@ -8,9 +8,10 @@
 //! INVARIANT: `calls_made <= booked <= call_budget`, and `booked` grows in memory only after it has
 //! grown in the store.
 
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
+use std::slice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use index::Index;
 pub use live::Live;
 use same::SameLists;
 use table::Table;
+use unsaved::Unsaved;
 
 mod follow;
 mod horizon;
@@ -43,6 +45,7 @@ mod same;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unsaved;
 #[cfg(test)]
 pub(crate) use tests::model::explore as model;
 
@@ -111,7 +114,7 @@ struct Inner {
     lanes: Vec<Queue>,
     lane_of: RandomState,
     /// Closed here, but not (yet) in the store: tried again until the store takes it.
-    unsaved: Mutex<BTreeMap<SessionId, Closing>>,
+    unsaved: Mutex<Unsaved>,
     /// Sessions of which this node holds something that it may not need.
     leased: Leased,
     /// Sessions of other nodes that are being looked up.
@@ -318,8 +321,7 @@ impl Sessions {
         let _lane = lane.enter(asked_at, self.inner.store.patience(), clock).await?;
         let asked_at = clock.mono();
         let booked = lane.noted(self.inner.store.book(live.look()).await, clock)?;
-        self.inner.receive(live, booked, asked_at, clock.mono());
-        Ok(())
+        self.inner.receive(live, booked, asked_at, clock.now()).await
     }
 
     /// Returns the time by which something may be deleted for good.
@@ -416,8 +418,9 @@ impl Inner {
             let asked_at = clock.mono();
             let Some(booking) = live.booking(price, window_us, asked_at) else { return Ok(()) };
             let booked = self.store.book(booking).await?;
-            let now = clock.mono();
-            self.receive(live, booked, asked_at, now);
+            let at = clock.now();
+            self.receive(live, booked, asked_at, at).await?;
+            let now = at.mono;
             if !fell_short(&booking, &booked) {
                 return Ok(());
             }
@@ -445,15 +448,28 @@ impl Inner {
         Ok(())
     }
 
-    fn receive(&self, live: &Arc<Live>, booked: Booked, asked_at: Mono, now: Mono) {
-        live.receive(booked, asked_at, now);
+    async fn receive(
+        &self,
+        live: &Arc<Live>,
+        booked: Booked,
+        asked_at: Mono,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        let is_news = booked.closed && !live.is_closed();
+        live.receive(booked, asked_at, now.mono);
         if booked.closed {
-            self.end(live, now);
+            self.end(live, now.mono);
         } else if booked.ended {
             live.end_by_ledger();
         } else if booked.granted > 0 || booked.rate.is_some_and(|rate| rate.granted > 0) {
-            self.leased.note(live, now);
+            self.leased.note(live, now.mono);
         }
+        if is_news && self.store.is_shared() {
+            // A server that has been replaced since may have said so. The one in its place was told of all
+            // closed sessions before this one was known, and may have it open.
+            self.save_closed(slice::from_ref(live), &[], now.wall).await?;
+        }
+        Ok(())
     }
 
     /// Closes the session in memory: no call is counted after this.
@@ -487,28 +503,21 @@ impl Inner {
         again: &[SessionId],
         at: Timestamp,
     ) -> Result<Replicas, StoreError> {
-        let closings: Vec<Closing> = {
+        let asked = {
             let mut unsaved = self.unsaved();
             for live in lives {
-                let id = live.order.id;
-                let unused = live.give_back();
-                unsaved.entry(id).or_insert(Closing { id, unused });
+                unsaved.note(Closing { id: live.order.id, unused: live.give_back() });
             }
-            // Under one lock with what is sent: an earlier attempt that is answered late, by a server
-            // that is gone, takes its sessions out of those that are not saved.
             for &id in again {
-                unsaved.entry(id).or_insert(Closing { id, unused: 0 });
+                unsaved.note(Closing { id, unused: 0 });
             }
-            unsaved.values().copied().collect()
+            unsaved.ask()
         };
-        if closings.is_empty() {
+        if asked.closings.is_empty() {
             return Ok(Replicas::default());
         }
-        let replicas = self.store.close_sessions(closings.clone(), at).await?;
-        let mut unsaved = self.unsaved();
-        for closing in closings {
-            unsaved.remove(&closing.id);
-        }
+        let replicas = self.store.close_sessions(asked.closings.clone(), at).await?;
+        self.unsaved().answered(&asked);
         Ok(replicas)
     }
 
@@ -549,7 +558,7 @@ impl Inner {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unsaved(&self) -> MutexGuard<'_, BTreeMap<SessionId, Closing>> {
+    fn unsaved(&self) -> MutexGuard<'_, Unsaved> {
         self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

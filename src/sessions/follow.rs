@@ -91,7 +91,7 @@ impl Sessions {
             self.inner.end(&live, now.mono_at(closed_at));
         } else if self.inner.closed().contains_key(&id) {
             self.inner.end(&live, now.mono);
-            self.inner.unsaved().entry(id).or_insert(Closing { id, unused: 0 });
+            self.inner.unsaved().note(Closing { id, unused: 0 });
         }
         live
     }

@@ -294,6 +294,66 @@ async fn a_close_reaches_every_node_and_so_does_a_new_session() {
     assert!(unknown.is_none());
 }
 
+/// Closed by one node, which is gone; another one hears of it by the answer to its booking alone, which
+/// a server gave that is gone too, and which comes when the node follows the next one already.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_while_its_last_call_is_booked_is_closed_at_the_next_server() {
+    let clock = clock();
+    let (mut nodes, agent) = nodes(&clock, 2).await;
+    let live = nodes[0].sessions.create(unlimited(agent, 100), clock.now()).await.unwrap();
+    let id = live.order.id;
+    let backup = nodes[0].fleet().backup();
+    nodes[1].live(id).await;
+    nodes[1].follower.abort();
+    nodes[0].sessions.close(id, clock.now()).await.unwrap();
+    nodes.remove(0).kill();
+    let knows = &nodes[0];
+    let held = knows.live(id).await;
+    assert!(!held.is_closed());
+    knows.fleet().hold_answers(true);
+    let calling = knows.call(&held, 1);
+    let failing_over = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        knows.fleet().fail_over(&backup);
+        knows.sessions.assert_closed(clock.now()).await.unwrap();
+        let stored = knows.store.shared().unwrap().session(id).await.unwrap().unwrap();
+        assert!(stored.closed_at.is_none() && !held.is_closed());
+        knows.fleet().hold_answers(false);
+    };
+    let (made, ()) = tokio::join!(calling, failing_over);
+    assert!(!made && held.is_closed());
+    let restarted = Node::start(knows.fleet().beside("node 0, restarted"), &clock).await;
+    let elsewhere = restarted.live(id).await;
+    assert_eq!(elsewhere.status(clock.now()), Status::Closed);
+    assert!(!restarted.call(&elsewhere, 1).await);
+}
+
+/// The answer to a close comes from a server that is gone while the next one cannot be reached.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_of_a_server_that_is_gone_settles_nothing_at_the_next_one() {
+    let clock = clock();
+    let (nodes, agent) = nodes(&clock, 1).await;
+    let live = nodes[0].sessions.create(unlimited(agent, 100), clock.now()).await.unwrap();
+    let id = live.order.id;
+    let (node, backup) = (&nodes[0], nodes[0].fleet().backup());
+    node.fleet().hold_answers(true);
+    let closing = node.sessions.close(id, clock.now());
+    let failing_over = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        node.fleet().fail_over(&backup);
+        node.fleet().cut_off(true);
+        node.fleet().hold_answers(false);
+        // The attempt at the next server begins before the late answer is heard, and fails.
+        node.sessions.assert_closed(clock.now()).await.unwrap_err();
+    };
+    let (closed, ()) = tokio::join!(closing, failing_over);
+    closed.unwrap().unwrap();
+    node.fleet().cut_off(false);
+    node.sessions.cleanup(clock.now()).await.unwrap();
+    let stored = node.store.shared().unwrap().session(id).await.unwrap().unwrap();
+    assert!(stored.closed_at.is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_cap_counts_over_all_nodes() {
     let clock = clock();

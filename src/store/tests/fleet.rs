@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::super::backend::{Backend, SharedBackend};
@@ -35,6 +35,8 @@ pub struct Fleet {
     shared: Arc<Shared>,
     /// Nothing gets through while this is set.
     cut_off: AtomicBool,
+    /// True while bookings and closings are done but not answered.
+    holds_answers: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -82,7 +84,8 @@ impl Fleet {
     }
 
     fn at(node: &str, shared: Arc<Shared>) -> Self {
-        Self { node: node.into(), shared, cut_off: false.into() }
+        let holds_answers = watch::Sender::new(false);
+        Self { node: node.into(), shared, cut_off: false.into(), holds_answers }
     }
 
     /// Another node on the same ledger.
@@ -132,6 +135,17 @@ impl Fleet {
         self.cut_off.store(cut_off, Ordering::SeqCst);
     }
 
+    pub(crate) fn hold_answers(&self, hold: bool) {
+        self.holds_answers.send_replace(hold);
+    }
+
+    /// Gives the answer as soon as no answers are held.
+    async fn answer<T>(&self, answer: T) -> T {
+        let mut held = self.holds_answers.subscribe();
+        held.wait_for(|held| !held).await.expect("the sender lives as long as the node");
+        answer
+    }
+
     /// Returns the number of bookings.
     pub(crate) fn bookings(&self) -> u64 {
         self.ledger().bookings
@@ -160,6 +174,49 @@ impl Fleet {
     ) -> Result<Option<StoredSession>, StoreError> {
         let found = self.shared.kept.session_now(id)?;
         Ok(found.map(|session| with_account(ledger, session)))
+    }
+
+    fn book_now(&self, booking: Booking) -> Result<Booked, StoreError> {
+        let mut ledger = self.through()?;
+        ledger.bookings += 1;
+        let id = booking.id;
+        let stored = self.session_now(&ledger, id)?.ok_or(StoreError::Missing(id.0))?;
+        if ledger.closed.contains(&id) {
+            return Ok(Booked { closed: true, ..Booked::alone(0, stored.booked) });
+        }
+        let now = self.shared.clock.now();
+        if stored.order.expires_at <= now.wall {
+            return Ok(Booked { ended: true, ..Booked::alone(0, stored.booked) });
+        }
+        let dead = ledger.dead.clone();
+        let account = ledger.accounts.get_mut(&id).ok_or(StoreError::Missing(id.0))?;
+        let budget = stored.order.call_budget;
+        let alive = |node: &NodeName| !dead.contains(node);
+        let now_us = u64::try_from(now.wall.0).unwrap();
+        let booked = account.book(&self.node, budget, &booking, now_us, alive);
+        if booked.elsewhere > 0 {
+            self.tell(&mut ledger, Change::Wanted(id));
+        }
+        Ok(booked)
+    }
+
+    fn close_now(&self, closings: Vec<Closing>, at: Timestamp) -> Result<Replicas, StoreError> {
+        let mut ledger = self.through()?;
+        let now_us = u64::try_from(self.shared.clock.now().wall.0).unwrap();
+        for closing in closings {
+            if self.session_now(&ledger, closing.id)?.is_none() {
+                continue;
+            }
+            self.shared.kept.close_session_now(Closing { unused: 0, ..closing }, at)?;
+            // A node that closes it a second time may hold something of it all the same.
+            if let Some(account) = ledger.accounts.get_mut(&closing.id) {
+                account.give_back(&self.node, closing.unused, None, now_us);
+            }
+            if ledger.closed.insert(closing.id) {
+                self.tell(&mut ledger, Change::SessionClosed { id: closing.id, at });
+            }
+        }
+        Ok(Replicas::default())
     }
 
     pub(in crate::store) fn refuse_writes(&self, refuse: bool) {
@@ -335,27 +392,7 @@ impl Backend for Fleet {
     }
 
     async fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
-        let mut ledger = self.through()?;
-        ledger.bookings += 1;
-        let id = booking.id;
-        let stored = self.session_now(&ledger, id)?.ok_or(StoreError::Missing(id.0))?;
-        if ledger.closed.contains(&id) {
-            return Ok(Booked { closed: true, ..Booked::alone(0, stored.booked) });
-        }
-        let now = self.shared.clock.now();
-        if stored.order.expires_at <= now.wall {
-            return Ok(Booked { ended: true, ..Booked::alone(0, stored.booked) });
-        }
-        let dead = ledger.dead.clone();
-        let account = ledger.accounts.get_mut(&id).ok_or(StoreError::Missing(id.0))?;
-        let budget = stored.order.call_budget;
-        let alive = |node: &NodeName| !dead.contains(node);
-        let now_us = u64::try_from(now.wall.0).unwrap();
-        let booked = account.book(&self.node, budget, &booking, now_us, alive);
-        if booked.elsewhere > 0 {
-            self.tell(&mut ledger, Change::Wanted(id));
-        }
-        Ok(booked)
+        self.answer(self.book_now(booking)).await
     }
 
     async fn close_sessions(
@@ -363,22 +400,7 @@ impl Backend for Fleet {
         closings: Vec<Closing>,
         at: Timestamp,
     ) -> Result<Replicas, StoreError> {
-        let mut ledger = self.through()?;
-        let now_us = u64::try_from(self.shared.clock.now().wall.0).unwrap();
-        for closing in closings {
-            if self.session_now(&ledger, closing.id)?.is_none() {
-                continue;
-            }
-            self.shared.kept.close_session_now(Closing { unused: 0, ..closing }, at)?;
-            // A node that closes it a second time may hold something of it all the same.
-            if let Some(account) = ledger.accounts.get_mut(&closing.id) {
-                account.give_back(&self.node, closing.unused, None, now_us);
-            }
-            if ledger.closed.insert(closing.id) {
-                self.tell(&mut ledger, Change::SessionClosed { id: closing.id, at });
-            }
-        }
-        Ok(Replicas::default())
+        self.answer(self.close_now(closings, at)).await
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
