@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::explore::Model;
-use super::sizes::{GOOD_US, SKEW_US, Sizes, WINDOW_US, WRONG_US};
+use super::sizes::{Asserts, GOOD_US, Requests, SKEW_US, Sizes, WINDOW_US, WRONG_US};
 use super::world::{
     Answer, Hand, Lane, Late, Node, Request, Sleep, Time, Truth, Unsaved, World, ledger, signed,
 };
@@ -72,6 +72,12 @@ pub(super) enum Action {
     Compare {
         node: usize,
     },
+    /// The replica falls behind: what the store does from now on it has not got.
+    FallBehind,
+    /// A node that lost its connection goes on with the server that is the store now.
+    Follow {
+        node: usize,
+    },
     Fails(Fault),
     Wait,
 }
@@ -109,6 +115,12 @@ pub(super) enum Fault {
     Suspend {
         node: usize,
     },
+    /// The other server does what the node tells it, and the node hears nothing of that.
+    FollowUnheard {
+        node: usize,
+    },
+    /// The store is gone, and with it what its replica has not got.
+    FailOver,
 }
 
 impl Protocol {
@@ -152,10 +164,11 @@ impl Protocol {
                 may && budget::count(usage, price, limited, now.mono).is_ok()
             })
         });
-        let Time { stepped, sleep, .. } = node.time;
+        let Time { stepped, slept, .. } = node.time;
         let late_us = self.sizes.ends_us.and_then(|ends| now_us.checked_sub(ends + SKEW_US));
-        // A machine that woke with a wrong date knows nothing of the time until it compares.
-        let late_us = late_us.filter(|_| counted && !(stepped && sleep == Sleep::Before));
+        // A machine that has slept goes by its date: once that is wrong, it knows nothing of the time until it
+        // compares, which it does several times a second.
+        let late_us = late_us.filter(|_| counted && !(stepped && slept));
         world.truth.late_us = world.truth.late_us.max(late_us);
         counted.then(|| world.truth.call(now_us, price))
     }
@@ -170,7 +183,10 @@ impl Protocol {
         (before != (time.by_ledger_us, false, Sleep::None)).then_some(())
     }
 
-    fn hear(&self, node: &mut Node, now: Now, answer: Answer) {
+    /// Returns the calls that the node holds no longer: the total of a store that lost bookings
+    /// leaves it fewer than it had.
+    fn hear(&self, node: &mut Node, now: Now, answer: Answer) -> u64 {
+        let (before, knew) = (node.around(), node.hand.is_closed());
         node.lane = Lane::Free;
         match answer {
             Answer::Settled => {}
@@ -183,8 +199,13 @@ impl Protocol {
                         live.believe_spent(Mono(u64::MAX));
                     }
                 });
+                // As it is told again: the server that said so may be gone, and the next one may not know.
+                if self.sizes.asserts == Asserts::All && node.hand.is_closed() && !knew {
+                    node.unsaved.get_or_insert_default();
+                }
             }
         }
+        before - node.around()
     }
 
     /// Applies the answer that the node waits for.
@@ -203,7 +224,7 @@ impl Protocol {
             Action::Call { node, price } => self.call(world, node, price),
             Action::Ask { node, price } => {
                 let now = now_at(world, node);
-                world.truth.asks += u8::from(self.sizes.limit.is_some());
+                world.truth.asks += u8::from(self.sizes.asks > 0);
                 self.ask(&mut world.nodes[node], |live| {
                     let booking = live.booking(price, WINDOW_US, now.mono)?;
                     Some(Request::Book { booking, asked_at: now.mono })
@@ -228,14 +249,15 @@ impl Protocol {
             }
             Action::SaveClosed { node } => {
                 let node = &mut world.nodes[node];
-                let mut unsaved = node.unsaved?;
+                let (mut unsaved, mut dropped) = (node.unsaved?, 0);
                 self.ask(node, |live| {
                     // What was let go of for the first attempt is what every attempt says.
                     let unused = live.give_back();
-                    unsaved.unused = unsaved.unused.or(Some(unused));
-                    Some(Request::Close { unused: unsaved.unused? })
+                    dropped = if unsaved.unused.is_some() { unused } else { 0 };
+                    Some(Request::Close { unused: *unsaved.unused.get_or_insert(unused) })
                 })?;
                 node.unsaved = Some(unsaved);
+                world.truth.lost += signed(dropped);
                 Some(())
             }
             Action::HearOfClose { node } => {
@@ -254,7 +276,8 @@ impl Protocol {
             Action::Hear { node } => {
                 let now = now_at(world, node);
                 let Lane::Answered(answer) = world.nodes[node].lane else { return None };
-                self.hear(&mut world.nodes[node], now, answer);
+                let dropped = self.hear(&mut world.nodes[node], now, answer);
+                world.truth.lost += signed(dropped);
                 Some(())
             }
             Action::ArriveLate { at } => {
@@ -264,13 +287,23 @@ impl Protocol {
                 Some(())
             }
             Action::Compare { node } => self.compare(&mut world.nodes[node], now_us),
+            Action::FallBehind => {
+                world.behind = Some((world.account.clone(), world.closed));
+                Some(())
+            }
+            Action::Follow { node } => {
+                if self.sizes.asserts == Asserts::Nothing {
+                    return None;
+                }
+                world.follow(node, &self.order, true)
+            }
             Action::Fails(fault) => self.fail(world, fault),
             Action::Wait => {
                 world.now_us = *self.sizes.instants_us.iter().find(|at| **at > now_us)?;
                 for time in world.nodes.iter_mut().map(|node| &mut node.time) {
                     if time.sleep == Sleep::Now {
                         time.ahead_us -= signed(world.now_us - now_us);
-                        time.sleep = Sleep::Before;
+                        (time.sleep, time.slept) = (Sleep::Before, true);
                     }
                 }
                 world.truth.forget(world.now_us);
@@ -334,6 +367,14 @@ impl Protocol {
                 world.nodes[node].time.sleep = Sleep::Now;
                 Some(())
             }
+            Fault::FollowUnheard { node } => {
+                world.truth.losses += 1;
+                world.follow(node, &self.order, false)
+            }
+            Fault::FailOver => {
+                world.truth.failovers += 1;
+                world.fail_over()
+            }
         }
     }
 
@@ -351,6 +392,7 @@ impl Protocol {
         for node in 0..world.nodes.len() {
             let _news: Option<()> = self.compare(&mut world.nodes[node], world.now_us);
             for action in [
+                Action::Follow { node },
                 Action::HearOfClose { node },
                 Action::SaveClosed { node },
                 Action::GiveBack { node },
@@ -383,6 +425,14 @@ impl Protocol {
     fn check_end(&self, world: &World) -> Result<(), String> {
         let mut end = world.clone();
         self.settle_all(&mut end);
+        if world.nodes.iter().any(|node| node.hand.is_closed()) {
+            // Those before the one that knew have not heard of it yet.
+            self.settle_all(&mut end);
+            let open = |node: &Node| !node.hand.is_closed();
+            if !end.closed || end.nodes.iter().any(open) {
+                return Err("what a node knew closed is open again".to_owned());
+            }
+        }
         let (booked, made, lost) = (end.account.booked(), end.truth.made, end.truth.lost);
         if signed(booked) != signed(made) + lost || end.around() > 0 {
             return Err(format!("at rest {booked} are booked, {made} were made, {lost} lost"));
@@ -447,11 +497,13 @@ impl Model for Protocol {
         let node = |place: usize| {
             let time = Time::begin([0, 7, 1_000_000][place], self.sizes.walls_us[place], 0);
             let live = time.live(&self.order);
-            Node::new(&self.names[place][0], time, &live)
+            Node::new(&self.names[place][0], time, &live, 0)
         };
         World {
             account,
             closed: false,
+            behind: None,
+            server: 0,
             nodes: (0..nodes).map(node).collect(),
             late: Vec::new(),
             now_us: 0,
@@ -461,10 +513,11 @@ impl Model for Protocol {
 
     fn actions(&self, world: &World) -> Vec<Action> {
         let sizes = &self.sizes;
-        let ask = sizes.limit.is_none() || world.truth.asks < sizes.asks;
+        let ask = sizes.asks == 0 || world.truth.asks < sizes.asks;
         let lose = world.truth.losses < sizes.losses;
         let repeat = world.truth.repeats < sizes.repeats;
         let upset = world.truth.upsets < sizes.upsets;
+        let fail_over = world.truth.failovers < sizes.failovers;
         let mut actions = vec![Action::Wait];
         let mut may = |so: bool, action| actions.extend(so.then_some(action));
         for (node, at) in world.nodes.iter().enumerate() {
@@ -496,6 +549,9 @@ impl Model for Protocol {
             let crash = world.truth.crashes < sizes.crashes;
             may(crash, Action::Fails(Fault::Crash { node, late: false }));
             may(crash && asking, Action::Fails(Fault::Crash { node, late: true }));
+            let behind = at.server != world.server;
+            may(behind, Action::Follow { node });
+            may(behind && lose, Action::Fails(Fault::FollowUnheard { node }));
             may(sizes.upsets > 0, Action::Compare { node });
             may(upset, Action::Fails(Fault::Suspend { node }));
             for wall_us in WRONG_US {
@@ -505,26 +561,38 @@ impl Model for Protocol {
             may(upset && is_wrong, Action::Fails(Fault::SetWall { node, wall_us: 0 }));
         }
         actions.extend((0..world.late.len()).map(|at| Action::ArriveLate { at }));
+        actions.extend(match (fail_over, &world.behind) {
+            (false, _) => None,
+            (true, None) => Some(Action::FallBehind),
+            (true, Some(_)) => Some(Action::Fails(Fault::FailOver)),
+        });
         actions
     }
 
     fn step(&self, world: &World, action: &Action) -> Option<World> {
         let mut after = world.clone();
         self.apply(&mut after, *action)?;
+        if self.sizes.requests == Requests::ArriveAtOnce {
+            for node in 0..after.nodes.len() {
+                let _asking: Option<()> = self.arrive(&mut after, node, false);
+            }
+        }
         Some(after)
     }
 
     fn check(&self, world: &World) -> Result<(), String> {
         let Sizes { budget, limit, .. } = self.sizes;
-        let Truth { made, lost, crashes, losses, repeats, .. } = world.truth;
+        let Truth { made, lost, crashes, losses, repeats, failovers, forgotten, revived, .. } =
+            world.truth;
         let (booked, around) = (world.account.booked(), world.around());
-        if made > budget {
-            return Err(format!("{made} calls were made of a budget of {budget}"));
+        // What a failover lost of the bookings can be booked once more, and nothing else.
+        if made > budget + forgotten {
+            return Err(format!("{made} calls were made of a budget of {budget} and {forgotten}"));
         }
-        if booked > budget || made + around > booked {
+        if booked > budget || made + around > booked + forgotten {
             return Err(format!("{made} were made, {around} may be, and {booked} are booked"));
         }
-        if signed(booked) != signed(made + around) + lost || lost < 0 {
+        if signed(booked) != signed(made + around) + lost || lost < -signed(forgotten) {
             return Err(format!("{made} made + {around} around + {lost} lost, {booked} booked"));
         }
         if !world.nodes.iter().map(|node| &node.hand).all(|hand: &Hand| hand.is_within(budget)) {
@@ -532,6 +600,9 @@ impl Model for Protocol {
         }
         // A message that comes late may also hide what the node got meanwhile.
         let most = u64::from(crashes + repeats + 2 * losses) * self.lease();
+        // What a node told another server of a close costs what it was giving back at that time.
+        let told = u64::from(failovers) * u64::try_from(world.nodes.len()).unwrap() * self.lease();
+        let most = most + revived + forgotten + told;
         if lost > signed(most) {
             return Err(format!("{lost} calls are lost, more than {most}"));
         }
@@ -544,6 +615,12 @@ impl Model for Protocol {
             let early = self.sizes.ends_us.is_some_and(|ends| world.now_us + SKEW_US < ends);
             if early && sure && live.status(node.clock(world.now_us)) == Status::Expired {
                 return Err(format!("a node takes for ended what has not: {node:?}"));
+            }
+        }
+        for node in world.nodes.iter().filter(|node| node.hand.is_closed()) {
+            let untold = node.unsaved.is_some() || node.server != world.server;
+            if !untold && !world.closed {
+                return Err(format!("the store has open what a node knows closed: {node:?}"));
             }
         }
         let in_window = world.truth.in_window();

@@ -10,7 +10,7 @@ pub(super) struct Sizes {
     /// Possible prices of calls.
     pub(super) prices: &'static [u64],
     pub(super) limit: Option<u32>,
-    /// Number of permit requests by nodes.
+    /// Number of nodes' requests for calls and permits, if it is bounded.
     pub(super) asks: u8,
     /// The instants at which something may happen.
     pub(super) instants_us: &'static [u64],
@@ -21,6 +21,10 @@ pub(super) struct Sizes {
     /// Wall clocks that are set wrong, and machines that are suspended.
     pub(super) upsets: u8,
     pub(super) crashes: u8,
+    /// Failovers to a replica that may lack the last writes, and the nodes' answer to them.
+    pub(super) failovers: u8,
+    pub(super) asserts: Asserts,
+    pub(super) requests: Requests,
     /// Messages that are lost or late.
     pub(super) losses: u8,
     /// Requests that arrive twice: at once, or even after later ones.
@@ -29,6 +33,25 @@ pub(super) struct Sizes {
     /// True if nodes look at the account, and whether they close the session.
     pub(super) looks: bool,
     pub(super) closes: bool,
+}
+
+/// Arrival of requests; their answers take any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Requests {
+    TakeTime,
+    /// As soon as they are sent.
+    ArriveAtOnce,
+}
+
+/// Closes that nodes tell another server again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asserts {
+    /// Closes known on following it, and closes learned later from answers of the one before.
+    All,
+    /// Closes known on following it alone, which the model must notice.
+    Known,
+    /// No close at all, which the model must notice.
+    Nothing,
 }
 
 /// The least there is to explore.
@@ -44,6 +67,9 @@ pub(super) const SMALL: Sizes = Sizes {
     walls_us: [0; 3],
     upsets: 0,
     crashes: 0,
+    failovers: 0,
+    asserts: Asserts::All,
+    requests: Requests::TakeTime,
     losses: 0,
     repeats: 0,
     late_repeats: false,

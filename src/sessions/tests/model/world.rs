@@ -16,6 +16,10 @@ use crate::store::{Booked, Booking, NodeName, RateUse, StoredSession};
 pub(super) struct World {
     pub(super) account: Account,
     pub(super) closed: bool,
+    /// The account and the close as a replica has them that has fallen behind.
+    pub(super) behind: Option<(Account, bool)>,
+    /// Number of the server that is the store.
+    pub(super) server: u8,
     pub(super) nodes: Vec<Node>,
     /// Requests that nobody waits for any more, and that may arrive all the same.
     pub(super) late: Vec<Late>,
@@ -36,6 +40,10 @@ pub(super) struct Truth {
     pub(super) losses: u8,
     pub(super) repeats: u8,
     pub(super) upsets: u8,
+    pub(super) failovers: u8,
+    /// Calls whose booking a failover lost, and calls whose return it lost.
+    pub(super) forgotten: u64,
+    pub(super) revived: u64,
     /// Time after the session's end at which a call was made that should not have been.
     pub(super) late_us: Option<u64>,
 }
@@ -48,6 +56,8 @@ pub(super) struct Node {
     pub(super) lane: Lane,
     /// Closed here; the ledger has not yet said that it knows.
     pub(super) unsaved: Option<Unsaved>,
+    /// Server whose changes the node follows, and that it has told again of a close.
+    pub(super) server: u8,
 }
 
 /// A node's clocks, and what it makes of them.
@@ -62,6 +72,8 @@ pub(super) struct Time {
     /// The wall clock was set since then.
     pub(super) stepped: bool,
     pub(super) sleep: Sleep,
+    /// The machine was suspended while it knew the session.
+    pub(super) slept: bool,
     /// The clocks as the session was taken in.
     known_at: (Timestamp, Mono),
     /// The ledger said that the session has ended.
@@ -125,9 +137,9 @@ pub(super) struct Late {
 }
 
 impl Node {
-    pub(super) fn new(name: &NodeName, time: Time, live: &Live) -> Self {
+    pub(super) fn new(name: &NodeName, time: Time, live: &Live, server: u8) -> Self {
         let (name, hand) = (Arc::clone(name), Hand::of(live));
-        Self { name, time, hand, lane: Lane::Free, unsaved: None }
+        Self { name, time, hand, lane: Lane::Free, unsaved: None, server }
     }
 
     pub(super) fn clock(&self, now_us: u64) -> Now {
@@ -158,6 +170,7 @@ impl Time {
             by_ledger_us: 0,
             stepped: false,
             sleep: Sleep::None,
+            slept: false,
             known_at,
             ended: false,
         };
@@ -341,7 +354,7 @@ impl World {
             recent: None,
         };
         let live = Live::load(stored, true, 1, now);
-        let fresh = Node::new(restarted, time, &live);
+        let fresh = Node::new(restarted, time, &live, self.server);
         let gone = mem::replace(&mut self.nodes[node], fresh);
         self.truth.lost += signed(gone.hand.unused() + gone.closing());
         match gone.lane {
@@ -354,23 +367,60 @@ impl World {
         }
     }
 
+    /// The replica becomes the store, as far as it has followed.
+    pub(super) fn fail_over(&mut self) -> Option<()> {
+        let (booked, around) = (self.account.booked(), self.around());
+        (self.account, self.closed) = self.behind.take()?;
+        self.server += 1;
+        for unsaved in self.nodes.iter_mut().filter_map(|node| node.unsaved.as_mut()) {
+            unsaved.applied &= self.closed;
+        }
+        let revived = signed(self.account.booked()) - signed(booked);
+        self.truth.revived += revived.max(0).unsigned_abs();
+        self.truth.lost += revived - (signed(self.around()) - signed(around));
+        // What was made or is around, and the new store has not booked, it may book once more.
+        let unbooked = (-self.truth.lost).max(0).unsigned_abs();
+        self.truth.forgotten = self.truth.forgotten.max(unbooked);
+        Some(())
+    }
+
+    /// A node that follows another server tells it again of the close that it knows, and goes on only
+    /// when that has an answer.
+    pub(super) fn follow(&mut self, node: usize, order: &WorkOrder, answered: bool) -> Option<()> {
+        let server = self.server;
+        let place = self.nodes.get_mut(node).filter(|place| place.server != server)?;
+        if place.hand.is_closed() {
+            let unsaved = place.unsaved.get_or_insert_default();
+            let unused = *unsaved.unused.get_or_insert(0);
+            let from = Arc::clone(&place.name);
+            self.arrive(&from, Request::Close { unused }, order, false);
+        }
+        if answered {
+            let place = &mut self.nodes[node];
+            (place.server, place.unsaved) = (server, None);
+        }
+        Some(())
+    }
+
     /// Calls that some node may still make, or that are on their way back.
     pub(super) fn around(&self) -> u64 {
-        let of_node = |node: &Node| {
-            let travelling = match node.lane {
-                Lane::Free => 0,
-                Lane::Asking(request) => request.returning(),
-                Lane::Answered(answer) => answer.granted(),
-            };
-            node.hand.unused() + travelling + node.closing()
-        };
         let first = |late: &&Late| !late.repeated;
         let late = self.late.iter().filter(first).map(|late| late.request.returning());
-        self.nodes.iter().map(of_node).chain(late).sum()
+        self.nodes.iter().map(Node::around).chain(late).sum()
     }
 }
 
 impl Node {
+    /// Calls that the node may still make, or that it is giving back.
+    pub(super) fn around(&self) -> u64 {
+        let travelling = match self.lane {
+            Lane::Free => 0,
+            Lane::Asking(request) => request.returning(),
+            Lane::Answered(answer) => answer.granted(),
+        };
+        self.hand.unused() + travelling + self.closing()
+    }
+
     fn closing(&self) -> u64 {
         self.unsaved
             .filter(|unsaved| !unsaved.applied)
