@@ -1,6 +1,8 @@
 //! Redis itself: its scripts held against the model, its connections against what can go wrong. What it
 //! shares with other stores is in `store/contract.rs`.
 
+use proptest::test_runner::{Config, TestRunner};
+
 use super::*;
 use crate::clock::Clock;
 
@@ -12,6 +14,14 @@ mod server;
 mod texts;
 
 pub(crate) use server::Server;
+
+/// Returns a runner of random histories, each followed step by step by a server: five times the usual number at
+/// most, however many cases `PROPTEST_CASES` asks for, since each takes up to half a second.
+fn histories(usual: u32, file: &'static str) -> TestRunner {
+    let config = Config { source_file: Some(file), ..Config::default() };
+    let asked = std::env::var_os("PROPTEST_CASES").map_or(usual, |_| config.cases);
+    TestRunner::new(Config { cases: asked.min(5 * usual), ..config })
+}
 
 /// Test settings of one handle.
 #[derive(Debug, Default)]

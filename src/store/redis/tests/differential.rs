@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::Server;
+use super::{Server, histories};
 use crate::clock::Clock;
 use crate::firewall::agent::{AgentId, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
@@ -71,10 +71,11 @@ fn whatever_is_asked_the_script_answers_as_the_model_does() {
         nodes[0].insert_agent(&agent).await.unwrap();
         (server, nodes, agent)
     });
-    let config = ProptestConfig::with_cases(150);
-    proptest!(config, |((budget, steps) in history())| {
+    let checked = histories(150, file!()).run(&history(), |(budget, steps)| {
         runtime.block_on(follow(&nodes, &names, &clock, agent.id, budget, steps));
+        Ok(())
     });
+    checked.unwrap_or_else(|failed| panic!("{failed}"));
 }
 
 async fn follow(
@@ -85,10 +86,6 @@ async fn follow(
     budget: u64,
     steps: Vec<Step>,
 ) {
-    for node in nodes {
-        // Shows the others that it runs.
-        node.shared().unwrap().position().await.unwrap();
-    }
     // In a hundred years: the clock goes on from one history to the next.
     let expires_at = Timestamp(3_155_760_000_000_000);
     let order = Arc::new(WorkOrder { expires_at, ..order(agent, budget) });
@@ -99,6 +96,10 @@ async fn follow(
         let now_us = u64::try_from(clock.now().wall.0).unwrap();
         match step {
             Step::Book { node, least, most, unused, rate } => {
+                for node in nodes {
+                    // Shows the others that it runs, however long the history takes.
+                    node.shared().unwrap().position().await.unwrap();
+                }
                 let booking = Booking { id, least, most, unused, rate };
                 let expected = account.book(&names[node], budget, &booking, now_us, |_| true);
                 assert_eq!(nodes[node].book(booking).await.unwrap(), expected, "{booking:?}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::Server;
+use super::{Server, histories};
 use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::approvals::tests::{asked, hash};
@@ -29,6 +29,11 @@ const APPROVALS: usize = 5;
 const FREEZES: u8 = 3;
 /// Continuations that one act keeps at most: a few acts fill a session's room.
 const CONTINUATIONS: u16 = 150;
+const MOST_ACTS: usize = 50;
+/// Bound of the seconds that pass at once.
+const MOST_SECS: u64 = 70_000;
+/// Least life of a continuation: longer than a history.
+const LASTS_SECS: u64 = 5_000_000;
 
 /// A loss of an agent: its activity, and its level by which number.
 type Loss = (usize, bool, Option<(TrustLevel, u64)>);
@@ -66,7 +71,7 @@ fn level() -> impl Strategy<Value = TrustLevel> {
 
 fn act() -> impl Strategy<Value = Act> {
     let (a, s, d, n) = (0..AGENTS, 0..SESSIONS, 0..3_usize, 0..4_u64);
-    let secs = prop_oneof![Just(0_u64), 1..100_u64, 3_000..70_000_u64];
+    let secs = prop_oneof![Just(0_u64), 1..100_u64, 3_000..MOST_SECS];
     let lowered = prop::option::of((level(), n.clone()));
     let taken = prop::collection::vec((a.clone(), any::<bool>(), lowered), 1..4);
     let several = prop::collection::vec(s.clone(), 1..4);
@@ -96,7 +101,7 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(token, for_secs)| Act::Revoke { token, for_secs }),
         1 => (0..FREEZES, any::<bool>()).prop_map(|(id, all)| Act::Freeze(id, all)),
         1 => (0..FREEZES).prop_map(Act::Unfreeze),
-        1 => (0..SESSIONS, 0..CONTINUATIONS, 1..CONTINUATIONS, prop::sample::select(vec![0, 500, 9_000]))
+        1 => (0..SESSIONS, 0..CONTINUATIONS, 1..CONTINUATIONS, prop::sample::select(vec![0, LASTS_SECS, 2 * LASTS_SECS]))
             .prop_map(|(session, first, count, for_secs)| {
                 Act::Continue { session, first, count, for_secs }
             }),
@@ -371,9 +376,9 @@ async fn all(store: &Store, from: Position) -> (String, Vec<Change>) {
 fn whatever_is_done_the_scripts_do_as_the_model_does() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = runtime.block_on(Server::start());
-    let config = ProptestConfig::with_cases(60);
     let run = std::cell::Cell::new(0_u32);
-    proptest!(config, |(acts in prop::collection::vec((any::<bool>(), act()), 1..50))| {
+    let acts = prop::collection::vec((any::<bool>(), act()), 1..MOST_ACTS);
+    let checked = histories(60, file!()).run(&acts, |acts| {
         run.set(run.get() + 1);
         runtime.block_on(async {
             let clock = Clock::manual(START);
@@ -401,5 +406,7 @@ fn whatever_is_done_the_scripts_do_as_the_model_does() {
                 assert_eq!(continuations(redis, &names, now).await, expected);
             }
         });
+        Ok(())
     });
+    checked.unwrap_or_else(|failed| panic!("{failed}"));
 }
