@@ -42,13 +42,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::connect_info::Connected;
 use axum::extract::{Extension, RawPathParams, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
-use axum::serve::IncomingStream;
-use tokio::net::TcpListener;
 
 use crate::approvals::Approvals;
 use crate::audit::Audit;
@@ -128,12 +125,6 @@ impl Admin {
 /// The other end of an admin connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
-
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Self(*stream.remote_addr())
-    }
-}
 
 /// Counts wrong keys by their source.
 pub struct WrongKeys(Sources);

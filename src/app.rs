@@ -6,6 +6,7 @@
 //! The data plane has Pingora's threads; store, log, admin API, reload and upkeep have their
 //! own.
 
+mod connection;
 mod descriptors;
 mod follow;
 pub(crate) mod handover;

@@ -43,6 +43,7 @@ use tokio::sync::Semaphore;
 use crate::admin::{Admin, ApiError, Code, Pace};
 use crate::config::Config;
 use crate::recent::Recent;
+pub(crate) use answer::HEADERS;
 use answer::{guarded, redirect};
 use browsers::Browsers;
 use entry::Recognised;

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use axum::Json;
-use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{CONNECTION, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -83,8 +83,10 @@ codes! {
     NotYetCheckpointed CONFLICT;
     NotSupported CONFLICT;
     BodyTooLarge PAYLOAD_TOO_LARGE;
+    UriTooLong URI_TOO_LONG;
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE;
     PolicyInvalid UNPROCESSABLE_ENTITY;
+    HeadTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE;
     TooManyRevoked TOO_MANY_REQUESTS;
     TooManyFreezes TOO_MANY_REQUESTS;
     TooManySessions TOO_MANY_REQUESTS;
@@ -156,18 +158,36 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// Adds the headers that the answer has besides those of its body.
+    pub fn complete(&self, headers: &mut HeaderMap) {
+        if let Some(secs) = self.retry_after_secs {
+            headers.insert(RETRY_AFTER, HeaderValue::from(secs));
+        }
+        // The rest of the body is not waited for.
+        if matches!(self.code, Code::BodyTooLarge | Code::RequestTimeout) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    /// Writes the body of the answer.
+    #[expect(clippy::expect_used, reason = "strings and numbers are always JSON")]
+    pub fn text(self) -> String {
+        serde_json::to_string(&ErrorBody::from(self)).expect("a body of strings and numbers")
+    }
+}
+
+impl From<ApiError> for ErrorBody {
+    fn from(error: ApiError) -> Self {
+        let ApiError { code, message, field, retry_after_secs: _, mistakes } = error;
+        Self { error: code, message, field, errors: mistakes }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = ErrorBody {
-            error: self.code,
-            message: self.message,
-            field: self.field,
-            errors: self.mistakes,
-        };
-        let mut response = (self.code.status(), Json(body)).into_response();
-        if let Some(secs) = self.retry_after_secs {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(secs));
-        }
-        response
+        let mut headers = HeaderMap::new();
+        self.complete(&mut headers);
+        (self.code.status(), headers, Json(ErrorBody::from(self))).into_response()
     }
 }

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, error};
 
+use super::connection::Connections;
 use crate::admin::Peer;
 use crate::telemetry::Causes;
 
@@ -68,12 +69,13 @@ impl Service for AdminService {
         let served = async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let service = router.into_make_service_with_connect_info::<Peer>();
-            match self.tls.clone() {
-                Some(tls) => {
-                    let listener = TlsListener::start(listener, tls);
-                    axum::serve(listener, service).with_graceful_shutdown(stop).await
-                }
-                None => axum::serve(listener, service).with_graceful_shutdown(stop).await,
+            let closed = self.closed.clone();
+            if let Some(tls) = self.tls.clone() {
+                let listener = Connections::new(TlsListener::start(listener, tls), closed);
+                axum::serve(listener, service).with_graceful_shutdown(stop).await
+            } else {
+                let listener = Connections::new(listener, closed);
+                axum::serve(listener, service).with_graceful_shutdown(stop).await
             }
         };
         if let Err(error) = served.await {
@@ -160,11 +162,5 @@ impl Listener for TlsListener {
             Ok(address) => Ok(*address),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         }
-    }
-}
-
-impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, TlsListener>> for Peer {
-    fn connect_info(stream: axum::serve::IncomingStream<'_, TlsListener>) -> Self {
-        Self(*stream.remote_addr())
     }
 }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
-    REFERRER_POLICY, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::response::{IntoResponse, Response};
 use maud::Markup;
@@ -15,7 +15,8 @@ use crate::admin::ApiError;
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
     img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-const HEADERS: [(HeaderName, &str); 7] = [
+/// Headers that every answer has.
+pub(crate) const HEADERS: [(HeaderName, &str); 7] = [
     (CONTENT_SECURITY_POLICY, POLICY),
     (CACHE_CONTROL, "no-store"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -43,9 +44,7 @@ pub(super) fn html(markup: Markup, status: StatusCode) -> Response {
 /// Answers with an error's page, and says when to try again.
 pub(super) fn with_error(markup: Markup, error: &ApiError) -> Response {
     let mut response = html(markup, error.code.status());
-    if let Some(secs) = error.retry_after_secs {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(secs));
-    }
+    error.complete(response.headers_mut());
     response
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use url::form_urlencoded;
 
@@ -25,13 +25,19 @@ impl Form {
         if !kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(ApiError::new(Code::UnsupportedMediaType, "this is not a form"));
         }
+        let too_large = || {
+            let message = format!("the form broke off or is over {MAX_BYTES} bytes");
+            ApiError::new(Code::BodyTooLarge, message)
+        };
+        let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        if length.and_then(|length| length.parse().ok()).is_some_and(|n: u64| n > MAX_BYTES as u64)
+        {
+            return Err(too_large());
+        }
         let bytes = axum::body::to_bytes(body, MAX_BYTES);
         match tokio::time::timeout(DEADLINE, bytes).await {
             Ok(Ok(bytes)) => Self::parse(&bytes),
-            Ok(Err(_)) => {
-                let message = format!("the form broke off or is over {MAX_BYTES} bytes");
-                Err(ApiError::new(Code::BodyTooLarge, message))
-            }
+            Ok(Err(_)) => Err(too_large()),
             Err(_) => Err(ApiError::new(Code::RequestTimeout, "the form took too long")),
         }
     }

@@ -1,5 +1,6 @@
-//! Tokens, identity providers and delegation.
+//! Tokens, identity providers, delegation, and the operators' port.
 
+mod admin_port;
 mod bad_tokens;
 mod console;
 mod delegation;
