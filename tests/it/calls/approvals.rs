@@ -295,3 +295,44 @@ async fn a_client_that_leaves_withdraws_its_held_call() {
     assert_eq!(left.await.expect("on record")["tool_called"], "delete_file");
     assert_eq!(gateway.upstream.calls(), 0);
 }
+
+#[tokio::test]
+async fn held_calls_take_the_places_of_their_agent_and_nobody_elses() {
+    let setup = Setup::default()
+        .with("approvals.hold_secs", 60)
+        .with("proxy.max_calls_in_flight", 1_024)
+        .with("proxy.max_share_per_agent_pct", 0.2);
+    let (mut gateway, session) = start(setup).await;
+    let read = || tool_call("read_file", json!({}));
+    let leaves = tokio::spawn(gateway.request(&session, delete("/a")).send());
+    let stays = tokio::spawn(gateway.request(&session, delete("/b")).send());
+    let pending = async |gateway: &Gateway, status: &str| {
+        let (_, list) = gateway.admin("GET", &format!("/approvals?status={status}"), None).await;
+        list["approvals"].as_array().unwrap().clone()
+    };
+    let both = eventually(|| async {
+        let asked = pending(&gateway, "pending").await;
+        (asked.len() == 2).then_some(())
+    });
+    both.await.expect("both are held");
+    assert!((gateway.metric("arbiter_calls_in_flight").await - 2.0).abs() < 0.1);
+    let refused = gateway.call(&session, read()).await;
+    assert_eq!((refused.status, refused.code().as_str()), (429, "TooManyInFlight"));
+    assert!(refused.header("retry-after").is_some());
+    let first = gateway.agent.clone();
+    gateway.agent = gateway.register(json!({})).await;
+    let other = gateway.session(json!({})).await;
+    assert_eq!(gateway.call(&other, read()).await.status, 200, "another agent has its own");
+    gateway.agent = first;
+
+    leaves.abort();
+    let withdrawn = eventually(|| async { pending(&gateway, "withdrawn").await.pop() });
+    assert_eq!(withdrawn.await.expect("withdrawn")["arguments"]["arguments"]["path"], "/a");
+    let place =
+        eventually(|| async { (gateway.call(&session, read()).await.status == 200).then_some(()) });
+    place.await.expect("the place of who left is free");
+    let id = pending(&gateway, "pending").await[0]["approval_id"].as_str().unwrap().to_owned();
+    assert_eq!(decide(&gateway, &id, json!({"decision": "approve"})).await.0, 200);
+    assert_eq!(stays.await.unwrap().unwrap().status(), 200);
+    assert_eq!(gateway.upstream.calls(), 3, "the other agent's, the free place's, the held one");
+}
