@@ -107,6 +107,47 @@ async fn a_lost_volume_is_restored_and_what_was_spent_since_is_not_forgotten_uns
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restore_leaves_nothing_approved_or_asked() {
+    let ask = "[[policies]]\nid = \"all\"\neffect = \"allow\"\nallowed_tools = [\"*\"]\n\
+               [[policies]]\nid = \"ask\"\neffect = \"escalate\"\nallowed_tools = [\"read_file\"]\npriority = 900\n";
+    let mut gateway = Gateway::start(Setup::default().policies(ask)).await;
+    let session = gateway.session(json!({})).await;
+    let call = |path: &str| tool_call("read_file", json!({ "path": path }));
+    let asked = async |gateway: &Gateway, path: &str| {
+        let refused = gateway.call(&session, call(path)).await;
+        assert_eq!(refused.code(), "EscalationRequired", "{refused:?}");
+        refused.json()["error"]["data"]["approval_id"].as_str().unwrap().to_owned()
+    };
+    let pending = asked(&gateway, "/pending").await;
+    let approved = asked(&gateway, "/approved").await;
+    let yes = json!({ "decision": "approve", "uses": 5 });
+    let path = format!("/approvals/{approved}");
+    assert_eq!(gateway.admin("POST", &path, Some(yes.clone())).await.0, 200);
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.db");
+    assert!(back_up(&gateway, &copy).status.success());
+    // A use that the copy would not know of.
+    assert_eq!(gateway.call(&session, call("/approved")).await.status, 200);
+
+    gateway.kill();
+    lose(&gateway);
+    let (code, said) = restore(&gateway, &copy, &["--accept-rollback"]);
+    assert_eq!(code, Some(0), "{said}");
+    gateway.start_again();
+    let (_, list) = gateway.admin("GET", "/approvals", None).await;
+    assert_eq!(list["approvals"], json!([]), "neither the one nor the other");
+    for id in [&pending, &approved] {
+        assert_eq!(gateway.admin("GET", &format!("/approvals/{id}"), None).await.0, 404);
+        let path = format!("/approvals/{id}");
+        assert_eq!(gateway.admin("POST", &path, Some(yes.clone())).await.0, 404);
+    }
+    for (path, before) in [("/pending", &pending), ("/approved", &approved)] {
+        assert_ne!(asked(&gateway, path).await, *before, "asked about anew");
+    }
+    assert_eq!(gateway.upstream.calls(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_a_file_cannot_be_backed_up() {
     let gateway = Gateway::start(Setup::default().with("storage.backend", "\"memory\"")).await;
     let (status, body) = gateway.admin("POST", "/storage/backup", None).await;
