@@ -159,6 +159,7 @@ pub struct PolicySet {
     index: Index,
     version: Arc<str>,
     scopes_asked: BTreeSet<String>,
+    asks: bool,
     warnings: Vec<PolicyError>,
 }
 
@@ -196,8 +197,10 @@ impl PolicySet {
         let allows = policies.iter().filter(|policy| policy.effect == Effect::Allow);
         let scopes_asked = allows.flat_map(|policy| &policy.principal_match.scopes).cloned();
         let scopes_asked = scopes_asked.collect();
+        let asks = policies.iter().any(|policy| policy.effect == Effect::Escalate);
         let index = Index::of(&policies);
-        Self { index, policies, version: version.into(), scopes_asked, warnings: Vec::new() }
+        let version = version.into();
+        Self { index, policies, version, scopes_asked, asks, warnings: Vec::new() }
     }
 
     /// Oddities in the files that are no mistakes, with their lines.
@@ -221,6 +224,11 @@ impl PolicySet {
     /// The version, for what outlives the set.
     pub fn shared_version(&self) -> Arc<str> {
         Arc::clone(&self.version)
+    }
+
+    /// Reports whether some call may need a person's approval.
+    pub fn asks(&self) -> bool {
+        self.asks
     }
 
     /// Decides a call.

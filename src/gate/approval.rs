@@ -203,9 +203,10 @@ impl Gate {
         Err(denial)
     }
 
-    /// Reports whether calls wait here for a person.
+    /// Reports whether calls may wait here for a person. One that is judged after a first policy that
+    /// asks came into force, and looked at before, waits without its client being watched.
     pub fn holds_calls(&self) -> bool {
-        !self.approvals.settings().hold.is_zero()
+        !self.approvals.settings().hold.is_zero() && self.rulebook.rules().policies.asks()
     }
 
     /// Returns the answer for a client that left while its call was held; its ticket leaves the record.

@@ -233,6 +233,14 @@ fn at_equal_score_the_stricter_one_speaks_then_the_earlier_one() {
 }
 
 #[test]
+fn a_set_asks_if_one_of_its_policies_does() {
+    let [allow, escalate, deny] =
+        ["allow", "escalate", "deny"].map(|effect| policy(effect, effect, ""));
+    assert!(!set(&format!("{allow}{deny}")).asks() && !PolicySet::empty().asks());
+    assert!(set(&format!("{allow}{escalate}{deny}")).asks());
+}
+
+#[test]
 fn no_computed_score_outranks_a_priority_of_a_thousand() {
     let groups: Vec<String> = (0..60).map(|n| format!("g{n}")).collect();
     let many = policy("many", "allow", &format!("principal_match = {{ groups = {groups:?} }}"));
