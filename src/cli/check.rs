@@ -36,6 +36,9 @@ pub struct Check {
     /// The configuration file.
     #[arg(long, default_value = "conf/arbiter.toml", env = "ARBITER_CONFIG")]
     config: PathBuf,
+    /// Leave the ports out: systemd holds both sockets for the service.
+    #[arg(long)]
+    socket_activated: bool,
     #[command(flatten)]
     pub(super) output: Format,
 }
@@ -79,7 +82,7 @@ fn found(health: Health, what: &'static str, text: impl Into<String>) -> Finding
 impl Check {
     pub(super) async fn run(&self, env: &Env, out: &mut Out<'_>) -> Result<Exit, Failure> {
         let (findings, bad) = match Config::load(&self.config, env.0.iter().cloned()) {
-            Ok(config) => (examine(&self.config, &config, env).await, Exit::No),
+            Ok(config) => (self.examine(&config, env).await, Exit::No),
             Err(errors) => {
                 let findings =
                     errors.0.iter().map(|e| found(Health::Fail, "config", e.to_string()));
@@ -100,57 +103,59 @@ impl Check {
         let failed = findings.iter().any(|finding| finding.health == Health::Fail);
         Ok(if failed { bad } else { Exit::Fine })
     }
-}
 
-async fn examine(path: &Path, config: &Config, env: &Env) -> Vec<Finding> {
-    // A gateway that serves this configuration already has its ports and its files, and should.
-    let running = config.control_socket().and_then(|path| who(&path));
-    let in_use = running.is_some();
-    let mut findings = vec![
-        found(Health::Ok, "config", format!("{} is valid", path.display())),
-        found(Health::Ok, "secrets", "admin key and signing secret are set and long enough"),
-        policies(config),
-        guessed(config),
-        audit(&config.audit),
-        credentials(config),
-        storage(&config.storage, running.as_ref()).await,
-        port("proxy port", config.proxy.listen, running.as_ref().map(|r| (r.pid, r.proxy))),
-        port("admin port", config.admin.listen, running.as_ref().map(|r| (r.pid, r.admin))),
-    ];
-    findings.extend(running.map(|Running { version, pid, .. }| {
-        found(Health::Ok, "running", format!("version {version} serves this, as process {pid}"))
-    }));
-    findings.extend(host::certificates(config));
-    findings.extend(host::checkpoint_key(&config.audit));
-    findings.extend(host::storage_key(&config.storage, in_use));
-    findings.extend(host::volume(&config.audit));
-    findings.push(host::descriptors(config));
-    let names: Vec<&str> = env.0.iter().map(|(name, _)| name.as_str()).collect();
-    findings.extend(host::variables(&names, config));
-    let upstream_ca = config.proxy.upstream_ca_file.as_deref();
-    findings.extend(upstream_ca.map(|path| authorities("upstream CA", path)));
-    findings.extend(join_all(config.oauth.issuers.iter().map(issuer)).await);
-    for url in config.upstreams.iter().flat_map(|pool| &pool.urls) {
-        findings.push(reached("upstream", url, &url.host, url.port).await);
-    }
-    if let Some(url) = &config.tracing.otlp_endpoint
-        && let Ok(uri) = url.parse::<http::Uri>()
-    {
-        let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        findings.push(reached("collector", url, host, uri.port_u16().unwrap_or(usual)).await);
-    }
-    findings.extend(config.hints().into_iter().map(|hint| found(Health::Warn, "config", hint)));
-    if !config.admin.listen.ip().is_loopback() {
-        let text = "listens beyond this machine; keep agents off that network";
-        findings.push(found(Health::Warn, "admin port", text));
-        if config.admin.tls.is_none() {
-            let text =
-                "is plain HTTP beyond this machine, so keys travel in the clear: set `admin.tls`";
-            findings.push(found(Health::Warn, "admin port", text));
+    async fn examine(&self, config: &Config, env: &Env) -> Vec<Finding> {
+        // A gateway that serves this configuration already has its ports and its files, and should.
+        let running = config.control_socket().and_then(|path| who(&path));
+        let in_use = running.is_some();
+        let mut findings = vec![
+            found(Health::Ok, "config", format!("{} is valid", self.config.display())),
+            found(Health::Ok, "secrets", "admin key and signing secret are set and long enough"),
+            policies(config),
+            guessed(config),
+            audit(&config.audit),
+            credentials(config),
+            storage(&config.storage, running.as_ref()).await,
+        ];
+        if !self.socket_activated {
+            let (proxy, admin) = (config.proxy.listen, config.admin.listen);
+            findings.push(port("proxy port", proxy, running.as_ref().map(|r| (r.pid, r.proxy))));
+            findings.push(port("admin port", admin, running.as_ref().map(|r| (r.pid, r.admin))));
         }
+        findings.extend(running.map(|Running { version, pid, .. }| {
+            found(Health::Ok, "running", format!("version {version} serves this, as process {pid}"))
+        }));
+        findings.extend(host::certificates(config));
+        findings.extend(host::checkpoint_key(&config.audit));
+        findings.extend(host::storage_key(&config.storage, in_use));
+        findings.extend(host::volume(&config.audit));
+        findings.push(host::descriptors(config));
+        let names: Vec<&str> = env.0.iter().map(|(name, _)| name.as_str()).collect();
+        findings.extend(host::variables(&names, config));
+        let upstream_ca = config.proxy.upstream_ca_file.as_deref();
+        findings.extend(upstream_ca.map(|path| authorities("upstream CA", path)));
+        findings.extend(join_all(config.oauth.issuers.iter().map(issuer)).await);
+        for url in config.upstreams.iter().flat_map(|pool| &pool.urls) {
+            findings.push(reached("upstream", url, &url.host, url.port).await);
+        }
+        if let Some(url) = &config.tracing.otlp_endpoint
+            && let Ok(uri) = url.parse::<http::Uri>()
+        {
+            let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+            findings.push(reached("collector", url, host, uri.port_u16().unwrap_or(usual)).await);
+        }
+        findings.extend(config.hints().into_iter().map(|hint| found(Health::Warn, "config", hint)));
+        if !config.admin.listen.ip().is_loopback() {
+            let text = "listens beyond this machine; keep agents off that network";
+            findings.push(found(Health::Warn, "admin port", text));
+            if config.admin.tls.is_none() {
+                let text = "is plain HTTP beyond this machine, so keys travel in the clear: set `admin.tls`";
+                findings.push(found(Health::Warn, "admin port", text));
+            }
+        }
+        findings
     }
-    findings
 }
 
 fn policies(config: &Config) -> Finding {

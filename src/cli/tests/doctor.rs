@@ -58,6 +58,11 @@ async fn the_doctor_finds_what_is_well_and_what_is_not() {
     let ran = check(base("p.toml", &format!("[admin]\nlisten_port = {port}"))).await;
     assert_eq!(ran.exit, Exit::No);
     assert!(ran.out.contains("fail  admin port"), "{ran:?}");
+    // Under systemd that port is held for the service.
+    let held = format!("check --socket-activated --config {}", at("arbiter.toml").display());
+    let ran = run(&held, &SECRETS).await;
+    assert_eq!(ran.exit, Exit::Fine, "{ran:?}");
+    assert!(!ran.out.contains("admin port"), "{ran:?}");
     let ran = check(base("p.toml", &sqlite(&at("not.db").display().to_string()))).await;
     assert_eq!(ran.exit, Exit::No);
     assert!(ran.out.contains("fail  storage"), "{ran:?}");
