@@ -52,6 +52,9 @@ pub(crate) struct ApprovalView {
     #[schemars(with = "String")]
     arguments_digest: String,
     policy: Arc<str>,
+    /// Hash of that policy's text: the approval counts while the policy has this text.
+    #[schemars(with = "String")]
+    policy_digest: String,
     #[schemars(with = "String", extend("format" = "date-time"))]
     requested_at: Timestamp,
     #[schemars(with = "String", extend("format" = "date-time"))]
@@ -95,6 +98,7 @@ impl ApprovalView {
             arguments_clipped: approval.clipped,
             arguments_digest: approval.digest.to_string(),
             policy: approval.policy,
+            policy_digest: approval.policy_text.to_string(),
             requested_at: approval.requested_at,
             expires_at: approval.expires_at,
             uses_left: (status == Status::Approved).then_some(approval.uses_left),

@@ -118,6 +118,7 @@ pub(super) async fn one(visit: &Visit, id_text: &str) -> Result<Shown, ApiError>
                     ("Uses left", html! { @if one.get("uses_left").is_some() { (number(&one, "/uses_left")) } }),
                     ("Approval", whole_id(string(&one, "/approval_id"))),
                     ("Digest of the call", whole_id(string(&one, "/arguments_digest"))),
+                    ("Digest of the policy", whole_id(string(&one, "/policy_digest"))),
                 ]))
             }
         }
