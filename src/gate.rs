@@ -15,14 +15,16 @@ mod destination;
 pub mod drain;
 pub mod enrol;
 mod frozen;
+mod hearing;
 pub mod in_flight;
 pub mod injected;
-pub mod legacy;
+mod legacy;
 pub mod listening;
 mod on_record;
+mod phases;
 mod reply;
 pub mod shares;
-pub mod ticket;
+mod ticket;
 mod tools;
 pub mod view;
 
@@ -39,7 +41,7 @@ use crate::audit::{Audit, Decision, Entry, Receipt, RequestHead};
 use crate::clock::Clock;
 use crate::continuations::Continuations;
 use crate::credentials::Edits;
-use crate::firewall::agent::{AgentId, Caller};
+use crate::firewall::agent::AgentId;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::session::RefusalStyle;
 use crate::firewall::time::{Mono, Now};
@@ -65,7 +67,7 @@ use in_flight::{InFlight, Open};
 use injected::{Injected, Watch};
 use listening::Stream;
 pub use on_record::Ended;
-use reply::Reply;
+pub use phases::{Arrived, Denied, Identified, Kind, Read, Verb};
 pub use reply::{Form, Refused};
 use ticket::Ticket;
 use tools::Tools;
@@ -199,7 +201,7 @@ impl Gate {
     }
 
     /// Opens the record of a request; refused while the log cannot be written.
-    pub async fn open(&self, head: RequestHead, carried: &Carried<'_>) -> Result<Ticket, Refused> {
+    pub async fn open(&self, head: RequestHead, carried: &Carried<'_>) -> Result<Arrived, Refused> {
         let arrived = self.clock.now();
         let mut entry = Entry::new(arrived.wall, Uuid::new_v4(), Decision::Deny);
         entry.head = head;
@@ -212,10 +214,11 @@ impl Gate {
         let open = self.in_flight.enter();
         let mut ticket = Ticket::open(entry, arrived, open, self.audit.clone());
         ticket.traced_by(draft);
+        let arrived = Arrived { ticket };
         if self.drain.phase() >= Phase::Refusing {
-            return Err(self.refuse(ticket, shutting_down()).await);
+            return Err(self.refuse(arrived.denied(shutting_down())).await);
         }
-        Ok(ticket)
+        Ok(arrived)
     }
 
     /// Resolves when no request is being served any more.
@@ -223,61 +226,53 @@ impl Gate {
         self.in_flight.idle().await;
     }
 
-    /// Judges a message and puts the decision on record.
+    /// Judges a request and puts the decision on record.
     pub async fn judge(
         &self,
-        mut ticket: Ticket,
-        caller: &Caller,
+        mut read: Read,
         claims: &Claims<'_>,
-        body: Bytes,
-        to: &Arc<Destination>,
     ) -> Result<Box<Cleared>, Refused> {
-        let mut reply = Reply::plain();
-        let now = self.clock.now();
-        ticket.judged_from(now.mono);
-        let decided = match self.still(&mut ticket, caller, now) {
-            Ok(caller) => {
-                let decided = self.decide(&mut ticket, &caller, claims, body, to, &mut reply).await;
-                decided.map(|admitted| (caller, admitted))
+        let decided = match (self.recheck_caller(&mut read), read.kind) {
+            (Ok(()), Kind::Message) => self.decide(&mut read, claims).await,
+            // Boxed, because few requests come this way and all would carry its room.
+            (Ok(()), Kind::Legacy(verb)) => {
+                Box::pin(self.decide_legacy(&mut read, claims, verb)).await
             }
-            Err(denial) => Err(denial),
+            (Ok(()), Kind::Unchecked) => self.decide_unchecked(&mut read),
+            (Err(denial), _) => Err(denial),
         };
         match decided {
-            Ok((caller, admitted)) => self.clear(ticket, &caller, admitted, reply).await,
-            // Boxed, as the refusal in [`Gate::clear`] is, so that calls that go on do not carry its room.
-            Err(denial) => Err(Box::pin(self.refuse_as(ticket, denial, reply)).await),
+            Ok(admitted) => self.clear(read.judged(admitted)).await,
+            Err(denial) => Err(self.refuse(read.denied(denial)).await),
         }
     }
 
     /// Lets a request pass that only its token was checked for (`deny_non_post_methods = false`).
-    pub async fn pass_unchecked(
-        &self,
-        mut ticket: Ticket,
-        caller: &Caller,
-        body: Bytes,
-        to: &Destination,
-    ) -> Result<Box<Cleared>, Refused> {
-        let now = self.clock.now();
-        ticket.judged_from(now.mono);
-        let free = |caller: Caller| self.still_free(&caller, &[], to).map(|()| caller);
-        let caller = match self.still(&mut ticket, caller, now).and_then(free) {
-            Ok(caller) => caller,
-            Err(denial) => return Err(self.refuse(ticket, denial).await),
-        };
+    fn decide_unchecked(&self, read: &mut Read) -> Result<Admitted, Denial> {
+        let Read { ticket, caller, to, body, .. } = read;
+        self.still_free(caller, &[], to)?;
         ticket.entry_mut().anomaly_flags.push("unchecked_method");
-        let admitted = Admitted {
-            body,
+        let scrub = self.injected.without_session(caller.agent.id, &self.secrets.vault());
+        let body = std::mem::take(body);
+        Ok(Admitted { body, ..Admitted::without_message(Due::Anything, scrub) })
+    }
+}
+
+impl Admitted {
+    /// Returns the result for a request without a message.
+    fn without_message(due: Due, scrub: Option<Watch>) -> Self {
+        Self {
+            body: Bytes::new(),
             edits: Edits::default(),
             repeatable: false,
-            due: Due::Anything,
+            due,
             lists: None,
-            scrub: self.injected.without_session(caller.agent.id, &self.secrets.vault()),
+            scrub,
             tools: None,
             stream: None,
             handout: None,
             asked: None,
-        };
-        self.clear(ticket, &caller, admitted, Reply::plain()).await
+        }
     }
 }
 

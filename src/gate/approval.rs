@@ -9,24 +9,21 @@ use bytes::Bytes;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::reply::Reply;
+use super::hearing::{Hearing, Passed};
 use super::ticket::Ticket;
 use super::{Claims, Destination, Form, Gate, Refused, store_unavailable};
 use crate::approvals::page::MARK;
 use crate::audit::record::Approval as OnRecord;
-use crate::firewall::agent::Caller;
 use crate::firewall::approvals::{Answer, Approval, Digest, Plea, Status, Subject};
 use crate::firewall::call::{Call, CallKind};
 use crate::firewall::checks::continuation::{self, State};
 use crate::firewall::checks::escalation::{self, Escalation};
-use crate::firewall::continuation::Continuation;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::session::SessionId;
 use crate::firewall::time::{Now, Timestamp};
 use crate::json::{Doc, Kind};
 use crate::mcp::elicitation::{self, Sending};
 use crate::mcp::message::Message;
-use crate::mcp::version::Version;
 use crate::sessions::Live;
 use crate::store::StoreError;
 use crate::telemetry::Causes;
@@ -41,21 +38,6 @@ const MAX_SHOWN_BYTES: usize = 64 * 1024;
 const MAX_TOKEN_BYTES: usize = 256;
 /// Delay after which an agent may ask again while too many approvals wait.
 const RETRY_SECS: u64 = 30;
-
-/// Message whose calls need approval, and its surroundings.
-pub(super) struct Hearing<'h, 'd> {
-    pub(super) caller: &'h Caller,
-    /// Agent that a header claims, unverified.
-    pub(super) claimed: Option<&'h str>,
-    pub(super) live: Option<&'h Arc<Live>>,
-    pub(super) message: &'h Message<'d>,
-    pub(super) version: Version,
-    /// Set on the retry of a client that was sent to the page of an approval.
-    pub(super) returned: Option<Returned>,
-    pub(super) to: &'h Destination,
-    /// The round before of a call that goes on.
-    pub(super) before: Option<&'h Continuation>,
-}
 
 /// A client's retry after it was sent to the page of an approval.
 #[derive(Clone, Copy, Debug)]
@@ -107,12 +89,13 @@ impl Gate {
     pub(super) fn digest_of_rounds(
         &self,
         hearing: &Hearing<'_, '_>,
+        live: Option<&Live>,
         escalations: &[Escalation],
     ) -> Option<Digest> {
         let ([escalation], [call]) = (escalations, hearing.message.calls.as_slice()) else {
             return None;
         };
-        let subject = subject(hearing.live?, call, hearing.to);
+        let subject = subject(live?, call, hearing.to);
         Some(self.approvals.digest_of_rounds(&subject, &escalation.text))
     }
 
@@ -137,13 +120,14 @@ impl Gate {
         &self,
         ticket: &mut Ticket,
         hearing: &Hearing<'_, '_>,
-        escalations: &[Escalation],
-        reply: &mut Reply,
+        passed: &Passed,
+        returned: Option<Returned>,
     ) -> Result<(), Denial> {
+        let Passed { live, escalations, before, .. } = passed;
         // The rounds of one call are one use, as long as nothing but the client's answers changes.
-        let covered = hearing.before.and_then(|before| before.approved);
-        if let Some(before) = hearing.before.filter(|_| covered.is_some())
-            && covered == self.digest_of_rounds(hearing, escalations)
+        let covered = before.as_ref().and_then(|before| before.approved);
+        if let Some(before) = before.as_ref().filter(|_| covered.is_some())
+            && covered == self.digest_of_rounds(hearing, live.as_deref(), escalations)
         {
             let taken = self.continuations.take(before.mark, &self.clock).await;
             return if taken.map_err(|error| no_store(&error))? {
@@ -155,7 +139,7 @@ impl Gate {
         }
         let escalation_id = ticket.request_id().to_string();
         let all_requests = hearing.message.calls.iter().all(Call::is_request);
-        let Some(live) = hearing.live.filter(|_| all_requests) else {
+        let Some(live) = live.as_ref().filter(|_| all_requests) else {
             // Nobody would learn of the decision.
             return Err(escalation::impossible().with("escalation_id", escalation_id));
         };
@@ -164,10 +148,10 @@ impl Gate {
         // The page first: nobody would decide while the client does not know of it.
         let sent_now = match sending {
             Some(Sending::ByError) => is_new,
-            Some(Sending::ByResult) => hearing.returned.is_none(),
+            Some(Sending::ByResult) => returned.is_none(),
             None => false,
         };
-        let declined = hearing.returned.is_some_and(|returned| !returned.accepted);
+        let declined = returned.is_some_and(|returned| !returned.accepted);
         if let Answer::Pending(pending) = &answer
             && !sent_now
             && !declined
@@ -194,7 +178,7 @@ impl Gate {
             Err(denial) => denial,
         };
         if let Some((sending, url, state)) = to_page {
-            reply.form = Form::ToPage(sending);
+            ticket.reply_mut().form = Form::ToPage(sending);
             denial = denial.with("url", url);
             if sending == Sending::ByResult {
                 denial = denial.with("request_state", state);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use super::phases::{Arrived, Denied, Identified, Read};
 use super::ticket::Ticket;
 use super::{Gate, store_unavailable};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
@@ -19,13 +20,19 @@ impl Gate {
     /// Proves the caller, and charges the request to that agent.
     pub async fn identify(
         &self,
-        ticket: &mut Ticket,
+        mut arrived: Arrived,
         token: Option<&str>,
-    ) -> Result<Caller, Denial> {
-        let caller = self.prove(ticket, token).await?;
-        // Only now: a token that has expired or was revoked must not use up its agent's part.
-        ticket.charge(caller.agent.id)?;
-        Ok(caller)
+    ) -> Result<Identified, Box<Denied>> {
+        let ticket = &mut arrived.ticket;
+        let proved = match self.prove(ticket, token).await {
+            // Only now: a token that has expired or was revoked must not use up its agent's part.
+            Ok(caller) => ticket.charge(caller.agent.id).map(|()| caller),
+            Err(denial) => Err(denial),
+        };
+        match proved {
+            Ok(caller) => Ok(arrived.by(caller)),
+            Err(denial) => Err(arrived.denied(denial)),
+        }
     }
 
     async fn prove(&self, ticket: &mut Ticket, token: Option<&str>) -> Result<Caller, Denial> {
@@ -97,9 +104,17 @@ impl Gate {
         Ok(principal.agent.and_then(|id| self.registry.acting(id, now.wall)))
     }
 
-    /// Looks again, now that the whole request is here: a body may take its time to arrive, and
-    /// what was revoked meanwhile is revoked.
-    pub(super) fn still(
+    /// Looks the caller up again, now that the whole request is here: a body may take its time to
+    /// arrive, and what was revoked meanwhile is revoked.
+    pub(super) fn recheck_caller(&self, read: &mut Read) -> Result<(), Denial> {
+        let now = self.clock.now();
+        read.ticket.judged_from(now.mono);
+        read.caller = self.caller_now(&mut read.ticket, &read.caller, now)?;
+        Ok(())
+    }
+
+    /// Returns the caller as it may act now.
+    pub(super) fn caller_now(
         &self,
         ticket: &mut Ticket,
         caller: &Caller,

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use tracing::warn;
 use uuid::Uuid;
 
+use super::hearing::Hearing;
 use super::{Destination, Gate, store_unavailable};
 use crate::clock::Clock;
 use crate::continuations::{Continuations, Marks};
@@ -290,21 +291,19 @@ impl Gate {
     /// hand out nothing. `approved` is the digest of an approval that covers the call's later rounds.
     pub(super) fn handout(
         &self,
-        message: &Message<'_>,
-        version: Version,
-        (live, agent): (Option<&Live>, AgentId),
-        to: &Arc<Destination>,
+        hearing: &Hearing<'_, '_>,
+        live: Option<&Live>,
         request_id: Uuid,
         approved: Option<Digest>,
     ) -> Option<Handout> {
-        let [call] = message.calls.as_slice() else { return None };
-        let may = may(call, version, approved)?;
+        let [call] = hearing.message.calls.as_slice() else { return None };
+        let may = may(call, hearing.version, approved)?;
         let holder = match live {
             Some(live) => {
                 Holder { id: live.order.id, is_session: true, ends: live.order.expires_at }
             }
             None => Holder {
-                id: holder_without_session(agent),
+                id: holder_without_session(hearing.caller.agent.id),
                 is_session: false,
                 ends: Timestamp(self.clock.now().wall.0.saturating_add(WITHOUT_SESSION_US)),
             },
@@ -312,7 +311,7 @@ impl Gate {
         Some(Handout {
             continuations: Arc::clone(&self.continuations),
             clock: self.clock.clone(),
-            to: Arc::clone(to),
+            to: Arc::clone(hearing.to),
             request_id,
             holder,
             may,

@@ -3,30 +3,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 use tracing::warn;
 
-use super::approval::Hearing;
-use super::continued;
-use super::reply::{Reply, echoed_id, form, warnings};
+use super::continued::{self, Round, Tasks};
+use super::frozen::Above;
+use super::hearing::{Hearing, Passed};
+use super::injected::Watch;
+use super::phases::Read;
+use super::reply::{Reply, echoed_id, warnings};
 use super::ticket::Ticket;
 use super::tools::Tools;
 use super::view::ListView;
-use super::{Admitted, Claims, Destination, Due, Form, Gate, store_unavailable};
+use super::{Admitted, Claims, Destination, Due, Gate, store_unavailable};
 use crate::audit::Redacted;
-use crate::credentials::{self, CredentialDenial, Edits, Grant, Vault};
+use crate::credentials::{self, CredentialDenial, Edits, Grant, Secret, Vault};
 use crate::firewall::admit::{self, Ask, Verdict};
-use crate::firewall::agent::Caller;
+use crate::firewall::agent::{AgentId, Caller};
 use crate::firewall::call::{Call, CallKind};
 use crate::firewall::checks::Lack;
 use crate::firewall::checks::escalation::Escalation;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
-use crate::firewall::continuation::Continuation;
+use crate::firewall::checks::task::Owned;
 use crate::firewall::denial::{Code, Denial};
-use crate::firewall::freeze::Frozen;
+use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::rules::Rules;
-use crate::firewall::session::{RefusalStyle, SessionId, Status};
+use crate::firewall::session::{SessionId, Status};
 use crate::firewall::time::Now;
 use crate::json::{Doc, JsonError, Problem};
 use crate::mcp::capabilities;
@@ -50,29 +52,55 @@ fn unreadable(error: JsonError, length: usize) -> Denial {
     Denial::new(Code::NotJson, format!("the body is not strict JSON: {error}"))
 }
 
-/// A message that the decision let through, but for its credentials and a person's leave.
-pub(super) struct Passed {
-    pub(super) rules: Arc<Rules>,
-    pub(super) live: Option<Arc<Live>>,
-    pub(super) escalations: Vec<Escalation>,
-    /// The round before of a call that goes on.
-    pub(super) before: Option<Arc<Continuation>>,
+/// Facts that were looked up for one decision.
+struct Looked<'h, 'd> {
+    rules: Arc<Rules>,
+    tasks: Tasks<'h>,
+    round: Round,
+    freezes: Arc<Freezes>,
+    above: Above,
+    /// Calls that are decided, where those are more than the message has: each read of a subscription.
+    reads: Option<Vec<Call<'d>>>,
+    /// The instant of the look-ups.
+    now: Now,
+}
+
+impl Looked<'_, '_> {
+    /// Asks the decision about a session that was found as `claimed`, and about the session's `tasks`.
+    fn ask<'a>(
+        &'a self,
+        hearing: &Hearing<'a, '_>,
+        claimed: Claimed<'a>,
+        tasks: &'a [Owned<'a>],
+    ) -> Ask<'a> {
+        Ask {
+            policies: &self.rules.policies,
+            terms: &self.rules.terms,
+            frozen: Frozen { freezes: &self.freezes, above: &self.above },
+            caller: hearing.caller,
+            header: AgentHeader::of(hearing.agent),
+            claimed,
+            calls: self.reads.as_deref().unwrap_or(&hearing.message.calls),
+            tasks,
+            state: self.round.state,
+            place: hearing.to.place(),
+            now: self.now,
+        }
+    }
 }
 
 impl Gate {
+    /// Decides for a message: the one parse, session, policies and drift, credentials, a person's leave.
     pub(super) async fn decide(
         &self,
-        ticket: &mut Ticket,
-        caller: &Caller,
+        read: &mut Read,
         claims: &Claims<'_>,
-        body: Bytes,
-        to: &Arc<Destination>,
-        reply: &mut Reply,
     ) -> Result<Admitted, Denial> {
-        let (body, returned) = self.without_our_state(body, claims);
+        let Read { ticket, caller, to, kind, body } = read;
+        let (body, returned) = self.without_our_state(std::mem::take(body), claims);
         let doc = Doc::parse_request(&body).map_err(|error| unreadable(error, body.len()))?;
-        let message = message::read(&doc).map_err(|bad| self.malformed(bad, reply))?;
-        reply.id = echoed_id(&message);
+        let message = message::read(&doc).map_err(|bad| self.malformed(bad, ticket.reply_mut()))?;
+        ticket.reply_mut().id = echoed_id(&message);
         ticket.name(&message, &self.secrets.patterns());
         let labels = self.count_tools(&message, to);
         if let Some(draft) = ticket.draft() {
@@ -87,55 +115,42 @@ impl Gate {
         }
         continued::is_in_order(&message, version)?;
 
-        let form_for = |style| form(style, &message, version.era());
-        let passed =
-            self.by_rules(ticket, caller, claims, (&message, version), to, reply, form_for).await;
+        let Claims { session, agent, .. } = *claims;
+        let kind = *kind;
+        let hearing = Hearing { kind, caller, session, agent, message: &message, version, to };
+        let passed = self.by_rules(ticket, &hearing).await;
         // Hashing is work, like redacting, and is not done for a request without its session.
         if message.calls.iter().any(is_one_way) && (passed.is_ok() || ticket.has_session()) {
             ticket.entry_mut().arguments.get_or_insert_with(|| Redacted::digest(&body));
         }
-        let Passed { rules, live, escalations, before } = passed?;
+        let passed = passed?;
+        let live = passed.live.as_deref();
         if message.calls.iter().any(|call| call.method.as_deref() == Some("tasks/list")) {
-            self.know_tasks(live.as_deref()).await?;
+            self.know_tasks(live).await?;
         }
 
         let vault = self.secrets.vault();
-        let edits = Self::resolve(&doc, &message, live.as_deref(), to, &vault)?;
+        let edits = Self::resolve(&doc, &message, live, to, &vault)?;
         edits.edited_length(body.len(), self.settings.max_request_body_bytes)?;
-        let hearing = Hearing {
-            caller,
-            claimed: claims.agent,
-            live: live.as_ref(),
-            message: &message,
-            version,
-            returned,
-            to,
-            before: before.as_deref(),
-        };
-        if !escalations.is_empty() {
+        if !passed.escalations.is_empty() {
             // Boxed, because few requests wait for a person and all would carry its room.
-            Box::pin(self.approved(ticket, &hearing, &escalations, reply)).await?;
+            Box::pin(self.approved(ticket, &hearing, &passed, returned)).await?;
         }
-        let covers = self.digest_of_rounds(&hearing, &escalations);
+        let covers = self.digest_of_rounds(&hearing, live, &passed.escalations);
         ticket.entry_mut().credentials_injected = edits.names();
-        let scrub = match &live {
-            Some(live) => self.injected.add(&live.order, edits.secrets(), &vault),
-            None => self.injected.without_session(caller.agent.id, &vault),
-        };
+        let scrub = self.scrub_of(caller.agent.id, live, edits.secrets(), &vault);
         let begun = message.calls.iter().find(|call| call.method.as_deref() == Some("initialize"));
-        if let (Some(begun), Some(live)) = (begun, &live) {
+        if let (Some(begun), Some(live)) = (begun, live) {
             live.declare_apps(capabilities::declare_apps(begun));
             live.declare_urls(capabilities::opens_urls(begun));
             live.declare_answers(capabilities::answers(begun));
         }
-        let (about, approved) = ((caller, live.as_ref(), to), !escalations.is_empty());
-        let stream = self.stream_of(&message, version, about, (&rules, approved)).map(Box::new);
-        let holder = (live.as_deref(), caller.agent.id);
-        let handout = self.handout(&message, version, holder, to, ticket.request_id(), covers);
+        let stream = self.stream_of(&hearing, &passed).map(Box::new);
+        let handout = self.handout(&hearing, live, ticket.request_id(), covers);
         let handout = handout.map(Arc::new);
-        let asked = self.asked(&message, version, live.as_deref());
+        let asked = self.asked(&message, version, live);
         let caching = self.caching(version);
-        let lists = ListView::of(&message, caching, || self.viewer(rules, caller, live, to));
+        let lists = ListView::of(&message, caching, || self.viewer(&hearing, &passed));
         let due = Due::to(&message);
         let repeatable = message::is_repeatable(&message);
         let tools = Tools::of(&message, labels);
@@ -145,86 +160,62 @@ impl Gate {
     }
 
     /// Judges a message by session, policies and drift.
-    #[expect(clippy::too_many_arguments, reason = "each is a fact of the one request")]
     pub(super) async fn by_rules(
         &self,
         ticket: &mut Ticket,
-        caller: &Caller,
-        claims: &Claims<'_>,
-        (message, version): (&Message<'_>, Version),
-        to: &Destination,
-        reply: &mut Reply,
-        form_for: impl Fn(RefusalStyle) -> Form,
+        hearing: &Hearing<'_, '_>,
     ) -> Result<Passed, Denial> {
+        let Hearing { caller, session, message, version, to, .. } = *hearing;
         let rules = self.rulebook.rules();
         ticket.entry_mut().policy_version = Some(rules.policies.shared_version());
-        let live = match claims.session {
+        let live = match session {
             Some(session) => self.claimed(session).await?,
             None => None,
         };
-        let begun = self.tasks_of(message, live.as_deref(), caller, to).await?;
-        let tasks = continued::owned(&begun);
-        let round = self.round_of(message, live.as_deref(), caller, to).await?;
-        let now = self.clock.now();
+        let looked = self.look_up(hearing, rules, live.as_deref()).await?;
+        let (rules, now) = (&looked.rules, looked.now);
         let counted = live.as_ref().map_or(0, |live| self.counted_before(live, message, to, now));
-        let (freezes, above) = (self.freezer.in_force(), self.above(caller));
-        let asked = message.listens.as_ref().map(|listens| listens.with_reads(&message.calls));
-        let ask = Ask {
-            policies: &rules.policies,
-            terms: &rules.terms,
-            frozen: Frozen { freezes: &freezes, above: &above },
-            caller,
-            header: AgentHeader::of(claims.agent),
-            claimed: match (claims.session, &live) {
-                (None, _) => Claimed::Nothing,
-                (Some(_), None) => Claimed::Unknown,
-                (Some(_), Some(live)) => {
-                    let price = admit::price(&message.calls).saturating_sub(counted);
-                    Claimed::Found(self.found(&rules, caller, live, price, now))
-                }
-            },
-            calls: asked.as_deref().unwrap_or(&message.calls),
-            tasks: &tasks,
-            state: round.state,
-            place: to.place(),
-            now,
+        let tasks = continued::owned(&looked.tasks);
+        let claimed = match (session, &live) {
+            (None, _) => Claimed::Nothing,
+            (Some(_), None) => Claimed::Unknown,
+            (Some(_), Some(live)) => {
+                let price = admit::price(&message.calls).saturating_sub(counted);
+                Claimed::Found(self.found(rules, caller, live, price, now))
+            }
         };
-        // Redacting is work, done for nobody who has no session to do it in.
-        if ask.session().is_some() || (claims.session.is_none() && !rules.terms.require_session) {
+        let ask = looked.ask(hearing, claimed, &tasks);
+        let in_session = live.as_ref().filter(|_| ask.session().is_some());
+        if in_session.is_some() || (session.is_none() && !rules.terms.require_session) {
+            // Redacting is work, done for nobody who has no session to do it in.
             let known = self.secrets.patterns();
             ticket.describe(message, &self.redactor, self.settings.max_argument_bytes, &known);
-        }
-        let mut style = self.settings.refusal_style;
-        if ask.session().is_some()
-            && let Some(live) = &live
-        {
-            ticket.in_session(&live.order);
-            if let Some((_, task)) = begun.first().filter(|_| message.listens.is_none()) {
-                ticket.goes_on_with(task);
+            let mut style = self.settings.refusal_style;
+            if let Some(live) = in_session {
+                ticket.in_session(&live.order);
+                if let Some((_, task)) = looked.tasks.first().filter(|_| message.listens.is_none())
+                {
+                    ticket.goes_on_with(task);
+                }
+                if let Some(before) = &looked.round.before {
+                    ticket.goes_on_with(before);
+                }
+                style = live.order.refusal_style.unwrap_or(style);
             }
-            if let Some(before) = &round.before {
-                ticket.goes_on_with(before);
-            }
-            style = live.order.refusal_style.unwrap_or(style);
-        }
-        let usable =
-            ask.session().is_some() || (claims.session.is_none() && !rules.terms.require_session);
-        if usable {
-            reply.form = form_for(style);
+            ticket.reply_mut().form = hearing.form(style);
             still_there(message, version, live.as_deref(), now)?;
         }
         let verdict = self.verdict(ask, live.as_ref(), counted).await?;
         if let Some(demotion) = self.remember(ticket, caller, &verdict) {
             Box::pin(self.demote(&demotion)).await;
         }
-        if ask.session().is_some()
-            && let Some(live) = &live
-        {
+        if let Some(live) = in_session {
             let threshold = rules.terms.warning_threshold_pct;
-            reply.warnings = warnings(live, threshold, now);
+            ticket.reply_mut().warnings = warnings(live, threshold, now);
         }
         verdict.outcome?;
         let escalations = of_members(message, verdict.escalations);
+        let Looked { rules, round, .. } = looked;
         Ok(Passed { rules, live, escalations, before: round.before })
     }
 
@@ -235,31 +226,50 @@ impl Gate {
         hearing: &Hearing<'_, '_>,
         live: &Arc<Live>,
     ) -> Result<Vec<Escalation>, Denial> {
-        let Hearing { caller, claimed, message, to, .. } = *hearing;
-        let caller = &self.still(ticket, caller, self.clock.now())?;
-        let rules = self.rulebook.rules();
-        let begun = self.tasks_of(message, Some(live), caller, to).await?;
-        let tasks = continued::owned(&begun);
-        let round = self.round_of(message, Some(live), caller, to).await?;
-        let (now, counted) = (self.clock.now(), admit::price(&message.calls));
-        let (freezes, above) = (self.freezer.in_force(), self.above(caller));
-        let asked = message.listens.as_ref().map(|listens| listens.with_reads(&message.calls));
-        let ask = Ask {
-            policies: &rules.policies,
-            terms: &rules.terms,
-            frozen: Frozen { freezes: &freezes, above: &above },
-            caller,
-            header: AgentHeader::of(claimed),
-            claimed: Claimed::Found(self.found(&rules, caller, live, 0, now)),
-            calls: asked.as_deref().unwrap_or(&message.calls),
-            tasks: &tasks,
-            state: round.state,
-            place: to.place(),
-            now,
-        };
-        let verdict = self.verdict(ask, Some(live), counted).await?;
+        let caller = &self.caller_now(ticket, hearing.caller, self.clock.now())?;
+        let hearing = &Hearing { caller, ..*hearing };
+        let looked = self.look_up(hearing, self.rulebook.rules(), Some(live)).await?;
+        let tasks = continued::owned(&looked.tasks);
+        let claimed = Claimed::Found(self.found(&looked.rules, caller, live, 0, looked.now));
+        let ask = looked.ask(hearing, claimed, &tasks);
+        let verdict = self.verdict(ask, Some(live), admit::price(&hearing.message.calls)).await?;
         verdict.outcome?;
-        Ok(of_members(message, verdict.escalations))
+        Ok(of_members(hearing.message, verdict.escalations))
+    }
+
+    /// Looks up what a decision needs beside the session.
+    async fn look_up<'h, 'd>(
+        &self,
+        hearing: &Hearing<'h, 'd>,
+        rules: Arc<Rules>,
+        live: Option<&Live>,
+    ) -> Result<Looked<'h, 'd>, Denial> {
+        let Hearing { caller, message, to, .. } = *hearing;
+        let tasks = self.tasks_of(message, live, caller, to).await?;
+        let round = self.round_of(message, live, caller, to).await?;
+        Ok(Looked {
+            rules,
+            tasks,
+            round,
+            freezes: self.freezer.in_force(),
+            above: self.above(caller),
+            reads: message.listens.as_ref().map(|listens| listens.with_reads(&message.calls)),
+            now: self.clock.now(),
+        })
+    }
+
+    /// Returns the secrets that the answer must not show, after a call that injects `secrets`.
+    pub(super) fn scrub_of(
+        &self,
+        agent: AgentId,
+        live: Option<&Live>,
+        secrets: &[Arc<Secret>],
+        vault: &Vault,
+    ) -> Option<Watch> {
+        match live {
+            Some(live) => self.injected.add(&live.order, secrets, vault),
+            None => self.injected.without_session(agent, vault),
+        }
     }
 
     /// The bounds of what answers of this version may say about their being kept.

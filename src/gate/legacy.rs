@@ -4,33 +4,18 @@
 //! sends on the stream is filtered and scrubbed like any answer. A resumed stream may repeat the
 //! answer to any earlier request, so every list on it is filtered.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
 use smallvec::smallvec;
 
-use super::decide::Passed;
+use super::hearing::Hearing;
 use super::listening::Opened;
-use super::{
-    Admitted, Claims, Cleared, Destination, Due, Form, Gate, ListView, Refused, Reply, Ticket,
-};
-use crate::credentials::Edits;
+use super::phases::{Read, Verb};
+use super::{Admitted, Claims, Due, Gate, ListView};
 use crate::firewall::admit;
-use crate::firewall::agent::Caller;
 use crate::firewall::call::{Call, CallKind};
 use crate::firewall::denial::{Code, Denial};
 use crate::mcp::headers;
 use crate::mcp::message::Message;
 use crate::mcp::version::Era;
-
-/// Request of the 2025 revisions without a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// The server's own stream, or the rest of one that broke off.
-    Get,
-    /// The end of the upstream's session.
-    Delete,
-}
 
 impl Verb {
     /// As it stands in the record, where other requests have their method.
@@ -50,37 +35,14 @@ impl Verb {
 }
 
 impl Gate {
-    /// Judges a GET or DELETE and puts the decision on record.
-    pub async fn judge_legacy(
+    /// Decides for a GET or DELETE.
+    pub(super) async fn decide_legacy(
         &self,
-        mut ticket: Ticket,
-        caller: &Caller,
+        read: &mut Read,
         claims: &Claims<'_>,
         verb: Verb,
-        to: &Arc<Destination>,
-    ) -> Result<Box<Cleared>, Refused> {
-        let mut reply = Reply::plain();
-        let now = self.clock.now();
-        ticket.judged_from(now.mono);
-        let caller = match self.still(&mut ticket, caller, now) {
-            Ok(caller) => caller,
-            Err(denial) => return Err(self.refuse_as(ticket, denial, reply).await),
-        };
-        match self.decide_legacy(&mut ticket, &caller, claims, verb, to, &mut reply).await {
-            Ok(admitted) => self.clear(ticket, &caller, admitted, reply).await,
-            Err(denial) => Err(self.refuse_as(ticket, denial, reply).await),
-        }
-    }
-
-    async fn decide_legacy(
-        &self,
-        ticket: &mut Ticket,
-        caller: &Caller,
-        claims: &Claims<'_>,
-        verb: Verb,
-        to: &Arc<Destination>,
-        reply: &mut Reply,
     ) -> Result<Admitted, Denial> {
+        let Read { ticket, caller, to, kind, .. } = read;
         ticket.entry_mut().mcp_method = Some(verb.as_str().to_owned());
         let message = without_body();
         let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
@@ -88,45 +50,25 @@ impl Gate {
             let message = "from protocol version 2026-07-28 on only POST is served";
             return Err(Denial::new(Code::MethodNotAllowed, message));
         }
-        // There is no id that a result could answer, so the form is always HTTP's.
-        let Passed { rules, live, escalations, .. } = self
-            .by_rules(ticket, caller, claims, (&message, version), to, reply, |_style| Form::Http)
-            .await?;
-        admit::settle(&escalations, &mut ())?;
-        if let Verb::Get = verb {
-            self.know_tasks(live.as_deref()).await?;
-        }
-        let about = (caller, live.as_ref(), to);
-        let asked = self.asked_on_stream(live.as_deref());
-        let stream = match verb {
-            Verb::Get => Some(Box::new(self.stream(Opened::Get, about, (&rules, false), asked))),
-            Verb::Delete => None,
+        let Claims { session, agent, .. } = *claims;
+        let kind = *kind;
+        let hearing = Hearing { kind, caller, session, agent, message: &message, version, to };
+        let passed = self.by_rules(ticket, &hearing).await?;
+        admit::settle(&passed.escalations, &mut ())?;
+        let live = passed.live.as_deref();
+        let (stream, lists) = match verb {
+            Verb::Get => {
+                self.know_tasks(live).await?;
+                let asked = self.asked_on_stream(live);
+                let stream = self.stream(Opened::Get, &hearing, &passed, Some(asked));
+                let viewer = self.viewer(&hearing, &passed);
+                let lists = ListView::of_stream(self.caching(version), viewer);
+                (Some(Box::new(stream)), Some(lists))
+            }
+            Verb::Delete => (None, None),
         };
-        let vault = self.secrets.vault();
-        let scrub = match &live {
-            Some(live) => self.injected.add(&live.order, &[], &vault),
-            None => self.injected.without_session(caller.agent.id, &vault),
-        };
-        let lists = match verb {
-            Verb::Get => Some(ListView::of_stream(
-                self.caching(version),
-                self.viewer(rules, caller, live, to),
-            )),
-            Verb::Delete => None,
-        };
-        let (body, edits) = (Bytes::new(), Edits::default());
-        Ok(Admitted {
-            body,
-            edits,
-            repeatable: false,
-            due: verb.due(),
-            lists,
-            scrub,
-            tools: None,
-            stream,
-            handout: None,
-            asked: None,
-        })
+        let scrub = self.scrub_of(caller.agent.id, live, &[], &self.secrets.vault());
+        Ok(Admitted { lists, stream, ..Admitted::without_message(verb.due(), scrub) })
     }
 }
 

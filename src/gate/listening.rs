@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::asking::Asked;
+use super::hearing::{Hearing, Passed};
 use super::{Cleared, Destination, Gate};
 use crate::firewall::admit::{self, Ask, Verdict};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
@@ -26,9 +27,9 @@ use crate::firewall::time::Now;
 use crate::mcp::continued::{MAX_TASK_ID_BYTES, Questions};
 use crate::mcp::filter::Notice;
 use crate::mcp::list_changes::ListChanges;
+use crate::mcp::message::MAX_URI_BYTES;
 use crate::mcp::message::subscriptions::{LISTEN, get_of, read_of};
-use crate::mcp::message::{MAX_URI_BYTES, Message};
-use crate::mcp::version::{Era, Version};
+use crate::mcp::version::Era;
 use crate::sessions::Live;
 
 /// Interval between looks at the right to an open stream.
@@ -101,13 +102,9 @@ struct State {
 impl Gate {
     /// Returns the stream that notifications can come on in the answer to `message`; none if an honest
     /// server sends none there.
-    pub(super) fn stream_of(
-        &self,
-        message: &Message<'_>,
-        version: Version,
-        (caller, live, to): (&Caller, Option<&Arc<Live>>, &Arc<Destination>),
-        (rules, approved): (&Arc<Rules>, bool),
-    ) -> Option<Stream> {
+    pub(super) fn stream_of(&self, hearing: &Hearing<'_, '_>, passed: &Passed) -> Option<Stream> {
+        let Hearing { message, version, .. } = *hearing;
+        let live = passed.live.as_deref();
         let opened = match (&message.listens, message.calls.as_slice()) {
             (Some(listens), [call]) if !message.batch => Opened::Subscription {
                 id: call.id.map(|id| id.raw().to_owned()),
@@ -127,27 +124,35 @@ impl Gate {
             (None, _) => Opened::Answer,
         };
         let asked = match opened {
-            Opened::Subscription { .. } => self.asked(message, version, live.map(|live| &**live)),
+            Opened::Subscription { .. } => self.asked(message, version, live),
             Opened::Get | Opened::Answer => None,
         };
-        Some(self.stream(opened, (caller, live, to), (rules, approved), asked))
+        Some(self.stream(opened, hearing, passed, asked))
     }
 
     pub(super) fn stream(
         &self,
         opened: Opened,
-        (caller, live, to): (&Caller, Option<&Arc<Live>>, &Arc<Destination>),
-        (rules, approved): (&Arc<Rules>, bool),
-        asked: impl Into<Option<Asked>>,
+        hearing: &Hearing<'_, '_>,
+        passed: &Passed,
+        asked: Option<Asked>,
     ) -> Stream {
+        let caller = hearing.caller;
         let basis = Basis {
-            rules: Arc::clone(rules),
+            rules: Arc::clone(&passed.rules),
             freezes: self.freezer.in_force(),
             agent: Arc::clone(&caller.agent),
             chain: Arc::clone(&caller.chain),
         };
-        let (principal, live) = (Arc::clone(&caller.principal), live.cloned());
-        Stream { opened, principal, live, to: Arc::clone(to), approved, asked: asked.into(), basis }
+        Stream {
+            opened,
+            principal: Arc::clone(&caller.principal),
+            live: passed.live.clone(),
+            to: Arc::clone(hearing.to),
+            approved: !passed.escalations.is_empty(),
+            asked,
+            basis,
+        }
     }
 
     /// Begins to watch the stream of a cleared call, if notifications can come on it.

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::phases::{Denied, Judged};
 use super::reply::Reply;
-use super::ticket::Ticket;
-use super::{Admitted, Cleared, Form, Gate, RETRY_SECS, Refused};
+use super::ticket::Parts;
+use super::{Cleared, Form, Gate, RETRY_SECS, Refused};
 use crate::audit::redact::scrubbed;
 use crate::audit::{Completion, Decision, Entry, Outcome};
 use crate::credentials::Edits;
-use crate::firewall::agent::Caller;
 use crate::firewall::denial::{Cause, Code, Denial};
 use crate::firewall::time::{Mono, Now};
 use crate::mcp::continued::TaskStatus;
@@ -41,29 +41,23 @@ pub struct Ended {
 }
 
 impl Gate {
-    /// Puts a refusal from before the message was read on record.
-    pub async fn refuse(&self, ticket: Ticket, denial: Denial) -> Refused {
+    /// Puts a refusal on record.
+    pub async fn refuse(&self, denied: Box<Denied>) -> Refused {
         // Boxed, so that requests that are not refused do not carry its room.
-        Box::pin(self.refuse_as(ticket, denial, Reply::plain())).await
+        Box::pin(self.put_refusal_on_record(denied)).await
     }
 
     /// Puts an admitted call on record; only now may it go on.
-    pub(super) async fn clear(
-        &self,
-        mut ticket: Ticket,
-        caller: &Caller,
-        admitted: Admitted,
-        reply: Reply,
-    ) -> Result<Box<Cleared>, Refused> {
+    pub(super) async fn clear(&self, judged: Judged) -> Result<Box<Cleared>, Refused> {
+        let Judged { mut ticket, agent, admitted } = judged;
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
         let judged_from = ticket.judging_since();
         let draft = ticket.take_draft();
         let mut parts = ticket.into_parts();
-        let (entry, open) = &mut *parts;
+        let Parts { entry, reply, open } = &mut *parts;
         open.logged(entry, arrived.mono);
         entry.decision = Decision::Allow;
-        let trace =
-            draft.and_then(|draft| self.trace(draft, entry, arrived, (&reply, judged_from)));
+        let trace = draft.and_then(|draft| self.trace(draft, entry, arrived, (reply, judged_from)));
         let injected = entry.credentials_injected.len();
         match self.audit.admit(entry).await {
             Ok(receipt) => {
@@ -71,7 +65,7 @@ impl Gate {
                 self.recent.note(Seen::of(entry, decided_at.since(judged_from)), decided_at);
                 self.metrics.request(metrics::Outcome::Allow);
                 self.metrics.credentials_injected(u64::try_from(injected).unwrap_or(u64::MAX));
-                let (_, open) = *parts;
+                let Parts { reply, open, .. } = *parts;
                 Ok(Box::new(Cleared {
                     receipt,
                     request_id,
@@ -81,7 +75,7 @@ impl Gate {
                     answered_at: None,
                     // Only now: what is made for a call is made for a call on record.
                     body: edited(admitted.body, &admitted.edits),
-                    agent: caller.agent.id,
+                    agent,
                     warnings: reply.warnings,
                     id: reply.id,
                     form: reply.form,
@@ -98,7 +92,7 @@ impl Gate {
                 }))
             }
             Err(_unavailable) => {
-                let (mut entry, _open) = *parts;
+                let Parts { mut entry, reply: _, open: _open } = *parts;
                 entry.decision = Decision::Deny;
                 Err(Box::pin(self.refuse_unrecorded(entry, arrived, trace)).await)
             }
@@ -119,16 +113,12 @@ impl Gate {
         draft.decided(entry, id.as_deref(), times)
     }
 
-    pub(super) async fn refuse_as(
-        &self,
-        mut ticket: Ticket,
-        denial: Denial,
-        reply: Reply,
-    ) -> Refused {
+    async fn put_refusal_on_record(&self, denied: Box<Denied>) -> Refused {
+        let Denied { mut ticket, denial } = *denied;
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
         let judged_from = ticket.judging_since();
         let draft = ticket.take_draft();
-        let (mut entry, open) = *ticket.into_parts();
+        let Parts { mut entry, reply, open } = *ticket.into_parts();
         let row = denial.code.row();
         entry.decision = if denial.code == Code::EscalationRequired {
             Decision::Escalate

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::in_flight::Open;
+use super::reply::Reply;
 use crate::audit::redact::{Redactor, scrubbed};
 use crate::audit::{Audit, Completion, Entry as Record, Outcome};
 use crate::credentials::Patterns;
@@ -24,17 +25,24 @@ use crate::mcp::message::Message;
 use crate::traces::Draft;
 
 /// An undecided request.
-pub struct Ticket {
+pub(super) struct Ticket {
     request_id: Uuid,
     arrived: Now,
     judged_from: Mono,
     /// Taken when the request is decided. Boxed, because each step of the request's way would copy it.
-    parts: Option<Box<(Record, Open)>>,
+    parts: Option<Box<Parts>>,
     audit: Arc<Audit>,
     /// None if requests are not traced.
     draft: Option<Box<Draft>>,
     /// Receives the progress token of a call that waits for a person.
     held: Option<watch::Sender<Option<Arc<str>>>>,
+}
+
+/// What a request becomes when it is decided: its record, its reply and the end of its being served.
+pub(super) struct Parts {
+    pub(super) entry: Record,
+    pub(super) reply: Reply,
+    pub(super) open: Open,
 }
 
 impl Ticket {
@@ -43,7 +51,7 @@ impl Ticket {
             request_id: entry.request_id,
             arrived,
             judged_from: arrived.mono,
-            parts: Some(Box::new((entry, open))),
+            parts: Some(Box::new(Parts { entry, reply: Reply::plain(), open })),
             audit,
             draft: None,
             held: None,
@@ -64,11 +72,11 @@ impl Ticket {
         self.draft.take()
     }
 
-    pub fn request_id(&self) -> Uuid {
+    pub(super) fn request_id(&self) -> Uuid {
         self.request_id
     }
 
-    pub fn arrived(&self) -> Now {
+    pub(super) fn arrived(&self) -> Now {
         self.arrived
     }
 
@@ -78,7 +86,7 @@ impl Ticket {
     }
 
     /// Has `held` receive the progress token of the call once it waits for a person.
-    pub fn show_wait(&mut self, held: watch::Sender<Option<Arc<str>>>) {
+    pub(super) fn show_wait(&mut self, held: watch::Sender<Option<Arc<str>>>) {
         self.held = Some(held);
     }
 
@@ -101,11 +109,11 @@ impl Ticket {
     /// Charges the request to its agent; refused if that has used up its part.
     pub(super) fn charge(&mut self, agent: AgentId) -> Result<(), Denial> {
         let now = self.arrived.mono;
-        self.parts.as_mut().map_or(Ok(()), |parts| parts.1.charge(agent, now))
+        self.parts.as_mut().map_or(Ok(()), |parts| parts.open.charge(agent, now))
     }
 
     /// Notes the length of the body.
-    pub fn body_came(&mut self, bytes: usize) {
+    pub(super) fn body_came(&mut self, bytes: usize) {
         self.entry_mut().bytes_in = u64::try_from(bytes).ok();
     }
 
@@ -115,12 +123,21 @@ impl Ticket {
         reason = "only `into_parts` takes it, and that consumes the ticket"
     )]
     pub(super) fn entry_mut(&mut self) -> &mut Record {
-        &mut self.parts.as_mut().expect("a ticket holds its record until it is decided").0
+        &mut self.parts.as_mut().expect("a ticket holds its record until it is decided").entry
+    }
+
+    /// The reply so far.
+    #[expect(
+        clippy::expect_used,
+        reason = "only `into_parts` takes it, and that consumes the ticket"
+    )]
+    pub(super) fn reply_mut(&mut self) -> &mut Reply {
+        &mut self.parts.as_mut().expect("a ticket holds its reply until it is decided").reply
     }
 
     /// Ends the ticket: whoever takes its parts puts the decision on record.
     #[expect(clippy::expect_used, reason = "nothing else takes it, and this consumes the ticket")]
-    pub(super) fn into_parts(mut self) -> Box<(Record, Open)> {
+    pub(super) fn into_parts(mut self) -> Box<Parts> {
         self.parts.take().expect("a ticket holds its record until it is decided")
     }
 
@@ -172,7 +189,7 @@ impl Ticket {
     }
 
     /// Notes for which upstream.
-    pub fn bound_for(&mut self, to: &Destination) {
+    pub(super) fn bound_for(&mut self, to: &Destination) {
         self.entry_mut().upstream.clone_from(&to.name);
     }
 
@@ -217,7 +234,7 @@ fn name_method(named: &mut Option<String>, method: &str) {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let Some(mut parts) = self.parts.take() else { return };
-        let (entry, open) = &mut *parts;
+        let Parts { entry, open, .. } = &mut *parts;
         let (flag, completion) = if std::thread::panicking() {
             // Nothing has gone upstream, and whoever catches the panic answers with this refusal.
             let row = Code::InternalError.row();

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::frozen::Above;
+use super::hearing::{Hearing, Passed};
 use super::{Destination, Gate};
 use crate::clock::Clock;
 use crate::continuations::Continuations;
@@ -33,20 +34,14 @@ pub(super) struct Viewer {
 }
 
 impl Gate {
-    /// Returns the reader of lists for this caller at this upstream.
-    pub(super) fn viewer(
-        &self,
-        rules: Arc<Rules>,
-        caller: &Caller,
-        live: Option<Arc<Live>>,
-        at: &Arc<Destination>,
-    ) -> Viewer {
+    /// Returns the reader of the lists that a message asks for.
+    pub(super) fn viewer(&self, hearing: &Hearing<'_, '_>, passed: &Passed) -> Viewer {
         Viewer {
-            rules,
-            above: self.above(caller),
-            caller: caller.clone(),
-            live,
-            at: Arc::clone(at),
+            rules: Arc::clone(&passed.rules),
+            above: self.above(hearing.caller),
+            caller: hearing.caller.clone(),
+            live: passed.live.clone(),
+            at: Arc::clone(hearing.to),
             freezer: Arc::clone(&self.freezer),
             continuations: Arc::clone(&self.continuations),
             clock: self.clock.clone(),

@@ -225,7 +225,7 @@ impl Guard {
 
     async fn refused(&self, from: &HeadParts<'_>, denial: Denial) -> Refused {
         match self.gate.open(self.gate.head(from), &Carried::default()).await {
-            Ok(ticket) => self.gate.refuse(ticket, denial).await,
+            Ok(arrived) => self.gate.refuse(arrived.denied(denial)).await,
             Err(refused) => refused,
         }
     }

@@ -11,7 +11,7 @@ use pingora::http::RequestHeader;
 use super::browser::{self, Browsers};
 use crate::config;
 use crate::firewall::denial::{Code, Denial};
-use crate::gate::legacy::Verb;
+use crate::gate::{Kind, Verb};
 
 pub(super) const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
 /// Most of a path that a metadata document or a challenge repeats.
@@ -101,19 +101,8 @@ impl HeadSize {
     }
 }
 
-/// Purpose of a request to this port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route {
-    /// An MCP message, judged by everything.
-    Mcp,
-    /// GET or DELETE of the 2025 era, judged as a protocol call.
-    Legacy(Verb),
-    /// Another method, let through by `deny_non_post_methods = false` with a token only.
-    Unchecked,
-}
-
 /// Judges path, method, host, origin and media type, in that order.
-pub(super) fn route(head: &RequestHeader, rules: &HeadRules) -> Result<Route, Denial> {
+pub(super) fn kind(head: &RequestHeader, rules: &HeadRules) -> Result<Kind, Denial> {
     rules.size.check(head)?;
     framing(head)?;
     path(head, &rules.blocked_paths)?;
@@ -125,13 +114,13 @@ pub(super) fn route(head: &RequestHeader, rules: &HeadRules) -> Result<Route, De
     if preflight {
         rules.browsers.origin(&head.headers)?;
     }
-    let route = method(head, rules)?;
+    let kind = method(head, rules)?;
     rules.browsers.host(head)?;
     rules.browsers.origin(&head.headers)?;
-    if route == Route::Mcp {
+    if kind == Kind::Message {
         media_type(&head.headers)?;
     }
-    Ok(route)
+    Ok(kind)
 }
 
 /// Reports whether a preflight may be answered: its form, its path and its host are in order.
@@ -268,17 +257,17 @@ fn percent_decode(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn method(head: &RequestHeader, rules: &HeadRules) -> Result<Route, Denial> {
+fn method(head: &RequestHeader, rules: &HeadRules) -> Result<Kind, Denial> {
     let refused = || not_allowed(rules.legacy_streams);
     if head.headers.contains_key(header::UPGRADE) {
         return Err(Denial::new(Code::MethodNotAllowed, "protocol upgrades are not served here"));
     }
     match head.method {
-        Method::POST => Ok(Route::Mcp),
+        Method::POST => Ok(Kind::Message),
         Method::GET if rules.legacy_streams && accepts_events(&head.headers) => {
-            Ok(Route::Legacy(Verb::Get))
+            Ok(Kind::Legacy(Verb::Get))
         }
-        Method::DELETE if rules.legacy_streams => Ok(Route::Legacy(Verb::Delete)),
+        Method::DELETE if rules.legacy_streams => Ok(Kind::Legacy(Verb::Delete)),
         Method::GET
         | Method::HEAD
         | Method::OPTIONS
@@ -287,7 +276,7 @@ fn method(head: &RequestHeader, rules: &HeadRules) -> Result<Route, Denial> {
         | Method::PATCH
             if !rules.deny_non_post_methods =>
         {
-            Ok(Route::Unchecked)
+            Ok(Kind::Unchecked)
         }
         // CONNECT and TRACE never; nor what only looks like a method: `post` is POST to some.
         _ => Err(refused()),
@@ -420,12 +409,12 @@ mod tests {
         }
     }
 
-    fn check(method: &str, path: &str, extra: &[(&str, &str)], expected: Result<Route, Code>) {
+    fn check(method: &str, path: &str, extra: &[(&str, &str)], expected: Result<Kind, Code>) {
         let mut headers = vec![("Host", "localhost"), ("Content-Type", "application/json")];
         headers.retain(|(n, _)| !extra.iter().any(|(e, _)| e.eq_ignore_ascii_case(n)));
         headers.extend_from_slice(extra);
         headers.retain(|(_, v)| *v != "-");
-        let found = route(&head(method, path, &headers), &rules()).map_err(|d| d.code);
+        let found = kind(&head(method, path, &headers), &rules()).map_err(|d| d.code);
         assert_eq!(found, expected, "{method} {path} {extra:?}");
     }
 
@@ -454,7 +443,7 @@ mod tests {
             check("POST", path, &[], Err(Code::PathBlocked));
         }
         for path in ["/", "/mcp", "/administrator", "/internal", "/mcp?x=/admin", "/a%20b"] {
-            check("POST", path, &[], Ok(Route::Mcp));
+            check("POST", path, &[], Ok(Kind::Message));
         }
     }
 
@@ -466,14 +455,14 @@ mod tests {
             check(method, "/", &[], Err(Code::MethodNotAllowed));
         }
         check("POST", "/", &[("Upgrade", "websocket")], Err(Code::MethodNotAllowed));
-        check("POST", "/", &[("Origin", "https://app.example")], Ok(Route::Mcp));
+        check("POST", "/", &[("Origin", "https://app.example")], Ok(Kind::Message));
         check("POST", "/", &[("Origin", "null")], Err(Code::OriginDenied));
         check("POST", "/", &[("Origin", "https://app.example.evil")], Err(Code::OriginDenied));
         check("POST", "/", &[("Content-Type", "text/plain")], Err(Code::UnsupportedMediaType));
         check("POST", "/", &[("Content-Type", "-")], Err(Code::UnsupportedMediaType));
         for charset in ["UTF-8", "utf8", "\"Utf8\""] {
             let kind = format!("application/json; charset={charset}");
-            check("POST", "/", &[("Content-Type", &kind)], Ok(Route::Mcp));
+            check("POST", "/", &[("Content-Type", &kind)], Ok(Kind::Message));
         }
         check(
             "POST",
@@ -482,7 +471,7 @@ mod tests {
             Err(Code::UnsupportedMediaType),
         );
         check("POST", "/", &[("Content-Encoding", "gzip")], Err(Code::UnsupportedMediaType));
-        check("POST", "/", &[("Content-Encoding", "identity")], Ok(Route::Mcp));
+        check("POST", "/", &[("Content-Encoding", "identity")], Ok(Kind::Message));
     }
 
     #[test]
@@ -513,7 +502,7 @@ mod tests {
         let served = |method: &str, accept: &[&str]| {
             let mut headers = vec![("Host", "localhost")];
             headers.extend(accept.iter().map(|value| ("Accept", *value)));
-            route(&head(method, "/", &headers), &rules).map_err(|denial| denial.code)
+            kind(&head(method, "/", &headers), &rules).map_err(|denial| denial.code)
         };
         let refused = Err(Code::MethodNotAllowed);
         for accept in [
@@ -521,12 +510,12 @@ mod tests {
             &["application/json, Text/Event-Stream;q=0.5"],
             &["application/json", "text/event-stream"],
         ] {
-            assert_eq!(served("GET", accept), Ok(Route::Legacy(Verb::Get)), "{accept:?}");
+            assert_eq!(served("GET", accept), Ok(Kind::Legacy(Verb::Get)), "{accept:?}");
         }
         for accept in [&[][..], &["*/*"], &["text/*"], &["text/event-stream;q=0"], &["x/text"]] {
             assert_eq!(served("GET", accept), refused, "{accept:?}");
         }
-        assert_eq!(served("DELETE", &[]), Ok(Route::Legacy(Verb::Delete)));
+        assert_eq!(served("DELETE", &[]), Ok(Kind::Legacy(Verb::Delete)));
         for method in ["PUT", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "get"] {
             assert_eq!(served(method, &["text/event-stream"]), refused, "{method}");
         }
@@ -561,16 +550,16 @@ mod tests {
     #[test]
     fn heads_beyond_their_limits_are_refused() {
         let path = |length: usize| format!("/{}", "a".repeat(length - 1));
-        check("POST", &path(8_192), &[], Ok(Route::Mcp));
+        check("POST", &path(8_192), &[], Ok(Kind::Message));
         check("POST", &path(8_193), &[], Err(Code::UriTooLong));
         let names: Vec<String> = (0..99).map(|n| format!("x-{n}")).collect();
         let many: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
-        check("POST", "/", &many[..98], Ok(Route::Mcp));
+        check("POST", "/", &many[..98], Ok(Kind::Message));
         check("POST", "/", &many, Err(Code::HeadTooLarge));
         // What is there without it: `Host: localhost` and `Content-Type: application/json`, and
         // each line has four bytes of its own.
         let rest = 65_536 - (4 + 9 + 4) - (12 + 16 + 4) - (1 + 4);
-        check("POST", "/", &[("x", &"1".repeat(rest))], Ok(Route::Mcp));
+        check("POST", "/", &[("x", &"1".repeat(rest))], Ok(Kind::Message));
         check("POST", "/", &[("x", &"1".repeat(rest + 1))], Err(Code::HeadTooLarge));
     }
 

@@ -18,16 +18,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::browser::Browsers;
 use super::contain;
 use super::held::{self, Progress};
-use super::hygiene::{self, HeadRules, HeadSize, Route};
+use super::hygiene::{self, HeadRules, HeadSize};
 use super::memory::Held;
-use super::pool::Way;
+use super::pool::{Pool, Way};
 use super::upstreams::Upstreams;
 use super::{Gateway, recorded};
 use crate::config;
-use crate::firewall::agent::Caller;
 use crate::firewall::denial::{Code, Denial};
-use crate::gate::ticket::Ticket;
-use crate::gate::{Carried, Claims, Cleared, Destination, Gate, Refused};
+use crate::gate::{Arrived, Carried, Claims, Cleared, Denied, Gate, Kind, Read, Refused};
 use crate::json;
 use crate::mcp::headers::ProtocolHeaders;
 
@@ -62,11 +60,9 @@ pub struct Intake {
 
 type Passed = (Box<Cleared>, Held, Way);
 
-/// A request whose sender is known and whose body has come.
-struct Arrived {
-    route: Route,
-    caller: Caller,
-    body: Bytes,
+/// A request whose sender is known and whose body has come, and the way that it is to go.
+struct Whole {
+    read: Read,
     held: Held,
     way: Way,
 }
@@ -103,10 +99,10 @@ impl Intake {
         let head = gate.head(&recorded::parts(session, forwarding));
         let traced = gate.traces.is_some();
         let carried = if traced { recorded::carried(session) } else { Carried::default() };
-        let ticket = gate.open(head, &carried).await?;
-        let request_id = ticket.request_id();
+        let arrived = gate.open(head, &carried).await?;
+        let request_id = arrived.request_id();
         let admitted = {
-            let admitting = pin!(self.admit_opened(gate, (upstreams, browsers), session, ticket));
+            let admitting = pin!(self.admit_opened(gate, (upstreams, browsers), session, arrived));
             contain::caught(admitting).await
         };
         let Some(admitted) = admitted else {
@@ -122,37 +118,29 @@ impl Intake {
         gate: &Arc<Gate>,
         (upstreams, browsers): (&Upstreams, &Browsers),
         session: &mut Session,
-        mut ticket: Ticket,
+        arrived: Arrived,
     ) -> Result<Passed, Refused> {
-        let arrived = match self.read(gate, upstreams, session, &mut ticket).await {
-            Ok(arrived) => arrived,
-            Err(denial) => return Err(gate.refuse(ticket, denial).await),
+        let whole = match self.read(gate, upstreams, session, arrived).await {
+            Ok(whole) => whole,
+            Err(denied) => return Err(gate.refuse(denied).await),
         };
         contain::failpoint(session.req_header(), "judge");
-        let Arrived { route, caller, body, held, way } = arrived;
-        let to = &way.pool.destination;
-        if route == Route::Mcp && gate.holds_calls() {
-            let judged = self.judge_watched((gate, browsers), session, ticket, caller, body, to);
+        let Whole { read, held, way } = whole;
+        if read.kind() == Kind::Message && gate.holds_calls() {
+            let judged = self.judge_watched((gate, browsers), session, read);
             return Box::pin(judged).await.map(|cleared| (cleared, held, way));
         }
         let head = session.req_header();
-        if route == Route::Mcp && body.len() > BULK_BYTES {
+        if read.kind() == Kind::Message && read.body().len() > BULK_BYTES {
             // Boxed, because few requests come this way and all would carry its room.
-            let judged = Box::pin(self.judge_apart(gate, head, ticket, caller, body, to)).await;
+            let judged = Box::pin(self.judge_apart(gate, head, read)).await;
             return judged.map(|cleared| (cleared, held, way));
         }
         let claims = match claims(&head.headers) {
             Ok(claims) => claims,
-            Err(denial) => return Err(gate.refuse(ticket, denial).await),
+            Err(denial) => return Err(gate.refuse(read.denied(denial)).await),
         };
-        let cleared = match route {
-            Route::Mcp => gate.judge(ticket, &caller, &claims, body, to).await?,
-            // Boxed, because few requests come these ways and all would carry their room.
-            Route::Legacy(verb) => {
-                Box::pin(gate.judge_legacy(ticket, &caller, &claims, verb, to)).await?
-            }
-            Route::Unchecked => Box::pin(gate.pass_unchecked(ticket, &caller, body, to)).await?,
-        };
+        let cleared = gate.judge(read, &claims).await?;
         Ok((cleared, held, way))
     }
 
@@ -162,24 +150,21 @@ impl Intake {
         &self,
         (gate, browsers): (&Arc<Gate>, &Browsers),
         session: &mut Session,
-        mut ticket: Ticket,
-        caller: Caller,
-        body: Bytes,
-        to: &Arc<Destination>,
+        mut read: Read,
     ) -> Result<Box<Cleared>, Refused> {
-        let request_id = ticket.request_id();
+        let request_id = read.request_id();
         let (show_wait, mut wait) = watch::channel(None);
         if held::takes_streams(&session.req_header().headers) {
-            ticket.show_wait(show_wait);
+            read.show_wait(show_wait);
         }
         let head = session.req_header().clone();
         let mut judged = Box::pin(async {
-            if body.len() > BULK_BYTES {
-                return self.judge_apart(gate, &head, ticket, caller, body, to).await;
+            if read.body().len() > BULK_BYTES {
+                return self.judge_apart(gate, &head, read).await;
             }
             match claims(&head.headers) {
-                Ok(claims) => gate.judge(ticket, &caller, &claims, body, to).await,
-                Err(denial) => Err(gate.refuse(ticket, denial).await),
+                Ok(claims) => gate.judge(read, &claims).await,
+                Err(denial) => Err(gate.refuse(read.denied(denial)).await),
             }
         });
         // Most are judged before a look at the connection would be worth its cost.
@@ -214,7 +199,7 @@ impl Intake {
                 break;
             }
         }
-        // The ticket leaves the record.
+        // What is dropped with it leaves the record.
         drop(judged);
         session.set_keepalive(None);
         Err(gate.left(request_id))
@@ -226,18 +211,15 @@ impl Intake {
         &self,
         gate: &Arc<Gate>,
         head: &RequestHeader,
-        ticket: Ticket,
-        caller: Caller,
-        body: Bytes,
-        to: &Arc<Destination>,
+        read: Read,
     ) -> Result<Box<Cleared>, Refused> {
-        let request_id = ticket.request_id();
-        let (judge, head, to) = (gate.clone(), head.clone(), to.clone());
+        let request_id = read.request_id();
+        let (judge, head) = (gate.clone(), head.clone());
         let judged = self.bulk.spawn(async move {
             contain::failpoint(&head, "bulk");
             match claims(&head.headers) {
-                Ok(claims) => judge.judge(ticket, &caller, &claims, body, &to).await,
-                Err(denial) => Err(judge.refuse(ticket, denial).await),
+                Ok(claims) => judge.judge(read, &claims).await,
+                Err(denial) => Err(judge.refuse(read.denied(denial)).await),
             }
         });
         match AbortOnDrop(judged).await {
@@ -251,25 +233,46 @@ impl Intake {
         gate: &Gate,
         upstreams: &Upstreams,
         session: &mut Session,
-        ticket: &mut Ticket,
-    ) -> Result<Arrived, Denial> {
+        mut arrived: Arrived,
+    ) -> Result<Whole, Box<Denied>> {
+        let (kind, pool, token) = match self.read_head(upstreams, session, &mut arrived) {
+            Ok(head) => head,
+            Err(denial) => return Err(arrived.denied(denial)),
+        };
+        let identified = gate.identify(arrived, token).await?;
+        let agent = identified.caller().agent.id;
+        let mut way = Way::new(pool, session.req_header(), agent);
+        let mut held = way.pool.memory.held_by(agent);
+        let body = match self.body(session, &mut held).await {
+            Ok(body) => body,
+            Err(denial) => return Err(identified.denied(denial)),
+        };
+        let read = identified.read(kind, body, way.pool.destination.clone());
+        if let Err(denial) = way.in_session(session.req_header_mut(), read.body()) {
+            return Err(read.denied(denial));
+        }
+        if matches!(kind, Kind::Legacy(_)) && !read.body().is_empty() {
+            let message = "send GET and DELETE without a body";
+            return Err(read.denied(Denial::new(Code::MalformedRequest, message)));
+        }
+        Ok(Whole { read, held, way })
+    }
+
+    /// Reads what the head says of a request: its kind, its upstream and its token.
+    fn read_head<'s>(
+        &self,
+        upstreams: &Upstreams,
+        session: &'s mut Session,
+        arrived: &mut Arrived,
+    ) -> Result<(Kind, Arc<Pool>, Option<&'s str>), Denial> {
         drop_nominated(session)?;
         hygiene::drop_offers(session.req_header_mut());
-        let route = hygiene::route(session.req_header(), &self.head)?;
+        let kind = hygiene::kind(session.req_header(), &self.head)?;
         let path = session.req_header().uri.path();
         let pool = upstreams.find(path).cloned().ok_or_else(hygiene::not_served)?;
-        ticket.bound_for(&pool.destination);
+        arrived.bound_for(&pool.destination);
         let token = bearer(&session.req_header().headers)?;
-        let caller = gate.identify(ticket, token).await?;
-        let mut way = Way::new(pool, session.req_header(), caller.agent.id);
-        let mut held = way.pool.memory.held_by(caller.agent.id);
-        let body = self.body(session, &mut held).await?;
-        ticket.body_came(body.len());
-        way.in_session(session.req_header_mut(), &body)?;
-        if matches!(route, Route::Legacy(_)) && !body.is_empty() {
-            return Err(Denial::new(Code::MalformedRequest, "send GET and DELETE without a body"));
-        }
-        Ok(Arrived { route, caller, body, held, way })
+        Ok((kind, pool, token))
     }
 
     /// Reads the whole body, within the limits of size, time and memory.

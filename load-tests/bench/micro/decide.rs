@@ -42,8 +42,9 @@ use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::in_flight::InFlight;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
-use arbiter::gate::ticket::Ticket;
-use arbiter::gate::{Carried, Claims, Cleared, Destination, Ended, Gate, HeadParts, Settings};
+use arbiter::gate::{
+    Carried, Claims, Cleared, Destination, Ended, Gate, HeadParts, Identified, Kind, Settings,
+};
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
 use arbiter::json::Doc;
@@ -147,11 +148,7 @@ impl World {
         let (gate, live, agent) = runtime.block_on(gate(folder.path(), above, audited));
         let minter = Minter::new(&Secret::new(SIGNING_SECRET.to_owned()));
         let minted = minter.mint(&agent, 3_600, gate.clock.now().wall).expect("a token is minted");
-        let mut ticket =
-            ready(gate.open(head(&gate), &Carried::default())).expect("the gate is open");
-        let caller =
-            ready(gate.identify(&mut ticket, Some(&minted.token))).expect("the token is good");
-        drop(ticket);
+        let caller = identify(&gate, &minted.token).caller().clone();
         runtime
             .block_on(gate.sessions.lease(&live, 1, gate.clock.mono(), &gate.clock))
             .expect("the store books");
@@ -172,14 +169,15 @@ impl World {
         Claims { session: Some(&self.session), agent: Some(&self.agent), protocol: mirrors() }
     }
 
-    fn open(&self) -> Ticket {
-        ready(self.gate.open(head(&self.gate), &Carried::default())).expect("the gate is open")
+    fn identify(&self) -> Identified {
+        identify(&self.gate, &self.token)
     }
 
     /// Judges the call; a refusal would be another path than the one that is measured.
-    fn judge(&self, ticket: Ticket, body: Bytes) -> Box<Cleared> {
+    fn judge(&self, identified: Identified, body: Bytes) -> Box<Cleared> {
         let claims = self.claims();
-        let mut judged = pin!(self.gate.judge(ticket, &self.caller, &claims, body, &self.to));
+        let read = identified.read(Kind::Message, body, Arc::clone(&self.to));
+        let mut judged = pin!(self.gate.judge(read, &claims));
         let judged = match judged.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(judged) => judged,
             // A lease that has run out is the one thing that really waits.
@@ -187,6 +185,13 @@ impl World {
         };
         judged.unwrap_or_else(|refused| panic!("refused: {:?}", refused.denial))
     }
+}
+
+/// Opens a request and proves its sender.
+fn identify(gate: &Gate, token: &str) -> Identified {
+    let arrived = ready(gate.open(head(gate), &Carried::default())).expect("the gate is open");
+    let identified = ready(gate.identify(arrived, Some(black_box(token))));
+    identified.unwrap_or_else(|_denied| panic!("the token is good"))
 }
 
 /// Rules that let a server ask anything.
@@ -404,12 +409,7 @@ fn e_redact(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn f_open_and_identify(bencher: Bencher<'_, '_>) {
     let world = World::new(false);
-    bencher.bench_local(|| {
-        let mut ticket = world.open();
-        let caller = ready(world.gate.identify(&mut ticket, Some(black_box(&world.token))));
-        assert!(caller.is_ok());
-        ticket
-    });
+    bencher.bench_local(|| world.identify());
 }
 
 /// Parse and decision together, through the gate itself; no record is written.
@@ -418,8 +418,8 @@ fn g_judge(bencher: Bencher<'_, '_>) {
     let world = World::new(false);
     let body = Bytes::from_static(CALL.as_bytes());
     bencher
-        .with_inputs(|| (world.open(), body.clone()))
-        .bench_local_values(|(ticket, body)| world.judge(ticket, black_box(body)));
+        .with_inputs(|| (world.identify(), body.clone()))
+        .bench_local_values(|(identified, body)| world.judge(identified, black_box(body)));
 }
 
 /// Everything between the proxy's callbacks: opened, identified, judged, completed; no record.
@@ -439,10 +439,7 @@ fn i_whole_call_on_record(bencher: Bencher<'_, '_>) {
 fn whole_call(bencher: Bencher<'_, '_>, world: &World) {
     let body = Bytes::from_static(CALL.as_bytes());
     bencher.bench_local(|| {
-        let mut ticket = world.open();
-        let caller = ready(world.gate.identify(&mut ticket, Some(black_box(&world.token))));
-        assert!(caller.is_ok());
-        let cleared = world.judge(ticket, black_box(body.clone()));
+        let cleared = world.judge(world.identify(), black_box(body.clone()));
         world.gate.finish(cleared, &done());
     });
 }

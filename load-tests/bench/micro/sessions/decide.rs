@@ -9,7 +9,7 @@ use arbiter::audit::RequestHead;
 use arbiter::audit::{self, Audit, Redactor};
 use arbiter::clock::Clock;
 use arbiter::continuations::Continuations;
-use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
+use arbiter::firewall::agent::{Agent, AgentId, TrustLevel};
 use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::whitelist::Wildcard;
 use arbiter::firewall::elicitation::Elicitation;
@@ -21,7 +21,9 @@ use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::in_flight::InFlight;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
-use arbiter::gate::{Carried, Claims, Destination, Gate, HeadParts, Settings as GateSettings};
+use arbiter::gate::{
+    Carried, Claims, Destination, Gate, HeadParts, Kind, Settings as GateSettings,
+};
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
 use arbiter::mcp::headers::ProtocolHeaders;
@@ -95,7 +97,8 @@ impl Draw {
 /// A gate with many sessions, ten of each agent.
 struct World {
     gate: Gate,
-    callers: Vec<Caller>,
+    /// Agents, with a token of each.
+    callers: Vec<(AgentId, String)>,
     /// With the number of their agent, and as their callers name them.
     sessions: Vec<(SessionId, u32)>,
     to: Arc<Destination>,
@@ -159,9 +162,7 @@ impl World {
         let minter = Minter::new(&arbiter::config::Secret::new(SIGNING_SECRET.to_owned()));
         let callers = agents.iter().map(|agent| {
             let minted = minter.mint(agent, 3_600, gate.clock.now().wall).expect("it is minted");
-            let mut ticket =
-                ready(gate.open(head(&gate), &Carried::default())).expect("the gate is open");
-            ready(gate.identify(&mut ticket, Some(&minted.token))).expect("the token is good")
+            (agent.id, minted.token)
         });
         let callers = callers.collect();
         let body = Bytes::from_static(CALL.as_bytes());
@@ -177,15 +178,18 @@ impl World {
     fn judge(&self, at: usize) -> std::time::Duration {
         let &(id, agent) = self.sessions.get(at).expect("it is below the bound");
         let caller = usize::try_from(agent).ok().and_then(|agent| self.callers.get(agent));
-        let caller = caller.expect("each session has an agent");
-        let (session, agent) = (id.to_string(), caller.agent.id.to_string());
+        let (agent, token) = caller.expect("each session has an agent");
+        let (session, agent) = (id.to_string(), agent.to_string());
         let protocol =
             ProtocolHeaders { version: Some("2025-11-25"), ..ProtocolHeaders::default() };
         let claims = Claims { session: Some(&session), agent: Some(&agent), protocol };
-        let ticket =
+        let arrived =
             ready(self.gate.open(head(&self.gate), &Carried::default())).expect("the gate is open");
+        let identified = ready(self.gate.identify(arrived, Some(token))).map_err(drop);
+        let identified = identified.expect("the token is good");
+        let read = identified.read(Kind::Message, self.body.clone(), Arc::clone(&self.to));
         let started = Instant::now();
-        let judged = ready(self.gate.judge(ticket, caller, &claims, self.body.clone(), &self.to));
+        let judged = ready(self.gate.judge(read, &claims));
         let took = started.elapsed();
         assert!(judged.is_ok(), "the call is allowed");
         took
