@@ -140,10 +140,10 @@ pub fn run(
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
-    control.spawn(probe::watch(upstreams.clone(), parts.clock.clone()));
+    control.spawn(probe::watch(upstreams.clone(), parts.state.clock.clone()));
     standing::connect(&parts, upstreams.clone(), certificate.clone());
     let bulk = runtime("bulk", threads.div_ceil(2))?;
-    let people = People::new(config, &parts.clock, control.handle())
+    let people = People::new(config, &parts.state.clock, control.handle())
         .context("preparing to ask the issuer of `admin.oidc`")?;
     let sources = control.block_on(parts.sources(config));
     let admin = parts.admin(config, people, sources, control.handle());
@@ -151,7 +151,7 @@ pub fn run(
     let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
     let guard = parts.guard(config, gateway, &server, descriptors.pool, control.handle())?;
     let door = parts.door(config, descriptors.connections);
-    let drain = &parts.gate.drain;
+    let drain = &parts.state.drain;
     let leaving = Leaving { inner: Arc::new(guard), leaving: drain.when_leaving() };
     let closed = drain.when_closed();
     let service = PreBound::new("proxy", leaving, sockets.proxy, tls, door, closed);
@@ -177,7 +177,8 @@ pub fn run(
     let signal = Draining {
         stopped,
         signals: Some(signals).into(),
-        gate: parts.gate.clone(),
+        drain: parts.state.drain.clone(),
+        in_flight: parts.state.in_flight.clone(),
         delay: Duration::from_secs(config.proxy.drain_delay_secs),
         patience: Duration::from_secs(config.proxy.drain_timeout_secs),
         taken,

@@ -24,6 +24,7 @@ mod on_record;
 mod phases;
 mod reply;
 pub mod shares;
+mod state;
 mod ticket;
 mod tools;
 pub mod view;
@@ -69,6 +70,7 @@ use listening::Stream;
 pub use on_record::Ended;
 pub use phases::{Arrived, Denied, Identified, Kind, Read, Verb};
 pub use reply::{Form, Refused};
+pub use state::State;
 use ticket::Ticket;
 use tools::Tools;
 use view::ListView;
@@ -76,30 +78,29 @@ use view::ListView;
 /// Retry delay given to clients when a part of the gateway is unavailable.
 const RETRY_SECS: u64 = 1;
 
-/// Everything a decision needs, shared by all requests.
+/// The one way of a request to its decision and to the record of it.
 pub struct Gate {
-    pub clock: Clock,
-    pub identity: Identity,
-    pub enrolment: Enrolment,
-    pub rulebook: Arc<Rulebook>,
-    pub approvals: Arc<Approvals>,
-    pub continuations: Arc<Continuations>,
-    pub registry: Arc<Registry>,
-    pub sessions: Arc<Sessions>,
-    pub freezer: Arc<Freezer>,
-    pub followed: Arc<Followed>,
-    pub audit: Arc<Audit>,
-    pub recent: Arc<Recent>,
-    pub secrets: Arc<Secrets>,
-    pub injected: Injected,
-    pub asking: Arc<Asking>,
-    pub redactor: Redactor,
-    pub metrics: Arc<Metrics>,
-    pub settings: Settings,
-    pub in_flight: Arc<InFlight>,
-    pub drain: Arc<Drain>,
-    /// None while requests are not traced.
-    pub traces: Option<Arc<Traces>>,
+    clock: Clock,
+    identity: Arc<Identity>,
+    enrolment: Arc<Enrolment>,
+    rulebook: Arc<Rulebook>,
+    approvals: Arc<Approvals>,
+    continuations: Arc<Continuations>,
+    registry: Arc<Registry>,
+    sessions: Arc<Sessions>,
+    freezer: Arc<Freezer>,
+    followed: Arc<Followed>,
+    audit: Arc<Audit>,
+    recent: Arc<Recent>,
+    secrets: Arc<Secrets>,
+    injected: Arc<Injected>,
+    metrics: Arc<Metrics>,
+    in_flight: Arc<InFlight>,
+    drain: Arc<Drain>,
+    traces: Option<Arc<Traces>>,
+    asking: Arc<Asking>,
+    redactor: Redactor,
+    settings: Settings,
 }
 
 /// Part of the configuration that the gate needs.
@@ -176,6 +177,50 @@ pub enum Readiness {
 }
 
 impl Gate {
+    /// Makes a gate that decides from `state`, and puts the questions of servers to `asking`.
+    pub fn new(state: State, asking: Asking, redactor: Redactor, settings: Settings) -> Self {
+        Self {
+            clock: state.clock,
+            identity: state.identity,
+            enrolment: state.enrolment,
+            rulebook: state.rulebook,
+            approvals: state.approvals,
+            continuations: state.continuations,
+            registry: state.registry,
+            sessions: state.sessions,
+            freezer: state.freezer,
+            followed: state.followed,
+            audit: state.audit,
+            recent: state.recent,
+            secrets: state.secrets,
+            injected: state.injected,
+            metrics: state.metrics,
+            in_flight: state.in_flight,
+            drain: state.drain,
+            traces: state.traces,
+            asking: Arc::new(asking),
+            redactor,
+            settings,
+        }
+    }
+
+    /// Returns the time since the start.
+    pub fn mono(&self) -> Mono {
+        self.clock.mono()
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    pub fn is_traced(&self) -> bool {
+        self.traces.is_some()
+    }
+
     pub fn readiness(&self) -> Readiness {
         if self.drain.is_leaving() {
             Readiness::Draining
@@ -219,11 +264,6 @@ impl Gate {
             return Err(self.refuse(arrived.denied(shutting_down())).await);
         }
         Ok(arrived)
-    }
-
-    /// Resolves when no request is being served any more.
-    pub async fn idle(&self) {
-        self.in_flight.idle().await;
     }
 
     /// Judges a request and puts the decision on record.

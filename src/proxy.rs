@@ -137,7 +137,7 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let kept = (!self.gate.drain.note_request()).then_some(self.keep_alive_secs);
+        let kept = (!self.gate.drain().note_request()).then_some(self.keep_alive_secs);
         session.set_keepalive(kept);
         session.set_write_timeout(Some(intake::WRITE_TIMEOUT));
         let answered = (self.intake.is_preflight(session) && self.local.preflight(session).await?)
@@ -166,8 +166,8 @@ impl ProxyHttp for Gateway {
                         first_byte: self.upstream_timeout,
                         silence: self.idle_timeout,
                         comment: self.stream_keepalive,
-                        ending: self.gate.drain.ending(),
-                        streams: self.gate.metrics.open_streams.clone(),
+                        ending: self.gate.drain().ending(),
+                        streams: self.gate.metrics().open_streams.clone(),
                         listening: listening.clone().filter(|one| one.is_lasting()),
                         rest,
                     },
@@ -206,7 +206,7 @@ impl ProxyHttp for Gateway {
         let State::Cleared(call) = &mut ctx.state else {
             return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
         };
-        call.way.peer(self.gate.clock.mono()).await
+        call.way.peer(self.gate.mono()).await
     }
 
     /// Lets through what was cleared, which `request_filter` has seen to.
@@ -304,7 +304,7 @@ impl ProxyHttp for Gateway {
         mut e: Box<Error>,
     ) -> Box<Error> {
         if let State::Cleared(call) = &ctx.state {
-            e.set_retry(call.way.failed(self.gate.clock.mono()));
+            e.set_retry(call.way.failed(self.gate.mono()));
         }
         e
     }
@@ -410,7 +410,7 @@ impl ProxyHttp for Gateway {
             };
         }
         if let Some(Denial { cause: Some(cause), .. }) = call.failed {
-            call.way.report(cause, e, self.gate.clock.mono());
+            call.way.report(cause, e, self.gate.mono());
         }
         let Some(denial) = &call.failed else { return gone };
         let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
@@ -464,12 +464,12 @@ impl ProxyHttp for Gateway {
             let mut elicited = flow.elicited().to_vec();
             elicited.extend(listening.iter().flat_map(|listening| listening.elicited()));
             if let Some(denial) = &failed {
-                self.gate.metrics.operation.upstream_failed(&way.pool.label(), denial);
+                self.gate.metrics().operation.upstream_failed(&way.pool.label(), denial);
             }
             let odd = flow.oddities();
             if !odd.is_empty() {
-                self.gate.metrics.odd_list_entries(odd.hidden, odd.unread);
-                way.report_oddities(odd, self.gate.clock.mono());
+                self.gate.metrics().odd_list_entries(odd.hidden, odd.unread);
+                way.report_oddities(odd, self.gate.mono());
             }
             let whole = error.is_none();
             self.gate.finish(

@@ -9,8 +9,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::firewall::time::{Now, Timestamp};
-use crate::gate::Gate;
-use crate::metrics::Metrics;
+use crate::gate::{Gate, State};
 use crate::store::{Change, Place, Shared, Store, StoreError};
 use crate::telemetry::Causes;
 
@@ -25,8 +24,7 @@ const SAME_DIFFERENCE_US: u64 = 1_000_000;
 pub(super) struct Follower {
     pub(super) store: Arc<Store>,
     pub(super) gate: Arc<Gate>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) clock: Clock,
+    pub(super) state: State,
     /// Behind it nothing counts as taken in; what failed is done again from here.
     pub(super) place: Place,
     /// Another server may answer, and has not been told again what was taken away.
@@ -51,7 +49,7 @@ impl Follower {
                 }
                 Ok(()) => {}
                 Err(error) => {
-                    self.metrics.operation.store_failed();
+                    self.state.metrics.operation.store_failed();
                     if !failing {
                         warn!(error = %Causes(&error), "the store does not answer; going on with what is known");
                         failing = true;
@@ -78,9 +76,9 @@ impl Follower {
         // A store that nobody shares has no changes.
         let Some(shared) = store.shared() else { return std::future::pending().await };
         // What is answered later holds at least what was changed before this.
-        let asked = machine(&self.clock);
+        let asked = machine(&self.state.clock);
         // Before anything else: what an earlier step could not read.
-        self.gate.approvals.refresh().await?;
+        self.state.approvals.refresh().await?;
         match shared.changes(&self.place).await {
             Ok(changes) => {
                 self.compare_clocks(asked, changes.time);
@@ -89,31 +87,31 @@ impl Follower {
                     self.take_in(change).await;
                 }
                 self.place = changes.place;
-                self.gate.approvals.refresh().await?;
+                self.state.approvals.refresh().await?;
                 if self.unasserted {
-                    self.gate.registry.reload().await?;
-                    self.gate.sessions.assert_closed(self.clock.now()).await?;
-                    self.gate.freezer.assert_kept(self.clock.now()).await?;
-                    self.gate.approvals.reload(self.clock.now()).await?;
+                    self.state.registry.reload().await?;
+                    self.state.sessions.assert_closed(self.state.clock.now()).await?;
+                    self.state.freezer.assert_kept(self.state.clock.now()).await?;
+                    self.state.approvals.reload(self.state.clock.now()).await?;
                     self.unasserted = false;
                 }
             }
             Err(StoreError::Missed) => self.load_anew(shared).await?,
             Err(error) => return Err(error),
         }
-        self.gate.followed.heard(asked.mono, self.place.position);
+        self.state.followed.heard(asked.mono, self.place.position);
         Ok(())
     }
 
     async fn load_anew(&mut self, shared: Shared<'_>) -> Result<(), StoreError> {
         warn!("changes of other nodes were missed; loading everything anew");
         let place = shared.follow_from_here().await?;
-        let asked = machine(&self.clock);
+        let asked = machine(&self.state.clock);
         self.compare_clocks(asked, Some(shared.time().await?));
-        self.gate.registry.reload().await?;
-        self.gate.sessions.reload(self.clock.now()).await?;
-        self.gate.freezer.reload(self.clock.now()).await?;
-        self.gate.approvals.reload(self.clock.now()).await?;
+        self.state.registry.reload().await?;
+        self.state.sessions.reload(self.state.clock.now()).await?;
+        self.state.freezer.reload(self.state.clock.now()).await?;
+        self.state.approvals.reload(self.state.clock.now()).await?;
         // Only now: from the old place a failed load is found missing again.
         self.place = place;
         self.unasserted = false;
@@ -123,13 +121,13 @@ impl Follower {
     /// Goes by the ledger's time where this machine's differs from it by more than it may.
     fn compare_clocks(&self, asked: Now, ledger: Option<Timestamp>) {
         let Some(ledger) = ledger else { return };
-        let before_us = self.clock.by_ledger_us();
-        let differs = self.gate.followed.compare_clocks(asked, ledger, machine(&self.clock));
+        let before_us = self.state.clock.by_ledger_us();
+        let differs = self.state.followed.compare_clocks(asked, ledger, machine(&self.state.clock));
         let off_us = differs.unwrap_or(0);
         if off_us != 0 && off_us.abs_diff(before_us) < SAME_DIFFERENCE_US || off_us == before_us {
             return;
         }
-        self.clock.go_by_ledger(off_us);
+        self.state.clock.go_by_ledger(off_us);
         if off_us == 0 {
             info!("this machine's clock agrees with the store's again");
         } else {
@@ -142,25 +140,25 @@ impl Follower {
     }
 
     async fn take_in(&self, change: Change) {
-        let Gate { registry, sessions, freezer, injected, secrets, .. } = &*self.gate;
-        let now = self.clock.now();
+        let State { registry, sessions, freezer, injected, secrets, .. } = &self.state;
+        let now = self.state.clock.now();
         match change {
             Change::Registered(agent) => {
                 if registry.registered(&agent) {
-                    self.gate.enrolment.enrolled_elsewhere(&agent);
+                    self.state.enrolment.enrolled_elsewhere(&agent);
                 }
             }
             Change::Trust { id, level, number } => registry.trust_set(id, level, number),
             Change::TakenAway(taken) => {
                 registry.taken_away(&taken);
                 if taken.inactive {
-                    let clerk = self.gate.clerk();
+                    let clerk = self.state.clerk();
                     clerk.note_ends(clerk.approvals.end_agents(&[taken.id]).await).await;
                 }
             }
             Change::Purged { id, tombstone } => {
                 if let Some(agent) = registry.purged(id, tombstone) {
-                    self.gate.enrolment.purged(&agent);
+                    self.state.enrolment.purged(&agent);
                 }
             }
             Change::Delegation { delegation, version } => registry.delegated(delegation, version),
@@ -173,30 +171,30 @@ impl Follower {
             }
             Change::SessionOpened(order) => {
                 sessions.opened(&order, now);
-                self.metrics.name_tools(order.authorized_tools.iter());
+                self.state.metrics.name_tools(order.authorized_tools.iter());
                 // What another node injects there may come back in an answer here.
                 let _watch = injected.add(&order, &[], &secrets.vault());
             }
             Change::SessionClosed { id, at: _ } => {
                 sessions.closed(id, now);
-                let clerk = self.gate.clerk();
+                let clerk = self.state.clerk();
                 clerk.note_ends(clerk.approvals.end_session(id).await).await;
             }
-            Change::Wanted(id) => sessions.wanted_elsewhere(id, &self.clock),
+            Change::Wanted(id) => sessions.wanted_elsewhere(id, &self.state.clock),
             Change::Frozen(freeze) => freezer.frozen_elsewhere(freeze, now),
             Change::Unfrozen(id) => freezer.lifted_elsewhere(id),
-            Change::Approval { id, state } => self.gate.approvals.changed(id, state),
+            Change::Approval { id, state } => self.state.approvals.changed(id, state),
         }
     }
 }
 
 /// Gives back the leases of idle sessions, for ever.
-pub(super) async fn return_idle(gate: Arc<Gate>) {
+pub(super) async fn return_idle(state: State) {
     let mut ticks = tokio::time::interval(LOOK_FOR_IDLE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = gate.sessions.return_idle(&gate.clock).await {
+        if let Err(error) = state.sessions.return_idle(&state.clock).await {
             warn!(error = %Causes(&error), "leases were not given back; their calls count as made");
         }
     }

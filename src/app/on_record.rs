@@ -22,7 +22,7 @@ impl Parts {
             config::Durability::Write => "write",
             config::Durability::Sync => "sync",
         };
-        let rules = self.rulebook.rules();
+        let rules = self.state.rulebook.rules();
         let change = Change::new("gateway.start")
             .with("version", env!("CARGO_PKG_VERSION"))
             .with("config", config.version())
@@ -37,7 +37,8 @@ impl Parts {
             .with("audit_checkpoints", audit.checkpoint_key_file.is_some())
             .count("audit_keep_files", audit.keep_files)
             .count("pid", started.pid.into());
-        let change = self.audit.record_change(change, By::default(), &self.clock, None).await;
+        let change =
+            self.state.audit.record_change(change, By::default(), &self.state.clock, None).await;
         if let Err(error) = change.and(self.reloader().started().await) {
             error!(error = %Causes(&error), "the start is not on record");
         }
@@ -46,9 +47,10 @@ impl Parts {
     /// Puts on record that the gateway ends in order. Nothing is recorded after this.
     pub(super) async fn stop_on_record(&self) {
         let change = Change::new("gateway.stop")
-            .count("uptime_secs", self.clock.mono().0 / 1_000_000)
-            .count("records", self.audit.records_written());
-        let stopped = self.audit.record_change(change, By::default(), &self.clock, None);
+            .count("uptime_secs", self.state.clock.mono().0 / 1_000_000)
+            .count("records", self.state.audit.records_written());
+        let stopped =
+            self.state.audit.record_change(change, By::default(), &self.state.clock, None);
         if let Err(error) = stopped.await {
             error!(error = %Causes(&error), "the stop is not on record");
         }

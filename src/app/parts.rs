@@ -22,26 +22,20 @@ use crate::freezer::Freezer;
 use crate::gate::enrol::Enrolment;
 use crate::gate::in_flight::InFlight;
 use crate::gate::injected::Injected;
-use crate::gate::{self, Gate};
+use crate::gate::{self, Gate, State};
 use crate::identity::Identity;
 use crate::identity::mint::Minter;
 use crate::metrics::{Levels, Metrics};
 use crate::proxy::upstream::Headers;
 use crate::registry::Registry;
-use crate::rulebook::Rulebook;
 use crate::sessions::{self, Sessions};
 use crate::store::{Followed, Store};
 use crate::telemetry::Causes;
 
 /// Everything that lives as long as the process.
 pub(super) struct Parts {
-    pub(super) clock: Clock,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) state: State,
     pub(super) store: Arc<Store>,
-    pub(super) registry: Arc<Registry>,
-    pub(super) sessions: Arc<Sessions>,
-    pub(super) rulebook: Arc<Rulebook>,
-    pub(super) audit: Arc<Audit>,
     pub(super) gate: Arc<Gate>,
     pub(super) keys: Arc<Keyring>,
     pub(super) minter: Arc<Minter>,
@@ -80,56 +74,50 @@ impl Parts {
         let redactor =
             Redactor::new(&config.audit.redaction_patterns, config.audit.redaction_replace)?;
         let (traces, sending) = traces::prepare(config, &metrics, &clock)?.unzip();
-        let gate = Arc::new(Gate {
-            clock: clock.clone(),
-            identity: Identity::with_issuers(
-                &config.admin.signing_secrets,
-                &config.oauth,
-                &clock,
-                &Handle::current(),
-            )
-            .context("preparing to ask `oauth.issuers`")?,
-            enrolment: Enrolment::new(&config.oauth.issuers, &registry),
+        let identity = Identity::with_issuers(
+            &config.admin.signing_secrets,
+            &config.oauth,
+            &clock,
+            &Handle::current(),
+        )
+        .context("preparing to ask `oauth.issuers`")?;
+        // In a fleet any node may have injected what a session is authorised for.
+        let since = if store.is_shared() { Timestamp(i64::MAX) } else { now.wall };
+        let asking = asking(&config.proxy, &secrets, &redactor)?;
+        let state = State {
+            identity: Arc::new(identity),
+            enrolment: Arc::new(Enrolment::new(&config.oauth.issuers, &registry)),
             rulebook: Arc::new(rulebook),
             approvals: Arc::new(open::approvals(config, &store, &metrics, &clock).await?),
             continuations: Arc::new(open::continuations(config, &store)),
-            registry: registry.clone(),
-            sessions: sessions.clone(),
+            registry,
+            sessions,
             freezer: Arc::new(freezer),
             followed,
-            audit: audit.clone(),
+            audit,
             recent: Arc::default(),
-            // In a fleet any node may have injected what a session is authorised for.
-            injected: Injected::new(
-                in_headers,
-                if store.is_shared() { Timestamp(i64::MAX) } else { now.wall },
-            ),
-            asking: Arc::new(asking(&config.proxy, &secrets, &redactor)?),
+            injected: Arc::new(Injected::new(in_headers, since)),
             secrets,
-            redactor,
-            metrics: metrics.clone(),
-            settings: gate::Settings {
-                strict_mcp: config.proxy.strict_mcp,
-                require_healthy_audit: config.audit.require_healthy,
-                refusal_style: config.proxy.refusal_style,
-                max_argument_bytes: config.audit.max_argument_bytes,
-                max_request_body_bytes: config.proxy.max_request_body_bytes,
-                max_list_ttl_ms: config.proxy.max_list_ttl_ms,
-            },
+            metrics,
             in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
             drain: Arc::default(),
             traces,
-        });
+            clock,
+        };
+        let settings = gate::Settings {
+            strict_mcp: config.proxy.strict_mcp,
+            require_healthy_audit: config.audit.require_healthy,
+            refusal_style: config.proxy.refusal_style,
+            max_argument_bytes: config.audit.max_argument_bytes,
+            max_request_body_bytes: config.proxy.max_request_body_bytes,
+            max_list_ttl_ms: config.proxy.max_list_ttl_ms,
+        };
+        let gate = Arc::new(Gate::new(state.clone(), asking, redactor, settings));
         let headers: Vec<_> =
             headers.into_iter().map(|headers| Arc::new(ArcSwap::from_pointee(headers))).collect();
         let mut parts = Self {
-            clock,
-            metrics,
+            state,
             store,
-            registry,
-            sessions,
-            rulebook: gate.rulebook.clone(),
-            audit,
             gate,
             keys: Arc::new(Keyring::new(&config.admin)),
             minter: Arc::new(Minter::new(config.admin.signing_secrets.signing())),
@@ -142,8 +130,7 @@ impl Parts {
             let mut follower = Follower {
                 store: parts.store.clone(),
                 gate: parts.gate.clone(),
-                metrics: parts.metrics.clone(),
-                clock: parts.clock.clone(),
+                state: parts.state.clone(),
                 place,
                 unasserted: false,
             };
@@ -159,29 +146,29 @@ impl Parts {
     fn remember_sessions(&self, now: Now) {
         /// Number of agents examined together.
         const PAGE: usize = 1_000;
-        let vault = self.gate.secrets.vault();
+        let vault = self.state.secrets.vault();
         let active = sessions::Filter { agent: None, status: Some(Status::Active) };
         let mut after = None;
         loop {
-            let page = self.sessions.list(active, after, PAGE, now);
+            let page = self.state.sessions.list(active, after, PAGE, now);
             let Some(last) = page.last() else { return };
             after = Some(last.order.id);
             for live in &page {
                 // Nothing is under way yet that would have to be scrubbed.
-                let _watch = self.gate.injected.add(&live.order, &[], &vault);
+                let _watch = self.state.injected.add(&live.order, &[], &vault);
             }
         }
     }
 
     /// Lets the metrics read what others count.
     fn connect_levels(&self) {
-        let (sessions, registry) = (self.sessions.clone(), self.registry.clone());
-        let (audit, clock) = (self.audit.clone(), self.clock.clone());
-        let approvals = self.gate.approvals.clone();
-        let freezer = self.gate.freezer.clone();
-        let (in_flight, drain) = (self.gate.in_flight.clone(), self.gate.drain.clone());
+        let (sessions, registry) = (self.state.sessions.clone(), self.state.registry.clone());
+        let (audit, clock) = (self.state.audit.clone(), self.state.clock.clone());
+        let approvals = self.state.approvals.clone();
+        let freezer = self.state.freezer.clone();
+        let (in_flight, drain) = (self.state.in_flight.clone(), self.state.drain.clone());
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        self.metrics.read_levels_with(move || Levels {
+        self.state.metrics.read_levels_with(move || Levels {
             calls_in_flight: count(in_flight.count()),
             draining: drain.is_leaving(),
             active_sessions: count(sessions.active_count(clock.now())),
@@ -197,18 +184,18 @@ impl Parts {
 
     /// Gives back what is leased and writes what is pending.
     pub(super) fn end(&self, control: &tokio::runtime::Runtime) {
-        if let Some(traces) = &self.gate.traces {
+        if let Some(traces) = &self.state.traces {
             control.block_on(traces::flush(traces));
         }
-        let now = self.clock.now();
+        let now = self.state.clock.now();
         control.block_on(async {
-            if let Err(error) = self.sessions.close_all_leases(now).await {
+            if let Err(error) = self.state.sessions.close_all_leases(now).await {
                 error!(error = %Causes(&error), "leases were not given back; their calls count as made");
             }
-            if let Err(error) = self.registry.close().await {
+            if let Err(error) = self.state.registry.close().await {
                 error!(error = %Causes(&error), "agents' last changes were not stored");
             }
-            if let Err(error) = self.gate.freezer.close().await {
+            if let Err(error) = self.state.freezer.close().await {
                 error!(error = %Causes(&error), "freezes were not stored");
             }
             if let Err(error) = self.store.close().await {
@@ -216,7 +203,7 @@ impl Parts {
             }
         });
         control.block_on(self.stop_on_record());
-        self.audit.close();
+        self.state.audit.close();
         info!("arbiter has stopped");
     }
 }

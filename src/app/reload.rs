@@ -18,7 +18,7 @@ use crate::audit::{By, Change};
 use crate::clock::Clock;
 use crate::config::{self, Config, CredentialProvider};
 use crate::credentials::Vault;
-use crate::gate::Gate;
+use crate::gate::State;
 use crate::identity::key_id;
 use crate::identity::mint::Minter;
 use crate::metrics::Reload;
@@ -46,7 +46,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(super) struct Reloads {
     pub(super) reloader: Reloader,
-    pub(super) gate: Arc<Gate>,
+    pub(super) state: State,
     pub(super) templates: Arc<Templates>,
     pub(super) headers: Vec<Arc<ArcSwap<Headers>>>,
     pub(super) keys: Arc<Keyring>,
@@ -77,7 +77,7 @@ impl Reloads {
         let mut ticks = tokio::time::interval(LOOK);
         loop {
             ticks.tick().await;
-            if self.gate.secrets.is_due(self.reloader.clock.mono()) {
+            if self.state.secrets.is_due(self.reloader.clock.mono()) {
                 self.reload_credentials(Trigger::Age).await;
             }
         }
@@ -165,7 +165,7 @@ impl Reloads {
         let read = tokio::task::spawn_blocking(move || reloads.read_credentials(trigger, &runtime));
         match read.await {
             Ok(Ok(count)) => {
-                for warning in self.gate.secrets.warnings().iter() {
+                for warning in self.state.secrets.warnings().iter() {
                     warn!("{warning}");
                 }
                 info!(count, "credentials reloaded");
@@ -184,7 +184,7 @@ impl Reloads {
     /// Reads credentials again and puts them into the upstream's headers, all or nothing.
     fn read_credentials(&self, trigger: Trigger, runtime: &Handle) -> Result<usize> {
         let now = self.reloader.clock.mono();
-        let in_force = self.gate.secrets.vault();
+        let in_force = self.state.secrets.vault();
         let accept = |vault: &Vault| {
             let expanded = self.templates.expand(vault)?;
             // What a command prints every few minutes is mostly what it printed before.
@@ -197,9 +197,9 @@ impl Reloads {
             }
             Ok::<_, anyhow::Error>(expanded)
         };
-        let (count, (headers, in_headers)) = self.gate.secrets.reload(now, accept)?;
+        let (count, (headers, in_headers)) = self.state.secrets.reload(now, accept)?;
         // Looked for before it is sent.
-        self.gate.injected.in_headers(&in_headers);
+        self.state.injected.in_headers(&in_headers);
         for (in_force, headers) in self.headers.iter().zip(headers) {
             in_force.store(Arc::new(headers));
         }
@@ -258,9 +258,9 @@ impl Reloads {
                 self.record(Reload::Keys, change, None).await.map(|()| {
                     self.keys.put(new);
                     // What is signed from now on is verified already.
-                    self.gate.identity.own_keys().replace(&secrets);
+                    self.state.identity.own_keys().replace(&secrets);
                     self.upstreams.seal_with(&seal_keys(&secrets));
-                    self.gate.continuations.rekey(mark_secrets(&secrets));
+                    self.state.continuations.rekey(mark_secrets(&secrets));
                     self.minter.replace(secrets.signing());
                 })
             }

@@ -47,7 +47,7 @@ impl Parts {
             intake: Intake::new(proxy, browsers.clone(), bulk),
             upstreams,
             local: Local {
-                metrics: self.metrics.clone(),
+                metrics: self.state.metrics.clone(),
                 scrapes: match (config.metrics.enabled, config.metrics.require_auth) {
                     (false, _) => Scrapes::Nobody,
                     (true, false) => Scrapes::Anyone,
@@ -102,27 +102,27 @@ impl Parts {
     ) -> axum::Router {
         let admin = Arc::new(Admin {
             store: self.store.clone(),
-            registry: self.registry.clone(),
-            sessions: self.sessions.clone(),
-            freezer: self.gate.freezer.clone(),
-            followed: self.gate.followed.clone(),
-            drain: self.gate.drain.clone(),
-            approvals: self.gate.approvals.clone(),
-            continuations: self.gate.continuations.clone(),
-            rulebook: self.rulebook.clone(),
+            registry: self.state.registry.clone(),
+            sessions: self.state.sessions.clone(),
+            freezer: self.state.freezer.clone(),
+            followed: self.state.followed.clone(),
+            drain: self.state.drain.clone(),
+            approvals: self.state.approvals.clone(),
+            continuations: self.state.continuations.clone(),
+            rulebook: self.state.rulebook.clone(),
             reloader: self.reloader(),
-            audit: self.audit.clone(),
+            audit: self.state.audit.clone(),
             searches: Searches::default(),
             minter: self.minter.clone(),
-            metrics: self.metrics.clone(),
-            clock: self.clock.clone(),
+            metrics: self.state.metrics.clone(),
+            clock: self.state.clock.clone(),
             keys: self.keys.clone(),
             people,
             sources,
             settings: admin::Settings::of(config),
         });
         let settings = console::Settings::of(config);
-        let console = Console::new(Arc::clone(&admin), self.gate.recent.clone(), settings);
+        let console = Console::new(Arc::clone(&admin), self.state.recent.clone(), settings);
         let console = Arc::new(console);
         control.spawn(Arc::clone(&console).sample());
         admin::router(admin).merge(console::router(console))
@@ -138,12 +138,12 @@ impl Parts {
         upstreams: Arc<Upstreams>,
     ) {
         let period = Duration::from_secs(config.sessions.cleanup_interval_secs);
-        upkeep.spawn(upkeep::sessions(self.gate.clone(), period));
-        upkeep.spawn(upkeep::approvals(self.gate.clone()));
-        upkeep.spawn(upkeep::agents(self.gate.clone(), config.agents.retention_secs));
-        upkeep.spawn(upkeep::probe(self.store.clone(), self.gate.clone()));
+        upkeep.spawn(upkeep::sessions(self.state.clone(), period));
+        upkeep.spawn(upkeep::approvals(self.state.clone()));
+        upkeep.spawn(upkeep::agents(self.state.clone(), config.agents.retention_secs));
+        upkeep.spawn(upkeep::probe(self.store.clone(), self.state.clone()));
         if self.store.outlives_the_process() {
-            control.spawn(follow::return_idle(self.gate.clone()));
+            control.spawn(follow::return_idle(self.state.clone()));
         }
         if let Some(sending) = self.sending.take() {
             control.spawn(sending.run());
@@ -153,7 +153,7 @@ impl Parts {
         }
         let reloads = Reloads {
             reloader: self.reloader(),
-            gate: self.gate.clone(),
+            state: self.state.clone(),
             templates: self.templates.clone(),
             headers: self.headers.clone(),
             keys: self.keys.clone(),
@@ -167,10 +167,10 @@ impl Parts {
 
     pub(super) fn reloader(&self) -> Reloader {
         Reloader {
-            rulebook: self.rulebook.clone(),
-            audit: self.audit.clone(),
-            metrics: self.metrics.clone(),
-            clock: self.clock.clone(),
+            rulebook: self.state.rulebook.clone(),
+            audit: self.state.audit.clone(),
+            metrics: self.state.metrics.clone(),
+            clock: self.state.clock.clone(),
         }
     }
 
@@ -191,7 +191,7 @@ impl Parts {
     /// Makes the places for this many connections of agents.
     pub(super) fn door(&self, config: &Config, connections: usize) -> Door {
         let per_source = config.proxy.max_connections_per_source;
-        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
+        let (clock, metrics) = (self.state.clock.clone(), self.state.metrics.clone());
         Door { seats: Seats::new(connections, per_source, metrics.clone()), clock, metrics }
     }
 }

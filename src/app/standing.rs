@@ -14,19 +14,19 @@ pub(super) fn connect(
     upstreams: Arc<Upstreams>,
     certificate: Option<Arc<Certificate>>,
 ) {
-    let (gate, audit) = (parts.gate.clone(), parts.audit.clone());
-    parts.metrics.read_standing_with(move || {
-        let now = gate.clock.now();
-        let (slots, free) = audit.journal_slots();
+    let (gate, state) = (parts.gate.clone(), parts.state.clone());
+    parts.state.metrics.read_standing_with(move || {
+        let now = state.clock.now();
+        let (slots, free) = state.audit.journal_slots();
         Standing {
             ready: gate.readiness() == Readiness::Ready,
             unix_seconds: now.wall.unix_seconds(),
-            log_bytes: audit.log_bytes(),
+            log_bytes: state.audit.log_bytes(),
             journal_slots: slots,
             journal_slots_free: free,
-            store_staleness: gate.followed.staleness(now.mono),
+            store_staleness: state.followed.staleness(now.mono),
             certificate_expires: certificate.as_ref().and_then(|shown| shown.expires()),
-            issuers: gate.identity.issuers_standing(now.mono),
+            issuers: state.identity.issuers_standing(now.mono),
             upstreams: upstreams.standing(),
         }
     });

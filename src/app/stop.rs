@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::notify;
-use crate::gate::Gate;
-use crate::gate::drain::Phase;
+use crate::gate::drain::{Drain, Phase};
+use crate::gate::in_flight::InFlight;
 use crate::proxy::leave::LAST_REQUESTS;
 
 /// Time for which streams and calls that are cut off have for their last event or answer.
@@ -78,7 +78,8 @@ pub(super) struct Draining {
     pub(super) stopped: Stopped,
     /// Taken when the wait begins.
     pub(super) signals: Mutex<Option<Signals>>,
-    pub(super) gate: Arc<Gate>,
+    pub(super) drain: Arc<Drain>,
+    pub(super) in_flight: Arc<InFlight>,
     /// Time for which calls are still served once readiness is withdrawn.
     pub(super) delay: Duration,
     /// Time for which calls in flight may go on after that.
@@ -118,11 +119,11 @@ impl ShutdownSignalWatch for Draining {
             () = self.leave(&reason) => {}
             again = signals.next() => warn!(signal = again, "second signal: stopping now"),
         }
-        self.gate.drain.enter(Phase::EndingCalls);
-        if timeout(LAST_WORDS, self.gate.idle()).await.is_err() {
+        self.drain.enter(Phase::EndingCalls);
+        if timeout(LAST_WORDS, self.in_flight.idle()).await.is_err() {
             warn!("calls in flight are cut off without a last word");
         }
-        self.gate.drain.close();
+        self.drain.close();
         if timeout(LAST_ANSWERS, turned(&self.admin_ended)).await.is_err() {
             warn!("an admin request is cut off");
         }
@@ -132,12 +133,12 @@ impl ShutdownSignalWatch for Draining {
 
 impl Draining {
     /// Serves for a while, then refuses until no call is left or patience ends.
-    async fn drain(&self, delay: Duration) {
-        self.gate.drain.enter(Phase::Leaving);
+    async fn refuse_after(&self, delay: Duration) {
+        self.drain.enter(Phase::Leaving);
         self.serve_late(delay).await;
-        self.gate.drain.enter(Phase::Refusing);
-        if timeout(self.patience, self.gate.idle()).await.is_err() {
-            let count = self.gate.in_flight.count();
+        self.drain.enter(Phase::Refusing);
+        if timeout(self.patience, self.in_flight.idle()).await.is_err() {
+            let count = self.in_flight.count();
             warn!(count, "calls in flight are cut off: `proxy.drain_timeout_secs` has passed");
         }
     }
@@ -145,11 +146,11 @@ impl Draining {
     /// Serves until the delay has passed, or until nothing was asked for a while and nothing is in flight.
     async fn serve_late(&self, delay: Duration) {
         let end = Instant::now() + delay;
-        let mut last = (self.gate.drain.late_requests(), Instant::now());
+        let mut last = (self.drain.late_requests(), Instant::now());
         while Instant::now() < end {
             sleep(LOOK_AGAIN.min(end - Instant::now())).await;
-            let seen = self.gate.drain.late_requests();
-            if seen != last.0 || self.gate.in_flight.count() > 0 {
+            let seen = self.drain.late_requests();
+            if seen != last.0 || self.in_flight.count() > 0 {
                 last = (seen, Instant::now());
             } else if last.1.elapsed() >= QUIET {
                 return;
@@ -161,16 +162,16 @@ impl Draining {
         match reason {
             Reason::Signal(name @ ("SIGTERM" | "SIGQUIT")) => {
                 info!(signal = name, "draining: not ready any more");
-                self.drain(self.delay).await;
+                self.refuse_after(self.delay).await;
             }
             // At a terminal or in a test no balancer has to turn away first.
             Reason::Signal(name) => {
                 info!(signal = name, "stopping");
-                self.drain(Duration::ZERO).await;
+                self.refuse_after(Duration::ZERO).await;
             }
             Reason::Switch => {
                 info!("stopping");
-                self.drain(Duration::ZERO).await;
+                self.refuse_after(Duration::ZERO).await;
             }
             Reason::TakenOver => self.hand_over().await,
         }
@@ -179,12 +180,12 @@ impl Draining {
     /// Ends streams at once and calls soon. Nothing is refused: no new connection is accepted, and a
     /// request on a connection that is still open is served.
     async fn hand_over(&self) {
-        self.gate.drain.enter(Phase::Leaving);
-        self.gate.drain.close();
+        self.drain.enter(Phase::Leaving);
+        self.drain.close();
         sleep(LAST_REQUESTS).await;
-        self.gate.drain.end_streams();
-        if timeout(self.takeover_patience, self.gate.idle()).await.is_err() {
-            let count = self.gate.in_flight.count();
+        self.drain.end_streams();
+        if timeout(self.takeover_patience, self.in_flight.idle()).await.is_err() {
+            let count = self.in_flight.count();
             warn!(count, "calls in flight are cut off: `proxy.takeover_wait_secs` has passed");
         }
     }

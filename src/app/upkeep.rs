@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use crate::gate::Gate;
+use crate::gate::State;
 use crate::registry::Retention;
 use crate::store::Store;
 use crate::telemetry::Causes;
@@ -20,28 +20,28 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Forgets sessions that ended, for ever.
-pub(super) async fn sessions(gate: Arc<Gate>, period: Duration) {
+pub(super) async fn sessions(state: State, period: Duration) {
     let mut ticks = ticks(period);
     loop {
         ticks.tick().await;
-        if let Err(error) = gate.sessions.cleanup(gate.clock.now()).await {
+        if let Err(error) = state.sessions.cleanup(state.clock.now()).await {
             warn!(error = %Causes(&error), "ended sessions were not forgotten; tried again later");
         }
-        if let Err(error) = gate.freezer.sweep(gate.clock.now()).await {
+        if let Err(error) = state.freezer.sweep(state.clock.now()).await {
             warn!(error = %Causes(&error), "freezes that are over were not forgotten; tried again later");
         }
-        gate.injected.retain(|id| gate.sessions.get(id).is_some());
-        gate.in_flight.sweep(gate.clock.mono());
+        state.injected.retain(|id| state.sessions.get(id).is_some());
+        state.in_flight.sweep(state.clock.mono());
     }
 }
 
 /// Ends approvals whose time is over, and forgets those that ended long ago, for ever.
-pub(super) async fn approvals(gate: Arc<Gate>) {
+pub(super) async fn approvals(state: State) {
     let mut ticks = ticks(EXPIRE_EVERY);
     loop {
         ticks.tick().await;
-        let clerk = gate.clerk();
-        let now = gate.clock.now();
+        let clerk = state.clerk();
+        let now = state.clock.now();
         clerk.note_ends(clerk.approvals.expire(now).await).await;
         if let Err(error) = clerk.approvals.sweep(now).await {
             warn!(error = %Causes(&error), "ended approvals are not stored as such; tried again later");
@@ -50,17 +50,17 @@ pub(super) async fn approvals(gate: Arc<Gate>) {
 }
 
 /// Forgets agents and delegations that ended, for ever.
-pub(super) async fn agents(gate: Arc<Gate>, retention_secs: u64) {
+pub(super) async fn agents(state: State, retention_secs: u64) {
     let mut ticks = ticks(PURGE_EVERY);
-    let retention = Retention { secs: retention_secs, tombstones: gate.enrolment.is_allowed() };
+    let retention = Retention { secs: retention_secs, tombstones: state.enrolment.is_allowed() };
     loop {
         ticks.tick().await;
-        let at = gate.sessions.deletes_by(gate.clock.now());
-        match gate.registry.purge(retention, at).await {
+        let at = state.sessions.deletes_by(state.clock.now());
+        match state.registry.purge(retention, at).await {
             Ok(purged) if purged.is_empty() => {}
             Ok(purged) => {
                 for agent in &purged {
-                    gate.enrolment.purged(agent);
+                    state.enrolment.purged(agent);
                 }
                 info!(count = purged.len(), "agents that ended long ago were forgotten");
             }
@@ -72,12 +72,12 @@ pub(super) async fn agents(gate: Arc<Gate>, retention_secs: u64) {
 }
 
 /// Writes to a store that failed until it takes that: calls do not come to a node that is not ready.
-pub(super) async fn probe(store: Arc<Store>, gate: Arc<Gate>) {
+pub(super) async fn probe(store: Arc<Store>, state: State) {
     let mut ticks = ticks(PROBE_EVERY);
     loop {
         ticks.tick().await;
         if store.is_failing() {
-            match gate.sessions.note_time(gate.clock.now()).await {
+            match state.sessions.note_time(state.clock.now()).await {
                 Ok(()) => info!("the store can be written to again"),
                 Err(error) => warn!(error = %Causes(&error), "the store cannot be written to"),
             }

@@ -273,7 +273,7 @@ impl Gate {
     }
 
     /// Returns the keeper of approvals and of their record.
-    pub fn clerk(&self) -> Clerk {
+    fn clerk(&self) -> Clerk {
         Clerk {
             approvals: Arc::clone(&self.approvals),
             audit: Arc::clone(&self.audit),

@@ -112,7 +112,7 @@ impl Guard {
                 Head::Whole => seat.busy(),
                 Head::Gone(why) => {
                     if let Some(why) = why {
-                        self.gate.metrics.connection_closed(why);
+                        self.gate.metrics().connection_closed(why);
                     }
                     return;
                 }
@@ -123,7 +123,7 @@ impl Guard {
             let session = self.session(stream, (settings.take(), is_last), read, shutdown);
             let Some(reused) = self.inner.process_new_http(session, shutdown).await else { return };
             (stream, settings) = reused.consume();
-            seat.idle(self.gate.clock.mono());
+            seat.idle(self.gate.mono());
             wait = self.idle.saturating_add(GRACE);
             since = Instant::now();
             idle_until = since.checked_add(self.idle);
@@ -244,7 +244,7 @@ impl Guard {
         let greeted = timeout(self.first_byte, h2::handshake(stream, Some(options))).await;
         let Ok(Ok(mut connection)) = greeted else {
             let why = if greeted.is_err() { Closed::Silent } else { Closed::Broken };
-            return self.gate.metrics.connection_closed(why);
+            return self.gate.metrics().connection_closed(why);
         };
         let (mut shutdown, mut closing) = (shutdown.clone(), self.closing.subscribe());
         let streams = Arc::new(Streams::default());
@@ -266,14 +266,14 @@ impl Guard {
                 () = streams.closed.notified() => {
                     if streams.open.load(Ordering::Acquire) == 0 {
                         idle_since = Instant::now();
-                        seat.idle(self.gate.clock.mono());
+                        seat.idle(self.gate.mono());
                     }
                     continue;
                 }
                 // A client that has not taken note of the farewell is left behind.
                 () = after(idle_since, patience), if is_idle && said_farewell => return,
                 () = after(idle_since, patience), if is_idle => {
-                    self.gate.metrics.connection_closed(Closed::Idle);
+                    self.gate.metrics().connection_closed(Closed::Idle);
                     connection.graceful_shutdown();
                     (leaving, said_farewell) = (true, true);
                     (idle_since, patience) = (Instant::now(), FAREWELL);
@@ -306,7 +306,7 @@ impl Guard {
                 }
                 Ok(Some(H2Accept::Rejected)) => {
                     rejected += 1;
-                    self.gate.metrics.connection_closed(Closed::StreamReset);
+                    self.gate.metrics().connection_closed(Closed::StreamReset);
                     // The library has answered; the request is on record all the same.
                     let from = recorded::connection(digest.socket_digest.as_deref());
                     let _on_record = self.refused(&from, not_valid()).await;
@@ -315,7 +315,7 @@ impl Guard {
                     }
                 }
                 Ok(None) => return,
-                Err(_broken) => return self.gate.metrics.connection_closed(Closed::Broken),
+                Err(_broken) => return self.gate.metrics().connection_closed(Closed::Broken),
             }
         }
     }

@@ -97,7 +97,7 @@ impl Intake {
     ) -> Result<Passed, Refused> {
         let Gateway { gate, upstreams, forwarding, browsers, .. } = gateway;
         let head = gate.head(&recorded::parts(session, forwarding));
-        let traced = gate.traces.is_some();
+        let traced = gate.is_traced();
         let carried = if traced { recorded::carried(session) } else { Carried::default() };
         let arrived = gate.open(head, &carried).await?;
         let request_id = arrived.request_id();

@@ -25,7 +25,7 @@ use arbiter::credentials::{self, Patterns};
 use arbiter::firewall::admit::{self, Ask};
 use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
 use arbiter::firewall::call::Place;
-use arbiter::firewall::checks::continuation::State;
+use arbiter::firewall::checks::continuation;
 use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use arbiter::firewall::checks::whitelist::Wildcard;
@@ -44,6 +44,7 @@ use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
 use arbiter::gate::{
     Carried, Claims, Cleared, Destination, Ended, Gate, HeadParts, Identified, Kind, Settings,
+    State,
 };
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
@@ -123,6 +124,7 @@ fn terms() -> Terms {
 struct World {
     runtime: Runtime,
     gate: Gate,
+    state: State,
     token: String,
     session: String,
     agent: String,
@@ -145,12 +147,12 @@ impl World {
         let folder = folder.expect("a folder can be made");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime can be built");
-        let (gate, live, agent) = runtime.block_on(gate(folder.path(), above, audited));
+        let (gate, state, live, agent) = runtime.block_on(gate(folder.path(), above, audited));
         let minter = Minter::new(&Secret::new(SIGNING_SECRET.to_owned()));
-        let minted = minter.mint(&agent, 3_600, gate.clock.now().wall).expect("a token is minted");
+        let minted = minter.mint(&agent, 3_600, state.clock.now().wall).expect("a token is minted");
         let caller = identify(&gate, &minted.token).caller().clone();
         runtime
-            .block_on(gate.sessions.lease(&live, 1, gate.clock.mono(), &gate.clock))
+            .block_on(state.sessions.lease(&live, 1, state.clock.mono(), &state.clock))
             .expect("the store books");
         Self {
             runtime,
@@ -158,6 +160,7 @@ impl World {
             session: live.order.id.to_string(),
             agent: agent.id.to_string(),
             gate,
+            state,
             live,
             caller,
             to: Arc::default(),
@@ -200,7 +203,18 @@ fn asking(secrets: &Arc<Secrets>) -> Asking {
     Asking { elicitation, secrets: Arc::clone(secrets), secret_names: None }
 }
 
-async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, Arc<Agent>) {
+fn settings() -> Settings {
+    Settings {
+        strict_mcp: true,
+        require_healthy_audit: true,
+        refusal_style: RefusalStyle::Http,
+        max_argument_bytes: 8_192,
+        max_request_body_bytes: 10 * 1024 * 1024,
+        max_list_ttl_ms: 60_000,
+    }
+}
+
+async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, State, Arc<Live>, Arc<Agent>) {
     let clock = Clock::system();
     let now = clock.now();
     let store = Arc::new(Store::memory());
@@ -260,30 +274,21 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
     let freezer = Freezer::open(store, now).await.expect("the store answers");
     let secrets = Secrets::load(secrets::Source::None, now.mono);
     let secrets = Arc::new(secrets.expect("there is nothing to load"));
-    let gate = Gate {
+    let asking = asking(&secrets);
+    let state = State {
         freezer: Arc::new(freezer),
         continuations: Arc::new(continuations),
-        identity: Identity::new(SIGNING_SECRET.as_bytes()),
+        identity: Arc::new(Identity::new(SIGNING_SECRET.as_bytes())),
         rulebook: Arc::new(rulebook),
         registry: registry.clone(),
         followed: Arc::new(Followed::alone()),
         sessions: Arc::new(sessions),
         audit: Arc::new(audit),
         recent: Arc::default(),
-        asking: Arc::new(asking(&secrets)),
         secrets,
-        injected: Injected::new(Vec::new(), now.wall),
-        enrolment: Enrolment::new(&[], &registry),
-        redactor: Redactor::new(&[], false).expect("the built-in patterns are right"),
+        injected: Arc::new(Injected::new(Vec::new(), now.wall)),
+        enrolment: Arc::new(Enrolment::new(&[], &registry)),
         metrics: Arc::new(metrics),
-        settings: Settings {
-            strict_mcp: true,
-            require_healthy_audit: true,
-            refusal_style: RefusalStyle::Http,
-            max_argument_bytes: 8_192,
-            max_request_body_bytes: 10 * 1024 * 1024,
-            max_list_ttl_ms: 60_000,
-        },
         in_flight: Arc::new(InFlight::new(Limits {
             refusals_per_sec: u32::MAX,
             ..Limits::default()
@@ -298,7 +303,9 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, Arc<Live>, A
         )),
         clock,
     };
-    (gate, live, agent)
+    let redactor = Redactor::new(&[], false).expect("the built-in patterns are right");
+    let gate = Gate::new(state.clone(), asking, redactor, settings());
+    (gate, state, live, agent)
 }
 
 /// Headers that a client of 2025-11-25 sends.
@@ -345,7 +352,7 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
     let rules = Rules { policies, terms: terms() };
     let doc = Doc::parse(CALL.as_bytes()).expect("the call is JSON");
     let message = message::read(&doc).expect("the call is MCP");
-    let now = world.gate.clock.now();
+    let now = world.state.clock.now();
     let (order, live) = (&*world.live.order, &world.live);
     let freezes = Freezes::default();
     bencher.bench_local(|| {
@@ -366,7 +373,7 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
             frozen: Frozen::alone(&freezes),
             calls,
             tasks: &[],
-            state: State::Absent,
+            state: continuation::State::Absent,
             place: Place::default(),
             now,
         };
@@ -449,9 +456,9 @@ fn whole_call(bencher: Bencher<'_, '_>, world: &World) {
 #[divan::bench(args = [0, 8])]
 fn j_standing(bencher: Bencher<'_, '_>, above: usize) {
     let world = World::below(above, false);
-    let (id, now) = (world.caller.agent.id, world.gate.clock.now().wall);
+    let (id, now) = (world.caller.agent.id, world.state.clock.now().wall);
     bencher.bench_local(|| {
-        let acting = world.gate.registry.acting(black_box(id), now);
+        let acting = world.state.registry.acting(black_box(id), now);
         assert!(acting.is_some_and(|acting| acting.agent.is_ok()));
     });
 }

@@ -22,7 +22,7 @@ use arbiter::gate::in_flight::InFlight;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
 use arbiter::gate::{
-    Carried, Claims, Destination, Gate, HeadParts, Kind, Settings as GateSettings,
+    Carried, Claims, Destination, Gate, HeadParts, Kind, Settings as GateSettings, State,
 };
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
@@ -97,6 +97,7 @@ impl Draw {
 /// A gate with many sessions, ten of each agent.
 struct World {
     gate: Gate,
+    state: State,
     /// Agents, with a token of each.
     callers: Vec<(AgentId, String)>,
     /// With the number of their agent, and as their callers name them.
@@ -158,15 +159,15 @@ impl World {
         let continuations = Continuations::new(Arc::clone(&store), [SIGNING_SECRET]);
         let freezer = runtime.block_on(Freezer::open(store, clock.now()));
         let freezer = freezer.expect("the store answers");
-        let gate = gate(clock, (registry, freezer, continuations), sessions);
+        let (gate, state) = gate(clock, (registry, freezer, continuations), sessions);
         let minter = Minter::new(&arbiter::config::Secret::new(SIGNING_SECRET.to_owned()));
         let callers = agents.iter().map(|agent| {
-            let minted = minter.mint(agent, 3_600, gate.clock.now().wall).expect("it is minted");
+            let minted = minter.mint(agent, 3_600, state.clock.now().wall).expect("it is minted");
             (agent.id, minted.token)
         });
         let callers = callers.collect();
         let body = Bytes::from_static(CALL.as_bytes());
-        let world = Self { gate, callers, sessions: ids, to: Arc::default(), body };
+        let world = Self { gate, state, callers, sessions: ids, to: Arc::default(), body };
         // An agent's first call works out where it stands, which is not what is measured.
         for at in 0..count {
             world.judge(at);
@@ -199,7 +200,7 @@ impl World {
     fn look_up(&self, at: usize) -> std::time::Duration {
         let &(id, _) = self.sessions.get(at).expect("it is below the bound");
         let started = Instant::now();
-        let found = self.gate.sessions.get(id);
+        let found = self.state.sessions.get(id);
         let closed = found.is_none_or(|live| live.with(|usage| usage.closed));
         let took = started.elapsed();
         assert!(!closed);
@@ -211,7 +212,7 @@ fn gate(
     clock: Clock,
     (registry, freezer, continuations): (Arc<Registry>, Freezer, Continuations),
     sessions: Arc<super::Sessions>,
-) -> Gate {
+) -> (Gate, State) {
     let now = clock.now();
     let folder = tempfile::tempdir().expect("a folder can be made");
     let file = folder.path().join("policies.toml");
@@ -232,10 +233,15 @@ fn gate(
     };
     let secrets = Secrets::load(secrets::Source::None, now.mono).expect("there are none");
     let secrets = Arc::new(secrets);
-    Gate {
-        identity: Identity::new(SIGNING_SECRET.as_bytes()),
+    let asking = Asking {
+        elicitation: Elicitation::default(),
+        secrets: Arc::clone(&secrets),
+        secret_names: None,
+    };
+    let state = State {
+        identity: Arc::new(Identity::new(SIGNING_SECRET.as_bytes())),
         rulebook: Arc::new(rulebook),
-        enrolment: Enrolment::new(&[], &registry),
+        enrolment: Arc::new(Enrolment::new(&[], &registry)),
         freezer: Arc::new(freezer),
         continuations: Arc::new(continuations),
         registry,
@@ -243,23 +249,9 @@ fn gate(
         sessions,
         audit: Arc::new(Audit::open(audit, clock.clone()).expect("there is no log to open")),
         recent: Arc::default(),
-        asking: Arc::new(Asking {
-            elicitation: Elicitation::default(),
-            secrets: Arc::clone(&secrets),
-            secret_names: None,
-        }),
         secrets,
-        injected: Injected::new(Vec::new(), now.wall),
-        redactor: Redactor::new(&[], false).expect("the built-in patterns are right"),
+        injected: Arc::new(Injected::new(Vec::new(), now.wall)),
         metrics: Arc::new(Metrics::new()),
-        settings: GateSettings {
-            strict_mcp: true,
-            require_healthy_audit: true,
-            refusal_style: RefusalStyle::Http,
-            max_argument_bytes: 8_192,
-            max_request_body_bytes: 10 * 1024 * 1024,
-            max_list_ttl_ms: 60_000,
-        },
         in_flight: Arc::new(InFlight::new(Limits {
             refusals_per_sec: u32::MAX,
             ..Limits::default()
@@ -273,7 +265,17 @@ fn gate(
             clock.now(),
         )),
         clock,
-    }
+    };
+    let settings = GateSettings {
+        strict_mcp: true,
+        require_healthy_audit: true,
+        refusal_style: RefusalStyle::Http,
+        max_argument_bytes: 8_192,
+        max_request_body_bytes: 10 * 1024 * 1024,
+        max_list_ttl_ms: 60_000,
+    };
+    let redactor = Redactor::new(&[], false).expect("the built-in patterns are right");
+    (Gate::new(state.clone(), asking, redactor, settings), state)
 }
 
 /// Runs a future that has nothing to wait for, as a poll from the proxy does.

@@ -1,0 +1,58 @@
+//! What is known while the process runs, shared by requests, upkeep and operators.
+
+use std::sync::Arc;
+
+use super::approval::Clerk;
+use super::drain::Drain;
+use super::enrol::Enrolment;
+use super::in_flight::InFlight;
+use super::injected::Injected;
+use crate::approvals::Approvals;
+use crate::audit::Audit;
+use crate::clock::Clock;
+use crate::continuations::Continuations;
+use crate::freezer::Freezer;
+use crate::identity::Identity;
+use crate::metrics::Metrics;
+use crate::recent::Recent;
+use crate::registry::Registry;
+use crate::rulebook::Rulebook;
+use crate::secrets::Secrets;
+use crate::sessions::Sessions;
+use crate::store::Followed;
+use crate::traces::Traces;
+
+/// Everything that decisions are made from and noted in. Clones share it.
+#[derive(Clone)]
+pub struct State {
+    pub clock: Clock,
+    pub identity: Arc<Identity>,
+    pub enrolment: Arc<Enrolment>,
+    pub rulebook: Arc<Rulebook>,
+    pub approvals: Arc<Approvals>,
+    pub continuations: Arc<Continuations>,
+    pub registry: Arc<Registry>,
+    pub sessions: Arc<Sessions>,
+    pub freezer: Arc<Freezer>,
+    pub followed: Arc<Followed>,
+    pub audit: Arc<Audit>,
+    pub recent: Arc<Recent>,
+    pub secrets: Arc<Secrets>,
+    pub injected: Arc<Injected>,
+    pub metrics: Arc<Metrics>,
+    pub in_flight: Arc<InFlight>,
+    pub drain: Arc<Drain>,
+    /// None while requests are not traced.
+    pub traces: Option<Arc<Traces>>,
+}
+
+impl State {
+    /// Returns the keeper of approvals and of their record.
+    pub fn clerk(&self) -> Clerk {
+        Clerk {
+            approvals: Arc::clone(&self.approvals),
+            audit: Arc::clone(&self.audit),
+            clock: self.clock.clone(),
+        }
+    }
+}
