@@ -2,62 +2,39 @@
 
 use super::denial::Denial;
 
-/// One check of a decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Step {
-    Freeze,
-    Session,
-    Owner,
-    Continuation,
-    Delegation,
-    Whitelist,
-    Budget,
-    Rate,
-    Sensitivity,
-    Spend,
-    Policy,
-    Drift,
-    Credentials,
-    Escalation,
+macro_rules! steps {
+    ($($step:ident $name:literal;)*) => {
+        /// One check of a decision.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Step { $($step),* }
+
+        impl Step {
+            /// Every step, in the order in which a decision takes them.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$step),*];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$step => $name),* }
+            }
+        }
+    };
 }
 
-impl Step {
-    /// Every step, in the order in which a decision takes them.
-    pub const ALL: [Self; 14] = [
-        Self::Freeze,
-        Self::Session,
-        Self::Owner,
-        Self::Continuation,
-        Self::Delegation,
-        Self::Whitelist,
-        Self::Budget,
-        Self::Rate,
-        Self::Sensitivity,
-        Self::Spend,
-        Self::Policy,
-        Self::Drift,
-        Self::Credentials,
-        Self::Escalation,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Freeze => "freeze",
-            Self::Session => "session",
-            Self::Owner => "agent_match",
-            Self::Continuation => "continuation",
-            Self::Delegation => "delegation",
-            Self::Whitelist => "whitelist",
-            Self::Budget => "budget",
-            Self::Rate => "rate",
-            Self::Sensitivity => "sensitivity",
-            Self::Spend => "spend",
-            Self::Policy => "policy",
-            Self::Drift => "drift",
-            Self::Credentials => "credentials",
-            Self::Escalation => "escalation",
-        }
-    }
+#[rustfmt::skip]
+steps! {
+    Freeze        "freeze";
+    Session       "session";
+    Owner         "agent_match";
+    Continuation  "continuation";
+    Delegation    "delegation";
+    Whitelist     "whitelist";
+    Budget        "budget";
+    Rate          "rate";
+    Sensitivity   "sensitivity";
+    Spend         "spend";
+    Policy        "policy";
+    Drift         "drift";
+    Credentials   "credentials";
+    Escalation    "escalation";
 }
 
 /// Sees each step of a decision as it is taken.

@@ -216,27 +216,11 @@ mod tests {
     use super::*;
     use crate::credentials::{Content, Scrubber};
     use crate::firewall::agent::AgentId;
-    use crate::firewall::session::{IntentTier, Sensitivity};
 
     fn order(created_at: Timestamp) -> WorkOrder {
         WorkOrder {
-            id: SessionId::random(),
-            agent: AgentId::random(),
-            declared_intent: "read".into(),
-            intent_tier: IntentTier::Read,
-            authorized_tools: [].into(),
-            authorized_resources: [].into(),
-            authorized_prompts: [].into(),
-            authorized_methods: [].into(),
             authorized_credentials: ["a".to_owned(), "b".to_owned()].into(),
-            call_budget: 1,
-            rate_limit: None,
-            ceiling: Sensitivity::Internal,
-            refusal_style: None,
-            delegation_chain: [].into(),
-            created_at,
-            expires_at: created_at,
-            opened_by: None,
+            ..WorkOrder::bare(AgentId::random(), created_at, created_at)
         }
     }
 

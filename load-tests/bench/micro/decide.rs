@@ -31,10 +31,9 @@ use arbiter::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use arbiter::firewall::checks::whitelist::Wildcard;
 use arbiter::firewall::elicitation::Elicitation;
 use arbiter::firewall::freeze::{Freezes, Frozen};
-use arbiter::firewall::names::Names;
 use arbiter::firewall::policy::{PolicySet, Source};
 use arbiter::firewall::rules::Rules;
-use arbiter::firewall::session::{IntentTier, RefusalStyle, Sensitivity, SessionId, WorkOrder};
+use arbiter::firewall::session::{RefusalStyle, WorkOrder};
 use arbiter::firewall::terms::Terms;
 use arbiter::freezer::Freezer;
 use arbiter::gate::asking::Asking;
@@ -239,25 +238,13 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, State, Arc<L
     let limits = sessions::Settings { max_per_agent: 10, rate_window_secs: 60 };
     let sessions = Sessions::open(store.clone(), limits, now).await.expect("the store answers");
     let order = WorkOrder {
-        id: SessionId::random(),
-        agent: agent.id,
         declared_intent: "search documents for the quarterly report".into(),
-        intent_tier: IntentTier::Read,
         authorized_tools: ["list_documents", "read_document", "search_documents"]
             .map(str::to_owned)
             .into(),
-        authorized_resources: Names::default(),
-        authorized_prompts: Names::default(),
-        authorized_methods: Names::default(),
-        authorized_credentials: Names::default(),
         call_budget: BUDGET,
-        rate_limit: None,
-        ceiling: Sensitivity::Internal,
-        refusal_style: None,
         delegation_chain: acting.chain,
-        created_at: now.wall,
-        expires_at: now.wall.plus_secs(86_400),
-        opened_by: None,
+        ..WorkOrder::bare(agent.id, now.wall, now.wall.plus_secs(86_400))
     };
     let live = sessions.create(order, now).await.expect("the store answers");
     let file = folder.join("policies.toml");

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use arbiter::clock::Clock;
 use arbiter::firewall::agent::AgentId;
-use arbiter::firewall::session::{IntentTier, Sensitivity, SessionId, WorkOrder};
+use arbiter::firewall::session::WorkOrder;
 use arbiter::sessions::{Sessions, Settings};
 use arbiter::store::{SealKey, Store};
 use tokio::runtime::Runtime;
@@ -118,23 +118,12 @@ impl Mix {
         let intent = format!("{intent}, {}", "carefully ".repeat(n % 3));
         let now = clock.now().wall;
         WorkOrder {
-            id: SessionId::random(),
-            agent,
             declared_intent: intent.into(),
-            intent_tier: IntentTier::Read,
             authorized_tools: tools.collect::<Vec<_>>().into(),
-            authorized_resources: Vec::new().into(),
-            authorized_prompts: Vec::new().into(),
-            authorized_methods: Vec::new().into(),
-            authorized_credentials: Vec::new().into(),
             call_budget: 1_000,
             rate_limit: n.is_multiple_of(4).then_some(60),
-            ceiling: Sensitivity::Internal,
-            refusal_style: None,
             delegation_chain: chain_of(self, agent),
-            created_at: now,
-            expires_at: now.plus_secs(86_400),
-            opened_by: None,
+            ..WorkOrder::bare(agent, now, now.plus_secs(86_400))
         }
     }
 }

@@ -111,6 +111,17 @@ fn every_term_of_a_session_can_be_asked_about() {
 }
 
 #[test]
+fn every_term_of_a_session_is_shown() {
+    let document = crate::admin::openapi();
+    let schemas = &document["components"]["schemas"];
+    let shown = &schemas["Session"]["properties"];
+    for term in schemas["OpenSession"]["properties"].as_object().unwrap().keys() {
+        let name = if term == "time_limit_secs" { "expires_at" } else { term };
+        assert!(shown.get(name).is_some(), "`GET /sessions/{{id}}` and {term}");
+    }
+}
+
+#[test]
 fn limits_stand_in_the_schemas() {
     let document = crate::admin::openapi();
     let schemas = &document["components"]["schemas"];

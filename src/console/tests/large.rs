@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::Clock;
 use crate::firewall::agent::TrustLevel;
-use crate::firewall::session::{IntentTier, SessionId, WorkOrder};
+use crate::firewall::session::WorkOrder;
 use crate::registry::NewAgent;
 
 const AGENTS: usize = 10_000;
@@ -32,23 +32,10 @@ async fn ten_thousand_agents_and_a_hundred_thousand_sessions_page_quickly() {
     for n in 0..SESSIONS {
         let agent = agents[n % AGENTS];
         let order = WorkOrder {
-            id: SessionId::random(),
-            agent,
-            intent_tier: IntentTier::Read,
             declared_intent: "read files".into(),
             authorized_tools: vec!["read_file".to_owned()].into(),
-            authorized_resources: Vec::new().into(),
-            authorized_prompts: Vec::new().into(),
-            authorized_methods: Vec::new().into(),
-            authorized_credentials: Vec::new().into(),
             call_budget: 100,
-            rate_limit: None,
-            ceiling: crate::firewall::session::Sensitivity::default(),
-            refusal_style: None,
-            delegation_chain: [agent].into(),
-            created_at: now.wall,
-            expires_at: now.wall.plus_secs(3_600),
-            opened_by: None,
+            ..WorkOrder::bare(agent, now.wall, now.wall.plus_secs(3_600))
         };
         last = Some(order.id);
         admin.sessions.create(order, now).await.unwrap();

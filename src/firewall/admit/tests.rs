@@ -13,7 +13,7 @@ use crate::firewall::denial::Code;
 use crate::firewall::freeze::{Freeze, Freezes, Held, Scope};
 use crate::firewall::policy::{PolicySet, Source};
 use crate::firewall::rules::Rules;
-use crate::firewall::session::{IntentTier, Sensitivity, SessionId, WorkOrder};
+use crate::firewall::session::{IntentTier, WorkOrder};
 use crate::firewall::terms::Terms;
 use crate::firewall::time::{Mono, Timestamp};
 use crate::json::Doc;
@@ -92,8 +92,6 @@ impl Case {
         };
         let names = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect();
         let order = WorkOrder {
-            id: SessionId::random(),
-            agent: agent.id,
             declared_intent: "write the report".into(),
             intent_tier: IntentTier::Write,
             authorized_tools: names(&[
@@ -105,17 +103,9 @@ impl Case {
                 "other",
             ]),
             authorized_resources: names(&["file:///a/*"]),
-            authorized_prompts: names(&[]),
-            authorized_methods: names(&[]),
-            authorized_credentials: names(&[]),
             call_budget: 10,
             rate_limit: Some(5),
-            ceiling: Sensitivity::Internal,
-            refusal_style: None,
-            delegation_chain: [agent.id].into(),
-            created_at: Timestamp(0),
-            expires_at: Timestamp(i64::MAX),
-            opened_by: None,
+            ..WorkOrder::bare(agent.id, Timestamp(0), Timestamp(i64::MAX))
         };
         let chain = [agent.id].into();
         let caller = Caller { agent: Arc::new(agent), principal: Arc::new(principal), chain };
@@ -143,6 +133,10 @@ impl Case {
 
     /// Decides as the gate does, but for leases; gives `None` if one is needed.
     fn decide(&mut self, body: &str) -> Option<Verdict> {
+        self.traced(body, &mut ())
+    }
+
+    fn traced(&mut self, body: &str, trace: &mut impl Trace) -> Option<Verdict> {
         let doc = Doc::parse(body.as_bytes()).unwrap();
         let message = message::read(&doc).unwrap();
         let price = price(&message.calls);
@@ -172,7 +166,7 @@ impl Case {
             now: NOW,
         };
         let known = ask.claimed.found().is_some();
-        admit(ask, known.then_some(&mut self.usage), &mut ())
+        admit(ask, known.then_some(&mut self.usage), trace)
     }
 
     fn verdict(&mut self, body: &str) -> Verdict {
@@ -383,7 +377,7 @@ fn frozen(agent: AgentId) -> Held {
 /// A way to spoil a message. The order is the one in which the checks answer.
 type Spoiler = (Code, fn(&mut Case));
 
-const SPOILERS: [Spoiler; 16] = [
+const SPOILERS: &[Spoiler] = &[
     (Code::Frozen, |case| case.freezes = Freezes::of([frozen(case.caller.agent.id)])),
     (Code::SessionRequired, |case| case.claimed = None),
     (Code::AgentIdRequired, |case| case.header = AgentHeader::Absent),
@@ -401,6 +395,37 @@ const SPOILERS: [Spoiler; 16] = [
     (Code::DriftDetected, |case| case.order.intent_tier = IntentTier::Read),
     (Code::EscalationRequired, |case| case.tools.push("pay")),
 ];
+
+/// Steps that refused.
+#[derive(Default)]
+struct Refusing(Vec<Step>);
+
+impl Trace for Refusing {
+    fn step(&mut self, step: Step, result: Result<(), Denial>) -> Result<(), Denial> {
+        if result.is_err() {
+            self.0.push(step);
+        }
+        result
+    }
+}
+
+#[test]
+fn every_step_of_the_decision_is_spoilt_in_its_order() {
+    let mut refused = Vec::new();
+    for &(code, spoil) in SPOILERS {
+        let (mut case, mut steps) = (Case::new(), Refusing::default());
+        spoil(&mut case);
+        let verdict = case.traced(&batch(&case.tools.clone()), &mut steps).expect("no lease");
+        let _settled = settle(&verdict.escalations, &mut steps);
+        assert_eq!(steps.0.len(), 1, "{code:?}");
+        refused.extend(steps.0);
+    }
+    refused.dedup();
+    // Spending fails only where another request has spent since the look, and the gate resolves credentials.
+    let elsewhere = [Step::Spend, Step::Credentials];
+    let wanted: Vec<_> = Step::ALL.into_iter().filter(|step| !elsewhere.contains(step)).collect();
+    assert_eq!(refused, wanted, "give each step a spoiler, in the order of the steps");
+}
 
 proptest! {
     /// Whatever is wrong together, the first check in order answers; what passed the session's

@@ -216,14 +216,25 @@ fn order(agent: AgentId) -> impl Strategy<Value = WorkOrder> {
     let limits = (0_u64..6, prop::option::of(0_u32..4));
     (intent, ceiling, owner, lists, limits).prop_map(
         |(intent, ceiling, agent, (tools, resources, prompts), (call_budget, rate_limit))| {
+            // Every member by name: a new one is drawn too, so that the laws see it at work.
             WorkOrder {
+                id: SessionId::random(),
+                agent,
+                declared_intent: intent.into(),
+                intent_tier: drift::tier(intent, &Keywords::default()),
                 authorized_tools: tools,
                 authorized_resources: resources,
                 authorized_prompts: prompts,
+                authorized_methods: Names::default(),
+                authorized_credentials: Names::default(),
                 call_budget,
                 rate_limit,
                 ceiling,
-                ..order_of(agent, intent)
+                refusal_style: None,
+                delegation_chain: [agent].into(),
+                created_at: Timestamp(0),
+                expires_at: Timestamp(i64::MAX),
+                opened_by: None,
             }
         },
     )
@@ -232,23 +243,9 @@ fn order(agent: AgentId) -> impl Strategy<Value = WorkOrder> {
 /// A session that lists nothing and can call nothing.
 pub(super) fn order_of(agent: AgentId, intent: &str) -> WorkOrder {
     WorkOrder {
-        id: SessionId::random(),
-        agent,
         declared_intent: intent.into(),
         intent_tier: drift::tier(intent, &Keywords::default()),
-        authorized_tools: Names::default(),
-        authorized_resources: Names::default(),
-        authorized_prompts: Names::default(),
-        authorized_methods: Names::default(),
-        authorized_credentials: Names::default(),
-        call_budget: 0,
-        rate_limit: None,
-        ceiling: Sensitivity::Internal,
-        refusal_style: None,
-        delegation_chain: [agent].into(),
-        created_at: Timestamp(0),
-        expires_at: Timestamp(i64::MAX),
-        opened_by: None,
+        ..WorkOrder::bare(agent, Timestamp(0), Timestamp(i64::MAX))
     }
 }
 
