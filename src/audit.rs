@@ -50,19 +50,16 @@
 //! nobody has proven to be his are recorded one by one up to a rate and counted beyond it
 //! ([`flood`]).
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::firewall::agent::AgentId;
 use crate::holder::Holder;
-use crate::telemetry::Causes;
 
 mod announce;
 pub mod chain;
@@ -82,7 +79,9 @@ pub mod redact;
 mod retention;
 pub mod search;
 mod settings;
+mod shared;
 mod signer;
+mod start;
 pub mod tree;
 mod tree_blocks;
 pub mod tree_file;
@@ -92,25 +91,21 @@ mod writer;
 pub use announce::{Announced, By, Change};
 use chain::Link;
 pub use flood::Weight;
-use flood::{Flood, Fold};
-use inbox::{Inbox, Job};
+use inbox::Job;
 use index::Index;
-use journal::{Journal, Lease, Place};
-use log::Log;
 pub use record::{
     Approval, Completion, Decision, Detail, Draft, Entry, Event, HeadParts, Outcome, RequestHead,
 };
 pub use redact::{Redacted, Redactor};
 pub use settings::{CheckpointSettings, Durability, Rotation, Settings};
-use signer::{Latest, Signer};
+use shared::Line;
+pub use shared::Receipt;
+use shared::Shared;
 use tree_file::Proofs;
-use writer::{Begin, Writer};
+use writer::Writer;
 
 /// The event of an admin request without the right key.
 pub const ADMIN_UNAUTHORIZED: &str = "admin.unauthorized";
-
-/// Refusals that may wait to be written.
-const MAX_WAITING_RECORDS: usize = 8_192;
 
 /// Reason why the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -154,37 +149,6 @@ pub struct Audit {
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// State shared by calls and the writer.
-struct Shared {
-    path: PathBuf,
-    /// Proofs from the tree that checkpoints are signed of.
-    proofs: Proofs,
-    /// Places of the last records in the files.
-    index: Index,
-    /// Damage that was found at the log's end at start.
-    tail_damage: u64,
-    clock: Clock,
-    node_id: String,
-    require_healthy: bool,
-    hash_chain: bool,
-    durable: bool,
-    healthy: AtomicBool,
-    /// A call could not write its slots; the writer finds out whether that has passed.
-    journal_failed: AtomicBool,
-    /// Requests without a record since the last `audit_gap`.
-    unrecorded: AtomicU64,
-    written: AtomicU64,
-    /// Number of times the writer waited for the disk.
-    syncs: AtomicU64,
-    log_identity: AtomicU64,
-    log_length: AtomicU64,
-    link: Mutex<Link>,
-    journal: Journal,
-    inbox: Inbox,
-    flood: Flood,
-    latest_checkpoint: Latest,
-}
-
 impl Audit {
     /// Opens the log, puts in order what a crash has left, and starts the writer.
     pub fn open(settings: Settings, clock: Clock) -> Result<Self, OpenError> {
@@ -198,7 +162,7 @@ impl Audit {
     /// Opens one log, whatever else lies in its folder.
     fn open_alone(settings: Settings, clock: Clock, events: Vec<Event>) -> Result<Self, OpenError> {
         let slots = settings.max_calls_in_flight;
-        Self::start(prepare(settings, clock, slots, events)?)
+        Self::start(start::prepare(settings, clock, slots, events)?)
     }
 
     fn start((shared, mut writer): (Arc<Shared>, Writer)) -> Result<Self, OpenError> {
@@ -353,249 +317,6 @@ impl Drop for Audit {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-impl Shared {
-    async fn admit(self: &Arc<Self>, entry: &Entry) -> Result<Held, AuditUnavailable> {
-        if !self.healthy.load(Ordering::SeqCst) {
-            return Err(AuditUnavailable::Unhealthy);
-        }
-        let mut draft = Draft::new(entry, &self.node_id, journal::RESERVED);
-        let line = draft.reserved_and_line();
-        let lease = self.journal.take(line.len().saturating_sub(journal::RESERVED));
-        let lease = lease.ok_or(AuditUnavailable::NoRoom)?;
-        if !self.write_to_journal(&lease, line) {
-            self.inbox.push(Job::Withdrawn { lease });
-            return Err(AuditUnavailable::Unhealthy);
-        }
-        // From here on a call whose client goes away gives its slots back through the receipt.
-        let held = Held { shared: Arc::clone(self), call: Some((draft, lease)) };
-        if self.durable {
-            let (synced, wait) = oneshot::channel();
-            if !self.inbox.push(Job::Sync { synced }) || wait.await.is_err() {
-                held.withdraw();
-                return Err(AuditUnavailable::Unhealthy);
-            }
-        }
-        Ok(held)
-    }
-
-    /// Writes a line into its slots; if that fails nothing more is admitted.
-    fn write_to_journal(&self, lease: &Lease, line: &mut [u8]) -> bool {
-        // INVARIANT: which file it is is read first; see `Writer::publish`.
-        let inode = self.log_identity.load(Ordering::Acquire);
-        let place = Place { inode, length: self.log_length.load(Ordering::Acquire) };
-        let Err(error) = self.journal.write(lease, line, place) else { return true };
-        if !self.journal_failed.swap(true, Ordering::SeqCst) {
-            tracing::error!(error = %Causes(&error), "audit journal cannot be written");
-        }
-        self.healthy.store(false, Ordering::SeqCst);
-        false
-    }
-
-    /// Decides if a refusal is recorded by itself or counted, and under which agent.
-    fn line(&self, entry: &Entry, weight: Weight) -> Line {
-        match weight {
-            Weight::Stranger if !self.flood.has_room(self.clock.mono()) => Line::Counted(None),
-            Weight::Stranger | Weight::Single => Line::Own,
-            Weight::Folded => Line::Counted(entry.agent_id),
-        }
-    }
-
-    /// Counts a refusal instead of recording it by itself.
-    async fn count(&self, entry: &Entry, agent: Option<AgentId>) -> Result<(), AuditUnavailable> {
-        self.fold(entry, agent)?;
-        if self.durable {
-            let (synced, wait) = oneshot::channel();
-            if !self.inbox.push(Job::Sync { synced }) || wait.await.is_err() {
-                return Err(AuditUnavailable::Unhealthy);
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds a refusal to the record that counts its cause, and writes that to the journal.
-    fn fold(&self, entry: &Entry, agent: Option<AgentId>) -> Result<(), AuditUnavailable> {
-        if !self.healthy.load(Ordering::SeqCst) {
-            return Err(AuditUnavailable::Unhealthy);
-        }
-        let mut state = self.flood.lock();
-        let key = state.key(agent, flood::cause(entry));
-        let mut fold = if let Some(fold) = state.folds.remove(&key) {
-            fold
-        } else {
-            let lease = self.journal.take(journal::ONE_SLOT_BYTES);
-            Fold::new(entry, key.0, self.clock.mono(), lease.ok_or(AuditUnavailable::NoRoom)?)
-        };
-        let mut line = fold.line_with_one_more(entry, &self.node_id);
-        let fits = line.len() <= journal::RESERVED + journal::ONE_SLOT_BYTES;
-        let written = fits && self.write_to_journal(&fold.lease, &mut line);
-        if written {
-            fold.add(entry);
-        }
-        if fold.is_empty() {
-            self.inbox.push(Job::Withdrawn { lease: fold.lease });
-        } else {
-            state.folds.insert(key, fold);
-        }
-        if written { Ok(()) } else { Err(AuditUnavailable::Unhealthy) }
-    }
-
-    async fn record(&self, entry: &Entry, outcome: Outcome) -> Result<(), AuditUnavailable> {
-        if !self.healthy.load(Ordering::SeqCst) {
-            return Err(AuditUnavailable::Unhealthy);
-        }
-        let draft = Draft::new(entry, &self.node_id, 0);
-        let (written, wait) = oneshot::channel();
-        if !self.inbox.push(Job::Record { draft, outcome, written }) {
-            return Err(AuditUnavailable::NoRoom);
-        }
-        wait.await.map_err(|_gone| AuditUnavailable::Unhealthy)
-    }
-}
-
-/// Line that records a refusal: one of its own, or one that counts those of an agent, or of
-/// all unauthenticated requests.
-enum Line {
-    Own,
-    Counted(Option<AgentId>),
-}
-
-/// Proof that a call's decision is on record, and the place where its outcome goes.
-#[must_use = "a receipt that is dropped says that the outcome is unknown"]
-pub struct Receipt {
-    held: Option<Held>,
-}
-
-impl std::fmt::Debug for Receipt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Receipt")
-    }
-}
-
-impl Receipt {
-    /// Says how the call ended. Neither waits nor fails.
-    pub fn complete(self, outcome: Outcome) {
-        if let Some(held) = self.held {
-            held.end(outcome);
-        }
-    }
-}
-
-/// An admitted call's line and its slots.
-struct Held {
-    shared: Arc<Shared>,
-    call: Option<(Draft, Lease)>,
-}
-
-impl Held {
-    fn end(mut self, outcome: Outcome) {
-        self.hand_over(outcome);
-    }
-
-    fn hand_over(&mut self, outcome: Outcome) {
-        if let Some((draft, lease)) = self.call.take() {
-            // Without a writer the journal keeps the call for the next start.
-            self.shared.inbox.push(Job::Ended { draft, outcome, lease });
-        }
-    }
-
-    /// Gives the slots back without a line: the call's refusal is recorded instead.
-    fn withdraw(mut self) {
-        if let Some((_, lease)) = self.call.take() {
-            self.shared.inbox.push(Job::Withdrawn { lease });
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.hand_over(Outcome::default());
-    }
-}
-
-/// Opens both files and brings them together.
-fn prepare(
-    settings: Settings,
-    clock: Clock,
-    slots: u32,
-    events: Vec<Event>,
-) -> Result<(Arc<Shared>, Writer), OpenError> {
-    let path = settings.path;
-    let failed = |source| OpenError::Io { path: path.clone(), source };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let (journal, closed, found) = Journal::open(&beside(&path, ".journal"), slots)?;
-    let mut log = Log::open(&path)?;
-    let mended = recover::mend(&mut log)?;
-    let closed_link = match mended.link {
-        Some(_) => None,
-        None => files::last_link(&path).map_err(failed)?,
-    };
-    let latest = Latest::default();
-    let durable = settings.durability == Durability::Sync;
-    let now = clock.mono();
-    let signer = settings.checkpoints.as_ref().map(|checkpoints| {
-        let latest = Arc::clone(&latest);
-        Signer::open(&path, checkpoints, &settings.node_id, durable, now, latest)
-    });
-    let mut signer = signer.transpose()?;
-    let signed = signer.as_ref().and_then(Signer::last);
-    let known = [found.link, signed].into_iter().flatten().max_by_key(|link| link.sequence);
-    let (link, missing) = recover::resume(&mended, closed_link, known);
-    if let Some(signer) = &mut signer {
-        signer.open_tree(&path, link);
-    }
-    let damages: Vec<Event> = mended.event.into_iter().chain(missing).collect();
-    for event in &damages {
-        tracing::warn!(
-            event = event.name,
-            "audit log was found damaged at its end; see its record"
-        );
-    }
-    let (settled, unfinished) = recover::sort_out(&log, found.open).map_err(failed)?;
-
-    let shared = Arc::new(Shared {
-        proofs: Proofs::of(&path),
-        index: Index::default(),
-        path: path.clone(),
-        tail_damage: u64::try_from(damages.len()).unwrap_or(u64::MAX),
-        clock,
-        node_id: settings.node_id,
-        require_healthy: settings.require_healthy,
-        hash_chain: settings.hash_chain,
-        durable,
-        healthy: AtomicBool::new(true),
-        journal_failed: AtomicBool::new(false),
-        unrecorded: AtomicU64::new(0),
-        written: AtomicU64::new(0),
-        syncs: AtomicU64::new(0),
-        log_identity: AtomicU64::new(0),
-        log_length: AtomicU64::new(0),
-        link: Mutex::new(link),
-        journal,
-        inbox: Inbox::new(MAX_WAITING_RECORDS),
-        flood: Flood::new(settings.max_unauthenticated_records_per_sec),
-        latest_checkpoint: latest,
-    });
-    let events = damages.into_iter().chain(events);
-    let mut pending: Vec<Job> = events.map(|event| writer::event_line(&shared, event)).collect();
-    pending.extend(
-        unfinished.into_iter().map(|call| Job::Line { line: call.line, lease: Some(call.lease) }),
-    );
-    let settled = settled.into_iter().map(|call| call.lease).collect();
-    let writer = Writer::new(Begin {
-        shared: Arc::clone(&shared),
-        log,
-        closed,
-        link,
-        pending,
-        settled,
-        rotation: settings.rotation,
-        signer,
-    });
-    Ok((shared, writer))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use dashmap::DashMap;
 use tokio::sync::Notify;
@@ -17,27 +17,29 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::checks::drift::FlagHistory;
 use crate::firewall::time::{Now, Timestamp};
-use crate::store::{Lowered, Replicas, Store, StoreError, StoredAgent, TakenAway, to_the_end};
+use crate::store::{Replicas, Store, StoreError, to_the_end};
+use entry::Entry;
 use graph::Graph;
-use overlay::{Kept, effective};
-use pending::{Flagged, Pending, Retries, Revoked};
+pub use outcome::{
+    Deactivated, DelegateError, Delegated, Demotion, Ended, RevokeError, TrustError,
+};
+use pending::{Flagged, Pending, Retries};
 pub use purge::Retention;
 pub use standing::Acting;
 use standing::Standings;
 
+mod changes;
+mod entry;
 mod follow;
 mod graph;
+mod outcome;
 mod overlay;
 mod pending;
 mod purge;
 mod standing;
 #[cfg(test)]
 mod tests;
-
-/// Revoked tokens remembered at most. Tokens live a day at the longest.
-const MAX_REVOKED: usize = 100_000;
 
 /// An agent's description at its registration.
 #[derive(Clone, Debug)]
@@ -49,91 +51,6 @@ pub struct NewAgent {
     pub expires_at: Option<Timestamp>,
     /// Name of the admin key or person that registers the agent.
     pub registered_by: Option<Arc<str>>,
-}
-
-/// Reason why a delegation was not made.
-#[derive(Debug, thiserror::Error)]
-pub enum DelegateError {
-    #[error("agent `{0}` is not known")]
-    Unknown(AgentId),
-    /// Deactivated or expired, or whoever delegated to it no longer stands behind it.
-    #[error("agent `{0}` may not act any more")]
-    Inactive(AgentId),
-    #[error("the delegator does not have {}", .extra.join(", "))]
-    ScopeNarrowing { extra: Vec<String> },
-    #[error("the delegation would create a cycle")]
-    Cycle,
-    #[error("the delegation would outlive what it rests on, which ends at {0}")]
-    ExpiryWidening(Timestamp),
-    #[error("the delegation would be over before it begins")]
-    Past,
-    #[error("delegations may not be more than {max} deep")]
-    TooDeep { max: usize },
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Reason why a token was not revoked.
-#[derive(Debug, thiserror::Error)]
-pub enum RevokeError {
-    #[error("{cap} tokens are revoked and not yet expired, and no more can be")]
-    Full { cap: usize },
-    /// The revocation is in force on this node, and is stored when the store accepts it.
-    #[error("the revocation is not stored yet")]
-    NotStored(#[from] StoreError),
-}
-
-/// The store did not take a new trust level.
-#[derive(Debug, thiserror::Error)]
-#[error("the trust level was not stored")]
-pub struct TrustError {
-    /// A demotion counts on this node, and will be stored when the store takes it.
-    pub in_force: bool,
-    pub source: StoreError,
-}
-
-impl From<StoreError> for TrustError {
-    fn from(source: StoreError) -> Self {
-        Self { in_force: false, source }
-    }
-}
-
-/// Agents that were deactivated on this node, whatever the store says.
-#[derive(Debug)]
-pub struct Deactivated {
-    /// Agents that were still active.
-    pub ids: Vec<AgentId>,
-    /// The agent, and everyone below it.
-    pub all: Vec<AgentId>,
-    /// Writes the store rejected are retried.
-    pub stored: Result<Replicas, StoreError>,
-}
-
-/// A delegation that was made: added, or put in the place of one like it.
-#[derive(Debug)]
-pub struct Delegated {
-    pub delegation: Delegation,
-    pub is_new: bool,
-}
-
-/// A delegation that was ended.
-#[derive(Debug)]
-pub struct Ended {
-    pub delegation: Delegation,
-    /// The agent that acted under it, and everyone below that one.
-    pub below: Vec<AgentId>,
-    /// Writes the store rejected are retried.
-    pub stored: Result<Replicas, StoreError>,
-}
-
-/// Too many drift flags: an agent is to lose a level of trust as soon as that is on record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Demotion {
-    pub agent: AgentId,
-    pub from: TrustLevel,
-    pub to: TrustLevel,
-    /// The change number up to which it counts.
-    number: u64,
 }
 
 /// The agents and delegations of this node.
@@ -166,70 +83,6 @@ struct Inner {
     pending: Mutex<Pending>,
     unsaved: Notify,
     writing: WriteLock,
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// As it counts here: what the store says, with what is kept over it.
-    agent: Arc<Agent>,
-    stored: StoredAgent,
-    kept: Kept,
-    /// The store does not know it any more. It may not act: what narrowed it may be lost as well.
-    lost: bool,
-    /// Most agents never drift.
-    flags: Option<Box<FlagHistory>>,
-    /// Set while anything is delegated to it.
-    delegate: bool,
-    /// The chain of an agent to whom nothing was delegated: the agent itself.
-    alone: Arc<[AgentId]>,
-}
-
-impl Entry {
-    fn new(stored: StoredAgent, now: Now) -> Self {
-        let alone = [stored.agent.id].into();
-        let flags = FlagHistory::recall(stored.flags.iter().map(|f| (f.at, f.count)), now);
-        let mut kept = Kept::default();
-        kept.take_over(&stored);
-        Self {
-            agent: Arc::clone(&stored.agent),
-            stored: StoredAgent { flags: Vec::new(), ..stored },
-            kept,
-            lost: false,
-            flags: flags.map(Box::new),
-            delegate: false,
-            alone,
-        }
-    }
-
-    /// Works out anew how the agent counts. One that loses something starts with no flags.
-    fn refresh(&mut self) {
-        let mut agent = effective(&self.stored, &self.kept);
-        agent.active &= !self.lost;
-        if agent != *self.agent {
-            if !agent.active || agent.trust != self.agent.trust {
-                self.flags = None;
-            }
-            self.agent = Arc::new(agent);
-        }
-    }
-
-    /// Takes in that an operator has set a level.
-    fn set_trust(&mut self, level: TrustLevel, number: u64) {
-        if number >= self.stored.number {
-            self.stored.number = number;
-            Arc::make_mut(&mut self.stored.agent).trust = level;
-            self.flags = None;
-        }
-        let id = self.stored.agent.id;
-        let lowered = Some(Lowered { level, number });
-        self.kept.take(&TakenAway { id, inactive: false, lowered });
-        self.refresh();
-    }
-
-    /// The number of the latest change of its trust that is known.
-    fn number(&self) -> u64 {
-        self.stored.number.max(self.kept.number())
-    }
 }
 
 impl Registry {
@@ -480,130 +333,6 @@ impl Registry {
     pub fn is_revoked(&self, token_id: &str) -> bool {
         self.inner.revoked_count.load(Ordering::Acquire) > 0
             && self.inner.revoked.contains_key(token_id)
-    }
-}
-
-impl Inner {
-    fn agent(&self, id: AgentId) -> Option<Arc<Agent>> {
-        self.agents.get(&id).map(|entry| Arc::clone(&entry.agent))
-    }
-
-    fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lowers an agent's trust in memory, unless an operator has set it since the change of that number;
-    /// returns whether it was higher. The caller has it stored.
-    fn lower(&self, id: AgentId, level: TrustLevel, number: u64) -> bool {
-        let Some(mut entry) = self.agents.get_mut(&id) else { return false };
-        if entry.agent.trust <= level || entry.number() > number {
-            return false;
-        }
-        let lowered = Some(Lowered { level, number: entry.number() });
-        entry.kept.take(&TakenAway { id, inactive: false, lowered });
-        entry.refresh();
-        self.pending().taken.insert(id);
-        drop(entry);
-        self.standings.changed();
-        true
-    }
-
-    /// Takes in the level that an operator has set by a change with this number.
-    fn trust_set(&self, id: AgentId, level: TrustLevel, number: u64) {
-        if let Some(mut entry) = self.agents.get_mut(&id) {
-            entry.set_trust(level, number);
-        }
-        self.standings.changed();
-    }
-
-    /// Changes an entry and counts whether it is active afterwards.
-    fn change(&self, id: AgentId, change: impl FnOnce(&mut Entry)) -> bool {
-        let Some(mut entry) = self.agents.get_mut(&id) else { return false };
-        let before = entry.agent.active;
-        change(&mut entry);
-        entry.refresh();
-        self.count_active(before, entry.agent.active);
-        before && !entry.agent.active
-    }
-
-    fn count_active(&self, before: bool, after: bool) {
-        match (before, after) {
-            (false, true) => self.active.fetch_add(1, Ordering::Relaxed),
-            (true, false) => self.active.fetch_sub(1, Ordering::Relaxed),
-            (false, false) | (true, true) => 0,
-        };
-    }
-
-    /// Deactivates an agent and everyone below it in memory; gives those that were still active, and
-    /// all of them.
-    fn deactivate(&self, id: AgentId) -> (Vec<AgentId>, Vec<AgentId>) {
-        let now = self.clock.now().wall;
-        // Held until all are marked: a delegation that is taken in meanwhile finds its giver marked.
-        let graph = read(&self.graph);
-        let all = graph.with_all_below(id, now);
-        let mut ids = Vec::new();
-        for &id in &all {
-            let taken = TakenAway { id, inactive: true, lowered: None };
-            if self.change(id, |entry| entry.kept.take(&taken)) {
-                ids.push(id);
-            }
-        }
-        drop(graph);
-        self.standings.changed();
-        self.pending().taken.extend(&ids);
-        (ids, all)
-    }
-
-    fn delegated(&self, delegation: Delegation, version: u64) {
-        let to = delegation.to;
-        write(&self.graph).insert(delegation, version);
-        self.is_delegate(to);
-        self.standings.changed();
-    }
-
-    /// Removes a delegation from memory, by the change of this number if that is known.
-    fn delegation_ended(&self, id: Uuid, version: Option<u64>) {
-        let removed = write(&self.graph).end(id, version);
-        if let Some(delegation) = removed {
-            self.is_delegate(delegation.to);
-        }
-        self.standings.changed();
-    }
-
-    fn is_delegate(&self, id: AgentId) {
-        let delegate = !read(&self.graph).incoming(id).is_empty();
-        if let Some(mut entry) = self.agents.get_mut(&id) {
-            entry.delegate = delegate;
-        }
-    }
-
-    /// Counts flags. None if there is nothing to count; inside, the demotion that they are enough for.
-    #[expect(clippy::option_option, reason = "not counted, counted, and one too many")]
-    fn count(&self, id: AgentId, flags: u32, now: Now) -> Option<Option<Demotion>> {
-        let mut entry = self.agents.get_mut(&id)?;
-        let (from, to) = (entry.agent.trust, entry.agent.trust.demoted());
-        if flags == 0 || !entry.agent.active || to == from {
-            return None;
-        }
-        if !entry.flags.get_or_insert_default().add(flags, now.mono) {
-            return Some(None);
-        }
-        entry.flags = None;
-        Some(Some(Demotion { agent: id, from, to, number: entry.number() }))
-    }
-
-    fn revoke(&self, token_id: &str, until: Timestamp, at: Timestamp) -> Result<(), RevokeError> {
-        // Held so that the cap is exact.
-        let mut pending = self.pending();
-        self.revoked.retain(|_, until| *until > at);
-        let full = self.revoked.len() >= MAX_REVOKED && !self.revoked.contains_key(token_id);
-        if !full {
-            let mut kept = self.revoked.entry(token_id.to_owned()).or_insert(until);
-            *kept = until.max(*kept);
-            pending.revoked.insert(token_id.to_owned(), Revoked { until: *kept, at });
-        }
-        self.count_revoked();
-        if full { Err(RevokeError::Full { cap: MAX_REVOKED }) } else { Ok(()) }
     }
 }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::files::LogFile;
 use super::log::faults::Fault;
+use super::start::prepare;
 use super::verify::{Options, Report, Start, verify};
 use super::*;
 use crate::firewall::time::Timestamp;

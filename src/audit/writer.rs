@@ -20,8 +20,9 @@ use super::log::{Fate, Log};
 use super::record::{Completion, Decision, Detail, Draft, Entry, Event, Ids, Outcome};
 use super::retention::Retention;
 use super::search::{self, Place};
+use super::shared::Shared;
 use super::signer::Signer;
-use super::{Rotation, Shared, recover};
+use super::{Rotation, recover};
 use crate::firewall::time::Mono;
 use crate::telemetry::Causes;
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::entry::Entry;
 use super::pending::Revoked;
-use super::{Demotion, Entry, Inner, Registry, graph, read, write};
+use super::{Demotion, Inner, Registry, graph, read, write};
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::time::{Now, Timestamp};
 use crate::store::{StoreError, StoredAgent, TakenAway};

@@ -1,3 +1,4 @@
+use super::changes::MAX_REVOKED;
 use super::*;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::time::Mono;

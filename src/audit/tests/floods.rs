@@ -1,6 +1,7 @@
 //! Refusals that nobody proved to be his: counted beyond a rate, and the counts add up.
 
 use super::*;
+use crate::firewall::agent::AgentId;
 
 fn limited(max: u32) -> Bench {
     Bench::with(|s| s.max_unauthenticated_records_per_sec = max)

@@ -6,6 +6,7 @@ use super::*;
 use crate::audit::index::Placed;
 use crate::audit::record::Ids;
 use crate::audit::search::{Found, Place, Wanted, newest_first};
+use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 
 const SESSIONS: u128 = 5;

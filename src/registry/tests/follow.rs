@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::Clock;
+use crate::store::TakenAway;
 use crate::store::tests::fleet::Fleet;
 
 /// Two nodes on one ledger; the second hears what a test tells it.

@@ -7,6 +7,7 @@ use super::super::overlay::{Kept, effective};
 use super::*;
 use crate::sessions::model::{Model, explore};
 use crate::store::tests::contract::agent;
+use crate::store::{Lowered, StoredAgent, TakenAway};
 
 const NODES: usize = 2;
 
