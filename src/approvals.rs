@@ -1,9 +1,9 @@
 //! Approvals of this gateway: the book, the key of its digests, and the calls that wait for a person.
 //!
 //! [`firewall::approvals`](crate::firewall::approvals) says what becomes of an approval; this room
-//! keeps the book of what the store has, and brings each step to the store. Whatever gives (an ask, a
-//! decision, a use) counts once the store has it, so a crash loses a use and never doubles it. What
-//! ends counts here at once, and is brought to the store until that takes it.
+//! keeps the book of what the store has, and brings each step to the store. A step that gives (an
+//! ask, a decision, a use) counts once the store has it, so a crash loses a use and never doubles it.
+//! An end counts here at once, and is sent to the store until the store accepts it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::{Deref, DerefMut};
@@ -174,8 +174,8 @@ impl Approvals {
         }
     }
 
-    /// Loads what the store keeps. Where a clock was set back since, what it would keep open too long
-    /// has ended.
+    /// Loads what the store keeps. If a clock was set back since, approvals that it would keep open
+    /// too long have ended.
     pub async fn load(&self, now: Now) -> Result<(), StoreError> {
         let newest = self.store.newest(now.wall).await?;
         if newest.0.saturating_sub(now.wall.0) <= MAX_LEAD_US {

@@ -42,13 +42,12 @@
 //!
 //! # What else stands beside the log
 //!
-//! A log that is full or old is put aside as `<log>.000001`, `<log>.000002` and so on, each
-//! compressed if that is asked for, and the chain goes on in an empty file ([`files`]). Of closed files
-//! the oldest are deleted beyond a number, if one is set, and a record says so ([`retention`]). With
-//! a key, the node signs every so often how far the chain has got, into `<log>.checkpoints`: who keeps what
-//! was signed can prove a rewrite, a cut or a splice ([`checkpoint`]). Refusals of requests that
-//! nobody has proven to be his are recorded one by one up to a rate and counted beyond it
-//! ([`flood`]).
+//! A log that is full or old is put aside as `<log>.000001`, `<log>.000002` and so on, each compressed if
+//! that is asked for, and the chain goes on in an empty file ([`files`]). The oldest closed files are
+//! deleted beyond a number, if one is set, and a record says so ([`retention`]). With a key, the node signs
+//! every so often how far the chain has got, into `<log>.checkpoints`: who keeps what was signed can prove
+//! a rewrite, a cut or a splice ([`checkpoint`]). Refusals of requests that nobody has proven to be his are
+//! recorded one by one up to a rate and counted beyond it ([`flood`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -269,7 +268,7 @@ impl Audit {
     }
 
     /// Hands over the record of a request that ended undecided, where nobody can wait: it broke off,
-    /// or a bug of ours ended it. What cannot be taken is counted like any other.
+    /// or a bug of ours ended it. A record that cannot be taken is counted like any other.
     pub fn note(&self, entry: &Entry, outcome: Outcome, weight: Weight) {
         let Some(shared) = &self.shared else { return };
         let (written, _nobody_waits) = oneshot::channel();

@@ -1,8 +1,8 @@
 //! Continuations of this node's calls: the task ids and states that answers handed out.
 //!
 //! Each is noted in memory before its answer goes on, and kept in the store for the other nodes and
-//! later runs. What memory does not know is looked up there. Bounded for each session and in all: an
-//! id that had to go belongs to nobody any more.
+//! later runs. An id that memory does not know is looked up there. Their number is bounded for each
+//! session and in all: an id that was dropped belongs to no session.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

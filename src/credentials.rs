@@ -2,7 +2,7 @@
 //!
 //! Pure: what a reference is and how it is replaced ([`mod@reference`], [`edit`]), in which forms a
 //! secret may return ([`encodings`]), and the state machines that remove it from a body or an event
-//! stream ([`scrubber`], [`sse`]). Where values come from is the business of [`crate::secrets`].
+//! stream ([`scrubber`], [`sse`]). [`crate::secrets`] loads the values.
 
 mod bare;
 mod decoded;

@@ -1,8 +1,7 @@
 //! The decision: pure, synchronous, and the whole of it.
 //!
-//! Nothing below this module waits, logs, locks, or reads a clock, a file or a socket. What is in
-//! force, who asks, what is remembered, what is asked and what time it is come in as arguments; a
-//! verdict and the changed memory go out.
+//! Nothing below this module waits, logs, locks, or reads a clock, a file or a socket. Rules,
+//! caller, session, calls and time are arguments; a verdict and the changed usage are the result.
 
 pub mod admit;
 pub mod agent;

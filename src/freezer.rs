@@ -154,8 +154,8 @@ impl Freezer {
         self.inner.change(|known| known.forget(id));
     }
 
-    /// Takes in what the store keeps, because changes were missed. What the store does not keep (any
-    /// more) stays in force here until it is lifted: it may have been lost there.
+    /// Takes in what the store keeps, because changes were missed. A freeze that the store does not
+    /// have stays in force here until it is lifted: the store may have lost it.
     pub async fn reload(&self, now: Now) -> Result<(), StoreError> {
         let kept = self.inner.store.freezes().await?;
         let ids: BTreeSet<Uuid> = kept.iter().map(|freeze| freeze.id).collect();

@@ -1,8 +1,9 @@
 //! One call, end to end: look up, decide, remember, put on record.
 //!
-//! The gate is where the pure decision meets what is remembered. It hands out exactly one of two
-//! things for a request: a [`Cleared`], which is the only key to the upstream and exists only after
-//! the decision is on record, or a [`Refused`], which is on record too.
+//! The gate is where the pure decision meets what is remembered. A request becomes one of two
+//! things: a [`Cleared`], which is the only key to the upstream and exists only after the decision
+//! is on record, or a [`Refused`], which is on record too. The phases on the way there are
+//! [`phases`].
 
 pub mod approval;
 pub mod asking;

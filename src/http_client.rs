@@ -17,8 +17,8 @@ const IDLE_PER_HOST: usize = 4;
 
 static PROVIDER: Once = Once::new();
 
-/// Makes a client whose requests end after `timeout`, their answers included. It believes these
-/// certificate authorities and no others; `None`: those of the system.
+/// Makes a client whose requests end after `timeout`, their answers included. Only these
+/// certificate authorities are trusted; with `None`, those of the system.
 pub fn client(
     timeout: Duration,
     authorities: Option<Vec<Certificate>>,

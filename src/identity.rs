@@ -45,7 +45,7 @@ use questions::Lane;
 use remembered::Remembered;
 pub use report::IssuerReport;
 
-/// Tokens longer than this are refused unread. Those that list a few hundred groups fit.
+/// Tokens longer than this are refused unread. A token with a few hundred groups fits.
 pub const MAX_TOKEN_BYTES: usize = 32 * 1024;
 
 /// Pause between two questions about a token that is believed because its issuer does not answer.

@@ -128,7 +128,7 @@ impl<'a> Doc<'a> {
     }
 
     /// Parses a document of somebody else's in which repeated keys, lone surrogates and nesting up to
-    /// [`MAX_LENIENT_DEPTH`] pass. What is read from it must be checked for them where they matter.
+    /// [`MAX_LENIENT_DEPTH`] pass. Callers check for them where they matter.
     pub fn parse_leniently(bytes: &'a [u8]) -> Result<Self, JsonError> {
         Self::parse_in(bytes, Mode::Lenient)
     }

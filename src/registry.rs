@@ -1,10 +1,10 @@
 //! The agents and delegations of this node: read from memory on every call.
 //!
-//! What gives (an agent, a delegation, a promotion) is stored first: what the store does not take
-//! changes nothing. What takes away (a demotion, a deactivation, a revoked token) waits for nobody:
-//! it counts in memory at once, and a task of the registry's own brings it to the store until that
-//! takes it. It is kept over what the store says ([`overlay`]), and asserted again whenever the store
-//! turns out not to have it.
+//! A change that gives (an agent, a delegation, a promotion) is stored first: if the store refuses
+//! it, nothing changes. A change that takes away (a demotion, a deactivation, a revoked token) waits
+//! for nobody: memory has it at once, and a task of the registry's own sends it to the store until
+//! the store accepts it. Such changes are kept over what the store says ([`overlay`]), and asserted
+//! again whenever the store turns out not to have them.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;

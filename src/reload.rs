@@ -1,9 +1,9 @@
 //! Policies read again: on record first, then in force.
 //!
-//! Whoever asks (a person, a signal, the watch of the files), the way is one: read all files, put on
-//! record from which set to which, then replace the set. Files with a mistake are on record, too,
-//! and keep the old set. What could not be put on record is not in force, and is read again by the
-//! watch until it can be.
+//! A person, a signal and the watch of the files go one way: read all files, put on record from
+//! which set to which, then replace the set. Files with a mistake are on record, too, and keep the
+//! old set. A set that could not be put on record is not in force, and the watch reads it again
+//! until it can be.
 
 use std::sync::Arc;
 use std::time::Duration;

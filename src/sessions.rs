@@ -1,9 +1,9 @@
 //! The live sessions of this node: found by id, counted under one short lock each, leased in blocks.
 //!
-//! A session's work order never changes; its usage is counted here and never in the store. What may
-//! be counted is a *lease*: a block of calls that the store booked as spent before the first of them
-//! is used. So no crash can lead to spending more than the budget; it costs at most the rest of a
-//! block. A clean stop gives the rest back, and the counts are exact again.
+//! A session's work order never changes; its usage is counted here and never in the store. Calls are
+//! counted against a *lease*: a block of calls that the store booked as spent before the first of
+//! them is used. So no crash can lead to spending more than the budget; it costs at most the rest of
+//! a block. A clean stop gives the rest back, and the counts are exact again.
 //!
 //! INVARIANT: `calls_made <= booked <= call_budget`, and `booked` grows in memory only after it has
 //! grown in the store.
@@ -127,7 +127,7 @@ struct Inner {
 }
 
 impl Sessions {
-    /// Loads what the last run left. What was booked counts as made.
+    /// Loads the sessions of the last run. Booked calls count as made.
     pub async fn open(store: Arc<Store>, settings: Settings, now: Now) -> Result<Self, StoreError> {
         let horizon = Horizon::new(store.newest(Timestamp(i64::MIN)).await?, now);
         let cutoff = before(horizon.at(now), RETENTION_SECS);
@@ -209,7 +209,8 @@ impl Sessions {
     }
 
     /// Closes a session: on this node before the store is even asked, for good once this returns.
-    /// None if it is not known. What a failing store does not take, the clean-up tries again.
+    /// None if it is not known. The clean-up tries again to store a closing that a failing store
+    /// did not take.
     pub async fn close(
         &self,
         id: SessionId,
@@ -347,7 +348,7 @@ impl Sessions {
     /// Forgets sessions that ended longer ago than the retention, here and in the store; a bounded
     /// number in one run, a few at a time. Says how many.
     ///
-    /// However many ended at the same instant, a call waits for a few at most.
+    /// A call waits for a few of them at most, for any number that ended at one instant.
     pub async fn cleanup(&self, now: Now) -> Result<usize, StoreError> {
         self.inner.save_closed(&[], &[], now.wall).await?;
         self.note_time(now).await?;
@@ -438,8 +439,8 @@ impl Inner {
         }
     }
 
-    /// Waits a moment for what other nodes were asked to give back. What this one holds and cannot
-    /// use alone goes back too: two who wait for each other would both get nothing.
+    /// Waits a moment for what other nodes were asked to give back. Calls that this node holds and
+    /// cannot use alone go back too: two nodes that wait for each other would both get none.
     async fn regain(&self, live: &Arc<Live>, now: Mono) -> Result<(), StoreError> {
         if let Some(settlement) = live.let_go(now) {
             self.store.settle(vec![settlement]).await?;

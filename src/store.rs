@@ -1,9 +1,10 @@
 //! State that outlives a run: agents, delegations, sessions with their booked calls, revoked
 //! tokens.
 //!
-//! The store is the ledger. It books calls before a node may count them, so it can say too much of
-//! a budget is spent after a crash and never too little. It is not on the path of each call: nodes
-//! count against the blocks they booked (`sessions`), and read agents from memory (`registry`).
+//! The store is the ledger. Calls are booked in it before a node may count them, so after a crash
+//! too much of a budget may be spent there and never too little. The store is not on the path of
+//! each call: nodes count against the blocks they booked (`sessions`), and read agents from memory
+//! (`registry`).
 //!
 //! Every backend implements [`Backend`]; one that several nodes share implements [`SharedBackend`] as
 //! well, which a caller reaches through [`Store::shared`]. One suite (`store/tests/contract.rs`) runs

@@ -1,8 +1,8 @@
 //! Callers of the API, and the roles that each endpoint needs.
 //!
 //! The table of routes names one of the sets below for each endpoint; the guard compares it with
-//! the roles of whoever asks. What a key of role `sessions` may touch is bounded further, by the
-//! owners that it serves.
+//! the roles of whoever asks. A key of role `sessions` is bounded further, by the owners that it
+//! serves.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //! functions.
 //!
 //! Pages are rendered from what the API's own functions answer, and every act is a call of one of
-//! them. What is added here is only that a person signs in once and is recognised afterwards.
+//! them. This file adds the sign-in of a person, who is recognised afterwards.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,8 @@
 //! Admin calls of a gateway that is going out of service.
 //!
-//! What such a gateway would create lasts no longer than the gateway, or reaches the store when
-//! nobody waits for it any more; so it is refused, for another node to do. Closing, revoking and
-//! deciding work to the end.
+//! A session or agent that such a gateway creates would end with the gateway, or reach the store
+//! when no client waits any more; creating is refused, so that another node does it. Closing,
+//! revoking and deciding work to the end.
 
 use super::Admin;
 use super::endpoint::{Method, Route};

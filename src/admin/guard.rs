@@ -1,9 +1,9 @@
 //! Conditions of a request: a known host, a right key, a role that may, a rate that is not used up.
 //!
 //! A source that sent too many wrong keys is refused before its key counts for anything
-//! ([`sources`](super::sources)). What needs no key (health, readiness, this API's description) is
-//! neither counted nor refused. Requests without the right key, and those whose key may not, are on
-//! record before they are answered.
+//! ([`sources`](super::sources)). Endpoints without a key (health, readiness, this API's
+//! description) are neither counted nor refused. Requests without the right key, and those whose
+//! key may not, are on record before they are answered.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -62,8 +62,8 @@ impl Announced {
         self.0.done();
     }
 
-    /// The change was made. Where it takes something away and fewer replicas have it than should, the
-    /// record says so.
+    /// Records that the change was made. A change that takes something away also records a lack of
+    /// replicas.
     pub(super) fn done_on(self, replicas: Replicas) {
         if replicas.are_short() {
             self.0.in_force(REPLICAS_SHORT);
@@ -90,8 +90,8 @@ const UNAUTHORIZED: &str = audit::ADMIN_UNAUTHORIZED;
 /// The event of a request whose key may not do what it asked for.
 const FORBIDDEN: &str = "admin.forbidden";
 
-/// Puts on record that a request was refused for its key. Of many without a right key, from
-/// anywhere, only some have a record each; the rest is counted.
+/// Puts on record that a request was refused for its key. Beyond a rate, requests without a right
+/// key are counted instead of recorded one by one.
 pub(super) async fn refused(
     admin: &Admin,
     (method, path): (&str, &str),

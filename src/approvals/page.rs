@@ -1,7 +1,8 @@
 //! The page on which a person decides, and the state that a client brings back from it.
 //!
 //! Neither grants anything: the page asks for a sign-in, and the state only says that the client of this
-//! session has sent its person there. It is sealed, so that a server's state is never taken for one.
+//! session has sent its person there. The state is sealed, so that a server's state is never taken for
+//! it.
 
 use subtle::ConstantTimeEq;
 use uuid::Uuid;

@@ -15,8 +15,8 @@
 //!
 //! The origin is the node's name. Size and root are those of the Merkle tree over the records' hashes
 //! ([`tree`](super::tree)), which allows short proofs. The extension lines give the chain's last
-//! record, sequence and `chain_record_hash` (BLAKE3), and when it was signed. Where the tree could not
-//! be kept, size and hash are the chain's, and its line is left out.
+//! record, sequence and `chain_record_hash` (BLAKE3), and when it was signed. Without a tree, size and
+//! hash are the chain's, and the tree's line is left out.
 //!
 //! An Ed25519 signature covers the text with its last newline; the key id is the first four bytes
 //! of SHA-256 over name, newline, 0x01 and public key. Keys are written as Go's `sumdb/note` does:

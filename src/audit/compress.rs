@@ -1,7 +1,7 @@
 //! Compresses closed files, on a thread of its own: the log does not wait for it.
 //!
-//! The compressed file is read back and compared before the plain one is removed. What a crash
-//! leaves half done is done again at the next rotation or start.
+//! The compressed file is read back and compared before the plain one is removed. A file that a
+//! crash left half compressed is compressed again at the next rotation or start.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -4,8 +4,8 @@
 //!
 //! The record that counts stands in the journal while it grows: each refusal writes it anew with a
 //! count one higher, before it is answered. So a crash does not lose a count, and whether the line
-//! is in the log already is known by its request id, as with a call. When it is a second old the
-//! writer puts it into the log and gives its slot back.
+//! is in the log already is known by its request id, as with a call. After a second the writer puts
+//! the record into the log and gives its slot back.
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;

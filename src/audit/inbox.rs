@@ -4,7 +4,7 @@
 //! them. Records of refusals have their own bound. A completion wakes the writer only if it sleeps,
 //! and the writer then waits a moment for more: nobody waits for it, and one wake-up serves many.
 //! After each batch it rests as long before it sleeps, so that a busy gateway's calls wake nobody.
-//! When few slots are left it does not wait.
+//! The writer does not wait while few slots are left.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

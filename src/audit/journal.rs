@@ -4,7 +4,7 @@
 //! its outcome is unknown, is written to its slots with a positioned write from the call's own
 //! task, before anything goes upstream; a line that does not fit in one slot takes several. Each
 //! slot carries the number of the admission, its part and a checksum, so one that was only half
-//! written is recognised. When a call's line is in the log, its admission number is noted in the
+//! written is recognised. Once a call's line is in the log, its admission number is noted in the
 //! table at the file's start: a slot is open if it carries a higher number than the table.
 //!
 //! The journal also remembers the chain's last link, so that lines cut off the log's end are

@@ -1,11 +1,11 @@
 //! Journals whose owner is gone: their calls are completed by whichever process starts next in their
 //! folder.
 //!
-//! Where the log's path changes with the process (a pod's name), the process that was killed never
-//! comes back to its own journal. So a start looks through its folder: a journal that nobody holds is
-//! opened with its log as its owner would, which completes its calls in that log, under that chain;
-//! the journal is then no longer needed and goes. The event in the log of this process names the
-//! other log's head, so a tail cut off later is missed all the same.
+//! A killed process never comes back to its own journal if the log's path changes with the process (a
+//! pod's name). So a start looks through its folder: a journal that nobody holds is opened with its
+//! log as its owner would, which completes its calls in that log, under that chain; the journal is
+//! then no longer needed and goes. The event in the log of this process names the other log's head,
+//! so a tail cut off later is missed all the same.
 
 use std::collections::HashSet;
 use std::fs;

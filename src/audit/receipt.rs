@@ -1,5 +1,5 @@
-//! A receipt: one record with the proof that it is in the log that a checkpoint was signed of. It is
-//! checked from itself and a public key alone, without the log, the node or a network.
+//! A receipt: one record with the proof that it is in the log that a checkpoint was signed of. A
+//! receipt is checked with a public key alone, without the log, the node or a network.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 //! A line has members that are known when a call is admitted and members that are known when it
 //! ends, in one fixed order. [`Draft`] writes the first kind once, with the second kind filled in
 //! as `unknown`: that text goes to the journal, and after a crash it is the record as it stands.
-//! When the call ends, [`Draft::finish`] copies it with the holes filled in.
+//! [`Draft::finish`] copies the line at the call's end with the holes filled in.
 //!
 //! Every text that an agent chooses is clipped, every list is bounded, and no control character
 //! stands in a line unescaped, so a line is always one line, whatever reads it.

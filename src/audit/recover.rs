@@ -1,8 +1,8 @@
 //! Recovery of a log after a crash, a power cut or a manual change.
 //!
-//! The log must end with a whole line before another is added. What stands behind its last whole
-//! line is set aside in a file of its own, never thrown away. A file that does not look like an
-//! audit log at all is refused: it may be somebody's letter.
+//! The log must end with a whole line before another is added. Bytes behind the last whole line are
+//! set aside in a file of their own, never thrown away. A file that does not look like an audit log
+//! at all is refused: it may be somebody's letter.
 
 use std::collections::HashSet;
 use std::fs::OpenOptions;

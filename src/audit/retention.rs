@@ -1,6 +1,6 @@
 //! Deletes the oldest closed files beyond a number, and puts that on record first.
 //!
-//! What is left of the chain then begins somewhere in its middle. The record names the link that the
+//! The rest of the chain then begins somewhere in its middle. The record names the link that the
 //! last deleted record had, and the first record that is left names the same link as the one before
 //! it: so the rest verifies as a whole, and a checkpoint behind the record proves that it was the
 //! node that let the files go. Files go oldest first; what a crash leaves is chosen again, with a

@@ -1,9 +1,9 @@
 //! Signs how far the log has got, every so many records or seconds, and keeps what it signed in
 //! `<log>.checkpoints`.
 //!
-//! That file does not grow for ever: when it is full, every second note of its older half goes. So
-//! the newest stay close together and the oldest grow sparse, and up to the last one everything stays
-//! proven. Who wants each of them keeps what `GET /audit/checkpoint` gives.
+//! The file does not grow for ever: once it is full, every second note of its older half is removed.
+//! So the newest stay close together and the oldest grow sparse, and up to the last one everything
+//! stays proven. Operators who need every checkpoint keep the answers of `GET /audit/checkpoint`.
 //!
 //! A node never signs less than it has signed before: where the log ends short of the last
 //! checkpoint in the file, the chain goes on from the checkpoint, and the log says what is missing.

@@ -1,7 +1,7 @@
 //! `<log>.tree`: the hash of every record, in the order of the chain, for the Merkle tree over them.
 //!
-//! The file outlives the records: files that were deleted for their age stay proven. It says nothing that
-//! the log does not, so it is never waited for: what is missing at its end is read from the log. The
+//! The file outlives the records: files that were deleted for their age stay proven. Nothing waits for
+//! the file, since the log holds the same: hashes that are missing at its end are read from the log. The
 //! roots of whole blocks of leaves are kept in a file of their own ([`tree_blocks`](super::tree_blocks)).
 
 use std::fs::File;

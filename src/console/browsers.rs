@@ -1,8 +1,8 @@
 //! Browsers that have signed in: who holds which cookie, for how long, and the token of their forms.
 //!
-//! A cookie is 256 random bits and kept as a hash, so that nothing here gives one away. It counts for
-//! half an hour after its last use, for eight hours at most, and only while the key or token behind
-//! it counts with the same roles.
+//! A cookie is 256 random bits and kept as a hash, so that nothing here gives one away. A cookie is
+//! valid for half an hour after its last use, for eight hours at most, and only while the key or
+//! token behind it is valid with the same roles.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

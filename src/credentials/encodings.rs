@@ -4,8 +4,8 @@
 //! rows a secret are enough: the secret itself (which covers every escape), hex, base64 at three
 //! alignments, base32 at five, and UTF-16 as raw bytes.
 //!
-//! Of base64 and base32 only the characters that the secret alone determines are compared; their
-//! neighbours hold a few bits of the secret mixed with what stands beside it. A row with fewer than
+//! For base64 and base32, only the characters that the secret alone determines are compared; their
+//! neighbours mix a few bits of the secret with the bytes around it. A row with fewer than
 //! [`LEAST_CODED`] such characters (secrets of one to three bytes, which only `allow_short` lets in)
 //! is left out, since it would match innocent text all the time.
 

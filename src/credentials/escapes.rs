@@ -159,8 +159,9 @@ impl<'w> Plainly<'w> {
         self.other(spot, class::BACKSLASH)
     }
 
-    /// A backslash before an introducer. That may be undone first, and what it stands for is then
-    /// escaped; plain is this only where both orders come to the same, at the same level.
+    /// A backslash before an introducer. The backslash may be undone first, which leaves the
+    /// introducer's character escaped; the reading is plain only if both orders give one result at
+    /// one level.
     fn escaped_introducer(&self, at: usize, level: usize) -> Undone {
         let Some(node) = self.nodes.at(at).filter(|node| !node.is_cut()) else {
             return Undone::Unclear;

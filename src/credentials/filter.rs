@@ -1,8 +1,8 @@
 //! Finds the few positions of a text at which a secret could start, at memory speed.
 //!
-//! The first three bytes of every spelling of every form go into a bit table, letters without
-//! their case; a text is then searched with one multiplication and one look-up a byte, eight
-//! positions to a branch. What it finds is a guess that [`super::encodings`] confirms or refuses.
+//! The first three bytes of every spelling of every form go into a bit table, letters without their
+//! case; a text is then searched with one multiplication and one look-up a byte, eight positions to
+//! a branch. A hit is a guess that [`super::encodings`] confirms or refuses.
 
 use super::decoded::{ENTITIES, escape_letter};
 use super::encodings::{Form, Kind, hex_digit};

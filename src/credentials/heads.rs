@@ -2,9 +2,9 @@
 //!
 //! One bit stands for each of the first [`DEPTH`] characters of a form: it is set where the form
 //! from that character on could follow in the text (shift-and, read backwards). Forms share
-//! [`BUCKETS`] rows of bits, so that one word holds all. Where a text has several readings, what
-//! each leads to is joined by "or". So a start may be seen where there is none, since forms that
-//! share a row are mixed up; none is missed. What is seen, [`super::encodings`] confirms or refuses.
+//! [`BUCKETS`] rows of bits, so that one word holds all. Several readings of a text are joined by
+//! "or". So a start may be seen where there is none, since forms that share a row are mixed up; none
+//! is missed. [`super::encodings`] confirms or refuses each start.
 
 use super::decoded::Text;
 use super::encodings::{Form, Kind, MOST_NOISE, NOISE};

@@ -1,10 +1,10 @@
 //! All readings of the characters of a text, each found once, and where a secret could start.
 //!
 //! The readings of a position follow from those of the positions behind it, since an escape may be
-//! spelled with escapes. So a window of the text is read backwards, once: for each
-//! byte that introduces an escape its readings at every level are kept, and for each byte the
-//! beginnings of forms that could start there ([`Heads`]). Whatever the number of ways to read a
-//! text, a byte is visited a bounded number of times.
+//! spelled with escapes. So a window of the text is read backwards, once: for each byte that
+//! introduces an escape its readings at every level are kept, and for each byte the beginnings of
+//! forms that could start there ([`Heads`]). Each byte is visited a bounded number of times, for
+//! any number of ways to read the text.
 //!
 //! A look at the bytes refutes most starts where starts are rare, and no window is read. Such looks
 //! are paid for by the bytes that the filter passes over, so a text full of starts is read in windows.

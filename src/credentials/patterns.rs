@@ -221,7 +221,7 @@ impl Scan {
         }
     }
 
-    /// Adds what is replaced. Where it starts or ends inside an escape, the escape goes with it, or
+    /// Adds a piece to replace. An escape in which the piece starts or ends is replaced as well, or
     /// a lone backslash or quote would be left.
     fn add_piece(&mut self, bytes: &[u8], start: usize, end: usize) {
         let end = escape_end(bytes, end);

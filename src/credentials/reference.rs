@@ -137,8 +137,8 @@ fn read_string(string: Value<'_>, call: usize, found: &mut Vec<Reference>) -> Re
     Ok(())
 }
 
-/// The characters of a string, unescaped, each with where it stands in the document. What is not
-/// ASCII comes as [`OTHER`], since no reference holds it.
+/// The characters of a string, unescaped, each with where it stands in the document. Characters
+/// beyond ASCII are given as [`OTHER`], since no reference holds one.
 struct Characters<'d> {
     inner: &'d [u8],
     at: usize,

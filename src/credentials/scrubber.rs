@@ -1,8 +1,8 @@
 //! Takes secrets out of a body while it passes, whatever its chunks.
 //!
-//! A push state machine: bytes in, bytes out. It keeps back only the tail that could still become
-//! (more of) a match, which is usually nothing; a chunk that holds nothing and keeps nothing comes
-//! out as the very `Bytes` that went in. Event streams need [`super::sse`] on top of this.
+//! A push state machine: bytes in, bytes out. The scrubber keeps back only the tail that could
+//! still become (more of) a match, which is usually nothing; a chunk without matches comes out as
+//! the very `Bytes` that went in. Event streams need [`super::sse`] on top of this.
 
 use std::sync::Arc;
 

@@ -165,7 +165,7 @@ impl SseScrubber {
         self.edits.retain(|edit| edit.span.end > base);
     }
 
-    /// Looks at every event that `text` finishes. How much of it can go?
+    /// Looks at every event that `text` finishes; returns the number of bytes that can leave.
     fn judge(&mut self, text: &[u8], complete: bool) -> Result<usize, EventTooLarge> {
         while let Some(event) = self.framer.next(text) {
             let stream_at = self.base + event.start;

@@ -52,7 +52,7 @@ fn visit(value: Value<'_>, place: u64, with_numbers: bool, contents: &mut Conten
     }
 }
 
-/// FNV-1a. That two places meet costs a needless comparison, never a leak.
+/// FNV-1a. A collision of two places costs a needless comparison, never a leak.
 fn step(place: u64, name: &[u8]) -> u64 {
     const PRIME: u64 = 0x0100_0000_01B3;
     let folded = name.iter().fold(place, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(PRIME));

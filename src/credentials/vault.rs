@@ -24,7 +24,7 @@ impl SecretText {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The value itself. Whoever asks must not print, log or keep it.
+    /// The value itself. Callers must not print, log or keep it.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -3,8 +3,8 @@
 //! A decision has three parts. [`judge`] looks at what is known and asks the policies; no lock is
 //! held. [`Judged::spend`] counts the calls under the session's lock, and is the only part that is
 //! repeated after a lease. [`Judged::conclude`] gives the policies' answer and compares the calls
-//! with the declared intent. What a policy wants a person to see is left in the verdict for the end,
-//! after the credentials: [`settle`].
+//! with the declared intent. Escalations are left in the verdict for the end, after the credentials:
+//! [`settle`].
 
 use std::sync::Arc;
 

@@ -23,7 +23,8 @@ impl Elicitation {
         Ok(Self { allowed })
     }
 
-    /// Judges an address. What is not `http` or `https`, or leads to no certain host, is not allowed.
+    /// Judges an address. An address that is not `http` or `https`, or has no certain host, is not
+    /// allowed.
     pub fn judge(&self, url: &str) -> Place {
         let host = Hosts::of_web(url);
         let is_allowed = match (&host, &self.allowed) {

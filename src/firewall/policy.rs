@@ -1,8 +1,8 @@
 //! The policy language: which call is allowed, refused, or put before a person.
 //!
-//! Of all policies that match a call the one with the highest score decides; at equal score deny
-//! beats escalate beats allow, then the earlier one does. If none matches, the call is refused.
-//! Doubt is decided for the refusal: see [`evaluate`].
+//! The policy with the highest score among those that match a call decides; at equal score deny
+//! beats escalate, escalate beats allow, and an earlier policy beats a later one. If none matches,
+//! the call is refused. Doubt is decided for the refusal: see [`evaluate`].
 
 mod constraint;
 mod error;

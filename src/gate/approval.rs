@@ -48,8 +48,7 @@ pub(super) struct Returned {
 
 impl Gate {
     /// Takes out of a message what is meant for the gateway: the state that it gave to a client which it
-    /// sent to the page of an approval, and that client's answer. What remains is what is judged, and
-    /// what goes on.
+    /// sent to the page of an approval, and that client's answer. The rest is judged and forwarded.
     pub(super) fn without_our_state(
         &self,
         body: Bytes,

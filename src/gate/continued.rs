@@ -40,7 +40,7 @@ pub struct Keeping {
 }
 
 impl Keeping {
-    /// Keeps it where the other nodes find it. Where that fails, this node knows it all the same.
+    /// Keeps it where the other nodes find it. If the store fails, this node knows it all the same.
     pub async fn done(self) {
         if let Err(error) = self.continuations.keep(&self.one, self.noted_at).await {
             let (session, error) = (self.one.session, Causes(&error));

@@ -449,7 +449,8 @@ fn is_one_way(call: &Call<'_>) -> bool {
 }
 
 /// Refuses a method that the message's version has removed: a server of both eras would serve it
-/// all the same, by the rules of the other one. Whether the session has ended is asked first.
+/// all the same, by the rules of the other one. A session that has ended is refused by the decision
+/// instead.
 fn still_there(
     message: &Message<'_>,
     version: Version,

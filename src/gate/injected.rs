@@ -3,8 +3,8 @@
 //! A server may give back in one response what it was sent in another request, so a session's set
 //! only grows while it lives; a response that is still under way is scrubbed of what was added since
 //! it began. Responses to requests without a session are scrubbed of what any session of their agent
-//! was given, or leaving the session out would be a way around. What was injected before a restart
-//! is not known; a session from before counts as having been given all that it is authorised for.
+//! was given, or leaving the session out would be a way around. Secrets injected before a restart
+//! are not known; a session from before counts as having been given all that it is authorised for.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

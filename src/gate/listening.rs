@@ -1,9 +1,9 @@
 //! Streams on which a server notifies by itself, and the right to what they bring.
 //!
 //! A call is decided when it arrives; these streams stay open for hours. So the decision is made again
-//! while they are: for each notification when it passes, and several times a second for the stream. What
-//! would be refused now ends: a notification is dropped and counted, a stream is ended. When rules, freezes
-//! or the agent's rights have changed, the client is notified that its lists have.
+//! while they are: for each notification when it passes, and several times a second for the stream. A
+//! refusal ends what was allowed: a notification is dropped and counted, a stream is ended. A change of
+//! rules, freezes or the agent's rights is announced to the client as a change of its lists.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

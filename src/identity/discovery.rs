@@ -44,7 +44,8 @@ pub(crate) async fn endpoints(
     find(fetcher, issuer_url, |document| read_endpoints(document, issuer_url, allow_http)).await
 }
 
-/// Reads the first metadata that is there. It counts only if it names exactly this issuer.
+/// Reads the first metadata that is there. Metadata that does not name exactly this issuer is
+/// refused.
 async fn find<T>(
     fetcher: &Fetcher,
     issuer_url: &str,

@@ -9,8 +9,8 @@ use crate::json::{Doc, Value};
 
 /// A token in its parts, header already judged.
 ///
-/// Of the header only the algorithm and the key's id are kept: what else it may offer (`jku`,
-/// `x5u`, `jwk`, `x5c`) is a key of the sender's choice and never looked at.
+/// Only the header's algorithm and key id are kept: other members (`jku`, `x5u`, `jwk`, `x5c`) name
+/// a key of the sender's choice and are never looked at.
 pub(crate) struct Compact<'t> {
     /// Text covered by the signature: header and claims with the dot between.
     signed: &'t str,

@@ -70,7 +70,7 @@ impl Minter {
         self.signing.store(Arc::new(Signing::of(signing_secret)));
     }
 
-    /// Signs a token for an agent. It does not outlive the agent.
+    /// Signs a token for an agent, which does not outlive the agent.
     pub fn mint(
         &self,
         agent: &Agent,

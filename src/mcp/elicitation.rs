@@ -21,8 +21,8 @@ pub enum Sending {
     ByResult,
 }
 
-/// Returns the form in which the client of a call is sent to a page; none if it cannot be. What a
-/// client said in its handshake is `declared`.
+/// Returns the form in which the client of a call is sent to a page; none if it cannot be.
+/// `declared` is what the client declared in its handshake.
 pub fn sending(call: &Call<'_>, version: Version, declared: bool) -> Option<Sending> {
     match version {
         Version::V2024_11_05 | Version::V2025_03_26 | Version::V2025_06_18 => None,

@@ -178,10 +178,10 @@ pub struct Filtered {
 
 /// Removes the items for which `keep` says no.
 ///
-/// `keep` is asked with a tool's or prompt's name, a resource's URI or a template's URI template.
-/// An item without a readable one is removed, and so are all that share a tool's or prompt's name.
-/// Where a text is not strict JSON, the message, its `result`, the list and each label must be; what
-/// else an item holds passes as bytes as long as every reader agrees on where the item ends.
+/// `keep` is asked with a tool's or prompt's name, a resource's URI or a template's URI template. An
+/// item without a readable one is removed, and so are all that share a tool's or prompt's name. In a
+/// text that is not strict JSON, the message, its `result`, the list and each label must be; other
+/// members of an item pass as bytes as long as every reader agrees on where the item ends.
 pub fn filter_list(
     body: &[u8],
     kinds: ListKinds,

@@ -6,9 +6,10 @@
 //! behind the next load balancer, so it is refused. In the modern era a missing header is refused
 //! too; in the legacy era headers need not be there, but may not lie.
 //!
-//! Which argument an `Mcp-Param-*` header mirrors is written in the tool's schema, which a message
-//! does not carry. Checked is what can be: the value is well formed and is the value of SOME
-//! argument that a schema could point to. Two headers with swapped values are the server's to find.
+//! An `Mcp-Param-*` header mirrors an argument that the tool's schema names, and a message does not
+//! carry the schema. Two things can be checked: the value is well formed, and it is the value of
+//! SOME argument that a schema could point to. Two headers with swapped values are the server's to
+//! find.
 
 use std::borrow::Cow;
 

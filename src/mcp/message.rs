@@ -1,8 +1,8 @@
 //! From a JSON document to what is asked: JSON-RPC 2.0 and the shapes MCP gives it.
 //!
-//! A message is a request, a notification, a response, or a batch of them. Whatever the checks
-//! read later is looked at here once and handed on as a type; what is missing, of another type,
-//! too long or ambiguous is refused here, with the field's name and what to do.
+//! A message is a request, a notification, a response, or a batch of them. Every member that the
+//! checks read later is read here once and handed on as a type; a member that is missing, of
+//! another type, too long or ambiguous is refused here, with the field's name and what to do.
 //!
 //! Stricter than JSON-RPC, so that every server reads what the checks read: an id is a string or
 //! an integer, request ids in a batch differ, names hold no control character, and no key differs

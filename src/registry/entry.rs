@@ -15,7 +15,8 @@ pub(super) struct Entry {
     pub(super) agent: Arc<Agent>,
     pub(super) stored: StoredAgent,
     pub(super) kept: Kept,
-    /// The store does not know it any more. It may not act: what narrowed it may be lost as well.
+    /// True if the store does not know the agent any more. Such an agent may not act: what narrowed
+    /// it may be lost as well.
     pub(super) lost: bool,
     /// Most agents never drift.
     pub(super) flags: Option<Box<FlagHistory>>,

@@ -58,7 +58,8 @@ impl Registry {
 
     /// Takes in everything anew, because changes were missed or another server answers. An agent that
     /// the store does not know any more may not act (what narrowed it may be lost with it) until the
-    /// store knows it again. What was taken away and is there again is asserted again.
+    /// store knows it again. Rights that were taken away and are back in the store are taken away
+    /// again.
     pub async fn reload(&self) -> Result<(), StoreError> {
         let inner = &self.inner;
         let _writing = inner.writing.lock().await;

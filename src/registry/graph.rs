@@ -275,8 +275,8 @@ impl<'g, A: Fn(AgentId) -> Option<Arc<Agent>>> View<'g, A> {
         incoming.filter(|delegation| delegation.in_force(self.now)).map(Arc::clone).collect()
     }
 
-    /// From the top, by each one's oldest delegation that counts, down to the agent itself. Where
-    /// none of those in force counts it is the oldest of them.
+    /// From the top, by each one's oldest delegation that counts, down to the agent itself; by the
+    /// oldest in force if none of them counts.
     pub(super) fn chain(&mut self, id: AgentId) -> Arc<[AgentId]> {
         let mut chain = vec![id];
         // No path is longer, so this ends; a damaged store is no reason to run in circles.

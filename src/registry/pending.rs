@@ -49,8 +49,8 @@ pub(super) struct Flagged {
 }
 
 impl Inner {
-    /// Stores what is pending; returns which replicas have it. What the store does not take stays to be
-    /// done.
+    /// Stores what is pending; returns which replicas have it. Changes that the store refuses stay
+    /// pending.
     pub(super) async fn store_pending(&self) -> Result<Replicas, StoreError> {
         let _writing = self.writing.lock().await;
         // Taken out before they are looked at: what comes in meanwhile is put in again.

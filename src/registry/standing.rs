@@ -1,9 +1,9 @@
 //! The rights of agents right now, the delegations above them included.
 //!
 //! An agent to whom nothing was delegated is judged as it is registered, for the price of a look at
-//! its entry. What is left to a delegate is worked out when it calls and remembered until anything
-//! of the graph changes (an agent's trust, its end, a delegation) or until time alone ends something
-//! that it rests on. One is remembered for each delegate at most.
+//! its entry. The rights left to a delegate are computed at its call and cached until anything of
+//! the graph changes (an agent's trust, its end, a delegation) or until time alone ends something
+//! that they rest on. One is remembered for each delegate at most.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

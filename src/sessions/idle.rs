@@ -66,7 +66,7 @@ impl Leased {
 }
 
 impl Sessions {
-    /// Gives back what idle sessions hold. What the store does not take counts as made.
+    /// Gives back what idle sessions hold. Calls that the store does not take back count as made.
     pub async fn return_idle(&self, clock: &Clock) -> Result<usize, StoreError> {
         let now = clock.mono();
         let idle = self.inner.leased.idle(now);

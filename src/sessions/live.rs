@@ -49,9 +49,9 @@ impl Live {
         }
     }
 
-    /// A session of an earlier run. What was booked counts as made. When its last calls were is known
-    /// after a clean stop; else a rate limit counts as spent just now, so that no window that
-    /// reaches back into the earlier run holds too many.
+    /// A session of an earlier run. Booked calls count as made. The times of its last calls are known
+    /// after a clean stop; else a rate limit counts as spent just now, so that no window that reaches
+    /// back into the earlier run holds too many.
     pub(super) fn load(stored: StoredSession, shared: bool, window_secs: u64, now: Now) -> Self {
         let mut recent = Recent::default();
         if let Some(limit) = stored.order.rate_limit.filter(|_| !shared) {
@@ -178,8 +178,8 @@ impl Live {
         Booking { id: self.order.id, least: 0, most: 0, unused, rate: None }
     }
 
-    /// Takes over what the store granted to a booking of `asked_at`. What it knows to be booked and
-    /// this node does not hold unused was made: here, elsewhere, or lost with an answer.
+    /// Takes over what the store granted to a booking of `asked_at`. Calls that are booked there
+    /// and not held unused here were made: here, elsewhere, or lost with an answer.
     pub(super) fn receive(&self, booked: Booked, asked_at: Mono, now: Mono) {
         self.with(|usage| {
             usage.closed |= booked.closed;
@@ -235,9 +235,9 @@ impl Live {
     }
 }
 
-/// Remembers call times of an earlier run. What lies before this run's clock began is remembered at
-/// its beginning, and what seems to lie ahead (the wall clock was set back) as of now: both later
-/// than it was, so that no window holds too many.
+/// Remembers call times of an earlier run. Times before this run's clock began are remembered at
+/// its beginning, and times that seem to lie ahead (the wall clock was set back) as of now: both
+/// later than they were, so that no window holds too many.
 fn recall(recent: &mut Recent, mut calls: Vec<RecentCalls>, window_secs: u64, now: Now) {
     calls.sort_by_key(|call| call.at);
     for call in calls.into_iter().filter(|call| call.at.plus_secs(window_secs) > now.wall) {

@@ -1,7 +1,7 @@
 //! Lists that are equal become one in memory: most sessions are given what many others were given.
 //!
-//! Found through a small table that holds nothing alive. It is a help and no promise: lists that it
-//! does not know are kept twice. Only lists that are equal name by name are ever made one.
+//! A small table that holds nothing alive finds them. The table is a help and no promise: lists
+//! that it does not know are kept twice. Only lists that are equal name by name are ever made one.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;

@@ -46,7 +46,7 @@ pub struct Booked {
     pub granted: u64,
     /// All calls of this session that are booked now, by anyone.
     pub total: u64,
-    /// Permits held by other running nodes, if the budget fell short. Those nodes were asked to
+    /// Permits held by other running nodes, if the budget fell short. The other nodes were asked to
     /// return them.
     pub elsewhere: u64,
     /// The session is closed, wherever that was done.

@@ -2,9 +2,9 @@
 //! memory, which serve one node, need little of it; the script that Redis runs is given the constants
 //! below and is tested against the account of the tests, step by step.
 //!
-//! **Calls.** A booking is spent from the moment it is granted. What a node did not use it gives
-//! back; what it cannot give back, because it crashed, stays spent. So the sum of all calls made
-//! never passes the budget.
+//! **Calls.** A booking is spent from the moment it is granted. A node gives back the calls that it
+//! did not use; after a crash they stay spent. So the sum of all calls made never passes the
+//! budget.
 //!
 //! **Rate.** A permit may be used until `good_for_us` after it was granted, so it is counted as if
 //! it were used at that last instant until its node says when it was really used. A permit is granted

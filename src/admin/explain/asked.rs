@@ -166,8 +166,8 @@ impl Explain {
         }
     }
 
-    /// The session that is described, if one is. Of an intent alone, a session that is closed to
-    /// nothing.
+    /// The session that is described, if one is. For an intent alone, returns a session that lists
+    /// what is asked about.
     pub(super) fn described_session(
         &self,
         caller: &Caller,

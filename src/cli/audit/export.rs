@@ -1,8 +1,8 @@
 //! `arbiter audit export`: records for others to keep, in their formats and over their transports.
 //!
-//! What is handed over is what stands in the log, and so redacted. A position is kept in a file after
-//! the receiver has taken a batch, so that an export that is started again goes on where it was:
-//! nothing is left out, and after a crash at most one batch is sent twice (each record has its
+//! Records are handed over as they are in the log, redacted. A position is kept in a file after the
+//! receiver has taken a batch, so that an export that is started again goes on where it was: nothing
+//! is left out, and after a crash at most one batch is sent twice (each record has its
 //! `chain_record_hash` to tell by).
 
 #![expect(

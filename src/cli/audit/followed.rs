@@ -104,8 +104,8 @@ impl Followed {
         Ok(true)
     }
 
-    /// Goes on from a file that was replaced. It has a number if it was closed, and none if something else
-    /// took it away.
+    /// Goes on from a file that was replaced. The file has a number if the gateway closed it, and none if
+    /// another program removed it.
     fn leave(&mut self) -> io::Result<()> {
         let Some(live) = self.live.take() else { return Ok(()) };
         if let Some((number, path)) = self.next_closed()?

@@ -34,8 +34,8 @@ pub struct Verify {
     #[arg(long, requires = "checkpoints", value_name = "KEY", value_parser = key)]
     public_key: Vec<VerifierKey>,
     /// Also check the Merkle tree beside the log (`<log>.tree`): that its roots are those that the
-    /// checkpoints were signed of, and its leaves the log's records. Whoever kept two checkpoints
-    /// finds any rewrite of what lies before them.
+    /// checkpoints were signed of, and its leaves the log's records. With two checkpoints, any
+    /// rewrite of the records before them is found.
     #[arg(long, requires = "checkpoints")]
     consistency: bool,
     #[command(flatten)]

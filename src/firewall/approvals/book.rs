@@ -111,8 +111,8 @@ impl Book {
         due.filter_map(|one| one.end(Status::Expired)).collect()
     }
 
-    /// Takes in a version, unless a later one is known. Of two that claim the same number, the one
-    /// that refuses more counts.
+    /// Takes in a version, unless a later one is known. Between two versions with one number, the
+    /// one that refuses more counts.
     pub fn put(&mut self, approval: Approval) {
         if let Some(known) = self.by_id.get(&approval.id) {
             let is_newer = approval.version > known.version

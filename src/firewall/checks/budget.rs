@@ -28,8 +28,8 @@ pub fn afford(usage: &Usage, budget: u64, price: u64) -> Result<(), Short> {
     if price <= remaining { Ok(()) } else { Err(Short { remaining }) }
 }
 
-/// Looks for `price` more calls. What seems to be used up may be leased all the same, where other
-/// nodes may have given something back.
+/// Looks for `price` more calls. A budget that seems to be used up may be leased all the same,
+/// since other nodes may have given calls back.
 pub fn look(usage: &Usage, budget: u64, price: u64, now: Mono) -> Result<(), Lack<Short>> {
     afford(usage, budget, price)
         .map_err(|short| if usage.may_regain(now) { Lack::NotLeased } else { Lack::Over(short) })

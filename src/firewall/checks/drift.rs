@@ -1,7 +1,7 @@
 //! Drift: a tool that does more than the session said it would do.
 //!
 //! Both sides are read from words: the declared intent for its tier, the tool's name for its
-//! operation. That finds agents that wander off, not tools that lie about themselves.
+//! operation. The check finds agents that wander off, not tools that lie about themselves.
 
 mod flags;
 

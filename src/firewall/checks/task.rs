@@ -1,6 +1,6 @@
 //! The task: its id belongs to the session whose call began it, and that call's tool is still allowed.
 //!
-//! Whatever is missing, the answer is the same, so that nobody learns which ids there are.
+//! Every refusal has one answer, so that an agent cannot learn which ids exist.
 
 use crate::firewall::call::{Call, Place};
 use crate::firewall::denial::{Code, Denial};

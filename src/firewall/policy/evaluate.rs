@@ -256,8 +256,8 @@ impl Policy {
 }
 
 impl Policy {
-    /// Holds the constraints on answers of the client against them. Those on arguments are left out: the
-    /// call that the answers belong to was judged by them.
+    /// Compares the client's answers with the constraints on answers. Constraints on arguments are left
+    /// out: the call that the answers belong to was judged by them.
     pub(super) fn fit_answers(&self, question: &Question<'_>) -> Fit<'_> {
         let on_answers = || self.parameter_constraints.iter().filter(|one| one.key.is_of_inputs());
         if self.parameter_constraints.is_empty() {

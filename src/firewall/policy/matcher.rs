@@ -1,7 +1,8 @@
 //! Matchers by meaning: what a path, URL, mailbox or identifier denotes, not how it is written.
 //!
-//! Each reads a value as the usual libraries do. Where these differ the value is *unclear*: nothing is
-//! allowed for it, and a refusal applies. A negated matcher (`not_host_in`) leaves it unclear.
+//! Each reads a value as the usual libraries do. A value that these libraries read differently is
+//! *unclear*: no allow policy matches it, and a refusal applies. A negated matcher (`not_host_in`)
+//! leaves it unclear.
 
 mod host;
 mod id;

@@ -1,4 +1,4 @@
-//! One policy, in the words of the policy file. What is here has been checked: types carry the proof.
+//! One policy, in the words of the policy file. Its values have been checked: types carry the proof.
 
 use std::sync::Arc;
 

@@ -2,9 +2,9 @@
 //! chunks.
 //!
 //! The scanner knows where a message is (the root, or an item of an array at the root), the message's `id`,
-//! `error` and `result`, and the `isError`, `resultType` and `task` of a result. What lies deeper is
-//! skipped. Of a member that occurs twice the last counts, as for clients. Text that is no JSON gives
-//! some answer or none; whether it is JSON is decided elsewhere.
+//! `error` and `result`, and the `isError`, `resultType` and `task` of a result. Deeper members are
+//! skipped. The last of two equal members counts, as for clients. Text that is no JSON gives some answer or
+//! none; whether it is JSON is decided elsewhere.
 
 use std::borrow::Cow;
 

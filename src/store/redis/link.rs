@@ -1,8 +1,8 @@
 //! One lasting connection: made when it is needed, thrown away when it fails, made again.
 //!
-//! Nothing is ever asked twice: a script whose answer did not come may have run. What it booked then
-//! counts as spent, which is the safe side. Nor may it run late: connections are numbered, and what an
-//! earlier one still carries is refused once a later one has been used.
+//! Nothing is ever asked twice: a script whose answer did not come may have run. Calls that such a
+//! script booked count as spent, which is the safe side. A script may not run late either: connections
+//! are numbered, and the scripts of an earlier one are refused once a later one has been used.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,6 @@
 //! Reading all that there is, page by page: no answer is so large that the server, or another node, would
-//! have to wait for it. What is there all the while is found; what comes or goes meanwhile is in the
-//! changes.
+//! have to wait for it. Entries that are there all the while are found; those that come or go meanwhile
+//! are in the changes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -192,8 +192,8 @@ impl Redis {
         }
     }
 
-    /// One page of a hash or a sorted set, and where the next one begins. What is there all the while
-    /// is seen, perhaps twice.
+    /// One page of a hash or a sorted set, and where the next one begins. Entries that are there all
+    /// the while are seen, perhaps twice.
     pub(super) async fn scan(
         &self,
         command: &str,

@@ -1,5 +1,5 @@
-//! Redis itself: its scripts held against the model, its connections against what can go wrong. What it
-//! shares with other stores is in `store/contract.rs`.
+//! Redis itself: its scripts held against the model, its connections against what can go wrong. Tests
+//! that all stores share are in `store/tests/contract.rs`.
 
 use proptest::test_runner::{Config, TestRunner};
 

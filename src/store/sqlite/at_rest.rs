@@ -3,9 +3,9 @@
 //! All or nothing, whatever breaks: what it will be is written to a new file beside it, brought to the
 //! disk, read back, and only then renamed into its place, under the lock that keeps everyone else out
 //! from the first look to the last. A new file, and not a change in place, as no page of it has ever
-//! held anything unsealed. What the old file and its journal said is overwritten before their blocks
-//! go back to the file system. A copy that the file system, the disk or a backup keeps of its own is
-//! out of reach.
+//! held anything unsealed. The old file and its journal are overwritten before their blocks go back to
+//! the file system. A copy that the file system, the disk or a backup keeps of its own is out of
+//! reach.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};

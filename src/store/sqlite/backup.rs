@@ -156,7 +156,7 @@ pub fn is_sound(path: &Path) -> Result<bool, StoreError> {
     Ok(verdict == "ok")
 }
 
-/// Puts a copy in the place of the store's file. What is there is kept under another name, which is
+/// Puts a copy in the place of the store's file. The old file is kept under another name, which is
 /// returned; a file that a process serves from is refused.
 pub fn put_in_place(
     from: &Path,

@@ -19,8 +19,8 @@ const BUSY: Duration = Duration::from_millis(500);
 
 /// Each brings the schema one version further. Only ever append.
 ///
-/// What a query needs is a column of its own; all else is JSON, so that it can be sealed as a whole.
-/// Migrations from [`KEYED`] on may use `seal` and `unseal`.
+/// Members that queries need are columns of their own; the rest is JSON, so that it can be sealed as
+/// a whole. Migrations from [`KEYED`] on may use `seal` and `unseal`.
 const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE agents (
@@ -301,7 +301,7 @@ pub(super) fn reopen(path: &Path, key: Option<&SealKey>) -> Result<Connection, S
 }
 
 /// A new file at a path where there is none, with this version's schema and the functions of a key.
-/// It is written without a journal: whoever makes it throws it away if anything fails.
+/// The file is written without a journal: callers throw it away if anything fails.
 pub(super) fn create(path: &Path, key: Option<&SealKey>) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags)?;

@@ -1,7 +1,7 @@
 //! Law: no respelling that a usual server resolves to the same resource makes a decision laxer.
 //!
-//! The reference resolver shares no code with the canonical form. It reads a URI as Python's
-//! `urllib.parse` and `posixpath.normpath` do, which is how most MCP servers find a file.
+//! The reference resolver shares no code with the canonical form. The resolver reads a URI as
+//! Python's `urllib.parse` and `posixpath.normpath` do, which is how most MCP servers find a file.
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};

@@ -288,8 +288,8 @@ impl Answer {
 }
 
 impl World {
-    /// A request arrives. What of it is not to be had again is lost; what is given back twice was
-    /// found, which must not be.
+    /// A request arrives. Calls that cannot be had again are lost; calls that are given back twice
+    /// were found, which must not be.
     pub(super) fn arrive(
         &mut self,
         from: &NodeName,
@@ -335,7 +335,7 @@ impl World {
     }
 
     /// The node at this place is gone with all that it held, and another one takes the place.
-    /// What it was asking for may still arrive.
+    /// Answers to its requests may still arrive.
     pub(super) fn crash(
         &mut self,
         node: usize,
