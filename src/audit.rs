@@ -71,7 +71,7 @@ pub mod index;
 mod journal;
 mod log;
 pub mod orphans;
-pub mod receipt;
+pub mod proof;
 pub mod record;
 mod recover;
 pub mod redact;

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Checks a receipt of GET /audit/proof/{request_id} without any of Arbiter's code. Needs the PyPI package blake3 and openssl.
+"""Checks a proof of GET /audit/proof/{request_id} without any of Arbiter's code. Needs the PyPI package blake3 and openssl.
 
     verify_proof.py RECEIPT PUBLIC_KEY     the key as `arbiter audit keygen` prints it
 
-Prints the record's place; exits with 1 if the receipt proves nothing.
+Prints the record's place; exits with 1 if the proof proves nothing.
 """
 import base64
 import hashlib
@@ -61,17 +61,17 @@ def signed(note, key):
     return text.splitlines()
 
 
-def check(receipt, key):
-    hashed, mark, rest = receipt["record"].encode().rpartition(b',"chain_record_hash"')
+def check(proof, key):
+    hashed, mark, rest = proof["record"].encode().rpartition(b',"chain_record_hash"')
     record_hash = blake3(hashed).digest()
     assert mark and rest == b':"' + record_hash.hex().encode() + b'"}', "the record does not match its hash"
-    origin, size, root, chain, _time = signed(receipt["checkpoint"], key)
-    assert int(size) == receipt["tree_size"], "another tree"
-    record = json.loads(receipt["record"])
+    origin, size, root, chain, _time = signed(proof["checkpoint"], key)
+    assert int(size) == proof["tree_size"], "another tree"
+    record = json.loads(proof["record"])
     index = record["chain_sequence"] - (int(chain.split(" ")[1]) - int(size)) - 1
-    assert index == receipt["leaf_index"], "another place"
-    path = [bytes.fromhex(each) for each in receipt["inclusion_proof"]]
-    assert [each.hex() for each in path] == receipt["inclusion_proof"], "a hash is not in lower-case hexadecimal"
+    assert index == proof["leaf_index"], "another place"
+    path = [bytes.fromhex(each) for each in proof["inclusion_proof"]]
+    assert [each.hex() for each in path] == proof["inclusion_proof"], "a hash is not in lower-case hexadecimal"
     leaf = hashlib.sha256(b"\x00" + record_hash).digest()
     assert root_of(index, int(size), leaf, path) == base64.b64decode(root), "the path leads to another root"
     return f"record {record['chain_sequence']} of {origin}, leaf {index} of {size}"

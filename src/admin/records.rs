@@ -20,7 +20,7 @@ use super::lru::Lru;
 use super::query::{Parameter, Parameters};
 use crate::audit::chain::Seal;
 use crate::audit::checkpoint::Checkpoint;
-use crate::audit::receipt::{Receipt, write_hex};
+use crate::audit::proof::{Proof, write_hex};
 use crate::audit::search::{Place, Wanted, newest_first};
 use crate::firewall::time::Timestamp;
 use crate::telemetry::Causes;
@@ -199,7 +199,7 @@ pub(super) async fn proof(admin: Arc<Admin>, input: Input) -> Result<Answer, Api
     read(&admin, move |admin, log| Answer::of(&prove(admin, log, id, every_secs)?)).await
 }
 
-fn prove(admin: &Admin, log: &Path, id: Uuid, every_secs: u64) -> Result<Receipt, ApiError> {
+fn prove(admin: &Admin, log: &Path, id: Uuid, every_secs: u64) -> Result<Proof, ApiError> {
     let line = record_of(admin, log, id)?;
     let seal = Seal::read(&line).ok_or_else(|| ApiError::not_found("record in the chain"))?;
     let not_yet = || {
@@ -218,7 +218,7 @@ fn prove(admin: &Admin, log: &Path, id: Uuid, every_secs: u64) -> Result<Receipt
     let internal = |text: String| ApiError::new(Code::Internal, text);
     let path = admin.audit.proofs().map(|proofs| proofs.inclusion(index, tree.size)).transpose();
     let path = path.map_err(|error| internal(format!("the audit tree: {}", Causes(&error))))?;
-    Ok(Receipt {
+    Ok(Proof {
         record: String::from_utf8(line).map_err(|error| internal(error.to_string()))?,
         leaf_index: index,
         tree_size: tree.size,

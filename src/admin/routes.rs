@@ -13,7 +13,7 @@ use super::query::Parameter;
 use super::{
     agents, approvals, audit, backup, explain, freeze, policy, records, sessions, system, tokens,
 };
-use crate::audit::receipt::Receipt;
+use crate::audit::proof::Proof;
 
 fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
@@ -196,7 +196,7 @@ pub(crate) static ROUTES: &[Route] = &[
         takes_away: TakesAway::Never,
         summary: "Prove that a request's record is in the log, against a signed checkpoint",
         query: NONE, body: None,
-        status: StatusCode::OK, answer: json::<Receipt>(),
+        status: StatusCode::OK, answer: json::<Proof>(),
         errors: &[Code::NotFound, Code::NotSupported, Code::NotYetCheckpointed,
             Code::TooManySearches, Code::SearchUnfinished],
         handler: handler!(records::proof) },

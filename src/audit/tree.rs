@@ -164,7 +164,7 @@ mod tests {
             assert_eq!(root(&leaves), by_definition(&leaves), "{n}");
         }
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(crate::audit::receipt::write_hex(&root(&[])), empty);
+        assert_eq!(crate::audit::proof::write_hex(&root(&[])), empty);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub enum Audit {
     Show(show::Show),
     /// Hand records over to others, in their formats.
     Export(export::Export),
-    /// Check a receipt of `GET /audit/proof/…` from its file alone.
+    /// Check an answer of `GET /audit/proof/…` from its file alone.
     Prove(prove::Prove),
     /// Make the key that signs checkpoints; prints the public one.
     Keygen(keygen::Keygen),

@@ -10,7 +10,7 @@ pub struct Elicitation {
 
 /// Host to which an address leads, and the judgement about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Address {
     /// None for an address that programs could read differently.
     pub host: Option<Box<str>>,
     pub is_allowed: bool,
@@ -25,14 +25,14 @@ impl Elicitation {
 
     /// Judges an address. An address that is not `http` or `https`, or has no certain host, is not
     /// allowed.
-    pub fn judge(&self, url: &str) -> Place {
+    pub fn judge(&self, url: &str) -> Address {
         let host = Hosts::of_web(url);
         let is_allowed = match (&host, &self.allowed) {
             (None, _) => false,
             (Some(_), None) => true,
             (Some(_), Some(hosts)) => hosts.hold(url),
         };
-        Place { host: host.map(Into::into), is_allowed }
+        Address { host: host.map(Into::into), is_allowed }
     }
 }
 
@@ -60,7 +60,7 @@ mod tests {
             ("//login.corp.com/", None, false),
             ("", None, false),
         ] {
-            let place = |is_allowed| Place { host: host.map(Into::into), is_allowed };
+            let place = |is_allowed| Address { host: host.map(Into::into), is_allowed };
             assert_eq!(some.judge(url), place(by_list), "{url}");
             assert_eq!(any.judge(url), place(host.is_some()), "{url}");
         }

@@ -1,4 +1,4 @@
-//! `arbiter audit prove`: checks a receipt from the file alone.
+//! `arbiter audit prove`: checks a proof from the file alone.
 
 #![expect(
     clippy::indexing_slicing,
@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::{Exit, Failure, Format, Out, unreadable};
 use crate::audit::checkpoint::VerifierKey;
-use crate::audit::receipt::Receipt;
+use crate::audit::proof::Proof;
 
-/// A receipt is one record and a few hashes.
+/// A proof is one record and a few hashes.
 const MAX_BYTES: u64 = 64 << 20;
 
 #[derive(Args, Debug)]
@@ -32,24 +32,24 @@ impl Prove {
     pub(super) fn run(&self, out: &mut Out<'_>) -> Result<Exit, Failure> {
         let length = std::fs::metadata(&self.file).map(|file| file.len());
         if length.as_ref().is_ok_and(|length| *length > MAX_BYTES) {
-            return Err(Failure::usage(format!("{} is no receipt", self.file.display())));
+            return Err(Failure::usage(format!("{} is no proof", self.file.display())));
         }
         let bytes = length.and_then(|_| std::fs::read(&self.file));
         let bytes = bytes.map_err(|error| unreadable(&self.file, &error))?;
-        let checked = serde_json::from_slice::<Receipt>(&bytes)
-            .map_err(|error| format!("it is not a receipt: {error}"))
-            .and_then(|receipt| {
-                let checked = receipt.check(&self.public_key);
-                checked.map(|checkpoint| (receipt, checkpoint)).map_err(|why| why.to_string())
+        let checked = serde_json::from_slice::<Proof>(&bytes)
+            .map_err(|error| format!("it is not a proof: {error}"))
+            .and_then(|proof| {
+                let checked = proof.check(&self.public_key);
+                checked.map(|checkpoint| (proof, checkpoint)).map_err(|why| why.to_string())
             });
         match checked {
-            Ok((receipt, checkpoint)) => {
-                let record: Value = serde_json::from_str(&receipt.record).unwrap_or_default();
+            Ok((proof, checkpoint)) => {
+                let record: Value = serde_json::from_str(&proof.record).unwrap_or_default();
                 if out.json {
                     out.thing(&json!({
                         "proven": true, "origin": checkpoint.origin,
-                        "signed_at": checkpoint.at.to_string(), "tree_size": receipt.tree_size,
-                        "leaf_index": receipt.leaf_index, "record": record,
+                        "signed_at": checkpoint.at.to_string(), "tree_size": proof.tree_size,
+                        "leaf_index": proof.leaf_index, "record": record,
                     }))?;
                 } else {
                     let text = |name: &str| record[name].as_str().unwrap_or("-").to_owned();
@@ -63,7 +63,7 @@ impl Prove {
                     ))?;
                     out.line(&format!(
                         "signed with {} others at {}",
-                        receipt.tree_size.saturating_sub(1),
+                        proof.tree_size.saturating_sub(1),
                         checkpoint.at
                     ))?;
                 }

@@ -1,4 +1,4 @@
-//! Changes of what is in force, as an auditor finds them; records handed over; receipts.
+//! Changes of what is in force, as an auditor finds them; records handed over; proofs.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -230,18 +230,18 @@ async fn the_story_of_an_approval_is_shown_with_its_call() {
     }
 }
 
-fn verified_by_python(receipt: &Path, key: &str) -> (bool, String) {
+fn verified_by_python(proof: &Path, key: &str) -> (bool, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(chain::python(root))
         .arg(root.join("conf/audit/verify_proof.py"))
-        .args([receipt.display().to_string().as_str(), key])
+        .args([proof.display().to_string().as_str(), key])
         .output()
         .unwrap();
     (output.status.success(), text(&[output.stdout, output.stderr].concat()).to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receipt_is_checked_offline_by_two_programs() {
+async fn a_proof_is_checked_offline_by_two_programs() {
     let folder = tempfile::tempdir().unwrap();
     let key_file = folder.path().join("key");
     let made =
@@ -261,18 +261,18 @@ async fn a_receipt_is_checked_offline_by_two_programs() {
     let ask = async |id: &str| gateway.admin("GET", &format!("/audit/proof/{id}"), None).await;
     gateway.record_of(&ids[29]).await;
     for id in &ids[..10] {
-        let (status, receipt) = ask(id).await;
-        assert_eq!(status, 200, "{receipt}");
-        let file = folder.path().join("receipt.json");
-        std::fs::write(&file, receipt.to_string()).unwrap();
+        let (status, proof) = ask(id).await;
+        assert_eq!(status, 200, "{proof}");
+        let file = folder.path().join("proof.json");
+        std::fs::write(&file, proof.to_string()).unwrap();
         let proven = arbiter(&["audit", "prove", file.to_str().unwrap(), "--public-key", &key]);
         assert!(proven.status.success(), "{}", text(&proven.stdout));
         let (good, said) = verified_by_python(&file, &key);
         assert!(good, "{said}");
-        let record = receipt["record"].as_str().unwrap().replacen("read_file", "Read_file", 1);
-        let forged = json!({"record": record, "leaf_index": receipt["leaf_index"],
-            "tree_size": receipt["tree_size"], "inclusion_proof": receipt["inclusion_proof"],
-            "checkpoint": receipt["checkpoint"]});
+        let record = proof["record"].as_str().unwrap().replacen("read_file", "Read_file", 1);
+        let forged = json!({"record": record, "leaf_index": proof["leaf_index"],
+            "tree_size": proof["tree_size"], "inclusion_proof": proof["inclusion_proof"],
+            "checkpoint": proof["checkpoint"]});
         std::fs::write(&file, forged.to_string()).unwrap();
         let proven = arbiter(&["audit", "prove", file.to_str().unwrap(), "--public-key", &key]);
         assert_eq!(proven.status.code(), Some(1));

@@ -1,5 +1,5 @@
-//! A receipt: one record with the proof that it is in the log that a checkpoint was signed of. A
-//! receipt is checked with a public key alone, without the log, the node or a network.
+//! A proof: one record with its path to the root that a checkpoint was signed of. A proof is checked
+//! with a public key alone, without the log, the node or a network.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ const MAX_PATH: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "AuditProof")]
-pub struct Receipt {
+pub struct Proof {
     /// The record's line, byte for byte, without its newline.
     pub record: String,
     /// The record's place among the tree's leaves, from 0.
@@ -27,7 +27,7 @@ pub struct Receipt {
     pub checkpoint: String,
 }
 
-/// Reason why a receipt proves nothing.
+/// Reason why a proof proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotProven {
     #[error("the record is not a sealed record, or does not match its hash")]
@@ -44,7 +44,7 @@ pub enum NotProven {
     Root,
 }
 
-impl Receipt {
+impl Proof {
     /// Checks that the record is in the log that `key` has signed; gives the checkpoint.
     pub fn check(&self, key: &VerifierKey) -> Result<Checkpoint, NotProven> {
         let seal = Seal::read(self.record.as_bytes()).filter(|seal| seal.intact);
@@ -84,8 +84,8 @@ mod tests {
     use crate::audit::tree_file::TreeHead;
     use crate::firewall::time::Timestamp;
 
-    /// Receipts of `n` records, and the key.
-    fn receipts(n: usize) -> (Vec<Receipt>, VerifierKey) {
+    /// Proofs of `n` records, and the key.
+    fn proofs(n: usize) -> (Vec<Proof>, VerifierKey) {
         let folder = tempfile::tempdir().unwrap();
         let key = SigningKey::generate("node-1", &folder.path().join("key")).unwrap();
         let (mut link, mut lines, mut leaves) = (Link::GENESIS, Vec::new(), Vec::new());
@@ -103,40 +103,40 @@ mod tests {
         let at = |n: u64| usize::try_from(n).unwrap();
         let mut range =
             |from, to| Ok::<_, std::convert::Infallible>(tree::root(&leaves[at(from)..at(to)]));
-        let receipts = lines.into_iter().enumerate().map(|(index, record)| {
+        let proofs = lines.into_iter().enumerate().map(|(index, record)| {
             let path = tree::inclusion(index as u64, size, &mut range).unwrap();
             let inclusion_proof = path.iter().map(write_hex).collect();
             let (leaf_index, tree_size) = (index as u64, size);
-            Receipt { record, leaf_index, tree_size, inclusion_proof, checkpoint: note.clone() }
+            Proof { record, leaf_index, tree_size, inclusion_proof, checkpoint: note.clone() }
         });
-        (receipts.collect(), key.verifier())
+        (proofs.collect(), key.verifier())
     }
 
     fn holds(bytes: &[u8], key: &VerifierKey) -> bool {
-        let receipt = serde_json::from_slice::<Receipt>(bytes);
-        receipt.is_ok_and(|receipt| receipt.check(key).is_ok())
+        let proof = serde_json::from_slice::<Proof>(bytes);
+        proof.is_ok_and(|proof| proof.check(key).is_ok())
     }
 
     #[test]
     fn every_record_is_proven() {
         for n in [1, 2, 3, 7, 8, 100] {
-            let (receipts, key) = receipts(n);
-            assert_eq!(receipts.len(), n);
-            for receipt in receipts {
-                assert_eq!(receipt.check(&key).map(|c| c.link.sequence), Ok(n as u64));
+            let (proofs, key) = proofs(n);
+            assert_eq!(proofs.len(), n);
+            for proof in proofs {
+                assert_eq!(proof.check(&key).map(|c| c.link.sequence), Ok(n as u64));
             }
         }
     }
 
     #[test]
     fn every_flipped_bit_is_refused() {
-        let (receipts, key) = receipts(5);
+        let (proofs, key) = proofs(5);
         for pretty in [false, true] {
-            let receipt = &receipts[3];
+            let proof = &proofs[3];
             let text = if pretty {
-                serde_json::to_vec_pretty(receipt).unwrap()
+                serde_json::to_vec_pretty(proof).unwrap()
             } else {
-                serde_json::to_vec(receipt).unwrap()
+                serde_json::to_vec(proof).unwrap()
             };
             assert!(holds(&text, &key));
             for bit in 0..text.len() * 8 {
@@ -153,15 +153,14 @@ mod tests {
 
     #[test]
     fn a_receipt_of_another_log_or_key_proves_nothing() {
-        let (mine, key) = receipts(4);
-        let (others, other_key) = receipts(4);
+        let (mine, key) = proofs(4);
+        let (others, other_key) = proofs(4);
         assert_eq!(mine[0].check(&other_key), Err(NotProven::Signature));
-        let mixed = Receipt { checkpoint: others[0].checkpoint.clone(), ..mine[0].clone() };
+        let mixed = Proof { checkpoint: others[0].checkpoint.clone(), ..mine[0].clone() };
         assert_eq!(mixed.check(&key), Err(NotProven::Signature));
-        let moved = Receipt { leaf_index: 1, ..mine[0].clone() };
+        let moved = Proof { leaf_index: 1, ..mine[0].clone() };
         assert_eq!(moved.check(&key), Err(NotProven::Place));
-        let swapped =
-            Receipt { inclusion_proof: mine[1].inclusion_proof.clone(), ..mine[0].clone() };
+        let swapped = Proof { inclusion_proof: mine[1].inclusion_proof.clone(), ..mine[0].clone() };
         assert_eq!(swapped.check(&key), Err(NotProven::Root));
         let mut upper = mine[0].clone();
         upper.inclusion_proof[0] = upper.inclusion_proof[0].to_uppercase();
