@@ -63,7 +63,7 @@ impl Parameters {
         Ok(Self(pairs.0))
     }
 
-    /// One parameter, read by `parse`; `expected` says what it should have been.
+    /// Reads one parameter by `parse`; `expected` names its form in a refusal.
     pub(crate) fn get<T>(
         &self,
         parameter: Parameter,

@@ -197,7 +197,7 @@ impl Open {
             && self.authorized_methods.is_empty()
     }
 
-    /// Names are compared byte for byte, so a pattern would silently match nothing.
+    /// Refuses patterns: names are compared byte for byte, so one would silently match nothing.
     fn check_stars(&self, allow_wildcard_tools: bool) -> Result<(), ApiError> {
         let refused = |problem: &str| Err(ApiError::field("authorized_tools", problem));
         let starred = |tool: &String| tool.strip_prefix("*:").unwrap_or(tool).contains('*');
@@ -213,7 +213,7 @@ impl Open {
         Ok(())
     }
 
-    /// A tool of an upstream that does not exist would silently match nothing.
+    /// Refuses tools of upstreams that do not exist, which would silently match nothing.
     fn check_upstreams(&self, known: &[Box<str>]) -> Result<(), ApiError> {
         let field = "authorized_tools";
         for entry in &self.authorized_tools {
@@ -306,7 +306,7 @@ pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
 }
 
 impl Admin {
-    /// The next sessions that an actor may see, `count` of them if there are so many.
+    /// Returns the next sessions that an actor may see, `count` of them at most.
     async fn listed(
         &self,
         actor: &Actor,
@@ -337,7 +337,7 @@ impl Admin {
         }
     }
 
-    /// A session, wherever it was opened.
+    /// Finds a session of any node.
     pub(super) async fn session(&self, id: SessionId) -> Result<Arc<Live>, ApiError> {
         let found = self.sessions.find(id, &self.clock).await;
         found.map_err(|error| store_failed(&error))?.ok_or_else(|| ApiError::not_found("session"))

@@ -1,5 +1,4 @@
-//! Bulk work beside the requests, on a thread of its own: forgetting what is over, and finding out whether
-//! a store that failed can be written to again.
+//! Clean-up beside the requests, on a thread of its own, and attempts to write to a store that failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// Interval between attempts to write to a store that failed.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// Forgets sessions that ended, for ever.
+/// Forgets ended sessions, as long as the process runs.
 pub(super) async fn sessions(state: State, period: Duration) {
     let mut ticks = ticks(period);
     loop {
@@ -35,7 +34,7 @@ pub(super) async fn sessions(state: State, period: Duration) {
     }
 }
 
-/// Ends approvals whose time is over, and forgets those that ended long ago, for ever.
+/// Ends approvals whose time is over and forgets those that ended long ago, as long as the process runs.
 pub(super) async fn approvals(state: State) {
     let mut ticks = ticks(EXPIRE_EVERY);
     loop {
@@ -49,7 +48,7 @@ pub(super) async fn approvals(state: State) {
     }
 }
 
-/// Forgets agents and delegations that ended, for ever.
+/// Forgets ended agents and delegations, as long as the process runs.
 pub(super) async fn agents(state: State, retention_secs: u64) {
     let mut ticks = ticks(PURGE_EVERY);
     let retention = Retention { secs: retention_secs, tombstones: state.enrolment.is_allowed() };
@@ -71,7 +70,7 @@ pub(super) async fn agents(state: State, retention_secs: u64) {
     }
 }
 
-/// Writes to a store that failed until it takes that: calls do not come to a node that is not ready.
+/// Writes to a store that failed until a write succeeds, since no call comes to a node that is not ready.
 pub(super) async fn probe(store: Arc<Store>, state: State) {
     let mut ticks = ticks(PROBE_EVERY);
     loop {

@@ -72,7 +72,7 @@ pub struct By<'a> {
 }
 
 impl By<'_> {
-    /// A record of a change, and of who makes it.
+    /// Returns the record of a change and of its author.
     pub fn entry(&self, change: Change, clock: &Clock, decision: Decision) -> Entry {
         let mut entry = Entry::new(clock.now().wall, Uuid::new_v4(), decision);
         entry.principal = self.name.cloned();
@@ -140,20 +140,20 @@ impl Announced {
         self.clock.mono().since(self.since)
     }
 
-    /// The change was made.
+    /// Records that the change was made.
     pub fn done(self) {
         let latency_us = self.latency_us();
         self.receipt.complete(Outcome::completed(latency_us, None));
     }
 
-    /// The change was made, though not all of it is as it should be.
+    /// Records that the change was made, though not all of it is as it should be.
     pub fn in_force(self, code: &'static str) {
         let latency_us = self.latency_us();
         let denial_code = Some(code);
         self.receipt.complete(Outcome { denial_code, ..Outcome::completed(latency_us, None) });
     }
 
-    /// The change was not made after all.
+    /// Records that the change was not made.
     pub fn refused(self, code: &'static str) {
         let latency_us = self.latency_us();
         self.receipt.complete(Outcome {

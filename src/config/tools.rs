@@ -1,4 +1,4 @@
-//! `[[tools]]`: what tools do whose names do not say it.
+//! `[[tools]]`: the operations of tools whose names do not show them.
 
 use super::check::Section;
 use super::file::{Node, Origin, Table, Value};
@@ -11,7 +11,7 @@ const MOST: usize = 4_096;
 
 const MAX_NAME_BYTES: usize = 256;
 
-/// Reads all tables; gives which keys they have, too. `upstreams` are the names of all upstreams.
+/// Reads all tables; returns the keys that they have as well. `upstreams` are the names of all upstreams.
 pub(super) fn read(
     root: &mut Table,
     upstreams: &[Box<str>],
