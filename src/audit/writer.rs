@@ -43,6 +43,8 @@ pub(super) struct Writer {
     pending: Vec<Job>,
     /// Leases whose lines are in the log, but not yet noted as such in the journal.
     settled: Vec<Lease>,
+    /// Lines that are not closed yet.
+    open: Vec<u8>,
     buffer: Vec<u8>,
     /// Ids of the lines in the buffer, and where each begins there.
     buffered: Vec<(Ids, usize)>,
@@ -80,6 +82,7 @@ impl Writer {
             link,
             pending,
             settled,
+            open: Vec::new(),
             buffer: Vec::with_capacity(BATCH_BYTES),
             buffered: Vec::new(),
             was_healthy: true,
@@ -306,29 +309,29 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         self.buffer.clear();
         self.buffered.clear();
-        let mut link = self.link;
-        let mut lines = 0;
-        let mut hashes = Vec::new();
+        self.open.clear();
+        let mut ends = Vec::new();
         let gap = shared.unrecorded.load(Ordering::SeqCst);
         if gap > 0 {
             let detail = vec![("count", Detail::Count(gap))];
             let line = event_line(&shared, Event { name: "audit_gap", detail });
-            lines += self.put(&line, &mut link);
-            hashes.push(link.hash.to_bytes());
+            put_open(&line, &mut self.open);
+            ends.push((None, self.open.len()));
         }
         let mut taken = 0;
         let pending = std::mem::take(&mut self.pending);
         for job in &pending {
-            let more = self.put(job, &mut link);
-            if more > 0 && self.signer.is_some() {
-                hashes.push(link.hash.to_bytes());
+            if put_open(job, &mut self.open) {
+                ends.push((ids_of(job), self.open.len()));
             }
-            lines += more;
             taken += 1;
-            if self.buffer.len() >= BATCH_BYTES {
+            if self.open.len() >= BATCH_BYTES {
                 break;
             }
         }
+        let lines = u64::try_from(ends.len()).unwrap_or(u64::MAX);
+        let mut hashes = Vec::new();
+        let link = self.seal_all(&ends, &mut hashes);
         self.pending = pending;
         if lines > 0 {
             self.rotate_if_due(self.buffer.len());
@@ -369,22 +372,33 @@ impl Writer {
         })
     }
 
-    /// Adds a job's line to the batch; says how many lines that were.
-    fn put(&mut self, job: &Job, link: &mut Link) -> u64 {
-        let start = self.buffer.len();
-        let lines = put(job, self.shared.hash_chain, &mut self.buffer, link);
-        if lines > 0 {
-            let line = self.buffer.get(start..).unwrap_or_default();
-            let ids = match job {
-                Job::Ended { draft, .. } | Job::Record { draft, .. } => draft.ids(),
-                Job::Line { .. }
-                | Job::Withdrawn { .. }
-                | Job::Sync { .. }
-                | Job::Reopen { .. } => search::ids_of(line),
-            };
-            self.buffered.push((ids, start));
+    /// Gives each open line its place in the chain, and puts all of them into the buffer.
+    fn seal_all(&mut self, ends: &[(Option<Ids>, usize)], hashes: &mut Vec<[u8; 32]>) -> Link {
+        let mut link = self.link;
+        let starts = [0].into_iter().chain(ends.iter().map(|(_, end)| *end));
+        let lines: Vec<&[u8]> = starts
+            .zip(ends)
+            .map(|(start, (_, end))| self.open.get(start..*end).unwrap_or_default())
+            .collect();
+        let hash_chain = self.shared.hash_chain;
+        let begun = if hash_chain { chain::begin(&lines) } else { Vec::new() };
+        for (n, (line, (ids, _))) in lines.iter().zip(ends).enumerate() {
+            let start = self.buffer.len();
+            self.buffer.extend_from_slice(line);
+            if hash_chain {
+                let begun = begun.get(n).copied().unwrap_or_default();
+                link = chain::seal_begun(&mut self.buffer, start, &link, begun);
+            } else {
+                self.buffer.push(b'}');
+            }
+            self.buffer.push(b'\n');
+            let sealed = self.buffer.get(start..).unwrap_or_default();
+            self.buffered.push((ids.unwrap_or_else(|| search::ids_of(sealed)), start));
+            if self.signer.is_some() {
+                hashes.push(link.hash.to_bytes());
+            }
         }
-        lines
+        link
     }
 
     /// Notes in the journal what the log now has, and gives the slots back.
@@ -402,23 +416,24 @@ impl Writer {
     }
 }
 
-/// Adds a job's line to the batch; says how many lines that were.
-fn put(job: &Job, hash_chain: bool, out: &mut Vec<u8>, link: &mut Link) -> u64 {
-    let start = out.len();
+/// Adds a job's line, not closed yet; false if it has none.
+fn put_open(job: &Job, out: &mut Vec<u8>) -> bool {
     match job {
         Job::Line { line, .. } => out.extend_from_slice(line),
         Job::Ended { draft, outcome, .. } | Job::Record { draft, outcome, .. } => {
             draft.finish(outcome, out);
         }
-        Job::Withdrawn { .. } | Job::Sync { .. } | Job::Reopen { .. } => return 0,
+        Job::Withdrawn { .. } | Job::Sync { .. } | Job::Reopen { .. } => return false,
     }
-    if hash_chain {
-        *link = chain::seal(out, start, link);
-    } else {
-        out.push(b'}');
+    true
+}
+
+/// Returns the ids of a job's line where they are known without reading it.
+fn ids_of(job: &Job) -> Option<Ids> {
+    match job {
+        Job::Ended { draft, .. } | Job::Record { draft, .. } => Some(draft.ids()),
+        Job::Line { .. } | Job::Withdrawn { .. } | Job::Sync { .. } | Job::Reopen { .. } => None,
     }
-    out.push(b'\n');
-    1
 }
 
 /// A line about the log itself.

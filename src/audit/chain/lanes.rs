@@ -76,6 +76,49 @@ pub(super) fn hash_each(inputs: &[&[u8]]) -> Vec<Hash> {
     inputs.iter().map(whole).collect()
 }
 
+/// The hashes of first chunks, of inputs that have a whole one and more behind it.
+pub(super) fn first_chunks(inputs: &[&[u8]]) -> Vec<Option<Hash>> {
+    let chunks: Vec<&[u8; CHUNK_BYTES]> =
+        inputs.iter().filter_map(|input| input.first_chunk()).collect();
+    let mut out = vec![0; chunks.len() * size_of::<Hash>()];
+    let same_place = IncrementCounter::No;
+    let (start, end) = (CHUNK_START, CHUNK_END);
+    Platform::detect().hash_many(&chunks, &START, 0, same_place, 0, start, end, &mut out);
+    let (hashes, _) = out.as_chunks();
+    let mut hashes = hashes.iter();
+    let has_chunk = |input: &&[u8]| input.len() >= CHUNK_BYTES;
+    let next = |input: &&[u8]| has_chunk(input).then(|| hashes.next().copied()).flatten();
+    inputs.iter().map(next).collect()
+}
+
+/// The hash of an input whose first chunk has been hashed and is not its only one.
+pub(super) fn hash_behind(first: Hash, input: &[u8]) -> Hash {
+    let platform = Platform::detect();
+    match input.split_at_checked(CHUNK_BYTES) {
+        Some((_, second)) if (1..=CHUNK_BYTES).contains(&second.len()) => {
+            join(platform, &[first, hash_chunk(platform, second, 1)], ROOT)
+        }
+        Some(_) | None => *blake3::hash(input).as_bytes(),
+    }
+}
+
+/// Hashes one chunk that has others beside it.
+fn hash_chunk(platform: Platform, bytes: &[u8], place: u64) -> Hash {
+    let (mut words, mut flags) = (START, CHUNK_START);
+    let last = blocks_before_last(bytes);
+    for (n, part) in bytes.chunks(BLOCK_BYTES).enumerate() {
+        let mut block = [0; BLOCK_BYTES];
+        block.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+        if n == last {
+            flags |= CHUNK_END;
+        }
+        let length = u8::try_from(part.len()).unwrap_or_default();
+        platform.compress_in_place(&mut words, &block, length, place, flags);
+        flags = 0;
+    }
+    le_bytes_from_words_32(&words)
+}
+
 /// A part of an input, and where its hash goes.
 struct Chunk<'a> {
     bytes: &'a [u8],
@@ -172,6 +215,23 @@ mod tests {
     fn check(inputs: &[&[u8]]) {
         let expected: Vec<Hash> = inputs.iter().map(|i| *blake3::hash(i).as_bytes()).collect();
         assert!(hash_each(inputs) == expected);
+    }
+
+    #[test]
+    fn a_first_chunk_is_hashed_before_the_rest_is_known() {
+        let mut bytes = vec![0; 3_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        for known in 0..=2_100 {
+            let firsts = first_chunks(&[&bytes[1..900], &bytes[..known], &bytes[..1_024]]);
+            assert_eq!(firsts[1].is_some(), known >= 1_024);
+            assert!(firsts[0].is_none() && firsts[2].is_some());
+            for more in [0, 1, 63, 64, 65, 230, 700] {
+                let input = &bytes[..known + more];
+                if let Some(first) = firsts[1].filter(|_| input.len() > 1_024) {
+                    assert!(hash_behind(first, input) == *blake3::hash(input).as_bytes());
+                }
+            }
+        }
     }
 
     #[test]
