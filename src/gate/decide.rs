@@ -344,9 +344,8 @@ impl Gate {
             Err(refused) => return Ok(*refused),
         };
         judged.paid(counted);
+        let mut now = ask.now;
         loop {
-            // Read again after every wait: what is counted is counted at the time it is counted.
-            let now = self.clock.now();
             let spent = match live {
                 None => judged.spend(None, now, &mut ()),
                 Some(live) => {
@@ -366,6 +365,8 @@ impl Gate {
                     let took = Duration::from_micros(self.clock.mono().since(since));
                     self.metrics.operation.leased(took, leased.is_ok());
                     leased.map_err(|error| no_lease(live, &error))?;
+                    // Read again after every wait: what is counted is counted at the time it is counted.
+                    now = self.clock.now();
                 }
                 // Only a session has a budget to lease from.
                 (Err(Lack::NotLeased), None) => return Err(store_unavailable()),
