@@ -1,4 +1,4 @@
-//! What is known while the process runs, shared by requests, upkeep and operators.
+//! State of the process, shared by requests, upkeep and operators.
 
 use std::sync::Arc;
 

@@ -38,7 +38,7 @@ pub(super) struct Ticket {
     held: Option<watch::Sender<Option<Arc<str>>>>,
 }
 
-/// What a request becomes when it is decided: its record, its reply and the end of its being served.
+/// Parts of an undecided request: its record, its reply and its place among those in flight.
 pub(super) struct Parts {
     pub(super) entry: Record,
     pub(super) reply: Reply,
