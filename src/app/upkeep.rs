@@ -15,6 +15,8 @@ use crate::telemetry::Causes;
 const PURGE_EVERY: Duration = Duration::from_hours(1);
 /// Interval between looks for approvals whose time is over.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// Interval between returns of freed memory.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(2);
 /// Interval between attempts to write to a store that failed.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -68,6 +70,22 @@ pub(super) async fn agents(state: State, retention_secs: u64) {
             }
         }
     }
+}
+
+/// Returns to the system what was freed a while ago, as long as the process runs. The allocator looks for it by
+/// itself only when more is freed, and after a burst of large bodies nothing may be.
+pub(super) async fn memory() {
+    let mut ticks = ticks(GIVE_BACK_EVERY);
+    loop {
+        ticks.tick().await;
+        give_back();
+    }
+}
+
+#[expect(unsafe_code, reason = "the allocator's bindings declare each function so")]
+fn give_back() {
+    // SAFETY: takes a flag, may be called from any thread at any time, and touches no memory in use.
+    unsafe { libmimalloc_sys::mi_collect(false) }
 }
 
 /// Writes to a store that failed until a write succeeds, since no call comes to a node that is not ready.

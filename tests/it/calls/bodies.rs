@@ -94,7 +94,7 @@ async fn hostile_bodies_take_the_memory_that_is_set_aside_for_them_and_give_it_b
     let sent = count * length / 1_000_000;
     assert!(peak < 5 * sent, "{peak} MiB for {sent} MB of bodies");
     let given_back =
-        eventually(|| async { (memory(&gateway, "VmRSS") < before + sent / 2 + 40).then_some(()) });
+        eventually(|| async { (memory(&gateway, "VmRSS") < before + 24).then_some(()) });
     assert!(
         given_back.await.is_some(),
         "{} MiB are kept, of {before} before",
