@@ -381,7 +381,8 @@ impl Writer {
             .map(|(start, (_, end))| self.open.get(start..*end).unwrap_or_default())
             .collect();
         let hash_chain = self.shared.hash_chain;
-        let begun = if hash_chain { chain::begin(&lines) } else { Vec::new() };
+        // A line alone has nobody to share the lanes with.
+        let begun = if hash_chain && lines.len() > 1 { chain::begin(&lines) } else { Vec::new() };
         for (n, (line, (ids, _))) in lines.iter().zip(ends).enumerate() {
             let start = self.buffer.len();
             self.buffer.extend_from_slice(line);
