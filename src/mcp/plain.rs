@@ -233,6 +233,16 @@ pub(super) mod nearly {
         (prop::sample::select(&ANSWERS[..]), changes).prop_map(|(answer, changes)| {
             let mut bytes = answer.as_bytes().to_vec();
             for (place, cut, piece) in changes {
+                if piece.ends_with(',') && piece.len() > 1 {
+                    // A whole member goes where one can stand.
+                    let opens = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'{');
+                    let places: Vec<usize> = opens.map(|(at, _)| at + 1).collect();
+                    if !places.is_empty() {
+                        let at = places[place.index(places.len())];
+                        bytes.splice(at..at, piece.bytes());
+                    }
+                    continue;
+                }
                 let from = place.index(bytes.len() + 1);
                 let to = (from + cut).min(bytes.len());
                 bytes.splice(from..to, piece.bytes());

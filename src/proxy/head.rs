@@ -239,8 +239,7 @@ fn connection(value: &[u8]) -> Result<(), Denial> {
     Ok(())
 }
 
-/// A character of a token (RFC 9110 section 5.6.2).
-/// For each byte, whether it may be part of a token.
+/// True for each byte that may be part of a token (RFC 9110 section 5.6.2).
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
