@@ -94,6 +94,10 @@ pub fn run(
     on_ready: impl FnOnce(&Started) -> Result<()>,
 ) -> Result<()> {
     let control = runtime("control", 1)?;
+    let reload_signals = {
+        let _within = control.enter();
+        reload::Signals::watch().context("watching for signals")?
+    };
     // The connections to a shared store: nothing else keeps them waiting.
     let store_io = runtime("store-io", 1)?;
     let upkeep = runtime("upkeep", 1)?;
@@ -169,7 +173,7 @@ pub fn run(
     control.spawn(offer.serve(drain.when_leaving()));
     control.block_on(parts.start_on_record(config, &started));
     let certificates = certificate.into_iter().chain(admin_tls.map(|(certificate, _)| certificate));
-    parts.start_tasks(&control, &upkeep, config, certificates.collect(), sealing);
+    parts.start_tasks(&control, &upkeep, config, certificates.collect(), sealing, reload_signals);
     on_ready(&started)?;
     notify::report(notify::READY);
     info!(proxy = %started.proxy, admin = %started.admin, "arbiter is up");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::admin::Keyring;
@@ -42,6 +42,22 @@ const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(5);
 /// Time limit of a credential command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The signals that have something read again, watched before anything says that Arbiter is there to take them.
+pub(super) struct Signals {
+    hangup: Signal,
+    user: Signal,
+}
+
+impl Signals {
+    /// Starts to watch; within a runtime that lives as long as the process.
+    pub(super) fn watch() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined1())?,
+        })
+    }
+}
+
 /// Parts that can be reloaded.
 #[derive(Clone)]
 pub(super) struct Reloads {
@@ -60,7 +76,12 @@ pub(super) struct Reloads {
 
 impl Reloads {
     /// Starts the watches that the configuration asks for.
-    pub(super) fn start(self, control: &tokio::runtime::Runtime, config: &Config) {
+    pub(super) fn start(
+        self,
+        control: &tokio::runtime::Runtime,
+        config: &Config,
+        signals: Signals,
+    ) {
         if config.policy.watch {
             let period = Duration::from_millis(config.policy.watch_debounce_ms);
             control.spawn(self.reloader.clone().watch(period));
@@ -69,8 +90,8 @@ impl Reloads {
         if !self.certificates.is_empty() {
             control.spawn(self.clone().certificates_in_time());
         }
-        control.spawn(self.clone().at_user_signal());
-        control.spawn(self.at_hangup());
+        control.spawn(self.clone().at_user_signal(signals.user));
+        control.spawn(self.at_hangup(signals.hangup));
     }
 
     async fn credentials_in_time(self) {
@@ -96,11 +117,7 @@ impl Reloads {
     }
 
     /// Opens an audit log that was moved away anew, and nothing else: for log rotation.
-    async fn at_user_signal(self) {
-        let Ok(mut user) = signal(SignalKind::user_defined1()) else {
-            warn!("SIGUSR1 cannot be watched: it does not open the audit log anew");
-            return;
-        };
+    async fn at_user_signal(self, mut user: Signal) {
         while user.recv().await.is_some() {
             self.reopen_log().await;
         }
@@ -113,11 +130,7 @@ impl Reloads {
         }
     }
 
-    async fn at_hangup(self) {
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-            warn!("SIGHUP cannot be watched: it reloads nothing");
-            return;
-        };
+    async fn at_hangup(self, mut hangup: Signal) {
         while hangup.recv().await.is_some() {
             self.reopen_log().await;
             match self.reloader.policies(Trigger::Sighup, By::default()).await {

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::parts::Parts;
-use super::reload::Reloads;
+use super::reload::{self, Reloads};
 use super::tls::Certificate;
 use super::{follow, upkeep};
 use crate::admin::{self, Admin, People, Searches, WrongKeys};
@@ -136,6 +136,7 @@ impl Parts {
         config: &Config,
         certificates: Vec<Arc<Certificate>>,
         upstreams: Arc<Upstreams>,
+        signals: reload::Signals,
     ) {
         let period = Duration::from_secs(config.sessions.cleanup_interval_secs);
         upkeep.spawn(upkeep::sessions(self.state.clone(), period));
@@ -163,7 +164,7 @@ impl Parts {
             config_file: config.file.clone(),
             certificates,
         };
-        reloads.start(control, config);
+        reloads.start(control, config, signals);
     }
 
     pub(super) fn reloader(&self) -> Reloader {

@@ -114,6 +114,22 @@ async fn a_command_provides_and_is_asked_again_when_its_answer_is_old() {
 }
 
 #[tokio::test]
+async fn a_hangup_while_it_starts_ends_nothing_and_has_all_read_once_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = folder.path().join("asked");
+    // The command is asked at the start, and its first act is to signal who asks.
+    let script =
+        "test -e \"$1\" || kill -s HUP $PPID; echo >> \"$1\"; echo '{\"a\": \"long-enough\"}'";
+    let setup = Setup::default()
+        .with("credentials.provider", "\"command\"")
+        .with("credentials.command", json!(["/bin/sh", "-c", script, "sh", asked]));
+    let gateway = Gateway::start(setup).await;
+    let again = || async { log(&gateway).contains("credentials reloaded").then_some(()) };
+    eventually(again).await.expect("the hangup was lost");
+    assert_eq!(std::fs::read(&asked).unwrap(), b"\n\n");
+}
+
+#[tokio::test]
 async fn a_source_that_is_malformed_stops_the_start_and_is_not_quoted() {
     let secret = TOKEN;
     for (text, named) in [
