@@ -97,13 +97,13 @@ impl<'b> Rest<'b> {
         Some(text)
     }
 
-    /// Reads a number or a word, up to what must follow one.
+    /// Reads a number, `true`, `false` or `null`.
     fn scalar(&mut self) -> Option<&'b [u8]> {
         let is_part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
         let length = self.0.iter().position(|b| !is_part(b))?;
         let (scalar, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
-        (!scalar.is_empty()).then_some(scalar)
+        (matches!(scalar, b"true" | b"false" | b"null") || is_number(scalar)).then_some(scalar)
     }
 
     fn id(&mut self) -> Option<&'b [u8]> {
@@ -140,13 +140,50 @@ impl<'b> Rest<'b> {
 
     /// Passes a value, whatever it is.
     fn skip(&mut self) -> Option<()> {
-        match self.0.first()? {
-            b'"' => self.skip_text(),
-            b'{' | b'[' => self.skip_nested(),
-            _ => self.scalar().map(|_scalar| ()),
+        let mut nesting = Nesting::default();
+        loop {
+            match *self.0.first()? {
+                b'"' => self.skip_text()?,
+                opening @ (b'{' | b'[') => {
+                    self.next()?;
+                    self.space();
+                    nesting.open(opening == b'{')?;
+                    if *self.0.first()? != nesting.closing() {
+                        self.skip_key(&nesting)?;
+                        continue;
+                    }
+                }
+                _ => self.scalar().map(|_scalar| ())?,
+            }
+            // Here a value has ended, or an object or array without any ends.
+            loop {
+                if nesting.depth == 0 {
+                    return Some(());
+                }
+                self.space();
+                match self.next()? {
+                    b',' => break,
+                    closing if closing == nesting.closing() => nesting.close(),
+                    _ => return None,
+                }
+            }
+            self.space();
+            self.skip_key(&nesting)?;
         }
     }
 
+    /// Passes the key that a value of an object has.
+    fn skip_key(&mut self, nesting: &Nesting) -> Option<()> {
+        if nesting.is_object() {
+            self.skip_text()?;
+            self.space();
+            self.expect(b':')?;
+            self.space();
+        }
+        Some(())
+    }
+
+    /// Passes a text, in which control characters are not looked for: no reader takes them for anything else.
     fn skip_text(&mut self) -> Option<()> {
         self.expect(b'"')?;
         loop {
@@ -155,38 +192,72 @@ impl<'b> Rest<'b> {
             if self.next()? == b'"' {
                 return Some(());
             }
-            // An escape takes at least one byte more, which may be a quote.
-            self.next()?;
+            match self.next()? {
+                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+                b'u' => {
+                    let (digits, rest) = self.0.split_at_checked(4)?;
+                    self.0 = digits.iter().all(u8::is_ascii_hexdigit).then_some(rest)?;
+                }
+                _ => return None,
+            }
         }
     }
+}
 
-    /// Passes an object or array. A text, an object or an array may begin only where a value or key may, so
-    /// that no reader takes its first byte for a part of something else.
-    fn skip_nested(&mut self) -> Option<()> {
-        let (mut depth, mut begins) = (0_usize, true);
-        loop {
-            match *self.0.first()? {
-                b'"' if begins => {
-                    self.skip_text()?;
-                    begins = false;
-                    continue;
-                }
-                b'{' | b'[' if begins => depth += 1,
-                b'"' | b'{' | b'[' => return None,
-                b'}' | b']' => {
-                    depth -= 1;
-                    begins = false;
-                    if depth == 0 {
-                        self.next()?;
-                        return Some(());
-                    }
-                }
-                b',' | b':' => begins = true,
-                b' ' | b'\t' | b'\n' | b'\r' => {}
-                _ => begins = false,
-            }
-            self.next()?;
+/// Most objects and arrays within each other.
+const MAX_DEPTH: u32 = 64;
+
+/// Objects and arrays that are open.
+#[derive(Default)]
+struct Nesting {
+    /// A bit each, which says that it is an object; the innermost's is the lowest.
+    objects: u64,
+    depth: u32,
+}
+
+impl Nesting {
+    fn open(&mut self, is_object: bool) -> Option<()> {
+        self.objects = self.objects << 1 | u64::from(is_object);
+        self.depth += 1;
+        (self.depth <= MAX_DEPTH).then_some(())
+    }
+
+    fn close(&mut self) {
+        self.objects >>= 1;
+        self.depth -= 1;
+    }
+
+    fn is_object(&self) -> bool {
+        self.objects & 1 == 1
+    }
+
+    /// What ends the innermost.
+    fn closing(&self) -> u8 {
+        if self.is_object() { b'}' } else { b']' }
+    }
+}
+
+/// Number as RFC 8259, section 6, has it.
+fn is_number(text: &[u8]) -> bool {
+    let digits = |text: &[u8]| text.iter().take_while(|b| b.is_ascii_digit()).count();
+    let text = text.strip_prefix(b"-").unwrap_or(text);
+    let (whole, mut rest) = text.split_at(digits(text));
+    if whole.is_empty() || (whole.len() > 1 && whole.starts_with(b"0")) {
+        return false;
+    }
+    if let [b'.', fraction @ ..] = rest {
+        let length = digits(fraction);
+        if length == 0 {
+            return false;
         }
+        rest = &fraction[length..];
+    }
+    match rest {
+        [] => true,
+        [b'e' | b'E', b'+' | b'-', exponent @ ..] | [b'e' | b'E', exponent @ ..] => {
+            !exponent.is_empty() && digits(exponent) == exponent.len()
+        }
+        _ => false,
     }
 }
 
@@ -271,6 +342,32 @@ mod tests {
         assert_eq!(read(text), Some(("1", Some(true))));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn what_is_plain_is_json(answer in nearly::plain()) {
+            if PlainAnswer::read(&answer).is_some() && str::from_utf8(&answer).is_ok() {
+                let json = serde_json::from_slice::<serde::de::IgnoredAny>(&answer);
+                proptest::prop_assert!(json.is_ok(), "{}", answer.escape_ascii());
+            }
+        }
+
+        #[test]
+        fn numbers_are_those_of_json(text in "-?[0-9]{0,3}[.]?[0-9]{0,2}[eE]?[-+]?[0-9]{0,2}") {
+            let is_json = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok();
+            proptest::prop_assert_eq!(is_number(text.as_bytes()), is_json, "{}", text);
+        }
+    }
+
+    #[test]
+    fn objects_and_arrays_within_each_other_are_plain_to_a_depth() {
+        let nested = |depth: usize| {
+            let (open, close) = ("[{\"a\":".repeat(depth / 2), "}]".repeat(depth / 2));
+            format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"content":{open}1{close}}}}}"#)
+        };
+        assert_eq!(read(&nested(64)), Some(("1", None)));
+        assert_eq!(read(&nested(66)), None);
+    }
+
     #[test]
     fn whatever_differs_is_not_plain() {
         for text in [
@@ -291,6 +388,19 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":1}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{"content":[1"}"]}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{"content":[1{]}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"content":[1,-2e:{}]}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"content":[1:2]}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"content":[1,]}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"content":[,]}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"content":[1}}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"content":{"a"}}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"content":{"a":1,}}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"content":{1:1}}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"content":nul}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"content":[01]}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"content":[-]}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"content":[1.]}}"#,
+            r#"{"jsonrpc":"2.0","id":01,"result":{"content":[]}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}} {}"#,
             r#"[{"jsonrpc":"2.0","id":1,"result":{"content":[]}}]"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}"#,
