@@ -21,7 +21,7 @@ use super::query::{Parameter, Parameters};
 use crate::audit::chain::Seal;
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::proof::{Proof, write_hex};
-use crate::audit::search::{Place, Wanted, newest_first};
+use crate::audit::search::{LogPosition, Wanted, newest_first};
 use crate::firewall::time::Timestamp;
 use crate::telemetry::Causes;
 
@@ -37,8 +37,8 @@ const MAX_UNFINISHED: usize = 64;
 /// Searches in the log's files: a bounded number at once, each over a bounded part.
 pub struct Searches {
     turns: Arc<Semaphore>,
-    /// Place at which the search for a request's record goes on.
-    unfinished: Mutex<Lru<Uuid, Place>>,
+    /// Position at which the search for a request's record goes on.
+    unfinished: Mutex<Lru<Uuid, LogPosition>>,
     max_bytes: u64,
 }
 
@@ -55,7 +55,7 @@ impl Searches {
         Self { turns: Arc::new(Semaphore::new(MAX_AT_ONCE)), unfinished, max_bytes }
     }
 
-    fn unfinished(&self) -> MutexGuard<'_, Lru<Uuid, Place>> {
+    fn unfinished(&self) -> MutexGuard<'_, Lru<Uuid, LogPosition>> {
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -88,8 +88,8 @@ pub(crate) struct AuditRecords {
 pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let query = &input.query;
     let (limit, wanted) = (query.limit()?, wanted(query)?);
-    let before =
-        query.get(Parameter::RecordCursor, "a `next_cursor`", |text| text.parse::<Place>().ok())?;
+    let before = query
+        .get(Parameter::RecordCursor, "a `next_cursor`", |text| text.parse::<LogPosition>().ok())?;
     let found = read(&admin, move |admin, log| {
         let index = admin.audit.index().ok_or_else(nothing_recorded)?;
         let found = index.newest_first(log, &wanted, before, limit, admin.searches.max_bytes);

@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::ADMIN_UNAUTHORIZED;
-use super::journal::{Lease, RESERVED};
+use super::journal::{HeldSlots, RESERVED};
 use super::record::{Decision, Detail, Draft, Entry, Event, HeadParts, Outcome, RequestHead};
 use crate::firewall::agent::AgentId;
 use crate::firewall::time::{Mono, Timestamp};
@@ -128,7 +128,7 @@ pub(super) struct Fold {
     last: Timestamp,
     count: u64,
     sources: Sources,
-    pub(super) lease: Lease,
+    pub(super) slots: HeldSlots,
 }
 
 impl Flood {
@@ -153,13 +153,13 @@ impl Flood {
     }
 
     /// Takes the records that have grown for a second, or all.
-    pub(super) fn ripe(&self, now: Mono, all: bool, node_id: &str) -> Vec<(Vec<u8>, Lease)> {
+    pub(super) fn ripe(&self, now: Mono, all: bool, node_id: &str) -> Vec<(Vec<u8>, HeldSlots)> {
         let mut state = self.lock();
         let ripe = state.folds.extract_if(.., |_, fold| all || now.since(fold.since) >= SECOND_US);
         ripe.map(|(_, fold)| {
             let mut line = fold.line(fold.count, fold.last, &fold.sources, node_id);
             line.drain(..RESERVED);
-            (line, fold.lease)
+            (line, fold.slots)
         })
         .collect()
     }
@@ -167,7 +167,12 @@ impl Flood {
 
 impl Fold {
     /// Begins with a count of none.
-    pub(super) fn new(refused: &Entry, agent: Option<AgentId>, since: Mono, lease: Lease) -> Self {
+    pub(super) fn new(
+        refused: &Entry,
+        agent: Option<AgentId>,
+        since: Mono,
+        slots: HeldSlots,
+    ) -> Self {
         let mut entry = Entry::new(refused.timestamp, Uuid::new_v4(), Decision::Deny);
         entry.agent_id = agent;
         entry.denial_code = refused.denial_code;
@@ -179,7 +184,7 @@ impl Fold {
             .as_ref()
             .map(|event| Box::new(Event { name: event.name, detail: Vec::new() }));
         let (last, sources) = (refused.timestamp, Sources::default());
-        Self { entry, since, last, count: 0, sources, lease }
+        Self { entry, since, last, count: 0, sources, slots }
     }
 
     pub(super) fn add(&mut self, refused: &Entry) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::journal::Lease;
+use super::journal::HeldSlots;
 use super::record::{Draft, Outcome};
 
 /// Time for which the writer collects completions before writing them.
@@ -26,11 +26,11 @@ const ENOUGH: usize = 1_024;
 /// One thing for the writer to do.
 pub(super) enum Job {
     /// A line whose text is already whole, but for the chain.
-    Line { line: Vec<u8>, lease: Option<Lease> },
+    Line { line: Vec<u8>, slots: Option<HeldSlots> },
     /// An admitted call has ended.
-    Ended { draft: Draft, outcome: Outcome, lease: Lease },
+    Ended { draft: Draft, outcome: Outcome, slots: HeldSlots },
     /// A call was admitted to the journal but never let through; its refusal is recorded apart.
-    Withdrawn { lease: Lease },
+    Withdrawn { slots: HeldSlots },
     /// A refusal or an admin action; somebody waits until it is written.
     Record { draft: Draft, outcome: Outcome, written: oneshot::Sender<()> },
     /// Somebody waits until the journal is on the disk.
@@ -86,7 +86,7 @@ impl Inbox {
         }
         let urgent = match &job {
             Job::Line { .. } => false,
-            Job::Ended { lease, .. } | Job::Withdrawn { lease } => lease.scarce,
+            Job::Ended { slots, .. } | Job::Withdrawn { slots } => slots.scarce,
             Job::Record { .. } if state.records >= self.max_records => return false,
             Job::Record { .. } => {
                 state.records += 1;
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     fn looked_at() -> Job {
-        Job::Line { line: Vec::new(), lease: None }
+        Job::Line { line: Vec::new(), slots: None }
     }
 
     #[test]

@@ -15,18 +15,18 @@ use uuid::Uuid;
 
 use super::files;
 use super::record::{self, Ids};
-use super::search::{self, Found, Place, Wanted};
+use super::search::{self, Found, LogPosition, Wanted};
 
 /// Records whose place is kept: some 2.5 MB.
 const MAX_PLACES: usize = 32_768;
 /// Most bytes of lines that one look reads.
 const MAX_READ_BYTES: usize = 16 << 20;
 
-/// A record's ids and the place of its line.
+/// A record's ids and the position of its line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placed {
     pub(super) ids: Ids,
-    pub(super) place: Place,
+    pub(super) position: LogPosition,
     /// Length of the line without its newline.
     pub(super) length: u32,
 }
@@ -41,8 +41,8 @@ pub struct Index {
 enum Look {
     /// Found all that may be given, or all there can be.
     Whole(Found),
-    /// Found these; what lies before the place is to be looked for in the files.
-    Before(Found, Place),
+    /// Found these; what lies before the position is to be looked for in the files.
+    Before(Found, LogPosition),
     /// The index cannot help.
     Unknown,
 }
@@ -89,17 +89,17 @@ impl Index {
         &self,
         log: &Path,
         wanted: &Wanted,
-        before: Option<Place>,
+        before: Option<LogPosition>,
         limit: usize,
         max_bytes: u64,
     ) -> io::Result<Found> {
-        let (mut found, place) = match self.look(log, wanted, before, limit)? {
+        let (mut found, position) = match self.look(log, wanted, before, limit)? {
             Look::Whole(found) => return Ok(found),
             Look::Unknown => return search::newest_first(log, wanted, before, limit, max_bytes),
-            Look::Before(found, place) => (found, place),
+            Look::Before(found, position) => (found, position),
         };
         let limit = limit.saturating_sub(found.lines.len());
-        let beyond = search::newest_first(log, wanted, Some(place), limit, max_bytes)?;
+        let beyond = search::newest_first(log, wanted, Some(position), limit, max_bytes)?;
         found.lines.extend(beyond.lines);
         found.next = beyond.next;
         Ok(found)
@@ -119,7 +119,7 @@ impl Index {
         &self,
         log: &Path,
         wanted: &Wanted,
-        before: Option<Place>,
+        before: Option<LogPosition>,
         limit: usize,
     ) -> io::Result<Look> {
         let Some(is_candidate) = candidates(wanted) else { return Ok(Look::Unknown) };
@@ -127,12 +127,12 @@ impl Index {
             let places = self.lock();
             let Some(oldest) = places.front().copied() else { return Ok(Look::Unknown) };
             let newest = places.iter().rev();
-            let newest = newest.skip_while(|placed| before.is_some_and(|b| placed.place >= b));
+            let newest = newest.skip_while(|placed| before.is_some_and(|b| placed.position >= b));
             let found: Vec<Placed> =
                 newest.filter(|placed| is_candidate(&placed.ids)).copied().collect();
             (oldest, found)
         };
-        if before.is_some_and(|before| before <= oldest.place) {
+        if before.is_some_and(|before| before <= oldest.position) {
             return Ok(Look::Unknown);
         }
         let mut reader = Reader { log, open: None };
@@ -147,7 +147,7 @@ impl Index {
             if wanted.matches(&line) {
                 found.lines.push(line);
             }
-            found.next = Some(placed.place);
+            found.next = Some(placed.position);
             if wanted.request_id.is_some() && !found.lines.is_empty() {
                 found.next = None;
                 return Ok(Look::Whole(found));
@@ -157,7 +157,7 @@ impl Index {
             }
         }
         match reader.line(&oldest)? {
-            Line::Read(_) | Line::Compressed => Ok(Look::Before(found, oldest.place)),
+            Line::Read(_) | Line::Compressed => Ok(Look::Before(found, oldest.position)),
             Line::Other => Ok(Look::Unknown),
         }
     }
@@ -176,8 +176,8 @@ fn candidates(wanted: &Wanted) -> Option<impl Fn(&Ids) -> bool> {
 }
 
 impl Placed {
-    fn end(&self) -> Place {
-        self.place.plus(u64::from(self.length) + 1)
+    fn end(&self) -> LogPosition {
+        self.position.plus(u64::from(self.length) + 1)
     }
 }
 
@@ -189,15 +189,15 @@ struct Reader<'l> {
 
 impl Reader<'_> {
     fn line(&mut self, placed: &Placed) -> io::Result<Line> {
-        let Placed { ids, place, length } = placed;
-        let number = place.file();
+        let Placed { ids, position, length } = placed;
+        let number = position.file();
         if self.open.as_ref().is_none_or(|(open, _)| *open != number) {
             self.open = Some((number, self.plain_file(number)?));
         }
         let Some((_, Some(file))) = &self.open else { return Ok(Line::Compressed) };
         let length = usize::try_from(*length).unwrap_or(usize::MAX);
         let mut line = vec![0; length.saturating_add(1)];
-        match file.read_exact_at(&mut line, place.offset()) {
+        match file.read_exact_at(&mut line, position.offset()) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Line::Other),
             read => read?,
         }

@@ -27,13 +27,13 @@ use crate::holder::Holder;
 
 mod layout;
 
-pub(super) use layout::{PART_BYTES as ONE_SLOT_BYTES, Place, SLOT_HEAD_BYTES as RESERVED};
+pub(super) use layout::{LogEnd, PART_BYTES as ONE_SLOT_BYTES, SLOT_HEAD_BYTES as RESERVED};
 use layout::{SLOT_BYTES, SlotHead};
 
 /// Slots that one admission holds until its line is in the log.
 #[derive(Debug)]
-pub(super) struct Lease {
-    slots: SmallVec<[u32; 4]>,
+pub(super) struct HeldSlots {
+    numbers: SmallVec<[u32; 4]>,
     admission: u64,
     /// Few slots were left, so these should come back soon.
     pub(super) scarce: bool,
@@ -49,9 +49,9 @@ pub(super) struct Found {
 
 /// A call that was admitted and whose slots were not given back.
 pub(super) struct OpenCall {
-    pub(super) lease: Lease,
+    pub(super) slots: HeldSlots,
     pub(super) line: Vec<u8>,
-    pub(super) place: Place,
+    pub(super) log_end: LogEnd,
 }
 
 pub(super) struct Journal {
@@ -94,7 +94,7 @@ impl Journal {
             closed = Closed::read(&file, slots).map_err(failed)?;
         }
         let mut free: Vec<u32> = (0..slots).rev().collect();
-        free.retain(|slot| !open.iter().any(|call| call.lease.slots.contains(slot)));
+        free.retain(|slot| !open.iter().any(|call| call.slots.numbers.contains(slot)));
         let journal = Self {
             path: path.to_owned(),
             file: RwLock::new(file),
@@ -107,42 +107,47 @@ impl Journal {
     }
 
     /// Takes the slots that a line of this length needs; `None` if they are not to be had.
-    pub(super) fn take(&self, line_bytes: usize) -> Option<Lease> {
+    pub(super) fn take(&self, line_bytes: usize) -> Option<HeldSlots> {
         let needed = line_bytes.div_ceil(layout::PART_BYTES).max(1);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let from = free.len().checked_sub(needed)?;
-        let slots = free.drain(from..).rev().collect();
+        let numbers = free.drain(from..).rev().collect();
         drop(free);
         let scarce = from < self.few;
         let admission = self.admissions.fetch_add(1, Ordering::Relaxed) + 1;
-        Some(Lease { slots, admission, scarce })
+        Some(HeldSlots { numbers, admission, scarce })
     }
 
-    /// Gives slots back whose lease is noted as closed.
-    fn put_back(&self, leases: &[Lease]) {
+    /// Frees slots whose line is noted as closed.
+    fn put_back(&self, held: &[HeldSlots]) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        for lease in leases {
-            free.extend(lease.slots.iter().rev());
+        for slots in held {
+            free.extend(slots.numbers.iter().rev());
         }
     }
 
     /// Writes a line into its slots; its first [`RESERVED`] bytes are the journal's own.
-    pub(super) fn write(&self, lease: &Lease, line: &mut [u8], place: Place) -> io::Result<()> {
+    pub(super) fn write(
+        &self,
+        slots: &HeldSlots,
+        line: &mut [u8],
+        log_end: LogEnd,
+    ) -> io::Result<()> {
         let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
-        let parts = u32::try_from(lease.slots.len()).map_err(io::Error::other)?;
-        if let [slot] = lease.slots[..] {
-            layout::frame(line, SlotHead { admission: lease.admission, part: 0, parts, place })?;
+        let parts = u32::try_from(slots.numbers.len()).map_err(io::Error::other)?;
+        if let [slot] = slots.numbers[..] {
+            layout::frame(line, SlotHead { admission: slots.admission, part: 0, parts, log_end })?;
             return file.write_all_at(line, layout::slot_offset(self.slots, slot));
         }
         let body = line.get(RESERVED..).unwrap_or_default();
         let pieces = body.chunks(layout::PART_BYTES);
-        for ((part, slot), piece) in (0_u32..).zip(&lease.slots).zip(pieces) {
+        for ((part, slot), piece) in (0_u32..).zip(&slots.numbers).zip(pieces) {
             let mut framed = Vec::with_capacity(SLOT_BYTES);
             framed.resize(RESERVED, 0);
             framed.extend_from_slice(piece);
             layout::frame(
                 &mut framed,
-                SlotHead { admission: lease.admission, part, parts, place },
+                SlotHead { admission: slots.admission, part, parts, log_end },
             )?;
             file.write_all_at(&framed, layout::slot_offset(self.slots, *slot))?;
         }
@@ -154,24 +159,24 @@ impl Journal {
         self.file.read().unwrap_or_else(PoisonError::into_inner).sync_data()
     }
 
-    /// Notes that the lines of these leases are in the log, up to `link`, and frees their slots.
+    /// Notes that the lines of the slots `held` are in the log, up to `link`, and frees their slots.
     /// Nothing is freed if it cannot be noted.
     pub(super) fn close(
         &self,
         closed: &mut Closed,
-        leases: &mut Vec<Lease>,
+        held: &mut Vec<HeldSlots>,
         link: &Link,
     ) -> io::Result<()> {
-        for lease in leases.iter() {
-            for slot in &lease.slots {
-                closed.note(*slot, lease.admission);
+        for slots in held.iter() {
+            for slot in &slots.numbers {
+                closed.note(*slot, slots.admission);
             }
         }
         let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
         closed.write(&file, link)?;
         drop(file);
-        self.put_back(leases);
-        leases.clear();
+        self.put_back(held);
+        held.clear();
         Ok(())
     }
 
@@ -291,13 +296,13 @@ fn open_calls(file: &File, closed: &Closed) -> io::Result<(Vec<OpenCall>, u64)> 
             continue;
         }
         open.push(OpenCall {
-            lease: Lease {
-                slots: call.iter().map(|(_, slot, _)| *slot).collect(),
+            slots: HeldSlots {
+                numbers: call.iter().map(|(_, slot, _)| *slot).collect(),
                 admission: head.admission,
                 scarce: false,
             },
             line: call.iter().flat_map(|(.., piece)| piece.iter().copied()).collect(),
-            place: head.place,
+            log_end: head.log_end,
         });
     }
     Ok((open, highest))

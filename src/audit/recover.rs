@@ -160,9 +160,10 @@ pub(super) fn sort_out(
 ) -> io::Result<(Vec<OpenCall>, Vec<OpenCall>)> {
     let mut wanted: HashSet<Uuid> =
         open.iter().filter_map(|call| record::request_id(&call.line)).collect();
-    let place =
-        |call: &OpenCall| if call.place.inode == log.identity() { call.place.length } else { 0 };
-    let from = open.iter().map(place).min().unwrap_or(log.length);
+    let end = |call: &OpenCall| {
+        if call.log_end.inode == log.identity() { call.log_end.length } else { 0 }
+    };
+    let from = open.iter().map(end).min().unwrap_or(log.length);
     let from = if from <= log.length { from } else { 0 };
     let mut missing = wanted.clone();
     each_line(log, from, |line| {

@@ -41,14 +41,14 @@ pub struct Wanted {
     pub until: Option<Timestamp>,
 }
 
-/// A line's place in a log: the number that its file has or will have, and the offset there.
+/// A line's position in the log: the number that its file has or will have, and the offset there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct LogPosition {
     file: u64,
     offset: u64,
 }
 
-impl Place {
+impl LogPosition {
     pub(super) fn new(file: u64, offset: u64) -> Self {
         Self { file, offset }
     }
@@ -61,19 +61,19 @@ impl Place {
         self.offset
     }
 
-    /// The place so many bytes further on in the same file.
+    /// Returns the position that is `bytes` further on in the same file.
     pub(super) fn plus(self, bytes: u64) -> Self {
         Self { offset: self.offset.saturating_add(bytes), ..self }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for LogPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.file, self.offset)
     }
 }
 
-impl FromStr for Place {
+impl FromStr for LogPosition {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
@@ -92,8 +92,8 @@ impl FromStr for Place {
 pub struct Found {
     /// Whole lines without their newline, newest first.
     pub lines: Vec<Vec<u8>>,
-    /// Place at which the next search goes on; none at the log's beginning.
-    pub next: Option<Place>,
+    /// Position at which the next search goes on; none at the log's beginning.
+    pub next: Option<LogPosition>,
 }
 
 #[derive(Deserialize)]
@@ -171,7 +171,7 @@ enum Go {
 pub fn newest_first(
     log: &Path,
     wanted: &Wanted,
-    before: Option<Place>,
+    before: Option<LogPosition>,
     limit: usize,
     max_bytes: u64,
 ) -> io::Result<Found> {
@@ -187,7 +187,7 @@ pub fn newest_first(
 fn files_back(
     log: &Path,
     wanted: &Wanted,
-    before: Option<Place>,
+    before: Option<LogPosition>,
     limit: usize,
     max_bytes: u64,
 ) -> io::Result<Found> {
@@ -230,7 +230,7 @@ impl Search<'_> {
         if self.wanted.matches(line) {
             self.take(line.to_vec());
         }
-        self.found.next = Some(Place { file: self.file, offset });
+        self.found.next = Some(LogPosition { file: self.file, offset });
         if self.budget > 0 && !self.is_full() { Go::On } else { Go::Stop }
     }
 
@@ -311,7 +311,7 @@ impl Search<'_> {
         let budget = self.budget.saturating_sub(at);
         while let Some((offset, line)) = last.pop_back() {
             self.take(line);
-            self.found.next = Some(Place { file: self.file, offset });
+            self.found.next = Some(LogPosition { file: self.file, offset });
             if self.is_full() {
                 return Ok(Go::Stop);
             }
@@ -320,7 +320,7 @@ impl Search<'_> {
             return Ok(Go::Stop);
         }
         self.budget = budget;
-        self.found.next = Some(Place { file: self.file, offset: 0 });
+        self.found.next = Some(LogPosition { file: self.file, offset: 0 });
         Ok(if budget > 0 { Go::On } else { Go::Stop })
     }
 }
@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn a_place_has_one_spelling() {
         for bad in ["", "1", "-1", "1-", "01-2", "1-02", "+1-2", "1-2-3", "a-b"] {
-            assert_eq!(bad.parse::<Place>(), Err(()), "{bad}");
+            assert_eq!(bad.parse::<LogPosition>(), Err(()), "{bad}");
         }
     }
 }

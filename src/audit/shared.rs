@@ -11,7 +11,7 @@ use super::chain::Link;
 use super::flood::{self, Flood, Fold, Weight};
 use super::inbox::{Inbox, Job};
 use super::index::Index;
-use super::journal::{self, Journal, Lease, Place};
+use super::journal::{self, HeldSlots, Journal, LogEnd};
 use super::record::{Draft, Entry, Outcome};
 use super::signer::Latest;
 use super::tree_file::Proofs;
@@ -57,14 +57,14 @@ impl Shared {
         }
         let mut draft = Draft::new(entry, &self.node_id, journal::RESERVED);
         let line = draft.reserved_and_line();
-        let lease = self.journal.take(line.len().saturating_sub(journal::RESERVED));
-        let lease = lease.ok_or(AuditUnavailable::NoRoom)?;
-        if !self.write_to_journal(&lease, line) {
-            self.inbox.push(Job::Withdrawn { lease });
+        let slots = self.journal.take(line.len().saturating_sub(journal::RESERVED));
+        let slots = slots.ok_or(AuditUnavailable::NoRoom)?;
+        if !self.write_to_journal(&slots, line) {
+            self.inbox.push(Job::Withdrawn { slots });
             return Err(AuditUnavailable::Unhealthy);
         }
         // From here on a call whose client goes away gives its slots back through the receipt.
-        let held = Held { shared: Arc::clone(self), call: Some((draft, lease)) };
+        let held = Held { shared: Arc::clone(self), call: Some((draft, slots)) };
         if self.durable {
             let (synced, wait) = oneshot::channel();
             if !self.inbox.push(Job::Sync { synced }) || wait.await.is_err() {
@@ -76,11 +76,11 @@ impl Shared {
     }
 
     /// Writes a line into its slots; if that fails nothing more is admitted.
-    fn write_to_journal(&self, lease: &Lease, line: &mut [u8]) -> bool {
+    fn write_to_journal(&self, slots: &HeldSlots, line: &mut [u8]) -> bool {
         // INVARIANT: which file it is is read first; see `Writer::publish`.
         let inode = self.log_identity.load(Ordering::Acquire);
-        let place = Place { inode, length: self.log_length.load(Ordering::Acquire) };
-        let Err(error) = self.journal.write(lease, line, place) else { return true };
+        let log_end = LogEnd { inode, length: self.log_length.load(Ordering::Acquire) };
+        let Err(error) = self.journal.write(slots, line, log_end) else { return true };
         if !self.journal_failed.swap(true, Ordering::SeqCst) {
             tracing::error!(error = %Causes(&error), "audit journal cannot be written");
         }
@@ -127,17 +127,17 @@ impl Shared {
         let mut fold = if let Some(fold) = state.folds.remove(&key) {
             fold
         } else {
-            let lease = self.journal.take(journal::ONE_SLOT_BYTES);
-            Fold::new(entry, key.0, self.clock.mono(), lease.ok_or(AuditUnavailable::NoRoom)?)
+            let slots = self.journal.take(journal::ONE_SLOT_BYTES);
+            Fold::new(entry, key.0, self.clock.mono(), slots.ok_or(AuditUnavailable::NoRoom)?)
         };
         let mut line = fold.line_with_one_more(entry, &self.node_id);
         let fits = line.len() <= journal::RESERVED + journal::ONE_SLOT_BYTES;
-        let written = fits && self.write_to_journal(&fold.lease, &mut line);
+        let written = fits && self.write_to_journal(&fold.slots, &mut line);
         if written {
             fold.add(entry);
         }
         if fold.is_empty() {
-            self.inbox.push(Job::Withdrawn { lease: fold.lease });
+            self.inbox.push(Job::Withdrawn { slots: fold.slots });
         } else {
             state.folds.insert(key, fold);
         }
@@ -192,7 +192,7 @@ impl Receipt {
 /// An admitted call's line and its slots.
 pub(super) struct Held {
     shared: Arc<Shared>,
-    call: Option<(Draft, Lease)>,
+    call: Option<(Draft, HeldSlots)>,
 }
 
 impl Held {
@@ -201,16 +201,16 @@ impl Held {
     }
 
     fn hand_over(&mut self, outcome: Outcome) {
-        if let Some((draft, lease)) = self.call.take() {
+        if let Some((draft, slots)) = self.call.take() {
             // Without a writer the journal keeps the call for the next start.
-            self.shared.inbox.push(Job::Ended { draft, outcome, lease });
+            self.shared.inbox.push(Job::Ended { draft, outcome, slots });
         }
     }
 
     /// Gives the slots back without a line: the call's refusal is recorded instead.
     fn withdraw(mut self) {
-        if let Some((_, lease)) = self.call.take() {
-            self.shared.inbox.push(Job::Withdrawn { lease });
+        if let Some((_, slots)) = self.call.take() {
+            self.shared.inbox.push(Job::Withdrawn { slots });
         }
     }
 }

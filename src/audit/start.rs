@@ -88,9 +88,9 @@ pub(super) fn prepare(
     let events = damages.into_iter().chain(events);
     let mut pending: Vec<Job> = events.map(|event| writer::event_line(&shared, event)).collect();
     pending.extend(
-        unfinished.into_iter().map(|call| Job::Line { line: call.line, lease: Some(call.lease) }),
+        unfinished.into_iter().map(|call| Job::Line { line: call.line, slots: Some(call.slots) }),
     );
-    let settled = settled.into_iter().map(|call| call.lease).collect();
+    let settled = settled.into_iter().map(|call| call.slots).collect();
     let writer = Writer::new(Begin {
         shared: Arc::clone(&shared),
         log,

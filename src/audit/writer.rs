@@ -15,11 +15,11 @@ use super::chain::{self, Link};
 use super::compress::Compressor;
 use super::inbox::Job;
 use super::index::Placed;
-use super::journal::{Closed, Lease};
+use super::journal::{Closed, HeldSlots};
 use super::log::{Fate, Log};
 use super::record::{Completion, Decision, Detail, Draft, Entry, Event, Ids, Outcome};
 use super::retention::Retention;
-use super::search::{self, Place};
+use super::search::{self, LogPosition};
 use super::shared::Shared;
 use super::signer::Signer;
 use super::{Rotation, recover};
@@ -41,8 +41,8 @@ pub(super) struct Writer {
     link: Link,
     /// Pending writes, in order; failed writes stay.
     pending: Vec<Job>,
-    /// Leases whose lines are in the log, but not yet noted as such in the journal.
-    settled: Vec<Lease>,
+    /// Slots whose lines are in the log, but not yet noted as such in the journal.
+    settled: Vec<HeldSlots>,
     /// Lines that are not closed yet.
     open: Vec<u8>,
     buffer: Vec<u8>,
@@ -67,7 +67,7 @@ pub(super) struct Begin {
     pub(super) closed: Closed,
     pub(super) link: Link,
     pub(super) pending: Vec<Job>,
-    pub(super) settled: Vec<Lease>,
+    pub(super) settled: Vec<HeldSlots>,
     pub(super) rotation: Rotation,
     pub(super) signer: Option<Signer>,
 }
@@ -181,7 +181,7 @@ impl Writer {
         self.rotate_if_due(0);
         let now = self.shared.clock.mono();
         let folded = self.shared.flood.ripe(now, self.ending, &self.shared.node_id);
-        let folded = folded.into_iter().map(|(line, lease)| Job::Line { line, lease: Some(lease) });
+        let folded = folded.into_iter().map(|(line, slots)| Job::Line { line, slots: Some(slots) });
         self.pending.extend(folded);
         self.choose_files_to_delete();
         while !self.pending.is_empty() || self.shared.unrecorded.load(Ordering::SeqCst) > 0 {
@@ -349,8 +349,8 @@ impl Writer {
         self.publish();
         for job in self.pending.drain(..taken) {
             match job {
-                Job::Line { lease, .. } => self.settled.extend(lease),
-                Job::Ended { lease, .. } | Job::Withdrawn { lease } => self.settled.push(lease),
+                Job::Line { slots, .. } => self.settled.extend(slots),
+                Job::Ended { slots, .. } | Job::Withdrawn { slots } => self.settled.push(slots),
                 // Whoever has gone meanwhile does not need to know.
                 Job::Record { written, .. } => written.send(()).unwrap_or_default(),
                 Job::Sync { .. } | Job::Reopen { .. } => {}
@@ -367,7 +367,7 @@ impl Writer {
         let ends = ends.chain([self.buffer.len()]);
         self.buffered.iter().zip(ends).map(move |((ids, start), end)| Placed {
             ids: *ids,
-            place: Place::new(file, begin.saturating_add(*start as u64)),
+            position: LogPosition::new(file, begin.saturating_add(*start as u64)),
             length: u32::try_from(end - start - 1).unwrap_or(u32::MAX),
         })
     }
@@ -445,7 +445,7 @@ pub(super) fn event_line(shared: &Shared, event: Event) -> Job {
     let mut line = Vec::new();
     let outcome = Outcome { completion: Completion::Completed, ..Outcome::default() };
     draft.finish(&outcome, &mut line);
-    Job::Line { line, lease: None }
+    Job::Line { line, slots: None }
 }
 
 /// However the writer leaves, nobody waits for it in vain.

@@ -30,7 +30,7 @@ pub(super) const ENTRIES_WITH_LINK: usize = 512;
 
 /// Log file and its length at the time of an admission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::audit) struct Place {
+pub(in crate::audit) struct LogEnd {
     pub(in crate::audit) inode: u64,
     pub(in crate::audit) length: u64,
 }
@@ -41,7 +41,7 @@ pub(super) struct SlotHead {
     pub(super) admission: u64,
     pub(super) part: u32,
     pub(super) parts: u32,
-    pub(super) place: Place,
+    pub(super) log_end: LogEnd,
 }
 
 fn slots_offset(slots: u32) -> u64 {
@@ -183,9 +183,9 @@ pub(super) fn frame(framed: &mut [u8], head: SlotHead) -> io::Result<()> {
     let too_short = || io::Error::other("a slot has no room for its head");
     let length = framed.len().checked_sub(SLOT_HEAD_BYTES).ok_or_else(too_short)?;
     let length = u32::try_from(length).map_err(io::Error::other)?;
-    let SlotHead { admission, part, parts, place } = head;
+    let SlotHead { admission, part, parts, log_end } = head;
     let (check, rest) = framed.split_first_chunk_mut::<8>().ok_or_else(too_short)?;
-    let words = [admission, place.length, place.inode].map(u64::to_le_bytes);
+    let words = [admission, log_end.length, log_end.inode].map(u64::to_le_bytes);
     let halves = [part, parts, length].map(u32::to_le_bytes);
     let fields = words.iter().flatten().chain(halves.iter().flatten());
     rest.iter_mut().zip(fields).for_each(|(to, from)| *to = *from);
@@ -199,13 +199,13 @@ pub(super) fn unframe(slot: &[u8]) -> Option<(SlotHead, &[u8])> {
     let check = fields.u64()?;
     let body = fields.0;
     let admission = fields.u64()?;
-    let place = Place { length: fields.u64()?, inode: fields.u64()? };
+    let log_end = LogEnd { length: fields.u64()?, inode: fields.u64()? };
     let (part, parts, length) = (fields.u32()?, fields.u32()?, fields.u32()?);
     let _padding = fields.u32()?;
     let length = usize::try_from(length).ok()?;
     let checked = body.get(..length + SLOT_HEAD_BYTES - 8)?;
     let whole = admission != 0 && check == checksum(checked);
-    whole.then_some((SlotHead { admission, part, parts, place }, fields.0.get(..length)?))
+    whole.then_some((SlotHead { admission, part, parts, log_end }, fields.0.get(..length)?))
 }
 
 /// Reads numbers off the front.

@@ -29,10 +29,10 @@ fn framed(body: &[u8]) -> Vec<u8> {
     line
 }
 
-fn put(journal: &Journal, body: &[u8], length: u64) -> Lease {
-    let lease = journal.take(body.len()).unwrap();
-    journal.write(&lease, &mut framed(body), Place { inode: 7, length }).unwrap();
-    lease
+fn put(journal: &Journal, body: &[u8], length: u64) -> HeldSlots {
+    let slots = journal.take(body.len()).unwrap();
+    journal.write(&slots, &mut framed(body), LogEnd { inode: 7, length }).unwrap();
+    slots
 }
 
 #[test]
@@ -49,11 +49,11 @@ fn open_calls_are_found_again_whole_and_in_order() {
     let (journal, _, found) = bench.open();
     let lines: Vec<_> = found.open.iter().map(|call| call.line.clone()).collect();
     assert_eq!(lines, bodies);
-    let places: Vec<_> = found.open.iter().map(|call| call.place).collect();
-    assert_eq!(places, [100, 101, 102].map(|length| Place { inode: 7, length }));
+    let ends: Vec<_> = found.open.iter().map(|call| call.log_end).collect();
+    assert_eq!(ends, [100, 101, 102].map(|length| LogEnd { inode: 7, length }));
     assert_eq!(journal.free_slots(), 3);
-    let lease = journal.take(1).unwrap();
-    assert_eq!(lease.admission, 4);
+    let slots = journal.take(1).unwrap();
+    assert_eq!(slots.admission, 4);
 }
 
 #[test]
@@ -61,10 +61,10 @@ fn closed_calls_are_gone_and_the_link_is_remembered() {
     let bench = Bench::new();
     let (journal, mut closed, _) = bench.open();
     let link = Link { sequence: 9, hash: HexHash::of(b"x") };
-    let mut leases = vec![put(&journal, &[b'a'; 5_000], 0), put(&journal, b"b", 0)];
+    let mut held = vec![put(&journal, &[b'a'; 5_000], 0), put(&journal, b"b", 0)];
     let kept = put(&journal, b"kept", 0);
-    journal.close(&mut closed, &mut leases, &link).unwrap();
-    assert!(leases.is_empty());
+    journal.close(&mut closed, &mut held, &link).unwrap();
+    assert!(held.is_empty());
     assert_eq!(journal.free_slots(), 7);
     drop((journal, kept));
     let (_, _, found) = bench.open();
@@ -79,13 +79,13 @@ fn what_is_noted_beyond_the_first_entries_is_remembered_too() {
     let path = folder.path().join("log.journal");
     let slots = u32::try_from(layout::ENTRIES_WITH_LINK).unwrap() + 2;
     let (journal, mut closed, _) = Journal::open(&path, slots).unwrap();
-    let mut leases: Vec<_> = (0..slots).map(|n| put(&journal, &n.to_le_bytes(), 0)).collect();
+    let mut held: Vec<_> = (0..slots).map(|n| put(&journal, &n.to_le_bytes(), 0)).collect();
     // Of those behind, and of those before, one stays open.
-    let open = [leases.pop().unwrap(), leases.remove(1)];
-    let behind = leases.split_off(leases.len() - 2);
-    for (mut leases, sequence) in [(behind, 1), (leases, 2)] {
+    let open = [held.pop().unwrap(), held.remove(1)];
+    let behind = held.split_off(held.len() - 2);
+    for (mut held, sequence) in [(behind, 1), (held, 2)] {
         let link = Link { sequence, hash: HexHash::of(b"x") };
-        journal.close(&mut closed, &mut leases, &link).unwrap();
+        journal.close(&mut closed, &mut held, &link).unwrap();
     }
     drop((journal, open));
     let (_, _, found) = Journal::open(&path, slots).unwrap();
@@ -98,11 +98,11 @@ fn what_is_noted_beyond_the_first_entries_is_remembered_too() {
 fn slots_are_bounded_and_come_back() {
     let bench = Bench::new();
     let (journal, mut closed, _) = bench.open();
-    let mut leases: Vec<_> = (0..SLOTS).map(|_| journal.take(1).unwrap()).collect();
+    let mut held: Vec<_> = (0..SLOTS).map(|_| journal.take(1).unwrap()).collect();
     assert!(journal.take(1).is_none());
-    journal.close(&mut closed, &mut leases, &Link::GENESIS).unwrap();
+    journal.close(&mut closed, &mut held, &Link::GENESIS).unwrap();
     assert!(journal.take(layout::PART_BYTES * 8 + 1).is_none());
-    assert_eq!(journal.take(layout::PART_BYTES * 8).unwrap().slots.len(), 8);
+    assert_eq!(journal.take(layout::PART_BYTES * 8).unwrap().numbers.len(), 8);
 }
 
 #[test]
@@ -111,9 +111,9 @@ fn a_torn_slot_is_not_an_open_call() {
     let (journal, _, _) = bench.open();
     let one = put(&journal, b"one part", 0);
     let three = put(&journal, &[b'x'; 5_000], 0);
-    let last_part = layout::slot_offset(SLOTS, three.slots[2]);
+    let last_part = layout::slot_offset(SLOTS, three.numbers[2]);
     let whole = put(&journal, b"whole", 0);
-    let body = layout::slot_offset(SLOTS, one.slots[0]) + RESERVED as u64;
+    let body = layout::slot_offset(SLOTS, one.numbers[0]) + RESERVED as u64;
     let file = OpenOptions::new().write(true).open(bench.path()).unwrap();
     file.write_all_at(b"X", body).unwrap();
     file.write_all_at(&[0; 48], last_part).unwrap();
@@ -128,11 +128,11 @@ fn a_torn_slot_is_not_an_open_call() {
 fn a_slot_is_used_again_without_a_trace_of_its_last_call() {
     let bench = Bench::new();
     let (journal, mut closed, _) = bench.open();
-    let mut leases = vec![put(&journal, b"a long first line", 0)];
-    let slot = leases[0].slots[0];
-    journal.close(&mut closed, &mut leases, &Link::GENESIS).unwrap();
+    let mut held = vec![put(&journal, b"a long first line", 0)];
+    let slot = held[0].numbers[0];
+    journal.close(&mut closed, &mut held, &Link::GENESIS).unwrap();
     let next = put(&journal, b"short", 0);
-    assert_eq!(next.slots[0], slot);
+    assert_eq!(next.numbers[0], slot);
     drop(journal);
     assert_eq!(bench.open().2.open[0].line, b"short");
 }
@@ -161,7 +161,7 @@ fn a_journal_gets_another_size_when_no_call_is_open_in_it() {
     let bench = Bench::new();
     let (journal, mut closed, _) = bench.open();
     let link = Link { sequence: 5, hash: HexHash::of(b"a line") };
-    let mut leases = vec![put(&journal, b"a call", 0)];
+    let mut held = vec![put(&journal, b"a call", 0)];
     let resized = |slots| {
         let (journal, _, found) = Journal::open(&bench.path(), slots).unwrap();
         assert_eq!(found.link, Some(link));
@@ -171,7 +171,7 @@ fn a_journal_gets_another_size_when_no_call_is_open_in_it() {
     drop(journal);
     let (journal, open) = resized(SLOTS * 2);
     assert_eq!((journal.slots, open), (SLOTS, 1), "its open call was not dropped");
-    journal.close(&mut closed, &mut leases, &link).unwrap();
+    journal.close(&mut closed, &mut held, &link).unwrap();
     drop(journal);
     for slots in [SLOTS * 2, SLOTS * 4, SLOTS] {
         let (journal, open) = resized(slots);

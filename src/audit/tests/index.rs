@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::audit::index::Placed;
 use crate::audit::record::Ids;
-use crate::audit::search::{Found, Place, Wanted, newest_first};
+use crate::audit::search::{Found, LogPosition, Wanted, newest_first};
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 
@@ -42,7 +42,7 @@ fn searches() -> Vec<Wanted> {
     all
 }
 
-fn pages(mut search: impl FnMut(Option<Place>) -> io::Result<Found>) -> Vec<Vec<u8>> {
+fn pages(mut search: impl FnMut(Option<LogPosition>) -> io::Result<Found>) -> Vec<Vec<u8>> {
     let (mut lines, mut before) = (Vec::new(), None);
     loop {
         let found = search(before).unwrap();
@@ -135,7 +135,7 @@ async fn the_index_is_bounded() {
     let audit = bench.open();
     let index = audit.index().unwrap();
     let ids = |n| Ids { request: Uuid::from_u128(n), ..Ids::default() };
-    let placed = |n| Placed { ids: ids(n), place: Place::new(1, 0), length: 1 };
+    let placed = |n| Placed { ids: ids(n), position: LogPosition::new(1, 0), length: 1 };
     index.add((0..100_000).map(placed));
     assert_eq!(index.len(), 32_768);
 }
