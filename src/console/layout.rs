@@ -7,7 +7,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::answer;
 use super::form::write_query;
-use super::place::{Place, Shown};
+use super::section::{Section, Shown};
 use super::shown::text;
 use super::visit::Visit;
 use crate::admin::{ApiError, Method, People};
@@ -37,21 +37,21 @@ fn brand() -> Markup {
 
 /// Answers with a page for somebody who has signed in.
 pub(super) fn page(visit: &Visit, shown: Shown) -> Response {
-    let Shown { place, title, body, topic } = shown;
-    let markup = frame(visit, Some(place), &title, topic.as_deref(), &body);
+    let Shown { section, title, body, topic } = shown;
+    let markup = frame(visit, Some(section), &title, topic.as_deref(), &body);
     answer::html(markup, StatusCode::OK)
 }
 
 fn frame(
     visit: &Visit,
-    place: Option<Place>,
+    section: Option<Section>,
     title: &str,
     topic: Option<&str>,
     body: &Markup,
 ) -> Markup {
     let approvals = visit.console.admin.approvals.pending();
-    let places = Place::ALL.into_iter().filter(|place| {
-        let (method, path) = place.needs();
+    let sections = Section::ALL.into_iter().filter(|section| {
+        let (method, path) = section.needs();
         visit.may(method, path)
     });
     html! {
@@ -64,11 +64,11 @@ fn frame(
                     (brand())
                     nav aria-label="Pages" {
                         ul {
-                            @for one in places {
+                            @for one in sections {
                                 li {
-                                    a href=(one.path()) aria-current=[(Some(one) == place).then_some("page")] {
+                                    a href=(one.path()) aria-current=[(Some(one) == section).then_some("page")] {
                                         (one.name())
-                                        @if one == Place::Approvals && approvals > 0 {
+                                        @if one == Section::Approvals && approvals > 0 {
                                             " " span.count { (approvals) span.hidden { " waiting" } }
                                         }
                                     }

@@ -11,7 +11,7 @@ mod sessions;
 mod why;
 
 use super::form::Form;
-use super::place::{Place, Shown};
+use super::section::{Section, Shown};
 use super::visit::Visit;
 use crate::admin::ApiError;
 
@@ -24,21 +24,21 @@ pub(super) enum Acted {
 
 /// Shows the page at a path; none if there is no such page.
 pub(super) async fn show(visit: &Visit, path: &[&str]) -> Result<Option<Shown>, ApiError> {
-    let place = match path {
-        [""] => Place::Overview,
-        ["live"] => Place::Live,
-        ["why"] | ["why", _] => Place::Why,
-        ["sessions"] | ["sessions", _] => Place::Sessions,
-        ["agents"] | ["agents", _] => Place::Agents,
-        ["approvals"] | ["approvals", _] => Place::Approvals,
-        ["policies"] => Place::Policies,
-        ["audit"] => Place::Audit,
-        ["health"] => Place::Health,
+    let section = match path {
+        [""] => Section::Overview,
+        ["live"] => Section::Live,
+        ["why"] | ["why", _] => Section::Why,
+        ["sessions"] | ["sessions", _] => Section::Sessions,
+        ["agents"] | ["agents", _] => Section::Agents,
+        ["approvals"] | ["approvals", _] => Section::Approvals,
+        ["policies"] => Section::Policies,
+        ["audit"] => Section::Audit,
+        ["health"] => Section::Health,
         _ => return Ok(None),
     };
-    let (method, needed) = place.needs();
+    let (method, needed) = section.needs();
     if !visit.may(method, needed) {
-        if place == Place::Overview {
+        if section == Section::Overview {
             // Where a sign-in leads; a role that sees one list only goes there.
             return sessions::list(visit).await.map(Some);
         }

@@ -12,7 +12,7 @@ use crate::console::layout::{may, token};
 use crate::console::parts::{
     PER_PAGE, badge, counted, facts, id, items, more, select, string, strings, tags, time, whole_id,
 };
-use crate::console::place::{Place, Shown};
+use crate::console::section::{Section, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::firewall::agent::AgentId;
@@ -67,7 +67,7 @@ pub(super) async fn list(visit: &Visit) -> Result<Shown, ApiError> {
         }
         (more("/console/agents", &[], string(&found, "/next_cursor"), cursor.is_empty()))
     };
-    Ok(Shown::at(Place::Agents, body))
+    Ok(Shown::at(Section::Agents, body))
 }
 
 fn state(agent: &Value) -> Markup {
@@ -173,7 +173,7 @@ pub(super) async fn one(visit: &Visit, id_text: &str) -> Result<Shown, ApiError>
             @if !string(&opened, "/next_cursor").is_empty() { p { a href={ "/console/sessions?agent_id=" (whole) } { "All its sessions" } } }
         }
     };
-    Ok(Shown { title: "Agent".to_owned(), ..Shown::at(Place::Agents, body) })
+    Ok(Shown { title: "Agent".to_owned(), ..Shown::at(Section::Agents, body) })
 }
 
 fn is_active(visit: &Visit, agent: AgentId) -> bool {

@@ -12,7 +12,7 @@ use crate::console::layout::{may, token};
 use crate::console::parts::{
     PER_PAGE, badge, facts, id, items, more, number, select, string, time, whole_id,
 };
-use crate::console::place::{Place, Shown};
+use crate::console::section::{Section, Shown};
 use crate::console::shown::{BLOCK_CHARS, block, text};
 use crate::console::visit::Visit;
 use crate::firewall::session::SessionId;
@@ -76,7 +76,7 @@ pub(super) async fn list(visit: &Visit) -> Result<Shown, ApiError> {
         @if approvals.is_empty() { p.dim.empty { "No approval of this kind." } }
         (more("/console/approvals", &[("status", status)], string(&found, "/next_cursor"), cursor.is_empty()))
     };
-    Ok(Shown { topic: Some("topic=approvals".to_owned()), ..Shown::at(Place::Approvals, body) })
+    Ok(Shown { topic: Some("topic=approvals".to_owned()), ..Shown::at(Section::Approvals, body) })
 }
 
 pub(super) async fn one(visit: &Visit, id_text: &str) -> Result<Shown, ApiError> {
@@ -125,7 +125,7 @@ pub(super) async fn one(visit: &Visit, id_text: &str) -> Result<Shown, ApiError>
         section { h2 { "Last calls of the session" } (table("Last calls of the session", &calls)) }
     };
     // Not kept current while a person may be writing a reason.
-    Ok(Shown { title: "Approval".to_owned(), ..Shown::at(Place::Approvals, body) })
+    Ok(Shown { title: "Approval".to_owned(), ..Shown::at(Section::Approvals, body) })
 }
 
 /// Writes parameters as they are read best, as long as that leaves nothing out.

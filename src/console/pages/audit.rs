@@ -11,7 +11,7 @@ use crate::console::layout::{button, may, problem};
 use crate::console::parts::{
     PER_PAGE, badge, bytes, clock, facts, id, input, items, more, number, string, time, whole_id,
 };
-use crate::console::place::{Place, Shown};
+use crate::console::section::{Section, Shown};
 use crate::console::shown::{block, text};
 use crate::console::verification::{Outcome, State};
 use crate::console::visit::Visit;
@@ -74,7 +74,7 @@ pub(super) async fn show(visit: &Visit) -> Result<Shown, ApiError> {
     };
     let running = matches!(visit.console.verification.state().0, State::Running { .. });
     let topic = running.then(|| "topic=verification".to_owned());
-    Ok(Shown { topic, ..Shown::at(Place::Audit, body) })
+    Ok(Shown { topic, ..Shown::at(Section::Audit, body) })
 }
 
 fn records(records: &[Value]) -> Markup {

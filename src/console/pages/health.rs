@@ -9,7 +9,7 @@ use crate::console::chart::bar;
 use crate::console::form::Form;
 use crate::console::layout::{button, may, token};
 use crate::console::parts::{badge, bytes, facts, input, items, select, span_of, string, time};
-use crate::console::place::{Place, Shown};
+use crate::console::section::{Section, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::firewall::time::Timestamp;
@@ -67,7 +67,7 @@ pub(super) async fn show(visit: &Visit) -> Result<Shown, ApiError> {
         (upstreams(&standing))
         (frozen(visit, items(&freezes, "/freezes")))
     };
-    Ok(Shown::at(Place::Health, body))
+    Ok(Shown::at(Section::Health, body))
 }
 
 fn certificate(visit: &Visit, expires: Option<i64>) -> Markup {

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::console::form::{Form, write_query};
 use crate::console::parts::{badge, clock, id, input, took};
-use crate::console::place::{Place, Shown};
+use crate::console::section::{Section, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::recent::Seen;
@@ -119,5 +119,5 @@ pub(super) fn show(visit: &Visit) -> Shown {
         ("code", filter.code),
         ("session", filter.session),
     ]);
-    Shown { topic: Some(query), ..Shown::at(Place::Live, body) }
+    Shown { topic: Some(query), ..Shown::at(Section::Live, body) }
 }

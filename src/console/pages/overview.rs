@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use crate::console::chart::{Line, bar, chart, count};
 use crate::console::history::Span;
 use crate::console::parts::{badge, id, tile, time, took};
-use crate::console::place::{Place, Shown};
+use crate::console::section::{Section, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::firewall::agent::AgentId;
@@ -92,7 +92,7 @@ pub(super) fn show(visit: &Visit) -> Shown {
             section.card { h2 { "Budgets that run out" } (running_out(visit)) }
         }
     };
-    Shown { topic: Some("topic=overview".to_owned()), ..Shown::at(Place::Overview, body) }
+    Shown { topic: Some("topic=overview".to_owned()), ..Shown::at(Section::Overview, body) }
 }
 
 fn approvals(visit: &Visit) -> Markup {

@@ -12,7 +12,7 @@ use crate::admin::{ApiError, Ask, Code, Method};
 use crate::console::form::{Form, write_query};
 use crate::console::layout::{button, may, problem, token};
 use crate::console::parts::{badge, facts, input, items, number, string, tags, whole_id};
-use crate::console::place::{Place, Shown};
+use crate::console::section::{Section, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::firewall::policy::{Difference, PolicySet, Source, Summary};
@@ -81,7 +81,7 @@ pub(super) fn show(visit: &Visit, tried: &Tried) -> Shown {
         (playground(visit, tried))
         (candidate(visit, tried))
     };
-    Shown::at(Place::Policies, body)
+    Shown::at(Section::Policies, body)
 }
 
 fn table(found: &[Summary], hits: &HashMap<Arc<str>, u64>) -> Markup {

@@ -13,7 +13,7 @@ use crate::console::parts::{
     PER_PAGE, badge, facts, id, input, items, more, number, select, span_of, string, strings, tags,
     time, whole_id,
 };
-use crate::console::place::{Place, Shown};
+use crate::console::section::{Section, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::firewall::session::SessionId;
@@ -99,7 +99,7 @@ pub(super) async fn list(visit: &Visit) -> Result<Shown, ApiError> {
         (rows(visit, items(&found, "/sessions")))
         (more("/console/sessions", &[("agent_id", agent), ("status", status)], string(&found, "/next_cursor"), cursor.is_empty()))
     };
-    Ok(Shown::at(Place::Sessions, body))
+    Ok(Shown::at(Section::Sessions, body))
 }
 
 pub(super) async fn one(visit: &Visit, id_text: &str) -> Result<Shown, ApiError> {
@@ -150,7 +150,7 @@ pub(super) async fn one(visit: &Visit, id_text: &str) -> Result<Shown, ApiError>
             p { a href={ "/console/audit?session_id=" (string(&session, "/session_id")) } { "All its records in the audit log" } }
         }
     };
-    Ok(Shown { title: "Session".to_owned(), ..Shown::at(Place::Sessions, body) })
+    Ok(Shown { title: "Session".to_owned(), ..Shown::at(Section::Sessions, body) })
 }
 
 pub(super) async fn close(visit: &Visit, id: &str) -> Result<Acted, ApiError> {

@@ -9,7 +9,7 @@ use crate::console::layout::problem;
 use crate::console::parts::{
     badge, facts, id, input, items, string, strings, tags, time, whole_id,
 };
-use crate::console::place::{Place, Shown};
+use crate::console::section::{Section, Shown};
 use crate::console::shown::{block, text};
 use crate::console::visit::Visit;
 
@@ -27,7 +27,7 @@ pub(super) async fn show(visit: &Visit, request_id: &str) -> Result<Shown, ApiEr
         }
     };
     if request_id.is_empty() {
-        return Ok(Shown::at(Place::Why, form));
+        return Ok(Shown::at(Section::Why, form));
     }
     let query = write_query(&[("request_id", request_id), ("limit", MAX_RECORDS)]);
     let found = visit.read(Ask { query, ..Ask::get("/audit/records") }).await;
@@ -35,7 +35,7 @@ pub(super) async fn show(visit: &Visit, request_id: &str) -> Result<Shown, ApiEr
         Ok(found) => items(&found, "/records").to_vec(),
         Err(error) => {
             let body = html! { (form) (problem(&error)) };
-            return Ok(Shown::at(Place::Why, body));
+            return Ok(Shown::at(Section::Why, body));
         }
     };
     let body = html! {
@@ -48,7 +48,7 @@ pub(super) async fn show(visit: &Visit, request_id: &str) -> Result<Shown, ApiEr
             }
         }
     };
-    Ok(Shown::at(Place::Why, body))
+    Ok(Shown::at(Section::Why, body))
 }
 
 /// Shows what this node remembers of a request that has no record yet: one that still goes on.

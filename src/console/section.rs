@@ -1,4 +1,4 @@
-//! Places of the navigation, and a page at one of them.
+//! Sections of the console, and a page at one of them.
 
 use maud::Markup;
 
@@ -6,7 +6,7 @@ use crate::admin::Method;
 
 /// One page.
 pub(super) struct Shown {
-    pub(super) place: Place,
+    pub(super) section: Section,
     pub(super) title: String,
     pub(super) body: Markup,
     /// Event stream that keeps the page current.
@@ -14,14 +14,14 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    pub(super) fn at(place: Place, body: Markup) -> Self {
-        Self { place, title: place.name().to_owned(), body, topic: None }
+    pub(super) fn at(section: Section, body: Markup) -> Self {
+        Self { section, title: section.name().to_owned(), body, topic: None }
     }
 }
 
 /// Entry of the navigation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Section {
     Overview,
     Live,
     Why,
@@ -33,7 +33,7 @@ pub(super) enum Place {
     Health,
 }
 
-impl Place {
+impl Section {
     pub(super) const ALL: [Self; 9] = [
         Self::Overview,
         Self::Live,
