@@ -36,42 +36,30 @@ use bytes::Bytes;
 use http::HeaderMap;
 use uuid::Uuid;
 
-use crate::approvals::Approvals;
 pub use crate::audit::HeadParts;
 use crate::audit::redact::{Redactor, scrubbed};
-use crate::audit::{Audit, Decision, Entry, Receipt, RequestHead};
-use crate::clock::Clock;
-use crate::continuations::Continuations;
+use crate::audit::{Decision, Entry, Receipt, RequestHead};
 use crate::credentials::Edits;
 use crate::firewall::agent::AgentId;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::session::RefusalStyle;
 use crate::firewall::time::{Mono, Now};
-use crate::freezer::Freezer;
-use crate::identity::Identity;
 use crate::mcp::headers::ProtocolHeaders;
 use crate::mcp::outcome::Carrier;
 use crate::metrics::Metrics;
-use crate::recent::Recent;
-use crate::registry::Registry;
-use crate::rulebook::Rulebook;
-use crate::secrets::Secrets;
-use crate::sessions::Sessions;
-use crate::store::Followed;
 pub use crate::traces::Carried;
-use crate::traces::{Decided, Trace, Traces};
+use crate::traces::{Decided, Trace};
 use asking::{Asked, Asking};
 use continued::Handout;
 pub use destination::{Destination, Due};
 use drain::{Drain, Phase};
-use enrol::Enrolment;
-use in_flight::{InFlight, Open};
-use injected::{Injected, Watch};
+use in_flight::Open;
+use injected::Watch;
 use listening::Stream;
 pub use on_record::Ended;
 pub use phases::{Arrived, Denied, Identified, Kind, Read, Verb};
 pub use reply::{Form, Refused};
-pub use state::State;
+pub use state::ProcessState;
 use ticket::Ticket;
 use tools::Tools;
 use view::ListView;
@@ -81,24 +69,7 @@ const RETRY_SECS: u64 = 1;
 
 /// The one way of a request to its decision and to the record of it.
 pub struct Gate {
-    clock: Clock,
-    identity: Arc<Identity>,
-    enrolment: Arc<Enrolment>,
-    rulebook: Arc<Rulebook>,
-    approvals: Arc<Approvals>,
-    continuations: Arc<Continuations>,
-    registry: Arc<Registry>,
-    sessions: Arc<Sessions>,
-    freezer: Arc<Freezer>,
-    followed: Arc<Followed>,
-    audit: Arc<Audit>,
-    recent: Arc<Recent>,
-    secrets: Arc<Secrets>,
-    injected: Arc<Injected>,
-    metrics: Arc<Metrics>,
-    in_flight: Arc<InFlight>,
-    drain: Arc<Drain>,
-    traces: Option<Arc<Traces>>,
+    state: ProcessState,
     asking: Arc<Asking>,
     redactor: Redactor,
     settings: Settings,
@@ -179,55 +150,38 @@ pub enum Readiness {
 
 impl Gate {
     /// Makes a gate that decides from `state`, and puts the questions of servers to `asking`.
-    pub fn new(state: State, asking: Asking, redactor: Redactor, settings: Settings) -> Self {
-        Self {
-            clock: state.clock,
-            identity: state.identity,
-            enrolment: state.enrolment,
-            rulebook: state.rulebook,
-            approvals: state.approvals,
-            continuations: state.continuations,
-            registry: state.registry,
-            sessions: state.sessions,
-            freezer: state.freezer,
-            followed: state.followed,
-            audit: state.audit,
-            recent: state.recent,
-            secrets: state.secrets,
-            injected: state.injected,
-            metrics: state.metrics,
-            in_flight: state.in_flight,
-            drain: state.drain,
-            traces: state.traces,
-            asking: Arc::new(asking),
-            redactor,
-            settings,
-        }
+    pub fn new(
+        state: ProcessState,
+        asking: Asking,
+        redactor: Redactor,
+        settings: Settings,
+    ) -> Self {
+        Self { state, asking: Arc::new(asking), redactor, settings }
     }
 
     /// Returns the time since the start.
     pub fn mono(&self) -> Mono {
-        self.clock.mono()
+        self.state.clock.mono()
     }
 
     pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+        &self.state.metrics
     }
 
     pub fn drain(&self) -> &Drain {
-        &self.drain
+        &self.state.drain
     }
 
     pub fn is_traced(&self) -> bool {
-        self.traces.is_some()
+        self.state.traces.is_some()
     }
 
     pub fn readiness(&self) -> Readiness {
-        if self.drain.is_leaving() {
+        if self.state.drain.is_leaving() {
             Readiness::Draining
-        } else if self.followed.is_stale(self.clock.mono()) {
+        } else if self.state.followed.is_stale(self.state.clock.mono()) {
             Readiness::StoreUnavailable
-        } else if self.settings.require_healthy_audit && !self.audit.healthy() {
+        } else if self.settings.require_healthy_audit && !self.state.audit.healthy() {
             Readiness::AuditUnavailable
         } else {
             Readiness::Ready
@@ -236,7 +190,7 @@ impl Gate {
 
     /// Returns the members of a record that come from the request's head, without known secrets.
     pub fn head(&self, parts: &HeadParts<'_>) -> RequestHead {
-        let known = self.secrets.patterns();
+        let known = self.state.secrets.patterns();
         let user_agent = parts.user_agent.map(|text| scrubbed(text, &known));
         let path = parts.path.map(|text| scrubbed(text, &known));
         RequestHead::of(&HeadParts {
@@ -248,20 +202,20 @@ impl Gate {
 
     /// Opens the record of a request; refused while the log cannot be written.
     pub async fn open(&self, head: RequestHead, carried: &Carried<'_>) -> Result<Arrived, Refused> {
-        let arrived = self.clock.now();
+        let arrived = self.state.clock.now();
         let mut entry = Entry::new(arrived.wall, Uuid::new_v4(), Decision::Deny);
         entry.head = head;
-        let draft = self.traces.as_ref().map(|traces| traces.draft(carried));
-        if !self.audit.healthy() && self.settings.require_healthy_audit {
+        let draft = self.state.traces.as_ref().map(|traces| traces.draft(carried));
+        if !self.state.audit.healthy() && self.settings.require_healthy_audit {
             let times = Decided { arrived, from: arrived.mono, at: arrived.mono };
             let trace = draft.and_then(|draft| draft.decided(&mut entry, None, times));
             return Err(Box::pin(self.refuse_unrecorded(entry, arrived, trace)).await);
         }
-        let open = self.in_flight.enter();
-        let mut ticket = Ticket::open(entry, arrived, open, self.audit.clone());
+        let open = self.state.in_flight.enter();
+        let mut ticket = Ticket::open(entry, arrived, open, self.state.audit.clone());
         ticket.traced_by(draft);
         let arrived = Arrived { ticket };
-        if self.drain.phase() >= Phase::Refusing {
+        if self.state.drain.phase() >= Phase::Refusing {
             return Err(self.refuse(arrived.denied(shutting_down())).await);
         }
         Ok(arrived)
@@ -293,7 +247,8 @@ impl Gate {
         let Read { ticket, caller, to, body, .. } = read;
         self.still_free(caller, &[], to)?;
         ticket.entry_mut().anomaly_flags.push("unchecked_method");
-        let scrub = self.injected.without_session(caller.agent.id, &self.secrets.vault());
+        let scrub =
+            self.state.injected.without_session(caller.agent.id, &self.state.secrets.vault());
         let body = std::mem::take(body);
         Ok(Admitted { body, ..Admitted::without_message(Due::Anything, scrub) })
     }

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::firewall::time::{Now, Timestamp};
-use crate::gate::{Gate, State};
+use crate::gate::{Gate, ProcessState};
 use crate::store::{Change, Place, Shared, Store, StoreError};
 use crate::telemetry::Causes;
 
@@ -24,7 +24,7 @@ const SAME_DIFFERENCE_US: u64 = 1_000_000;
 pub(super) struct Follower {
     pub(super) store: Arc<Store>,
     pub(super) gate: Arc<Gate>,
-    pub(super) state: State,
+    pub(super) state: ProcessState,
     /// Behind it nothing counts as taken in; what failed is done again from here.
     pub(super) place: Place,
     /// Another server may answer, and has not been told again what was taken away.
@@ -140,7 +140,7 @@ impl Follower {
     }
 
     async fn take_in(&self, change: Change) {
-        let State { registry, sessions, freezer, injected, secrets, .. } = &self.state;
+        let ProcessState { registry, sessions, freezer, injected, secrets, .. } = &self.state;
         let now = self.state.clock.now();
         match change {
             Change::Registered(agent) => {
@@ -189,7 +189,7 @@ impl Follower {
 }
 
 /// Gives back the leases of idle sessions, for ever.
-pub(super) async fn return_idle(state: State) {
+pub(super) async fn return_idle(state: ProcessState) {
     let mut ticks = tokio::time::interval(LOOK_FOR_IDLE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

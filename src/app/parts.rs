@@ -22,7 +22,7 @@ use crate::freezer::Freezer;
 use crate::gate::enrol::Enrolment;
 use crate::gate::in_flight::InFlight;
 use crate::gate::injected::Injected;
-use crate::gate::{self, Gate, State};
+use crate::gate::{self, Gate, ProcessState};
 use crate::identity::Identity;
 use crate::identity::mint::Minter;
 use crate::metrics::{Levels, Metrics};
@@ -34,7 +34,7 @@ use crate::telemetry::Causes;
 
 /// Everything that lives as long as the process.
 pub(super) struct Parts {
-    pub(super) state: State,
+    pub(super) state: ProcessState,
     pub(super) store: Arc<Store>,
     pub(super) gate: Arc<Gate>,
     pub(super) keys: Arc<Keyring>,
@@ -84,7 +84,7 @@ impl Parts {
         // In a fleet any node may have injected what a session is authorised for.
         let since = if store.is_shared() { Timestamp(i64::MAX) } else { now.wall };
         let asking = asking(&config.proxy, &secrets, &redactor)?;
-        let state = State {
+        let state = ProcessState {
             identity: Arc::new(identity),
             enrolment: Arc::new(Enrolment::new(&config.oauth.issuers, &registry)),
             rulebook: Arc::new(rulebook),

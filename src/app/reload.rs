@@ -18,7 +18,7 @@ use crate::audit::{By, Change};
 use crate::clock::Clock;
 use crate::config::{self, Config, CredentialProvider};
 use crate::credentials::Vault;
-use crate::gate::State;
+use crate::gate::ProcessState;
 use crate::identity::key_id;
 use crate::identity::mint::Minter;
 use crate::metrics::Reload;
@@ -62,7 +62,7 @@ impl Signals {
 #[derive(Clone)]
 pub(super) struct Reloads {
     pub(super) reloader: Reloader,
-    pub(super) state: State,
+    pub(super) state: ProcessState,
     pub(super) templates: Arc<Templates>,
     pub(super) headers: Vec<Arc<ArcSwap<Headers>>>,
     pub(super) keys: Arc<Keyring>,

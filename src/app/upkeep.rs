@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use crate::gate::State;
+use crate::gate::ProcessState;
 use crate::registry::Retention;
 use crate::store::Store;
 use crate::telemetry::Causes;
@@ -21,7 +21,7 @@ const GIVE_BACK_EVERY: Duration = Duration::from_secs(2);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Forgets ended sessions, as long as the process runs.
-pub(super) async fn sessions(state: State, period: Duration) {
+pub(super) async fn sessions(state: ProcessState, period: Duration) {
     let mut ticks = ticks(period);
     loop {
         ticks.tick().await;
@@ -37,7 +37,7 @@ pub(super) async fn sessions(state: State, period: Duration) {
 }
 
 /// Ends approvals whose time is over and forgets those that ended long ago, as long as the process runs.
-pub(super) async fn approvals(state: State) {
+pub(super) async fn approvals(state: ProcessState) {
     let mut ticks = ticks(EXPIRE_EVERY);
     loop {
         ticks.tick().await;
@@ -51,7 +51,7 @@ pub(super) async fn approvals(state: State) {
 }
 
 /// Forgets ended agents and delegations, as long as the process runs.
-pub(super) async fn agents(state: State, retention_secs: u64) {
+pub(super) async fn agents(state: ProcessState, retention_secs: u64) {
     let mut ticks = ticks(PURGE_EVERY);
     let retention = Retention { secs: retention_secs, tombstones: state.enrolment.is_allowed() };
     loop {
@@ -89,7 +89,7 @@ fn give_back() {
 }
 
 /// Writes to a store that failed until a write succeeds, since no call comes to a node that is not ready.
-pub(super) async fn probe(store: Arc<Store>, state: State) {
+pub(super) async fn probe(store: Arc<Store>, state: ProcessState) {
     let mut ticks = ticks(PROBE_EVERY);
     loop {
         ticks.tick().await;

@@ -55,7 +55,7 @@ impl Gate {
         claims: &Claims<'_>,
     ) -> (Bytes, Option<Returned>) {
         let session = claims.session.and_then(SessionId::parse);
-        let (Some(page), Some(session)) = (self.approvals.page(), session) else {
+        let (Some(page), Some(session)) = (self.state.approvals.page(), session) else {
             return (body, None);
         };
         if memchr::memmem::find(&body, MARK.as_bytes()).is_none() {
@@ -73,14 +73,14 @@ impl Gate {
 
     /// Returns the form in which the client can be sent to the page of an approval.
     fn sending(&self, hearing: &Hearing<'_, '_>, live: &Live) -> Option<Sending> {
-        self.approvals.page()?;
+        self.state.approvals.page()?;
         let [call] = hearing.message.calls.as_slice() else { return None };
         let single = !hearing.message.batch && hearing.message.listens.is_none();
         elicitation::sending(call, hearing.version, live.opens_urls()).filter(|_| single)
     }
 
     fn digest(&self, live: &Live, call: &Call<'_>, to: &Destination) -> Digest {
-        self.approvals.digest(&subject(live, call, to))
+        self.state.approvals.digest(&subject(live, call, to))
     }
 
     /// Returns what the later rounds of an approved call have in common with it; none for a message
@@ -95,7 +95,7 @@ impl Gate {
             return None;
         };
         let subject = subject(live?, call, hearing.to);
-        Some(self.approvals.digest_of_rounds(&subject, &escalation.text))
+        Some(self.state.approvals.digest_of_rounds(&subject, &escalation.text))
     }
 
     /// Counts the calls of a message that were counted when a person was first asked about them.
@@ -106,12 +106,12 @@ impl Gate {
         to: &Destination,
         now: Now,
     ) -> u64 {
-        if !self.approvals.concern(live.order.id) {
+        if !self.state.approvals.concern(live.order.id) {
             return 0;
         }
         let tools = message.calls.iter().filter(|call| matches!(call.kind, CallKind::Tool { .. }));
         let digests: Vec<_> = tools.map(|call| self.digest(live, call, to)).collect();
-        self.approvals.paid(&digests, now)
+        self.state.approvals.paid(&digests, now)
     }
 
     /// Takes a use of the approval of each escalated call, or refuses the message.
@@ -128,7 +128,7 @@ impl Gate {
         if let Some(before) = before.as_ref().filter(|_| covered.is_some())
             && covered == self.digest_of_rounds(hearing, live.as_deref(), escalations)
         {
-            let taken = self.continuations.take(before.mark, &self.clock).await;
+            let taken = self.state.continuations.take(before.mark, &self.state.clock).await;
             return if taken.map_err(|error| no_store(&error))? {
                 Ok(())
             } else {
@@ -166,7 +166,7 @@ impl Gate {
         // A result is sent once: a client that retries by itself would go on for ever.
         let sending = sending.filter(|sending| sent_now || *sending == Sending::ByError);
         let to_page = match (sending, answer.pending()) {
-            (Some(sending), [one]) => self.approvals.page().map(|page| {
+            (Some(sending), [one]) => self.state.approvals.page().map(|page| {
                 let state = page.seal(one.id, live.order.id);
                 (sending, page.of(one.id), state)
             }),
@@ -189,7 +189,8 @@ impl Gate {
     /// Reports whether calls may wait here for a person. One that is judged after a first policy that
     /// asks came into force, and looked at before, waits without its client being watched.
     pub fn holds_calls(&self) -> bool {
-        !self.approvals.settings().hold.is_zero() && self.rulebook.rules().policies.asks()
+        !self.state.approvals.settings().hold.is_zero()
+            && self.state.rulebook.rules().policies.asks()
     }
 
     /// Returns the answer for a client that left while its call was held; its ticket leaves the record.
@@ -204,8 +205,8 @@ impl Gate {
         hearing: &Hearing<'_, '_>,
         pending: &[Approval],
     ) -> bool {
-        let hold = self.approvals.settings().hold;
-        let mut leaving = self.drain.when_leaving();
+        let hold = self.state.approvals.settings().hold;
+        let mut leaving = self.state.drain.when_leaving();
         if hold.is_zero() || *leaving.borrow() {
             return false;
         }
@@ -213,14 +214,14 @@ impl Gate {
             ticket.waits(token);
         }
         let waiting = Waiting::new(self, pending.iter().map(|one| one.id).collect());
-        let open = || self.approvals.any_pending(&waiting.ids, self.clock.now());
-        let since = self.clock.mono();
+        let open = || self.state.approvals.any_pending(&waiting.ids, self.state.clock.now());
+        let since = self.state.clock.mono();
         tokio::select! {
-            () = self.approvals.wait(hold, open) => {}
+            () = self.state.approvals.wait(hold, open) => {}
             // Another node, or this one after its restart, answers the next attempt.
             _ = leaving.wait_for(|leaving| *leaving) => {}
         }
-        ticket.waited(self.clock.mono().since(since));
+        ticket.waited(self.state.clock.mono().since(since));
         let decided = !open();
         waiting.done();
         decided
@@ -243,8 +244,8 @@ impl Gate {
             return Err(escalation::required());
         }
         // What is pending or denied is answered without the store.
-        let seen = self.approvals.plan(&pleas, self.clock.now(), |_| None);
-        if seen.is_none() && self.drain.is_leaving() {
+        let seen = self.state.approvals.plan(&pleas, self.state.clock.now(), |_| None);
+        if seen.is_none() && self.state.drain.is_leaving() {
             // Another node, or this one after its restart, asks.
             return Err(super::shutting_down());
         }
@@ -252,11 +253,12 @@ impl Gate {
         {
             return Ok((answer, false));
         }
-        let now = self.approvals.time(self.clock.now());
+        let now = self.state.approvals.time(self.state.clock.now());
         let drafts = escalations.iter().zip(&pleas);
         let drafts = drafts.map(|(one, plea)| self.draft(hearing, live, one, plea, now));
         let drafts = drafts.collect();
-        let turn = self.approvals.turn(&self.clock).await.map_err(|error| no_store(&error))?;
+        let turn =
+            self.state.approvals.turn(&self.state.clock).await.map_err(|error| no_store(&error))?;
         let settled = self.clerk().settle(turn, pleas, drafts).await;
         settled.map(|answer| (answer, true)).map_err(|trouble| match trouble {
             Trouble::Store(error) => no_store(&error),
@@ -274,9 +276,9 @@ impl Gate {
     /// Returns the keeper of approvals and of their record.
     fn clerk(&self) -> Clerk {
         Clerk {
-            approvals: Arc::clone(&self.approvals),
-            audit: Arc::clone(&self.audit),
-            clock: self.clock.clone(),
+            approvals: Arc::clone(&self.state.approvals),
+            audit: Arc::clone(&self.state.audit),
+            clock: self.state.clock.clone(),
         }
     }
 
@@ -290,14 +292,14 @@ impl Gate {
     ) -> Approval {
         let Hearing { caller, message, to, .. } = hearing;
         let call = message.calls.get(escalation.call);
-        let known = self.secrets.patterns();
+        let known = self.state.secrets.patterns();
         let shown = call.and_then(|call| call.params).map(|params| {
-            let marks = self.approvals.marks(live.order.id, Arc::clone(&known));
+            let marks = self.state.approvals.marks(live.order.id, Arc::clone(&known));
             let (text, clipped) = self.redactor.show(params, MAX_SHOWN_BYTES, &marks);
             (text.as_str().into(), clipped || params.raw().len() > MAX_SHOWN_BYTES)
         });
         let (arguments, clipped) = shown.unwrap_or_else(|| (Arc::from("{}"), false));
-        let expires_at = now.plus_secs(self.approvals.settings().limits.ttl_secs);
+        let expires_at = now.plus_secs(self.state.approvals.settings().limits.ttl_secs);
         let target = match call.map(|call| &call.kind) {
             Some(CallKind::Tool { name, .. }) => name.as_ref(),
             Some(CallKind::Data { target, .. }) => target.as_ref(),
@@ -409,7 +411,7 @@ struct Waiting<'g> {
 
 impl<'g> Waiting<'g> {
     fn new(gate: &'g Gate, ids: Vec<Uuid>) -> Self {
-        gate.approvals.hold(&ids);
+        gate.state.approvals.hold(&ids);
         Self { gate, ids, over: false }
     }
 
@@ -420,7 +422,7 @@ impl<'g> Waiting<'g> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let left = self.gate.approvals.let_go(&self.ids);
+        let left = self.gate.state.approvals.let_go(&self.ids);
         if self.over || left.is_empty() {
             return;
         }

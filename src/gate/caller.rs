@@ -39,10 +39,10 @@ impl Gate {
         let token = token.ok_or_else(|| {
             Denial::new(Code::TokenMissing, "send one Authorization header with a Bearer token")
         })?;
-        let verified = match self.identity.remembered(token, ticket.arrived()) {
+        let verified = match self.state.identity.remembered(token, ticket.arrived()) {
             Some(known) => known,
             // Boxed, because few requests come this way and all would carry its room.
-            None => Box::pin(self.identity.verify(token, ticket.arrived())).await,
+            None => Box::pin(self.state.identity.verify(token, ticket.arrived())).await,
         };
         let principal = verified.map_err(|error| {
             if let TokenError::Claim(name) = &error {
@@ -56,7 +56,7 @@ impl Gate {
         if let Some(caller) = self.standing(ticket, &principal, now)? {
             return Ok(caller);
         }
-        if self.followed.has_others() {
+        if self.state.followed.has_others() {
             // Another node may have registered it a moment ago.
             Box::pin(self.catch_up()).await?;
             if let Some(caller) = self.standing(ticket, &principal, now)? {
@@ -70,7 +70,7 @@ impl Gate {
     }
 
     async fn catch_up(&self) -> Result<(), Denial> {
-        self.followed.catch_up(&self.clock).await.map_err(|error| {
+        self.state.followed.catch_up(&self.state.clock).await.map_err(|error| {
             warn!(error = %Causes(&error), "store did not answer; call refused");
             store_unavailable()
         })
@@ -93,21 +93,21 @@ impl Gate {
     /// Looks up how the agent of a principal may act right now; `None` if it is not known.
     pub(super) fn acting(&self, principal: &Principal, now: Now) -> Result<Option<Acting>, Denial> {
         let revoked =
-            principal.token_id.as_deref().is_some_and(|jti| self.registry.is_revoked(jti));
+            principal.token_id.as_deref().is_some_and(|jti| self.state.registry.is_revoked(jti));
         let token = token::check(principal.expires_at, revoked, now.wall);
-        if self.followed.is_stale(now.mono) {
+        if self.state.followed.is_stale(now.mono) {
             // What a node that lags knows is enough to refuse, never to let pass.
             token?;
             return Err(store_unavailable());
         }
         token?;
-        Ok(principal.agent.and_then(|id| self.registry.acting(id, now.wall)))
+        Ok(principal.agent.and_then(|id| self.state.registry.acting(id, now.wall)))
     }
 
     /// Looks the caller up again, now that the whole request is here: a body may take its time to
     /// arrive, and what was revoked meanwhile is revoked.
     pub(super) fn recheck_caller(&self, read: &mut Read) -> Result<(), Denial> {
-        let now = self.clock.now();
+        let now = self.state.clock.now();
         read.ticket.judged_from(now.mono);
         read.caller = self.caller_now(&mut read.ticket, &read.caller, now)?;
         Ok(())
@@ -125,7 +125,7 @@ impl Gate {
 
     /// The scopes that policies ask tokens for.
     pub fn scopes_asked(&self) -> Vec<String> {
-        self.rulebook.rules().policies.scopes_asked().map(str::to_owned).collect()
+        self.state.rulebook.rules().policies.scopes_asked().map(str::to_owned).collect()
     }
 
     /// Registers an agent that is not known, where its issuer may bring agents in.
@@ -135,15 +135,15 @@ impl Gate {
         principal: &Principal,
     ) -> Result<Arc<Agent>, Denial> {
         let Some(id) = principal.agent else {
-            let claim = self.identity.agent_claim(&principal.issuer);
+            let claim = self.state.identity.agent_claim(&principal.issuer);
             ticket.entry_mut().claim = Some(claim.into());
             return Err(agent::unnamed(claim));
         };
-        if self.registry.is_tombstone(id) {
+        if self.state.registry.is_tombstone(id) {
             return Err(Lapse::Agent.into());
         }
         let now = ticket.arrived().wall;
-        let enrolled = self.enrolment.enrol(&self.registry, id, principal, now).await;
+        let enrolled = self.state.enrolment.enrol(&self.state.registry, id, principal, now).await;
         let agent = enrolled.map_err(|error| {
             warn!(agent = %id, error = %Causes(&error), "store did not answer; agent not registered, call refused");
             store_unavailable()

@@ -228,17 +228,17 @@ impl Gate {
             return Ok(Tasks::new());
         };
         let upstream = to.name.as_deref();
-        let marks = |id| self.continuations.marks_of_task(live.order.id, upstream, id);
+        let marks = |id| self.state.continuations.marks_of_task(live.order.id, upstream, id);
         if let Some(listens) = message.listens.as_ref().filter(|one| one.tasks().next().is_some()) {
             self.know_tasks(Some(live)).await?;
-            let now = self.clock.now().wall;
-            let owned = |id| Some((id, self.continuations.get(&marks(id), now)?));
+            let now = self.state.clock.now().wall;
+            let owned = |id| Some((id, self.state.continuations.get(&marks(id), now)?));
             return Ok(listens.tasks().filter_map(owned).collect());
         }
         let Some(id) = message.calls.iter().find_map(Call::task) else { return Ok(Tasks::new()) };
         // Boxed, because few requests wait for it and all would carry its room.
         let marks = marks(id);
-        let found = Box::pin(self.continuations.find(&marks, &self.clock)).await;
+        let found = Box::pin(self.state.continuations.find(&marks, &self.state.clock)).await;
         let found = found.map_err(|error| {
             let (session, error) = (live.order.id, Causes(&error));
             warn!(%session, %error, "store did not answer; request about a task refused");
@@ -265,9 +265,10 @@ impl Gate {
             Some(live) => live.order.id,
             None => holder_without_session(caller.agent.id),
         };
-        let marks = self.continuations.marks_of_state(id, to.name.as_deref(), name(call), &state);
+        let marks =
+            self.state.continuations.marks_of_state(id, to.name.as_deref(), name(call), &state);
         // Boxed, because few requests wait for it and all would carry its room.
-        let found = Box::pin(self.continuations.find(&marks, &self.clock)).await;
+        let found = Box::pin(self.state.continuations.find(&marks, &self.state.clock)).await;
         let found = found.map_err(|error| {
             let (session, error) = (id, Causes(&error));
             warn!(%session, %error, "store did not answer; later round of a call refused");
@@ -279,7 +280,8 @@ impl Gate {
     /// Takes in the tasks that a session began at other nodes.
     pub(super) async fn know_tasks(&self, live: Option<&Live>) -> Result<(), Denial> {
         let Some(live) = live else { return Ok(()) };
-        let loaded = Box::pin(self.continuations.load(live.order.id, &self.clock)).await;
+        let loaded =
+            Box::pin(self.state.continuations.load(live.order.id, &self.state.clock)).await;
         loaded.map_err(|error| {
             let (session, error) = (live.order.id, Causes(&error));
             warn!(%session, %error, "store did not answer; its tasks are not known and the request is refused");
@@ -305,12 +307,12 @@ impl Gate {
             None => Holder {
                 id: holder_without_session(hearing.caller.agent.id),
                 is_session: false,
-                ends: Timestamp(self.clock.now().wall.0.saturating_add(WITHOUT_SESSION_US)),
+                ends: Timestamp(self.state.clock.now().wall.0.saturating_add(WITHOUT_SESSION_US)),
             },
         };
         Some(Handout {
-            continuations: Arc::clone(&self.continuations),
-            clock: self.clock.clone(),
+            continuations: Arc::clone(&self.state.continuations),
+            clock: self.state.clock.clone(),
             to: Arc::clone(hearing.to),
             request_id,
             holder,

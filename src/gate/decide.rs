@@ -101,12 +101,12 @@ impl Gate {
         let doc = Doc::parse_request(&body).map_err(|error| unreadable(error, body.len()))?;
         let message = message::read(&doc).map_err(|bad| self.malformed(bad, ticket.reply_mut()))?;
         ticket.reply_mut().id = echoed_id(&message);
-        ticket.name(&message, &self.secrets.patterns());
+        ticket.name(&message, &self.state.secrets.patterns());
         let labels = self.count_tools(&message, to);
         if let Some(draft) = ticket.draft() {
             draft.describes(
                 &message,
-                labels.first().is_some_and(|label| self.metrics.is_named(label)),
+                labels.first().is_some_and(|label| self.state.metrics.is_named(label)),
             );
         }
         let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
@@ -129,7 +129,7 @@ impl Gate {
             self.know_tasks(live).await?;
         }
 
-        let vault = self.secrets.vault();
+        let vault = self.state.secrets.vault();
         let edits = Self::resolve(&doc, &message, live, to, &vault)?;
         edits.edited_length(body.len(), self.settings.max_request_body_bytes)?;
         if !passed.escalations.is_empty() {
@@ -166,7 +166,7 @@ impl Gate {
         hearing: &Hearing<'_, '_>,
     ) -> Result<Passed, Denial> {
         let Hearing { caller, session, message, version, to, .. } = *hearing;
-        let rules = self.rulebook.rules();
+        let rules = self.state.rulebook.rules();
         ticket.entry_mut().policy_version = Some(rules.policies.shared_version());
         let live = match session {
             Some(session) => self.claimed(session).await?,
@@ -188,7 +188,7 @@ impl Gate {
         let in_session = live.as_ref().filter(|_| ask.session().is_some());
         if in_session.is_some() || (session.is_none() && !rules.terms.require_session) {
             // Redacting is work, done for nobody who has no session to do it in.
-            let known = self.secrets.patterns();
+            let known = self.state.secrets.patterns();
             ticket.describe(message, &self.redactor, self.settings.max_argument_bytes, &known);
             let mut style = self.settings.refusal_style;
             if let Some(live) = in_session {
@@ -226,9 +226,9 @@ impl Gate {
         hearing: &Hearing<'_, '_>,
         live: &Arc<Live>,
     ) -> Result<Vec<Escalation>, Denial> {
-        let caller = &self.caller_now(ticket, hearing.caller, self.clock.now())?;
+        let caller = &self.caller_now(ticket, hearing.caller, self.state.clock.now())?;
         let hearing = &Hearing { caller, ..*hearing };
-        let looked = self.look_up(hearing, self.rulebook.rules(), Some(live)).await?;
+        let looked = self.look_up(hearing, self.state.rulebook.rules(), Some(live)).await?;
         let tasks = continued::owned(&looked.tasks);
         let claimed = Claimed::Found(self.found(&looked.rules, caller, live, 0, looked.now));
         let ask = looked.ask(hearing, claimed, &tasks);
@@ -251,10 +251,10 @@ impl Gate {
             rules,
             tasks,
             round,
-            freezes: self.freezer.in_force(),
+            freezes: self.state.freezer.in_force(),
             above: self.above(caller),
             reads: message.listens.as_ref().map(|listens| listens.with_reads(&message.calls)),
-            now: self.clock.now(),
+            now: self.state.clock.now(),
         })
     }
 
@@ -267,8 +267,8 @@ impl Gate {
         vault: &Vault,
     ) -> Option<Watch> {
         match live {
-            Some(live) => self.injected.add(&live.order, secrets, vault),
-            None => self.injected.without_session(agent, vault),
+            Some(live) => self.state.injected.add(&live.order, secrets, vault),
+            None => self.state.injected.without_session(agent, vault),
         }
     }
 
@@ -291,7 +291,7 @@ impl Gate {
     /// Looks up the session that the headers claim; `None` if it is not known.
     async fn claimed(&self, session: &str) -> Result<Option<Arc<Live>>, Denial> {
         let Some(id) = SessionId::parse(session) else { return Ok(None) };
-        match self.sessions.get(id) {
+        match self.state.sessions.get(id) {
             Some(live) => Ok(Some(live)),
             // Boxed, because few requests wait for it and all would carry its room.
             None => Box::pin(self.elsewhere(id)).await,
@@ -300,7 +300,7 @@ impl Gate {
 
     /// Looks for a session that another node may have opened a moment ago.
     async fn elsewhere(&self, id: SessionId) -> Result<Option<Arc<Live>>, Denial> {
-        self.sessions.find(id, &self.clock).await.map_err(|error| {
+        self.state.sessions.find(id, &self.state.clock).await.map_err(|error| {
             warn!(session = %id, error = %Causes(&error), "store did not answer; call refused");
             store_unavailable()
         })
@@ -325,7 +325,7 @@ impl Gate {
             chain: if *opened_for == caller.chain {
                 Ok(())
             } else {
-                self.registry.holds(opened_for, now.wall)
+                self.state.registry.holds(opened_for, now.wall)
             },
         }
     }
@@ -358,15 +358,15 @@ impl Gate {
                 (Err(Lack::Over(refused)), _) => return Ok(*refused),
                 (Err(Lack::NotLeased), Some(live)) => {
                     let price = admit::price(ask.calls).saturating_sub(counted);
-                    let since = self.clock.mono();
+                    let since = self.state.clock.mono();
                     // Boxed, because few calls wait for a lease and all would carry its room.
-                    let lease = self.sessions.lease(live, price, arrived, &self.clock);
+                    let lease = self.state.sessions.lease(live, price, arrived, &self.state.clock);
                     let leased = Box::pin(lease).await;
-                    let took = Duration::from_micros(self.clock.mono().since(since));
-                    self.metrics.operation.leased(took, leased.is_ok());
+                    let took = Duration::from_micros(self.state.clock.mono().since(since));
+                    self.state.metrics.operation.leased(took, leased.is_ok());
                     leased.map_err(|error| no_lease(live, &error))?;
                     // Read again after every wait: what is counted is counted at the time it is counted.
-                    now = self.clock.now();
+                    now = self.state.clock.now();
                 }
                 // Only a session has a budget to lease from.
                 (Err(Lack::NotLeased), None) => return Err(store_unavailable()),
@@ -386,12 +386,12 @@ impl Gate {
         entry.policy_matched.clone_from(&verdict.policy);
         entry.anomaly_flags.extend_from_slice(&verdict.flags);
         for _flag in &verdict.flags {
-            self.metrics.anomaly();
+            self.state.metrics.anomaly();
         }
         if verdict.counted_flags == 0 {
             return None;
         }
-        self.registry.flag(caller.agent.id, verdict.counted_flags, self.clock.now())
+        self.state.registry.flag(caller.agent.id, verdict.counted_flags, self.state.clock.now())
     }
 
     /// Finds the credentials that the message refers to; refuses what may not be replaced.

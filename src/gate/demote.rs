@@ -13,8 +13,8 @@ impl Gate {
     pub async fn demote(&self, demotion: &Demotion) {
         let Demotion { agent, from, to, .. } = *demotion;
         let change = Change::new("agent.demoted").agent(agent).with("from", from).with("to", to);
-        let announced = self.audit.announce(change, By::default(), &self.clock).await;
-        self.registry.demote(demotion);
+        let announced = self.state.audit.announce(change, By::default(), &self.state.clock).await;
+        self.state.registry.demote(demotion);
         info!(%agent, %from, %to, "drifted too often; agent demoted");
         match announced {
             Ok(announced) => announced.done(),

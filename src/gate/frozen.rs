@@ -17,7 +17,7 @@ pub(super) type Above = SmallVec<[Arc<Agent>; 1]>;
 impl Gate {
     pub(super) fn above(&self, caller: &Caller) -> Above {
         let others = caller.chain.iter().filter(|&&id| id != caller.agent.id);
-        others.filter_map(|&id| self.registry.agent(id)).collect()
+        others.filter_map(|&id| self.state.registry.agent(id)).collect()
     }
 
     /// Refuses what an operator has stopped, for calls that are not decided, or were some time ago.
@@ -27,9 +27,9 @@ impl Gate {
         calls: &[Call<'_>],
         to: &Destination,
     ) -> Result<(), Denial> {
-        let (freezes, above) = (self.freezer.in_force(), self.above(caller));
+        let (freezes, above) = (self.state.freezer.in_force(), self.above(caller));
         let frozen = Frozen { freezes: &freezes, above: &above };
         let kinds = calls.iter().map(|call| &call.kind);
-        freeze::check(frozen, &caller.agent, kinds, to.place(), self.clock.now())
+        freeze::check(frozen, &caller.agent, kinds, to.place(), self.state.clock.now())
     }
 }

@@ -67,7 +67,7 @@ impl Gate {
             }
             Verb::Delete => (None, None),
         };
-        let scrub = self.scrub_of(caller.agent.id, live, &[], &self.secrets.vault());
+        let scrub = self.scrub_of(caller.agent.id, live, &[], &self.state.secrets.vault());
         Ok(Admitted { lists, stream, ..Admitted::without_message(verb.due(), scrub) })
     }
 }

@@ -140,7 +140,7 @@ impl Gate {
         let caller = hearing.caller;
         let basis = Basis {
             rules: Arc::clone(&passed.rules),
-            freezes: self.freezer.in_force(),
+            freezes: self.state.freezer.in_force(),
             agent: Arc::clone(&caller.agent),
             chain: Arc::clone(&caller.chain),
         };
@@ -245,21 +245,21 @@ impl Listening {
             Notice::Updated(uri) => {
                 let passes = uri.is_some_and(|uri| self.may_know_of(uri));
                 if !passes {
-                    self.gate.metrics.notification_dropped();
+                    self.gate.state.metrics.notification_dropped();
                 }
                 passes
             }
             Notice::Task(id) => {
                 let passes = id.is_some_and(|id| self.may_know_of_task(id));
                 if !passes {
-                    self.gate.metrics.notification_dropped();
+                    self.gate.state.metrics.notification_dropped();
                 }
                 passes
             }
             Notice::Asks(questions) => {
                 let passes = self.may_ask(questions);
                 if !passes {
-                    self.gate.metrics.notification_dropped();
+                    self.gate.state.metrics.notification_dropped();
                 }
                 passes
             }
@@ -337,7 +337,7 @@ data: {"jsonrpc":"2.0","method":""#;
         else {
             return false;
         };
-        let (upstream, known) = (self.stream.to.name.as_deref(), &self.gate.continuations);
+        let (upstream, known) = (self.stream.to.name.as_deref(), &self.gate.state.continuations);
         let marks = known.marks_of_task(live.order.id, upstream, id);
         let verdict = self.caller().and_then(|(caller, now)| {
             let begun = known.get(&marks, now.wall);
@@ -354,8 +354,8 @@ data: {"jsonrpc":"2.0","method":""#;
         let (caller, now) = self.caller()?;
         let gate = &self.gate;
         let basis = Basis {
-            rules: gate.rulebook.rules(),
-            freezes: gate.freezer.in_force(),
+            rules: gate.state.rulebook.rules(),
+            freezes: gate.state.freezer.in_force(),
             agent: Arc::clone(&caller.agent),
             chain: Arc::clone(&caller.chain),
         };
@@ -376,14 +376,16 @@ data: {"jsonrpc":"2.0","method":""#;
         let Some(live) = &self.stream.live else { return Ok(()) };
         session::active(live.with(|usage| usage.closed), live.ends(now), now)?;
         if live.order.delegation_chain != caller.chain {
-            delegation::check(self.gate.registry.holds(&live.order.delegation_chain, now.wall))?;
+            delegation::check(
+                self.gate.state.registry.holds(&live.order.delegation_chain, now.wall),
+            )?;
         }
         Ok(())
     }
 
     /// The caller as it may act now.
     fn caller(&self) -> Result<(Caller, Now), Denial> {
-        let now = self.gate.clock.now();
+        let now = self.gate.state.clock.now();
         let principal = &self.stream.principal;
         let acting = self.gate.acting(principal, now)?.ok_or_else(agent::unknown)?;
         let agent = agent::check(Some(acting.agent))?;
@@ -399,7 +401,7 @@ data: {"jsonrpc":"2.0","method":""#;
         now: Now,
     ) -> Result<(Verdict, Basis), Denial> {
         let gate = &self.gate;
-        let (rules, freezes) = (gate.rulebook.rules(), gate.freezer.in_force());
+        let (rules, freezes) = (gate.state.rulebook.rules(), gate.state.freezer.in_force());
         let above = gate.above(caller);
         let live = self.stream.live.as_deref();
         let ask = Ask {

@@ -59,12 +59,14 @@ impl Gate {
         entry.decision = Decision::Allow;
         let trace = draft.and_then(|draft| self.trace(draft, entry, arrived, (reply, judged_from)));
         let injected = entry.credentials_injected.len();
-        match self.audit.admit(entry).await {
+        match self.state.audit.admit(entry).await {
             Ok(receipt) => {
-                let decided_at = self.clock.mono();
-                self.recent.note(Seen::of(entry, decided_at.since(judged_from)), decided_at);
-                self.metrics.request(metrics::Outcome::Allow);
-                self.metrics.credentials_injected(u64::try_from(injected).unwrap_or(u64::MAX));
+                let decided_at = self.state.clock.mono();
+                self.state.recent.note(Seen::of(entry, decided_at.since(judged_from)), decided_at);
+                self.state.metrics.request(metrics::Outcome::Allow);
+                self.state
+                    .metrics
+                    .credentials_injected(u64::try_from(injected).unwrap_or(u64::MAX));
                 let Parts { reply, open, .. } = *parts;
                 Ok(Box::new(Cleared {
                     receipt,
@@ -107,9 +109,9 @@ impl Gate {
         arrived: Now,
         (reply, from): (&Reply, Mono),
     ) -> Option<Box<Trace>> {
-        let known = self.secrets.patterns();
+        let known = self.state.secrets.patterns();
         let id = reply.id.as_deref().map(|id| scrubbed(id, &known));
-        let times = Decided { arrived, from, at: self.clock.mono() };
+        let times = Decided { arrived, from, at: self.state.clock.mono() };
         draft.decided(entry, id.as_deref(), times)
     }
 
@@ -130,13 +132,13 @@ impl Gate {
         entry.stage = Some(row.stage.as_str());
         let trace =
             draft.and_then(|draft| self.trace(draft, &mut entry, arrived, (&reply, judged_from)));
-        let now = self.clock.mono();
+        let now = self.state.clock.mono();
         open.logged(&mut entry, now);
         let weight = open.refused(denial.code, &mut entry, now);
         let latency_us = now.since(arrived.mono);
         let outcome = Outcome::refused(latency_us);
         let seen = Seen::of(&entry, now.since(judged_from));
-        if self.audit.record_as(entry, outcome.clone(), weight).await.is_err() {
+        if self.state.audit.record_as(entry, outcome.clone(), weight).await.is_err() {
             if let Some(trace) = trace {
                 trace.end(unrecorded(latency_us), now);
             }
@@ -145,11 +147,13 @@ impl Gate {
         if let Some(trace) = trace {
             trace.end(outcome, now);
         }
-        self.recent.note(seen, now);
+        self.state.recent.note(seen, now);
         let took = Duration::from_micros(latency_us);
         self.count_denial(denial.code);
-        self.metrics.request_took(took);
-        self.metrics.arbiter_took(Duration::from_micros(self.clock.mono().since(judged_from)));
+        self.state.metrics.request_took(took);
+        self.state
+            .metrics
+            .arbiter_took(Duration::from_micros(self.state.clock.mono().since(judged_from)));
         Refused { denial, request_id, id: reply.id, form: reply.form, warnings: reply.warnings }
     }
 
@@ -160,8 +164,8 @@ impl Gate {
     }
 
     fn count_denial(&self, code: Code) {
-        self.metrics.denial(code);
-        self.metrics.request(if code == Code::EscalationRequired {
+        self.state.metrics.denial(code);
+        self.state.metrics.request(if code == Code::EscalationRequired {
             metrics::Outcome::Escalate
         } else {
             metrics::Outcome::Deny
@@ -177,7 +181,7 @@ impl Gate {
         trace: Option<Box<Trace>>,
     ) -> Refused {
         let request_id = entry.request_id;
-        let now = self.clock.mono();
+        let now = self.state.clock.mono();
         if let Some(trace) = trace {
             trace.end(unrecorded(now.since(arrived.mono)), now);
         }
@@ -187,7 +191,7 @@ impl Gate {
         entry.stage = Some(row.stage.as_str());
         let outcome = Outcome::refused(now.since(arrived.mono));
         // Whether or not it is on record, the answer is the same.
-        let _counted = Box::pin(self.audit.record(entry, outcome)).await;
+        let _counted = Box::pin(self.state.audit.record(entry, outcome)).await;
         self.unrecorded(request_id)
     }
 
@@ -204,13 +208,13 @@ impl Gate {
 
     /// Notes that the upstream has begun to answer.
     pub fn upstream_answered(&self, cleared: &mut Cleared) {
-        cleared.answered_at.get_or_insert_with(|| self.clock.mono());
+        cleared.answered_at.get_or_insert_with(|| self.state.clock.mono());
     }
 
     /// Completes the record of a call that was cleared.
     pub fn finish(&self, cleared: Box<Cleared>, ended: &Ended) {
         let cleared = *cleared;
-        let now = self.clock.mono();
+        let now = self.state.clock.mono();
         let latency_us = now.since(cleared.arrived.mono);
         let row = ended.failed.as_ref().map(|denial| denial.code.row());
         let completion = match (&row, ended.whole) {
@@ -220,17 +224,17 @@ impl Gate {
         };
         let deciding_us = cleared.decided_at.since(cleared.judged_from);
         let upstream_us = cleared.answered_at.map(|at| at.since(cleared.decided_at));
-        self.metrics.request_took(Duration::from_micros(latency_us));
-        self.metrics.arbiter_took(Duration::from_micros(deciding_us));
+        self.state.metrics.request_took(Duration::from_micros(latency_us));
+        self.state.metrics.arbiter_took(Duration::from_micros(deciding_us));
         if let Some(upstream_us) = upstream_us {
-            self.metrics.upstream_took(Duration::from_micros(upstream_us));
+            self.state.metrics.upstream_took(Duration::from_micros(upstream_us));
         }
-        self.metrics.credentials_scrubbed(ended.scrubbed);
+        self.state.metrics.credentials_scrubbed(ended.scrubbed);
         if let Some(denial) = &ended.failed {
-            self.metrics.denial(denial.code);
+            self.state.metrics.denial(denial.code);
         }
         if let Some(tools) = &cleared.tools {
-            tools.count(&self.metrics);
+            tools.count(&self.state.metrics);
         }
         let outcome = Outcome {
             latency_us,

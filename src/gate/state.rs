@@ -24,7 +24,7 @@ use crate::traces::Traces;
 
 /// Everything that decisions are made from and noted in. Clones share it.
 #[derive(Clone)]
-pub struct State {
+pub struct ProcessState {
     pub clock: Clock,
     pub identity: Arc<Identity>,
     pub enrolment: Arc<Enrolment>,
@@ -46,7 +46,7 @@ pub struct State {
     pub traces: Option<Arc<Traces>>,
 }
 
-impl State {
+impl ProcessState {
     /// Returns the keeper of approvals and of their record.
     pub fn clerk(&self) -> Clerk {
         Clerk {

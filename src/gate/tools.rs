@@ -43,7 +43,7 @@ impl Gate {
         let mut labels = Labels::new();
         for call in &message.calls {
             if let CallKind::Tool { name, .. } = &call.kind {
-                labels.push(self.metrics.tool_call(to.name.as_deref(), name));
+                labels.push(self.state.metrics.tool_call(to.name.as_deref(), name));
             }
         }
         labels

@@ -42,9 +42,9 @@ impl Gate {
             caller: hearing.caller.clone(),
             live: passed.live.clone(),
             at: Arc::clone(hearing.to),
-            freezer: Arc::clone(&self.freezer),
-            continuations: Arc::clone(&self.continuations),
-            clock: self.clock.clone(),
+            freezer: Arc::clone(&self.state.freezer),
+            continuations: Arc::clone(&self.state.continuations),
+            clock: self.state.clock.clone(),
         }
     }
 }

@@ -42,8 +42,8 @@ use arbiter::gate::in_flight::InFlight;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
 use arbiter::gate::{
-    Carried, Claims, Cleared, Destination, Ended, Gate, HeadParts, Identified, Kind, Settings,
-    State,
+    Carried, Claims, Cleared, Destination, Ended, Gate, HeadParts, Identified, Kind, ProcessState,
+    Settings,
 };
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
@@ -123,7 +123,7 @@ fn terms() -> Terms {
 struct World {
     runtime: Runtime,
     gate: Gate,
-    state: State,
+    state: ProcessState,
     token: String,
     session: String,
     agent: String,
@@ -213,7 +213,11 @@ fn settings() -> Settings {
     }
 }
 
-async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, State, Arc<Live>, Arc<Agent>) {
+async fn gate(
+    folder: &Path,
+    above: usize,
+    audited: bool,
+) -> (Gate, ProcessState, Arc<Live>, Arc<Agent>) {
     let clock = Clock::system();
     let now = clock.now();
     let store = Arc::new(Store::memory());
@@ -262,7 +266,7 @@ async fn gate(folder: &Path, above: usize, audited: bool) -> (Gate, State, Arc<L
     let secrets = Secrets::load(secrets::Source::None, now.mono);
     let secrets = Arc::new(secrets.expect("there is nothing to load"));
     let asking = asking(&secrets);
-    let state = State {
+    let state = ProcessState {
         freezer: Arc::new(freezer),
         continuations: Arc::new(continuations),
         identity: Arc::new(Identity::new(SIGNING_SECRET.as_bytes())),

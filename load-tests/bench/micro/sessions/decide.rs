@@ -22,7 +22,7 @@ use arbiter::gate::in_flight::InFlight;
 use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
 use arbiter::gate::{
-    Carried, Claims, Destination, Gate, HeadParts, Kind, Settings as GateSettings, State,
+    Carried, Claims, Destination, Gate, HeadParts, Kind, ProcessState, Settings as GateSettings,
 };
 use arbiter::identity::Identity;
 use arbiter::identity::mint::Minter;
@@ -97,7 +97,7 @@ impl Draw {
 /// A gate with many sessions, ten of each agent.
 struct World {
     gate: Gate,
-    state: State,
+    state: ProcessState,
     /// Agents, with a token of each.
     callers: Vec<(AgentId, String)>,
     /// With the number of their agent, and as their callers name them.
@@ -212,7 +212,7 @@ fn gate(
     clock: Clock,
     (registry, freezer, continuations): (Arc<Registry>, Freezer, Continuations),
     sessions: Arc<super::Sessions>,
-) -> (Gate, State) {
+) -> (Gate, ProcessState) {
     let now = clock.now();
     let folder = tempfile::tempdir().expect("a folder can be made");
     let file = folder.path().join("policies.toml");
@@ -238,7 +238,7 @@ fn gate(
         secrets: Arc::clone(&secrets),
         secret_names: None,
     };
-    let state = State {
+    let state = ProcessState {
         identity: Arc::new(Identity::new(SIGNING_SECRET.as_bytes())),
         rulebook: Arc::new(rulebook),
         enrolment: Arc::new(Enrolment::new(&[], &registry)),
