@@ -16,50 +16,35 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use arbiter::audit::RequestHead;
-use arbiter::audit::{self, Audit, Redactor};
+use arbiter::audit::Redactor;
 use arbiter::clock::Clock;
-use arbiter::config::Secret;
-use arbiter::continuations::Continuations;
 use arbiter::credentials::{self, Patterns};
 use arbiter::firewall::admit::{self, Ask};
-use arbiter::firewall::agent::{Agent, Caller, TrustLevel};
+use arbiter::firewall::agent::{Agent, Caller};
 use arbiter::firewall::call::Place;
 use arbiter::firewall::checks::continuation;
 use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use arbiter::firewall::checks::whitelist::Wildcard;
-use arbiter::firewall::elicitation::Elicitation;
 use arbiter::firewall::freeze::{Freezes, Frozen};
 use arbiter::firewall::policy::{PolicySet, Source};
 use arbiter::firewall::rules::Rules;
-use arbiter::firewall::session::{RefusalStyle, WorkOrder};
+use arbiter::firewall::session::WorkOrder;
 use arbiter::firewall::terms::Terms;
-use arbiter::freezer::Freezer;
-use arbiter::gate::asking::Asking;
-use arbiter::gate::enrol::Enrolment;
-use arbiter::gate::in_flight::InFlight;
-use arbiter::gate::injected::Injected;
-use arbiter::gate::shares::Limits;
-use arbiter::gate::{
-    Carried, Claims, Cleared, Destination, Ended, Gate, HeadParts, Identified, Kind, ProcessState,
-    Settings,
-};
-use arbiter::identity::Identity;
-use arbiter::identity::mint::Minter;
+use arbiter::gate::{Claims, Cleared, Destination, Ended, Gate, Identified, Kind, ProcessState};
 use arbiter::json::Doc;
-use arbiter::mcp::headers::{self, ProtocolHeaders};
-use arbiter::mcp::message;
-use arbiter::metrics::Metrics;
-use arbiter::registry::{NewAgent, Registry};
-use arbiter::rulebook::Rulebook;
-use arbiter::secrets::{self, Secrets};
+use arbiter::mcp::{headers, message};
+use arbiter::registry::Registry;
 use arbiter::sessions::{self, Live, Sessions};
-use arbiter::store::{Followed, Store};
+use arbiter::store::Store;
 use bytes::Bytes;
 use divan::{AllocProfiler, Bencher, black_box};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+use support::{Prepared, identify, mirrors, new_agent, tokens};
+
+mod support;
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler<mimalloc::MiMalloc> = AllocProfiler::new(mimalloc::MiMalloc);
@@ -77,7 +62,6 @@ const CALL: &str = concat!(
 );
 const _: () = assert!(CALL.len() == 318, "the length that all benches of a call share");
 
-const SIGNING_SECRET: &str = "a-signing-secret-of-a-benchmark-0123456789";
 const BUDGET: u64 = 1 << 53;
 
 /// `count` policies, of which one allows the call; the others speak of other tools.
@@ -147,15 +131,14 @@ impl World {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime can be built");
         let (gate, state, live, agent) = runtime.block_on(gate(folder.path(), above, audited));
-        let minter = Minter::new(&Secret::new(SIGNING_SECRET.to_owned()));
-        let minted = minter.mint(&agent, 3_600, state.clock.now().wall).expect("a token is minted");
-        let caller = identify(&gate, &minted.token).caller().clone();
+        let token = tokens(std::slice::from_ref(&agent), &state.clock).remove(0);
+        let caller = identify(&gate, &token).caller().clone();
         runtime
             .block_on(state.sessions.lease(&live, 1, state.clock.mono(), &state.clock))
             .expect("the store books");
         Self {
             runtime,
-            token: minted.token,
+            token,
             session: live.order.id.to_string(),
             agent: agent.id.to_string(),
             gate,
@@ -189,30 +172,6 @@ impl World {
     }
 }
 
-/// Opens a request and proves its sender.
-fn identify(gate: &Gate, token: &str) -> Identified {
-    let arrived = ready(gate.open(head(gate), &Carried::default())).expect("the gate is open");
-    let identified = ready(gate.identify(arrived, Some(black_box(token))));
-    identified.unwrap_or_else(|_denied| panic!("the token is good"))
-}
-
-/// Rules that let a server ask anything.
-fn asking(secrets: &Arc<Secrets>) -> Asking {
-    let elicitation = Elicitation::default();
-    Asking { elicitation, secrets: Arc::clone(secrets), secret_names: None }
-}
-
-fn settings() -> Settings {
-    Settings {
-        strict_mcp: true,
-        require_healthy_audit: true,
-        refusal_style: RefusalStyle::Http,
-        max_argument_bytes: 8_192,
-        max_request_body_bytes: 10 * 1024 * 1024,
-        max_list_ttl_ms: 60_000,
-    }
-}
-
 async fn gate(
     folder: &Path,
     above: usize,
@@ -223,14 +182,7 @@ async fn gate(
     let store = Arc::new(Store::memory());
     let registry =
         Arc::new(Registry::open(store.clone(), clock.clone()).await.expect("the store answers"));
-    let new = NewAgent {
-        owner: "finance".to_owned(),
-        model: "model".to_owned(),
-        capabilities: vec!["search".to_owned()],
-        trust: TrustLevel::Verified,
-        expires_at: None,
-        registered_by: None,
-    };
+    let new = new_agent();
     let mut agent = registry.register(new.clone(), now.wall).await.expect("the store answers");
     for _ in 0..above {
         let next = registry.register(new.clone(), now.wall).await.expect("the store answers");
@@ -251,65 +203,18 @@ async fn gate(
         ..WorkOrder::bare(agent.id, now.wall, now.wall.plus_secs(86_400))
     };
     let live = sessions.create(order, now).await.expect("the store answers");
-    let file = folder.join("policies.toml");
-    std::fs::write(&file, policies(10)).expect("the folder is there");
-    let rulebook = Rulebook::load(Some(&file), terms()).expect("the policies are right");
-    let audit = audit::Settings {
-        enabled: audited,
-        ..audit::Settings::at(folder.join("audit.jsonl"), "bench")
-    };
-    let audit = Audit::open(audit, clock.clone()).expect("the log can be opened");
-    let metrics = Metrics::new();
-    metrics.name_tools(rulebook.rules().policies.named_tools());
-    let continuations = Continuations::new(store.clone(), [SIGNING_SECRET]);
-    let freezer = Freezer::open(store, now).await.expect("the store answers");
-    let secrets = Secrets::load(secrets::Source::None, now.mono);
-    let secrets = Arc::new(secrets.expect("there is nothing to load"));
-    let asking = asking(&secrets);
-    let state = ProcessState {
-        freezer: Arc::new(freezer),
-        continuations: Arc::new(continuations),
-        identity: Arc::new(Identity::new(SIGNING_SECRET.as_bytes())),
-        rulebook: Arc::new(rulebook),
-        registry: registry.clone(),
-        followed: Arc::new(Followed::alone()),
-        sessions: Arc::new(sessions),
-        audit: Arc::new(audit),
-        recent: Arc::default(),
-        secrets,
-        injected: Arc::new(Injected::new(Vec::new(), now.wall)),
-        enrolment: Arc::new(Enrolment::new(&[], &registry)),
-        metrics: Arc::new(metrics),
-        in_flight: Arc::new(InFlight::new(Limits {
-            refusals_per_sec: u32::MAX,
-            ..Limits::default()
-        })),
-        drain: Arc::default(),
-        traces: None,
-        approvals: Arc::new(arbiter::approvals::Approvals::new(
-            arbiter::approvals::Settings::default(),
-            b"bench",
-            Arc::new(Store::memory()),
-            clock.now(),
-        )),
+    let prepared = Prepared {
         clock,
+        store,
+        registry,
+        sessions: Arc::new(sessions),
+        terms: terms(),
+        policies: &policies(10),
+        folder,
+        audited,
     };
-    let redactor = Redactor::new(&[], false).expect("the built-in patterns are right");
-    let gate = Gate::new(state.clone(), asking, redactor, settings());
+    let (gate, state) = prepared.gate().await;
     (gate, state, live, agent)
-}
-
-/// Headers that a client of 2025-11-25 sends.
-fn mirrors<'h>() -> ProtocolHeaders<'h> {
-    ProtocolHeaders { version: Some("2025-11-25"), ..ProtocolHeaders::default() }
-}
-
-/// Runs a future that has nothing to wait for, as a poll from the proxy does.
-fn ready<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(done) => done,
-        Poll::Pending => panic!("the future waits"),
-    }
 }
 
 fn done() -> Ended {
@@ -458,15 +363,4 @@ fn j_standing(bencher: Bencher<'_, '_>, above: usize) {
 #[divan::bench(args = [1, 8])]
 fn l_whole_call_of_a_delegate(bencher: Bencher<'_, '_>, above: usize) {
     whole_call(bencher, &World::below(above, false));
-}
-
-/// A head like those that clients send.
-fn head(gate: &Gate) -> RequestHead {
-    gate.head(&HeadParts {
-        client_addr: Some(std::net::Ipv4Addr::LOCALHOST.into()),
-        user_agent: Some("python-httpx/0.28.1"),
-        http_method: Some("POST"),
-        path: Some("/mcp"),
-        trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
-    })
 }

@@ -29,6 +29,7 @@ use tokio::runtime::Runtime;
 mod decide;
 #[path = "sessions/forget.rs"]
 mod forget;
+mod support;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,46 +1,26 @@
 //! One decision at a session drawn at random: among a thousand and among many more, in turns.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use arbiter::audit::RequestHead;
-use arbiter::audit::{self, Audit, Redactor};
 use arbiter::clock::Clock;
-use arbiter::continuations::Continuations;
-use arbiter::firewall::agent::{Agent, AgentId, TrustLevel};
+use arbiter::firewall::agent::{Agent, AgentId};
 use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::whitelist::Wildcard;
-use arbiter::firewall::elicitation::Elicitation;
-use arbiter::firewall::session::{RefusalStyle, SessionId, WorkOrder};
+use arbiter::firewall::session::{SessionId, WorkOrder};
 use arbiter::firewall::terms::Terms;
-use arbiter::freezer::Freezer;
-use arbiter::gate::asking::Asking;
-use arbiter::gate::enrol::Enrolment;
-use arbiter::gate::in_flight::InFlight;
-use arbiter::gate::injected::Injected;
-use arbiter::gate::shares::Limits;
-use arbiter::gate::{
-    Carried, Claims, Destination, Gate, HeadParts, Kind, ProcessState, Settings as GateSettings,
-};
-use arbiter::identity::Identity;
-use arbiter::identity::mint::Minter;
-use arbiter::mcp::headers::ProtocolHeaders;
-use arbiter::metrics::Metrics;
-use arbiter::registry::{NewAgent, Registry};
-use arbiter::rulebook::Rulebook;
-use arbiter::secrets::{self, Secrets};
-use arbiter::store::{Followed, Store};
+use arbiter::gate::{Claims, Destination, Gate, Kind, ProcessState};
+use arbiter::registry::Registry;
+use arbiter::store::Store;
 use bytes::Bytes;
 
+use super::support::{Prepared, identify, mirrors, new_agent, ready, tokens};
 use super::{Mix, SETTINGS, Times, create, open, runtime};
 
 const FEW: usize = 1_000;
 const ROUNDS: usize = 20;
 const CALLS_A_ROUND: usize = 10_000;
 const SESSIONS_OF_AN_AGENT: usize = 10;
-const SIGNING_SECRET: &str = "a-signing-secret-of-a-benchmark-0123456789";
 const POLICY: &str =
     "[[policies]]\nid = \"all\"\neffect = \"allow\"\nallowed_tools = [\"tool_*\"]\n";
 const CALL: &str = concat!(
@@ -116,15 +96,7 @@ impl World {
         let registry = Arc::new(registry);
         let agents: Vec<Arc<Agent>> = (0..count.div_ceil(SESSIONS_OF_AN_AGENT))
             .map(|_| {
-                let new = NewAgent {
-                    owner: "finance".to_owned(),
-                    model: "model".to_owned(),
-                    capabilities: vec!["search".to_owned()],
-                    trust: TrustLevel::Verified,
-                    expires_at: None,
-                    registered_by: None,
-                };
-                let registered = registry.register(new, clock.now().wall);
+                let registered = registry.register(new_agent(), clock.now().wall);
                 runtime.block_on(registered).expect("the store answers")
             })
             .collect();
@@ -156,16 +128,29 @@ impl World {
                 .block_on(sessions.lease(&live, 1, clock.mono(), &clock))
                 .expect("the store books");
         }
-        let continuations = Continuations::new(Arc::clone(&store), [SIGNING_SECRET]);
-        let freezer = runtime.block_on(Freezer::open(store, clock.now()));
-        let freezer = freezer.expect("the store answers");
-        let (gate, state) = gate(clock, (registry, freezer, continuations), sessions);
-        let minter = Minter::new(&arbiter::config::Secret::new(SIGNING_SECRET.to_owned()));
-        let callers = agents.iter().map(|agent| {
-            let minted = minter.mint(agent, 3_600, state.clock.now().wall).expect("it is minted");
-            (agent.id, minted.token)
-        });
-        let callers = callers.collect();
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let terms = Terms {
+            require_session: true,
+            rate_window_secs: SETTINGS.rate_window_secs,
+            wildcard: Wildcard::Literal,
+            escalate_anomalies: false,
+            unknown_intent: UnknownIntent::Flag,
+            warning_threshold_pct: 20.0,
+            ..Terms::default()
+        };
+        let prepared = Prepared {
+            clock,
+            store,
+            registry,
+            sessions,
+            terms,
+            policies: POLICY,
+            folder: folder.path(),
+            audited: false,
+        };
+        let (gate, state) = runtime.block_on(prepared.gate());
+        let ids_of_agents = agents.iter().map(|agent| agent.id);
+        let callers = ids_of_agents.zip(tokens(&agents, &state.clock)).collect();
         let body = Bytes::from_static(CALL.as_bytes());
         let world = Self { gate, state, callers, sessions: ids, to: Arc::default(), body };
         // An agent's first call works out where it stands, which is not what is measured.
@@ -181,13 +166,8 @@ impl World {
         let caller = usize::try_from(agent).ok().and_then(|agent| self.callers.get(agent));
         let (agent, token) = caller.expect("each session has an agent");
         let (session, agent) = (id.to_string(), agent.to_string());
-        let protocol =
-            ProtocolHeaders { version: Some("2025-11-25"), ..ProtocolHeaders::default() };
-        let claims = Claims { session: Some(&session), agent: Some(&agent), protocol };
-        let arrived =
-            ready(self.gate.open(head(&self.gate), &Carried::default())).expect("the gate is open");
-        let identified = ready(self.gate.identify(arrived, Some(token))).map_err(drop);
-        let identified = identified.expect("the token is good");
+        let claims = Claims { session: Some(&session), agent: Some(&agent), protocol: mirrors() };
+        let identified = identify(&self.gate, token);
         let read = identified.read(Kind::Message, self.body.clone(), Arc::clone(&self.to));
         let started = Instant::now();
         let judged = ready(self.gate.judge(read, &claims));
@@ -206,93 +186,4 @@ impl World {
         assert!(!closed);
         took
     }
-}
-
-fn gate(
-    clock: Clock,
-    (registry, freezer, continuations): (Arc<Registry>, Freezer, Continuations),
-    sessions: Arc<super::Sessions>,
-) -> (Gate, ProcessState) {
-    let now = clock.now();
-    let folder = tempfile::tempdir().expect("a folder can be made");
-    let file = folder.path().join("policies.toml");
-    std::fs::write(&file, POLICY).expect("the folder is there");
-    let terms = Terms {
-        require_session: true,
-        rate_window_secs: SETTINGS.rate_window_secs,
-        wildcard: Wildcard::Literal,
-        escalate_anomalies: false,
-        unknown_intent: UnknownIntent::Flag,
-        warning_threshold_pct: 20.0,
-        ..Terms::default()
-    };
-    let rulebook = Rulebook::load(Some(&file), terms).expect("the policy is right");
-    let audit = audit::Settings {
-        enabled: false,
-        ..audit::Settings::at(folder.path().join("audit.jsonl"), "bench")
-    };
-    let secrets = Secrets::load(secrets::Source::None, now.mono).expect("there are none");
-    let secrets = Arc::new(secrets);
-    let asking = Asking {
-        elicitation: Elicitation::default(),
-        secrets: Arc::clone(&secrets),
-        secret_names: None,
-    };
-    let state = ProcessState {
-        identity: Arc::new(Identity::new(SIGNING_SECRET.as_bytes())),
-        rulebook: Arc::new(rulebook),
-        enrolment: Arc::new(Enrolment::new(&[], &registry)),
-        freezer: Arc::new(freezer),
-        continuations: Arc::new(continuations),
-        registry,
-        followed: Arc::new(Followed::alone()),
-        sessions,
-        audit: Arc::new(Audit::open(audit, clock.clone()).expect("there is no log to open")),
-        recent: Arc::default(),
-        secrets,
-        injected: Arc::new(Injected::new(Vec::new(), now.wall)),
-        metrics: Arc::new(Metrics::new()),
-        in_flight: Arc::new(InFlight::new(Limits {
-            refusals_per_sec: u32::MAX,
-            ..Limits::default()
-        })),
-        drain: Arc::default(),
-        traces: None,
-        approvals: Arc::new(arbiter::approvals::Approvals::new(
-            arbiter::approvals::Settings::default(),
-            b"bench",
-            Arc::new(Store::memory()),
-            clock.now(),
-        )),
-        clock,
-    };
-    let settings = GateSettings {
-        strict_mcp: true,
-        require_healthy_audit: true,
-        refusal_style: RefusalStyle::Http,
-        max_argument_bytes: 8_192,
-        max_request_body_bytes: 10 * 1024 * 1024,
-        max_list_ttl_ms: 60_000,
-    };
-    let redactor = Redactor::new(&[], false).expect("the built-in patterns are right");
-    (Gate::new(state.clone(), asking, redactor, settings), state)
-}
-
-/// Runs a future that has nothing to wait for, as a poll from the proxy does.
-fn ready<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(done) => done,
-        Poll::Pending => panic!("the future waits"),
-    }
-}
-
-/// A head like those that clients send.
-fn head(gate: &Gate) -> RequestHead {
-    gate.head(&HeadParts {
-        client_addr: Some(std::net::Ipv4Addr::LOCALHOST.into()),
-        user_agent: Some("python-httpx/0.28.1"),
-        http_method: Some("POST"),
-        path: Some("/mcp"),
-        trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
-    })
 }
