@@ -19,8 +19,8 @@ use crate::clock::Clock;
 use crate::credentials::Patterns;
 use crate::firewall::agent::AgentId;
 use crate::firewall::approvals::{
-    Approval, Book, Digest, Limits, Plan, Plea, Ruling, State, Status, Step, Subject, Undecided,
-    digest, digest_of_rounds, plan,
+    Approval, ApprovalState, Book, Digest, Limits, Plan, Plea, Ruling, Status, Step, Subject,
+    Undecided, digest, digest_of_rounds, plan,
 };
 use crate::firewall::session::SessionId;
 use crate::firewall::time::{Mono, Now, Timestamp};

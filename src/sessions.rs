@@ -163,7 +163,7 @@ impl Sessions {
         if !self.inner.index().reserve(agent, here, now.mono) {
             return Err(CreateError::TooManySessions { cap });
         }
-        let mut place = Place { inner: Arc::clone(&self.inner), agent, held: true };
+        let mut place = PlaceUnderCap { inner: Arc::clone(&self.inner), agent, held: true };
         to_the_end(async move {
             let mut order = Arc::new(order);
             place.inner.same.share(&mut order);
@@ -569,13 +569,13 @@ impl Inner {
 }
 
 /// A place under the agent's cap, held while its session is being stored.
-struct Place {
+struct PlaceUnderCap {
     inner: Arc<Inner>,
     agent: AgentId,
     held: bool,
 }
 
-impl Place {
+impl PlaceUnderCap {
     /// Gives the place to the session: in one step, as it is one place and not two or none.
     fn fill(&mut self, live: Live) -> Arc<Live> {
         let mut index = self.inner.index();
@@ -585,7 +585,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for PlaceUnderCap {
     fn drop(&mut self) {
         if self.held {
             self.inner.index().release(self.agent);

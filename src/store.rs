@@ -36,7 +36,7 @@ use crate::firewall::time::Timestamp;
 pub use approvals::{Put, Room};
 use backend::{Backend, SharedBackend};
 pub use booking::{Booked, Booking, NodeName, RateBooked, RateBooking, RateUse};
-pub use change::{Change, Changes, Place, Position};
+pub use change::{Bookmark, Change, Changes, Position};
 pub use error::StoreError;
 pub use followed::Followed;
 pub use kept::{
@@ -471,8 +471,8 @@ impl Shared<'_> {
         ask_shared!(self, store => store.session(id).await)
     }
 
-    /// Returns the place from which a node follows the changes that loads everything now.
-    pub async fn follow_from_here(self) -> Result<Place, StoreError> {
+    /// Returns the bookmark from which a node follows the changes that loads everything now.
+    pub async fn follow_from_here(self) -> Result<Bookmark, StoreError> {
         ask_shared!(self, store => store.follow_from_here().await)
     }
 
@@ -483,7 +483,7 @@ impl Shared<'_> {
 
     /// Returns the changes after `after`; waits a short while if there are none. Asking is also how a
     /// node shows that it is running.
-    pub async fn changes(self, after: &Place) -> Result<Changes, StoreError> {
+    pub async fn changes(self, after: &Bookmark) -> Result<Changes, StoreError> {
         ask_shared!(self, store => store.changes(after).await)
     }
 }

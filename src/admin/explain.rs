@@ -19,8 +19,8 @@ use super::record::store_failed;
 use crate::credentials::{self, CredentialDenial};
 use crate::firewall::admit::{self, Ask};
 use crate::firewall::agent::{Agent, AgentId, Caller};
-use crate::firewall::call::{Call, CallKind, Place};
-use crate::firewall::checks::continuation::State;
+use crate::firewall::call::{Call, CallKind, UpstreamRef};
+use crate::firewall::checks::continuation::RequestState;
 use crate::firewall::checks::drift::Keywords;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use crate::firewall::checks::task::Owned;
@@ -249,7 +249,7 @@ impl Question<'_> {
             .map_err(|error| ApiError::new(Code::MalformedRequest, error.to_string()))?;
         let arguments = doc.root().get("arguments").filter(|value| value.kind() == Kind::Object);
         let kind = body.kind(arguments)?;
-        let place = Place { upstream: body.upstream.as_deref() };
+        let upstream = UpstreamRef { name: body.upstream.as_deref() };
         if session.is_none() {
             // The question is about the policies alone.
             terms.require_session = false;
@@ -281,8 +281,8 @@ impl Question<'_> {
             claimed,
             calls,
             tasks: &tasks,
-            state: State::Absent,
-            place,
+            state: RequestState::Absent,
+            upstream,
             now,
         };
         let given: Vec<_> = arguments.into_iter().collect();
@@ -295,7 +295,8 @@ impl Question<'_> {
             Err(misuse) => (Err(Denial::from(CredentialDenial::from(misuse))), false),
         };
         let facts = ask.facts();
-        let asked = policy::asked(&call.kind, place).map(|asked| asked.with_inputs(call.inputs()));
+        let asked =
+            policy::asked(&call.kind, upstream).map(|asked| asked.with_inputs(call.inputs()));
         let told = asked.map(|asked| policies.explain(&facts, &asked));
         let explained = explained(ask, usage, credentials);
         let drift_is_open = open && claimed.found().is_none();

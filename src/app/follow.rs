@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::firewall::time::{Now, Timestamp};
 use crate::gate::{Gate, ProcessState};
-use crate::store::{Change, Place, Shared, Store, StoreError};
+use crate::store::{Bookmark, Change, Shared, Store, StoreError};
 use crate::telemetry::Causes;
 
 /// Pause before a failed store is asked again.
@@ -26,7 +26,7 @@ pub(super) struct Follower {
     pub(super) gate: Arc<Gate>,
     pub(super) state: ProcessState,
     /// Behind it nothing counts as taken in; what failed is done again from here.
-    pub(super) place: Place,
+    pub(super) bookmark: Bookmark,
     /// Another server may answer, and has not been told again what was taken away.
     pub(super) unasserted: bool,
 }
@@ -65,7 +65,7 @@ impl Follower {
     pub(super) async fn catch_up(&mut self) -> Result<(), StoreError> {
         let Some(shared) = self.store.shared() else { return Ok(()) };
         let there = shared.position().await?;
-        while self.place.position < there {
+        while self.bookmark.position < there {
             self.step().await?;
         }
         Ok(())
@@ -79,14 +79,14 @@ impl Follower {
         let asked = machine(&self.state.clock);
         // Before anything else: what an earlier step could not read.
         self.state.approvals.refresh().await?;
-        match shared.changes(&self.place).await {
+        match shared.changes(&self.bookmark).await {
             Ok(changes) => {
                 self.compare_clocks(asked, changes.time);
                 self.unasserted |= changes.reconnected;
                 for change in changes.changes {
                     self.take_in(change).await;
                 }
-                self.place = changes.place;
+                self.bookmark = changes.bookmark;
                 self.state.approvals.refresh().await?;
                 if self.unasserted {
                     self.state.registry.reload().await?;
@@ -99,21 +99,21 @@ impl Follower {
             Err(StoreError::Missed) => self.load_anew(shared).await?,
             Err(error) => return Err(error),
         }
-        self.state.followed.heard(asked.mono, self.place.position);
+        self.state.followed.heard(asked.mono, self.bookmark.position);
         Ok(())
     }
 
     async fn load_anew(&mut self, shared: Shared<'_>) -> Result<(), StoreError> {
         warn!("changes of other nodes were missed; loading everything anew");
-        let place = shared.follow_from_here().await?;
+        let bookmark = shared.follow_from_here().await?;
         let asked = machine(&self.state.clock);
         self.compare_clocks(asked, Some(shared.time().await?));
         self.state.registry.reload().await?;
         self.state.sessions.reload(self.state.clock.now()).await?;
         self.state.freezer.reload(self.state.clock.now()).await?;
         self.state.approvals.reload(self.state.clock.now()).await?;
-        // Only now: from the old place a failed load is found missing again.
-        self.place = place;
+        // Only now: from the old bookmark a failed load is found missing again.
+        self.bookmark = bookmark;
         self.unasserted = false;
         Ok(())
     }

@@ -55,7 +55,7 @@ impl Parts {
         let metrics = Arc::new(Metrics::new());
         let store = Arc::new(open::store(config, store_io).await?);
         // From here on nothing that other nodes change is missed.
-        let place = shared::follow_from_here(&store).await?;
+        let bookmark = shared::follow_from_here(&store).await?;
         let skew = config.storage.clock_skew;
         let followed = Followed::of(&store, config.storage.max_stale_secs, skew, now.mono);
         shared::agree_on_time(&store, &followed, &clock).await?;
@@ -131,7 +131,7 @@ impl Parts {
                 store: parts.store.clone(),
                 gate: parts.gate.clone(),
                 state: parts.state.clone(),
-                place,
+                bookmark,
                 unasserted: false,
             };
             follower.catch_up().await.context("following the other nodes")?;

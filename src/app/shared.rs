@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::node;
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::store::{Followed, Place, Position, Store};
+use crate::store::{Bookmark, Followed, Position, Store};
 
 /// Connects. Without a Redis that keeps what it is told there is nothing to serve, and the process does not
 /// start.
@@ -45,8 +45,8 @@ pub(crate) fn out_of_time(off_us: i64) -> String {
     )
 }
 
-/// Returns the place from which this node follows the changes, if there are other nodes.
-pub(super) async fn follow_from_here(store: &Store) -> Result<Place> {
+/// Returns the bookmark from which this node follows the changes, if there are other nodes.
+pub(super) async fn follow_from_here(store: &Store) -> Result<Bookmark> {
     let Some(shared) = store.shared() else { return Ok(Position(0).into()) };
     shared.follow_from_here().await.context("asking the store")
 }

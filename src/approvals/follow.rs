@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::{AT_ONCE, ATTEMPTS, Approvals, State, lock};
+use super::{AT_ONCE, ATTEMPTS, ApprovalState, Approvals, lock};
 use crate::firewall::approvals::{Approval, Status, Step};
 use crate::firewall::time::Now;
 use crate::store::{Put, Room, StoreError};
 
 impl Approvals {
     /// Takes in the state of an approval. One whose call is not known is read by [`Self::refresh`].
-    pub fn changed(&self, id: Uuid, state: State) {
+    pub fn changed(&self, id: Uuid, state: ApprovalState) {
         if !self.book().put_state(id, state) {
             lock(&self.unread).insert(id);
         }

@@ -23,7 +23,7 @@ use crate::app::handover::{Running, who};
 use crate::app::{Templates, drift_tools, load_secrets, out_of_time};
 use crate::clock::Clock;
 use crate::config::{self, Audit, Backend, Config, Skew, Storage};
-use crate::firewall::call::{Entry, Place};
+use crate::firewall::call::{Entry, UpstreamRef};
 use crate::holder::Holder;
 use crate::identity::IssuerReport;
 use crate::rulebook::policies_at;
@@ -194,7 +194,7 @@ fn guessed(config: &Config) -> Finding {
     let tools = drift_tools(config);
     let is_guess = |name: &str| {
         let Entry { upstream, tool } = Entry::of(name);
-        tools.does(Place { upstream }, tool).is_guess
+        tools.does(UpstreamRef { name: upstream }, tool).is_guess
     };
     let guessed: Vec<_> = set.named_tools().filter(|name| is_guess(name)).collect();
     if guessed.is_empty() {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::agent::Caller;
-use super::call::{Call, CallKind, Place};
+use super::call::{Call, CallKind, UpstreamRef};
 use super::checks::escalation::{self, Escalation};
 use super::checks::session::{AgentHeader, Claimed, Found};
 use super::checks::task::Owned;
@@ -40,8 +40,8 @@ pub struct Ask<'a> {
     /// Tasks that the calls are about, as far as the session owns them.
     pub tasks: &'a [Owned<'a>],
     /// State by which the calls go on with the round before.
-    pub state: continuation::State,
-    pub place: Place<'a>,
+    pub state: continuation::RequestState,
+    pub upstream: UpstreamRef<'a>,
     /// The instant of the look-ups.
     pub now: Now,
 }
@@ -126,7 +126,7 @@ pub fn judge<'a>(ask: Ask<'a>, trace: &mut impl Trace) -> Result<Judged<'a>, Box
     let facts = ask.facts();
     let decide = |call| {
         let task = task::tool_of(ask.tasks, call);
-        let decision = policy::decide(ask.policies, &facts, call, task, ask.place);
+        let decision = policy::decide(ask.policies, &facts, call, task, ask.upstream);
         Member { call, decision }
     };
     let judged = Judged { ask, members: ask.calls.iter().map(decide).collect(), paid: 0 };
@@ -139,12 +139,13 @@ pub fn judge<'a>(ask: Ask<'a>, trace: &mut impl Trace) -> Result<Judged<'a>, Box
 
 /// The cheap checks: none reads an argument.
 fn look(ask: &Ask<'_>, trace: &mut impl Trace) -> Result<(), Denial> {
-    let Ask { terms, frozen, caller, header, claimed, calls, tasks, state, place, now, .. } = *ask;
+    let Ask { terms, frozen, caller, header, claimed, calls, tasks, state, upstream, now, .. } =
+        *ask;
     let tools = tasks.iter().map(|task| task.tool);
     let begun = tools.map(|tool| CallKind::Tool { name: tool.into(), arguments: None });
     let begun: Vec<_> = begun.collect();
     let kinds = calls.iter().map(|call| &call.kind).chain(&begun);
-    trace.step(Step::Freeze, freeze::check(frozen, &caller.agent, kinds, place, now))?;
+    trace.step(Step::Freeze, freeze::check(frozen, &caller.agent, kinds, upstream, now))?;
     trace.step(Step::Session, session::check(terms, header, &claimed, now))?;
     trace.step(Step::Owner, owner::check(caller.agent.id, header, &claimed))?;
     trace.step(Step::Continuation, continuation::check(state))?;
@@ -152,8 +153,8 @@ fn look(ask: &Ask<'_>, trace: &mut impl Trace) -> Result<(), Denial> {
     trace.step(Step::Delegation, delegation::check(*chain))?;
     let mut calls = calls.iter();
     let listed = calls.try_for_each(|call| match call.task() {
-        Some(_) => task::check(terms, order, task::tool_of(tasks, call), place),
-        None => whitelist::check(terms, order, &call.kind, place),
+        Some(_) => task::check(terms, order, task::tool_of(tasks, call), upstream),
+        None => whitelist::check(terms, order, &call.kind, upstream),
     });
     trace.step(Step::Whitelist, listed)?;
     trace.step(Step::Budget, budget::check(order, seen.budget))?;
@@ -205,10 +206,10 @@ impl Judged<'_> {
 
     /// Gives the policies' answer, then compares what is done with what was declared.
     pub fn conclude(self, _counted: Spent, trace: &mut impl Trace) -> Verdict {
-        let Ask { policies, terms, claimed, calls, state, place, .. } = self.ask;
+        let Ask { policies, terms, claimed, calls, state, upstream, .. } = self.ask;
         let facts = self.ask.facts();
         let answer = |member: &Member<'_>| {
-            policy::check(policies, &facts, member.call, &member.decision, place)
+            policy::check(policies, &facts, member.call, &member.decision, upstream)
         };
         if let Err(refused) = self.every(Step::Policy, trace, answer) {
             return *refused;
@@ -216,7 +217,7 @@ impl Judged<'_> {
         let escalations = self.escalations();
         let first = || self.members.iter().find_map(|member| member.decision.policy());
         let kinds = || calls.iter().map(|call| &call.kind);
-        let found = claimed.found().map(|found| drift::look(terms, found.order, kinds(), place));
+        let found = claimed.found().map(|found| drift::look(terms, found.order, kinds(), upstream));
         let found = found.unwrap_or_default();
         let outcome = trace.step(Step::Drift, drift::check(&found));
         Verdict {
@@ -227,7 +228,11 @@ impl Judged<'_> {
             },
             flags: found.flags,
             // The first round of the call was counted.
-            counted_flags: if state == continuation::State::Ours { 0 } else { found.counted },
+            counted_flags: if state == continuation::RequestState::Ours {
+                0
+            } else {
+                found.counted
+            },
             escalations,
         }
     }

@@ -116,7 +116,7 @@ pub struct Approval {
 
 /// The part of an approval that changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct ApprovalState {
     pub version: u32,
     pub status: Status,
     pub decided_at: Option<Timestamp>,
@@ -187,8 +187,8 @@ impl Approval {
         Stamp { version: self.version, status: self.status, uses_left: self.uses_left }
     }
 
-    pub fn state(&self) -> State {
-        State {
+    pub fn state(&self) -> ApprovalState {
+        ApprovalState {
             version: self.version,
             status: self.status,
             decided_at: self.decided_at,
@@ -201,8 +201,9 @@ impl Approval {
 
     /// Returns the approval in another state.
     #[must_use]
-    pub fn with(self, state: State) -> Self {
-        let State { version, status, decided_at, decided_by, reason, uses_left, paid } = state;
+    pub fn with(self, state: ApprovalState) -> Self {
+        let ApprovalState { version, status, decided_at, decided_by, reason, uses_left, paid } =
+            state;
         Self { version, status, decided_at, decided_by, reason, uses_left, paid, ..self }
     }
 

@@ -63,9 +63,9 @@ pub enum CallKind<'d> {
 
 /// The upstream that a call goes to, so that lists can tell the tools of several upstreams apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct UpstreamRef<'a> {
     /// None if the upstream has no name.
-    pub upstream: Option<&'a str>,
+    pub name: Option<&'a str>,
 }
 
 /// An entry of a list of tools: `tool` or `*:tool` at any upstream, `name:tool` at one.
@@ -88,9 +88,9 @@ impl<'e> Entry<'e> {
         }
     }
 
-    /// The tool if the entry applies to this place.
-    pub fn at(self, place: Place<'_>) -> Option<&'e str> {
-        (self.upstream.is_none() || self.upstream == place.upstream).then_some(self.tool)
+    /// The tool if the entry applies at this upstream.
+    pub fn at(self, upstream: UpstreamRef<'_>) -> Option<&'e str> {
+        (self.upstream.is_none() || self.upstream == upstream.name).then_some(self.tool)
     }
 }
 
@@ -127,8 +127,8 @@ mod tests {
     #[test]
     fn an_entry_applies_to_any_upstream_or_to_the_one_it_names() {
         let check = |upstream: Option<&str>, entry: &'static str, expected: Option<&str>| {
-            let place = Place { upstream };
-            assert_eq!(Entry::of(entry).at(place), expected, "{upstream:?} {entry}");
+            let upstream = UpstreamRef { name: upstream };
+            assert_eq!(Entry::of(entry).at(upstream), expected, "{upstream:?} {entry}");
         };
         check(Some("git"), "commit", Some("commit"));
         check(Some("git"), "git:commit", Some("commit"));

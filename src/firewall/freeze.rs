@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::agent::{Agent, AgentId};
-use super::call::{Entry, Place};
+use super::call::{Entry, UpstreamRef};
 use super::time::{Mono, Now, Timestamp};
 
 /// Freezes that may be in force at once; one of everything comes on top.
@@ -140,7 +140,7 @@ impl Freezes {
         &self,
         agent: &Agent,
         above: &[Arc<Agent>],
-        place: Place<'_>,
+        upstream: UpstreamRef<'_>,
         now: Now,
     ) -> Option<&Freeze> {
         if !self.any {
@@ -149,13 +149,13 @@ impl Freezes {
         let agents = || above.iter().map(|agent| &**agent).chain([agent]);
         let by_agent = agents().filter_map(|agent| self.agents.get(&agent.id));
         let by_owner = agents().filter_map(|agent| self.owners.get(&*agent.owner));
-        let by_upstream = place.upstream.and_then(|name| self.upstreams.get(name));
+        let by_upstream = upstream.name.and_then(|name| self.upstreams.get(name));
         let lists = by_agent.chain(by_owner).chain(by_upstream);
         first(&self.all, now).or_else(|| first(lists.flatten(), now))
     }
 
     /// Returns a freeze of a tool of this upstream.
-    pub fn of_tool(&self, tool: &str, place: Place<'_>, now: Now) -> Option<&Freeze> {
+    pub fn of_tool(&self, tool: &str, upstream: UpstreamRef<'_>, now: Now) -> Option<&Freeze> {
         if !self.any {
             return None;
         }
@@ -167,7 +167,7 @@ impl Freezes {
             Scope::All | Scope::Agent(_) | Scope::Owner(_) | Scope::Upstream(_) => false,
         });
         let here = named.chain(alike).filter(|held| match &held.freeze.scope {
-            Scope::Tool(entry) => Entry::of(entry).at(place).is_some(),
+            Scope::Tool(entry) => Entry::of(entry).at(upstream).is_some(),
             Scope::All | Scope::Agent(_) | Scope::Owner(_) | Scope::Upstream(_) => false,
         });
         first(here, now)

@@ -1,12 +1,12 @@
 //! The lists of names that a session was granted, and what stands on them.
 
-use crate::firewall::call::{Data, Entry, Place};
+use crate::firewall::call::{Data, Entry, UpstreamRef};
 use crate::firewall::terms::Wildcard;
 use crate::firewall::uri::{self, Canonical};
 
 /// Looks for the tool `name` of this upstream on the list, byte for byte.
-pub fn lists(list: &[String], place: Place<'_>, name: &str, wildcard: Wildcard) -> bool {
-    let entries = list.iter().filter_map(|entry| Entry::of(entry).at(place));
+pub fn lists(list: &[String], upstream: UpstreamRef<'_>, name: &str, wildcard: Wildcard) -> bool {
+    let entries = list.iter().filter_map(|entry| Entry::of(entry).at(upstream));
     { entries }.any(|entry| entry == name || (wildcard == Wildcard::Honoured && entry == "*"))
 }
 
@@ -67,15 +67,19 @@ mod tests {
 
     fn check(list: &[&str], name: &str, wildcard: Wildcard, expected: bool) {
         let list: Vec<String> = list.iter().map(|&entry| entry.to_owned()).collect();
-        assert_eq!(lists(&list, Place::default(), name, wildcard), expected, "{list:?} {name:?}");
+        assert_eq!(
+            lists(&list, UpstreamRef::default(), name, wildcard),
+            expected,
+            "{list:?} {name:?}"
+        );
     }
 
     #[test]
     fn an_entry_that_names_an_upstream_lists_its_tools_only() {
         let list = ["read", "a:write", "b:*", "*:ns:x"].map(str::to_owned);
         let check = |upstream: &str, name: &str, wildcard: Wildcard, expected: bool| {
-            let place = Place { upstream: Some(upstream) };
-            assert_eq!(lists(&list, place, name, wildcard), expected, "{upstream} {name}");
+            let at = UpstreamRef { name: Some(upstream) };
+            assert_eq!(lists(&list, at, name, wildcard), expected, "{upstream} {name}");
         };
         check("a", "read", Wildcard::Literal, true);
         check("b", "read", Wildcard::Literal, true);

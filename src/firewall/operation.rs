@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::firewall::call::{Entry, Place};
+use crate::firewall::call::{Entry, UpstreamRef};
 
 /// Operation of a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,11 +57,11 @@ impl Tools {
     }
 
     /// Returns the operation of a tool of this upstream: as configured, or by its name.
-    pub fn does(&self, place: Place<'_>, tool: &str) -> Does {
+    pub fn does(&self, upstream: UpstreamRef<'_>, tool: &str) -> Does {
         if self.0.is_empty() {
             return operation(tool);
         }
-        let at = place.upstream.and_then(|name| self.0.get(format!("{name}:{tool}").as_str()));
+        let at = upstream.name.and_then(|name| self.0.get(format!("{name}:{tool}").as_str()));
         let known = at.or_else(|| self.0.get(format!(":{tool}").as_str()));
         known.map_or_else(|| operation(tool), |known| (*known).into())
     }
@@ -282,7 +282,7 @@ mod tests {
             ("get_all".into(), Operation::Delete),
         ]);
         let does = |upstream, tool| {
-            let does = tools.does(Place { upstream }, tool);
+            let does = tools.does(UpstreamRef { name: upstream }, tool);
             (does.operation, does.is_guess)
         };
         assert_eq!(does(None, "pay_bill"), (Operation::Admin, false));

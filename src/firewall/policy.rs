@@ -42,7 +42,7 @@ pub use summary::{Difference, Summary};
 use wanted::{Coverage, Wanted};
 
 use super::agent::{Agent, Principal};
-use super::call::Place;
+use super::call::UpstreamRef;
 use crate::json;
 
 /// One file of policies.
@@ -66,7 +66,7 @@ pub struct Facts<'a> {
 pub enum Target<'a> {
     Tool(&'a str),
     /// A tool of the upstream that has it.
-    ToolAt(Place<'a>, &'a str),
+    ToolAt(UpstreamRef<'a>, &'a str),
     Resource(&'a str),
     /// All resources that a template can expand to.
     Template(&'a str),

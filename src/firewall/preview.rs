@@ -4,7 +4,7 @@
 //! of it would be refused, and shown if some arguments may pass.
 
 use super::agent::Caller;
-use super::call::{CallKind, Data, Place};
+use super::call::{CallKind, Data, UpstreamRef};
 use super::checks::{drift, freeze, policy, sensitivity, task, whitelist};
 use super::freeze::Frozen;
 use super::granted;
@@ -21,35 +21,36 @@ pub struct Reader<'a> {
     /// The session's terms, if there is a session.
     pub order: Option<&'a WorkOrder>,
     /// The upstream that the list comes from.
-    pub place: Place<'a>,
+    pub upstream: UpstreamRef<'a>,
     pub frozen: Frozen<'a>,
     pub now: Now,
 }
 
 /// Decides for a list's item, given as the call that would use it, if the reader sees it.
 pub fn shows(reader: &Reader<'_>, item: &CallKind<'_>) -> bool {
-    let Reader { rules, caller, order, place, frozen, now } = *reader;
-    let Some(asked) = policy::asked(item, place) else { return false };
+    let Reader { rules, caller, order, upstream, frozen, now } = *reader;
+    let Some(asked) = policy::asked(item, upstream) else { return false };
     let terms = &rules.terms;
-    freeze::check(frozen, &caller.agent, [item], place, now).is_ok()
-        && order.is_none_or(|order| whitelist::check(terms, order, item, place).is_ok())
+    freeze::check(frozen, &caller.agent, [item], upstream, now).is_ok()
+        && order.is_none_or(|order| whitelist::check(terms, order, item, upstream).is_ok())
         && allows(reader, asked.target, item)
-        && order.is_none_or(|order| drift::check(&drift::look(terms, order, [item], place)).is_ok())
+        && order
+            .is_none_or(|order| drift::check(&drift::look(terms, order, [item], upstream)).is_ok())
 }
 
 /// Decides for a task, given the tool whose call began it, if the reader may go on with it.
 pub fn shows_task(reader: &Reader<'_>, tool: &str) -> bool {
-    let Reader { rules, caller, order, place, frozen, now } = *reader;
+    let Reader { rules, caller, order, upstream, frozen, now } = *reader;
     let begun = CallKind::Tool { name: tool.into(), arguments: None };
     let facts = Facts {
         agent: &caller.agent,
         principal: &caller.principal,
         intent: order.map(|order| &*order.declared_intent),
     };
-    let decision = policy::of_task(&rules.policies, &facts, (Some(tool), None), place);
-    freeze::check(frozen, &caller.agent, [&begun], place, now).is_ok()
+    let decision = policy::of_task(&rules.policies, &facts, (Some(tool), None), upstream);
+    freeze::check(frozen, &caller.agent, [&begun], upstream, now).is_ok()
         && order.is_some_and(|order| {
-            task::check(&rules.terms, order, Some(tool), place).is_ok()
+            task::check(&rules.terms, order, Some(tool), upstream).is_ok()
                 && sensitivity::check(order, &begun, &decision).is_ok()
         })
         && matches!(decision, Decision::Allow(_))
@@ -63,8 +64,8 @@ pub fn shows_template(reader: &Reader<'_>, template: &str) -> bool {
         granted::lists_template(&order.authorized_resources, template, wildcard)
     };
     let item = CallKind::Data { what: Data::Resource, target: template.into() };
-    let Reader { caller, place, frozen, now, .. } = *reader;
-    freeze::check(frozen, &caller.agent, [&item], place, now).is_ok()
+    let Reader { caller, upstream, frozen, now, .. } = *reader;
+    freeze::check(frozen, &caller.agent, [&item], upstream, now).is_ok()
         && reader.order.is_none_or(listed)
         && (allows(reader, Target::Resource(template), &item)
             || allows(reader, Target::Template(template), &item))

@@ -16,7 +16,7 @@ use crate::approvals::page::MARK;
 use crate::audit::record::Approval as OnRecord;
 use crate::firewall::approvals::{Answer, Approval, Digest, Plea, Status, Subject};
 use crate::firewall::call::{Call, CallKind};
-use crate::firewall::checks::continuation::{self, State};
+use crate::firewall::checks::continuation::{self, RequestState};
 use crate::firewall::checks::escalation::{self, Escalation};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::session::SessionId;
@@ -133,7 +133,7 @@ impl Gate {
                 Ok(())
             } else {
                 // Another request went on with this round, with what may be other answers.
-                continuation::check(State::Unknown)
+                continuation::check(RequestState::Unknown)
             };
         }
         let escalation_id = ticket.request_id().to_string();

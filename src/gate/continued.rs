@@ -17,7 +17,7 @@ use crate::continuations::{Continuations, Marks};
 use crate::firewall::agent::{AgentId, Caller};
 use crate::firewall::approvals::Digest;
 use crate::firewall::call::{Call, CallKind, Data};
-use crate::firewall::checks::continuation::State;
+use crate::firewall::checks::continuation::RequestState;
 use crate::firewall::checks::task::Owned;
 use crate::firewall::continuation::Continuation;
 use crate::firewall::denial::{Cause, Code, Denial};
@@ -173,7 +173,7 @@ pub(super) fn owned<'b>(begun: &'b Tasks<'_>) -> SmallVec<[Owned<'b>; 1]> {
 /// Round before of a call that goes on, and the state that names it.
 #[derive(Debug, Default)]
 pub(super) struct Round {
-    pub(super) state: State,
+    pub(super) state: RequestState,
     pub(super) before: Option<Arc<Continuation>>,
 }
 
@@ -259,7 +259,7 @@ impl Gate {
         let Some((call, state)) = message.calls.iter().find_map(state) else {
             return Ok(Round::default());
         };
-        let unknown = Round { state: State::Unknown, before: None };
+        let unknown = Round { state: RequestState::Unknown, before: None };
         let id = match live {
             Some(live) if live.order.agent != caller.agent.id => return Ok(unknown),
             Some(live) => live.order.id,
@@ -274,7 +274,8 @@ impl Gate {
             warn!(%session, %error, "store did not answer; later round of a call refused");
             store_unavailable()
         })?;
-        Ok(found.map_or(unknown, |before| Round { state: State::Ours, before: Some(before) }))
+        Ok(found
+            .map_or(unknown, |before| Round { state: RequestState::Ours, before: Some(before) }))
     }
 
     /// Takes in the tasks that a session began at other nodes.

@@ -83,7 +83,7 @@ impl Looked<'_, '_> {
             calls: self.reads.as_deref().unwrap_or(&hearing.message.calls),
             tasks,
             state: self.round.state,
-            place: hearing.to.place(),
+            upstream: hearing.to.upstream(),
             now: self.now,
         }
     }

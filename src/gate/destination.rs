@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::firewall::call::{Call, Place};
+use crate::firewall::call::{Call, UpstreamRef};
 use crate::mcp::message::Message;
 
 /// The upstream that a request is for.
@@ -15,8 +15,8 @@ pub struct Destination {
 }
 
 impl Destination {
-    pub(super) fn place(&self) -> Place<'_> {
-        Place { upstream: self.name.as_deref() }
+    pub(super) fn upstream(&self) -> UpstreamRef<'_> {
+        UpstreamRef { name: self.name.as_deref() }
     }
 }
 

@@ -30,6 +30,6 @@ impl Gate {
         let (freezes, above) = (self.state.freezer.in_force(), self.above(caller));
         let frozen = Frozen { freezes: &freezes, above: &above };
         let kinds = calls.iter().map(|call| &call.kind);
-        freeze::check(frozen, &caller.agent, kinds, to.place(), self.state.clock.now())
+        freeze::check(frozen, &caller.agent, kinds, to.upstream(), self.state.clock.now())
     }
 }

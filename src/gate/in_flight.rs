@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use super::shares::{Limits, Place, Recorded, Share, Shares};
+use super::shares::{Limits, PlaceInFlight, Recorded, Share, Shares};
 use crate::audit::{Entry as Record, Weight};
 use crate::firewall::agent::AgentId;
 use crate::firewall::denial::{Code, Denial};
@@ -26,7 +26,7 @@ pub struct Open {
     /// The part of the agent that sent it, once that is known.
     share: Option<Arc<Share>>,
     /// Its place among those of its agent.
-    place: Option<Place>,
+    place: Option<PlaceInFlight>,
 }
 
 impl InFlight {

@@ -415,8 +415,8 @@ data: {"jsonrpc":"2.0","method":""#;
             }),
             calls,
             tasks,
-            state: continuation::State::Absent,
-            place: self.stream.to.place(),
+            state: continuation::RequestState::Absent,
+            upstream: self.stream.to.upstream(),
             now,
         };
         let verdict = admit::admit(ask, None, &mut ()).ok_or_else(super::store_unavailable)?;

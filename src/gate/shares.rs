@@ -124,9 +124,9 @@ impl Shares {
     }
 
     /// Takes a place among the calls in flight.
-    pub(super) fn take_place(&self, share: &Arc<Share>) -> Result<Place, Denial> {
+    pub(super) fn take_place(&self, share: &Arc<Share>) -> Result<PlaceInFlight, Denial> {
         let taken = share.places.fetch_add(1, Ordering::AcqRel);
-        let place = Place { share: share.clone() };
+        let place = PlaceInFlight { share: share.clone() };
         if taken < self.max_places { Ok(place) } else { Err(too_many_in_flight()) }
     }
 
@@ -177,11 +177,11 @@ impl Share {
 
 /// A place among the calls in flight, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct PlaceInFlight {
     share: Arc<Share>,
 }
 
-impl Drop for Place {
+impl Drop for PlaceInFlight {
     fn drop(&mut self) {
         self.share.places.fetch_sub(1, Ordering::AcqRel);
     }

@@ -92,7 +92,7 @@ impl ListView {
             rules,
             caller,
             order: live.as_ref().map(|live| &*live.order),
-            place: at.place(),
+            upstream: at.upstream(),
             frozen: Frozen { freezes: &freezes, above },
             now: clock.now(),
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{
-    Booked, Booking, Changes, Closing, Opened, Place, Position, Purge, Put, Replicas, Room,
+    Booked, Booking, Bookmark, Changes, Closing, Opened, Position, Purge, Put, Replicas, Room,
     Settlement, StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway,
 };
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
@@ -135,7 +135,7 @@ pub(super) trait Backend {
 pub(super) trait SharedBackend: Backend {
     async fn time(&self) -> Result<Timestamp, StoreError>;
     async fn session(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError>;
-    async fn follow_from_here(&self) -> Result<Place, StoreError>;
+    async fn follow_from_here(&self) -> Result<Bookmark, StoreError>;
     async fn position(&self) -> Result<Position, StoreError>;
-    async fn changes(&self, after: &Place) -> Result<Changes, StoreError>;
+    async fn changes(&self, after: &Bookmark) -> Result<Changes, StoreError>;
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::TakenAway;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::State;
+use crate::firewall::approvals::ApprovalState;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -57,7 +57,7 @@ pub enum Change {
     /// An approval is in this state. Its call is not told: it may be long.
     Approval {
         id: Uuid,
-        state: State,
+        state: ApprovalState,
     },
 }
 
@@ -87,12 +87,12 @@ impl Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(pub u64);
 
-/// Place up to which a node has taken in the changes: its position, and how the store looked from there.
+/// Bookmark up to which a node has taken in the changes: its position, and how the store looked from there.
 ///
 /// The follower alone keeps it. A gap, a history that was rewritten and another server are found by
-/// comparison with the place, and so are found again until the follower goes on from another one.
+/// comparison with the bookmark, and so are found again until the follower goes on from another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Bookmark {
     pub position: Position,
     /// Mark of the change at the position, once that was seen.
     pub(super) mark: Option<String>,
@@ -100,8 +100,8 @@ pub struct Place {
     pub(super) connection: u64,
 }
 
-impl From<Position> for Place {
-    /// Returns a place of which only the position is known.
+impl From<Position> for Bookmark {
+    /// Returns a bookmark of which only the position is known.
     fn from(position: Position) -> Self {
         Self { position, mark: None, connection: 0 }
     }
@@ -111,8 +111,8 @@ impl From<Position> for Place {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Changes {
     pub changes: Vec<Change>,
-    /// Place behind the last of them.
-    pub place: Place,
+    /// Bookmark behind the last of them.
+    pub bookmark: Bookmark,
     /// The ledger's time when it was asked, if it says.
     pub time: Option<Timestamp>,
     /// The server was reached by another connection than before: it may be another server, which has

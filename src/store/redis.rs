@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 use super::backend::{Backend, SharedBackend};
 use super::{
-    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Place, Position, Purge, Put,
+    Booked, Booking, Bookmark, Change, Changes, Closing, NodeName, Opened, Position, Purge, Put,
     RateBooked, RateUse, Replicas, Room, Settlement, StoreError, StoredAgent, StoredDelegations,
     StoredSession, TakenAway, ledger,
 };
@@ -564,7 +564,7 @@ impl SharedBackend for Redis {
         self.load_session(id).await
     }
 
-    async fn follow_from_here(&self) -> Result<Place, StoreError> {
+    async fn follow_from_here(&self) -> Result<Bookmark, StoreError> {
         self.open_for_asking()?;
         self.feed.start(self).await
     }
@@ -574,7 +574,7 @@ impl SharedBackend for Redis {
         feed::position(self).await
     }
 
-    async fn changes(&self, after: &Place) -> Result<Changes, StoreError> {
+    async fn changes(&self, after: &Bookmark) -> Result<Changes, StoreError> {
         self.open_for_asking()?;
         self.feed.changes(self, after).await
     }

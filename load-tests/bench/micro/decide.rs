@@ -21,8 +21,8 @@ use arbiter::clock::Clock;
 use arbiter::credentials::{self, Patterns};
 use arbiter::firewall::admit::{self, Ask};
 use arbiter::firewall::agent::{Agent, Caller};
-use arbiter::firewall::call::Place;
-use arbiter::firewall::checks::continuation;
+use arbiter::firewall::call::UpstreamRef;
+use arbiter::firewall::checks::continuation::RequestState;
 use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use arbiter::firewall::checks::whitelist::Wildcard;
@@ -269,8 +269,8 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
             frozen: Frozen::alone(&freezes),
             calls,
             tasks: &[],
-            state: continuation::State::Absent,
-            place: Place::default(),
+            state: RequestState::Absent,
+            upstream: UpstreamRef::default(),
             now,
         };
         let judged = admit::judge(ask, &mut ()).unwrap_or_else(|_| panic!("it is allowed"));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
-use crate::firewall::checks::continuation::State;
+use crate::firewall::checks::continuation::RequestState;
 use crate::firewall::checks::session::Seen;
 use crate::firewall::checks::task::Owned;
 use crate::firewall::delegation::Lapse;
@@ -58,7 +58,7 @@ struct Case {
     chain: Result<(), Lapse>,
     /// The tool of the task that the session owns.
     task: Option<&'static str>,
-    state: State,
+    state: RequestState,
     /// The tools that the order law calls: one that reads and one that writes, and what spoils it.
     tools: Vec<&'static str>,
 }
@@ -114,7 +114,7 @@ impl Case {
         let (deadline, claimed, chain) = (Mono(u64::MAX), Some(true), Ok(()));
         let tools = vec!["read_file", "write_file"];
         let freezes = Freezes::default();
-        let (task, state) = (None, State::Absent);
+        let (task, state) = (None, RequestState::Absent);
         Self {
             rules,
             freezes,
@@ -162,7 +162,7 @@ impl Case {
             calls: &message.calls,
             tasks: &tasks,
             state: self.state,
-            place: Place::default(),
+            upstream: UpstreamRef::default(),
             now: NOW,
         };
         let known = ask.claimed.found().is_some();
@@ -297,10 +297,10 @@ fn a_state_goes_on_only_where_it_was_handed_out_and_counts_no_flag_again() {
     case.order.declared_intent = "read the report".into();
     let flags = |verdict: Verdict| (verdict.outcome.is_ok(), verdict.flags, verdict.counted_flags);
     assert_eq!(flags(case.verdict(&call("write_file"))), (true, vec!["write_under_read"], 1));
-    case.state = State::Ours;
+    case.state = RequestState::Ours;
     assert_eq!(flags(case.verdict(&call("write_file"))), (true, vec!["write_under_read"], 0));
     assert_eq!(case.usage.calls_made, 2, "each round is a call");
-    case.state = State::Unknown;
+    case.state = RequestState::Unknown;
     assert_eq!(case.code(&call("write_file")), Some(Code::ContinuationUnknown));
     case.claimed = None;
     case.rules.terms.require_session = false;
@@ -385,7 +385,7 @@ const SPOILERS: &[Spoiler] = &[
     (Code::SessionClosed, |case| case.usage.closed = true),
     (Code::SessionExpired, |case| case.deadline = NOW.mono),
     (Code::AgentMismatch, |case| case.order.agent = AgentId::random()),
-    (Code::ContinuationUnknown, |case| case.state = State::Unknown),
+    (Code::ContinuationUnknown, |case| case.state = RequestState::Unknown),
     (Code::AgentInactive, |case| case.chain = Err(Lapse::Above)),
     (Code::ToolNotAuthorized, |case| case.tools.push("unlisted")),
     (Code::BudgetExhausted, |case| case.order.call_budget = 0),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{
-    Approval, Digest, MAX_PENDING, MAX_PENDING_OF_OWNER, Ruling, State, Status, Step, Undecided,
+    Approval, ApprovalState, Digest, MAX_PENDING, MAX_PENDING_OF_OWNER, Ruling, Status, Step,
+    Undecided,
 };
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
@@ -125,7 +126,7 @@ impl Book {
     }
 
     /// Takes in a state, unless a later one is known; false if the approval is not known.
-    pub fn put_state(&mut self, id: Uuid, state: State) -> bool {
+    pub fn put_state(&mut self, id: Uuid, state: ApprovalState) -> bool {
         let Some(known) = self.by_id.get(&id) else { return false };
         let next = known.clone().with(state);
         self.put(next);

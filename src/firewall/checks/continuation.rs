@@ -7,7 +7,7 @@ use crate::firewall::denial::{Code, Denial};
 
 /// State by which a call goes on with the round before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum State {
+pub enum RequestState {
     /// The call brings none.
     #[default]
     Absent,
@@ -17,10 +17,10 @@ pub enum State {
 }
 
 /// Refuses a state that the session was not handed for this call.
-pub fn check(state: State) -> Result<(), Denial> {
+pub fn check(state: RequestState) -> Result<(), Denial> {
     match state {
-        State::Absent | State::Ours => Ok(()),
-        State::Unknown => Err(Denial::new(
+        RequestState::Absent | RequestState::Ours => Ok(()),
+        RequestState::Unknown => Err(Denial::new(
             Code::ContinuationUnknown,
             "this requestState was not handed to your session for this call, or has expired: begin \
              the call again without it",
@@ -35,8 +35,8 @@ mod tests {
     #[test]
     fn only_a_state_of_the_session_goes_on() {
         let code = |state| check(state).err().map(|denial| denial.code);
-        assert_eq!(code(State::Absent), None);
-        assert_eq!(code(State::Ours), None);
-        assert_eq!(code(State::Unknown), Some(Code::ContinuationUnknown));
+        assert_eq!(code(RequestState::Absent), None);
+        assert_eq!(code(RequestState::Ours), None);
+        assert_eq!(code(RequestState::Unknown), Some(Code::ContinuationUnknown));
     }
 }

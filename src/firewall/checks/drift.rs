@@ -9,7 +9,7 @@ pub use crate::firewall::operation::{Does, Operation, Tools, operation};
 pub use crate::firewall::terms::UnknownIntent;
 pub use flags::FlagHistory;
 
-use crate::firewall::call::{CallKind, Place};
+use crate::firewall::call::{CallKind, UpstreamRef};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::policy::words::Phrase;
 use crate::firewall::session::{IntentTier, WorkOrder};
@@ -95,13 +95,13 @@ pub fn look<'c>(
     terms: &Terms,
     order: &WorkOrder,
     calls: impl IntoIterator<Item = &'c CallKind<'c>>,
-    place: Place<'_>,
+    upstream: UpstreamRef<'_>,
 ) -> Findings {
     let mut findings = Findings::default();
     for call in calls {
         if let CallKind::Tool { name, .. } = call {
             let (tier, unknown) = (order.intent_tier, terms.unknown_intent);
-            let does = terms.tools.does(place, name);
+            let does = terms.tools.does(upstream, name);
             let finding = judge(tier, does, unknown, terms.escalate_anomalies);
             let counts = finding.counts && !names(&order.declared_intent, does.operation);
             findings.add(Finding { counts, ..finding });

@@ -1,7 +1,7 @@
 //! The freeze: nothing that an operator has stopped goes on.
 
 use crate::firewall::agent::Agent;
-use crate::firewall::call::{CallKind, Place};
+use crate::firewall::call::{CallKind, UpstreamRef};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::freeze::{Freeze, Frozen};
 use crate::firewall::time::Now;
@@ -11,16 +11,17 @@ pub fn check<'k>(
     frozen: Frozen<'_>,
     agent: &Agent,
     kinds: impl IntoIterator<Item = &'k CallKind<'k>>,
-    place: Place<'_>,
+    upstream: UpstreamRef<'_>,
     now: Now,
 ) -> Result<(), Denial> {
     let Frozen { freezes, above } = frozen;
     let of_tool = |kind: &CallKind<'_>| match kind {
-        CallKind::Tool { name, .. } => freezes.of_tool(name, place, now),
+        CallKind::Tool { name, .. } => freezes.of_tool(name, upstream, now),
         CallKind::Data { .. } | CallKind::Protocol => None,
     };
-    let found =
-        freezes.of_caller(agent, above, place, now).or_else(|| kinds.into_iter().find_map(of_tool));
+    let found = freezes
+        .of_caller(agent, above, upstream, now)
+        .or_else(|| kinds.into_iter().find_map(of_tool));
     found.map_or(Ok(()), |freeze| Err(refusal(freeze)))
 }
 
@@ -87,7 +88,7 @@ mod tests {
         let check = |scope: Scope, kind: &CallKind<'_>, upstream, above: &[Arc<Agent>]| {
             let freezes = Freezes::of([held(scope, None)]);
             let frozen = Frozen { freezes: &freezes, above };
-            check(frozen, &mine, [kind], Place { upstream }, NOW).is_err()
+            check(frozen, &mine, [kind], UpstreamRef { name: upstream }, NOW).is_err()
         };
         let read = tool("read_file");
         let list = CallKind::Protocol;
@@ -127,7 +128,7 @@ mod tests {
         let freezes = Freezes::of([held(Scope::All, Some(until))]);
         let stopped = |wall, mono| {
             let now = Now { wall: Timestamp(wall), mono: Mono(mono) };
-            check(Frozen::alone(&freezes), &agent("o"), [&tool("t")], Place::default(), now)
+            check(Frozen::alone(&freezes), &agent("o"), [&tool("t")], UpstreamRef::default(), now)
                 .is_err()
         };
         assert!(stopped(2_999_999, 2_000_004));
@@ -141,7 +142,7 @@ mod tests {
         let until = Some(Timestamp(3_000_000));
         let freezes = Freezes::of([held(Scope::Tool("t".into()), until)]);
         let refused =
-            check(Frozen::alone(&freezes), &agent("o"), [&tool("t")], Place::default(), NOW);
+            check(Frozen::alone(&freezes), &agent("o"), [&tool("t")], UpstreamRef::default(), NOW);
         let denial = refused.unwrap_err();
         assert_eq!(denial.code, Code::Frozen);
         assert!(denial.message.contains("this tool until 1970-01-01T00:00:03"), "{denial:?}");

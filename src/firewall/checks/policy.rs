@@ -1,7 +1,7 @@
 //! The policies: what they say of a call, and the refusal when that is no.
 
 use super::task;
-use crate::firewall::call::{Call, CallKind, Data, Place};
+use crate::firewall::call::{Call, CallKind, Data, UpstreamRef};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::policy::{Asked, Decision, Facts, PolicySet, Target};
 use crate::json;
@@ -13,12 +13,12 @@ pub fn decide<'r>(
     facts: &Facts<'_>,
     call: &Call<'_>,
     task: Option<&str>,
-    place: Place<'_>,
+    upstream: UpstreamRef<'_>,
 ) -> Decision<'r> {
     if call.task().is_some() {
-        return of_task(policies, facts, (task, call.inputs()), place);
+        return of_task(policies, facts, (task, call.inputs()), upstream);
     }
-    match asked(&call.kind, place) {
+    match asked(&call.kind, upstream) {
         Some(asked) => policies.evaluate(facts, &asked.with_inputs(call.inputs())),
         None => match policies.any_allow(facts) {
             Some(policy) => Decision::Allow(policy),
@@ -33,10 +33,10 @@ pub fn of_task<'r>(
     policies: &'r PolicySet,
     facts: &Facts<'_>,
     (tool, inputs): (Option<&str>, Option<json::Value<'_>>),
-    place: Place<'_>,
+    upstream: UpstreamRef<'_>,
 ) -> Decision<'r> {
     let Some(tool) = tool else { return Decision::NoMatch };
-    let target = Target::ToolAt(place, tool);
+    let target = Target::ToolAt(upstream, tool);
     let decided = match inputs {
         None => policies.for_some_arguments(facts, target),
         Some(inputs) => policies.for_answers(facts, target, inputs),
@@ -56,7 +56,7 @@ pub fn check(
     facts: &Facts<'_>,
     call: &Call<'_>,
     decision: &Decision<'_>,
-    place: Place<'_>,
+    upstream: UpstreamRef<'_>,
 ) -> Result<(), Denial> {
     match decision {
         Decision::Allow(_) | Decision::Escalate(_) => Ok(()),
@@ -69,7 +69,7 @@ pub fn check(
             "a policy forbids this call: do not retry it as it is",
         )),
         Decision::NoMatch => {
-            let asked = asked(&call.kind, place).map(|asked| asked.with_inputs(call.inputs()));
+            let asked = asked(&call.kind, upstream).map(|asked| asked.with_inputs(call.inputs()));
             let missing = asked.and_then(|asked| policies.missing_scopes(facts, &asked));
             Err(match missing {
                 Some(scopes) => Denial::new(
@@ -89,10 +89,10 @@ pub fn check(
 
 /// The question that a call puts to the policies; none for a protocol message, nor for a task, whose
 /// tool the call does not name.
-pub fn asked<'c>(kind: &'c CallKind<'c>, place: Place<'c>) -> Option<Asked<'c>> {
+pub fn asked<'c>(kind: &'c CallKind<'c>, upstream: UpstreamRef<'c>) -> Option<Asked<'c>> {
     match kind {
         CallKind::Tool { name, arguments } => {
-            Some(Asked::of(Target::ToolAt(place, name)).with_arguments(*arguments))
+            Some(Asked::of(Target::ToolAt(upstream, name)).with_arguments(*arguments))
         }
         CallKind::Data { what, target } => {
             let target = match what {

@@ -2,7 +2,7 @@
 //!
 //! Every refusal has one answer, so that an agent cannot learn which ids exist.
 
-use crate::firewall::call::{Call, Place};
+use crate::firewall::call::{Call, UpstreamRef};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::granted;
 use crate::firewall::session::WorkOrder;
@@ -26,9 +26,9 @@ pub fn check(
     terms: &Terms,
     order: &WorkOrder,
     tool: Option<&str>,
-    place: Place<'_>,
+    upstream: UpstreamRef<'_>,
 ) -> Result<(), Denial> {
-    let listed = |tool| granted::lists(&order.authorized_tools, place, tool, terms.wildcard);
+    let listed = |tool| granted::lists(&order.authorized_tools, upstream, tool, terms.wildcard);
     if tool.is_some_and(listed) { Ok(()) } else { Err(unknown()) }
 }
 

@@ -1,7 +1,7 @@
 //! The whitelist: the names that a session was opened for.
 
 use super::task;
-use crate::firewall::call::{CallKind, Data, Place};
+use crate::firewall::call::{CallKind, Data, UpstreamRef};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::granted::{lists, lists_data};
 use crate::firewall::session::WorkOrder;
@@ -14,11 +14,11 @@ pub fn check(
     terms: &Terms,
     order: &WorkOrder,
     kind: &CallKind<'_>,
-    place: Place<'_>,
+    upstream: UpstreamRef<'_>,
 ) -> Result<(), Denial> {
     match kind {
         CallKind::Tool { name, .. } => {
-            if lists(&order.authorized_tools, place, name, terms.wildcard) {
+            if lists(&order.authorized_tools, upstream, name, terms.wildcard) {
                 return Ok(());
             }
             Err(Denial::new(

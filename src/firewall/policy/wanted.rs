@@ -19,7 +19,7 @@ impl<'a> Wanted<'a> {
     pub(super) fn of(target: Target<'a>) -> Self {
         match target {
             Target::Tool(name) => Self::Tool(None, name),
-            Target::ToolAt(place, name) => Self::Tool(place.upstream, name),
+            Target::ToolAt(upstream, name) => Self::Tool(upstream.name, name),
             Target::Resource(uri) => Self::Resource(canonical(uri)),
             Target::Template(template) => Self::Resource(of_template(template)),
             Target::Prompt(name) => Self::Prompt(name),

@@ -7,7 +7,7 @@ use super::worlds::{
 };
 use crate::firewall::admit::{self, Verdict, price, settle};
 use crate::firewall::agent::{AgentId, TrustLevel};
-use crate::firewall::call::{Call, CallKind, Data, Place};
+use crate::firewall::call::{Call, CallKind, Data, UpstreamRef};
 use crate::firewall::checks::{Lack, drift, rate, session};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::explain::{Taken, explain};
@@ -69,9 +69,12 @@ fn plainly(world: &World, message: &str) -> (Option<Code>, u64) {
             session::AgentHeader::Is(agent) => Some(agent == caller),
         };
         let frozen = |tool: Option<&str>| {
-            ask.frozen.freezes.of_caller(&ask.caller.agent, &[], Place::default(), NOW).is_some()
+            ask.frozen
+                .freezes
+                .of_caller(&ask.caller.agent, &[], UpstreamRef::default(), NOW)
+                .is_some()
                 || tool.is_some_and(|tool| {
-                    ask.frozen.freezes.of_tool(tool, Place::default(), NOW).is_some()
+                    ask.frozen.freezes.of_tool(tool, UpstreamRef::default(), NOW).is_some()
                 })
         };
         let tool = |call: &Call<'_>| match &call.kind {
@@ -110,7 +113,7 @@ fn plainly(world: &World, message: &str) -> (Option<Code>, u64) {
                     CallKind::Tool { name, .. } => (
                         granted::lists(
                             &order.authorized_tools,
-                            Place::default(),
+                            UpstreamRef::default(),
                             name,
                             terms.wildcard,
                         ),
@@ -158,7 +161,7 @@ fn plainly(world: &World, message: &str) -> (Option<Code>, u64) {
             intent: order.map(|(order, _)| &*order.declared_intent),
         };
         let policies = ask.policies;
-        let asked = |kind| crate::firewall::checks::policy::asked(kind, Place::default());
+        let asked = |kind| crate::firewall::checks::policy::asked(kind, UpstreamRef::default());
         let decisions: Vec<Decision<'_>> = { ask.calls.iter() }
             .map(|call| match asked(&call.kind) {
                 Some(asked) => policies.evaluate_plainly(&facts, &asked),
@@ -181,7 +184,7 @@ fn plainly(world: &World, message: &str) -> (Option<Code>, u64) {
         }
         let drifts = |order| {
             let mut calls = ask.calls.iter();
-            calls.any(|call| drift::look(terms, order, [&call.kind], ask.place).refuse)
+            calls.any(|call| drift::look(terms, order, [&call.kind], ask.upstream).refuse)
         };
         if order.is_some_and(|(order, _)| drifts(order)) {
             return (Some(Code::DriftDetected), counted);
@@ -202,7 +205,7 @@ fn hidden(world: &World, item: &CallKind<'_>) -> bool {
         rules: &world.rules,
         caller: &world.caller,
         order: world.order(),
-        place: Place::default(),
+        upstream: UpstreamRef::default(),
         frozen: Frozen::alone(&world.freezes),
         now: NOW,
     };

@@ -8,8 +8,8 @@ use proptest::sample::{select, subsequence};
 
 use crate::firewall::admit::{Ask, Verdict, price};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal, TrustLevel};
-use crate::firewall::call::Place;
-use crate::firewall::checks::continuation::State;
+use crate::firewall::call::UpstreamRef;
+use crate::firewall::checks::continuation::RequestState;
 use crate::firewall::checks::drift::{self, Keywords, UnknownIntent};
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use crate::firewall::checks::whitelist::Wildcard;
@@ -84,8 +84,8 @@ impl World {
             claimed,
             calls: &calls,
             tasks: &[],
-            state: State::Absent,
-            place: Place::default(),
+            state: RequestState::Absent,
+            upstream: UpstreamRef::default(),
             now: NOW,
         })
     }

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::firewall::admit::{Ask, admit};
 use crate::firewall::agent::{Caller, Principal};
-use crate::firewall::call::{Call, CallKind, Place};
-use crate::firewall::checks::continuation::State;
+use crate::firewall::call::{Call, CallKind, UpstreamRef};
+use crate::firewall::checks::continuation::RequestState;
 use crate::firewall::checks::session::{AgentHeader, Claimed};
 use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::policy::{PolicySet, Source};
@@ -287,8 +287,8 @@ impl World {
             claimed: Claimed::Nothing,
             calls: &[call],
             tasks: &[],
-            state: State::Absent,
-            place: Place::default(),
+            state: RequestState::Absent,
+            upstream: UpstreamRef::default(),
             now: now(0),
         };
         admit(ask, None, &mut ()).expect("there is no session to lease for").outcome.is_ok()

@@ -8,7 +8,7 @@ use crate::firewall::checks::budget;
 use crate::firewall::shared::RateShort;
 use crate::store::tests::contract::order;
 use crate::store::tests::fleet::Fleet;
-use crate::store::{Change, Place, Position, Store};
+use crate::store::{Bookmark, Change, Position, Store};
 
 /// One node: its sessions, and a task that follows the others until it is dropped.
 struct Node {
@@ -85,9 +85,9 @@ impl Node {
 }
 
 async fn follow(store: Arc<Store>, sessions: Arc<Sessions>, clock: Clock, from: Position) {
-    let mut place = Place::from(from);
+    let mut bookmark = Bookmark::from(from);
     loop {
-        let Ok(changes) = store.shared().unwrap().changes(&place).await else {
+        let Ok(changes) = store.shared().unwrap().changes(&bookmark).await else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
@@ -99,7 +99,7 @@ async fn follow(store: Arc<Store>, sessions: Arc<Sessions>, clock: Clock, from: 
                 _ => {}
             }
         }
-        place = changes.place;
+        bookmark = changes.bookmark;
     }
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::super::{Change, Put, Room, StoreError};
 use super::{PAGE, Redis, RedisTrouble, scripts, wire};
-use crate::firewall::approvals::{Approval, State, Step};
+use crate::firewall::approvals::{Approval, ApprovalState, Step};
 
 /// Approvals that are read at once: each may hold 64 KiB of parameters.
 const ROWS: usize = 50;
@@ -48,7 +48,7 @@ impl Redis {
                 let (Some(body), Some(state)) = (body, state) else { continue };
                 let state = state.splitn(5, ' ').nth(4);
                 let state = state.ok_or_else(|| wire::damaged("approval", "no state"))?;
-                let state: State = wire::read("approval", state)?;
+                let state: ApprovalState = wire::read("approval", state)?;
                 found.push(wire::read::<Approval>("approval", &body)?.with(state));
             }
         }

@@ -1,17 +1,17 @@
 //! The changes of all nodes, in order and without a gap, or word that something was missed.
 //!
-//! Changes are entries of a stream, numbered one by one. A node's place holds the mark of the last one it
+//! Changes are entries of a stream, numbered one by one. A node's bookmark holds the mark of the last one it
 //! saw, which is looked at again each time: if it is another, or gone, then the server has lost what
 //! it had told (a restart without its file, a failover to a replica that was behind), and only loading
 //! everything anew shows what is.
 //!
-//! Nothing of that is kept here: a load that failed is found missing by the next look from the old place.
+//! Nothing of that is kept here: a load that failed is found missing by the next look from the old bookmark.
 
 use std::time::Duration;
 
 use redis::{cmd, pipe};
 
-use super::super::{Change, Changes, Place, Position, StoreError};
+use super::super::{Bookmark, Change, Changes, Position, StoreError};
 use super::link::Link;
 use super::{Redis, wire};
 use crate::firewall::time::Timestamp;
@@ -52,19 +52,19 @@ impl Feed {
     }
 
     /// Returns where the changes end now, from where a node that loads everything follows them.
-    pub(super) async fn start(&self, redis: &Redis) -> Result<Place, StoreError> {
+    pub(super) async fn start(&self, redis: &Redis) -> Result<Bookmark, StoreError> {
         let (last, connection) = latest(&self.link, redis).await?;
         let (number, mark) = last.map_or((0, None), |seen| (seen.number, Some(seen.mark)));
-        Ok(Place { position: Position(number), mark, connection })
+        Ok(Bookmark { position: Position(number), mark, connection })
     }
 
     pub(super) async fn changes(
         &self,
         redis: &Redis,
-        place: &Place,
+        bookmark: &Bookmark,
     ) -> Result<Changes, StoreError> {
         type Answer = (Option<u64>, Vec<Entry>, Time, Option<Vec<Stream>>);
-        let after = place.position;
+        let after = bookmark.position;
         let id = format!("{}-0", after.0);
         let mut ask = pipe();
         ask.add_command(heartbeat(redis)).ignore();
@@ -75,7 +75,7 @@ impl Feed {
         ask.arg("STREAMS").arg(redis.key("changes")).arg(&id);
         let ((sequence, before, now, new), connection): (Answer, u64) =
             self.link.pipeline_by(&ask).await?;
-        let reconnected = place.connection != 0 && place.connection != connection;
+        let reconnected = bookmark.connection != 0 && bookmark.connection != connection;
 
         let mut mark = before.first().map(seen).transpose()?.map(|seen| seen.mark);
         let new = new.unwrap_or_default().into_iter().flat_map(|(_, entries)| entries);
@@ -83,7 +83,7 @@ impl Feed {
         let lost = sequence.unwrap_or(0) < after.0
             || (after.0 > 0 && mark.is_none())
             || (sequence.unwrap_or(0) > after.0 && new.is_empty())
-            || (place.mark.is_some() && place.mark != mark);
+            || (bookmark.mark.is_some() && bookmark.mark != mark);
         if lost {
             return Err(StoreError::Missed);
         }
@@ -102,8 +102,8 @@ impl Feed {
             mark = Some(seen.mark);
         }
         let time = Some(time(now)?);
-        let place = Place { position, mark, connection };
-        Ok(Changes { changes, place, time, reconnected })
+        let bookmark = Bookmark { position, mark, connection };
+        Ok(Changes { changes, bookmark, time, reconnected })
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::State;
+use crate::firewall::approvals::ApprovalState;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -113,7 +113,7 @@ enum ChangeText {
     Wanted(SessionId),
     Frozen(Arc<Freeze>),
     Unfrozen(Uuid),
-    Approval { id: Uuid, state: State },
+    Approval { id: Uuid, state: ApprovalState },
 }
 
 pub(super) fn change(change: &Change) -> Result<String, StoreError> {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::super::{Put, Replicas, StoreError};
 use super::rows::{damaged, id, json, read};
-use crate::firewall::approvals::{Approval, State, Step};
+use crate::firewall::approvals::{Approval, ApprovalState, Step};
 use crate::firewall::time::Timestamp;
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -15,7 +15,7 @@ const COLUMNS: &str = "id, ends_at, unseal(body, 'approvals.body', id), \
 
 fn approval(row: &Row<'_>) -> Result<Approval> {
     let body: Approval = read("approval", row, 2)?;
-    let state: State = read("approval", row, 3)?;
+    let state: ApprovalState = read("approval", row, 3)?;
     if body.id != id(row, 0)? || body.expires_at.0 != row.get::<_, i64>(1)? {
         return Err(damaged("approval", "what its row says in several places disagrees"));
     }

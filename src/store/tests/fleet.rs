@@ -13,7 +13,7 @@ use super::super::backend::{Backend, SharedBackend};
 use super::super::ledger::account::Account;
 use super::super::memory::Memory;
 use super::super::{
-    Booked, Booking, Change, Changes, Closing, NodeName, Opened, Place, Position, Purge, Put,
+    Booked, Booking, Bookmark, Change, Changes, Closing, NodeName, Opened, Position, Purge, Put,
     Replicas, Room, Settlement, Store, StoreError, StoredAgent, StoredDelegations, StoredSession,
     TakenAway,
 };
@@ -564,17 +564,17 @@ impl SharedBackend for Fleet {
         self.session_now(&ledger, id)
     }
 
-    async fn follow_from_here(&self) -> Result<Place, StoreError> {
+    async fn follow_from_here(&self) -> Result<Bookmark, StoreError> {
         let connection = self.through()?.connection();
-        Ok(Place { connection, ..self.position().await?.into() })
+        Ok(Bookmark { connection, ..self.position().await?.into() })
     }
 
     async fn position(&self) -> Result<Position, StoreError> {
         Ok(Position(u64::try_from(self.through()?.log.len()).unwrap()))
     }
 
-    async fn changes(&self, place: &Place) -> Result<Changes, StoreError> {
-        let after = place.position;
+    async fn changes(&self, bookmark: &Bookmark) -> Result<Changes, StoreError> {
+        let after = bookmark.position;
         let changed = self.shared.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
@@ -590,10 +590,10 @@ impl SharedBackend for Fleet {
             others.filter(|(node, change)| change.returns_to_its_node() || *node != self.node);
         let changes = others.map(|(_, change)| change.clone()).collect();
         let connection = ledger.connection();
-        let reconnected = place.connection != 0 && place.connection != connection;
+        let reconnected = bookmark.connection != 0 && bookmark.connection != connection;
         let position = Position(u64::try_from(ledger.log.len()).unwrap());
-        let place = Place { connection, ..position.into() };
-        Ok(Changes { changes, place, time: Some(self.shared.clock.now().wall), reconnected })
+        let bookmark = Bookmark { connection, ..position.into() };
+        Ok(Changes { changes, bookmark, time: Some(self.shared.clock.now().wall), reconnected })
     }
 }
 

@@ -1,10 +1,10 @@
 //! Tools of one upstream, and upstreams that do not exist.
 
 use super::*;
-use crate::firewall::call::Place;
+use crate::firewall::call::UpstreamRef;
 
 fn at(text: &str, upstream: Option<&str>, tool: &str) -> String {
-    decide_for(&set(text), None, Target::ToolAt(Place { upstream }, tool), "{}")
+    decide_for(&set(text), None, Target::ToolAt(UpstreamRef { name: upstream }, tool), "{}")
 }
 
 #[test]

@@ -85,7 +85,7 @@ async fn use_all(redis: &Redis) {
     assert!(redis.time().await.unwrap() >= now);
     let told = redis.changes(&position.into()).await.unwrap();
     // All but the flag.
-    assert_eq!((told.changes.len(), told.place.position), (9, Position(position.0 + 10)));
+    assert_eq!((told.changes.len(), told.bookmark.position), (9, Position(position.0 + 10)));
 }
 
 #[tokio::test]
@@ -327,7 +327,7 @@ async fn a_restart_that_keeps_everything_is_hardly_noticed() {
 
     server.stop();
     assert!(redis.book(calls(order.id, 30)).await.is_err());
-    assert!(other.changes(&before.place).await.is_err());
+    assert!(other.changes(&before.bookmark).await.is_err());
     server.restart(&options).await;
     // The scripts are loaded anew by themselves.
     let booked = async {
@@ -342,7 +342,7 @@ async fn a_restart_that_keeps_everything_is_hardly_noticed() {
     redis.flag(order.agent, 1, Timestamp(0)).await.unwrap();
     let told = async {
         loop {
-            match other.changes(&before.place).await {
+            match other.changes(&before.bookmark).await {
                 Ok(told) => return told,
                 Err(StoreError::Redis(_)) => {}
                 Err(other) => panic!("{other}"),
@@ -358,7 +358,7 @@ async fn a_server_that_forgot_makes_nodes_load_everything_anew() {
     let mut server = Server::start().await;
     let redis = open(&server.config()).await.unwrap();
     let order = opened(&redis, 100).await;
-    let place = redis.follow_from_here().await.unwrap();
+    let bookmark = redis.follow_from_here().await.unwrap();
     server.restart(&Options::default()).await;
     // As many changes as there were before: only their marks tell that they are others.
     let other = open(&server.config()).await.unwrap();
@@ -368,7 +368,7 @@ async fn a_server_that_forgot_makes_nodes_load_everything_anew() {
     timeout(PATIENCE, looked).await.unwrap();
     let missed = async || {
         loop {
-            match redis.changes(&place).await {
+            match redis.changes(&bookmark).await {
                 Err(StoreError::Redis(_)) => {}
                 told => return told,
             }
@@ -390,8 +390,8 @@ async fn a_server_that_forgot_makes_nodes_load_everything_anew() {
     };
     let gone = timeout(PATIENCE, gone).await.unwrap();
     assert!(matches!(gone, Err(StoreError::Missing(_))), "{gone:?}");
-    let place = redis.follow_from_here().await.unwrap();
-    assert_eq!(redis.changes(&place).await.unwrap().changes, []);
+    let bookmark = redis.follow_from_here().await.unwrap();
+    assert_eq!(redis.changes(&bookmark).await.unwrap().changes, []);
 }
 
 #[tokio::test]
@@ -424,10 +424,10 @@ async fn waiting_for_changes_delays_nothing_else() {
     let server = Server::start().await;
     let redis = open(&server.config()).await.unwrap();
     let order = opened(&redis, 100).await;
-    let place = redis.position().await.unwrap().into();
+    let bookmark = redis.position().await.unwrap().into();
     tokio::select! {
         biased;
-        _ = redis.changes(&place) => panic!("there are none to be told at once"),
+        _ = redis.changes(&bookmark) => panic!("there are none to be told at once"),
         () = async {
             for _ in 0..5 {
                 redis.book(calls(order.id, 1)).await.unwrap();

@@ -46,7 +46,7 @@ fn settled(id: SessionId, unused: u64) -> Vec<Settlement> {
 /// All changes of others since then, and where that leads.
 async fn news(store: &Store, after: Position) -> (Vec<Change>, Position) {
     let found = store.shared().unwrap().changes(&after.into()).await.unwrap();
-    (found.changes, found.place.position)
+    (found.changes, found.bookmark.position)
 }
 
 #[tokio::test]
