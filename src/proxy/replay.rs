@@ -14,28 +14,30 @@
 
 use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
+use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::custom::CustomMessageWrite;
 use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
-use pingora::{Error, ErrorType, Result};
 use prometheus::IntGauge;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
 use super::held::Rest;
-use crate::gate::continued::Keeping;
 use crate::gate::drain::Ending;
 use crate::gate::listening::{LOOK_EVERY, Listening};
+pub(super) use slot::Slot;
+
+mod slot;
+mod waiting;
 
 /// Number of body bytes handed over at a time.
 const SLICE: usize = 64 * 1024;
@@ -68,70 +70,6 @@ pub(super) struct Patience {
     pub(super) listening: Option<Arc<Listening>>,
     /// Set if the client has the head of a stream already.
     pub(super) rest: Option<Rest>,
-}
-
-/// A comment of an event stream: a line that no client hands on (HTML Standard section 9.2.6).
-const COMMENT: &[u8] = b": keep-alive\n\n";
-
-/// End of an event of which nobody knows how much was sent. Of another type than `message` no client
-/// reads it.
-const BROKEN_OFF: &[u8] = b"\nevent: broken-off\n\n";
-
-/// State shared by a replay and the request's context.
-#[derive(Clone, Default)]
-pub(super) struct Slot(Arc<Shared>);
-
-#[derive(Default)]
-struct Shared {
-    /// Place of the real session while it is not inside a replay.
-    real: Mutex<Option<Box<ServerSession>>>,
-    head_sent: AtomicBool,
-    /// True if the response's head waits for its body.
-    holds_head: AtomicBool,
-    /// True if a comment may stand where the response has got to.
-    comments: AtomicBool,
-    /// Continuations that the response has handed out, which its next bytes wait for.
-    keeping: Mutex<Vec<Keeping>>,
-}
-
-impl Slot {
-    /// Reports whether an upstream was sent the whole head of the request, at any attempt.
-    pub(super) fn head_sent(&self) -> bool {
-        self.0.head_sent.load(Ordering::Acquire)
-    }
-
-    /// Lets the response's head wait for the first of its body or for its end.
-    pub(super) fn hold_head(&self, hold: bool) {
-        self.0.holds_head.store(hold, Ordering::Release);
-    }
-
-    /// Says whether a comment may stand where the response has got to.
-    pub(super) fn allow_comments(&self, allow: bool) {
-        self.0.comments.store(allow, Ordering::Release);
-    }
-
-    /// Lets the next bytes of the response wait until this is kept.
-    pub(super) fn wait_for(&self, keeping: Vec<Keeping>) {
-        if !keeping.is_empty() {
-            self.keeping().extend(keeping);
-        }
-    }
-
-    /// Keeps what the next bytes of the response wait for.
-    async fn keep(&self) {
-        let keeping = mem::take(&mut *self.keeping());
-        for one in keeping {
-            one.done().await;
-        }
-    }
-
-    fn keeping(&self) -> MutexGuard<'_, Vec<Keeping>> {
-        self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn real(&self) -> MutexGuard<'_, Option<Box<ServerSession>>> {
-        self.0.real.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 type MessageReader = Box<dyn futures::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
@@ -253,22 +191,9 @@ impl ReplaySession {
         true
     }
 
-    /// The upstream has sent something of its response.
-    fn heard(&mut self) {
-        self.late_is = SILENT;
-        if let Some(by) = Instant::now().checked_add(self.silence) {
-            self.late.as_mut().reset(by);
-        }
-        if let (Some(comment), Some(after)) = (&mut self.comment, self.comment_after)
-            && let Some(by) = Instant::now().checked_add(after)
-        {
-            comment.as_mut().reset(by);
-        }
-    }
-
     /// Returns the part of a response that may be written now: all of it, unless its head has to wait.
     fn released(&mut self, tasks: Vec<HttpTask>) -> Vec<HttpTask> {
-        if !self.slot.0.holds_head.load(Ordering::Acquire) {
+        if !self.slot.holds_head() {
             return tasks;
         }
         if tasks.iter().any(|task| matches!(task, HttpTask::Failed(_))) {
@@ -299,108 +224,6 @@ impl ReplaySession {
                 let part = part.unwrap_or_default();
                 self.real_mut().write_response_body(part, ends).await?;
             }
-        }
-        Ok(())
-    }
-
-    /// Reports whether the gateway may write something of its own: between events, and not behind what
-    /// the client has not taken yet.
-    fn may_write(&self) -> bool {
-        !self.torn && self.late_is == SILENT && self.slot.0.comments.load(Ordering::Acquire)
-    }
-
-    /// Writes something of the gateway's own between two events.
-    async fn insert(&mut self, text: Bytes) -> Result<()> {
-        // INVARIANT: a comment or one announcement fits into the connection's empty write buffer, so that
-        // this may be dropped while it waits without tearing the framing. HTTP/2 may then have sent a
-        // part of it, which `mended` ends.
-        self.torn = true;
-        self.real_mut().write_response_body(text, false).await.map_err(Error::into_down)?;
-        self.torn = false;
-        Ok(())
-    }
-
-    /// Returns what must go before the next bytes of the stream.
-    fn mended(&mut self) -> Option<Bytes> {
-        if !mem::take(&mut self.torn) {
-            return None;
-        }
-        if let Some(listening) = &self.listening {
-            listening.announce_again();
-        }
-        Some(Bytes::from_static(BROKEN_OFF))
-    }
-
-    /// Waits for the client to leave, no longer than the upstream's next byte may take, the gateway goes
-    /// on and the client may listen; meanwhile a silent stream gets its comments, and one that listens
-    /// what is to be announced.
-    async fn idle(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            let after = self.comment_after.filter(|_| self.may_write());
-            if let (Some(after), None) = (after, &self.comment) {
-                self.comment = Some(Box::pin(sleep(after)));
-            }
-            let Self {
-                inner: Some(real),
-                late,
-                late_is,
-                comment,
-                ending,
-                is_stream,
-                look,
-                listening,
-                ..
-            } = self
-            else {
-                return Error::e_explain(
-                    ErrorType::InternalError,
-                    "the session is here until drop",
-                );
-            };
-            let due = async {
-                match comment {
-                    Some(comment) => comment.as_mut().await,
-                    None => std::future::pending().await,
-                }
-            };
-            let looked = async {
-                match look {
-                    Some(look) => look.as_mut().await,
-                    None => std::future::pending().await,
-                }
-            };
-            let comments = tokio::select! {
-                gone = real.read_body_or_idle(true) => return gone,
-                () = late.as_mut() => {
-                    return Error::e_explain(ErrorType::Custom(late_is), "upstream timed out");
-                }
-                _ended = ending.wait_for(|e| e.calls || (e.streams && *is_stream)) => {
-                    return Error::e_explain(ErrorType::Custom(CUT_OFF), "the gateway stops");
-                }
-                () = looked => {
-                    if listening.as_ref().is_some_and(|listening| !listening.look()) {
-                        return Error::e_explain(ErrorType::Custom(TAKEN_BACK), "no longer allowed");
-                    }
-                    false
-                }
-                () = due, if after.is_some() => true,
-            };
-            if comments {
-                self.insert(Bytes::from_static(COMMENT)).await?;
-                self.comment = None;
-            } else {
-                self.look = Some(Box::pin(sleep(LOOK_EVERY)));
-                self.announce().await?;
-            }
-        }
-    }
-
-    /// Writes what is to be announced on a stream that listens, an event at a time.
-    async fn announce(&mut self) -> Result<()> {
-        while self.may_write()
-            && let Some(event) = self.listening.as_ref().and_then(|one| one.announcement())
-        {
-            self.insert(event).await?;
         }
         Ok(())
     }
@@ -581,9 +404,9 @@ impl CustomSession for ReplaySession {
         self.real().to_h1_raw()
     }
 
-    /// Called in each attempt once the head has been sent: the replay begins anew.
+    /// Called in each attempt once the head has been sent: the replay begins again.
     fn enable_retry_buffering(&mut self) {
-        self.slot.0.head_sent.store(true, Ordering::Release);
+        self.slot.note_head_sent();
         self.position = 0;
     }
 
