@@ -219,7 +219,7 @@ fn rehearse(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Writes where the gateway listens, for whoever started it.
+/// Writes where the gateway listens, for the process that started it.
 pub fn write_ready_file(path: &Path, started: &Started) -> Result<()> {
     // Renamed into place, so that nobody reads half of it.
     let mut partial = path.to_owned().into_os_string();

@@ -268,7 +268,7 @@ impl Audit {
     }
 
     /// Hands over the record of a request that ended undecided, where nobody can wait: it broke off,
-    /// or a bug of ours ended it. A record that cannot be taken is counted like any other.
+    /// or a bug ended it. A record that cannot be taken is counted like any other.
     pub fn note(&self, entry: &Entry, outcome: Outcome, weight: Weight) {
         let Some(shared) = &self.shared else { return };
         let (written, _nobody_waits) = oneshot::channel();
@@ -290,7 +290,7 @@ impl Audit {
     }
 
     /// Has the writer look at once which file stands in the log's place, and open it if it is not
-    /// the one it writes to: for whoever has moved the log away.
+    /// the one it writes to: for a log that an operator has moved away.
     pub async fn reopen(&self) -> Result<(), AuditUnavailable> {
         let Some(shared) = &self.shared else { return Ok(()) };
         let (looked, wait) = oneshot::channel();

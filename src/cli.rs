@@ -253,7 +253,7 @@ impl Failure {
 }
 
 impl From<std::io::Error> for Failure {
-    /// Only printing fails this way: whoever read our output has gone.
+    /// Only printing fails this way: the reader of the output has gone.
     fn from(error: std::io::Error) -> Self {
         let reader_left = error.kind() == std::io::ErrorKind::BrokenPipe;
         let message = format!("cannot write the output: {error}");
@@ -281,7 +281,7 @@ pub fn run(tool: &Tool) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
     match runtime.block_on(run_with(tool, &env, &mut stdout)) {
         Ok(exit) => exit.into(),
-        // Whoever read the output has seen enough: nothing went wrong, and nobody is there to be told.
+        // The reader of the output has seen enough: nothing went wrong, and nobody reads a message.
         Err(Failure { reader_left: true, .. }) => Exit::Fine.into(),
         Err(failure) => {
             print::complain(&failure.message);

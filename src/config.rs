@@ -51,7 +51,7 @@ pub const MAX_CALL_BUDGET: u64 = 1 << 53;
 /// The longest a session can last.
 pub const MAX_TIME_LIMIT_SECS: u64 = 31_536_000;
 
-/// The longest a token of ours can be valid.
+/// Longest time for which an Arbiter token can be valid.
 pub const MAX_TOKEN_EXPIRY_SECS: u64 = 86_400;
 
 /// The whole configuration, checked.

@@ -2,9 +2,9 @@
 //!
 //! A change that gives (an agent, a delegation, a promotion) is stored first: if the store refuses
 //! it, nothing changes. A change that takes away (a demotion, a deactivation, a revoked token) waits
-//! for nobody: memory has it at once, and a task of the registry's own sends it to the store until
-//! the store accepts it. Such changes are kept over what the store says ([`overlay`]), and asserted
-//! again whenever the store turns out not to have them.
+//! for nothing: it is in memory at once, and a task of the registry sends it to the store until the
+//! store accepts it. Such changes override the store's content ([`overlay`]), and are written again
+//! whenever the store turns out not to have them.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -60,8 +60,8 @@ pub struct Registry {
     retries: Retries,
 }
 
-/// Held over a look at memory, the write to the store and the change of memory that follows, so that
-/// two writers cannot both be right and together wrong (a cycle, a lost trust level).
+/// Lock held from a check of memory over the write to the store to the change of memory, so that two
+/// changes that are valid alone cannot break a rule together (a cycle, a lost trust level).
 #[expect(clippy::disallowed_types, reason = "held across the store's answer, off the hot path")]
 type WriteLock = tokio::sync::Mutex<()>;
 
@@ -159,7 +159,7 @@ impl Registry {
         let inner = Arc::clone(&self.inner);
         to_the_end(async move {
             inner.store.insert_agent(&agent).await?;
-            // What others did to it since may have been heard before this answer.
+            // A later change by another node may have arrived before this answer.
             inner.registered(&agent);
             Ok(agent)
         })
@@ -204,13 +204,13 @@ impl Registry {
             let set = match inner.store.set_trust(id, trust, above).await {
                 Ok(set) => set,
                 Err(source) => {
-                    // A promotion that was before us may have been stored meanwhile.
+                    // An earlier promotion may have been stored meanwhile.
                     let in_force = inner.lower(id, trust, u64::MAX) || demoted;
                     inner.unsaved.notify_one();
                     return Err(TrustError { in_force, source });
                 }
             };
-            // A demotion of the meantime is overruled, in memory as in the store.
+            // A demotion made meanwhile is overwritten, in memory as in the store.
             let Some((number, replicas)) = set else { return Ok(None) };
             inner.trust_set(id, trust, number);
             Ok(inner.agent(id).map(|agent| (agent, replicas)))
@@ -253,7 +253,7 @@ impl Registry {
             };
             let version = inner.store.put_delegation(&delegation, version).await?;
             inner.delegated(delegation.clone(), version);
-            // Deactivated while this was stored, it did not find this delegate below it.
+            // If `from` was deactivated while this was stored, its deactivation did not reach this delegate.
             if !inner.agent(from).is_some_and(|agent| agent.active) {
                 inner.deactivate(to);
                 inner.unsaved.notify_one();
@@ -292,7 +292,7 @@ impl Registry {
     }
 
     /// Counts drift flags against an agent, here and in the store. Too many are to demote it, which is
-    /// the caller's to record and then to do ([`Registry::demote`]): the count starts anew.
+    /// the caller's to record and then to do ([`Registry::demote`]): the count starts again.
     pub fn flag(&self, id: AgentId, flags: u32, now: Now) -> Option<Demotion> {
         let counted = self.inner.count(id, flags, now)?;
         let mut pending = self.inner.pending();

@@ -127,7 +127,7 @@ impl Rulebook {
         })
     }
 
-    /// The rules in force now; whoever holds them keeps them.
+    /// Returns the rules in force now; a reload does not change them for their holder.
     pub fn rules(&self) -> Arc<Rules> {
         self.rules.load_full()
     }

@@ -524,7 +524,7 @@ impl Inner {
 
     /// Takes in a session, unless it is here already; gives the one that is here.
     fn insert(&self, live: Live, index: &mut Index) -> Arc<Live> {
-        // INVARIANT: whoever puts a session here holds the index, so none comes in between.
+        // INVARIANT: a task that puts a session here holds the index, so none comes in between.
         if let Some(known) = self.live.get(live.order.id) {
             return known;
         }

@@ -494,7 +494,7 @@ pub(crate) fn before(at: Timestamp, secs: u64) -> Timestamp {
     Timestamp(at.0.saturating_sub(micros))
 }
 
-/// Runs a change to its end even if whoever asked for it goes away in the middle, so that what the
+/// Runs a change to its end even if its caller goes away in the middle, so that what the
 /// store has and what memory has do not part.
 pub(crate) async fn to_the_end<T, E>(
     change: impl Future<Output = Result<T, E>> + Send + 'static,

@@ -4,7 +4,7 @@
 //! Both are fed with the entry and the outcome that the audit record is written from, so that a span
 //! and its record cannot differ. A request waits for nothing: a finished trace goes into a bounded
 //! queue or is counted as dropped, and a task encodes and sends ([`export`]). With traces off there
-//! is no draft, and a request pays for a look at an `Option`.
+//! is no draft, and a request costs one test of an `Option`.
 //!
 //! A span holds names and ids of the agent's request, clipped and without known secrets, and never an
 //! argument.
@@ -50,7 +50,7 @@ pub struct Traces {
 #[derive(Debug)]
 enum Item {
     Finished(Box<Finished>),
-    /// Answered when all that was queued before has been sent or given up.
+    /// Answered when every earlier entry has been sent or dropped.
     Flush(oneshot::Sender<()>),
 }
 
@@ -129,7 +129,7 @@ impl Traces {
     pub async fn flush(&self) {
         let (sender, done) = oneshot::channel();
         if self.queue.send(Item::Flush(sender)).await.is_ok() {
-            // An error means that the task is gone, and so is what it had.
+            // An error means that the task has ended, and its traces with it.
             let _gone = done.await;
         }
     }

@@ -1,7 +1,7 @@
 //! Callers of the API, and the roles that each endpoint needs.
 //!
 //! The table of routes names one of the sets below for each endpoint; the guard compares it with
-//! the roles of whoever asks. A key of role `sessions` is bounded further, by the owners that it
+//! the roles of the caller. A key of role `sessions` is bounded further, by the owners that it
 //! serves.
 
 use std::net::IpAddr;

@@ -355,7 +355,7 @@ fn both(stored: Result<Replicas, StoreError>, closed: Closed) -> Closed {
     Ok((sessions_closed, replicas.and(of_sessions)))
 }
 
-/// Deactivates and closes, in memory before the store is asked, even if whoever asked goes away.
+/// Deactivates and closes, in memory before the store is asked, even if the client goes away.
 /// Sessions end with the agents, and with those that an earlier, interrupted call left open.
 async fn deactivate_and_close(
     admin: &Admin,

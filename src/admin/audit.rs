@@ -36,7 +36,7 @@ pub(super) async fn checkpoint(admin: Arc<Admin>, _input: Input) -> Result<Answe
     Ok(Answer::Whole(Box::new(response)))
 }
 
-/// Opens the log anew if it was moved away.
+/// Reopens the log if its file was moved away.
 pub(super) async fn reopen(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
     let announced = admin.announce(&input.actor, Change::new("audit.reopen")).await?;
     if let Err(error) = admin.audit.reopen().await {

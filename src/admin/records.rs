@@ -77,8 +77,8 @@ impl Searches {
 
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct AuditRecords {
-    /// Newest first, as they stand in the log. There may be fewer than were asked for, and more
-    /// behind `next_cursor`: a request reads a bounded part of the log.
+    /// Records as the log has them, newest first. There may be fewer than were asked for, and more
+    /// at `next_cursor`: a request reads a bounded part of the log.
     records: Vec<Value>,
     /// Give it as `cursor` to go on; absent at the log's beginning.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,7 +108,7 @@ pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
         body.extend_from_slice(format!(",\"next_cursor\":\"{next}\"").as_bytes());
     }
     body.push(b'}');
-    // As they stand in the log: no number is read and written anew.
+    // As the log has them: no number is parsed and formatted again.
     let response = ([(CONTENT_TYPE, "application/json")], body).into_response();
     Ok(Answer::Whole(Box::new(response)))
 }
@@ -136,7 +136,7 @@ fn wanted(query: &Parameters) -> Result<Wanted, ApiError> {
     })
 }
 
-/// Does what reads the log's files, in its turn and apart from the threads that answer.
+/// Runs a search of the log's files when it is its turn, on a thread that answers no requests.
 async fn read<T: Send + 'static>(
     admin: &Arc<Admin>,
     work: impl FnOnce(&Admin, &Path) -> Result<T, ApiError> + Send + 'static,

@@ -202,7 +202,7 @@ pub(crate) static ROUTES: &[Route] = &[
         handler: handler!(records::proof) },
     Route { method: Method::Post, path: "/audit/reopen", access: OPERATE,
         takes_away: TakesAway::Never,
-        summary: "Open the audit log anew if its file was moved away",
+        summary: "Reopen the audit log if its file was moved away",
         query: NONE, body: None,
         status: StatusCode::OK, answer: json::<audit::AuditHead>(),
         errors: &[Code::AuditUnavailable], handler: handler!(audit::reopen) },

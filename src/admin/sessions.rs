@@ -332,7 +332,7 @@ impl Admin {
                 seen.truncate(count);
                 return seen;
             }
-            // Others' sessions may be many; whoever waits for this thread goes first.
+            // Others' sessions may be many; other work of this thread goes first.
             tokio::task::yield_now().await;
         }
     }
@@ -373,7 +373,7 @@ impl From<NotOpened> for ApiError {
 
 /// Creates a session that outlives neither its agent nor a link of its chain. They may end while it
 /// is being stored, and their sessions be closed before this one is there: so they are looked at
-/// again afterwards, even if whoever asked has gone.
+/// again afterwards, even if the client has gone.
 async fn create(admin: &Admin, order: WorkOrder, now: Now) -> Result<(), NotOpened> {
     let (sessions, registry) = (Arc::clone(&admin.sessions), Arc::clone(&admin.registry));
     let clock = admin.clock.clone();

@@ -2,8 +2,8 @@
 //! which no answer is lost.
 //!
 //! The library answers such a request by itself, before any code of a service runs: without a word of
-//! explanation, and without the headers that every answer under `/console` has. It writes nothing else
-//! in the same turn, so its answer is recognised here and another one is written in its place.
+//! explanation, and without the headers that every answer under `/console` has. The library writes nothing
+//! else in the same turn, so its answer is recognised here and another one is written in its place.
 //!
 //! A connection that closes while its client still sends is reset, and the client may never see the
 //! answer. So what still comes is read for a while, and dropped.

@@ -1,4 +1,4 @@
-//! File descriptors: as many as the system allows, and how many of them connections may take.
+//! File descriptors: the system's limit, and the share of it that connections may take.
 
 use anyhow::{Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -104,7 +104,7 @@ impl Follower {
     }
 
     async fn load_anew(&mut self, shared: Shared<'_>) -> Result<(), StoreError> {
-        warn!("changes of other nodes were missed; loading everything anew");
+        warn!("changes of other nodes were missed; reloading everything");
         let bookmark = shared.follow_from_here().await?;
         let asked = machine(&self.state.clock);
         self.compare_clocks(asked, Some(shared.time().await?));

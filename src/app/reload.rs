@@ -1,6 +1,6 @@
 //! Reloading while serving: policies and certificates when their files change, credentials
 //! when they have outlived their time, all of it and the operators' keys at SIGHUP. SIGHUP and SIGUSR1
-//! open an audit log that was moved away anew. Each set is on record before it is in force; one that
+//! reopen an audit log that was moved away. Each set is on record before it is in force; one that
 //! cannot be read, or put on record, leaves the old set in force.
 
 use std::path::PathBuf;
@@ -116,7 +116,7 @@ impl Reloads {
         }
     }
 
-    /// Opens an audit log that was moved away anew, and nothing else: for log rotation.
+    /// Reopens an audit log that was moved away, and nothing else: for log rotation.
     async fn at_user_signal(self, mut user: Signal) {
         while user.recv().await.is_some() {
             self.reopen_log().await;
@@ -126,7 +126,7 @@ impl Reloads {
     async fn reopen_log(&self) {
         match self.reloader.audit.reopen().await {
             Ok(()) => info!("audit log is the one in its place"),
-            Err(error) => warn!(error = %Causes(&error), "audit log could not be opened anew"),
+            Err(error) => warn!(error = %Causes(&error), "audit log could not be reopened"),
         }
     }
 

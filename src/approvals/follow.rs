@@ -42,7 +42,7 @@ impl Approvals {
         Ok(())
     }
 
-    /// Takes in everything anew, because changes were missed or another server answers, and stores
+    /// Reloads everything, because changes were missed or another server answers, and stores
     /// again what the store has lost and what refuses.
     pub async fn reload(&self, now: Now) -> Result<(), StoreError> {
         let there = self.store.approvals().await?;
@@ -95,7 +95,7 @@ impl Approvals {
                     // Its time is over: nothing is left to be refused.
                     Put::Over(_) | Put::TooMany => break,
                     Put::Overtaken(by) if by != id => {
-                        // Asked about anew meanwhile: that one counts.
+                        // Asked about again meanwhile: that one counts.
                         let void = Self::lost(to);
                         self.book().replace(void);
                         self.read(vec![by]).await?;

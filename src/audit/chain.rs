@@ -53,7 +53,7 @@ impl HexHash {
     /// The hash itself.
     pub fn to_bytes(&self) -> [u8; 32] {
         let hash = blake3::Hash::from_hex(self.0);
-        // INVARIANT: whoever makes a `HexHash` puts 64 hexadecimal digits into it.
+        // INVARIANT: each maker of a `HexHash` puts 64 hexadecimal digits into it.
         hash.map_or([0; 32], |hash| *hash.as_bytes())
     }
 

@@ -2,7 +2,7 @@
 //! agent that goes on although it was refused. They are counted in one record a second for each agent
 //! and cause, so that no sender fills the disk and yet the counts add up.
 //!
-//! The record that counts stands in the journal while it grows: each refusal writes it anew with a
+//! The record that counts is in the journal while it grows: each refusal rewrites it with a
 //! count one higher, before it is answered. So a crash does not lose a count, and whether the line
 //! is in the log already is known by its request id, as with a call. After a second the writer puts
 //! the record into the log and gives its slot back.
@@ -30,7 +30,7 @@ const MAX_FOLDS: usize = 256;
 pub enum Weight {
     /// By itself up to the rate of unauthenticated requests; beyond it counted by its cause.
     Stranger,
-    /// By itself: whoever sends it is bounded otherwise.
+    /// By itself: its sender is bounded otherwise.
     Single,
     /// Counted by its agent and cause.
     Folded,

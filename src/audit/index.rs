@@ -2,7 +2,7 @@
 //! or agent reads its line and not the file.
 //!
 //! The index is a hint, bounded in number and empty at start: each line that it leads to is checked,
-//! and where one is not as it should be the files are read as if there was no index.
+//! and if a line is not the expected one, the files are read as if there were no index.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -52,7 +52,7 @@ enum Line {
     Read(Vec<u8>),
     /// In a file that can be read from its start only.
     Compressed,
-    /// Another one stands there.
+    /// Another line is there.
     Other,
 }
 
@@ -78,7 +78,7 @@ impl Index {
         self.lock().len()
     }
 
-    /// Forgets every place: the file is not the one that it was.
+    /// Forgets every position, because the log's file was replaced.
     pub(super) fn clear(&self) {
         self.lock().clear();
     }

@@ -1,7 +1,7 @@
 //! The log's file: whole lines are added to its end, or nothing is.
 //!
 //! Rotation puts an empty file in its place, and the old one aside under the next number. The new
-//! file is made and locked before the old one is moved, so that what cannot be made moves nothing.
+//! file is made and locked before the old one is moved, so that a failure to make it moves nothing.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,9 +16,9 @@ use crate::firewall::time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Untouched,
-    /// Deleted, or another file stands in its place.
+    /// Deleted, or replaced by another file.
     Replaced,
-    /// Somebody else made it longer or shorter.
+    /// Made longer or shorter by another process.
     Resized,
 }
 
@@ -86,7 +86,7 @@ impl Log {
         self.number
     }
 
-    /// Asks the folder whether this is still the file that the path names.
+    /// Checks whether the path still names this file.
     pub(super) fn fate(&self) -> Fate {
         match fs::metadata(&self.path) {
             Ok(meta) if meta.ino() != self.inode || meta.dev() != self.device => Fate::Replaced,
@@ -131,7 +131,7 @@ impl Log {
     pub(super) fn rotate(&mut self) -> io::Result<PathBuf> {
         self.trim()?;
         self.file.sync_data()?;
-        // Never a number that was given before: files may be missing, or missed by the look.
+        // Never a number that was used before: files may be missing, or were not listed.
         let number = files::next_number(&self.path)?.max(self.number);
         let aside = files::closed_name(&self.path, number);
         let next = super::beside(&self.path, ".next");
@@ -156,7 +156,7 @@ impl Log {
         Ok(aside)
     }
 
-    /// Takes the file as long as somebody else has made it.
+    /// Accepts the length that another process has given the file.
     pub(super) fn accept_length(&mut self) -> io::Result<()> {
         self.length = self.file.metadata()?.len();
         Ok(())

@@ -173,7 +173,7 @@ pub(super) fn sort_out(
     })?;
     wanted.retain(|id| !missing.contains(id));
     Ok(open.into_iter().partition(|call| {
-        // What is not a record of ours cannot be put into the log.
+        // A text that is no record cannot be put into the log.
         record::request_id(&call.line).is_none_or(|id| wanted.contains(&id))
     }))
 }

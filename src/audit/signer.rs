@@ -32,7 +32,7 @@ const MAX_TORN_BYTES: usize = 1_024;
 /// A file of this size is thinned out: some 5,000 notes.
 const MAX_BYTES: u64 = if cfg!(test) { 16 * 1_024 } else { 1_024 * 1_024 };
 
-/// The last checkpoint as it was signed, for whoever asks.
+/// The last checkpoint as it was signed, for the admin API.
 pub(super) type Latest = Arc<Mutex<Option<String>>>;
 
 pub(super) struct Signer {
@@ -195,7 +195,7 @@ fn open_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)
 }
 
-/// The last checkpoint of ours in the file, and its note. Half a note at the end is cut off: it was
+/// The last checkpoint in the file that this key signed, and its note. Half a note at the end is cut off: it was
 /// never signed, so it says nothing.
 fn read_last(path: &Path, key: &SigningKey) -> io::Result<(Option<Link>, Option<String>)> {
     let mut file = open_file(path)?;

@@ -138,7 +138,7 @@ impl Writer {
                     tracing::error!(error = %Causes(&error), "audit log cannot be written");
                 }
                 self.was_healthy = false;
-                // Whoever waits for a record learns by the dropped sender that there is none.
+                // A task that waits for a record sees by the dropped sender that there is none.
                 self.pending.retain(|job| match job {
                     Job::Line { .. } | Job::Ended { .. } | Job::Withdrawn { .. } => true,
                     Job::Record { .. } | Job::Sync { .. } | Job::Reopen { .. } => false,
@@ -195,7 +195,7 @@ impl Writer {
         self.sign_if_due(self.ending);
         for job in waiting {
             if let Job::Reopen { looked } = job {
-                // Whoever has gone meanwhile does not need to know.
+                // A task that has gone meanwhile does not need the answer.
                 looked.send(()).unwrap_or_default();
             }
         }
@@ -259,7 +259,7 @@ impl Writer {
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         for job in self.pending.extract_if(.., |job| matches!(job, Job::Sync { .. })) {
             if let Job::Sync { synced } = job {
-                // Whoever has gone meanwhile gives the slots back on dropping the receipt.
+                // A task that has gone meanwhile gives the slots back on dropping the receipt.
                 synced.send(()).unwrap_or_default();
             }
         }
@@ -351,7 +351,7 @@ impl Writer {
             match job {
                 Job::Line { slots, .. } => self.settled.extend(slots),
                 Job::Ended { slots, .. } | Job::Withdrawn { slots } => self.settled.push(slots),
-                // Whoever has gone meanwhile does not need to know.
+                // A task that has gone meanwhile does not need the answer.
                 Job::Record { written, .. } => written.send(()).unwrap_or_default(),
                 Job::Sync { .. } | Job::Reopen { .. } => {}
             }

@@ -14,7 +14,7 @@ const MARK: &str = "arbiter_admin_";
 
 #[derive(Debug, Subcommand)]
 pub enum AdminKey {
-    /// Make a key. It is printed once and kept nowhere; its hash goes into the configuration.
+    /// Make a key. The key is printed once and kept nowhere; its hash goes into the configuration.
     New(New),
 }
 

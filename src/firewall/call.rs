@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::json;
 
-/// One member of a message, classed by what it touches (contract 4).
+/// One member of a message, classed by what it touches.
 #[derive(Clone, Debug)]
 pub struct Call<'d> {
     /// The method as it was written; `None` for a JSON-RPC response.

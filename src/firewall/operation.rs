@@ -150,7 +150,7 @@ static VERBS: [Verbs; 4] = [
     Verbs::of(Operation::Read, READ_VERBS),
 ];
 
-/// The strongest operation that the words of a tool's name speak of; a write if they speak of none.
+/// The strongest operation that the words of a tool's name mean; a write if they mean none.
 ///
 /// Words end at every character that is not a letter (`_ - . / :`, space, digits) and where a
 /// capital begins a new one: `deleteUser`, `HTTPGet`.

@@ -1,4 +1,4 @@
-//! The steps of a decision by name, for whoever wants to see which of them were taken.
+//! The steps of a decision by name, for an observer of which were taken.
 
 use super::denial::Denial;
 

@@ -39,10 +39,10 @@ impl Bucket {
         missing.saturating_add(rate.interval_ns).saturating_sub(rate.depth_ns)
     }
 
-    /// Takes `tokens`, more than there are if need be: what is owed is waited for.
+    /// Takes `tokens`, also more than there are: later calls then wait for the debt to be refilled.
     ///
-    /// Requests that were let in together are all refused before the first of them could close the
-    /// door, so without a debt the average would not be the rate.
+    /// Requests that were admitted together are all charged before the first of them empties the
+    /// bucket, so without a debt the average would exceed the rate.
     pub(super) fn draw(&self, rate: Rate, tokens: u64, now: Mono) {
         let cost = rate.interval_ns.saturating_mul(tokens);
         let drawn = |full_at: u64| Some(full_at.max(nanos(now)).saturating_add(cost));

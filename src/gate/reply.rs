@@ -11,7 +11,7 @@ use crate::mcp::message::Message;
 use crate::mcp::version::Era;
 use crate::sessions::Live;
 
-/// The form in which a refusal reaches the agent (contract 6).
+/// Form in which a refusal reaches the agent: `proxy.refusal_style` or the session's, and what its message allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// The status of the refusal table, with a JSON-RPC error.

@@ -22,7 +22,7 @@ use crate::sessions::Sessions;
 use crate::store::Followed;
 use crate::traces::Traces;
 
-/// Everything that decisions are made from and noted in. Clones share it.
+/// Handles to everything that decisions read and write. Clones share it.
 #[derive(Clone)]
 pub struct ProcessState {
     pub clock: Clock,

@@ -1,7 +1,7 @@
 //! The record of a request, open from its arrival to its decision.
 //!
 //! A ticket that is dropped undecided, because the client left while its body was read or because
-//! of a bug of ours, still becomes a record, and the record says which.
+//! of a bug, still becomes a record, and the record says which.
 
 use std::sync::Arc;
 
@@ -135,7 +135,7 @@ impl Ticket {
         &mut self.parts.as_mut().expect("a ticket holds its reply until it is decided").reply
     }
 
-    /// Ends the ticket: whoever takes its parts puts the decision on record.
+    /// Ends the ticket: the caller, which takes its parts, puts the decision on record.
     #[expect(clippy::expect_used, reason = "nothing else takes it, and this consumes the ticket")]
     pub(super) fn into_parts(mut self) -> Box<Parts> {
         self.parts.take().expect("a ticket holds its record until it is decided")
@@ -236,7 +236,7 @@ impl Drop for Ticket {
         let Some(mut parts) = self.parts.take() else { return };
         let Parts { entry, open, .. } = &mut *parts;
         let (flag, completion) = if std::thread::panicking() {
-            // Nothing has gone upstream, and whoever catches the panic answers with this refusal.
+            // Nothing has gone upstream, and the handler of the panic answers with this refusal.
             let row = Code::InternalError.row();
             entry.denial_code = Some(row.name);
             entry.failure_category = Some(row.category.as_str());

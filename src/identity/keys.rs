@@ -295,7 +295,7 @@ struct Running(Arc<Keys>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // INVARIANT: told under the lock, so that whoever waits hears of no earlier fetch.
+        // INVARIANT: told under the lock, so that no waiting task hears of an earlier fetch.
         let mut state = self.0.state();
         state.running = false;
         self.0.ended.send_modify(|ended| *ended = ended.wrapping_add(1));

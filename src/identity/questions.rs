@@ -123,7 +123,7 @@ impl Questions {
         fetcher.post_form(url, Some(authorization.clone()), form).await.map(drop)
     }
 
-    /// A question that is asked when it is first waited for, and then goes on whoever leaves.
+    /// A question that is asked when it is first waited for, and then goes on even if the asker leaves.
     fn put(&self, token: &str, hash: &Hash, lane: Lane, now: Mono) -> Question {
         let form = format!("token={}&token_type_hint=access_token", encoded(token));
         let (asking, runtime) =

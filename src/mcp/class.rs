@@ -1,4 +1,4 @@
-//! Method classes: what a method touches, and so who must grant it (contract 4).
+//! Method classes: what a method touches, and so which grant it needs.
 
 /// Class of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Class {
 }
 
 /// Reports whether a request may be sent again when its connection died: it asks and changes
-/// nothing, or begins anew what nobody has seen the beginning of.
+/// nothing, or begins again what nobody has seen the beginning of.
 pub fn is_repeatable(method: &str) -> bool {
     matches!(
         method,

@@ -1,7 +1,7 @@
 //! Taking from a list what its reader may not use, and leaving every other byte as it is.
 //!
 //! An answer is recognised by its shape, not by its id: where `tools/list` was asked, EVERY
-//! response's `result.tools` is filtered. Ids cannot carry that weight, since a server may echo
+//! response's `result.tools` is filtered. Ids are not reliable enough, since a server may echo
 //! `9007199254740993` as `9007199254740992`, and an agent chooses the ids of its batch. Answers to
 //! anything else have no such list and pass untouched, as do errors, requests and notifications.
 
@@ -69,7 +69,7 @@ impl ListKind {
         }
     }
 
-    /// The member of an item that policies and sessions name it by.
+    /// Returns the member of an item by which policies and sessions name the item.
     fn label(self) -> &'static str {
         match self {
             Self::Tools | Self::Prompts => "name",
@@ -114,7 +114,7 @@ impl ListKinds {
         Self { only, discovers: methods().any(|method| method == "server/discover"), ..lists }
     }
 
-    /// Bounds what the answers say about their being kept.
+    /// Bounds the time for which the answers say that they may be cached.
     #[must_use]
     pub fn kept_within(mut self, caching: Caching) -> Self {
         self.caching = Some(caching);
@@ -176,7 +176,7 @@ pub struct Filtered {
     pub oddities: Oddities,
 }
 
-/// Removes the items for which `keep` says no.
+/// Removes the items for which `keep` returns false.
 ///
 /// `keep` is asked with a tool's or prompt's name, a resource's URI or a template's URI template. An
 /// item without a readable one is removed, and so are all that share a tool's or prompt's name. In a
@@ -233,7 +233,7 @@ impl<K: Fn(ListKind, &str) -> bool> Filter<'_, K> {
         Ok(self.out)
     }
 
-    /// Adds the edits of one message, in the order in which they stand.
+    /// Adds the edits of one message, in the order of their offsets.
     fn message(&mut self, message: Value<'_>, edits: &mut Vec<Edit>) -> Result<(), FilterError> {
         self.distinct(message)?;
         for entry in message.entries() {
@@ -340,8 +340,8 @@ impl<K: Fn(ListKind, &str) -> bool> Filter<'_, K> {
     }
 }
 
-/// Reports whether a tool is shown to the model; without a word on it, it is (SEP-1865). A word that
-/// is no list names nobody.
+/// Reports whether a tool is shown to the model; a tool without the member is (SEP-1865). A member
+/// that is no list names nobody.
 fn for_model(tool: Value<'_>) -> bool {
     let ui = tool.get("_meta").and_then(|meta| meta.get("ui"));
     let Some(visibility) = ui.and_then(|ui| ui.get("visibility")) else { return true };
@@ -365,7 +365,7 @@ fn label(item: Value<'_>, kind: ListKind) -> Option<Cow<'_, str>> {
     found?.as_str()
 }
 
-/// Adds what to cut so that the items that are kept stand as they stood, each with the comma and
+/// Adds the cuts that leave the kept items byte for byte as they were, each with the comma and
 /// the space behind it, the last one without.
 fn list_cuts(list: Value<'_>, kept: &[bool], edits: &mut Vec<Edit>) {
     // Where the run of items to remove begins, and where the last item seen ends.

@@ -75,7 +75,7 @@ pub fn split_mark(line: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The value of a `data` line, and how many bytes of the line stand before it.
+/// Returns the value of a `data` line, and the number of bytes before the value.
 pub fn data(content: &[u8]) -> Option<(&[u8], usize)> {
     let rest = content.strip_prefix(b"data")?;
     if rest.is_empty() {
@@ -108,7 +108,7 @@ impl EventSplitter {
         }
     }
 
-    /// Gives `each` the events that are complete with this chunk.
+    /// Calls `each` with the events that this chunk completes.
     pub fn push(
         &mut self,
         mut chunk: &[u8],
@@ -164,7 +164,7 @@ impl EventMeter {
         Self { cutter, max_bytes, event_bytes: 0, line: [0; 3], line_bytes: 0, has_ids: false }
     }
 
-    /// Takes note of what passes.
+    /// Reads the bytes that pass.
     pub fn push(&mut self, mut chunk: &[u8]) -> Result<(), EventTooLarge> {
         while let Some(piece) = self.cutter.next(&mut chunk) {
             let (text, ends) = match piece {

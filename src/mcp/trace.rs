@@ -1,7 +1,7 @@
 //! Trace context of a request (W3C Trace Context level 1): from its head, or from `params._meta`.
 //!
-//! The context is read and never rewritten where it was found: the bytes that were checked are the
-//! bytes that are sent.
+//! The context is read and never rewritten in the body: the bytes that were checked are the bytes
+//! that are sent.
 
 use super::message::Message;
 
@@ -82,7 +82,7 @@ pub fn in_meta(message: &Message<'_>) -> Option<(TraceContext, Option<String>)> 
     })
 }
 
-/// Reports whether a text can be passed on as a `tracestate`; its parts are its owners' matter.
+/// Reports whether a text can be passed on as a `tracestate`; its parts are not checked further.
 pub fn is_state(text: &str) -> bool {
     text.len() <= MAX_STATE_BYTES && text.bytes().all(|b| matches!(b, b' '..=b'~'))
 }

@@ -1,5 +1,5 @@
-//! Series about the gateway's own operation: what it is waiting for, what it has reloaded, and whom
-//! it reaches. Every label is a name from the configuration or a word from this file.
+//! Series about the gateway's own operation: what it is waiting for, what it has reloaded, and which
+//! servers it reaches. Every label is a name from the configuration or a word from this file.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::firewall::time::Timestamp;
 const CAUSES: [&str; 8] =
     ["dns", "refused", "tls", "timeout", "too_large", "credentials", "protocol", "reset"];
 
-/// From a Redis on this machine to one that hardly answers.
+/// Buckets from a Redis on this machine to one that hardly answers.
 const STORE_BUCKETS: &[f64] =
     &[1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 5.0];
 
@@ -89,7 +89,7 @@ pub struct Standing {
 #[derive(Clone, Debug)]
 pub struct IssuerKeys {
     pub issuer: String,
-    /// Since they were fetched, or since the start if none ever was.
+    /// Age since the keys were fetched, or since the start if none ever were.
     pub age: Duration,
     pub errors: u64,
 }

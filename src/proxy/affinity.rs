@@ -1,6 +1,6 @@
 //! To which server and which agent an `Mcp-Session-Id` belongs, without remembering any.
 //!
-//! An MCP server knows its sessions by their id alone, so whoever has heard an id could go on in
+//! An MCP server knows its sessions by their id alone, so an agent that has heard an id could go on in
 //! another agent's session. The id therefore carries a seal: on its way to the client it gets a tag
 //! made from the server's URL, the agent and the id under a key that all gateways of a fleet have;
 //! on its way back the tag is checked and taken off again. To clients ids are opaque and always

@@ -1,8 +1,8 @@
 //! Callbacks that do not wait.
 //!
 //! Pingora's callbacks are asynchronous, and each that is called puts a future of its own on the heap, with all
-//! that it was given. Those declared here have done their work when they return. What they return of it after a
-//! success has no size, so that its box takes no memory.
+//! that it was given. The callbacks declared here have done their work when they return. The type of their
+//! future after a success has no size, so that its box takes no memory.
 
 use std::future::{poll_fn, ready};
 use std::pin::Pin;

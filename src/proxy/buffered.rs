@@ -1,5 +1,5 @@
 //! A TCP connection that gathers small writes until they are flushed, so that a response's head and
-//! body leave as one segment. It reads nothing ahead: heads, bodies and TLS have buffers of their own.
+//! body leave as one segment. The stream reads nothing ahead: heads, bodies and TLS have buffers of their own.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -24,8 +24,8 @@ pub(super) fn internal_error() -> Denial {
 
 /// Runs to the end, or to a panic: then there is no result.
 ///
-/// What a panic leaves half changed belongs to the request and ends with it; state that is shared
-/// stands behind locks that recover and is changed in single steps. The work stays where it is pinned:
+/// State that a panic leaves half changed belongs to the request and ends with it; shared state is
+/// behind locks that recover, and is changed in single steps. The work stays where it is pinned:
 /// moved in here, its kilobytes would have two places in the request's state.
 pub(super) async fn caught<T>(work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     let caught = AssertUnwindSafe(work).catch_unwind().await;

@@ -3,7 +3,7 @@
 //! Pingora serves requests; when a connection may wait, for how long, and what becomes of a head that
 //! is no request is decided here. An HTTP/1.1 head is read whole and judged as it was sent before
 //! Pingora sees it ([`super::head`]), so that a refused one is answered, counted and recorded like
-//! every other request. Of HTTP/2 the library has read the head; a stream that it resets by itself is
+//! every other request. The library has read the heads of HTTP/2; a stream that it resets by itself is
 //! counted.
 
 use std::future::pending;

@@ -1,4 +1,4 @@
-//! From Pingora's session to the gate's verdict: head, token, body, in the contract's order.
+//! From Pingora's session to the gate's verdict: head, token, body, in that order.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;

@@ -9,11 +9,11 @@ use super::upstreams::Upstreams;
 use crate::clock::Clock;
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// A server without others is probed with every this many-th round.
+/// Number of rounds after which the only server of an upstream is probed again.
 const LONE: u64 = 5;
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Probes every server, for ever.
+/// Probes every server until the process ends.
 pub async fn watch(upstreams: Arc<Upstreams>, clock: Clock) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

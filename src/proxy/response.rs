@@ -335,7 +335,7 @@ impl Flow {
                         trailers.append(name, value);
                     }
                 }
-                // A name is no place for text of ours, so such a trailer goes as a whole.
+                // A name cannot hold the replacement text, so the whole trailer is removed.
                 (Some(_), _) => {}
             }
         }

@@ -2,7 +2,7 @@
 //! first when they run out.
 //!
 //! A connection is busy from the end of a request's head to the end of its answer, and idle else.
-//! When every place is taken a new connection takes that of an idle one: first of those that have
+//! A new connection that finds every place taken gets that of an idle one: first of those that have
 //! never sent a whole head, the oldest first, then of the others, the longest idle first. So idle
 //! connections keep nobody out; only while all are busy is a new one refused.
 

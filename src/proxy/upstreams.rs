@@ -42,10 +42,10 @@ impl Upstreams {
         servers.collect()
     }
 
-    /// The upstream that serves a path: the one that shares the longest beginning with it.
+    /// Returns the upstream that serves a path: the one that shares the longest prefix with the path.
     ///
-    /// Where paths choose between upstreams, one that a server could read as another is nobody's:
-    /// two upstreams may be two paths of the same server.
+    /// A path that a server could read as another one belongs to no upstream, if paths choose between
+    /// upstreams: two of these may be two paths of one server.
     pub(super) fn find(&self, path: &str) -> Option<&Arc<Pool>> {
         if self.pools.iter().any(|pool| pool.path != "/") && !is_plain(path) {
             return None;

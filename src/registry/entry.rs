@@ -43,7 +43,7 @@ impl Entry {
         }
     }
 
-    /// Works out anew how the agent counts. One that loses something starts with no flags.
+    /// Works out again how the agent counts. One that loses something starts with no flags.
     pub(super) fn refresh(&mut self) {
         let mut agent = effective(&self.stored, &self.kept);
         agent.active &= !self.lost;

@@ -56,14 +56,14 @@ impl Registry {
         self.inner.count(id, flags, now).flatten()
     }
 
-    /// Takes in everything anew, because changes were missed or another server answers. An agent that
+    /// Reloads everything, because changes were missed or another server answers. An agent that
     /// the store does not know any more may not act (what narrowed it may be lost with it) until the
     /// store knows it again. Rights that were taken away and are back in the store are taken away
     /// again.
     pub async fn reload(&self) -> Result<(), StoreError> {
         let inner = &self.inner;
         let _writing = inner.writing.lock().await;
-        // Those were in the store before it is asked; later ones may come in meanwhile.
+        // These were in the store before it was asked; later ones may arrive meanwhile.
         let mut lost: HashSet<AgentId> = inner.agents.iter().map(|e| *e.key()).collect();
         let mut loaded = graph::load(inner.store.delegations().await?)?;
         let agents = inner.store.agents().await?;
@@ -92,7 +92,7 @@ impl Registry {
 }
 
 impl Inner {
-    /// Takes in a new agent. One that is known is known better: what is told may be older.
+    /// Takes in a new agent. A known agent is kept as it is, as the change may be older.
     pub(super) fn registered(&self, agent: &Arc<Agent>) -> bool {
         let is_known = self.agents.get(&agent.id).is_some_and(|entry| !entry.lost);
         if !is_known {
@@ -149,7 +149,7 @@ impl Inner {
         self.count_revoked();
     }
 
-    /// Takes in the store's revoked tokens, and tells it again of those that it does not have.
+    /// Takes in the store's revoked tokens, and writes again those that the store does not have.
     fn assert_revoked(&self, stored: Vec<(String, Timestamp)>) {
         let now = self.clock.now().wall;
         let there: HashSet<&str> = stored.iter().map(|(id, _)| id.as_str()).collect();

@@ -9,7 +9,7 @@ use crate::store::{Replicas, StoreError};
 pub enum DelegateError {
     #[error("agent `{0}` is not known")]
     Unknown(AgentId),
-    /// Deactivated or expired, or whoever delegated to it no longer stands behind it.
+    /// Deactivated or expired, or no delegation to it is in force any more.
     #[error("agent `{0}` may not act any more")]
     Inactive(AgentId),
     #[error("the delegator does not have {}", .extra.join(", "))]

@@ -2,8 +2,8 @@
 //!
 //! An agent to whom nothing was delegated is judged as it is registered, for the price of a look at
 //! its entry. The rights left to a delegate are computed at its call and cached until anything of
-//! the graph changes (an agent's trust, its end, a delegation) or until time alone ends something
-//! that they rest on. One is remembered for each delegate at most.
+//! the graph changes (an agent's trust, its end, a delegation) or until a time limit on which they
+//! depend has passed. At most one result is cached for each delegate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,9 +19,9 @@ use crate::firewall::time::Timestamp;
 /// An agent as it may act at an instant.
 #[derive(Clone, Debug)]
 pub struct Acting {
-    /// Narrowed to what those above it have as well; or why it may not act.
+    /// The agent with only the rights that all its delegators have too, or the reason why it may not act.
     pub agent: Result<Arc<Agent>, Lapse>,
-    /// From the one at the top down to the agent itself.
+    /// Ids from the first delegator down to the agent itself.
     pub chain: Arc<[AgentId]>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Standings {
 #[derive(Debug)]
 struct Known {
     version: u64,
-    /// Worked out for this instant; before it, should the clock be set back, others may count.
+    /// Instant of the computation; the result is not used for earlier ones, should the clock be set back.
     from: Timestamp,
     until: Option<Timestamp>,
     acting: Acting,
@@ -64,7 +64,7 @@ impl Standings {
 }
 
 impl Registry {
-    /// An agent as it may act at `now`, all that stands above it included. None if it is not known.
+    /// Returns an agent as it may act at `now`, limited by all its delegators. None if it is not known.
     pub fn acting(&self, id: AgentId, now: Timestamp) -> Option<Acting> {
         let (agent, chain, delegate) = {
             let entry = self.inner.agents.get(&id)?;
@@ -89,8 +89,7 @@ impl Registry {
 
 impl Inner {
     fn under_others(&self, agent: &Agent, now: Timestamp) -> Acting {
-        // Read before anything is looked at: what changes meanwhile makes the result a thing of the
-        // past at once.
+        // Read first, so that a change made meanwhile invalidates the result at once.
         let version = self.standings.version.load(Ordering::Acquire);
         if let Some(acting) = self.standings.get(agent.id, version, now) {
             return acting;

@@ -347,7 +347,7 @@ async fn flags_outlive_the_run_that_counted_them() {
         registry.close().await.unwrap();
         drop(registry);
         let registry = open(&rig).await;
-        assert_eq!(flag(&registry, id, 4, now(0)), None, "a demotion begins anew");
+        assert_eq!(flag(&registry, id, 4, now(0)), None, "a demotion starts the count again");
     })
     .await;
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::credentials::{Patterns, Secret};
 
-/// Sets that are kept; when more come, all are built anew.
+/// Sets that are kept; when more come, all are built again.
 const MOST_SETS: usize = 256;
 
 /// Patterns that have been built already.

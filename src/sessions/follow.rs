@@ -52,7 +52,7 @@ impl Sessions {
         tokio::spawn(async move { sessions.give_back(id, &clock).await });
     }
 
-    /// Takes in everything anew, because changes were missed. A session that the store does not know any
+    /// Reloads everything, because changes were missed. A session that the store does not know any
     /// more is forgotten; one that is open there, and was closed, is closed there again.
     pub async fn reload(&self, now: Now) -> Result<(), StoreError> {
         // Those were in the store before it is asked; later ones may come in meanwhile.

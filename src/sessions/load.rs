@@ -41,7 +41,7 @@ pub(super) async fn all(
     let taking = Arc::clone(&loading);
     let take = move |batch| taking.take(batch, shared, settings.rate_window_secs, now);
     store.sessions_in_batches(cutoff, take).await?;
-    // Whoever read for the store is done, and holds nothing of it any more.
+    // The store's reader is done, and holds nothing of the row any more.
     let Loading { live, same, loaded, chains: _ } =
         Arc::into_inner(loading).ok_or(StoreError::Stopped)?;
     let loaded = loaded.into_inner().unwrap_or_else(PoisonError::into_inner);

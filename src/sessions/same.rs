@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::firewall::names::{Names, WeakNames};
 use crate::firewall::session::WorkOrder;
 
-/// Lists that are remembered at most; beyond that the table starts anew.
+/// Lists that are remembered at most; beyond that the table starts empty again.
 const MOST: usize = 8_192;
 
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! Sessions by their id, for whoever calls: in many small parts, each under a lock of its own, so that
+//! Sessions by their id: in many small parts, each under a lock of its own, so that
 //! one that grows is small and stops few calls.
 
 use std::borrow::Borrow;

@@ -193,7 +193,7 @@ async fn after_a_clean_stop_counts_and_windows_are_exact() {
         sessions.close_all_leases(clock.now()).await.unwrap();
         drop((sessions, live));
 
-        // A new run: its monotonic clock begins anew. The first call was 35 s ago.
+        // A new run: its monotonic clock begins at zero. The first call was 35 s ago.
         let clock = Clock::manual(clock.now().wall);
         let sessions = open(&rig, clock.now()).await;
         let live = sessions.get(id).unwrap();

@@ -73,7 +73,7 @@ pub enum StoreError {
     /// Several nodes write, and the state that this one decided by is not what is stored.
     #[error("another node has changed this meanwhile")]
     Overtaken,
-    /// Changes were missed: only loading everything anew shows what is.
+    /// Changes were missed: only a full reload shows what is.
     #[error("changes of other nodes were missed")]
     Missed,
 }

@@ -44,7 +44,7 @@ mod seal;
 
 pub use seal::SealKey;
 
-/// Requests that may wait for the thread; whoever comes later waits to be let in.
+/// Requests that may wait for the thread; later ones wait to be let in.
 const QUEUE: usize = 1024;
 /// Requests in one transaction at most, so that the first need not wait long for the last.
 const BATCH: usize = 256;
@@ -203,7 +203,7 @@ impl Sqlite {
                         }
                         Some(_) | None => result,
                     };
-                    // Whoever asked may have gone; the step is done all the same.
+                    // The caller may have gone; the step is done all the same.
                     done.send(result).ok();
                 }),
             }

@@ -63,7 +63,7 @@ const server = http.createServer((incoming, outgoing) => {
     },
   );
   request.on("error", () => outgoing.destroy());
-  // Whoever leaves first, the other side sees it.
+  // The other side sees which one leaves first.
   outgoing.on("close", () => request.destroy());
   incoming.pipe(request);
 });

@@ -40,7 +40,7 @@ def without(said, task):
 
 
 def tasks(language, packages, folder):
-    """The task of one agent, asked about by another; the server gives it to whoever names it."""
+    """The task of one agent, asked about by another; the server gives it to anyone who names it."""
     command = client(language, packages, 1)
     with run.server("tasks", packages, folder) as url:
         task = ask(command, url, {}, "begin")["task"]

@@ -5,7 +5,7 @@
     tests/clients/rounds.py --straight   straight to the server: checks the clients
 
 Each round is a call of its own, on record with the client's answers and the round before. A state is its session's, at
-each node of a fleet (two gateways on one Redis): whoever else sends it learns no more than of one that there never was.
+each node of a fleet (two gateways on one Redis): another sender learns no more than of one that there never was.
 """
 
 import argparse

@@ -302,7 +302,7 @@ async fn every_change_is_on_record_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn a_log_that_was_moved_is_opened_anew_and_told() {
+async fn a_log_that_was_moved_is_reopened_and_reported() {
     let bench = Bench::new().await;
     let missing = bench.get("/audit/checkpoint").await;
     assert_eq!(missing.status, StatusCode::NOT_FOUND, "{missing:?}");

@@ -28,14 +28,14 @@ async fn the_document_lists_exactly_the_routes() {
 }
 
 #[tokio::test]
-async fn every_route_of_the_contract_is_there() {
-    let contract = "post /agents, get /agents, get /agents/{id}, delete /agents/{id}, \
+async fn every_documented_route_is_there() {
+    let documented = "post /agents, get /agents, get /agents/{id}, delete /agents/{id}, \
         put /agents/{id}/trust, post /agents/{id}/delegate, get /agents/{id}/delegations, delete /delegations/{id}, \
         post /agents/{id}/token, post /agents/tokens, delete /tokens/{jti}, post /sessions, get /sessions, \
         get /sessions/{id}, delete /sessions/{id}, post /policy/explain, post /policy/validate, \
         post /policy/reload, get /policy/schema, get /audit/head, get /audit/checkpoint, get /audit/records, get /audit/proof/{request_id}, post /audit/reopen, get /health, get /ready, \
         get /metrics, get /openapi.json, get /approvals, get /approvals/{id}, post /approvals/{id}, post /freeze, get /freeze, delete /freeze/{id}, post /storage/backup";
-    let wanted: BTreeSet<_> = contract.split(", ").map(str::to_owned).collect();
+    let wanted: BTreeSet<_> = documented.split(", ").map(str::to_owned).collect();
     let served: BTreeSet<_> =
         ROUTES.iter().map(|r| format!("{} {}", verb(r.method), r.path)).collect();
     assert_eq!(served, wanted);

@@ -77,7 +77,7 @@ fn each_kind_of_damage_has_its_line_and_its_name() {
         ]
     );
 
-    // A line that was written anew, with a hash that fits it.
+    // A line that was rewritten, with a hash that fits it.
     let mut other = whole.clone();
     let before = Seal::read(&whole[1]).unwrap().link;
     other[2] = b"{\"timestamp\":\"forged\"".to_vec();

@@ -24,7 +24,7 @@ fn damage(text: &str, key: &SigningKey) -> Vec<(usize, NoteDamage)> {
     read(text, key).findings
 }
 
-/// Test vector of the signed-note specification: whoever follows it reads our notes.
+/// Test vector of the signed-note specification: any reader that follows it reads these notes.
 #[test]
 fn keys_and_notes_are_those_of_the_specification() {
     // From the package documentation of golang.org/x/mod/sumdb/note, made public as an example.

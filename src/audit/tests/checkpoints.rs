@@ -154,7 +154,7 @@ async fn a_full_file_of_checkpoints_is_thinned_out_and_still_proves() {
     assert!(sequences.ends_with(&newest), "{sequences:?}");
     assert_eq!(sequences[0], 1);
     assert_eq!(signing.findings(), []);
-    // An early record changed, and every hash behind it computed anew.
+    // An early record changed, and every hash behind it recomputed.
     let text = fs::read_to_string(signing.bench.path()).unwrap();
     let mut link = Link::GENESIS;
     let mut forged = Vec::new();
@@ -260,7 +260,7 @@ fn a_chain_written_anew_from_its_start_is_found_at_the_first_checkpoint() {
 }
 
 proptest! {
-    /// One record changed, taken out or put in, and every hash behind it computed anew.
+    /// One record changed, taken out or put in, and every hash behind it recomputed.
     #[test]
     fn a_rewrite_with_new_hashes_is_found_by_the_checkpoint_behind_it(
         count in 1..40_u64, at in 0..40_usize, kind in 0..3_u8, step in 1..10_usize,

@@ -78,7 +78,7 @@ async fn an_old_file_is_put_aside_even_if_nothing_happens() {
     }
     assert_eq!(names(&bench), ["audit.jsonl.000001", "audit.jsonl"]);
     drop(audit);
-    // Nor does an empty one make the next process begin anew.
+    // Nor does an empty one make the next process begin another chain.
     let audit = bench.open();
     refuse(&audit, "b").await.unwrap();
     audit.close();

@@ -143,7 +143,7 @@ impl Live {
     }
 }
 
-/// Reads a file from a place of its own, whoever else reads it.
+/// Reads a file from an offset of its own, independent of other readers.
 pub(super) struct At<'a>(pub(super) &'a File, pub(super) u64);
 
 impl io::Read for At<'_> {

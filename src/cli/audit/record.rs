@@ -36,11 +36,11 @@ impl Record {
         self.detail.as_ref()?.get("count")?.as_u64()
     }
 
-    /// For how many requests the record stands: one, but for those that count.
+    /// Number of requests that the record covers: one, except for records that count several.
     pub(super) fn stands_for(&self) -> u64 {
         match self.event.as_deref() {
             Some("refusals_folded" | "audit_gap") => self.count().unwrap_or(0),
-            // One by itself has no count.
+            // A record of one request has no count.
             Some(ADMIN_UNAUTHORIZED) => self.count().unwrap_or(1),
             Some(_) | None => 1,
         }

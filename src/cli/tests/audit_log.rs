@@ -89,7 +89,7 @@ async fn a_key_is_made_once_and_what_it_signed_is_verified() {
     let ran = run(&format!("audit tail {shown} --decision allow"), &[]).await;
     assert_eq!(ran.out, "");
 
-    // The chain written anew by somebody who has no key.
+    // The chain rewritten by somebody who has no key.
     let other = run(&format!("audit keygen --name gw --out {shown}.other"), &[]).await.out;
     let with_other = checkpoints.replace(&public, other.trim());
     let ran = run(&format!("audit verify {shown} {with_other}"), &[]).await;

@@ -1,4 +1,4 @@
-//! The readings of a text in their plainest form, as an oracle: every way to read it is tried anew
+//! The readings of a text in their plainest form, as an oracle: every way to read it is tried again
 //! each time it is asked for, level by level, however long that takes.
 
 use smallvec::SmallVec;

@@ -117,7 +117,7 @@ mod tests {
         }
         assert!(!check(upstream("git"), &read, None, &[]), "an upstream without a name");
         let above = [Arc::clone(&boss)];
-        assert!(check(Scope::Agent(boss.id), &read, None, &above), "whoever acts for it stops too");
+        assert!(check(Scope::Agent(boss.id), &read, None, &above), "its delegates stop too");
         assert!(check(Scope::Owner("user:boss".into()), &read, None, &above));
         assert!(!check(Scope::Agent(boss.id), &read, None, &[]));
     }

@@ -87,7 +87,7 @@ pub(super) enum Mismatch<'p> {
     /// Only the URI without its query, fragment or another part that servers may ignore is named.
     OtherReading,
     Argument(&'p Path, Satisfaction),
-    /// No optional argument that a deny or escalate policy speaks of is there.
+    /// No optional argument that a deny or escalate policy constrains is there.
     Silent,
 }
 
@@ -155,7 +155,7 @@ impl Policy {
         u32::try_from(score).map_or(SCORE_MAX, |score| score.min(SCORE_MAX))
     }
 
-    /// Reports whether agent, principal and intent are those this policy speaks of.
+    /// Reports whether agent, principal and intent are those that this policy applies to.
     pub(super) fn is_about(&self, facts: &Facts<'_>, scopes: Scopes) -> Result<(), Mismatch<'_>> {
         self.about_agent(facts)?;
         self.about_principal(facts, scopes)?;

@@ -44,7 +44,7 @@ pub struct Policy {
     /// Effect when the policy matches.
     pub effect: Effect,
     /// Tools, by exact name or with a trailing `*`. A deny or escalate policy without any of the
-    /// four lists speaks of everything; an allow policy must have one.
+    /// four lists applies to everything; an allow policy must have one.
     #[schemars(default)]
     pub(super) allowed_tools: Vec<Name>,
     /// Resources, by URI.

@@ -43,7 +43,7 @@ pub(super) const POLICY_KEYS: &[&str] = &[
 pub(super) const AGENT_KEYS: &[&str] = &["agent_id", "trust_level", "capabilities"];
 pub(super) const PRINCIPAL_KEYS: &[&str] = &["sub", "groups", "scopes"];
 pub(super) const INTENT_KEYS: &[&str] = &["keywords", "regex"];
-/// One value and the byte at which it stands.
+/// One value and its byte offset.
 struct At<T> {
     value: T,
     at: usize,
@@ -138,7 +138,7 @@ impl Reader<'_, '_> {
             let at = error.span().map_or(0, |span| span.start);
             self.fail(at, error.message());
         }
-        // What was guessed around a syntax error would only give false alarms.
+        // Content guessed around a syntax error would only cause false alarms.
         if !errors.is_empty() {
             return;
         }
@@ -337,7 +337,7 @@ impl Reader<'_, '_> {
         self.text(value, key, "a string")
     }
 
-    /// A string that must be there.
+    /// Reads a required string.
     fn needed<'t>(&mut self, table: &Table<'t>, key: &str) -> Option<At<&'t str>> {
         if get(table, key).is_none() {
             self.fail(table.at, format!("`{key}` is missing"));
@@ -364,7 +364,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// A string that one of our types can be made of.
+    /// Reads a string that `T` can be parsed from.
     fn word<T: std::str::FromStr<Err = &'static str>>(
         &mut self,
         table: &Table<'_>,

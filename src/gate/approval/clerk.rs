@@ -121,7 +121,7 @@ impl Clerk {
         }
     }
 
-    /// Puts on record what has ended, whoever or whatever ended it.
+    /// Puts on record what has ended, by a person, a limit or time.
     pub async fn note_ends(&self, ended: Vec<Step>) {
         for step in ended {
             let change = event_of(&step.to, step.event());

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Stands for a masked byte. A character of strings only, so that it can end no value.
+/// Replaces a masked byte. A character of strings only, so that it can end no value.
 const MASK: u8 = b'?';
 
 /// A text that can be parsed, and where it was masked.

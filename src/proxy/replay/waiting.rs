@@ -12,8 +12,8 @@ use crate::gate::listening::LOOK_EVERY;
 /// A comment of an event stream: a line that no client hands on (HTML Standard section 9.2.6).
 const COMMENT: &[u8] = b": keep-alive\n\n";
 
-/// End of an event of which nobody knows how much was sent. Of another type than `message` no client
-/// reads it.
+/// End of an event of which nobody knows how much was sent. No client reads an event of
+/// another type than `message`.
 const BROKEN_OFF: &[u8] = b"\nevent: broken-off\n\n";
 
 impl ReplaySession {

@@ -143,7 +143,7 @@ impl Flow {
         head: &mut ResponseHeader,
         patterns: &Arc<Patterns>,
     ) -> Result<(), Denial> {
-        // A name is no place for text of ours, so such a header goes as a whole.
+        // A name cannot hold the replacement text, so the whole header is removed.
         let as_written = head.case_header_iter().map(|(name, _)| name.as_slice());
         let telling: Vec<_> = as_written
             .chain(head.headers.keys().map(|name| name.as_str().as_bytes()))

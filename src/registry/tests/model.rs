@@ -380,7 +380,7 @@ impl Model for Sizes {
             }
         }
         let knew = world.nodes.iter().any(|node| node.knew_inactive);
-        // What the nodes keep of levels, and no operator has set anew since.
+        // What the nodes keep of levels, and no operator has set since.
         let bound = |number: u64| {
             let kept = world.nodes.iter().filter_map(|node| node.kept.lowered);
             kept.filter(|(_, at)| *at >= number).map(|(level, _)| level).min()

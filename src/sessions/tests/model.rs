@@ -68,8 +68,8 @@ fn a_close_on_any_node_brings_back_what_all_hold() {
     holds(sizes(usual, large));
 }
 
-/// One failover to a replica that may lack the last writes. What one node knows of a close is in the store
-/// once the node follows it and has nothing left to tell; the others hear of it from there, within a second.
+/// One failover to a replica that may lack the last writes. A node's knowledge of a close is in the store
+/// once the node follows it and has nothing left to publish; the others hear of it from there, within a second.
 const FAILOVER: Sizes = Sizes {
     failovers: 1,
     budget: 1,

@@ -125,7 +125,7 @@ pub(super) async fn dial(config: &config::Redis) -> Result<Connection, RedisTrou
 }
 
 async fn one(client: &Client, config: &config::Redis) -> RedisResult<Connection> {
-    // Whoever asks sees to the time that an answer may take.
+    // The caller bounds the time that an answer may take.
     let settings = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(config.timeout))
         .set_response_timeout(None);
@@ -160,7 +160,7 @@ fn settings(config: &config::Redis) -> RedisConnectionInfo {
     settings
 }
 
-/// Read anew for every connection, so that a renewed file counts.
+/// Read again for every connection, so that a renewed file counts.
 async fn certificates(config: &config::Redis) -> Result<Option<TlsCertificates>, RedisTrouble> {
     let Some(path) = config.ca_file.as_ref().filter(|_| config.servers.tls) else {
         return Ok(None);

@@ -3,7 +3,7 @@
 //! Changes are entries of a stream, numbered one by one. A node's bookmark holds the mark of the last one it
 //! saw, which is looked at again each time: if it is another, or gone, then the server has lost what
 //! it had told (a restart without its file, a failover to a replica that was behind), and only loading
-//! everything anew shows what is.
+//! everything again shows what is.
 //!
 //! Nothing of that is kept here: a load that failed is found missing by the next look from the old bookmark.
 
@@ -139,7 +139,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
 
 fn seen(entry: &Entry) -> Result<Seen, StoreError> {
     let number = entry.0.strip_suffix("-0").and_then(|number| number.parse().ok());
-    let number = number.ok_or_else(|| wire::damaged("change", "its number is none of ours"))?;
+    let number = number.ok_or_else(|| wire::damaged("change", "its number is not a position"))?;
     Ok(Seen { number, mark: field(entry, "mark")?.to_owned() })
 }
 

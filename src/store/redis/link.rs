@@ -31,7 +31,7 @@ pub(super) struct Link {
     patience: Duration,
     /// Distinguishes this line of connections from the node's other ones, in its writes.
     lane: &'static str,
-    /// The runtime on which the connection lives, whoever uses it: it outlasts the threads that serve
+    /// The runtime on which the connection lives: it outlasts the threads that serve
     /// calls, and does nothing else that takes long.
     home: Handle,
     current: Mutex<Current>,

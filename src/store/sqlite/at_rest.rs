@@ -266,7 +266,7 @@ impl Beside {
         let mut name = path.as_os_str().to_owned();
         name.push("-converted");
         let beside = Self { path: name.into(), placed: false };
-        // What an earlier run left when it was killed. Whoever holds the lock is alone in making it.
+        // Left by an earlier run that was killed. The holder of the lock is alone in making it.
         match fs::remove_file(&beside.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed(&beside.path)(error));

@@ -66,7 +66,7 @@ pub(super) fn copy(
         commit_lastingly(db, steps, failing, lasting);
         close.is_none()
     });
-    // Whoever asked may have gone.
+    // The caller may have gone.
     done.send(copied).ok();
     close
 }
@@ -186,7 +186,7 @@ pub fn put_in_place(
         to.sync_all()
     })();
     copied.map_err(failed(&new))?;
-    // The file may be no copy of ours, or an old one.
+    // The file may be no copy of this store, or an old one.
     without_approvals(&new)?;
     for end in ["-wal", "-shm"] {
         // The journal first: it must not be read into another file.

@@ -155,7 +155,7 @@ fn open_with(
     for _ in 0..ATTEMPTS {
         let before = inode(path).map_err(failed)?;
         let connected = connect(path, migrations.len());
-        // Encrypting puts another file in the place of this one. Whoever waited for the lock
+        // Encrypting puts another file in the place of this one. A process that waited for the lock
         // meanwhile has it on a file that has no name any more.
         if inode(path).map_err(failed)? != before {
             continue;

@@ -345,7 +345,7 @@ pub(super) fn each_session(
     })
 }
 
-/// The rows as they are: whoever gets them opens them.
+/// The rows as they are stored: the caller decrypts them.
 pub(super) fn each_closed_row(
     db: &Connection,
     cutoff: Timestamp,

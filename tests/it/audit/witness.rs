@@ -1,5 +1,5 @@
 //! Someone who kept two checkpoints finds every rewrite of what lies before them, even one by the
-//! holder of the signing key who writes log, tree and checkpoints anew.
+//! holder of the signing key who rewrites log, tree and checkpoints.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -61,7 +61,7 @@ impl Kept {
 }
 
 /// Gives every line a new place in the chain.
-fn sealed_anew(lines: impl IntoIterator<Item = String>) -> Vec<String> {
+fn sealed_again(lines: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut previous = "0".repeat(64);
     let seal = |(sequence, line): (usize, String)| {
         let (body, _) = line.rsplit_once(",\"chain_sequence\"").unwrap();
@@ -116,13 +116,13 @@ async fn a_witness_with_two_checkpoints_finds_every_rewrite() {
         let mut lines = kept.lines.clone();
         lines[at] = lines[at].replacen("\"outcome\":\"", "\"outcome\":\"un", 1);
         assert_ne!(lines[at], kept.lines[at]);
-        sealed_anew(lines)
+        sealed_again(lines)
     };
     let mut without = kept.lines.clone();
     without.remove(first + 1);
     let more = [kept.lines.clone(), kept.lines[1..3].to_vec()].concat();
     let cut = kept.lines[..second - 1].to_vec();
-    let (own, nothing) = (sealed_anew(kept.lines.clone()), sealed_anew(more));
+    let (own, nothing) = (sealed_again(kept.lines.clone()), sealed_again(more));
     assert_eq!(own, kept.lines, "sealed as Arbiter does");
     for (name, lines, rewritten) in [
         ("as it was", own, false),
@@ -130,7 +130,7 @@ async fn a_witness_with_two_checkpoints_finds_every_rewrite() {
         ("before the first", forge(2), true),
         ("just before the first", forge(first - 1), true),
         ("between the two", forge(second - 1), true),
-        ("a record left out", sealed_anew(without), true),
+        ("a record left out", sealed_again(without), true),
         ("the end cut off", cut, true),
     ] {
         let log = kept.publish(name, &lines, None);

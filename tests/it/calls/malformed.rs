@@ -8,7 +8,7 @@ mod heads;
 
 use crate::support::harness::{Answer, Gateway, tool_call};
 
-/// Ends a table: nothing went upstream, and the gateway serves whoever asks properly.
+/// Ends a table: nothing went upstream, and the gateway serves valid requests.
 async fn still_serves(gateway: &Gateway, session: &str) {
     assert_eq!(gateway.upstream.calls(), 0);
     let answer = gateway.call(session, tool_call("read_file", serde_json::json!({}))).await;

@@ -43,7 +43,7 @@ async fn quitter(reads: Reads) -> (SocketAddr, Arc<AtomicUsize>) {
                     Ok(got) => read += got,
                 }
             }
-            // Whoever only looks whether the server is there sends nothing.
+            // A probe that only connects sends nothing.
             if read > 0 || matches!(reads, Reads::Nothing) {
                 count.fetch_add(1, Ordering::SeqCst);
             }

@@ -142,7 +142,7 @@ async fn a_restore_leaves_nothing_approved_or_asked() {
         assert_eq!(gateway.admin("POST", &path, Some(yes.clone())).await.0, 404);
     }
     for (path, before) in [("/pending", &pending), ("/approved", &approved)] {
-        assert_ne!(asked(&gateway, path).await, *before, "asked about anew");
+        assert_ne!(asked(&gateway, path).await, *before, "asked about again");
     }
     assert_eq!(gateway.upstream.calls(), 1);
 }

@@ -225,7 +225,7 @@ async fn a_second_signal_ends_every_wait() {
 }
 
 #[tokio::test]
-async fn sigusr1_opens_a_log_anew_that_was_moved_away() {
+async fn sigusr1_reopens_a_log_that_was_moved_away() {
     let gateway = Gateway::start(Setup::default()).await;
     let session = gateway.session(json!({})).await;
     gateway.call(&session, call()).await;
@@ -233,7 +233,7 @@ async fn sigusr1_opens_a_log_anew_that_was_moved_away() {
     std::fs::rename(gateway.audit_file(), &moved).unwrap();
     gateway.signal("USR1");
     let there = eventually(|| async { gateway.audit_file().exists().then_some(()) });
-    there.await.expect("the log is opened anew");
+    there.await.expect("the log is reopened");
     let answer = gateway.call(&session, call()).await;
     let id = answer.request_id().to_owned();
     assert_eq!(gateway.record_of(&id).await["authorization_decision"], "allow");

@@ -63,7 +63,7 @@ impl Load {
     }
 
     /// Waits until a fetch that began after now has been put in force: the one after it has begun.
-    async fn fetched_anew(&self) {
+    async fn fetched_again(&self) {
         let enough = self.issuer.fetches("/jwks") + 2;
         let reached = eventually(async || (self.issuer.fetches("/jwks") >= enough).then_some(()));
         reached.await.expect("keys are fetched again and again");
@@ -111,14 +111,14 @@ async fn keys_rotate_under_load_without_a_refused_valid_call() {
         // The first time the new key is used at once, and must be asked for; later it is known by
         // then, as half a minute has not passed.
         if round > 0 {
-            load.fetched_anew().await;
+            load.fetched_again().await;
         }
         *load.signing.lock().unwrap() = vec![Arc::clone(old), Arc::clone(new)];
         load.more_calls().await;
         *load.signing.lock().unwrap() = vec![Arc::clone(new)];
         load.more_calls().await;
         load.issuer.publish(&[new]);
-        load.fetched_anew().await;
+        load.fetched_again().await;
         let mut used = Vec::new();
         let claims = bad_tokens::claims(&load.issuer.origin, &load.gateway.agent.id, now_secs());
         let answer = call(&load.gateway, &session, &old.sign(algorithm(old), &claims)).await;

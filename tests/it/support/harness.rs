@@ -95,7 +95,7 @@ impl Gateway {
         self.setup.env.push((name, value.to_owned()));
     }
 
-    /// Starts the process anew, on the same state and on other ports.
+    /// Starts the process again, on the same state and on other ports.
     pub(crate) fn start_again(&mut self) {
         let (child, proxy, admin) = spawn(self.folder.path(), &self.setup, &[]);
         (self.child, self.proxy, self.admin) = (child, proxy, admin);

@@ -25,7 +25,7 @@ impl Raw {
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // Whoever has closed already says so in the answer, or in there being none.
+        // A peer that has closed already shows it by its answer, or by none.
         let _closed = self.stream.write_all(bytes.as_ref()).await;
     }
 

@@ -1,4 +1,4 @@
-//! The encodings of the contract, written a second time and in the plainest way, to test the first.
+//! The encodings that are scrubbed, written a second time and in the plainest way, to test the first.
 
 #![expect(
     clippy::format_collect,

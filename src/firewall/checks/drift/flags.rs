@@ -38,7 +38,7 @@ impl FlagHistory {
         (!given.is_empty()).then_some(Self { given })
     }
 
-    /// Adds flags given at `now`. True if the agent is to be demoted; the count then starts anew.
+    /// Adds flags given at `now`. True if the agent is to be demoted; the count then starts again.
     #[must_use]
     pub fn add(&mut self, flags: u32, now: Mono) -> bool {
         self.given.retain(|given| age_hours(*given, now) <= FORGOTTEN_AFTER_HOURS);

@@ -329,7 +329,7 @@ async fn a_restart_that_keeps_everything_is_hardly_noticed() {
     assert!(redis.book(calls(order.id, 30)).await.is_err());
     assert!(other.changes(&before.bookmark).await.is_err());
     server.restart(&options).await;
-    // The scripts are loaded anew by themselves.
+    // The scripts are loaded again by themselves.
     let booked = async {
         loop {
             // The first to ask may find that the connection is gone.

@@ -342,7 +342,7 @@ async fn permits_of_all_nodes_together_keep_the_limit_in_every_window() {
             RateBooked { lease: 0, granted: 0, good_for_us: 0, wait_us: 61_000_000 }
         );
 
-        // Those that were not used are free at once, for whoever asks.
+        // Those that were not used are free at once, for any node.
         let (at, rate) = leases.pop_first().unwrap();
         let unused = RateUse { lease: rate.lease, used: 1, ago_us: 0 };
         let again = ask(at, Some(unused)).await.rate.unwrap();

@@ -122,7 +122,7 @@ async fn what_is_framed_wrongly_ends_its_connection() {
     for (name, bytes) in cases {
         let mut raw = Raw::connect(&gateway.proxy).await;
         raw.send(bytes + &good).await;
-        // Until the end: whoever leaves the connection open waits for more.
+        // Until the end: a server that leaves the connection open waits for more.
         let answer = String::from_utf8(raw.rest().await).unwrap();
         let first = answer.lines().next().unwrap_or("closed");
         let refusals = ["400", "405", "414", "431", "505"];

@@ -147,7 +147,7 @@ async fn a_question_that_fails_fails_all_who_wait_and_admits_nobody() {
     assert!(same.iter().all(|result| *result == Err(TokenError::Unanswered)));
     assert_eq!(bench.issuer.fetches("/introspect"), 1);
     bench.issuer.set_down(false);
-    assert!(bench.verify("opaque-1").await.is_ok(), "the next one asks anew");
+    assert!(bench.verify("opaque-1").await.is_ok(), "the next one asks again");
 }
 
 #[tokio::test]
