@@ -4,6 +4,7 @@
 //! beats escalate, escalate beats allow, and an earlier policy beats a later one. If none matches,
 //! the call is refused. Doubt is decided for the refusal: see [`evaluate`].
 
+mod bound;
 mod constraint;
 mod error;
 mod evaluate;
@@ -14,7 +15,6 @@ mod matcher;
 mod memo;
 mod model;
 mod name;
-mod number;
 mod path;
 mod read;
 mod regexes;

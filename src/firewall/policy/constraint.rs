@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use super::bound::Bound;
 use super::matcher::{Matcher, Reading};
 use super::memo::Memo;
-use super::number::Number;
 use super::path::{End, Path};
 use super::regexes::Pattern;
 use super::satisfaction::{Need, Satisfaction};
@@ -14,8 +14,8 @@ use crate::json::{Kind, Value};
 /// Condition on one argument of a tool call, or on each item of a list in it.
 pub(super) struct Constraint {
     pub(super) key: Path,
-    pub(super) min_value: Option<Number>,
-    pub(super) max_value: Option<Number>,
+    pub(super) min_value: Option<Bound>,
+    pub(super) max_value: Option<Bound>,
     pub(super) allowed_values: Vec<Scalar>,
     /// In characters.
     pub(super) max_length: Option<usize>,
@@ -66,7 +66,7 @@ impl Default for Items {
 #[derive(Clone, Debug)]
 pub(super) enum Scalar {
     Text(String),
-    Number(Number),
+    Number(Bound),
     Boolean(bool),
 }
 

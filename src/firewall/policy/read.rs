@@ -14,10 +14,10 @@ mod constraint;
 pub(super) use constraint::CONSTRAINT_KEYS;
 
 use super::Source;
+use super::bound::Bound;
 use super::error::{Lines, PolicyError, nearest};
 use super::model::{AgentMatch, Effect, IntentMatch, Policy, PrincipalMatch};
 use super::name::Name;
-use super::number::Number;
 use super::regexes::Regexes;
 use super::words::Phrase;
 use crate::firewall::agent::AgentId;
@@ -451,10 +451,10 @@ fn get<'t>(table: &Table<'t>, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
 }
 
 /// A number by its text; none if the value is something else.
-fn number(value: &DeValue<'_>) -> Option<Result<Number, &'static str>> {
+fn number(value: &DeValue<'_>) -> Option<Result<Bound, &'static str>> {
     match value {
-        DeValue::Integer(value) => Some(Number::from_integer(value.as_str(), value.radix())),
-        DeValue::Float(value) => Some(Number::from_float(value.as_str())),
+        DeValue::Integer(value) => Some(Bound::from_integer(value.as_str(), value.radix())),
+        DeValue::Float(value) => Some(Bound::from_float(value.as_str())),
         DeValue::String(_)
         | DeValue::Boolean(_)
         | DeValue::Datetime(_)

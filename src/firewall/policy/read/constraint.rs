@@ -4,11 +4,11 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::{At, Reader, Table, get, number};
+use crate::firewall::policy::bound::Bound;
 use crate::firewall::policy::constraint::{Constraint, Items, Scalar};
 use crate::firewall::policy::lint;
 use crate::firewall::policy::matcher::{Domains, Folders, Hosts, Ids, Matcher, Meaning};
 use crate::firewall::policy::model::Effect;
-use crate::firewall::policy::number::Number;
 use crate::firewall::policy::path::Path;
 use crate::firewall::policy::regexes::Pattern;
 
@@ -279,7 +279,7 @@ impl Reader<'_, '_> {
         Some(At { value, at })
     }
 
-    fn number(&mut self, table: &Table<'_>, key: &str) -> Option<At<Number>> {
+    fn number(&mut self, table: &Table<'_>, key: &str) -> Option<At<Bound>> {
         let value = get(table, key)?;
         let at = value.span().start;
         match number(value.get_ref()) {
