@@ -1,7 +1,7 @@
 //! The operators' side: agents, sessions, policies and the audit log's head over REST.
 //!
 //! One table ([`routes`]) says which endpoints there are and which roles may use each; the router and
-//! the OpenAPI document both come from it. One guard stands before all of them: the host, the key,
+//! the OpenAPI document both come from it. One guard runs before all of them: the host, the key,
 //! its rate, its role ([`guard`]). Every change goes on record before it is made ([`record`]), with
 //! the name of the key, so that none is made unseen: with the audit log down the answer is 503 and
 //! nothing has changed.

@@ -135,7 +135,7 @@ pub fn run(
         threads,
         // One thread has nobody to steal from, and a runtime that could would pay for it.
         work_stealing: threads > 1,
-        // The wait is over when Pingora is told: see `stop`.
+        // The wait is over when Pingora gets the signal: see `stop`.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
         upstream_keepalive_pool_size: descriptors.pool,

@@ -121,7 +121,7 @@ impl Drop for Guard<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Committed {
     Done(Replicas),
-    /// Nothing was changed, and the book has what stood in the way.
+    /// Nothing was changed, and the book has the reason.
     Overtaken,
     /// Nothing was changed: with those of other nodes, too many are pending.
     TooMany,

@@ -3,7 +3,7 @@
 //! # How a record comes about
 //!
 //! One line a request, in a file that only grows. An admitted call needs its decision on record
-//! before anything goes upstream, and its outcome is known only much later; still both shall stand
+//! before anything goes upstream, and its outcome is known only much later; still both must be
 //! in one line. So there are two files and two steps:
 //!
 //! 1. [`Audit::admit`] writes the line, with the outcome `unknown`, to the **journal**: a small
@@ -40,7 +40,7 @@
 //!
 //! An advisory lock on both files keeps a second process out.
 //!
-//! # What else stands beside the log
+//! # Other files in the log's folder
 //!
 //! A log that is full or old is put aside as `<log>.000001`, `<log>.000002` and so on, each compressed if
 //! that is asked for, and the chain goes on in an empty file ([`files`]). The oldest closed files are
@@ -289,7 +289,7 @@ impl Audit {
         shared.latest_checkpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Has the writer look at once which file stands in the log's place, and open it if it is not
+    /// Has the writer look at once which file has the log's name, and open it if it is not
     /// the one it writes to: for a log that an operator has moved away.
     pub async fn reopen(&self) -> Result<(), AuditUnavailable> {
         let Some(shared) = &self.shared else { return Ok(()) };

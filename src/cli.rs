@@ -1,7 +1,7 @@
 //! The command line: what an operator types, and what the process answers with.
 //!
 //! Commands for a running Arbiter speak its admin API; the key comes from the environment only, so
-//! that it stands in no list of processes and no shell history. The process says by its exit code
+//! that no list of processes and no shell history contains it. The process says by its exit code
 //! how it went: see [`Exit`].
 
 mod admin_key;

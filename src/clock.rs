@@ -26,7 +26,7 @@ impl Clock {
         Self::System { started: Instant::now(), ledger_us: Arc::default() }
     }
 
-    /// A clock that stands still until [`Clock::advance_us`].
+    /// A clock that does not advance until [`Clock::advance_us`].
     pub fn manual(wall_start: Timestamp) -> Self {
         Self::Manual { wall_start, elapsed_us: Arc::default() }
     }

@@ -1,4 +1,4 @@
-//! Everything an operator can set: one file, the environment over it, every problem told at once.
+//! Everything an operator can set: one file, the environment over it, with every problem reported at once.
 //!
 //! Unknown keys are errors, because a misspelt limit that is ignored is a limit that is not there.
 //! Messages name the key, the line or variable, what is wrong and what to do; they never quote a
@@ -161,7 +161,7 @@ pub struct Proxy {
     pub drain_timeout_secs: u64,
     /// Time for which calls in flight may go on when another process takes over.
     pub takeover_wait_secs: u64,
-    /// Socket by which another process takes over; `None`: beside the audit log.
+    /// Socket by which another process takes over; `None`: in the audit log's folder.
     pub control_socket: Option<PathBuf>,
     /// `None`: one for each core.
     pub threads: Option<usize>,
@@ -189,7 +189,7 @@ pub struct Pool {
 }
 
 impl Config {
-    /// The control socket: the configured one, else the one beside the audit log.
+    /// The control socket: the configured one, else the one in the audit log's folder.
     pub fn control_socket(&self) -> Option<PathBuf> {
         let beside_the_log = || {
             self.audit.enabled.then(|| {
@@ -203,13 +203,13 @@ impl Config {
 }
 
 impl Pool {
-    /// The URLs of its servers, as they are told.
+    /// The URLs of its servers, as they are displayed.
     pub fn url_texts(&self) -> Vec<String> {
         self.urls.iter().map(ToString::to_string).collect()
     }
 }
 
-/// Identity providers beside Arbiter's own tokens.
+/// Identity providers in addition to Arbiter's own tokens.
 #[derive(Clone, Debug)]
 pub struct Oauth {
     pub jwks_cache_ttl_secs: u64,
@@ -223,9 +223,9 @@ pub struct Oauth {
 pub struct Issuer {
     pub name: String,
     pub issuer_url: String,
-    /// `None`: told by the issuer's own metadata, or not needed for introspection alone.
+    /// `None`: taken from the issuer's own metadata, or not needed for introspection alone.
     pub jwks_uri: Option<String>,
-    /// Never empty: `oauth.resource` stands in where none are listed.
+    /// Never empty: `oauth.resource` if none are listed.
     pub audiences: Vec<String>,
     /// True if plain http to another machine is allowed.
     pub allow_http: bool,
@@ -497,7 +497,7 @@ impl Config {
         Self::read(text, env).map(|(config, _)| config)
     }
 
-    /// Reads a text; tells which keys there are, too.
+    /// Reads a text; also returns which keys there are.
     fn read(
         text: &str,
         env: impl Iterator<Item = (String, String)>,

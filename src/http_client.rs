@@ -1,7 +1,7 @@
 //! The client for requests of Arbiter's own: to identity providers.
 //!
 //! The client reads no proxy settings from the environment, sends nothing to another origin because an
-//! answer says so, and never waits longer than it is told.
+//! answer says so, and never waits longer than its caller allows.
 
 use std::sync::Once;
 use std::time::Duration;

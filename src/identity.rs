@@ -206,7 +206,7 @@ impl Identity {
         Recalled::Fresh(Ok(Arc::clone(&proof.principal)))
     }
 
-    /// Proves who stands behind `token`. Waits only for an issuer, and for none whose key is known.
+    /// Verifies `token` and returns its principal. Waits only for an issuer, and for none whose key is known.
     pub async fn verify(&self, token: &str, now: Now) -> Result<Arc<Principal>, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong);

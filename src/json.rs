@@ -1,6 +1,6 @@
 //! Strict JSON: one pass over the bytes, nothing copied, every doubt refused.
 //!
-//! A parsed document is the source text and a flat list of nodes in the order in which they stand.
+//! A parsed document is the source text and a flat list of nodes in source order.
 //! Each node knows its bytes and where its subtree ends, so a reader walks or skips without
 //! allocating, and what was judged is by construction what lies in the forwarded bytes.
 //!
@@ -28,7 +28,7 @@ pub const MAX_LENIENT_DEPTH: usize = 512;
 /// Number of values, keys counted, that a request may hold whatever its length.
 pub const FREE_VALUES: usize = 262_144;
 
-/// Times the length of a request's text that its values may take in memory beside it.
+/// Times the length of a request's text that its values may take in memory in addition.
 const MOST_TIMES: usize = 3;
 
 /// Bytes that a request takes in memory at most, its text and its values, as a look at the text has it
@@ -41,7 +41,7 @@ fn most_values(length: usize) -> usize {
     (length.saturating_mul(MOST_TIMES) / size_of::<Node>()).max(FREE_VALUES)
 }
 
-/// Most values that a text may hold: each stands at the beginning or behind one of four signs.
+/// Most values that a text may hold: each is at the beginning or follows one of four signs.
 fn values_of(text: &[u8]) -> usize {
     // A short text costs less than a look at it.
     const SHORT: usize = 4096;
@@ -243,7 +243,7 @@ impl<'d> Value<'d> {
         node.start as usize..node.end as usize
     }
 
-    /// The value's bytes as they stand in the document.
+    /// Returns the value's bytes as the document has them.
     pub fn raw(&self) -> &'d str {
         &self.src[self.span()]
     }

@@ -2,8 +2,8 @@
 //!
 //! Requests take one snapshot and keep it, so a reload never changes a decision halfway. A file
 //! with a mistake keeps the old set. Watching compares contents rather than asking the file system
-//! for events: a mounted `ConfigMap` swaps symbolic links, and a change must stand still for one look
-//! before it is read, so that a file is not taken half written.
+//! for events: a mounted `ConfigMap` swaps symbolic links, and a change must stay the same for one look before
+//! it is read, so that a file is not taken half written.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -148,7 +148,7 @@ impl Rulebook {
 
     fn draft(&self, files: &Files) -> Result<Draft, ReloadError> {
         let digest = Some(files.digest());
-        // Remembered even when it is bad, so that watching tells of a mistake once.
+        // Remembered even when it is bad, so that watching reports a mistake once.
         *self.last_read() = digest;
         Ok(Draft { policies: files.parse(&limits(&self.terms))?, digest })
     }
@@ -186,7 +186,7 @@ impl Rulebook {
         Watch { book: Arc::clone(self), ticks, look: Look::default() }
     }
 
-    /// One look: reads what has changed and has stood still since the look before.
+    /// One look: reads what has changed and has not changed again since the look before.
     fn look(&self, look: &mut Look) -> Option<Result<Draft, ReloadError>> {
         let files = match Files::read(self.path.as_deref()?) {
             Ok(files) => files,
@@ -214,7 +214,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Waits until the files have changed and stand still; reads them, good or bad. Nobody else
+    /// Waits until the files have changed and change no more; reads them, good or bad. Nobody else
     /// reloads while the turn is held.
     pub async fn changed(&mut self) -> (Result<Draft, ReloadError>, Turn) {
         loop {

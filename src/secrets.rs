@@ -95,7 +95,7 @@ pub struct Secrets {
     source: Source,
     vault: ArcSwap<Vault>,
     warnings: ArcSwap<Vec<String>>,
-    /// Finds every value in force, wherever it stands.
+    /// Finds every occurrence of every value in force.
     patterns: ArcSwap<Patterns>,
     /// Time at which the set in force was read; also serializes reloads.
     loaded_at: Mutex<Mono>,

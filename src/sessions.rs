@@ -66,10 +66,10 @@ const BOOKING_LANES: usize = 64;
 const FINDING: usize = 32;
 /// Sessions looked at under one hold of the index's lock while listing.
 const LIST_STEP: usize = 256;
-/// For how long a call waits for what other nodes hold of a budget, and how often it looks.
+/// Longest wait of a call for other nodes' leases of its budget, and the interval of its attempts.
 const REGAIN_US: u64 = 400_000;
 const REGAIN_EVERY: Duration = Duration::from_millis(25);
-/// For how long a budget is believed to be spent: while others hold something of it, and else.
+/// Time for which an exhausted budget is cached: with leases on other nodes, and without.
 const SPENT_NOW_US: u64 = 250_000;
 const SPENT_US: u64 = 2_000_000;
 

@@ -14,7 +14,7 @@
 //!
 //! A new kind of record that all nodes hold takes: its type in `store/kept.rs`; its methods in
 //! [`Backend`], with a line each in `Store`; rows and a migration in `store/sqlite`; keys and a script in
-//! `store/redis` (list both in its head); a [`Change`], whose text is in `store/redis/wire.rs`, told by
+//! `store/redis` (list both in its head); a [`Change`], whose text is in `store/redis/wire.rs`, published by
 //! the script before it changes anything; a step in the differential test. On the nodes: memory of it in
 //! the room that uses it, an arm in `app/follow.rs` that takes the change in, and a place in that room's
 //! `reload`. If it takes something away, it is kept by the nodes as well and asserted again there

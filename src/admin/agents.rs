@@ -436,7 +436,7 @@ async fn delegate_from_now(
             Err(DelegateError::Store(StoreError::Overtaken)) if tried == 1 => {
                 admin.followed.catch_up(&admin.clock).await?;
             }
-            // What the changes do not tell: the store has lost some of them.
+            // The changes do not show that the store has lost some of them.
             Err(DelegateError::Store(StoreError::Overtaken)) => admin.registry.reload().await?,
             done => return done,
         }
@@ -517,7 +517,7 @@ impl Admin {
         self.registry.agent(id).ok_or_else(|| ApiError::not_found("agent"))
     }
 
-    /// An agent that may act now, as what stands above it leaves it, and the chain down to it.
+    /// An agent that may act now, as its delegators leave it, and the chain down to it.
     pub(super) fn acting(&self, id: AgentId) -> Result<(Arc<Agent>, Arc<[AgentId]>), ApiError> {
         let acting = self.registry.acting(id, self.clock.now().wall);
         let Acting { agent, chain } = acting.ok_or_else(|| ApiError::not_found("agent"))?;

@@ -142,7 +142,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
         &mut self,
         seed: V,
     ) -> Result<V::Value, Self::Error> {
-        // serde asks for a value only after its key; without one it is told `null`.
+        // serde asks for a value only after its key; without one it gets `null`.
         seed.deserialize(self.value.take().unwrap_or_default())
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn name(field: &str, text: &str) -> Checked<()> {
     Ok(())
 }
 
-/// Text for people: line breaks and tabs may stand in it.
+/// Text for people: it may contain line breaks and tabs.
 pub(crate) fn intent(field: &str, text: &str) -> Checked<()> {
     bounded(field, text, MAX_INTENT_BYTES)?;
     if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {

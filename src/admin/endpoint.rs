@@ -31,7 +31,7 @@ pub(crate) struct Route {
     pub body: Option<Body>,
     pub status: StatusCode,
     pub answer: Describe,
-    /// Refusals beside those that every endpoint shares.
+    /// Refusals in addition to those that every endpoint shares.
     pub errors: &'static [Code],
     pub handler: Handler,
 }

@@ -54,7 +54,7 @@ pub(crate) struct Open {
     #[serde(default)]
     #[schemars(length(max = MAX_NAMES))]
     authorized_methods: Vec<String>,
-    /// Names that may stand in `${CRED:name}`.
+    /// Names that `${CRED:name}` may contain.
     #[serde(default)]
     #[schemars(length(max = MAX_CAPABILITIES))]
     authorized_credentials: Vec<String>,

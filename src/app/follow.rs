@@ -25,9 +25,9 @@ pub(super) struct Follower {
     pub(super) store: Arc<Store>,
     pub(super) gate: Arc<Gate>,
     pub(super) state: ProcessState,
-    /// Behind it nothing counts as taken in; what failed is done again from here.
+    /// Changes after it are not applied yet; a failed step is repeated from here.
     pub(super) bookmark: Bookmark,
-    /// Another server may answer, and has not been told again what was taken away.
+    /// True if another server may answer that has not received again what was taken away.
     pub(super) unasserted: bool,
 }
 
@@ -38,7 +38,7 @@ pub(super) fn machine(clock: &Clock) -> Now {
 }
 
 impl Follower {
-    /// For as long as the process lives.
+    /// Follows the changes until the process ends.
     pub(super) async fn run(mut self) {
         let mut failing = false;
         loop {
@@ -75,7 +75,7 @@ impl Follower {
         let store = Arc::clone(&self.store);
         // A store that nobody shares has no changes.
         let Some(shared) = store.shared() else { return std::future::pending().await };
-        // What is answered later holds at least what was changed before this.
+        // A later answer contains at least the changes made before this.
         let asked = machine(&self.state.clock);
         // Before anything else: what an earlier step could not read.
         self.state.approvals.refresh().await?;

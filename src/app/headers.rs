@@ -12,7 +12,7 @@ use crate::config::{self, Config};
 use crate::credentials::{Secret, Vault, expand_header};
 use crate::proxy::upstream::Headers;
 
-/// A shorter word of a header is no secret worth looking for, and could stand in any text.
+/// A shorter word of a header is no secret worth looking for, and could occur in any text.
 const LEAST_LITERAL_BYTES: usize = 8;
 
 /// The headers of every upstream as they are written.

@@ -95,7 +95,7 @@ impl Service for AdminService {
 
 type Accepted = (TlsStream<TcpStream>, SocketAddr);
 
-/// Connections whose handshake is done. Handshakes go on beside each other, so that a slow one keeps
+/// Connections whose handshake is done. Handshakes run concurrently, so that a slow one keeps
 /// nobody waiting.
 struct TlsListener {
     ready: mpsc::Receiver<Accepted>,

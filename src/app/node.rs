@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use uuid::Uuid;
 
-/// Reads the name kept beside `log`, or makes one and keeps it.
+/// Reads the name kept in the folder of `log`, or makes one and keeps it.
 pub(super) fn id(log: &Path) -> Result<String> {
     let mut path = log.to_owned().into_os_string();
     path.push(".node");

@@ -128,7 +128,7 @@ impl Parts {
         admin::router(admin).merge(console::router(console))
     }
 
-    /// Starts what runs beside the requests.
+    /// Starts the background services.
     pub(super) fn start_tasks(
         &mut self,
         control: &tokio::runtime::Runtime,

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::store::{Bookmark, Followed, Position, Store};
 
-/// Connects. Without a Redis that keeps what it is told there is nothing to serve, and the process does not
+/// Connects. Without a Redis that keeps what is written there is nothing to serve, and the process does not
 /// start.
 pub(super) async fn store(config: &Config, redis: &config::Redis, home: &Handle) -> Result<Store> {
     let node = match &config.audit.node_id {

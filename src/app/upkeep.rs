@@ -1,4 +1,4 @@
-//! Clean-up beside the requests, on a thread of its own, and attempts to write to a store that failed.
+//! Clean-up in the background, on a thread of its own, and attempts to write to a store that failed.
 
 use std::sync::Arc;
 use std::time::Duration;

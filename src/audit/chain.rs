@@ -169,7 +169,7 @@ impl Seal {
 }
 
 /// The event of a record that says which closed files the node has deleted. Its members are in this
-/// order, the last of them where the last deleted record stood in the chain.
+/// order, the last of them at the last deleted record's place in the chain.
 pub const FILES_DELETED: &str = "closed_files_deleted";
 
 /// Returns the end of the deleted records, if a sealed line's hashed bytes are such a record. Reads
@@ -299,7 +299,7 @@ impl<'k> Walk<'k> {
         self.skipped = 0;
     }
 
-    /// Joins the run that stands right behind this one.
+    /// Joins the run that directly follows this one.
     pub fn absorb(&mut self, next: Self) {
         if let Some((line, seal)) = next.first {
             self.tie(self.lines + line, self.skipped + line - 1, &seal);
@@ -333,7 +333,7 @@ impl<'k> Walk<'k> {
         }
     }
 
-    /// Compares a link with the one that is known to stand there.
+    /// Compares a link with the one that is known for that record.
     fn compare(&mut self, found: &Link) {
         let at_or_behind =
             |at: usize| self.known.get(at).is_none_or(|k| k.sequence >= found.sequence);

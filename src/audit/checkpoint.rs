@@ -311,7 +311,7 @@ fn check_name(name: &str) -> Result<(), KeyError> {
     Ok(())
 }
 
-/// A checkpoint whose signature is good, and the note it stood in.
+/// A checkpoint whose signature is good, and its note.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
     pub line: usize,

@@ -197,7 +197,7 @@ impl Fold {
         self.count == 0
     }
 
-    /// The line as it will stand after one more, behind room for the journal's head.
+    /// The line as it will be after one more, behind room for the journal's head.
     pub(super) fn line_with_one_more(&self, refused: &Entry, node_id: &str) -> Vec<u8> {
         let sources = self.sources.and(refused.head.client_addr());
         self.line(self.count.saturating_add(1), refused.timestamp, &sources, node_id)

@@ -35,7 +35,7 @@ pub(super) enum Job {
     Record { draft: Draft, outcome: Outcome, written: oneshot::Sender<()> },
     /// Somebody waits until the journal is on the disk.
     Sync { synced: oneshot::Sender<()> },
-    /// Somebody waits until the writer has looked which file stands in the log's place.
+    /// Somebody waits until the writer has looked which file has the log's name.
     Reopen { looked: oneshot::Sender<()> },
 }
 

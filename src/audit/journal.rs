@@ -1,6 +1,6 @@
 //! The journal: the decisions of calls under way, where a crash cannot take them.
 //!
-//! A preallocated file of fixed slots beside the log. An admitted call's line, as it stands while
+//! A preallocated file of fixed slots in the log's folder. An admitted call's line, as it is while
 //! its outcome is unknown, is written to its slots with a positioned write from the call's own
 //! task, before anything goes upstream; a line that does not fit in one slot takes several. Each
 //! slot carries the number of the admission, its part and a checksum, so one that was only half

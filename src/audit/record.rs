@@ -2,7 +2,7 @@
 //!
 //! A line has members that are known when a call is admitted and members that are known when it
 //! ends, in one fixed order. [`Draft`] writes the first kind once, with the second kind filled in
-//! as `unknown`: that text goes to the journal, and after a crash it is the record as it stands.
+//! as `unknown`: that text goes to the journal, and after a crash it is the record.
 //! [`Draft::finish`] copies the line at the call's end with the holes filled in.
 //!
 //! Every text that an agent chooses is clipped, every list is bounded, and no control character

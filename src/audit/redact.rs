@@ -423,7 +423,7 @@ impl Output {
         raw.get(..cut - run.count() % 2).unwrap_or_default()
     }
 
-    /// Writes a JSON string, or the beginning of one, as it stood, quotes included.
+    /// Writes a JSON string, or the beginning of one, as it was, quotes included.
     fn push_clipped(&mut self, raw: &str) {
         if raw == CHAIN_KEY {
             return self.push(CHAIN_KEY_ESCAPED);

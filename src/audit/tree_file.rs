@@ -25,7 +25,7 @@ const SPAN: u64 = if cfg!(test) { 4 } else { 256 };
 /// Roots of whole blocks after which they are written, while leaves are read.
 const MOST_FINISHED: usize = 4_096;
 
-/// The tree's size and root, and where its first leaf stands in the chain.
+/// The tree's size and root, and its first leaf's place in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TreeHead {
     pub size: u64,

@@ -3,7 +3,7 @@
 //! The writer takes what has come in, gives each line its place in the chain, and writes them all at once.
 //! The chain moves on only when the write has succeeded; when it has not, what was half written is
 //! cut off again, completed calls are kept for later (the journal bounds them), and whoever waits
-//! for a record is told no. Then it tries again by itself, until writing works.
+//! for a record gets an error. Then it tries again by itself, until writing works.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -147,7 +147,7 @@ impl Writer {
         }
     }
 
-    /// Reports whether it is time to look at what stands in the files' places.
+    /// Reports whether it is time to look at which files have the names.
     fn looks(&self) -> bool {
         let waited_for =
             |job: &Job| matches!(job, Job::Line { .. } | Job::Record { .. } | Job::Reopen { .. });
@@ -271,7 +271,7 @@ impl Writer {
         let (name, mended) = match self.log.fate() {
             Fate::Untouched => return Ok(()),
             Fate::Replaced => {
-                // What stands there now becomes our log only when its end is in order.
+                // The file that is there now becomes the log only when its end is in order.
                 let mut log = Log::open(self.log.path()).map_err(io::Error::other)?;
                 #[cfg(test)]
                 log.fault.clone_from(&self.log.fault);

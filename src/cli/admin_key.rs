@@ -20,7 +20,7 @@ pub enum AdminKey {
 
 #[derive(Args, Debug)]
 pub struct New {
-    /// The name that stands in every record of what the key does.
+    /// Name of the key, in every record of what it does.
     #[arg(long, value_parser = key_name)]
     name: String,
     /// Role of its holder: viewer, metrics, sessions, operator, approver or admin.

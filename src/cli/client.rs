@@ -95,7 +95,7 @@ impl Target {
         Ok(Self { client, base, key })
     }
 
-    /// Asks with the key, and fails unless the answer is a success. A body is JSON as it stands.
+    /// Asks with the key, and fails unless the answer is a success. A body is sent as it is.
     pub(super) async fn ask(
         &self,
         method: Method,

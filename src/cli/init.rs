@@ -1,7 +1,7 @@
 //! `arbiter init`: a configuration, starter policies and keys of one's own, in a folder that has none.
 //!
 //! Nothing is ever overwritten: if one of the files is there, none is written. Keys are random, in files
-//! that only their owner can read; the configuration names the files, so that no secret stands in it.
+//! that only their owner can read; the configuration names the files, so that it contains no secret.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};

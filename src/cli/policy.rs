@@ -187,7 +187,7 @@ impl Explain {
         Ok(exit)
     }
 
-    /// The request's body. Arguments stand in it as they were typed, with every digit.
+    /// The request's body. Arguments are in it as they were typed, with every digit.
     fn text(&self) -> Result<String, Failure> {
         let mut body = json!({});
         if let Some(id) = &self.agent {

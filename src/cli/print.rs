@@ -199,7 +199,7 @@ fn printable(text: &str) -> String {
     out
 }
 
-/// Says on stderr what went wrong. If nobody reads it, the exit code still tells.
+/// Reports on stderr what went wrong; the exit code shows it too.
 pub(crate) fn complain(message: &str) {
     let coloured = COLOURED.get().copied().unwrap_or_default() && io::stderr().is_terminal();
     let mut stderr = io::stderr().lock();

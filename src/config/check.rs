@@ -127,7 +127,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Text that `parse` turns into the real thing; its error is told.
+    /// Text that `parse` turns into the real thing; its error is reported.
     pub(super) fn parsed<T>(
         &mut self,
         key: &'static str,

@@ -63,7 +63,7 @@ pub(super) fn overlay(
         let table = root
             .entry(section)
             .or_insert_with(|| Node { value: Value::Table(Table::new()), at: at.clone() });
-        // A section that is not a table in the file is told when it is read.
+        // A section that is not a table in the file is reported when it is read.
         if let Value::Table(table) = &mut table.value {
             table.insert(key, Node { value: Value::Untyped(value.clone()), at });
         }

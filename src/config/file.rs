@@ -1,6 +1,6 @@
-//! A TOML text as a tree whose values know the line on which they stand.
+//! A TOML text as a tree whose values know their line.
 //!
-//! Parser errors are told by line and message only: the parser's own rendering quotes the line,
+//! Parser errors are reported by line and message only: the parser's own rendering quotes the line,
 //! and the line may hold a secret.
 
 use std::collections::BTreeMap;

@@ -520,7 +520,7 @@ fn storage(mut s: Section<'_>) -> Read<Storage> {
                     wait: Duration::from_millis(wait_ms),
                 }))
             } else {
-                // A value that cannot be read has been told already.
+                // A value that cannot be read has been reported already.
                 if !given_url {
                     let problem = "is missing; set the environment variable \
                                    ARBITER_STORAGE__REDIS_URL to a URL such as `redis://host:6379`";

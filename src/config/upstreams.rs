@@ -1,4 +1,4 @@
-//! `[[upstreams]]`: which servers lie behind which path, beside the one of `proxy.upstream_url`.
+//! `[[upstreams]]`: which servers serve which path, in addition to `proxy.upstream_url`.
 
 use super::check::{Section, clip};
 use super::file::{Node, Origin, Table, Value};
@@ -21,7 +21,7 @@ pub(super) struct Default {
 }
 
 impl Default {
-    /// The upstream for all paths that have no other: beside others only if it was asked for.
+    /// The upstream for all paths that have no other: with others only if it was asked for.
     pub(super) fn in_use(self, others: &[Pool], problems: &mut Vec<ConfigError>) -> Option<Pool> {
         let mut problem = |key: &str, at, problem: &str| {
             let key = format!("proxy.{key}");
@@ -44,7 +44,7 @@ impl Default {
     }
 }
 
-/// Reads all tables; tells which keys they have, too.
+/// Reads all tables; also returns which keys they have.
 pub(super) fn read(
     root: &mut Table,
     problems: &mut Vec<ConfigError>,

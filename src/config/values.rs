@@ -81,7 +81,7 @@ pub(super) fn url(text: &str) -> Result<Uri, String> {
         return Err(format!("holds a user name or password; {advice}"));
     }
     let host = uri.host().filter(|host| !host.is_empty()).ok_or(FORM)?;
-    // `Uri` calls a port that fits no u16 absent; what stands behind the host tells.
+    // `Uri` calls a port that fits no u16 absent; the text after the host shows it.
     if authority != host && uri.port_u16().is_none_or(|port| port == 0) {
         return Err("has no valid port; use 1 to 65535".to_owned());
     }

@@ -61,7 +61,7 @@ pub enum CallKind<'d> {
     Protocol,
 }
 
-/// The upstream that a call goes to, so that lists can tell the tools of several upstreams apart.
+/// The upstream that a call goes to, so that lists can distinguish the tools of several upstreams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamRef<'a> {
     /// None if the upstream has no name.

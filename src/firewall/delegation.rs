@@ -1,6 +1,6 @@
 //! Rights of an agent with delegators: links that narrow and never widen.
 //!
-//! An agent to whom nothing was delegated stands alone and is what it is registered as. To a delegate
+//! An agent to whom nothing was delegated has the rights that it is registered with. To a delegate
 //! is left what it, each delegation in force to it and each agent above it have in common: of the
 //! capabilities the intersection, of trust the lowest, of ends the earliest. With several delegations
 //! all of those in force narrow it, so that its rights are never more than those of anyone above it.
@@ -40,7 +40,7 @@ impl From<Lapse> for Denial {
 }
 
 impl Delegation {
-    /// Reports whether it still counts at `now`, as far as it alone can tell.
+    /// Reports whether the delegation is in force at `now`, other delegations aside.
     pub fn in_force(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }

@@ -224,7 +224,7 @@ impl Cause {
     }
 }
 
-/// One refusal: what it was, and what the agent is told.
+/// One refusal: its cause, and the agent's message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Denial {
     pub code: Code,

@@ -1,4 +1,4 @@
-//! The lists of names that a session was granted, and what stands on them.
+//! The lists of names that a session was granted, and the look-up in them.
 
 use crate::firewall::call::{Data, Entry, UpstreamRef};
 use crate::firewall::terms::Wildcard;

@@ -82,7 +82,7 @@ const DELETE_VERBS: &[&str] = &[
     "rm", "rmdir", "trash", "truncate", "unlink", "wipe",
 ];
 
-/// Needed beside a reading verb only, since a name without a known verb is a write anyway. Words
+/// Needed with a reading verb only, since a name without a known verb is a write anyway. Words
 /// that are as often nouns (`post`, `commit`, `merge`) are therefore left out: `get_commit` reads.
 #[rustfmt::skip]
 const WRITE_VERBS: &[&str] = &[

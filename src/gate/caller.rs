@@ -76,7 +76,7 @@ impl Gate {
         })
     }
 
-    /// Looks up who a principal is right now, and who stands behind its agent; `None` if its agent
+    /// Looks up the agent of a principal as it is now, with its delegators; `None` if the agent
     /// is not known.
     fn standing(
         &self,

@@ -237,7 +237,7 @@ impl Gate {
         Ok(of_members(hearing.message, verdict.escalations))
     }
 
-    /// Looks up what a decision needs beside the session.
+    /// Looks up what a decision needs besides the session.
     async fn look_up<'h, 'd>(
         &self,
         hearing: &Hearing<'h, 'd>,

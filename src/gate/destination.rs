@@ -27,7 +27,7 @@ pub enum Due {
     Rpc,
     /// An event stream.
     Events,
-    /// Nothing that could be told from its kind: an acknowledgement.
+    /// Any successful response: an acknowledgement has no kind.
     Anything,
 }
 

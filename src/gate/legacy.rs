@@ -18,7 +18,7 @@ use crate::mcp::message::Message;
 use crate::mcp::version::Era;
 
 impl Verb {
-    /// As it stands in the record, where other requests have their method.
+    /// Name in the record, where other requests have their method.
     fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",

@@ -38,7 +38,7 @@ const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     Uri(String),
-    /// The issuer's metadata tells.
+    /// From the issuer's metadata.
     Discovered {
         issuer_url: String,
         allow_http: bool,
@@ -290,12 +290,12 @@ impl Keys {
     }
 }
 
-/// A fetch that is under way; tells those who wait when it ends, however it ends.
+/// A fetch that is under way; wakes the waiting tasks when it ends, however it ends.
 struct Running(Arc<Keys>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // INVARIANT: told under the lock, so that no waiting task hears of an earlier fetch.
+        // INVARIANT: published under the lock, so that no waiting task hears of an earlier fetch.
         let mut state = self.0.state();
         state.running = false;
         self.0.ended.send_modify(|ended| *ended = ended.wrapping_add(1));

@@ -23,7 +23,7 @@ pub(super) enum Mode {
     Lenient,
 }
 
-/// Parses `text` as exactly one document, into nodes in the order in which they stand.
+/// Parses `text` as exactly one document, into nodes in source order.
 pub(super) fn nodes(text: &str, mode: Mode) -> Result<Vec<Node>, JsonError> {
     read(text, mode, FIRST_NODES, usize::MAX)
 }
@@ -104,7 +104,7 @@ impl Parser<'_> {
             Mode::Lenient => MAX_LENIENT_DEPTH,
         };
         loop {
-            // A value stands here.
+            // A value begins here.
             if self.nodes.len() >= self.most {
                 return self.fail(Problem::TooDense);
             }
@@ -178,7 +178,7 @@ impl Parser<'_> {
         };
         let mut seen = SmallVec::<[&[u8]; PAIRWISE_KEYS]>::new();
         for key in keys() {
-            // Most objects are small and their keys plain: their bytes are compared as they stand.
+            // Most objects are small and their keys plain: their bytes are compared as they are.
             if seen.len() == PAIRWISE_KEYS || key.is_escaped() {
                 return refuse_unescaped_duplicates(keys);
             }

@@ -44,7 +44,7 @@ const MESSAGE_KEYS: &[&str] = &["jsonrpc", "id", "method", "params", "result", "
 /// All that one body asks.
 #[derive(Clone, Debug)]
 pub struct Message<'d> {
-    /// In the order in which they stand; never empty.
+    /// In source order; never empty.
     pub calls: SmallVec<[Call<'d>; 1]>,
     /// True if they came in an array, even in one of a single member.
     pub batch: bool,

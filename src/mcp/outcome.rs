@@ -1,7 +1,7 @@
 //! Ends of tool calls, read from their answers as those pass: nothing is held back or stored.
 //!
 //! A gateway's `completed, 200` says that an answer came, not that the tool did its work: an error of
-//! the tool, an error of the protocol and a good result all come with status 200. The members that tell
+//! the tool, an error of the protocol and a good result all come with status 200. The members that distinguish
 //! them apart lie at the top of a message, so an incremental scanner finds them however the bytes are cut.
 
 use std::collections::{BTreeMap, HashMap};

@@ -305,7 +305,7 @@ pub(super) mod nearly {
             let mut bytes = answer.as_bytes().to_vec();
             for (place, cut, piece) in changes {
                 if piece.ends_with(',') && piece.len() > 1 {
-                    // A whole member goes where one can stand.
+                    // A whole member is put where one may be.
                     let opens = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'{');
                     let places: Vec<usize> = opens.map(|(at, _)| at + 1).collect();
                     if !places.is_empty() {

@@ -1,7 +1,7 @@
 //! Filtering lists and notifications inside a `text/event-stream`, event by event, holding back as little
 //! as it can.
 //!
-//! Lines that stand before an event's first `data` line leave as soon as they end: they are never
+//! Lines before an event's first `data` line leave as soon as they end: they are never
 //! rewritten, and keep-alive comments must not wait. From the first `data` line on an event is held
 //! until the empty line that ends it. Then it leaves as it came, or, if it is a response with a list
 //! that was asked for or a notification that may not pass, with its data replaced or removed and every
@@ -208,7 +208,7 @@ impl<K: Fn(ListKind, &str) -> bool> SseFilter<K> {
         text
     }
 
-    /// The held event with `text` as its data, where its first `data` line stood; or without data, which
+    /// The held event with `text` as its data, where its first `data` line was; or without data, which
     /// no client takes for a message.
     fn with_data(&self, text: Option<&[u8]>) -> Vec<u8> {
         let mut event = Vec::with_capacity(self.held.len());

@@ -4,10 +4,10 @@
 //! another agent's session. The id therefore carries a seal: on its way to the client it gets a tag
 //! made from the server's URL, the agent and the id under a key that all gateways of a fleet have;
 //! on its way back the tag is checked and taken off again. To clients ids are opaque and always
-//! carry the tag; servers never see it. The tag also tells to which server of a pool the session
-//! belongs, at every gateway that has the same URLs, whatever their order.
+//! carry the tag; servers never see it. The tag also names the server of a pool that serves the
+//! session, at every gateway that has the same URLs, whatever their order.
 //!
-//! An id without a tag that fits is nobody's: the client is told that there is no such session, and
+//! An id without a tag that fits is nobody's: the client gets the answer that there is no such session, and
 //! opens a new one, as the protocol has it. So it is for ids of before an upgrade, of a server that
 //! has left the pool, and of another agent.
 

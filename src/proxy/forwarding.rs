@@ -19,7 +19,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Hops of one chain that are read.
 const MAX_HOPS: usize = 64;
 
-/// Names beside `forwarded` and `x-forwarded-*` under which proxies and content networks pass on the
+/// Names other than `forwarded` and `x-forwarded-*` under which proxies and content networks pass on the
 /// client's address, country or certificate (RFC 9440), or the host and scheme that it used.
 const CLIENT_HEADERS: &[&str] = &[
     "ali-cdn-real-ip",

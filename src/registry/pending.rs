@@ -28,11 +28,11 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 /// the tokens that are revoked.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// Agents of which something was taken away: all of it is told.
+    /// Agents of which something was taken away; all of it is written.
     pub(super) taken: BTreeSet<AgentId>,
     pub(super) ended: BTreeSet<Uuid>,
     pub(super) revoked: BTreeMap<String, Revoked>,
-    /// Drift flags that are not stored, and that other nodes have not been told of.
+    /// Drift flags that are not stored, and that other nodes do not know.
     pub(super) flags: BTreeMap<AgentId, Flagged>,
 }
 
@@ -71,7 +71,7 @@ impl Inner {
             let failed = stored.is_err();
             outcome = both(outcome, stored);
             if failed {
-                // There may be many: one that fails tells enough.
+                // There may be many: one failure ends the attempt.
                 self.pending().revoked.extend(revoked.chain([(token_id, token)]));
                 break;
             }
@@ -86,7 +86,7 @@ impl Inner {
         let mut flags = flags.into_iter();
         while let Some((agent, flagged)) = flags.next() {
             if let Err(error) = self.store.flag(agent, flagged.count, flagged.at).await {
-                // There may be many: one that fails tells enough.
+                // There may be many: one failure ends the attempt.
                 let mut pending = self.pending();
                 for (agent, flagged) in flags.chain([(agent, flagged)]) {
                     let left =
@@ -110,7 +110,7 @@ impl Inner {
             .collect();
         match self.store.take_away(taken.clone(), at).await {
             Ok(replicas) => {
-                // A shared store tells what came of it in the order of its changes, which others make, too.
+                // A shared store publishes the result in the order of its changes, which others make, too.
                 let own = if self.store.is_shared() { Vec::new() } else { taken };
                 for taken in own {
                     self.change(taken.id, |entry| {

@@ -29,7 +29,7 @@ pub(super) struct Index {
     counted: usize,
 }
 
-/// A session, ordered by its id: all that tells those of one instant apart. None comes before all.
+/// A session, ordered by its id, which distinguishes those of one instant. None comes before all.
 /// One pointer wide.
 #[derive(Clone, Debug)]
 struct ById(Option<Arc<Live>>);

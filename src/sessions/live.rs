@@ -89,7 +89,7 @@ impl Live {
     }
 
     /// Returns when the session expires, on this run's clock: by the earlier of both clocks, since the
-    /// monotonic one stands still while the machine is suspended, and at once if the ledger says so.
+    /// monotonic one stops while the machine is suspended, and at once if the ledger says so.
     pub fn ends(&self, now: Now) -> Mono {
         if self.ended.load(Ordering::Relaxed) {
             return Mono(0);

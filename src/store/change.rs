@@ -54,7 +54,7 @@ pub enum Change {
     Wanted(SessionId),
     Frozen(Arc<Freeze>),
     Unfrozen(Uuid),
-    /// An approval is in this state. Its call is not told: it may be long.
+    /// An approval is in this state. Its call is left out, which may be long.
     Approval {
         id: Uuid,
         state: ApprovalState,

@@ -1,4 +1,4 @@
-//! The age of what a node knows of a store that it shares with others, and the store's clock beside its own.
+//! Age of a node's knowledge of a shared store, and the difference of the store's clock from the node's.
 //!
 //! Revocations and closings of other nodes reach this one through the store. Without it a node goes on
 //! with what it knows for a while and then refuses: what it knows may be wrong by then.
@@ -139,7 +139,7 @@ impl Followed {
 /// Returns how far the ledger's clock was at least from the node's: the answer may have taken all of the
 /// time between question and answer, or none of it.
 pub(super) fn off_us(asked: Now, ledger: Timestamp, answered: Now) -> i64 {
-    // From the question on by the monotonic clock: a wall clock that was set meanwhile tells nothing.
+    // From the question on by the monotonic clock: a wall clock that was set meanwhile means nothing.
     let took_us = i64::try_from(answered.mono.since(asked.mono)).unwrap_or(i64::MAX);
     let most = ledger.0.saturating_sub(asked.wall.0);
     let least = most.saturating_sub(took_us);

@@ -19,7 +19,7 @@
 //! | `approval_of` | the open approval of a call, by the call's digest |
 //! | `waiting`, `waiting:agent:<agent>`, `waiting:owner:<owner>` | pending approvals by expiry: all, and those of one agent or owner |
 //! | `c:<mark>`, `cs:<session>` | a continuation until its end; those of a session, by their end |
-//! | `changes`, `sequence` | what the nodes tell each other |
+//! | `changes`, `sequence` | changes that the nodes publish |
 //! | `node:<node>`, `connection:<node>` | there while the node runs; the latest connection it wrote by (one more, with a `w`, where it waits for replicas) |
 //! | `wanted:<session>` | the others were asked just now to give back |
 
@@ -90,7 +90,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Connects, and makes sure that the server keeps what it is told.
+    /// Connects, and makes sure that the server keeps what is written.
     pub(super) async fn open(
         config: &config::Redis,
         node: NodeName,

@@ -55,7 +55,7 @@ pub struct Sqlite {
     requests: mpsc::Sender<Request>,
     /// The last transaction failed, and none has written anything since.
     failing: Arc<AtomicBool>,
-    /// Also known to the thread's connection; kept for those who read beside it.
+    /// Also known to the thread's connection; kept for readers on other threads.
     key: Option<SealKey>,
     /// Number of requests.
     #[cfg(test)]
@@ -105,7 +105,7 @@ impl Sqlite {
                     }
                 }
                 Err(error) => {
-                    // Nobody waits any more: nothing to tell.
+                    // Nobody waits for the answer any more.
                     opened.send(Err(error)).ok();
                 }
             })
@@ -441,7 +441,7 @@ impl Backend for Sqlite {
     }
 }
 
-/// The thread: takes what waits, does it in one transaction, answers; until told to close, or until
+/// The thread: takes what waits, does it in one transaction, answers; until closed, or until
 /// nobody is left who could ask.
 fn serve(db: Connection, mut queue: mpsc::Receiver<Request>, failing: &AtomicBool) {
     while let Some(first) = queue.blocking_recv() {

@@ -1,7 +1,7 @@
 //! Names and attributes of spans, made from an entry and its outcome: nothing here does anything.
 //!
 //! Names follow the semantic conventions for MCP and, where those have none, begin with `arbiter.`.
-//! A name of a span is one of a bounded number: the tool stands in it if operators named it or the
+//! A name of a span is one of a bounded number: it contains the tool if operators named that or the
 //! call was admitted, a method if the protocol has it.
 
 use std::borrow::Cow;

@@ -3,7 +3,7 @@
 //! A log's lines are short, and hashed one after the other they keep a single lane of the
 //! processor's wide registers busy. They do not depend on each other, so here up to sixteen are
 //! compressed side by side. Only runs of blocks with the same place and length fit together: chunks
-//! are sorted by how many blocks stand before their last one. The last, which may be short, is
+//! are sorted by the number of blocks before their last one. The last, which may be short, is
 //! compressed by itself.
 //!
 //! The wide compression is that of the `blake3` crate, in a module that it neither documents nor
@@ -102,7 +102,7 @@ pub(super) fn hash_behind(first: Hash, input: &[u8]) -> Hash {
     }
 }
 
-/// Hashes one chunk that has others beside it.
+/// Hashes one of several chunks of an input.
 fn hash_chunk(platform: Platform, bytes: &[u8], place: u64) -> Hash {
     let (mut words, mut flags) = (START, CHUNK_START);
     let last = blocks_before_last(bytes);

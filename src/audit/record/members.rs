@@ -19,7 +19,7 @@ pub(super) const MAX_LIST_BYTES: usize = 32 * 1024;
 /// searches a line for it finds it once.
 const CHAIN_KEY: &str = "chain_record_hash";
 
-/// The name of a member as a line has it, with what stands around it.
+/// The name of a member as a line has it, with the text around it.
 macro_rules! key {
     ($name:literal) => {
         concat!(",\"", $name, "\":")

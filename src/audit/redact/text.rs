@@ -1,7 +1,7 @@
 //! Secrets inside of a string: `KEY=value`, header lines, form bodies, URLs, `Bearer` tokens, and JSON
 //! that was written into the string.
 //!
-//! A string is first looked at as it stands in the message, escapes and all. Most leave no doubt there
+//! A string is first looked at as it is in the message, escapes and all. Most leave no doubt there
 //! and cost one search of their bytes. Otherwise the string's text is read once: where a `=` or `:`
 //! stands, the word before it is compared as a key is, and the value of a secret one goes, up to where
 //! it ends by the notation that it seems to be in.
@@ -32,7 +32,7 @@ impl Redactor {
                 .any(|at| self.mark_leaves_doubt(raw, at, words))
     }
 
-    /// Reports whether a secret may stand behind the `=` or `:` at `at`.
+    /// Reports whether a secret may follow the `=` or `:` at `at`.
     fn mark_leaves_doubt(&self, raw: &str, at: usize, words: &mut Words) -> bool {
         let (head, mark) = raw.split_at_checked(at).unwrap_or_default();
         if let Some(authority) = raw_authority(mark.as_bytes()) {
@@ -101,7 +101,7 @@ impl Redactor {
     }
 }
 
-/// Reports whether `Bearer` or `Basic` stands before a space.
+/// Reports whether `Bearer` or `Basic` precedes a space.
 fn has_scheme(raw: &[u8]) -> bool {
     memchr::memchr_iter(b' ', raw).any(|at| {
         let ends_with = |word: &[u8]| {

@@ -1,7 +1,7 @@
 //! Keys as words, and the words that name secrets.
 //!
 //! Every key of every call comes by here, and so does each word before a `=` or `:`. Most are one word
-//! in small letters, which is compared as it stands; patterns lie in order of the byte at which they
+//! in small letters, which is compared as it is; patterns lie in order of the byte at which they
 //! begin, and of the one at which they end, so that few are compared.
 
 use smallvec::SmallVec;

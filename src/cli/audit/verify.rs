@@ -33,7 +33,7 @@ pub struct Verify {
     /// The public key that `arbiter audit keygen` printed.
     #[arg(long, requires = "checkpoints", value_name = "KEY", value_parser = key)]
     public_key: Vec<VerifierKey>,
-    /// Also check the Merkle tree beside the log (`<log>.tree`): that its roots are those that the
+    /// Also check the Merkle tree of the log (`<log>.tree`): that its roots are those that the
     /// checkpoints were signed of, and its leaves the log's records. With two checkpoints, any
     /// rewrite of the records before them is found.
     #[arg(long, requires = "checkpoints")]
@@ -153,7 +153,7 @@ impl Verify {
     }
 }
 
-/// Compares the tree beside a log with what was signed and with the records that are there.
+/// Compares the tree of a log with what was signed and with the records that are there.
 fn tree_of(
     log: &Path,
     files: &[LogFile],

@@ -18,7 +18,7 @@ use crate::store::{SealKey, StoreError, at_rest};
 const DAY_SECS: i64 = 86_400;
 /// Bytes that an audit record takes, about.
 const RECORD_BYTES: u64 = 1_005;
-/// Descriptors beside those of calls: files, listeners, idle connections.
+/// Descriptors besides those of calls: files, listeners, idle connections.
 const OTHER_DESCRIPTORS: u64 = 256;
 
 /// Names that are ours although no key of the configuration has them.
@@ -121,7 +121,7 @@ pub(super) fn variables(names: &[&str], config: &Config) -> Vec<Finding> {
 }
 
 fn is_known(name: &str, credentials: &str) -> bool {
-    // Kubernetes sets these in every pod beside a Service whose name begins with `arbiter`.
+    // Kubernetes sets these in every pod of a namespace with a Service whose name begins with `arbiter`.
     let of_a_service = name.contains("_SERVICE_") || name.contains("_PORT");
     VARIABLES.contains(&name)
         || names_a_secret(name)

@@ -2,7 +2,7 @@
 //!
 //! A restore brings back the state of an earlier moment: what was spent, closed and revoked since would
 //! be forgotten. The audit log says what that is; so a restore compares the copy's position with the
-//! log and refuses, unless it is told to go on, which is on record.
+//! log and refuses, unless `--accept-rollback` is given, which is on record.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -93,7 +93,7 @@ impl Backup {
     }
 }
 
-/// Losses of a restore, as the audit log tells them.
+/// Losses of a restore, as the audit log shows them.
 #[derive(Debug, Default)]
 struct Since {
     /// The record at which the copy was begun is in the log.

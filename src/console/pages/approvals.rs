@@ -17,7 +17,7 @@ use crate::console::shown::{BLOCK_CHARS, block, text};
 use crate::console::visit::Visit;
 use crate::firewall::session::SessionId;
 
-/// Decisions of the session that stand beside the call.
+/// Decisions of the session that are shown with the call.
 const LAST_CALLS: usize = 10;
 
 const STATUSES: [(&str, &str); 8] = [

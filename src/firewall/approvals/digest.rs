@@ -1,4 +1,4 @@
-//! Digest of a call: equal for equal calls of one session, keyed, so that it tells nothing about them.
+//! Digest of a call: equal for equal calls of one session, keyed, so that it reveals nothing about them.
 
 use std::fmt;
 

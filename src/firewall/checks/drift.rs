@@ -34,7 +34,7 @@ impl Default for Keywords {
     }
 }
 
-/// The highest tier of which a keyword stands in the intent, as whole words, in any case.
+/// The highest tier of which the intent contains a keyword, as whole words, in any case.
 pub fn tier(intent: &str, keywords: &Keywords) -> IntentTier {
     let occurs = |list: &[String]| {
         list.iter().filter_map(|word| Phrase::parse(word)).any(|word| word.occurs_in(intent))
@@ -111,7 +111,7 @@ pub fn look<'c>(
 }
 
 /// Checks whether the intent's own words name the operation, or a stronger one, by a verb that is no keyword:
-/// "read the page and invite Dora" has the tier read, and its agent does as it was told.
+/// "read the page and invite Dora" has the tier read, and its agent does what was asked.
 fn names(intent: &str, wanted: Operation) -> bool {
     let Does { operation, is_guess } = operation(intent);
     !is_guess && operation >= wanted

@@ -38,7 +38,7 @@ impl Effect {
 #[derive(Debug, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Policy {
-    /// Unique name; it stands in the audit log as `policy_matched`.
+    /// Unique name, recorded in the audit log as `policy_matched`.
     #[schemars(with = "String", length(min = 1))]
     pub id: Arc<str>,
     /// Effect when the policy matches.

@@ -48,7 +48,7 @@ pub(super) struct ConstraintShape {
     /// One of these identifiers, exactly.
     id_in: Option<Ids>,
     not_id_in: Option<Ids>,
-    /// Must stand in the session's declared intent.
+    /// The session's declared intent must contain it.
     from_intent: Option<bool>,
     /// True if the argument must be present. If false, the constraint says nothing about a call without
     /// it: an allow policy does not need it, and a deny or escalate policy without any constraint that

@@ -15,7 +15,7 @@ pub(super) fn push_lower(out: &mut String, word: &str) {
     out.extend(word.chars().flat_map(char::to_lowercase));
 }
 
-/// Reports whether a word stands in a text of ASCII characters.
+/// Reports whether a text of ASCII characters contains a word.
 fn is_among(mut text: &[u8], lower: &[u8]) -> bool {
     let Some(first) = lower.first() else { return false };
     let mut within_word = false;
@@ -60,7 +60,7 @@ impl Phrase {
         (!words.is_empty()).then_some(Self { words })
     }
 
-    /// Reports whether the words of this phrase stand in `text`, next to each other.
+    /// Reports whether `text` contains the words of this phrase, next to each other.
     pub fn occurs_in(&self, text: &str) -> bool {
         if let ([wanted], true) = (&*self.words, text.is_ascii()) {
             return is_among(text.as_bytes(), wanted.as_bytes());

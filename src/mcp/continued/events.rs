@@ -67,7 +67,7 @@ impl EventReader {
             Line::Data => self.message.push(bytes),
             Line::Open => {
                 self.head.extend_from_slice(bytes);
-                // With a byte order mark, the field, its colon and a space, it can be told.
+                // Decidable with a byte order mark, the field, its colon and a space.
                 if self.head.len() >= 9 { self.settle() } else { Ok(()) }
             }
         }

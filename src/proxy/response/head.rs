@@ -197,7 +197,7 @@ pub(in crate::proxy) fn carrier(headers: &HeaderMap) -> Carrier {
     }
 }
 
-/// Reports whether a success is of the kind that is owed, as far as its head tells.
+/// Refuses a success whose head announces another kind of body than the request expects.
 fn is_due(due: Due, carrier: Carrier) -> Result<(), Denial> {
     let fits = match due {
         Due::Rpc => matches!(carrier, Carrier::Events | Carrier::Json),

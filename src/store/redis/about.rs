@@ -23,7 +23,7 @@ pub struct RedisReport {
     pub durable: Option<bool>,
     /// Frequency of disk writes; none if the server does not report it.
     pub fsync: Option<String>,
-    /// True if it told that it evicts nothing.
+    /// True if the server reported that it evicts nothing.
     pub evicts_nothing: bool,
     /// Microseconds by which the server's clock is ahead of this machine's, or behind if negative.
     pub off_us: i64,

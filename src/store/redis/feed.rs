@@ -2,7 +2,7 @@
 //!
 //! Changes are entries of a stream, numbered one by one. A node's bookmark holds the mark of the last one it
 //! saw, which is looked at again each time: if it is another, or gone, then the server has lost what
-//! it had told (a restart without its file, a failover to a replica that was behind), and only loading
+//! it had published (a restart without its file, a failover to a replica that was behind), and only loading
 //! everything again shows what is.
 //!
 //! Nothing of that is kept here: a load that failed is found missing by the next look from the old bookmark.

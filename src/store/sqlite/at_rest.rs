@@ -1,6 +1,6 @@
 //! A file that nobody serves from: sealed, opened, given another key, or read through to the end.
 //!
-//! All or nothing, whatever breaks: what it will be is written to a new file beside it, brought to the
+//! All or nothing, whatever breaks: the result is written to a new file in the same folder, brought to the
 //! disk, read back, and only then renamed into its place, under the lock that keeps everyone else out
 //! from the first look to the last. A new file, and not a change in place, as no page of it has ever
 //! held anything unsealed. The old file and its journal are overwritten before their blocks go back to

@@ -95,7 +95,7 @@ fn copy_to(
             }
         }
     }
-    // One file, without a journal beside it.
+    // One file, without a journal.
     copy.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(()))?;
     copy.execute_batch(
         "CREATE TABLE IF NOT EXISTS backup

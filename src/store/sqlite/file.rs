@@ -225,7 +225,7 @@ fn unlock(db: &Connection, path: &Path, key: Option<&SealKey>) -> Result<(), Fai
     }
 }
 
-/// Leaves in the file what tells its key from others.
+/// Writes the mark by which the file's key is recognised.
 pub(super) fn prove(db: &Connection) -> rusqlite::Result<()> {
     db.execute("INSERT INTO sealed VALUES (seal(?1, x''))", [PROOF]).map(drop)
 }
