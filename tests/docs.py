@@ -3,7 +3,8 @@
 
     tests/docs.py            Arbiter is $ARBITER_BIN or target/debug/arbiter; needs curl, jq and openssl
 
-Every relative link leads somewhere. Every `arbiter …` line of a shell block names a command and options that exist. The
+Every relative link leads somewhere. No line of prose is longer than 130 characters, and blank lines are on both sides of each
+heading. Every `arbiter …` line of a shell block names a command and options that exist. The
 block under "Five minutes" is run as it is written, on the ports that it names, in a copy of the files that it uses.
 """
 
@@ -21,6 +22,7 @@ sys.path.insert(0, str(ROOT / "tests/support"))
 import arbiter as support  # noqa: E402
 
 README_LINES = 150
+LINE = 130
 DOCUMENTS = sorted(
     path
     for pattern in ("*.md", ".github/*.md", "conf/**/*.md", "policies/**/*.md", "src/**/*.md", "tests/*.md", "load-tests/**/*.md")
@@ -40,6 +42,21 @@ def broken_links(path):
             continue
         if not (path.parent / target.split("#")[0]).exists():
             yield f"{path.relative_to(ROOT)}: no {target}"
+
+
+def wrong_layout(path):
+    """Lines of prose that are too long, and headings that have text right before or behind them."""
+    lines = ["", *path.read_text().splitlines(), ""]
+    is_code = False
+    for number, line in enumerate(lines[1:-1], 1):
+        is_code ^= line.lstrip().startswith("```")
+        if is_code:
+            continue
+        # A row of a table and a long link cannot be wrapped.
+        if len(line) > LINE and not line.startswith("|") and " " in line.strip()[LINE // 2 :]:
+            yield f"{path.relative_to(ROOT)}:{number}: {len(line)} characters, {LINE} at most"
+        if re.match(r"#+ ", line) and (lines[number - 1].strip() or lines[number + 1].strip()):
+            yield f"{path.relative_to(ROOT)}:{number}: no blank line on both sides of the heading"
 
 
 def help_of(words, cache={}):  # noqa: B006
@@ -105,14 +122,14 @@ def five_minutes():
 
 
 def main():
-    wrong = [fault for path in DOCUMENTS for check in (broken_links, wrong_commands) for fault in check(path)]
+    wrong = [fault for path in DOCUMENTS for check in (broken_links, wrong_layout, wrong_commands) for fault in check(path)]
     lines = len((ROOT / "README.md").read_text().splitlines())
     if lines > README_LINES:
         wrong.append(f"README.md has {lines} lines, {README_LINES} at most")
     fault = five_minutes()
     if fault:
         wrong.append(f"README.md, five minutes: {fault}")
-    print("\n".join(wrong) or f"{len(DOCUMENTS)} documents: links, commands and the five minutes are right")
+    print("\n".join(wrong) or f"{len(DOCUMENTS)} documents: links, layout, commands and the five minutes are right")
     return 1 if wrong else 0
 
 
