@@ -250,7 +250,7 @@ fn is_number(text: &[u8]) -> bool {
         if length == 0 {
             return false;
         }
-        rest = &fraction[length..];
+        (_, rest) = fraction.split_at(length);
     }
     match rest {
         [] => true,
