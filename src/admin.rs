@@ -61,7 +61,7 @@ use crate::registry::Registry;
 use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
 use crate::sessions::Sessions;
-use crate::store::{Followed, Store};
+use crate::store::{Freshness, Store};
 use crate::telemetry::Causes;
 
 pub use crate::identity::code::Bond;
@@ -90,7 +90,7 @@ pub struct Admin {
     pub sessions: Arc<Sessions>,
     pub freezer: Arc<Freezer>,
     /// Freshness of this node's knowledge of changes by other nodes.
-    pub followed: Arc<Followed>,
+    pub freshness: Arc<Freshness>,
     /// Progress of this gateway on its way out of service.
     pub drain: Arc<Drain>,
     pub rulebook: Arc<Rulebook>,
@@ -256,7 +256,7 @@ async fn perform(
     // What other nodes did before this was asked is known when it is answered; without the store
     // what this node knows has to do.
     if matches!(route.access, Access::Roles(_))
-        && let Err(error) = admin.followed.catch_up(&admin.clock).await
+        && let Err(error) = admin.freshness.catch_up(&admin.clock).await
     {
         tracing::warn!(error = %Causes(&error), "answered from what is known: the store did not answer");
     }

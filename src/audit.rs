@@ -87,7 +87,7 @@ pub mod tree_file;
 pub mod verify;
 mod writer;
 
-pub use announce::{Announced, By, Change};
+pub use announce::{By, Change, PendingChange};
 use chain::Link;
 pub use flood::Weight;
 use inbox::Job;

@@ -51,7 +51,7 @@ pub use crate::traces::Carried;
 use crate::traces::{Decided, Trace};
 use asking::{Asked, Asking};
 use continued::Handout;
-pub use destination::{Destination, Due};
+pub use destination::{Destination, ExpectedReply};
 use drain::{Drain, Phase};
 use in_flight::Open;
 use injected::Watch;
@@ -111,7 +111,7 @@ pub struct Cleared {
     /// The JSON-RPC id to echo if the upstream fails, and in which form.
     id: Option<String>,
     form: Form,
-    due: Due,
+    due: ExpectedReply,
     repeatable: bool,
     lists: Option<ListView>,
     scrub: Option<Watch>,
@@ -130,7 +130,7 @@ struct Admitted {
     /// Made to the body once the decision is on record.
     edits: Edits,
     repeatable: bool,
-    due: Due,
+    due: ExpectedReply,
     lists: Option<ListView>,
     scrub: Option<Watch>,
     tools: Option<Box<Tools>>,
@@ -179,7 +179,7 @@ impl Gate {
     pub fn readiness(&self) -> Readiness {
         if self.state.drain.is_leaving() {
             Readiness::Draining
-        } else if self.state.followed.is_stale(self.state.clock.mono()) {
+        } else if self.state.freshness.is_stale(self.state.clock.mono()) {
             Readiness::StoreUnavailable
         } else if self.settings.require_healthy_audit && !self.state.audit.healthy() {
             Readiness::AuditUnavailable
@@ -250,13 +250,13 @@ impl Gate {
         let scrub =
             self.state.injected.without_session(caller.agent.id, &self.state.secrets.vault());
         let body = std::mem::take(body);
-        Ok(Admitted { body, ..Admitted::without_message(Due::Anything, scrub) })
+        Ok(Admitted { body, ..Admitted::without_message(ExpectedReply::Anything, scrub) })
     }
 }
 
 impl Admitted {
     /// Returns the result for a request without a message.
-    fn without_message(due: Due, scrub: Option<Watch>) -> Self {
+    fn without_message(due: ExpectedReply, scrub: Option<Watch>) -> Self {
         Self {
             body: Bytes::new(),
             edits: Edits::default(),
@@ -295,7 +295,7 @@ impl Cleared {
         self.repeatable
     }
 
-    pub fn due(&self) -> Due {
+    pub fn due(&self) -> ExpectedReply {
         self.due
     }
 

@@ -60,8 +60,8 @@ use forwarding::Forwarding;
 use held::Rest;
 use intake::Intake;
 use memory::Held;
-use pool::Way;
-use response::Flow;
+use pool::Route;
+use response::ResponsePipeline;
 use upstreams::Upstreams;
 use wire::Attempt;
 
@@ -99,12 +99,12 @@ enum State {
 /// A cleared call on its way.
 struct InFlight {
     cleared: Box<Cleared>,
-    flow: Flow,
+    pipeline: ResponsePipeline,
     /// Set if notifications can come on the answer's stream.
     listening: Option<Arc<Listening>>,
     /// The request body's share of the memory that all bodies together may take.
     _held: Held,
-    way: Way,
+    route: Route,
     /// The connection of the last attempt, if it can be watched.
     attempt: Option<Attempt>,
     /// Seconds for which the client's connection is kept afterwards, unless this fails.
@@ -148,9 +148,9 @@ impl ProxyHttp for Gateway {
             return Ok(true);
         }
         match self.intake.admit(self, session).await {
-            Ok((mut cleared, held, way)) => {
+            Ok((mut cleared, held, route)) => {
                 let listening = self.gate.listen(&mut cleared);
-                let flow = Flow::new(self.max_response_body_bytes);
+                let pipeline = ResponsePipeline::new(self.max_response_body_bytes);
                 let peer = forwarding::peer(session);
                 upstream::prepare(session.req_header_mut(), &self.forwarding, peer, &cleared)?;
                 // A client that watched its call wait has the head of an answer.
@@ -174,10 +174,10 @@ impl ProxyHttp for Gateway {
                 );
                 ctx.state = State::Cleared(Box::new(InFlight {
                     cleared,
-                    flow,
+                    pipeline,
                     listening,
                     _held: held,
-                    way,
+                    route,
                     attempt: None,
                     kept_secs,
                     upstream_status: None,
@@ -206,7 +206,7 @@ impl ProxyHttp for Gateway {
         let State::Cleared(call) = &mut ctx.state else {
             return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
         };
-        call.way.peer(self.gate.mono()).await
+        call.route.peer(self.gate.mono()).await
     }
 
     /// Lets through what was cleared, which `request_filter` has seen to.
@@ -254,7 +254,7 @@ impl ProxyHttp for Gateway {
                 return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
             };
             contain::without_failpoint(request);
-            call.way.address(request)
+            call.route.address(request)
         }
 
         fn connected_to_upstream<'a, 'b, 'c, 'd, 'e>(
@@ -304,7 +304,7 @@ impl ProxyHttp for Gateway {
         mut e: Box<Error>,
     ) -> Box<Error> {
         if let State::Cleared(call) = &ctx.state {
-            e.set_retry(call.way.failed(self.gate.mono()));
+            e.set_retry(call.route.failed(self.gate.mono()));
         }
         e
     }
@@ -336,7 +336,7 @@ impl ProxyHttp for Gateway {
         let retry = unanswered
             && *e.esource() == ErrorSource::Upstream
             && (unseen || untouched(&e) || again)
-            && call.way.may_retry();
+            && call.route.may_retry();
         call.repeated |= retry && again;
         e.set_retry(retry);
         e
@@ -355,7 +355,7 @@ impl ProxyHttp for Gateway {
         }
         let pushed = contain::refused(|| {
             contain::failpoint(session.req_header(), "event");
-            call.flow.push(body.take(), end_of_stream)
+            call.pipeline.push(body.take(), end_of_stream)
         });
         match pushed {
             Ok(out) => {
@@ -364,8 +364,8 @@ impl ProxyHttp for Gateway {
                 call.bytes_out =
                     call.bytes_out.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
                 *body = out;
-                ctx.slot.wait_for(call.flow.take_keeping());
-                ctx.slot.allow_comments(!end_of_stream && call.flow.is_between_events());
+                ctx.slot.wait_for(call.pipeline.take_keeping());
+                ctx.slot.allow_comments(!end_of_stream && call.pipeline.is_between_events());
                 Ok(None)
             }
             Err(denial) => {
@@ -383,10 +383,10 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<Option<Bytes>> {
         let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
-        match contain::refused(|| call.flow.trailers(trailers)) {
+        match contain::refused(|| call.pipeline.trailers(trailers)) {
             Ok(held_back) => {
                 call.cleared.answer_passes(held_back.as_deref().unwrap_or_default());
-                ctx.slot.wait_for(call.flow.take_keeping());
+                ctx.slot.wait_for(call.pipeline.take_keeping());
                 Ok(held_back)
             }
             Err(denial) => {
@@ -410,14 +410,14 @@ impl ProxyHttp for Gateway {
             };
         }
         if let Some(Denial { cause: Some(cause), .. }) = call.failed {
-            call.way.report(cause, e, self.gate.mono());
+            call.route.report(cause, e, self.gate.mono());
         }
         let Some(denial) = &call.failed else { return gone };
         let begun = session.response_written().is_some_and(|r| !r.status.is_informational());
         let refused = call.cleared.failed(denial.clone());
         if begun {
             let message = reply::message(&refused);
-            let event = message.and_then(|m| call.flow.last_event(&m, self.legacy_streams));
+            let event = message.and_then(|m| call.pipeline.last_event(&m, self.legacy_streams));
             if let Some(event) = event
                 && let Err(e) = reply::end_with(session, event).await
             {
@@ -457,19 +457,26 @@ impl ProxyHttp for Gateway {
         let state = std::mem::replace(&mut ctx.state, State::Refused);
         if let State::Cleared(call) = state {
             let InFlight {
-                cleared, flow, way, listening, upstream_status, bytes_out, failed, ..
+                cleared,
+                pipeline,
+                route,
+                listening,
+                upstream_status,
+                bytes_out,
+                failed,
+                ..
             } = *call;
-            let server = way.server_name();
-            let (scrubbed, task) = (flow.scrubbed(), flow.task());
-            let mut elicited = flow.elicited().to_vec();
+            let server = route.server_name();
+            let (scrubbed, task) = (pipeline.scrubbed(), pipeline.task());
+            let mut elicited = pipeline.elicited().to_vec();
             elicited.extend(listening.iter().flat_map(|listening| listening.elicited()));
             if let Some(denial) = &failed {
-                self.gate.metrics().operation.upstream_failed(&way.pool.label(), denial);
+                self.gate.metrics().operation.upstream_failed(&route.pool.label(), denial);
             }
-            let odd = flow.oddities();
+            let odd = pipeline.oddities();
             if !odd.is_empty() {
                 self.gate.metrics().odd_list_entries(odd.hidden, odd.unread);
-                way.report_oddities(odd, self.gate.mono());
+                route.report_oddities(odd, self.gate.mono());
             }
             let whole = error.is_none();
             self.gate.finish(
@@ -507,15 +514,15 @@ impl Gateway {
         }
         call.upstream_status = Some(response.status.as_u16());
         self.gate.upstream_answered(&mut call.cleared);
-        call.way.answered(response)?;
+        call.route.answered(response)?;
         let carrier = response::carrier(&response.headers);
         let accepted = contain::refused(|| {
             contain::failpoint(session.req_header(), "answer");
-            call.flow.begin(response, carrier, &call.cleared, call.listening.as_ref())
+            call.pipeline.begin(response, carrier, &call.cleared, call.listening.as_ref())
         });
         call.cleared.answer_comes(carrier);
-        ctx.slot.hold_head(call.flow.holds_head());
-        ctx.slot.allow_comments(call.flow.is_between_events());
+        ctx.slot.hold_head(call.pipeline.holds_head());
+        ctx.slot.allow_comments(call.pipeline.is_between_events());
         accepted.or_else(|denial| {
             let reason = denial.message.clone();
             call.failed = Some(denial);

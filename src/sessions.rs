@@ -29,8 +29,8 @@ use crate::store::{
 use horizon::Horizon;
 use idle::Leased;
 use index::Index;
+use intern::InternedLists;
 pub use live::Live;
-use same::SameLists;
 use table::Table;
 use unsaved::Unsaved;
 
@@ -38,10 +38,10 @@ mod follow;
 mod horizon;
 mod idle;
 mod index;
+mod intern;
 mod live;
 mod load;
 mod permits;
-mod same;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -119,7 +119,7 @@ struct Inner {
     leased: Leased,
     /// Sessions of other nodes that are being looked up.
     finding: Queue,
-    same: SameLists,
+    interned: InternedLists,
     /// Sessions that were closed before their end, until that has passed: a store that lost its last
     /// writes must not open them again.
     closed: Mutex<HashMap<SessionId, Timestamp>>,
@@ -131,7 +131,7 @@ impl Sessions {
     pub async fn open(store: Arc<Store>, settings: Settings, now: Now) -> Result<Self, StoreError> {
         let horizon = Horizon::new(store.newest(Timestamp(i64::MIN)).await?, now);
         let cutoff = before(horizon.at(now), RETENTION_SECS);
-        let (live, index, same) = load::all(&store, settings, cutoff, now).await?;
+        let (live, index, interned) = load::all(&store, settings, cutoff, now).await?;
         let lanes = (0..BOOKING_LANES).map(|_| Queue::new(1)).collect();
         let inner = Inner {
             store,
@@ -143,7 +143,7 @@ impl Sessions {
             unsaved: Mutex::default(),
             leased: Leased::default(),
             finding: Queue::new(FINDING),
-            same,
+            interned,
             closed: Mutex::default(),
             horizon,
         };
@@ -166,7 +166,7 @@ impl Sessions {
         let mut place = PlaceUnderCap { inner: Arc::clone(&self.inner), agent, held: true };
         to_the_end(async move {
             let mut order = Arc::new(order);
-            place.inner.same.share(&mut order);
+            place.inner.interned.share(&mut order);
             let live = Live::of(order, shared, now);
             match place.inner.store.insert_session(&live.order, cap).await? {
                 Opened::Yes => Ok(place.fill(live)),

@@ -38,7 +38,7 @@ use backend::{Backend, SharedBackend};
 pub use booking::{Booked, Booking, NodeName, RateBooked, RateBooking, RateUse};
 pub use change::{Bookmark, Change, Changes, Position};
 pub use error::StoreError;
-pub use followed::Followed;
+pub use freshness::Freshness;
 pub use kept::{
     Closing, Flags, Lowered, Opened, Purge, RecentCalls, Replicas, Settlement, StoredAgent,
     StoredDelegations, StoredSession, TakenAway,
@@ -61,7 +61,7 @@ mod backend;
 mod booking;
 mod change;
 mod error;
-mod followed;
+mod freshness;
 mod kept;
 pub(crate) mod ledger;
 mod memory;
@@ -169,7 +169,7 @@ impl Store {
     }
 
     /// Checks whether the store could not be written to when that was last tried. A shared store is
-    /// judged by whether it is heard ([`Followed`]).
+    /// judged by whether it is heard ([`Freshness`]).
     pub fn is_failing(&self) -> bool {
         match self {
             Self::Sqlite(sqlite) => sqlite.is_failing(),

@@ -434,7 +434,7 @@ async fn delegate_from_now(
         let scopes = body.scopes.clone();
         match admin.registry.delegate(from, to, scopes, body.expires_at, now).await {
             Err(DelegateError::Store(StoreError::Overtaken)) if tried == 1 => {
-                admin.followed.catch_up(&admin.clock).await?;
+                admin.freshness.catch_up(&admin.clock).await?;
             }
             // The changes do not show that the store has lost some of them.
             Err(DelegateError::Store(StoreError::Overtaken)) => admin.registry.reload().await?,

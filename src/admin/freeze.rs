@@ -142,7 +142,7 @@ pub(super) async fn lift(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     let change = match admin.freezer.get(id) {
         Some(freeze) => noted("freeze.lift", &freeze.scope, &freeze.reason, freeze.until),
         // Another node of the fleet may hold it.
-        None if admin.followed.has_others() => Change::new("freeze.lift"),
+        None if admin.freshness.has_others() => Change::new("freeze.lift"),
         None => return Err(ApiError::not_found("freeze")),
     };
     let announced = admin.announce(&input.actor, change.with("freeze_id", id)).await?;

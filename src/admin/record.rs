@@ -36,7 +36,7 @@ impl ShownReplicas {
 }
 
 /// A change that is on record and may be made now.
-pub(super) struct Announced(audit::Announced);
+pub(super) struct PendingChange(audit::PendingChange);
 
 impl Admin {
     /// Puts a change on record; without that it must not be made.
@@ -44,10 +44,10 @@ impl Admin {
         &self,
         actor: &Actor,
         change: Change,
-    ) -> Result<Announced, ApiError> {
+    ) -> Result<PendingChange, ApiError> {
         let (event, role) = (change.event(), actor.role_text());
         match self.audit.announce(change, actor.as_author(&role), &self.clock).await {
-            Ok(announced) => Ok(Announced(announced)),
+            Ok(announced) => Ok(PendingChange(announced)),
             Err(error) => {
                 tracing::error!(event, error = %Causes(&error), "admin change refused");
                 let message = format!("{error}, so nothing was changed; try again when it is");
@@ -57,7 +57,7 @@ impl Admin {
     }
 }
 
-impl Announced {
+impl PendingChange {
     pub(super) fn done(self) {
         self.0.done();
     }

@@ -407,7 +407,7 @@ pub(super) async fn list(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     let mut lives = admin.listed(&input.actor, filter, after, limit.saturating_add(1), now).await;
     let more = lives.len() > limit;
     lives.truncate(limit);
-    for live in lives.iter().filter(|_| admin.followed.has_others()) {
+    for live in lives.iter().filter(|_| admin.freshness.has_others()) {
         if let Err(error) = admin.sessions.refresh(live, &admin.clock).await {
             warn!(error = %Causes(&error), "listed as last known: the store did not answer");
             break;

@@ -51,11 +51,11 @@ fn store_trouble(admin: &Admin) -> Option<&'static str> {
     let now = admin.clock.mono();
     if admin.store.is_failing() {
         Some("the store cannot be written to, so calls are refused")
-    } else if admin.followed.is_stale(now) {
+    } else if admin.freshness.is_stale(now) {
         Some("the store has not answered for too long, so calls are refused")
-    } else if admin.followed.is_late(now) {
+    } else if admin.freshness.is_late(now) {
         Some("the store does not answer, so calls are refused as leases are used up")
-    } else if admin.followed.is_out_of_time() {
+    } else if admin.freshness.is_out_of_time() {
         Some("this machine's clock is too far from the store's")
     } else {
         None

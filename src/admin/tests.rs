@@ -33,7 +33,7 @@ use crate::registry::Registry;
 use crate::reload::Reloader;
 use crate::rulebook::Rulebook;
 use crate::sessions::{self, Sessions};
-use crate::store::{Followed, Store};
+use crate::store::{Freshness, Store};
 
 pub(crate) const KEY: &str = "0123456789abcdef";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -104,7 +104,7 @@ impl Bench {
             registry: Arc::new(Registry::open(Arc::clone(&store), clock.clone()).await.unwrap()),
             sessions: Arc::new(sessions),
             freezer: Arc::new(Freezer::open(Arc::clone(&store), clock.now()).await.unwrap()),
-            followed: Arc::new(Followed::alone()),
+            freshness: Arc::new(Freshness::alone()),
             continuations: Arc::new(Continuations::new(Arc::clone(&store), [&b"secret"[..]])),
             store: Arc::clone(&store),
             drain: Arc::default(),

@@ -99,7 +99,7 @@ impl Follower {
             Err(StoreError::Missed) => self.load_anew(shared).await?,
             Err(error) => return Err(error),
         }
-        self.state.followed.heard(asked.mono, self.bookmark.position);
+        self.state.freshness.heard(asked.mono, self.bookmark.position);
         Ok(())
     }
 
@@ -122,7 +122,8 @@ impl Follower {
     fn compare_clocks(&self, asked: Now, ledger: Option<Timestamp>) {
         let Some(ledger) = ledger else { return };
         let before_us = self.state.clock.by_ledger_us();
-        let differs = self.state.followed.compare_clocks(asked, ledger, machine(&self.state.clock));
+        let differs =
+            self.state.freshness.compare_clocks(asked, ledger, machine(&self.state.clock));
         let off_us = differs.unwrap_or(0);
         if off_us != 0 && off_us.abs_diff(before_us) < SAME_DIFFERENCE_US || off_us == before_us {
             return;

@@ -29,7 +29,7 @@ use crate::metrics::{Levels, Metrics};
 use crate::proxy::upstream::Headers;
 use crate::registry::Registry;
 use crate::sessions::{self, Sessions};
-use crate::store::{Followed, Store};
+use crate::store::{Freshness, Store};
 use crate::telemetry::Causes;
 
 /// Everything that lives as long as the process.
@@ -57,9 +57,9 @@ impl Parts {
         // From here on nothing that other nodes change is missed.
         let bookmark = shared::follow_from_here(&store).await?;
         let skew = config.storage.clock_skew;
-        let followed = Followed::of(&store, config.storage.max_stale_secs, skew, now.mono);
-        shared::agree_on_time(&store, &followed, &clock).await?;
-        let followed = Arc::new(followed);
+        let freshness = Freshness::of(&store, config.storage.max_stale_secs, skew, now.mono);
+        shared::agree_on_time(&store, &freshness, &clock).await?;
+        let freshness = Arc::new(freshness);
         let registry = Registry::open(store.clone(), clock.clone()).await;
         let registry = Arc::new(registry.context("loading agents")?);
         let limits = session_limits(config)?;
@@ -93,7 +93,7 @@ impl Parts {
             registry,
             sessions,
             freezer: Arc::new(freezer),
-            followed,
+            freshness,
             audit,
             recent: Arc::default(),
             injected: Arc::new(Injected::new(in_headers, since)),

@@ -105,7 +105,7 @@ impl Parts {
             registry: self.state.registry.clone(),
             sessions: self.state.sessions.clone(),
             freezer: self.state.freezer.clone(),
-            followed: self.state.followed.clone(),
+            freshness: self.state.freshness.clone(),
             drain: self.state.drain.clone(),
             approvals: self.state.approvals.clone(),
             continuations: self.state.continuations.clone(),

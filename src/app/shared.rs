@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::node;
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::store::{Bookmark, Followed, Position, Store};
+use crate::store::{Bookmark, Freshness, Position, Store};
 
 /// Connects. Without a Redis that keeps what is written there is nothing to serve, and the process does not
 /// start.
@@ -25,11 +25,15 @@ pub(super) async fn store(config: &Config, redis: &config::Redis, home: &Handle)
 
 /// Refuses to start on a machine whose clock is not the ledger's: it would issue tokens and open sessions
 /// that are over for others, or not over.
-pub(super) async fn agree_on_time(store: &Store, followed: &Followed, clock: &Clock) -> Result<()> {
+pub(super) async fn agree_on_time(
+    store: &Store,
+    freshness: &Freshness,
+    clock: &Clock,
+) -> Result<()> {
     let Some(shared) = store.shared() else { return Ok(()) };
     let asked = clock.now();
     let ledger = shared.time().await.context("asking the store for the time")?;
-    if let Some(off_us) = followed.compare_clocks(asked, ledger, clock.now()) {
+    if let Some(off_us) = freshness.compare_clocks(asked, ledger, clock.now()) {
         bail!(out_of_time(off_us));
     }
     Ok(())

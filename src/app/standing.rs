@@ -24,7 +24,7 @@ pub(super) fn connect(
             log_bytes: state.audit.log_bytes(),
             journal_slots: slots,
             journal_slots_free: free,
-            store_staleness: state.followed.staleness(now.mono),
+            store_staleness: state.freshness.staleness(now.mono),
             certificate_expires: certificate.as_ref().and_then(|shown| shown.expires()),
             issuers: state.identity.issuers_standing(now.mono),
             upstreams: upstreams.standing(),

@@ -93,7 +93,7 @@ impl By<'_> {
 
 /// A change that is on record and may be made now. Dropped, its outcome is on record as unknown.
 #[must_use = "a change that is dropped has an unknown outcome on record"]
-pub struct Announced {
+pub struct PendingChange {
     receipt: Receipt,
     clock: Clock,
     since: Mono,
@@ -106,11 +106,11 @@ impl Audit {
         change: Change,
         by: By<'_>,
         clock: &Clock,
-    ) -> Result<Announced, AuditUnavailable> {
+    ) -> Result<PendingChange, AuditUnavailable> {
         let since = clock.mono();
         let entry = by.entry(change, clock, Decision::Allow);
         let receipt = self.admit(&entry).await?;
-        Ok(Announced { receipt, clock: clock.clone(), since })
+        Ok(PendingChange { receipt, clock: clock.clone(), since })
     }
 }
 
@@ -135,7 +135,7 @@ impl Audit {
     }
 }
 
-impl Announced {
+impl PendingChange {
     fn latency_us(&self) -> u64 {
         self.clock.mono().since(self.since)
     }

@@ -56,7 +56,7 @@ impl Gate {
         if let Some(caller) = self.standing(ticket, &principal, now)? {
             return Ok(caller);
         }
-        if self.state.followed.has_others() {
+        if self.state.freshness.has_others() {
             // Another node may have registered it a moment ago.
             Box::pin(self.catch_up()).await?;
             if let Some(caller) = self.standing(ticket, &principal, now)? {
@@ -70,7 +70,7 @@ impl Gate {
     }
 
     async fn catch_up(&self) -> Result<(), Denial> {
-        self.state.followed.catch_up(&self.state.clock).await.map_err(|error| {
+        self.state.freshness.catch_up(&self.state.clock).await.map_err(|error| {
             warn!(error = %Causes(&error), "store did not answer; call refused");
             store_unavailable()
         })
@@ -95,7 +95,7 @@ impl Gate {
         let revoked =
             principal.token_id.as_deref().is_some_and(|jti| self.state.registry.is_revoked(jti));
         let token = token::check(principal.expires_at, revoked, now.wall);
-        if self.state.followed.is_stale(now.mono) {
+        if self.state.freshness.is_stale(now.mono) {
             // What a node that lags knows is enough to refuse, never to let pass.
             token?;
             return Err(store_unavailable());

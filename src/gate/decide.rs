@@ -15,7 +15,7 @@ use super::reply::{Reply, echoed_id, warnings};
 use super::ticket::Ticket;
 use super::tools::Tools;
 use super::view::ListView;
-use super::{Admitted, Claims, Destination, Due, Gate, store_unavailable};
+use super::{Admitted, Claims, Destination, ExpectedReply, Gate, store_unavailable};
 use crate::audit::Redacted;
 use crate::credentials::{self, CredentialDenial, Edits, Grant, Secret, Vault};
 use crate::firewall::admit::{self, Ask, Verdict};
@@ -151,7 +151,7 @@ impl Gate {
         let asked = self.asked(&message, version, live);
         let caching = self.caching(version);
         let lists = ListView::of(&message, caching, || self.viewer(&hearing, &passed));
-        let due = Due::to(&message);
+        let due = ExpectedReply::to(&message);
         let repeatable = message::is_repeatable(&message);
         let tools = Tools::of(&message, labels);
         drop(message);

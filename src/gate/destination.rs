@@ -22,7 +22,7 @@ impl Destination {
 
 /// Reply that the upstream owes for a request answered with success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub enum ExpectedReply {
     /// A JSON-RPC response, as JSON or as events.
     Rpc,
     /// An event stream.
@@ -31,7 +31,7 @@ pub enum Due {
     Anything,
 }
 
-impl Due {
+impl ExpectedReply {
     /// Returns the reply owed for a message: a response if any member is a request.
     pub(super) fn to(message: &Message<'_>) -> Self {
         if message.calls.iter().any(Call::is_request) { Self::Rpc } else { Self::Anything }

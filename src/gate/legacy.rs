@@ -9,7 +9,7 @@ use smallvec::smallvec;
 use super::hearing::Hearing;
 use super::listening::Opened;
 use super::phases::{Read, Verb};
-use super::{Admitted, Claims, Due, Gate, ListView};
+use super::{Admitted, Claims, ExpectedReply, Gate, ListView};
 use crate::firewall::admit;
 use crate::firewall::call::{Call, CallKind};
 use crate::firewall::denial::{Code, Denial};
@@ -26,10 +26,10 @@ impl Verb {
         }
     }
 
-    fn due(self) -> Due {
+    fn due(self) -> ExpectedReply {
         match self {
-            Self::Get => Due::Events,
-            Self::Delete => Due::Anything,
+            Self::Get => ExpectedReply::Events,
+            Self::Delete => ExpectedReply::Anything,
         }
     }
 }

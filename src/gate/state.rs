@@ -19,7 +19,7 @@ use crate::registry::Registry;
 use crate::rulebook::Rulebook;
 use crate::secrets::Secrets;
 use crate::sessions::Sessions;
-use crate::store::Followed;
+use crate::store::Freshness;
 use crate::traces::Traces;
 
 /// Handles to everything that decisions read and write. Clones share it.
@@ -34,7 +34,7 @@ pub struct ProcessState {
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
     pub freezer: Arc<Freezer>,
-    pub followed: Arc<Followed>,
+    pub freshness: Arc<Freshness>,
     pub audit: Arc<Audit>,
     pub recent: Arc<Recent>,
     pub secrets: Arc<Secrets>,

@@ -20,7 +20,7 @@ use super::contain;
 use super::held::{self, Progress};
 use super::hygiene::{self, HeadRules, HeadSize};
 use super::memory::Held;
-use super::pool::{Pool, Way};
+use super::pool::{Pool, Route};
 use super::upstreams::Upstreams;
 use super::{Gateway, recorded};
 use crate::config;
@@ -58,13 +58,13 @@ pub struct Intake {
     bulk: Handle,
 }
 
-type Passed = (Box<Cleared>, Held, Way);
+type Passed = (Box<Cleared>, Held, Route);
 
 /// A request whose sender is known and whose body has come, and the way that it is to go.
 struct Whole {
     read: Read,
     held: Held,
-    way: Way,
+    route: Route,
 }
 
 impl Intake {
@@ -125,23 +125,23 @@ impl Intake {
             Err(denied) => return Err(gate.refuse(denied).await),
         };
         contain::failpoint(session.req_header(), "judge");
-        let Whole { read, held, way } = whole;
+        let Whole { read, held, route } = whole;
         if read.kind() == Kind::Message && gate.holds_calls() {
             let judged = self.judge_watched((gate, browsers), session, read);
-            return Box::pin(judged).await.map(|cleared| (cleared, held, way));
+            return Box::pin(judged).await.map(|cleared| (cleared, held, route));
         }
         let head = session.req_header();
         if read.kind() == Kind::Message && read.body().len() > BULK_BYTES {
             // Boxed, because few requests come this way and all would carry its room.
             let judged = Box::pin(self.judge_apart(gate, head, read)).await;
-            return judged.map(|cleared| (cleared, held, way));
+            return judged.map(|cleared| (cleared, held, route));
         }
         let claims = match claims(&head.headers) {
             Ok(claims) => claims,
             Err(denial) => return Err(gate.refuse(read.denied(denial)).await),
         };
         let cleared = gate.judge(read, &claims).await?;
-        Ok((cleared, held, way))
+        Ok((cleared, held, route))
     }
 
     /// Judges a message for which a person may be asked, for as long as its client is there: one that
@@ -241,21 +241,21 @@ impl Intake {
         };
         let identified = gate.identify(arrived, token).await?;
         let agent = identified.caller().agent.id;
-        let mut way = Way::new(pool, session.req_header(), agent);
-        let mut held = way.pool.memory.held_by(agent);
+        let mut route = Route::new(pool, session.req_header(), agent);
+        let mut held = route.pool.memory.held_by(agent);
         let body = match self.body(session, &mut held).await {
             Ok(body) => body,
             Err(denial) => return Err(identified.denied(denial)),
         };
-        let read = identified.read(kind, body, way.pool.destination.clone());
-        if let Err(denial) = way.in_session(session.req_header_mut(), read.body()) {
+        let read = identified.read(kind, body, route.pool.destination.clone());
+        if let Err(denial) = route.in_session(session.req_header_mut(), read.body()) {
             return Err(read.denied(denial));
         }
         if matches!(kind, Kind::Legacy(_)) && !read.body().is_empty() {
             let message = "send GET and DELETE without a body";
             return Err(read.denied(Denial::new(Code::MalformedRequest, message)));
         }
-        Ok(Whole { read, held, way })
+        Ok(Whole { read, held, route })
     }
 
     /// Reads what the head says of a request: its kind, its upstream and its token.

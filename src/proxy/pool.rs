@@ -47,7 +47,7 @@ pub struct Pool {
 }
 
 /// The way of one call through a pool.
-pub(super) struct Way {
+pub(super) struct Route {
     pub(super) pool: Arc<Pool>,
     agent: AgentId,
     /// The server that the call's session belongs to, and what it calls the session.
@@ -125,7 +125,7 @@ fn is_initialize(body: &[u8]) -> bool {
     body.len() <= MAX_INITIALIZE && Doc::parse(body).is_ok_and(|doc| method(&doc) == Some(true))
 }
 
-impl Way {
+impl Route {
     /// `request` names the session that the call belongs to.
     pub(super) fn new(pool: Arc<Pool>, request: &RequestHeader, agent: AgentId) -> Self {
         let id = request.headers.get(SESSION_ID);

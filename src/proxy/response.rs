@@ -25,7 +25,7 @@ mod head;
 type Keep = Box<dyn Fn(ListKind, &str) -> bool + Send + Sync>;
 
 /// Processing of one response.
-pub(super) struct Flow {
+pub(super) struct ResponsePipeline {
     max_bytes: usize,
     /// Bytes that came from the upstream; streams have no end and are not counted.
     seen: usize,
@@ -109,7 +109,7 @@ fn too_large(max_bytes: usize) -> Denial {
     .with("max_response_body_bytes", max_bytes)
 }
 
-impl Flow {
+impl ResponsePipeline {
     pub(super) fn new(max_bytes: usize) -> Self {
         Self {
             max_bytes,

@@ -35,7 +35,7 @@ impl Sessions {
     /// Takes in a session that was opened, here or on another node.
     pub fn opened(&self, order: &Arc<WorkOrder>, now: Now) {
         let mut order = Arc::clone(order);
-        self.inner.same.share(&mut order);
+        self.inner.interned.share(&mut order);
         self.inner.insert(Live::of(order, true, now), &mut self.inner.index());
     }
 
@@ -82,7 +82,7 @@ impl Sessions {
     }
 
     fn take_in(&self, mut stored: StoredSession, now: Now) -> Arc<Live> {
-        self.inner.same.share(&mut stored.order);
+        self.inner.interned.share(&mut stored.order);
         let closed_at = stored.closed_at;
         let loaded = Live::load(stored, true, self.inner.settings.rate_window_secs, now);
         let live = self.inner.insert(loaded, &mut self.inner.index());

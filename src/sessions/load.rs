@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dashmap::DashMap;
 
 use super::index::Index;
-use super::same::SameLists;
+use super::intern::InternedLists;
 use super::table::Table;
 use super::{Live, Settings};
 use crate::firewall::agent::AgentId;
@@ -18,7 +18,7 @@ type Loaded = Vec<(Arc<Live>, Option<Mono>)>;
 /// Takes in batches, from several threads at once.
 struct Loading {
     live: Table,
-    same: SameLists,
+    interned: InternedLists,
     /// One delegation chain of each agent: nearly always that of its other sessions too.
     chains: DashMap<AgentId, Arc<[AgentId]>>,
     loaded: Mutex<Loaded>,
@@ -30,11 +30,11 @@ pub(super) async fn all(
     settings: Settings,
     cutoff: Timestamp,
     now: Now,
-) -> Result<(Table, Index, SameLists), StoreError> {
+) -> Result<(Table, Index, InternedLists), StoreError> {
     let shared = store.is_shared();
     let loading = Arc::new(Loading {
         live: Table::default(),
-        same: SameLists::default(),
+        interned: InternedLists::default(),
         chains: DashMap::new(),
         loaded: Mutex::default(),
     });
@@ -42,16 +42,16 @@ pub(super) async fn all(
     let take = move |batch| taking.take(batch, shared, settings.rate_window_secs, now);
     store.sessions_in_batches(cutoff, take).await?;
     // The store's reader is done, and holds nothing of the row any more.
-    let Loading { live, same, loaded, chains: _ } =
+    let Loading { live, interned, loaded, chains: _ } =
         Arc::into_inner(loading).ok_or(StoreError::Stopped)?;
     let loaded = loaded.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((live, Index::load(&loaded), same))
+    Ok((live, Index::load(&loaded), interned))
 }
 
 impl Loading {
     fn take(&self, batch: Vec<StoredSession>, shared: bool, window_secs: u64, now: Now) {
         let lives = batch.into_iter().map(|mut stored| {
-            self.same.share(&mut stored.order);
+            self.interned.share(&mut stored.order);
             self.share_chain(&mut stored);
             let closed_at = stored.closed_at.map(|at| now.mono_at(at));
             let live = Arc::new(Live::load(stored, shared, window_secs, now));

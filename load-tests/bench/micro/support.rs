@@ -30,7 +30,7 @@ use arbiter::registry::{NewAgent, Registry};
 use arbiter::rulebook::Rulebook;
 use arbiter::secrets::{self, Secrets};
 use arbiter::sessions::Sessions;
-use arbiter::store::{Followed, Store};
+use arbiter::store::{Freshness, Store};
 
 const SIGNING_SECRET: &str = "a-signing-secret-of-a-benchmark-0123456789";
 
@@ -89,7 +89,7 @@ impl Prepared<'_> {
             registry,
             sessions,
             freezer: Arc::new(freezer),
-            followed: Arc::new(Followed::alone()),
+            freshness: Arc::new(Freshness::alone()),
             audit: Arc::new(audit),
             recent: Arc::default(),
             secrets,

@@ -28,7 +28,7 @@ pub(super) async fn show(visit: &Visit) -> Result<Shown, ApiError> {
     let levels = visit.console.admin.metrics.levels();
     let freezes = visit.read(Ask::get("/freeze")).await?;
     let used = standing.journal_slots.saturating_sub(standing.journal_slots_free);
-    let has_others = visit.console.admin.followed.has_others();
+    let has_others = visit.console.admin.freshness.has_others();
     let body = html! {
         div.two {
             section.card {

@@ -6,19 +6,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use smallvec::SmallVec;
 
-use super::{Flow, Keep, Lists, Scrub, broken, too_large};
+use super::{Keep, Lists, ResponsePipeline, Scrub, broken, too_large};
 use crate::credentials::{Content, Patterns, Scrubber, SseScrubber, scrub_header_value};
 use crate::decode::{Bounds, Decoder};
 use crate::firewall::denial::{Cause, Denial};
 use crate::gate::listening::Listening;
 use crate::gate::view::ListView;
-use crate::gate::{Cleared, Due};
+use crate::gate::{Cleared, ExpectedReply};
 use crate::mcp::filter::{ListKinds, Notice};
 use crate::mcp::outcome::Carrier;
 use crate::mcp::sse_filter::{Passes, SseFilter};
 use crate::proxy::handed::Handed;
 
-impl Flow {
+impl ResponsePipeline {
     /// Judges the head and prepares for the body.
     pub(in crate::proxy) fn begin(
         &mut self,
@@ -198,11 +198,11 @@ pub(in crate::proxy) fn carrier(headers: &HeaderMap) -> Carrier {
 }
 
 /// Refuses a success whose head announces another kind of body than the request expects.
-fn is_due(due: Due, carrier: Carrier) -> Result<(), Denial> {
+fn is_due(due: ExpectedReply, carrier: Carrier) -> Result<(), Denial> {
     let fits = match due {
-        Due::Rpc => matches!(carrier, Carrier::Events | Carrier::Json),
-        Due::Events => carrier == Carrier::Events,
-        Due::Anything => true,
+        ExpectedReply::Rpc => matches!(carrier, Carrier::Events | Carrier::Json),
+        ExpectedReply::Events => carrier == Carrier::Events,
+        ExpectedReply::Anything => true,
     };
     if fits {
         return Ok(());

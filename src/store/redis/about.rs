@@ -5,7 +5,7 @@ use tokio::runtime::Handle;
 
 use super::super::StoreError;
 use super::super::backend::SharedBackend as _;
-use super::super::followed::off_us;
+use super::super::freshness::off_us;
 use super::trouble::RedisTrouble;
 use super::{Redis, scripts};
 use crate::clock::Clock;

@@ -19,13 +19,13 @@ use crate::sessions::{Live, fell_short};
 use crate::store::ledger::account::Account;
 use crate::store::tests::contract::order;
 use crate::store::tests::fleet::Fleet;
-use crate::store::{Booking, Followed, NodeName, Store};
+use crate::store::{Booking, Freshness, NodeName, Store};
 
 pub(super) struct Protocol {
     sizes: Sizes,
     order: Arc<WorkOrder>,
     /// Compares the clocks.
-    followed: Followed,
+    freshness: Freshness,
     /// For each place its first node, and those that follow after crashes.
     names: Vec<Vec<NodeName>>,
 }
@@ -130,10 +130,10 @@ impl Protocol {
         let order = Arc::new(WorkOrder { rate_limit: sizes.limit, expires_at, ..order });
         let store = Store::from(Fleet::new("one", Clock::manual(Timestamp(0))));
         let skew = Skew { most_secs: SKEW_US / 1_000_000, unready_secs: 30 };
-        let followed = Followed::of(&Arc::new(store), 30, skew, Mono(0));
+        let freshness = Freshness::of(&Arc::new(store), 30, skew, Mono(0));
         let lives = |place| (0..=sizes.crashes).map(move |life| format!("{place}.{life}").into());
         let names = (0..sizes.nodes).map(|place| lives(place).collect()).collect();
-        Self { sizes, order, followed, names }
+        Self { sizes, order, freshness, names }
     }
 
     fn ask(&self, node: &mut Node, what: impl FnOnce(&Live) -> Option<Request>) -> Option<()> {
@@ -176,7 +176,7 @@ impl Protocol {
     /// Goes by the ledger's time where the machine's is too far from it.
     fn compare(&self, node: &mut Node, now_us: u64) -> Option<()> {
         let machine = node.time.machine(now_us);
-        let off = self.followed.compare_clocks(machine, ledger(now_us), machine);
+        let off = self.freshness.compare_clocks(machine, ledger(now_us), machine);
         let time = &mut node.time;
         let before = (time.by_ledger_us, time.stepped, time.sleep);
         (time.by_ledger_us, time.stepped, time.sleep) = (off.unwrap_or(0), false, Sleep::None);

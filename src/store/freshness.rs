@@ -23,7 +23,7 @@ const LATE_US: u64 = 3_000_000;
 
 /// The progress of a node that follows a store which others write to.
 #[derive(Debug)]
-pub struct Followed {
+pub struct Freshness {
     heard_us: AtomicU64,
     /// None if no other node writes to the store.
     shared: Option<Shared>,
@@ -41,7 +41,7 @@ struct Shared {
     skew: Skew,
 }
 
-impl Followed {
+impl Freshness {
     /// For a single node, whose memory is authoritative.
     pub fn alone() -> Self {
         Self::new(None, Mono(0))
@@ -160,14 +160,14 @@ mod tests {
 
     #[test]
     fn knowledge_is_good_until_it_is_too_old() {
-        let followed = Followed::of(&fleet(), 30, SKEW, Mono(5_000_000));
-        assert!(!followed.is_stale(Mono(35_000_000)));
-        assert!(followed.is_stale(Mono(35_000_001)));
-        followed.heard(Mono(6_000_000), Position(1));
-        followed.heard(Mono(4_000_000), Position(1));
-        assert!(!followed.is_stale(Mono(36_000_000)));
-        assert!(followed.is_stale(Mono(36_000_001)));
-        assert!(!Followed::alone().is_stale(Mono(u64::MAX)));
+        let freshness = Freshness::of(&fleet(), 30, SKEW, Mono(5_000_000));
+        assert!(!freshness.is_stale(Mono(35_000_000)));
+        assert!(freshness.is_stale(Mono(35_000_001)));
+        freshness.heard(Mono(6_000_000), Position(1));
+        freshness.heard(Mono(4_000_000), Position(1));
+        assert!(!freshness.is_stale(Mono(36_000_000)));
+        assert!(freshness.is_stale(Mono(36_000_001)));
+        assert!(!Freshness::alone().is_stale(Mono(u64::MAX)));
     }
 
     #[test]
@@ -178,12 +178,12 @@ mod tests {
         };
         assert_eq!((off(1_000, 1_000, 300), off(1_000, 1_300, 300)), (0, 0));
         assert_eq!((off(1_000, 1_301, 300), off(1_000, 999, 300)), (1, -1));
-        let followed = Followed::of(&fleet(), 30, SKEW, Mono(0));
+        let freshness = Freshness::of(&fleet(), 30, SKEW, Mono(0));
         let compare = |ledger_secs: i64| {
             let now = at(1_000_000_000, 0);
             let ledger = Timestamp(now.wall.0 + ledger_secs * 1_000_000);
-            let off = followed.compare_clocks(now, ledger, now);
-            (off.map(|us| us / 1_000_000), followed.is_out_of_time())
+            let off = freshness.compare_clocks(now, ledger, now);
+            (off.map(|us| us / 1_000_000), freshness.is_out_of_time())
         };
         assert_eq!(compare(2), (None, false));
         assert_eq!((compare(3), compare(-3)), ((Some(3), false), (Some(-3), false)));
@@ -196,11 +196,11 @@ mod tests {
         let store = fleet();
         store.flag(AgentId::random(), 1, Timestamp(0)).await.unwrap();
         let clock = Clock::manual(Timestamp(0));
-        let followed = Followed::of(&store, 30, SKEW, Mono(0));
-        let early = followed.catch_up(&clock).await;
+        let freshness = Freshness::of(&store, 30, SKEW, Mono(0));
+        let early = freshness.catch_up(&clock).await;
         assert!(matches!(early, Err(StoreError::Missed)));
-        followed.heard(Mono(0), Position(1));
-        followed.catch_up(&clock).await.unwrap();
-        Followed::alone().catch_up(&clock).await.unwrap();
+        freshness.heard(Mono(0), Position(1));
+        freshness.catch_up(&clock).await.unwrap();
+        Freshness::alone().catch_up(&clock).await.unwrap();
     }
 }

@@ -15,12 +15,12 @@ use crate::firewall::session::WorkOrder;
 const MOST: usize = 8_192;
 
 #[derive(Debug, Default)]
-pub(super) struct SameLists {
+pub(super) struct InternedLists {
     hasher: RandomState,
     known: Mutex<HashMap<u64, WeakNames>>,
 }
 
-impl SameLists {
+impl InternedLists {
     pub(super) fn share(&self, order: &mut Arc<WorkOrder>) {
         let lists = lists(order).map(|names| self.known(names));
         if lists.iter().zip(self::lists(order)).all(|(known, own)| known.same(own)) {
@@ -70,13 +70,13 @@ mod tests {
 
     #[test]
     fn equal_lists_become_one_and_others_stay_apart() {
-        let same = SameLists::default();
+        let interned = InternedLists::default();
         let other = ["read_file".to_owned(), "write".to_owned()];
         let mut orders = [(); 3].map(|()| Arc::new(order(AgentId::random(), 1)));
         Arc::make_mut(&mut orders[2]).authorized_tools = other.into();
         let before = orders.clone();
         for order in &mut orders {
-            same.share(order);
+            interned.share(order);
         }
         assert_eq!(orders, before);
         let [a, b, c] = orders;
@@ -87,10 +87,10 @@ mod tests {
 
     #[test]
     fn the_table_does_not_grow_for_ever() {
-        let same = SameLists::default();
+        let interned = InternedLists::default();
         for n in 0..=MOST {
-            same.known(&[n.to_string()].into());
+            interned.known(&[n.to_string()].into());
         }
-        assert_eq!(same.known.lock().unwrap().len(), 1);
+        assert_eq!(interned.known.lock().unwrap().len(), 1);
     }
 }
