@@ -231,7 +231,7 @@ impl Nesting {
         self.objects & 1 == 1
     }
 
-    /// What ends the innermost.
+    /// Returns the sign that ends the innermost one.
     fn closing(&self) -> u8 {
         if self.is_object() { b'}' } else { b']' }
     }
