@@ -17,6 +17,7 @@ mod matching;
 mod nodes;
 mod patterns;
 mod reference;
+mod repeats;
 mod scrubber;
 mod sse;
 mod strings;

@@ -20,22 +20,32 @@ pub(super) mod class {
         OF.get(usize::from(byte)).copied().unwrap_or(0)
     }
 
-    static OF: std::sync::LazyLock<[u8; 256]> = std::sync::LazyLock::new(|| {
+    #[expect(
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        reason = "built by the compiler, which would refuse what is out of bounds"
+    )]
+    static OF: [u8; 256] = {
         let mut of = [0; 256];
-        for (byte, classes) in (0..=u8::MAX).zip(&mut of) {
-            *classes = classes_of(byte);
+        let mut byte = 0;
+        while byte < of.len() {
+            of[byte] = classes_of(byte as u8);
+            byte += 1;
         }
         of
-    });
+    };
 
-    fn classes_of(byte: u8) -> u8 {
-        let is = |yes: bool, class: u8| if yes { class } else { 0 };
-        is(byte.is_ascii_hexdigit(), DIGIT)
-            | is(byte == b'#', HASH)
-            | is(b"quotamplgs".contains(&byte), NAME)
-            | is(byte == b';', END)
-            | is(matches!(byte, b'x' | b'X'), BASE)
-            | is(byte == b'\\', BACKSLASH)
+    const fn classes_of(byte: u8) -> u8 {
+        let digit = if byte.is_ascii_hexdigit() { DIGIT } else { 0 };
+        digit
+            | match byte {
+                b'#' => HASH,
+                b'q' | b'u' | b'o' | b't' | b'a' | b'm' | b'p' | b'l' | b'g' | b's' => NAME,
+                b';' => END,
+                b'x' | b'X' => BASE,
+                b'\\' => BACKSLASH,
+                _ => 0,
+            }
     }
 }
 

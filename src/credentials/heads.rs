@@ -2,20 +2,25 @@
 //!
 //! One bit stands for each of the first [`DEPTH`] characters of a form: it is set where the form
 //! from that character on could follow in the text (shift-and, read backwards). Forms share
-//! [`BUCKETS`] rows of bits, so that one word holds all. Several readings of a text are joined by
+//! [`BUCKETS`] rows of bits, so that one number holds all. Several readings of a text are joined by
 //! "or". So a start may be seen where there is none, since forms that share a row are mixed up; none
 //! is missed. [`super::encodings`] confirms or refuses each start.
 
+use std::ops::Range;
+
 use super::decoded::Text;
 use super::encodings::{Form, Kind, MOST_NOISE, NOISE};
+use super::nodes::{count, number};
 
 /// Characters of a form that are looked at.
-const DEPTH: usize = 8;
+const DEPTH: usize = 16;
 const BUCKETS: usize = 8;
-const ROWS: usize = MOST_NOISE + 1;
 /// The bits of the first and of the last character of each row.
-const FIRST: u64 = 0x0101_0101_0101_0101;
-const LAST: u64 = 0x8080_8080_8080_8080;
+const FIRST: Bits = 0x0001_0001_0001_0001_0001_0001_0001_0001;
+const LAST: Bits = FIRST << (DEPTH - 1);
+
+/// Characters of all rows, a bit for each.
+pub(super) type Bits = u128;
 
 /// Bytes that may stand at each character of a row.
 #[derive(Clone, Copy, Default)]
@@ -37,6 +42,17 @@ impl Row {
     fn likelihood(&self) -> f64 {
         let size = |class: &Class| class.iter().map(|bits| bits.count_ones()).sum::<u32>();
         self.0.iter().map(|class| f64::from(size(class)) / 64.0).product()
+    }
+}
+
+/// Rows for a form: what one may have between its characters is what another is made of.
+fn buckets(form: &Form) -> Range<usize> {
+    match form.kind {
+        Kind::Plain => 0..2,
+        Kind::Raw => 2..4,
+        Kind::Hex => 4..5,
+        Kind::Base64 => 5..7,
+        Kind::Base32 => 7..BUCKETS,
     }
 }
 
@@ -62,20 +78,80 @@ fn classes(form: &Form) -> Row {
     row
 }
 
-/// Characters that could stand at a position: at once, and behind one to
-/// [`MOST_NOISE`] bytes of noise.
+/// Characters that could stand at a position: at once, and behind bytes of noise.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Behind([u64; ROWS]);
+pub(super) struct Behind {
+    real: Bits,
+    /// Behind one to [`MOST_NOISE`] bytes.
+    skipped: [Bits; MOST_NOISE],
+    /// False if none stands behind noise.
+    is_noisy: bool,
+}
 
-impl From<u64> for Behind {
-    fn from(row: u64) -> Self {
-        Self([row; ROWS])
+impl From<Bits> for Behind {
+    fn from(real: Bits) -> Self {
+        Self { real, ..Self::default() }
     }
 }
 
 impl Behind {
-    pub(super) fn all(&self) -> u64 {
-        self.0.iter().fold(0, |all, row| all | row)
+    #[inline]
+    fn all(&self) -> Bits {
+        self.skipped.iter().fold(self.real, |all, row| all | row)
+    }
+}
+
+/// Characters that could stand at each byte of a stretch, filled from its end on.
+#[derive(Default)]
+pub(super) struct Beginnings {
+    all: Vec<Bits>,
+    /// For each byte, the number of its row of `noisy`; the first one stands for none.
+    rows: Vec<u32>,
+    noisy: Vec<Behind>,
+}
+
+impl Beginnings {
+    /// Empties a stretch of so many bytes; `end` stands behind it.
+    pub(super) fn clear(&mut self, bytes: usize, end: Bits) {
+        self.all.resize(bytes + 1, 0);
+        self.rows.resize(bytes + 1, 0);
+        self.noisy.clear();
+        self.noisy.push(Behind::default());
+        self.set(bytes, end);
+    }
+
+    #[inline]
+    pub(super) fn all_at(&self, at: usize) -> Bits {
+        self.all.get(at).copied().unwrap_or(Bits::MAX)
+    }
+
+    fn at(&self, at: usize) -> Behind {
+        match self.rows.get(at) {
+            Some(0) | None => Behind::from(self.all_at(at)),
+            Some(&row) => self.noisy.get(count(row)).copied().unwrap_or_default(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn set(&mut self, at: usize, all: Bits) {
+        if let (Some(slot), Some(row)) = (self.all.get_mut(at), self.rows.get_mut(at)) {
+            (*slot, *row) = (all, 0);
+        }
+    }
+
+    /// Notes what stands at a byte, and returns all of it.
+    #[inline]
+    pub(super) fn set_behind(&mut self, at: usize, behind: &Behind) -> Bits {
+        if !behind.is_noisy {
+            self.set(at, behind.real);
+            return behind.real;
+        }
+        let all = behind.all();
+        if let (Some(slot), Some(row)) = (self.all.get_mut(at), self.rows.get_mut(at)) {
+            (*slot, *row) = (all, number(self.noisy.len()));
+            self.noisy.push(*behind);
+        }
+        all
     }
 }
 
@@ -83,17 +159,17 @@ impl Behind {
 pub(super) struct Heads {
     bytes: Box<[Fit; 256]>,
     /// Characters that no more text need follow.
-    ends: u64,
+    ends: Bits,
     /// Characters that are the first byte of a character beyond ASCII.
-    wide: u64,
+    wide: Bits,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Fit {
     /// Characters that the byte may be.
-    is: u64,
+    is: Bits,
     /// Characters before which the byte may be skipped.
-    skips: u64,
+    skips: Bits,
 }
 
 impl Heads {
@@ -103,7 +179,8 @@ impl Heads {
         for form in forms {
             let mut best = (f64::INFINITY, 0);
             let classes = classes(form);
-            for (number, row) in rows.iter().enumerate() {
+            for (number, row) in rows.iter().enumerate().filter(|(n, _)| buckets(form).contains(n))
+            {
                 let more = row.with(&classes).likelihood() - row.likelihood();
                 if more < best.0 {
                     best = (more, number);
@@ -121,7 +198,7 @@ impl Heads {
     fn add(&mut self, form: &Form, row: usize) {
         let exact = exact(form);
         for at in 0..DEPTH {
-            let bit = 1 << (row + at);
+            let bit: Bits = 1 << (row + at);
             if at >= exact {
                 self.ends |= bit;
                 self.bytes.iter_mut().for_each(|fit| fit.is |= bit);
@@ -144,44 +221,52 @@ impl Heads {
     }
 
     /// Returns the characters that could stand behind the end of a text.
-    pub(super) fn at_end(&self, complete: bool) -> u64 {
-        if complete { self.ends } else { u64::MAX }
+    pub(super) fn at_end(&self, complete: bool) -> Bits {
+        if complete { self.ends } else { Bits::MAX }
     }
 
-    /// Returns the characters that could stand at `byte`, given those that could stand behind it.
+    /// Returns the characters that could stand at `byte`, given those that could stand behind it;
+    /// nothing if it is noise before one of them.
     #[inline]
-    pub(super) fn before(&self, byte: u8, after: u64, behind: &Behind) -> Behind {
-        let mut all = Behind::default();
-        self.add_before(byte, after, behind, &mut all);
-        all
-    }
-
-    /// Adds the characters that could stand at `byte` to `all`.
-    #[inline]
-    pub(super) fn add_before(&self, byte: u8, after: u64, behind: &Behind, all: &mut Behind) {
+    pub(super) fn before(&self, byte: u8, after: Bits) -> Option<Bits> {
         let fit = self.fit(byte);
-        let [real, one, two, three, four] = &mut all.0;
-        *real |= fit.is & (after >> 1 | LAST);
-        if fit.skips != 0 {
+        (fit.skips & after == 0).then_some(fit.is & (after >> 1 | LAST))
+    }
+
+    /// Adds the characters that could stand at `byte` to `all`; the text goes on at `next`.
+    #[inline]
+    pub(super) fn add_before(&self, byte: u8, behind: &Beginnings, next: usize, all: &mut Behind) {
+        let fit = self.fit(byte);
+        let close = behind.all_at(next);
+        all.real |= fit.is & (close >> 1 | LAST);
+        if fit.skips & close != 0 {
+            let after = behind.at(next);
             // What stands behind four bytes of noise is not skipped to again.
-            let [none, once, twice, thrice, _] = behind.0;
-            *one |= none & fit.skips;
+            let [one, two, three, four] = &mut all.skipped;
+            let [once, twice, thrice, _] = after.skipped;
+            *one |= after.real & fit.skips;
             *two |= once & fit.skips;
             *three |= twice & fit.skips;
             *four |= thrice & fit.skips;
+            all.is_noisy = true;
         }
     }
 
     /// Adds the characters that could stand at `c`, written by its number, to `all`.
-    pub(super) fn add_before_char(&self, c: char, after: u64, behind: &Behind, all: &mut Behind) {
+    pub(super) fn add_before_char(
+        &self,
+        c: char,
+        behind: &Beginnings,
+        next: usize,
+        all: &mut Behind,
+    ) {
         let mut utf8 = [0; 4];
         c.encode_utf8(&mut utf8);
         let [first, ..] = utf8;
-        let [real, ..] = &mut all.0;
-        *real |= self.fit(first).is & (self.wide | self.ends);
+        all.real |= self.fit(first).is & (self.wide | self.ends);
         // Bytes that were taken for Latin-1.
         if let Ok(byte) = u8::try_from(c) {
-            self.add_before(byte, after, behind, all);
+            self.add_before(byte, behind, next, all);
         }
     }
 
@@ -220,7 +305,7 @@ impl Heads {
 
     /// Reports whether a whole beginning is among `heads`.
     #[inline]
-    pub(super) fn any_whole(heads: u64) -> bool {
+    pub(super) fn any_whole(heads: Bits) -> bool {
         heads & FIRST != 0
     }
 }

@@ -6,21 +6,25 @@
 //! forms that could start there ([`Heads`]). Each byte is visited a bounded number of times, for
 //! any number of ways to read the text.
 //!
-//! A look at the bytes refutes most starts where starts are rare, and no window is read. Such looks
-//! are paid for by the bytes that the filter passes over, so a text full of starts is read in windows.
+//! Text that repeats is read once ([`super::repeats`]). A look at the bytes refutes most starts where
+//! starts are rare, and no window is read. Such looks are paid for by the bytes that the filter passes
+//! over, so a text full of starts is read in windows.
 
 use smallvec::SmallVec;
 
-use super::decoded::{CutShort, LEVELS, Reading, Text, Value};
+use super::decoded::{CutShort, LEVELS, Reading, Text, Value, simple_escape};
 use super::escapes::{Below, Look, Plainly, Undone, class};
 use super::filter::Filter;
-use super::heads::{Behind, Heads};
+use super::heads::{Beginnings, Behind, Heads};
 use super::nodes::{Node, Nodes, VIEWS, count, number};
+use super::repeats::repeat_end;
 
 /// Bytes of the first window of a stretch; each that follows on it is twice as long.
 const LEAST_SPAN: usize = 24;
 /// Bytes of the longest window, unless an escape is longer.
 const MOST_SPAN: usize = 2048;
+/// Bytes behind a long window that are read to know what starts at its end.
+const TAIL: usize = 96;
 /// Longest run of backslashes that stands for one.
 const LONGEST_RUN: usize = 1 << LEVELS;
 /// Bytes that the filter passes over for a look at one position.
@@ -32,6 +36,9 @@ const SAMPLES: usize = 64;
 
 /// Number of readings at each level of a chain of so many escapes.
 const CHAINS: [[u8; VIEWS]; VIEWS] = [[1, 1, 1, 1], [1, 2, 2, 2], [1, 2, 3, 3], [1, 2, 3, 4]];
+
+/// Number of readings of an introducer that introduces nothing.
+const ALONE: [u8; VIEWS] = [1; VIEWS];
 
 /// Readings of a text, on demand.
 pub(super) struct Lattice<'t> {
@@ -93,12 +100,18 @@ impl<'t> Lattice<'t> {
                 self.holder_for_start(at)
             };
             let window = self.windows.get(holder)?;
-            let starts =
-                window.starts.get(at - window.nodes.start..window.exact - window.nodes.start)?;
-            if let Some(found) = starts.iter().position(|&heads| Heads::any_whole(heads)) {
-                return Some(at + found);
+            let behind = window.starts.partition_point(|&start| start >= at);
+            let start = behind.checked_sub(1).and_then(|n| window.starts.get(n)).copied();
+            // A start behind what is exact is one of a text that is not read yet.
+            let start = start.filter(|start| *start < window.exact);
+            let free = at..start.unwrap_or(window.exact);
+            if let Some(further) = repeat_end(self.text.bytes, free, window.end) {
+                at = further;
+            } else if start.is_some() {
+                return start;
+            } else {
+                at = window.exact;
             }
-            at = window.exact;
         }
     }
 
@@ -148,10 +161,12 @@ struct Window {
     exact: usize,
     /// Bytes that were asked for.
     span: usize,
+    /// End of the text that was looked at.
+    end: usize,
     /// For each byte, the beginnings of forms that could stand from there on.
-    starts: Vec<u64>,
-    /// For each byte, the beginnings that stand there behind none, one, two, … bytes of noise.
-    behind_noise: Vec<Behind>,
+    heads: Beginnings,
+    /// Positions at which a form could start, the last one first.
+    starts: Vec<usize>,
     nodes: Nodes,
     /// Numbers of nodes by the bytes with which they start.
     samples: [u32; SAMPLES],
@@ -162,8 +177,9 @@ impl Window {
         Self {
             exact: 0,
             span: 0,
+            end: 0,
+            heads: Beginnings::default(),
             starts: Vec::new(),
-            behind_noise: Vec::new(),
             nodes: Nodes::default(),
             samples: [u32::MAX; SAMPLES],
         }
@@ -173,10 +189,14 @@ impl Window {
     fn fill(&mut self, text: Text<'_>, heads: &Heads, start: usize, span: usize) {
         self.nodes.start = start;
         self.span = span;
+        let tail = if span > LEAST_SPAN { span.min(TAIL) } else { 0 };
         let mut reach = span;
         loop {
-            let end = (start + reach).min(text.bytes.len());
+            let end = (start + reach + tail).min(text.bytes.len());
             self.visit(text, heads, end);
+            if end < text.bytes.len() {
+                self.exact = self.exact.min(start + reach);
+            }
             // An escape has a longest form, so a reach is found that is enough.
             if end == text.bytes.len() || self.exact - start >= span / 2 {
                 return;
@@ -196,22 +216,19 @@ impl Window {
         self.exact = end;
         self.nodes.all.clear();
         self.nodes.readings.clear();
+        self.nodes.readings.extend(b"%\\&+ ".map(|b| Reading { value: Value::Byte(b), length: 1 }));
         self.samples = [u32::MAX; SAMPLES];
         self.nodes.slots.resize(end - start, 0);
-        self.starts.resize(end - start + 1, 0);
-        self.behind_noise.resize(end - start + 1, Behind::default());
+        self.starts.clear();
+        self.end = end;
         let mut after = heads.at_end(stretch.complete);
-        let mut behind = Behind::from(after);
-        if let (Some(starts), Some(noise)) = (self.starts.last_mut(), self.behind_noise.last_mut())
-        {
-            (*starts, *noise) = (after, behind);
-        }
+        self.heads.clear(end - start, after);
         let mut backslashes = 0;
         for offset in (0..end - start).rev() {
             let at = start + offset;
             let Some(&raw) = stretch.bytes.get(at) else { continue };
-            backslashes = if raw == b'\\' { backslashes + 1 } else { 0 };
-            behind = if Text::is_introducer(raw) {
+            if Text::is_introducer(raw) {
+                backslashes = if raw == b'\\' { backslashes + 1 } else { 0 };
                 let node = self.build(stretch, at, raw, backslashes);
                 if node.is_cut() && !last {
                     self.exact = at;
@@ -220,16 +237,20 @@ impl Window {
                     *slot = number(self.nodes.all.len());
                 }
                 self.nodes.all.push(node);
-                self.starting_at(at, &node, heads)
+                let behind = self.starting_at(at, &node, heads);
+                after = self.heads.set_behind(offset, &behind);
+            } else if let Some(before) = heads.before(raw, after) {
+                backslashes = 0;
+                after = before;
+                self.heads.set(offset, after);
             } else {
-                heads.before(raw, after, &behind)
-            };
-            after = behind.all();
-            if let Some(slot) = self.starts.get_mut(offset) {
-                *slot = after;
+                backslashes = 0;
+                let mut behind = Behind::default();
+                heads.add_before(raw, &self.heads, offset + 1, &mut behind);
+                after = self.heads.set_behind(offset, &behind);
             }
-            if let Some(slot) = self.behind_noise.get_mut(offset) {
-                *slot = behind;
+            if Heads::any_whole(after) {
+                self.starts.push(at);
             }
         }
     }
@@ -243,13 +264,9 @@ impl Window {
         let mut all = Behind::default();
         for reading in self.nodes.view(node) {
             let next = offset + reading.length;
-            let (Some(&after), Some(behind)) = (self.starts.get(next), self.behind_noise.get(next))
-            else {
-                continue;
-            };
             match reading.value {
-                Value::Byte(byte) => heads.add_before(byte, after, behind, &mut all),
-                Value::Char(c) => heads.add_before_char(c, after, behind, &mut all),
+                Value::Byte(byte) => heads.add_before(byte, &self.heads, next, &mut all),
+                Value::Char(c) => heads.add_before_char(c, &self.heads, next, &mut all),
             }
         }
         all
@@ -259,6 +276,9 @@ impl Window {
     fn build(&mut self, text: Text<'_>, at: usize, raw: u8, backslashes: usize) -> Node {
         if backslashes >= 2 * LONGEST_RUN {
             return self.build_run(at);
+        }
+        if let Some(node) = self.build_short(text, at, raw) {
+            return node;
         }
         if let Some(node) = self.build_plain(text, at, raw) {
             return node;
@@ -273,6 +293,68 @@ impl Window {
             *sample = number(self.nodes.all.len());
         }
         node
+    }
+
+    /// Finds the readings of an introducer that the next byte decides.
+    #[inline]
+    fn build_short(&mut self, text: Text<'_>, at: usize, raw: u8) -> Option<Node> {
+        let (first, counts) = match raw {
+            b'%' => (0, ALONE),
+            b'\\' => (1, ALONE),
+            b'&' => (2, ALONE),
+            // A plus sign is a space to a form.
+            _ => (3, [1, 2, 2, 2]),
+        };
+        let mut node = Node {
+            first,
+            offset: number(at - self.nodes.start),
+            reach: 1,
+            counts,
+            cut_from: u8::MAX,
+            classes: class::of(raw),
+        };
+        if let Some((value, length)) = text.bytes.get(at + 1..).and_then(|rest| digits(raw, rest)) {
+            return Some(self.with_value(node, raw, value, length));
+        }
+        let wanted = match raw {
+            b'%' => class::DIGIT,
+            b'&' => class::HASH | class::NAME,
+            b'\\' => return self.build_letter(text, at, node),
+            _ => return Some(node),
+        };
+        let next = *text.bytes.get(at + 1)?;
+        let classes = if Text::is_introducer(next) {
+            let behind = self.nodes.at(at + 1)?;
+            node.reach = behind.reach.checked_add(1)?;
+            behind.classes
+        } else {
+            node.reach = 2;
+            class::of(next)
+        };
+        (classes & wanted == 0).then_some(node)
+    }
+
+    /// Finds the readings of a backslash before a letter.
+    #[inline]
+    fn build_letter(&mut self, text: Text<'_>, at: usize, node: Node) -> Option<Node> {
+        let letter = *text.bytes.get(at + 1)?;
+        if Text::is_introducer(letter) || matches!(letter, b'u' | b'x') {
+            return None;
+        }
+        Some(match simple_escape(letter) {
+            Some(byte) => self.with_value(node, b'\\', Value::Byte(byte), 2),
+            None => Node { reach: 2, ..node },
+        })
+    }
+
+    /// A node for an escape that stands for `value`, at every level.
+    #[inline]
+    fn with_value(&mut self, node: Node, raw: u8, value: Value, length: usize) -> Node {
+        let first = number(self.nodes.readings.len());
+        let itself = Reading { value: Value::Byte(raw), length: 1 };
+        self.nodes.readings.extend([itself, Reading { value, length }]);
+        let classes = node.classes | value.byte().map_or(0, class::of);
+        Node { first, reach: number(length), counts: [1, 2, 2, 2], classes, ..node }
     }
 
     #[inline]
@@ -324,7 +406,7 @@ impl Window {
         }
         let reach = plainly.reach.max(next);
         let first = self.nodes.readings.len();
-        self.nodes.readings.extend_from_slice(chain.get(..known)?);
+        self.nodes.readings.extend(chain.into_iter().take(known));
         Some(self.node_of(at, first, *CHAINS.get(known - 1)?, reach))
     }
 
@@ -358,7 +440,11 @@ impl Window {
                 let mut look = Look::default();
                 below.decode(byte, at + length, &mut look, &mut |value, next| {
                     let found = value.map(|value| Reading { value, length: next - at });
-                    readings.extend(found.filter(|reading| !readings.contains(reading)));
+                    if let Some(reading) = found
+                        && !readings.contains(&reading)
+                    {
+                        readings.push(reading);
+                    }
                 });
                 reach = reach.max(look.reach);
                 if look.cut {
@@ -388,6 +474,24 @@ impl Window {
         }
         node
     }
+}
+
+/// Undoes an escape of `%hh`, `\xhh` or `\uhhhh` without its introducer, if that is no other's.
+#[inline]
+fn digits(introducer: u8, rest: &[u8]) -> Option<(Value, usize)> {
+    let number = |digits: &[u8]| {
+        let digit = |&byte: &u8| char::from(byte).to_digit(16);
+        digits.iter().map(digit).try_fold(0, |number, digit| Some(number << 4 | digit?))
+    };
+    let (value, length) = match (introducer, rest) {
+        (b'%', [high, low, ..]) => (Value::Byte(u8::try_from(number(&[*high, *low])?).ok()?), 3),
+        (b'\\', [b'x', high, low, ..]) => {
+            (Value::Byte(u8::try_from(number(&[*high, *low])?).ok()?), 4)
+        }
+        (b'\\', [b'u', digits @ ..]) => (Value::of_number(number(digits.first_chunk::<4>()?)?)?, 6),
+        _ => return None,
+    };
+    (!value.byte().is_some_and(Text::is_introducer)).then_some((value, length))
 }
 
 /// Place of a sample for the escape at `at`.

@@ -294,7 +294,7 @@ impl SseScrubber {
     /// A number that holds a secret becomes a string as a whole.
     fn quote_numbers(&mut self, numbers: &[Range<usize>], parts: &[Part]) {
         // Both lists are walked once: a stream may hold as many numbers as secrets.
-        self.edits.sort_unstable_by_key(|edit| edit.span.start);
+        self.edits.sort_by_key(|edit| edit.span.start);
         let mut quoted = Vec::new();
         let (mut before, mut reached) = (0, 0);
         for number in numbers {
@@ -327,7 +327,8 @@ impl SseScrubber {
     /// The first `release` bytes of `text` with their edits; `None` if there are none.
     fn render(&mut self, text: &[u8], release: usize) -> Option<Bytes> {
         let end = self.base + release;
-        self.edits.sort_unstable_by_key(|edit| edit.span.start);
+        // A few sorted runs, which a stable sort merges.
+        self.edits.sort_by_key(|edit| edit.span.start);
         let count = self.edits.partition_point(|edit| edit.span.start < end);
         if count == 0 {
             return None;

@@ -405,8 +405,8 @@ fn seconds(work: &Work) -> f64 {
     least.as_secs_f64() / f64::from(u32::try_from(work.bytes).unwrap())
 }
 
-/// Multiples of the cost of plain text for one stage at one size, the greatest first.
-fn multiples(stage: &Stage, size: usize) -> Vec<(String, f64)> {
+/// Seconds for a byte of plain text, and the multiples of it for one stage at one size, the greatest first.
+fn multiples(stage: &Stage, size: usize) -> (f64, Vec<(String, f64)>) {
     let unit = seconds(&(stage.prepare)(&repeated(PLAIN, size)));
     let measured = |text: &str| {
         let hostile = (stage.prepare)(text);
@@ -423,7 +423,7 @@ fn multiples(stage: &Stage, size: usize) -> Vec<(String, f64)> {
     let texts = texts.chain([("mixed".to_owned(), mixed(size))]);
     let mut found: Vec<_> = texts.map(|(name, text)| (name, measured(&text))).collect();
     found.sort_by(|a, b| b.1.total_cmp(&a.1));
-    found
+    (unit, found)
 }
 
 /// 1 KiB and 16 times as much each time, up to the largest.
@@ -439,13 +439,16 @@ fn a_byte_of_any_text_costs_a_bounded_multiple_of_a_plain_one() {
     for stage in STAGES {
         let most = stage.most;
         for size in sizes(largest.min(stage.largest)) {
-            let found = multiples(stage, size);
+            let (unit, found) = multiples(stage, size);
             let worst: Vec<_> =
                 found.iter().take(3).map(|(text, times)| format!("{text} {times:.1}")).collect();
+            let worst_time = found.first().map_or(0.0, |(_, times)| times * unit);
             println!(
-                "cost {:20} {size:9} bytes, most {most:3} times: {}",
+                "cost {:20} {size:9} bytes, most {most:3} times: {}; {:.2} and at most {:.2} ns a byte",
                 stage.name,
-                worst.join(", ")
+                worst.join(", "),
+                unit * 1e9,
+                worst_time * 1e9,
             );
             for (text, times) in found.iter().filter(|(_, times)| *times > f64::from(most)) {
                 writeln!(beyond, "{} of {size} bytes of {text}: {times:.1} times", stage.name)

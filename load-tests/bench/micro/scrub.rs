@@ -53,8 +53,50 @@ fn non_ascii() -> String {
     "{\"t\":\"\\u4e2d\\u6587 caf\\u00e9 na\\u00efve \\u00fcber Stra\\u00dfe\"}".repeat(20_000)
 }
 
-fn hostile() -> String {
-    "\\".repeat(200_000)
+/// Texts that make a scrubber work: each escape alone, within others, and starts of secrets.
+const HOSTILE: [&str; 24] = [
+    "&amp;",
+    "&#38;",
+    "&amp;amp;",
+    "&a",
+    "%25",
+    "%2525",
+    "%25%32%35",
+    "%2d",
+    "%5c%5c",
+    "%26%23%33%38%3b",
+    "%%374",
+    "+",
+    "-----",
+    "\\",
+    "\\\"",
+    "\\\\u005c",
+    "\\u005c",
+    "\\u002d",
+    "\\ud83d\\u",
+    "&amp;%26\\u0026",
+    "%2d%2d%2d%2d%2d%42%45%47",
+    "-----BEGIN KEY-----\n",
+    "LS0t\\r\\n",
+    "QUJD\r\n",
+];
+
+const HOSTILE_BYTES: usize = 1 << 20;
+
+/// Escapes of all codings in a random order, which no memory of earlier ones helps with.
+fn mixed_escapes() -> String {
+    const MIXED: [&str; 13] = [
+        "%5c", "\\x5c", "\\u005c", "&#92;", "\\\\", "%25", "&amp;", "5c", "x", "u00", "n", "%26",
+        "#38;",
+    ];
+    let mut random = 7_u64;
+    let mut text = String::new();
+    while text.len() < HOSTILE_BYTES {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let next = usize::try_from(random >> 33).unwrap_or(0) % MIXED.len();
+        text.push_str(MIXED.get(next).copied().unwrap_or_default());
+    }
+    text
 }
 
 fn run(bencher: Bencher<'_, '_>, text: String) {
@@ -112,9 +154,26 @@ fn upper_bound(bencher: Bencher<'_, '_>) {
     run(bencher, "?".repeat(1 << 20));
 }
 
+#[divan::bench(args = HOSTILE)]
+fn hostile(bencher: Bencher<'_, '_>, piece: &str) {
+    run(bencher, piece.repeat(HOSTILE_BYTES / piece.len()));
+}
+
 #[divan::bench]
-fn backslashes(bencher: Bencher<'_, '_>) {
-    run(bencher, hostile());
+fn hostile_mixed(bencher: Bencher<'_, '_>) {
+    run(bencher, mixed_escapes());
+}
+
+/// Numbers, each of them a credential, in one event.
+#[divan::bench]
+fn numbers_in_an_event(bencher: Bencher<'_, '_>) {
+    let patterns = Arc::new(Patterns::new([b"12345678".as_slice()]));
+    let event = Bytes::from(format!("data: [{}0]\n\n", "12345678,".repeat(HOSTILE_BYTES / 9)));
+    bencher.counter(BytesCount::new(event.len())).bench_local(|| {
+        let mut scrubber = SseScrubber::new(Arc::clone(&patterns), 2 * HOSTILE_BYTES);
+        let passed = scrubber.push(event.clone()).map_or(0, |out| out.len());
+        passed + scrubber.finish().map_or(0, |out| out.len())
+    });
 }
 
 #[divan::bench]
