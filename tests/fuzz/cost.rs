@@ -129,7 +129,7 @@ struct Stage {
     name: &'static str,
     /// Most times the cost of plain text, in the build that the tests use.
     most: u32,
-    /// The same of an optimised build; only shown if there is none.
+    /// Bound of an optimised build; the figures are only shown if there is none.
     optimised: Option<u32>,
     /// Largest text that the stage is given in practice.
     largest: usize,
@@ -154,17 +154,17 @@ const STAGES: &[Stage] = &[
         prepare: structure,
     },
     Stage { name: "list filter", most: 48, optimised: None, largest: WHOLE, prepare: list },
-    Stage { name: "scrub body", most: 200, optimised: Some(60), largest: WHOLE, prepare: body },
+    Stage { name: "scrub body", most: 40, optimised: Some(60), largest: WHOLE, prepare: body },
     Stage {
         name: "scrub events",
-        most: 400,
+        most: 48,
         optimised: Some(80),
         largest: 1 << 20,
         prepare: events,
     },
     Stage {
         name: "scrub header",
-        most: 250,
+        most: 56,
         optimised: Some(80),
         largest: 1 << 16,
         prepare: header,
