@@ -16,7 +16,7 @@ use super::oracle::Oracle;
 #[derive(Clone, Debug)]
 enum Part {
     Joints(Vec<&'static str>),
-    /// The same joints over and over, as the scrubber may pass over them.
+    /// Joints over and over, as the scrubber may pass over them.
     Again(Vec<&'static str>, usize),
     /// A stretch of a secret, or one of its forms, under codings.
     Secret {
