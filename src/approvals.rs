@@ -7,10 +7,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use uuid::Uuid;
 
@@ -188,7 +189,7 @@ impl Approvals {
             let over = one.expires_at <= newest || alone && one.requested_at > self.time(now);
             let end = over.then(|| one.end(Status::Expired)).flatten();
             if end.is_some() {
-                lock(&self.unsaved).insert(one.id);
+                self.unsaved.lock().insert(one.id);
             }
             book.replace(end.map_or(one, |step| step.to));
         }
@@ -197,7 +198,7 @@ impl Approvals {
 
     fn book(&self) -> Guard<'_> {
         // INVARIANT: every change of the book is complete before anything can panic.
-        Guard { book: lock(&self.book), changed: false, of: self }
+        Guard { book: self.book.lock(), changed: false, of: self }
     }
 
     /// Returns a number that grows with each change.
@@ -211,14 +212,14 @@ impl Approvals {
 
     /// Returns the time by which approvals end: the ledger's, which no clock that is set back delays.
     pub fn time(&self, now: Now) -> Timestamp {
-        let (wall, mono) = *lock(&self.since);
+        let (wall, mono) = *self.since.lock();
         let passed = i64::try_from(now.mono.since(mono)).unwrap_or(i64::MAX);
         now.wall.max(Timestamp(wall.0.saturating_add(passed)))
     }
 
     /// Notes that the ledger's time is not before `at`.
     fn at_least(&self, at: Timestamp, mono: Mono) {
-        let mut since = lock(&self.since);
+        let mut since = self.since.lock();
         let passed = i64::try_from(mono.since(since.1)).unwrap_or(i64::MAX);
         if at.0 > since.0.0.saturating_add(passed) {
             *since = (at, mono);
@@ -336,7 +337,7 @@ impl Approvals {
 
     /// Notes a held call by the approvals that it waits for.
     pub fn hold(&self, ids: &[Uuid]) {
-        let mut held = lock(&self.held);
+        let mut held = self.held.lock();
         for id in ids {
             let calls = held.entry(*id).or_default();
             *calls = calls.saturating_add(1);
@@ -345,7 +346,7 @@ impl Approvals {
 
     /// Notes that a held call waits no more; returns the approvals for which no other call waits.
     pub fn let_go(&self, ids: &[Uuid]) -> Vec<Uuid> {
-        let mut held = lock(&self.held);
+        let mut held = self.held.lock();
         let mut left = Vec::new();
         for id in ids {
             let calls = held.get(id).copied().unwrap_or_default();
@@ -413,7 +414,7 @@ impl Approvals {
                 Err(error) => {
                     let error = crate::telemetry::Causes(&error);
                     tracing::warn!(%error, "approvals ended here but not in the store; trying again");
-                    lock(&self.unsaved).extend(steps.iter().map(|step| step.to.id));
+                    self.unsaved.lock().extend(steps.iter().map(|step| step.to.id));
                     ended.extend_from_slice(steps);
                 }
             }
@@ -461,10 +462,10 @@ impl Approvals {
 
     /// Brings to the store what it did not take, and forgets what ended long ago.
     pub async fn sweep(&self, now: Now) -> Result<(), StoreError> {
-        let unsaved: Vec<Uuid> = lock(&self.unsaved).iter().take(AT_ONCE).copied().collect();
+        let unsaved: Vec<Uuid> = self.unsaved.lock().iter().take(AT_ONCE).copied().collect();
         if !unsaved.is_empty() {
             self.settle_with_store(unsaved.clone()).await?;
-            lock(&self.unsaved).retain(|id| !unsaved.contains(id));
+            self.unsaved.lock().retain(|id| !unsaved.contains(id));
         }
         let now = self.time(now);
         let over = self.book().sweep(now, AT_ONCE);
@@ -510,9 +511,5 @@ impl Approvals {
 }
 
 /// No step under these locks can fail half-way, so one that a panic left is as good as any.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests;

@@ -51,10 +51,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
@@ -178,9 +179,7 @@ impl Audit {
     }
 
     pub fn head(&self) -> Head {
-        let link = self.shared.as_ref().map_or(Link::GENESIS, |shared| {
-            *shared.link.lock().unwrap_or_else(PoisonError::into_inner)
-        });
+        let link = self.shared.as_ref().map_or(Link::GENESIS, |shared| *shared.link.lock());
         Head { sequence: link.sequence, hash: link.hash.to_string(), healthy: self.healthy() }
     }
 
@@ -286,7 +285,7 @@ impl Audit {
     /// The last checkpoint, as it was signed; none without a key or before the first.
     pub fn checkpoint(&self) -> Option<String> {
         let shared = self.shared.as_ref()?;
-        shared.latest_checkpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        shared.latest_checkpoint.lock().clone()
     }
 
     /// Has the writer look at once which file has the log's name, and open it if it is not
@@ -303,7 +302,7 @@ impl Audit {
     /// Writes what was handed over and stops. Receipts completed later are found in the journal
     /// at the next start, with the outcome `unknown`.
     pub fn close(&self) {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = self.writer.lock().take();
         let (Some(shared), Some(writer)) = (&self.shared, writer) else { return };
         shared.inbox.close();
         if writer.join().is_err() {

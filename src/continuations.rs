@@ -5,9 +5,10 @@
 //! session and in all: an id that was dropped belongs to no session.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use crate::clock::Clock;
@@ -169,7 +170,7 @@ impl Continuations {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         // INVARIANT: every change is complete before anything can panic.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

@@ -4,10 +4,11 @@
 //! that takes it. Lifting one gives something back, so the store comes first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::warn;
@@ -78,7 +79,7 @@ impl Freezer {
 
     /// Stores what is still to be stored, and ends the task.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let task = self.retries.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let task = self.retries.lock().take();
         self.stop.notify_one();
         if let Some(task) = task
             && let Err(error) = task.await
@@ -198,7 +199,7 @@ impl Freezer {
 
 impl Drop for Freezer {
     fn drop(&mut self) {
-        if let Some(task) = self.retries.get_mut().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(task) = self.retries.get_mut() {
             task.abort();
         }
     }
@@ -245,7 +246,7 @@ impl Known {
 
 impl Inner {
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// Changes what is known, and puts it in force before anyone else changes it.

@@ -9,10 +9,11 @@ mod process;
 mod register;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use prometheus::{
     Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
@@ -306,7 +307,7 @@ impl Metrics {
 
     /// Gives series of their own to tools that a policy or a session names.
     pub fn name_tools<S: AsRef<str>>(&self, tools: impl IntoIterator<Item = S>) {
-        let _turn = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.naming.lock();
         let named = self.named_tools.load();
         let mut grown: Option<HashMap<Arc<str>, IntCounter>> = None;
         for tool in tools {

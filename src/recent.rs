@@ -6,8 +6,9 @@
 //! no reader and no reader can fall behind by more than the ring.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::audit::record::{Decision, Entry};
@@ -77,6 +78,7 @@ impl Seen {
 /// The last decisions and the hits of policies.
 #[derive(Debug, Default)]
 pub struct Recent {
+    // INVARIANT: every change of the state is complete before anything can panic.
     state: Mutex<State>,
 }
 
@@ -90,15 +92,10 @@ struct State {
 }
 
 impl Recent {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // INVARIANT: every change of the state is complete before anything can panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Keeps a decision in place of the oldest one.
     pub fn note(&self, seen: Seen, now: Mono) {
         let seen = Arc::new(seen);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(policy) = &seen.policy {
             state.count(policy);
         }
@@ -115,13 +112,13 @@ impl Recent {
 
     /// Returns the number that the next decision gets.
     pub fn next(&self) -> u64 {
-        self.lock().next
+        self.state.lock().next
     }
 
     /// Returns up to `limit` of the decisions from number `from` on, the oldest first, and the number
     /// to go on from.
     pub fn since(&self, from: u64, limit: usize) -> (Vec<Arc<Seen>>, u64) {
-        let state = self.lock();
+        let state = self.state.lock();
         let kept = u64::try_from(state.ring.len()).unwrap_or(u64::MAX);
         let first = state.next.saturating_sub(kept);
         let skip = usize::try_from(from.saturating_sub(first)).unwrap_or(usize::MAX);
@@ -132,13 +129,13 @@ impl Recent {
 
     /// Returns up to `limit` decisions for which `wanted` holds, the newest first.
     pub fn newest(&self, limit: usize, wanted: impl Fn(&Seen) -> bool) -> Vec<Arc<Seen>> {
-        let all: Vec<_> = self.lock().ring.iter().rev().cloned().collect();
+        let all: Vec<_> = self.state.lock().ring.iter().rev().cloned().collect();
         all.into_iter().filter(|seen| wanted(seen)).take(limit).collect()
     }
 
     /// Returns how often each policy decided since the start.
     pub fn hits(&self) -> HashMap<Arc<str>, u64> {
-        self.lock().hits.clone()
+        self.state.lock().hits.clone()
     }
 }
 

@@ -6,10 +6,11 @@
 //! it is read, so that a file is not taken half written.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::firewall::policy::{Limits, PolicyError, PolicySet, Source};
@@ -170,7 +171,7 @@ impl Rulebook {
     }
 
     fn last_read(&self) -> MutexGuard<'_, Option<blake3::Hash>> {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+        self.read.lock()
     }
 
     /// Reads the files again: all of them replace the old set, or it stays.

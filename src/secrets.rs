@@ -6,10 +6,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use crate::credentials::{Patterns, Vault, VaultError};
 use crate::firewall::time::Mono;
@@ -136,7 +137,7 @@ impl Secrets {
         now: Mono,
         accept: impl FnOnce(&Vault) -> Result<T, E>,
     ) -> Result<(usize, T), E> {
-        let mut loaded_at = self.loaded_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded_at = self.loaded_at.lock();
         // Also after an error: the next try comes with the next turn, not at once.
         *loaded_at = now;
         let (vault, warnings) = read(&self.source)?;
@@ -151,7 +152,7 @@ impl Secrets {
     /// Reports whether the set in force has outlived its time; only what a command said has one.
     pub fn is_due(&self, now: Mono) -> bool {
         let Source::Command { ttl, .. } = &self.source else { return false };
-        let loaded_at = *self.loaded_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded_at = *self.loaded_at.lock();
         let ttl_us = u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX);
         now.0.saturating_sub(loaded_at.0) >= ttl_us
     }

@@ -5,10 +5,11 @@
 //! them. This file adds the sign-in of a person, who is recognised afterwards.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::http::request::Parts;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::access::{Actor, NOBODY, TakesAway, too_many};
@@ -301,7 +302,7 @@ impl Pace {
 
     /// Counts a page, or refuses it.
     pub fn admit(&self, person: &Arc<str>, now: Mono) -> Result<(), ApiError> {
-        let mut people = self.people.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut people = self.people.lock();
         if people.get(person).is_none() {
             people.put(Arc::clone(person), Window::default());
         }

@@ -3,9 +3,10 @@
 //! Only hashes are kept. The hash of what was sent is compared with every one of them, each in
 //! constant time, so that how long it takes says neither which key was meant nor how close it was.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use super::access::Scope;
@@ -114,7 +115,7 @@ impl Keyring {
 
     /// The rates of a person.
     pub(super) fn limits_of(&self, person: &Arc<str>) -> Arc<Limits> {
-        let mut people = self.people.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut people = self.people.lock();
         if let Some(limits) = people.get(person) {
             return Arc::clone(limits);
         }

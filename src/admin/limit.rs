@@ -5,7 +5,8 @@
 //! So no other traffic, not even that of the same key, keeps an operator from revoking.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::firewall::time::Mono;
 
@@ -80,12 +81,12 @@ impl Limits {
 
     /// Changes the limit; what was counted stays counted.
     pub(super) fn set(&self, limit: u32) {
-        self.windows.lock().unwrap_or_else(PoisonError::into_inner).limit = limit;
+        self.windows.lock().limit = limit;
     }
 
     /// Counts a request, or says in how many seconds to come again.
     pub(super) fn admit(&self, may_take_away: bool, now: Mono) -> Result<Counted, u64> {
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.windows.lock();
         let limit = windows.limit;
         match windows.regular.admit(limit, now) {
             Ok(()) => Ok(Counted::Regular),

@@ -6,7 +6,8 @@
 //! A source is the peer's address, without any header: IPv4 whole, IPv6 by its /64.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::limit::Window;
 use super::lru::Lru;
@@ -91,7 +92,7 @@ impl Sources {
 
     /// Puts pairs in that are known from before, the least recently used first.
     pub(super) fn remember(&self, pairs: impl IntoIterator<Item = Pair>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         for pair in pairs {
             state.pairs.put(pair, ());
         }
@@ -99,14 +100,14 @@ impl Sources {
 
     /// Checks whether keys that never succeeded from `source` are refused now.
     pub(super) fn is_refused(&self, source: Source, now: Mono) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.is_full(source, self.limit, now).is_err()
     }
 
     /// Judges a request from `source` whose key has this hash if it is right, and counts it if it
     /// is wrong.
     pub(super) fn judge(&self, source: Source, right: Option<&[u8; 32]>, now: Mono) -> Attempt {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let pair = right.map(|key| source.pair_with(key));
         if pair.is_some_and(|pair| state.pairs.get(&pair).is_some()) {
             return Attempt::Right;
@@ -223,7 +224,7 @@ mod tests {
                 sources.judge(Source::V4(n.to_be_bytes()), None, at(0));
             }
         }
-        let mut state = sources.state.lock().unwrap();
+        let mut state = sources.state.lock();
         assert_eq!((state.pairs.len(), state.wrong.len()), (MAX_PAIRS, MAX_SOURCES));
         assert_eq!(state.counted, 3 * MAX_SOURCES);
         for n in 0..u32::try_from(MAX_COUNTED).unwrap() + 10 {

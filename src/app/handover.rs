@@ -14,11 +14,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use listenfd::ListenFd;
+use parking_lot::Mutex;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -106,7 +107,7 @@ impl Offer {
         if let Err(error) = fs::remove_file(&path) {
             warn!(path = %path.display(), %error, "control socket was not removed");
         }
-        let is_taken = successor.0.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let is_taken = successor.0.lock().is_some();
         taken.send_replace(is_taken);
     }
 }
@@ -127,7 +128,7 @@ impl Successor {
     /// Tells the process that takes over that log and store are closed. The stream stays open: its end is
     /// the end of this process, when the kernel has freed what a straggling task may still hold.
     pub(super) fn release(&self) {
-        let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stream = self.0.lock();
         let Some(stream) = stream.as_mut() else { return };
         if let Err(error) = stream.write_all(RELEASED.as_bytes()) {
             warn!(%error, "the process that takes over does not listen any more");
@@ -174,7 +175,7 @@ impl Control {
             match answered.await.map_err(io::Error::other)? {
                 Ok(None) => {}
                 Ok(taking) => {
-                    *successor.0.lock().unwrap_or_else(PoisonError::into_inner) = taking;
+                    *successor.0.lock() = taking;
                     return Ok(());
                 }
                 Err(error) => warn!(%error, "control socket: a request was not answered"),

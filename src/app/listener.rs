@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::serve::Listener;
+use parking_lot::Mutex;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use rustls::ServerConfig;
@@ -59,7 +60,7 @@ impl Service for AdminService {
         _process_ends: ShutdownWatch,
         _listeners_per_fd: usize,
     ) {
-        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let parts = self.parts.lock().take();
         let Some((router, listener)) = parts else { return };
         let mut closed = self.closed.clone();
         let stop = async move {

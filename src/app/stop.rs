@@ -1,10 +1,11 @@
 //! Stopping: by signal or by a switch, phase by phase, with time for the calls in flight.
 
 use std::future::pending;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -103,7 +104,7 @@ enum Reason {
 impl ShutdownSignalWatch for Draining {
     /// Resolves when nothing is in flight any more, so that Pingora can end at once.
     async fn recv(&self) -> ShutdownSignal {
-        let signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let signals = self.signals.lock().take();
         let mut signals = match signals {
             Some(signals) => signals,
             // Pingora waits once.

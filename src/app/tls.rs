@@ -6,10 +6,11 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use pingora::listeners::tls::TlsSettings;
 use pingora_core::tls;
 use rustls::crypto::CryptoProvider;
@@ -85,14 +86,14 @@ impl Certificate {
     /// Reports whether the files are others than at the last reading.
     pub(super) fn has_changed(&self) -> bool {
         let now = seen(&self.chain_file, &self.key_file);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != now
+        *self.seen.lock() != now
     }
 
     /// Reads both files again, for [`Certificate::put`].
     pub(super) fn read(&self) -> Result<New> {
         // Before the files: what changes while they are read is read once more.
         let now = seen(&self.chain_file, &self.key_file);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        *self.seen.lock() = now;
         read(self.section, &self.chain_file, &self.key_file).map(|key| New(Arc::new(key)))
     }
 

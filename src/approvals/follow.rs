@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::{AT_ONCE, ATTEMPTS, ApprovalState, Approvals, lock};
+use super::{AT_ONCE, ATTEMPTS, ApprovalState, Approvals};
 use crate::firewall::approvals::{Approval, Status, Step};
 use crate::firewall::time::Now;
 use crate::store::{Put, Room, StoreError};
@@ -13,7 +13,7 @@ impl Approvals {
     /// Takes in the state of an approval. One whose call is not known is read by [`Self::refresh`].
     pub fn changed(&self, id: Uuid, state: ApprovalState) {
         if !self.book().put_state(id, state) {
-            lock(&self.unread).insert(id);
+            self.unread.lock().insert(id);
         }
         self.decided.notify_waiters();
     }
@@ -21,12 +21,12 @@ impl Approvals {
     /// Reads the approvals that changed and whose calls are not known here.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         loop {
-            let ids: Vec<Uuid> = lock(&self.unread).iter().take(AT_ONCE).copied().collect();
+            let ids: Vec<Uuid> = self.unread.lock().iter().take(AT_ONCE).copied().collect();
             if ids.is_empty() {
                 return Ok(());
             }
             self.read(ids.clone()).await?;
-            lock(&self.unread).retain(|id| !ids.contains(id));
+            self.unread.lock().retain(|id| !ids.contains(id));
         }
     }
 

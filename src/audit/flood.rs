@@ -10,8 +10,8 @@
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use super::ADMIN_UNAUTHORIZED;
@@ -137,7 +137,7 @@ impl Flood {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Reports whether a refusal that comes now has its own record.

@@ -6,9 +6,9 @@
 //! After each batch it rests as long before it sleeps, so that a busy gateway's calls wake nobody.
 //! The writer does not wait while few slots are left.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::journal::HeldSlots;
@@ -74,13 +74,9 @@ impl Inbox {
         Self { state: Mutex::default(), bell: Condvar::new(), max_records }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Hands over a job; `false` if there is no room or no writer any more.
     pub(super) fn push(&self, job: Job) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.door == Door::Shut {
             return false;
         }
@@ -108,22 +104,22 @@ impl Inbox {
 
     /// Waits for jobs, moves them to the end of `jobs`, and says whether to go on after them.
     pub(super) fn collect(&self, jobs: &mut Vec<Job>, healthy: bool) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if healthy {
             let more = |s: &State| !s.urgent && s.door == Door::Open && s.jobs.len() < ENOUGH;
             if state.busy || !state.jobs.is_empty() {
-                state = self.wait(state, COLLECT, more);
+                self.wait(&mut state, COLLECT, more);
             }
             if state.jobs.is_empty() && state.door == Door::Open {
                 state.asleep = true;
-                state = self.wait(state, LOOK, |s| s.jobs.is_empty() && s.door == Door::Open);
+                self.wait(&mut state, LOOK, |s| s.jobs.is_empty() && s.door == Door::Open);
                 state.asleep = false;
                 if !state.jobs.is_empty() {
-                    state = self.wait(state, COLLECT, more);
+                    self.wait(&mut state, COLLECT, more);
                 }
             }
         } else {
-            state = self.wait(state, RETRY, |s| s.door == Door::Open);
+            self.wait(&mut state, RETRY, |s| s.door == Door::Open);
         }
         state.busy = !state.jobs.is_empty();
         jobs.append(&mut state.jobs);
@@ -132,25 +128,24 @@ impl Inbox {
         state.door == Door::Open
     }
 
-    fn wait<'a>(
+    fn wait(
         &self,
-        state: MutexGuard<'a, State>,
+        state: &mut MutexGuard<'_, State>,
         limit: Duration,
-        mut while_this: impl FnMut(&State) -> bool,
-    ) -> MutexGuard<'a, State> {
-        let waited = self.bell.wait_timeout_while(state, limit, |s| while_this(s));
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        while_this: impl Fn(&State) -> bool,
+    ) {
+        self.bell.wait_while_for(state, |s| while_this(s), limit);
     }
 
     /// Asks the writer to write what is here and to stop.
     pub(super) fn close(&self) {
-        self.lock().door = Door::Closing;
+        self.state.lock().door = Door::Closing;
         self.bell.notify_one();
     }
 
     /// Lets nothing more in, and hands out what is left.
     pub(super) fn shut(&self) -> Vec<Job> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.door = Door::Shut;
         std::mem::take(&mut state.jobs)
     }
@@ -178,13 +173,13 @@ mod tests {
             let inbox = inbox.clone();
             move || {
                 // After its rest it sleeps, and has to be woken.
-                while !inbox.lock().asleep {
+                while !inbox.state.lock().asleep {
                     thread::yield_now();
                 }
-                inbox.push(looked_at()) && !inbox.lock().asleep
+                inbox.push(looked_at()) && !inbox.state.lock().asleep
             }
         });
-        assert!(inbox.lock().busy && !inbox.lock().asleep);
+        assert!(inbox.state.lock().busy && !inbox.state.lock().asleep);
         while jobs.len() < 2 {
             assert!(inbox.collect(&mut jobs, true));
         }

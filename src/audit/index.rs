@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::files;
@@ -34,6 +34,7 @@ pub(super) struct Placed {
 /// Places of the last records, oldest first.
 #[derive(Debug, Default)]
 pub struct Index {
+    // INVARIANT: every change is one push or pop, so nothing is half done after a panic.
     places: Mutex<VecDeque<Placed>>,
 }
 
@@ -57,14 +58,9 @@ enum Line {
 }
 
 impl Index {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Placed>> {
-        // INVARIANT: every change is one push or pop, so nothing is half done after a panic.
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds records that were written behind all others.
     pub(super) fn add(&self, written: impl Iterator<Item = Placed>) {
-        let mut places = self.lock();
+        let mut places = self.places.lock();
         for placed in written {
             if places.len() >= MAX_PLACES {
                 places.pop_front();
@@ -75,12 +71,12 @@ impl Index {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.lock().len()
+        self.places.lock().len()
     }
 
     /// Forgets every position, because the log's file was replaced.
     pub(super) fn clear(&self) {
-        self.lock().clear();
+        self.places.lock().clear();
     }
 
     /// Looks for records before `before`, or from the log's end, as [`search::newest_first`] does.
@@ -107,7 +103,8 @@ impl Index {
 
     /// Returns the record of a request if its place is known. Blocks on files.
     pub fn line_of(&self, log: &Path, request: Uuid) -> io::Result<Option<Vec<u8>>> {
-        let placed = self.lock().iter().rev().find(|placed| placed.ids.request == request).copied();
+        let placed =
+            self.places.lock().iter().rev().find(|placed| placed.ids.request == request).copied();
         let Some(placed) = placed else { return Ok(None) };
         match (Reader { log, open: None }).line(&placed)? {
             Line::Read(line) => Ok(Some(line)),
@@ -124,7 +121,7 @@ impl Index {
     ) -> io::Result<Look> {
         let Some(is_candidate) = candidates(wanted) else { return Ok(Look::Unknown) };
         let (oldest, candidates) = {
-            let places = self.lock();
+            let places = self.places.lock();
             let Some(oldest) = places.front().copied() else { return Ok(Look::Unknown) };
             let newest = places.iter().rev();
             let newest = newest.skip_while(|placed| before.is_some_and(|b| placed.position >= b));

@@ -16,8 +16,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
 
+use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
 use super::OpenError;
@@ -109,7 +109,7 @@ impl Journal {
     /// Takes the slots that a line of this length needs; `None` if they are not to be had.
     pub(super) fn take(&self, line_bytes: usize) -> Option<HeldSlots> {
         let needed = line_bytes.div_ceil(layout::PART_BYTES).max(1);
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         let from = free.len().checked_sub(needed)?;
         let numbers = free.drain(from..).rev().collect();
         drop(free);
@@ -120,7 +120,7 @@ impl Journal {
 
     /// Frees slots whose line is noted as closed.
     fn put_back(&self, held: &[HeldSlots]) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         for slots in held {
             free.extend(slots.numbers.iter().rev());
         }
@@ -133,7 +133,7 @@ impl Journal {
         line: &mut [u8],
         log_end: LogEnd,
     ) -> io::Result<()> {
-        let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        let file = self.file.read();
         let parts = u32::try_from(slots.numbers.len()).map_err(io::Error::other)?;
         if let [slot] = slots.numbers[..] {
             layout::frame(line, SlotHead { admission: slots.admission, part: 0, parts, log_end })?;
@@ -156,7 +156,7 @@ impl Journal {
 
     /// Brings everything written so far to the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.read().unwrap_or_else(PoisonError::into_inner).sync_data()
+        self.file.read().sync_data()
     }
 
     /// Notes that the lines of the slots `held` are in the log, up to `link`, and frees their slots.
@@ -172,7 +172,7 @@ impl Journal {
                 closed.note(*slot, slots.admission);
             }
         }
-        let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        let file = self.file.read();
         closed.write(&file, link)?;
         drop(file);
         self.put_back(held);
@@ -182,14 +182,14 @@ impl Journal {
 
     /// Puts a copy in place of a journal that was deleted or replaced under our feet.
     pub(super) fn restore_if_lost(&self) -> io::Result<bool> {
-        let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        let file = self.file.read();
         let ours = file.metadata()?;
         let there = fs::metadata(&self.path);
         if there.is_ok_and(|m| m.ino() == ours.ino() && m.dev() == ours.dev()) {
             return Ok(false);
         }
         drop(file);
-        let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.file.write();
         *file = put_in_place(&self.path, |copy| layout::copy(&file, copy))?;
         Ok(true)
     }
@@ -200,7 +200,7 @@ impl Journal {
 
     /// Slots that no call holds.
     pub(super) fn free_slots(&self) -> usize {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.free.lock().len()
     }
 }
 

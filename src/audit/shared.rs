@@ -1,9 +1,10 @@
 //! State that calls and the writer share: how a call's line comes into the journal, and a refusal's to the writer.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::AuditUnavailable;

@@ -14,7 +14,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::chain::Link;
 use super::checkpoint::{self, Checkpoint, SigningKey};
@@ -74,7 +76,7 @@ impl Signer {
         let path = super::beside(log, ".checkpoints");
         let failed = |source| OpenError::Io { path: path.clone(), source };
         let (last, text) = read_last(&path, &key).map_err(failed)?;
-        *latest.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        *latest.lock() = text;
         Ok(Self {
             path,
             key,
@@ -145,7 +147,7 @@ impl Signer {
                 self.last = Some(link);
                 self.signed_at = now.mono;
                 self.was_well = true;
-                *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
+                *self.latest.lock() = Some(note);
                 if let Err(error) = self.thin_out_if_full() {
                     tracing::warn!(error = %Causes(&error), "audit checkpoints are not thinned out");
                 }

@@ -1,8 +1,10 @@
 //! The start of a log: its files are opened, what a crash has left is put in order, and the writer is made.
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+
+use parking_lot::Mutex;
 
 use super::flood::Flood;
 use super::inbox::{Inbox, Job};

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::chain::{Link, Seal};
 use super::files::{self, LogFile};
@@ -259,7 +260,7 @@ impl Proofs {
         let (first, _) = self.extent()?;
         let blocks = BlockRoots::read_only(&self.log, first)?;
         let files = Files { leaves: File::open(&self.path)?, blocks };
-        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spans = self.spans.lock();
         while (spans.len() as u64 + 1) * SPAN * BLOCK <= size {
             let from = spans.len() as u64 * SPAN;
             spans.push(files.over_blocks(from, from + SPAN)?.root());

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::thread;
+
+use parking_lot::Mutex;
 
 use super::chain::{Damage, Finding, Link, Walk};
 use super::files::LogFile;
@@ -144,8 +145,8 @@ fn read(log: impl Read + Send, options: &Options<'_>) -> io::Result<Report> {
         let others = others.into_iter().map(|other| other.join().unwrap_or_else(failed));
         others.fold(mine, Result::and)
     })?;
-    let pieces = pieces.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut walk = joined.into_inner().unwrap_or_else(PoisonError::into_inner).walk;
+    let pieces = pieces.into_inner();
+    let mut walk = joined.into_inner().walk;
     if !pieces.rest.is_empty() {
         walk.lines += 1;
         walk.note(walk.lines, Damage::TruncatedTail);
@@ -241,10 +242,10 @@ fn check_pieces<'k>(
 ) -> io::Result<()> {
     let mut piece = Vec::new();
     loop {
-        let next = pieces.lock().unwrap_or_else(PoisonError::into_inner).next(&mut piece)?;
+        let next = pieces.lock().next(&mut piece)?;
         let Some(number) = next else { return Ok(()) };
         let walk = walk(&piece, known);
-        joined.lock().unwrap_or_else(PoisonError::into_inner).put(number, walk);
+        joined.lock().put(number, walk);
     }
 }
 

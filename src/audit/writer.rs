@@ -6,8 +6,8 @@
 //! for a record gets an error. Then it tries again by itself, until writing works.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use uuid::Uuid;
 
@@ -413,7 +413,7 @@ impl Writer {
         // INVARIANT: the length goes first, so nobody pairs a new file with an old file's length.
         shared.log_length.store(self.log.length, Ordering::Release);
         shared.log_identity.store(self.log.identity(), Ordering::Release);
-        *shared.link.lock().unwrap_or_else(PoisonError::into_inner) = self.link;
+        *shared.link.lock() = self.link;
     }
 }
 

@@ -5,8 +5,8 @@
 //! token behind it is valid with the same roles.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
@@ -58,13 +58,9 @@ pub(super) fn same(a: &str, b: &str) -> bool {
 }
 
 impl Browsers {
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Signs a browser in; returns its cookie.
     pub(super) fn open(&self, holder: Holder, now: Mono) -> String {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         open.retain(|_, one| one.counts(now));
         let of_person = open.values().filter(|one| one.holder.name() == holder.name()).count();
         if of_person >= MAX_OF_PERSON {
@@ -80,7 +76,7 @@ impl Browsers {
 
     /// Recognises a browser and counts its cookie as used.
     pub(super) fn find(&self, cookie: &str, now: Mono) -> Option<Browser> {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let one = open.get_mut(&hash(cookie)).filter(|one| one.counts(now))?;
         one.used = now;
         Some(Browser { holder: one.holder.clone(), token: one.token.clone() })
@@ -88,12 +84,12 @@ impl Browsers {
 
     /// Reports whether a cookie still counts, without using it.
     pub(super) fn counts(&self, cookie: &str, now: Mono) -> bool {
-        self.lock().get(&hash(cookie)).is_some_and(|one| one.counts(now))
+        self.open.lock().get(&hash(cookie)).is_some_and(|one| one.counts(now))
     }
 
     /// Signs a browser out.
     pub(super) fn close(&self, cookie: &str) {
-        self.lock().remove(&hash(cookie));
+        self.open.lock().remove(&hash(cookie));
     }
 }
 
@@ -155,6 +151,6 @@ mod tests {
         for n in 0..2_000 {
             browsers.open(holder(&n.to_string()), at(40));
         }
-        assert_eq!(browsers.lock().len(), MAX_OPEN);
+        assert_eq!(browsers.open.lock().len(), MAX_OPEN);
     }
 }

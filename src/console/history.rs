@@ -2,7 +2,8 @@
 //! that the gateway keeps anyway.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::firewall::denial::Code;
 use crate::firewall::time::Mono;
@@ -33,7 +34,7 @@ pub(super) struct Span {
 
 impl History {
     pub(super) fn add(&self, at: Mono, totals: Totals) {
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut samples = self.samples.lock();
         if samples.len() >= KEPT {
             samples.pop_front();
         }
@@ -42,13 +43,13 @@ impl History {
 
     /// Returns the time of the last sample.
     pub(super) fn last(&self) -> Option<Mono> {
-        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = self.samples.lock();
         samples.back().map(|(at, _)| *at)
     }
 
     /// Returns the figures between samples, oldest first.
     pub(super) fn spans(&self) -> Vec<Span> {
-        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = self.samples.lock();
         let Some((now, _)) = samples.back() else { return Vec::new() };
         let pairs = samples.iter().zip(samples.iter().skip(1));
         pairs.map(|(before, after)| span(before, after, *now)).collect()
@@ -56,7 +57,7 @@ impl History {
 
     /// Returns the refusals of each code over the whole time, the most frequent first.
     pub(super) fn refusals(&self) -> Vec<(&'static str, u64)> {
-        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = self.samples.lock();
         let (Some((_, first)), Some((_, last))) = (samples.front(), samples.back()) else {
             return Vec::new();
         };

@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::audit::verify::{Options, Start, verify};
 use crate::firewall::time::Timestamp;
@@ -41,12 +43,12 @@ pub(super) enum Outcome {
 
 impl Verification {
     fn set(&self, state: State) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        *self.state.lock() = state;
     }
 
     /// Returns the state, and the number of bytes read so far.
     pub(super) fn state(&self) -> (State, u64) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = self.state.lock().clone();
         (state, self.read.load(Ordering::Relaxed))
     }
 
@@ -60,7 +62,7 @@ impl Verification {
 
     /// Starts to verify the first `bytes` of a log, unless that goes on already.
     pub(super) fn start(self: &Arc<Self>, log: PathBuf, bytes: u64, at: Timestamp) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if matches!(*state, State::Running { .. }) {
             return;
         }

@@ -6,10 +6,11 @@
 //! was given, or leaving the session out would be a way around. Secrets injected before a restart
 //! are not known; a session from before counts as having been given all that it is authorised for.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
 use crate::credentials::{Patterns, Secret, Vault};
 use crate::firewall::agent::AgentId;
@@ -53,7 +54,7 @@ impl Known {
     }
 
     fn secrets(&self) -> Vec<Arc<Secret>> {
-        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.secrets.lock().clone()
     }
 
     /// Adds what is not there yet, and forgets the oldest beyond `most`.
@@ -61,7 +62,7 @@ impl Known {
         if more.is_empty() {
             return;
         }
-        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut secrets = self.secrets.lock();
         if merge(&mut secrets, more) {
             let surplus = secrets.len().saturating_sub(most);
             secrets.drain(..surplus);
@@ -195,7 +196,7 @@ impl Injected {
         for (agent, known) in agents {
             // A call that adds to its session while these are gathered waits here to add to the
             // agent, so what it adds is kept either way.
-            let mut secrets = known.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut secrets = known.secrets.lock();
             let mut left = self.always.secrets();
             for (_, of_session) in self.sessions_of.get(&agent).iter().flat_map(|of| of.iter()) {
                 merge(&mut left, &of_session.secrets());

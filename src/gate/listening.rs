@@ -6,10 +6,11 @@
 //! rules, freezes or the agent's rights is announced to the client as a change of its lists.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::asking::Asked;
 use super::hearing::{Hearing, Passed};
@@ -425,6 +426,6 @@ data: {"jsonrpc":"2.0","method":""#;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }

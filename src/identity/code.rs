@@ -4,7 +4,7 @@
 //! Nobody is trusted for what a browser brings back: the code is exchanged at the issuer itself, and the
 //! token that comes of it is verified like any other, for this client and this sign-in alone.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -146,7 +146,7 @@ impl CodeFlow {
     }
 
     async fn endpoints(&self, now: Mono) -> Result<Endpoints, CodeError> {
-        let known = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.found.lock().clone();
         if let Some((found, _)) = known.filter(|(_, until)| now < *until) {
             return found;
         }
@@ -156,7 +156,7 @@ impl CodeFlow {
             asked.map_err(|error: DiscoveryError| CodeError::Unavailable(error.to_string()));
         let secs = if asked.is_ok() { ENDPOINTS_SECS } else { FAILURE_SECS };
         let found = (asked.clone(), now.plus_secs(secs));
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        *self.found.lock() = Some(found);
         asked
     }
 

@@ -5,11 +5,12 @@
 //! known, at most every [`UNKNOWN_KEY_PAUSE_SECS`]. One fetch runs at a time and others wait for
 //! it. A fetch that fails leaves the keys as they are, for as long as it takes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -194,7 +195,7 @@ impl Keys {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Starts a fetch of its own: it goes on when the call that asked for it is broken off.

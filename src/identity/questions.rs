@@ -5,7 +5,7 @@
 //! a small lane of their own, so that no flood of them delays the tokens that are asked about again.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -14,6 +14,7 @@ use blake3::Hash;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use http::HeaderValue;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tracing::warn;
@@ -142,7 +143,7 @@ impl Questions {
 
 impl Desk {
     fn open(&self) -> MutexGuard<'_, HashMap<(Lane, [u8; 32]), Question>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     async fn answer(&self, form: String, lane: Lane, now: Mono) -> Answer {
@@ -166,7 +167,7 @@ impl Desk {
     }
 
     fn may_warn(&self, now: Mono) -> bool {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warned = self.warned.lock();
         let due = warned.is_none_or(|at| now.since(at) >= WARN_PAUSE_SECS * 1_000_000);
         if due {
             *warned = Some(now);

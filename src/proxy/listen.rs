@@ -7,10 +7,11 @@
 
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::apps::ServerApp;
 use pingora::listeners::tls::{Acceptor, TlsSettings};
 use pingora::protocols::l4::stream::Stream as TcpConnection;
@@ -166,7 +167,7 @@ impl<A: ServerApp + Send + Sync + 'static> Service for PreBound<A> {
         _process_ends: ShutdownWatch,
         _listeners_per_fd: usize,
     ) {
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let listener = self.listener.lock().take();
         let Some(listener) = listener else { return };
         let tls = self.tls.take().map(|settings| Arc::new(settings.build()));
         match tokio::net::TcpListener::from_std(listener) {

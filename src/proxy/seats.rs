@@ -8,9 +8,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::firewall::time::Mono;
@@ -63,14 +64,10 @@ impl Seats {
         Arc::new(Self { max, max_per_source, metrics, state, refused: Refused::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes a place for a connection that has just come; none if it cannot be kept.
     pub(super) fn take(self: &Arc<Self>, peer: IpAddr, now: Mono) -> Option<Taken> {
         let source = source(peer);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let of_source = state.by_source.get(&source).copied().unwrap_or(0);
         let refused = if self.max_per_source > 0 && of_source >= self.max_per_source {
             Some(Closed::SourceFull)
@@ -134,7 +131,7 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let mut state = self.seats.lock();
+        let mut state = self.seats.state.lock();
         if let Some(seat) = state.taken.remove(&self.id)
             && seat.asked_to_leave.load(Ordering::Acquire)
         {
@@ -185,7 +182,7 @@ impl Refused {
     /// Warns at most once a second.
     fn warn(&self, now: Mono, max: usize) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = self.logged.lock();
         if logged.is_none_or(|at| now.since(at) >= 1_000_000) {
             *logged = Some(now);
             let refused = self.count.swap(0, Ordering::Relaxed);
@@ -248,7 +245,7 @@ mod tests {
         assert!(seats.take(HERE, Mono(3)).is_none());
         drop(busy);
         assert!(seats.take(HERE, Mono(4)).is_some());
-        assert!(seats.lock().taken.is_empty() && seats.lock().by_source.is_empty());
+        assert!(seats.state.lock().taken.is_empty() && seats.state.lock().by_source.is_empty());
     }
 
     #[test]

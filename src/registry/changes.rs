@@ -1,8 +1,9 @@
 //! Changes of what is in memory, before the store has them.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
 
+use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::entry::Entry;
@@ -21,7 +22,7 @@ impl Inner {
     }
 
     pub(super) fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pending.lock()
     }
 
     /// Lowers an agent's trust in memory, unless an operator has set it since the change of that number;

@@ -3,7 +3,9 @@
 //! Building them costs some tens of microseconds a credential; sessions use few different sets.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::credentials::{Patterns, Secret};
 
@@ -32,7 +34,7 @@ impl PatternCache {
         let mut key: Vec<usize> = secrets.iter().map(|s| Arc::as_ptr(s).addr()).collect();
         key.sort_unstable();
         key.dedup();
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sets = self.sets.lock();
         if let Some(known) = sets.get(&key) {
             return Arc::clone(&known.patterns);
         }
@@ -47,7 +49,7 @@ impl PatternCache {
 
     /// Wipes the sets that nobody holds any more.
     pub fn forget_unused(&self) {
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sets = self.sets.lock();
         // Nobody can take one meanwhile: that needs the lock.
         sets.retain(|_, known| Arc::strong_count(&known.patterns) > 1);
     }
@@ -87,7 +89,7 @@ mod tests {
         for secret in &secrets {
             cache.get(std::slice::from_ref(secret));
         }
-        assert!(cache.sets.lock().unwrap().len() <= MOST_SETS);
+        assert!(cache.sets.lock().len() <= MOST_SETS);
     }
 
     #[test]

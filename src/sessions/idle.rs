@@ -2,8 +2,9 @@
 //! nodes need not ask for them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
 
@@ -35,18 +36,18 @@ impl Leased {
     pub(super) fn note(&self, live: &Arc<Live>, now: Mono) {
         let calls_made = live.with(|usage| usage.calls_made);
         let seen = Seen { live: Arc::clone(live), calls_made, since: now };
-        self.lock().insert(live.order.id, seen);
+        self.sessions.lock().insert(live.order.id, seen);
     }
 
     /// Takes out those that have been idle. No session's lock is waited for while the list is held:
     /// those who lease for other sessions need it.
     fn idle(&self, now: Mono) -> Vec<Arc<Live>> {
         let leased: Vec<Arc<Live>> =
-            self.lock().values().map(|seen| Arc::clone(&seen.live)).collect();
+            self.sessions.lock().values().map(|seen| Arc::clone(&seen.live)).collect();
         let calls_made = leased.iter().map(|live| live.with(|usage| usage.calls_made));
         let calls_made: Vec<u64> = calls_made.collect();
         let mut idle = Vec::new();
-        let mut list = self.lock();
+        let mut list = self.sessions.lock();
         for (live, calls_made) in leased.into_iter().zip(calls_made) {
             let Some(seen) = list.get_mut(&live.order.id) else { continue };
             if calls_made != seen.calls_made {
@@ -58,10 +59,6 @@ impl Leased {
             }
         }
         idle
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Seen>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::firewall::names::{Names, WeakNames};
 use crate::firewall::session::WorkOrder;
@@ -39,7 +41,7 @@ impl InternedLists {
     fn known(&self, names: &Names) -> Names {
         let Some(weak) = names.downgrade() else { return names.clone() };
         let hash = self.hasher.hash_one(&**names);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         let found = known.get(&hash).and_then(WeakNames::upgrade);
         if let Some(found) = found.filter(|found| found == names) {
             return found;
@@ -91,6 +93,6 @@ mod tests {
         for n in 0..=MOST {
             interned.known(&[n.to_string()].into());
         }
-        assert_eq!(interned.known.lock().unwrap().len(), 1);
+        assert_eq!(interned.known.lock().len(), 1);
     }
 }

@@ -1,7 +1,9 @@
 //! One live session: its work order, and its usage under a lock of its own.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::firewall::recent::Recent;
 use crate::firewall::session::{Status, Usage, WorkOrder};
@@ -85,7 +87,7 @@ impl Live {
     /// Looks at the usage, or changes it, under the session's lock. Keep it short.
     pub fn with<R>(&self, step: impl FnOnce(&mut Usage) -> R) -> R {
         // Steps change the usage last and at once, so a lock that a panic left is as good as any.
-        step(&mut self.usage.lock().unwrap_or_else(PoisonError::into_inner))
+        step(&mut self.usage.lock())
     }
 
     /// Returns when the session expires, on this run's clock: by the earlier of both clocks, since the

@@ -1,8 +1,9 @@
 //! State of the last run, loaded in batches while the store still reads.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
 use super::index::Index;
 use super::intern::InternedLists;
@@ -44,7 +45,7 @@ pub(super) async fn all(
     // The store's reader is done, and holds nothing of the row any more.
     let Loading { live, interned, loaded, chains: _ } =
         Arc::into_inner(loading).ok_or(StoreError::Stopped)?;
-    let loaded = loaded.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let loaded = loaded.into_inner();
     Ok((live, Index::load(&loaded), interned))
 }
 
@@ -59,7 +60,7 @@ impl Loading {
             (live, closed_at)
         });
         let lives: Loaded = lives.collect();
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).extend(lives);
+        self.loaded.lock().extend(lives);
     }
 
     fn share_chain(&self, stored: &mut StoredSession) {

@@ -1,8 +1,9 @@
 //! The store that lasts as long as its process: the same promises as the others, under one lock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use super::backend::Backend;
@@ -65,7 +66,7 @@ impl Row {
 impl Memory {
     #[cfg(test)]
     pub(super) fn refuse_writes(&self, refuse: bool) {
-        self.lock().refuse_writes = refuse;
+        self.tables.lock().refuse_writes = refuse;
     }
 
     /// Takes away, and returns what was not gone before, with the levels that result.
@@ -257,22 +258,18 @@ impl Memory {
 
     #[cfg(test)]
     pub(super) fn copy(&self) -> Self {
-        Self { tables: Mutex::new(self.lock().clone()) }
+        Self { tables: Mutex::new(self.tables.lock().clone()) }
     }
 
     #[cfg(test)]
     pub(super) fn become_like(&self, other: &Self) {
-        let other = other.lock().clone();
-        *self.lock() = other;
+        let other = other.tables.lock().clone();
+        *self.tables.lock() = other;
     }
 
     /// No step below can fail half-way, so a lock that a panic left is as good as any.
-    fn lock(&self) -> MutexGuard<'_, Box<Tables>> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn read(&self) -> Result<MutexGuard<'_, Box<Tables>>, StoreError> {
-        let tables = self.lock();
+        let tables = self.tables.lock();
         if tables.closed { Err(StoreError::Stopped) } else { Ok(tables) }
     }
 
@@ -288,7 +285,7 @@ impl Memory {
 
 impl Backend for Memory {
     async fn close(&self) -> Result<(), StoreError> {
-        self.lock().closed = true;
+        self.tables.lock().closed = true;
         Ok(())
     }
 

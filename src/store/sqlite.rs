@@ -11,12 +11,13 @@
 //! it is open: a second process on it would count the same rate limits a second time.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 #[cfg(test)]
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -220,7 +221,7 @@ impl Backend for Sqlite {
             return Ok(());
         }
         let outcome = wait.await.unwrap_or(Err(StoreError::Stopped));
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().take();
         // The thread has answered and is past its last step; joining it does not wait.
         match thread.map(JoinHandle::join) {
             Some(Err(_panic)) => Err(StoreError::Stopped),
@@ -296,10 +297,10 @@ impl Backend for Sqlite {
         let all = Arc::new(Mutex::new(Vec::new()));
         let taking = Arc::clone(&all);
         let take = move |batch| {
-            taking.lock().unwrap_or_else(PoisonError::into_inner).extend(batch);
+            taking.lock().extend(batch);
         };
         self.sessions_in_batches(cutoff, take).await?;
-        Ok(std::mem::take(&mut *all.lock().unwrap_or_else(PoisonError::into_inner)))
+        Ok(std::mem::take(&mut *all.lock()))
     }
 
     async fn insert_session(

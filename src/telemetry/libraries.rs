@@ -4,9 +4,10 @@
 //! of these lines, so each is clipped and stays one line, and there are few a minute; the first of the
 //! next minute then says how many were left out.
 
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 
 use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
+use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::firewall::time::Mono;
@@ -67,7 +68,7 @@ impl Log for Libraries {
             return;
         }
         let now = self.clock.now().mono;
-        let due = self.lines.lock().unwrap_or_else(PoisonError::into_inner).next(now);
+        let due = self.lines.lock().next(now);
         let Some(left_out) = due else { return };
         let (library, text) = (record.target(), one_line(&record.args().to_string()));
         if record.level() == Level::Error {
@@ -97,7 +98,7 @@ mod tests {
 
     impl Write for Written {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
+            self.0.lock().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -120,7 +121,7 @@ mod tests {
                 libraries.log(&line.level(Level::Error).args(format_args!("gone\nwrong")).build());
             }
         });
-        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let text = String::from_utf8(written.0.lock().clone()).unwrap();
         assert_eq!(text.lines().count() as u64, MOST_LINES, "{text}");
         assert!(text.contains("ERROR") && text.contains("gone wrong"), "{text}");
         assert!(text.contains("library=\"pingora_core::server\""), "{text}");

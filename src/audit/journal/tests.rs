@@ -167,7 +167,7 @@ fn a_journal_gets_another_size_when_no_call_is_open_in_it() {
         assert_eq!(found.link, Some(link));
         (journal, found.open.len())
     };
-    layout::write_link(&journal.file.read().unwrap(), &link).unwrap();
+    layout::write_link(&journal.file.read(), &link).unwrap();
     drop(journal);
     let (journal, open) = resized(SLOTS * 2);
     assert_eq!((journal.slots, open), (SLOTS, 1), "its open call was not dropped");
@@ -179,7 +179,7 @@ fn a_journal_gets_another_size_when_no_call_is_open_in_it() {
         assert!(matches!(Journal::open(&bench.path(), slots), Err(OpenError::InUse { .. })));
         journal
             .close(
-                &mut Closed::read(&journal.file.read().unwrap(), slots).unwrap(),
+                &mut Closed::read(&journal.file.read(), slots).unwrap(),
                 &mut vec![put(&journal, b"x", 0)],
                 &link,
             )

@@ -339,11 +339,11 @@ fn what_is_no_such_notification_passes_whatever_its_form() {
 #[test]
 fn an_acknowledgement_says_which_lists_are_watched() {
     use crate::mcp::list_changes::ListChanges;
-    let said = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let said = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
     let noted = std::sync::Arc::clone(&said);
     let passes: Passes = Box::new(move |notice| {
         if let Notice::Acknowledged(lists) = notice {
-            noted.lock().unwrap().push(lists);
+            noted.lock().push(lists);
         }
         true
     });
@@ -351,5 +351,5 @@ fn an_acknowledgement_says_which_lists_are_watched() {
     let ack = r#"data: {"method":"notifications/subscriptions/acknowledged","params":{"notifications":{"toolsListChanged":true,"promptsListChanged":false,"resourcesListChanged":"true"}}}"#;
     let mut out = Vec::new();
     filter.push(format!("{ack}\n\n").as_bytes(), &mut out).unwrap();
-    assert_eq!(*said.lock().unwrap(), [ListChanges::new(true, false, false)]);
+    assert_eq!(*said.lock(), [ListChanges::new(true, false, false)]);
 }

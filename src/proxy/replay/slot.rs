@@ -1,9 +1,10 @@
 //! State shared by a replay and the request's context.
 
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use pingora::protocols::http::ServerSession;
 
 use crate::gate::continued::Keeping;
@@ -72,10 +73,10 @@ impl Slot {
     }
 
     fn keeping(&self) -> MutexGuard<'_, Vec<Keeping>> {
-        self.0.keeping.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.keeping.lock()
     }
 
     pub(super) fn real(&self) -> MutexGuard<'_, Option<Box<ServerSession>>> {
-        self.0.real.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.real.lock()
     }
 }

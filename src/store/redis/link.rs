@@ -5,11 +5,12 @@
 //! are numbered, and the scripts of an earlier one are refused once a later one has been used.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use parking_lot::{Mutex, MutexGuard};
 use redis::aio::ConnectionLike;
 use redis::{Cmd, FromRedisValue, Pipeline, ScriptInvocation};
 use tokio::runtime::Handle;
@@ -150,7 +151,7 @@ impl Link {
 
     /// No step under the lock can fail half-way, so one that a panic left is as good as any.
     fn current(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current.lock()
     }
 }
 

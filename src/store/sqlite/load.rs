@@ -3,10 +3,11 @@
 //! Opening and parsing a row costs several times what reading it does. Rows go from hand to hand in
 //! batches; few are under way at any time, however many there are.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use super::super::{StoreError, StoredSession};
@@ -68,7 +69,7 @@ fn read(
     take: &impl Fn(Vec<StoredSession>),
 ) -> Result<(), StoreError> {
     loop {
-        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let next = waiting.lock().recv();
         let Ok(batch) = next else { return Ok(()) };
         let sessions: Result<Vec<StoredSession>, StoreError> =
             batch.into_iter().map(|row| open(row, key)?.read()).collect();
@@ -107,8 +108,8 @@ mod tests {
 
     fn load(db: &Connection, key: Option<&SealKey>) -> Result<Vec<StoredSession>, StoreError> {
         let all = Mutex::new(Vec::new());
-        sessions(db, key, Timestamp(0), &|batch| all.lock().unwrap().extend(batch))?;
-        Ok(all.into_inner().unwrap())
+        sessions(db, key, Timestamp(0), &|batch| all.lock().extend(batch))?;
+        Ok(all.into_inner())
     }
 
     const MANY: usize = BATCH * (WAITING + READERS + 2) + 1;

@@ -2,10 +2,11 @@
 //! the nodes make of it. Nodes can be told apart, cut off and killed.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -152,7 +153,7 @@ impl Fleet {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.ledger.lock()
     }
 
     fn through(&self) -> Result<MutexGuard<'_, Ledger>, StoreError> {

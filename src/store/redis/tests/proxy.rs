@@ -1,8 +1,9 @@
 //! A way to a server that can be cut, and on which what is sent can be held back.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,7 +37,7 @@ impl Proxy {
         let theirs = Arc::clone(&gates);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let gate = theirs.lock().unwrap().subscribe();
+                let gate = theirs.lock().subscribe();
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
@@ -57,8 +58,7 @@ impl Proxy {
     }
 
     fn close(&self, gate: Gate) -> watch::Sender<Gate> {
-        let old =
-            std::mem::replace(&mut *self.gates.lock().unwrap(), watch::Sender::new(Gate::Open));
+        let old = std::mem::replace(&mut *self.gates.lock(), watch::Sender::new(Gate::Open));
         old.send_replace(gate);
         old
     }
