@@ -18,7 +18,6 @@ pub mod enrol;
 mod frozen;
 mod hearing;
 pub mod in_flight;
-pub mod injected;
 mod legacy;
 pub mod listening;
 mod on_record;
@@ -47,6 +46,7 @@ use crate::firewall::time::{Mono, Now};
 use crate::mcp::headers::ProtocolHeaders;
 use crate::mcp::outcome::Carrier;
 use crate::metrics::Metrics;
+pub use crate::secrets::ScrubSet;
 pub use crate::traces::Carried;
 use crate::traces::{Decided, Trace};
 use asking::{Asked, Asking};
@@ -54,7 +54,6 @@ use continued::Handout;
 pub use destination::{Destination, ExpectedReply};
 use drain::{Drain, Phase};
 use in_flight::Open;
-use injected::Watch;
 use listening::Stream;
 pub use on_record::Ended;
 pub use phases::{Arrived, Denied, Identified, Kind, Read, Verb};
@@ -114,7 +113,7 @@ pub struct Cleared {
     due: ExpectedReply,
     repeatable: bool,
     lists: Option<ListView>,
-    scrub: Option<Watch>,
+    scrub: Option<ScrubSet>,
     tools: Option<Box<Tools>>,
     /// Set if notifications can come on the answer's stream.
     stream: Option<Box<Stream>>,
@@ -132,7 +131,7 @@ struct Admitted {
     repeatable: bool,
     due: ExpectedReply,
     lists: Option<ListView>,
-    scrub: Option<Watch>,
+    scrub: Option<ScrubSet>,
     tools: Option<Box<Tools>>,
     stream: Option<Box<Stream>>,
     handout: Option<Arc<Handout>>,
@@ -248,7 +247,7 @@ impl Gate {
         self.still_free(caller, &[], to)?;
         ticket.entry_mut().anomaly_flags.push("unchecked_method");
         let scrub =
-            self.state.injected.without_session(caller.agent.id, &self.state.secrets.vault());
+            self.state.scrub_sets.without_session(caller.agent.id, &self.state.secrets.vault());
         let body = std::mem::take(body);
         Ok(Admitted { body, ..Admitted::without_message(ExpectedReply::Anything, scrub) })
     }
@@ -256,7 +255,7 @@ impl Gate {
 
 impl Admitted {
     /// Returns the result for a request without a message.
-    fn without_message(due: ExpectedReply, scrub: Option<Watch>) -> Self {
+    fn without_message(due: ExpectedReply, scrub: Option<ScrubSet>) -> Self {
         Self {
             body: Bytes::new(),
             edits: Edits::default(),
@@ -326,7 +325,7 @@ impl Cleared {
     }
 
     /// Returns the secrets that the answer must not show.
-    pub fn scrub(&self) -> Option<&Watch> {
+    pub fn scrub(&self) -> Option<&ScrubSet> {
         self.scrub.as_ref()
     }
 

@@ -19,9 +19,11 @@ mod cache;
 mod command;
 mod file;
 mod parse;
+mod scrub_sets;
 
 pub use cache::PatternCache;
 pub use parse::ParseError;
+pub use scrub_sets::{ScrubSet, ScrubSets};
 
 /// Largest file or command output that is read.
 const MAX_SOURCE_BYTES: u64 = 4 * 1024 * 1024;

@@ -141,7 +141,7 @@ impl Follower {
     }
 
     async fn take_in(&self, change: Change) {
-        let ProcessState { registry, sessions, freezer, injected, secrets, .. } = &self.state;
+        let ProcessState { registry, sessions, freezer, scrub_sets, secrets, .. } = &self.state;
         let now = self.state.clock.now();
         match change {
             Change::Registered(agent) => {
@@ -174,7 +174,7 @@ impl Follower {
                 sessions.opened(&order, now);
                 self.state.metrics.name_tools(order.authorized_tools.iter());
                 // What another node injects there may come back in an answer here.
-                let _watch = injected.add(&order, &[], &secrets.vault());
+                let _watch = scrub_sets.add(&order, &[], &secrets.vault());
             }
             Change::SessionClosed { id, at: _ } => {
                 sessions.closed(id, now);

@@ -21,13 +21,13 @@ use crate::firewall::time::{Now, Timestamp};
 use crate::freezer::Freezer;
 use crate::gate::enrol::Enrolment;
 use crate::gate::in_flight::InFlight;
-use crate::gate::injected::Injected;
 use crate::gate::{self, Gate, ProcessState};
 use crate::identity::Identity;
 use crate::identity::mint::Minter;
 use crate::metrics::{Levels, Metrics};
 use crate::proxy::upstream::Headers;
 use crate::registry::Registry;
+use crate::secrets::ScrubSets;
 use crate::sessions::{self, Sessions};
 use crate::store::{Freshness, Store};
 use crate::telemetry::Causes;
@@ -96,7 +96,7 @@ impl Parts {
             freshness,
             audit,
             recent: Arc::default(),
-            injected: Arc::new(Injected::new(in_headers, since)),
+            scrub_sets: Arc::new(ScrubSets::new(in_headers, since)),
             secrets,
             metrics,
             in_flight: Arc::new(InFlight::new(limits_of_agents(config))),
@@ -155,7 +155,7 @@ impl Parts {
             after = Some(last.order.id);
             for live in &page {
                 // Nothing is under way yet that would have to be scrubbed.
-                let _watch = self.state.injected.add(&live.order, &[], &vault);
+                let _watch = self.state.scrub_sets.add(&live.order, &[], &vault);
             }
         }
     }

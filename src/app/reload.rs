@@ -212,7 +212,7 @@ impl Reloads {
         };
         let (count, (headers, in_headers)) = self.state.secrets.reload(now, accept)?;
         // Looked for before it is sent.
-        self.state.injected.in_headers(&in_headers);
+        self.state.scrub_sets.in_headers(&in_headers);
         for (in_force, headers) in self.headers.iter().zip(headers) {
             in_force.store(Arc::new(headers));
         }

@@ -31,7 +31,7 @@ pub(super) async fn sessions(state: ProcessState, period: Duration) {
         if let Err(error) = state.freezer.sweep(state.clock.now()).await {
             warn!(error = %Causes(&error), "freezes that are over were not forgotten; tried again later");
         }
-        state.injected.retain(|id| state.sessions.get(id).is_some());
+        state.scrub_sets.retain(|id| state.sessions.get(id).is_some());
         state.in_flight.sweep(state.clock.mono());
     }
 }

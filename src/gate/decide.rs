@@ -9,7 +9,6 @@ use tracing::warn;
 use super::continued::{self, Round, Tasks};
 use super::frozen::Above;
 use super::hearing::{Hearing, Passed};
-use super::injected::Watch;
 use super::phases::Read;
 use super::reply::{Reply, echoed_id, warnings};
 use super::ticket::Ticket;
@@ -37,6 +36,7 @@ use crate::mcp::headers;
 use crate::mcp::message::{self, Message};
 use crate::mcp::version::{Era, Version};
 use crate::registry::Demotion;
+use crate::secrets::ScrubSet;
 use crate::sessions::Live;
 use crate::store::StoreError;
 use crate::telemetry::Causes;
@@ -265,10 +265,10 @@ impl Gate {
         live: Option<&Live>,
         secrets: &[Arc<Secret>],
         vault: &Vault,
-    ) -> Option<Watch> {
+    ) -> Option<ScrubSet> {
         match live {
-            Some(live) => self.state.injected.add(&live.order, secrets, vault),
-            None => self.state.injected.without_session(agent, vault),
+            Some(live) => self.state.scrub_sets.add(&live.order, secrets, vault),
+            None => self.state.scrub_sets.without_session(agent, vault),
         }
     }
 

@@ -6,7 +6,6 @@ use super::approval::Clerk;
 use super::drain::Drain;
 use super::enrol::Enrolment;
 use super::in_flight::InFlight;
-use super::injected::Injected;
 use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::clock::Clock;
@@ -17,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::recent::Recent;
 use crate::registry::Registry;
 use crate::rulebook::Rulebook;
-use crate::secrets::Secrets;
+use crate::secrets::{ScrubSets, Secrets};
 use crate::sessions::Sessions;
 use crate::store::Freshness;
 use crate::traces::Traces;
@@ -38,7 +37,7 @@ pub struct ProcessState {
     pub audit: Arc<Audit>,
     pub recent: Arc<Recent>,
     pub secrets: Arc<Secrets>,
-    pub injected: Arc<Injected>,
+    pub scrub_sets: Arc<ScrubSets>,
     pub metrics: Arc<Metrics>,
     pub in_flight: Arc<InFlight>,
     pub drain: Arc<Drain>,

@@ -10,8 +10,8 @@ use super::handed::Handed;
 use crate::credentials::{Scrubber, SseScrubber, scrub_header_value};
 use crate::decode::{DecodeError, Decoder};
 use crate::firewall::denial::{Cause, Denial};
+use crate::gate::ScrubSet;
 use crate::gate::continued::Keeping;
-use crate::gate::injected::Watch;
 use crate::gate::view::ListView;
 use crate::mcp::continued::TaskStatus;
 use crate::mcp::filter::{ListKind, Oddities, filter_list};
@@ -38,7 +38,7 @@ pub(super) struct ResponsePipeline {
     waiting: Waiting,
     lists: Lists,
     scrub: Scrub,
-    watch: Option<Watch>,
+    watch: Option<ScrubSet>,
     scrubbed_headers: u64,
     oddities: Oddities,
 }
@@ -318,7 +318,7 @@ impl ResponsePipeline {
     pub(super) fn trailers(&mut self, trailers: &mut HeaderMap) -> Result<Option<Bytes>, Denial> {
         let passed = std::mem::take(trailers);
         let held_back = self.push(None, true)?;
-        let patterns = self.watch.as_ref().map(Watch::patterns);
+        let patterns = self.watch.as_ref().map(ScrubSet::patterns);
         let scrubbed = |text: &[u8]| scrub_header_value(patterns.as_ref()?, text);
         for (name, value) in &passed {
             if is_gateways_own(name) {

@@ -19,7 +19,6 @@ use arbiter::freezer::Freezer;
 use arbiter::gate::asking::Asking;
 use arbiter::gate::enrol::Enrolment;
 use arbiter::gate::in_flight::InFlight;
-use arbiter::gate::injected::Injected;
 use arbiter::gate::shares::Limits;
 use arbiter::gate::{Carried, Gate, HeadParts, Identified, ProcessState, Settings};
 use arbiter::identity::Identity;
@@ -28,7 +27,7 @@ use arbiter::mcp::headers::ProtocolHeaders;
 use arbiter::metrics::Metrics;
 use arbiter::registry::{NewAgent, Registry};
 use arbiter::rulebook::Rulebook;
-use arbiter::secrets::{self, Secrets};
+use arbiter::secrets::{self, ScrubSets, Secrets};
 use arbiter::sessions::Sessions;
 use arbiter::store::{Freshness, Store};
 
@@ -93,7 +92,7 @@ impl Prepared<'_> {
             audit: Arc::new(audit),
             recent: Arc::default(),
             secrets,
-            injected: Arc::new(Injected::new(Vec::new(), now.wall)),
+            scrub_sets: Arc::new(ScrubSets::new(Vec::new(), now.wall)),
             metrics: Arc::new(metrics),
             in_flight: Arc::new(InFlight::new(limits)),
             drain: Arc::default(),

@@ -12,11 +12,11 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::PatternCache;
 use crate::credentials::{Patterns, Secret, Vault};
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
-use crate::secrets::PatternCache;
 
 /// Number of remembered values of the configured headers; a rotated value soon loses its worth.
 const MOST_IN_HEADERS: usize = 64;
@@ -30,10 +30,10 @@ struct Known {
 
 /// Secrets that a response must not show. May grow while the response passes.
 #[derive(Clone, Debug)]
-pub struct Watch(Arc<Known>);
+pub struct ScrubSet(Arc<Known>);
 
 /// The secrets of every session that was given any.
-pub struct Injected {
+pub struct ScrubSets {
     started: Timestamp,
     /// Values of the headers that every upstream request carries.
     always: Arc<Known>,
@@ -85,7 +85,7 @@ fn merge(secrets: &mut Vec<Arc<Secret>>, more: &[Arc<Secret>]) -> bool {
     secrets.len() > before
 }
 
-impl Watch {
+impl ScrubSet {
     /// Returns the current patterns.
     pub fn patterns(&self) -> Arc<Patterns> {
         self.0.patterns.load_full()
@@ -98,7 +98,7 @@ impl Watch {
     }
 }
 
-impl Injected {
+impl ScrubSets {
     /// `headers`: what every upstream request carries.
     pub fn new(headers: Vec<Arc<Secret>>, started: Timestamp) -> Self {
         let cache = PatternCache::default();
@@ -117,10 +117,15 @@ impl Injected {
 
     /// Adds what a call of a session injects and gives what its response is scrubbed of; nothing if
     /// there is nothing to look for, and never will be.
-    pub fn add(&self, order: &WorkOrder, secrets: &[Arc<Secret>], vault: &Vault) -> Option<Watch> {
+    pub fn add(
+        &self,
+        order: &WorkOrder,
+        secrets: &[Arc<Secret>],
+        vault: &Vault,
+    ) -> Option<ScrubSet> {
         if order.authorized_credentials.is_empty() {
             let nothing = self.always.patterns.load().is_empty();
-            return (!nothing).then(|| Watch(Arc::clone(&self.always)));
+            return (!nothing).then(|| ScrubSet(Arc::clone(&self.always)));
         }
         let found = self.by_session.get(&order.id).map(|known| Arc::clone(&known));
         let known = found.unwrap_or_else(|| self.first_seen(order, vault));
@@ -129,15 +134,15 @@ impl Injected {
         if !secrets.is_empty() {
             self.of_agent(order.agent).grow(secrets, usize::MAX, &self.cache);
         }
-        Some(Watch(known))
+        Some(ScrubSet(known))
     }
 
     /// Returns the secrets to scrub from the response to a request without a session.
-    pub fn without_session(&self, agent: AgentId, vault: &Vault) -> Option<Watch> {
+    pub fn without_session(&self, agent: AgentId, vault: &Vault) -> Option<ScrubSet> {
         let nothing = vault.is_empty()
             && self.always.patterns.load().is_empty()
             && !self.by_agent.contains_key(&agent);
-        (!nothing).then(|| Watch(self.of_agent(agent)))
+        (!nothing).then(|| ScrubSet(self.of_agent(agent)))
     }
 
     /// From now on the configured headers carry these.
@@ -225,7 +230,7 @@ mod tests {
         }
     }
 
-    fn scrubs(watch: Option<&Watch>, text: &'static str) -> bool {
+    fn scrubs(watch: Option<&ScrubSet>, text: &'static str) -> bool {
         let Some(watch) = watch else { return false };
         let mut scrubber = Scrubber::new(watch.patterns(), Content::Other);
         let mut out = scrubber.push(text.as_bytes().into()).to_vec();
@@ -238,8 +243,8 @@ mod tests {
         Vault::new([secret("a", "alpha-secret"), secret("b", "beta-secret")]).unwrap()
     }
 
-    fn injected() -> Injected {
-        Injected::new(vec![Arc::new(Secret::plain("h", "header-secret"))], Timestamp(5))
+    fn injected() -> ScrubSets {
+        ScrubSets::new(vec![Arc::new(Secret::plain("h", "header-secret"))], Timestamp(5))
     }
 
     #[test]
@@ -308,7 +313,7 @@ mod tests {
             injected.in_headers(&[Arc::new(Secret::plain("h", format!("header-{n}-value")))]);
         }
         assert_eq!(injected.always.secrets().len(), MOST_IN_HEADERS);
-        let silent = Injected::new(Vec::new(), Timestamp(5));
+        let silent = ScrubSets::new(Vec::new(), Timestamp(5));
         assert!(silent.add(&none_authorised, &[], &vault).is_none());
         assert!(silent.without_session(AgentId::random(), &Vault::default()).is_none());
     }
