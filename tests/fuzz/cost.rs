@@ -25,6 +25,8 @@ use arbiter::mcp::sse_filter::SseFilter;
 use arbiter::proxy::head::{HeadSize, Scan};
 use bytes::{Bytes, BytesMut};
 
+use super::mixed::mixed;
+
 const SECRETS: [&str; 5] = [
     "tok_live_4f9aC2e7B1d8Kq3Z",
     "S3cr3t-P@ss/w+rd=Zq9&x y",
@@ -93,21 +95,6 @@ const PIECES: &[&str] = &[
     "\t",
     "\u{0}",
 ];
-
-/// Escapes of all codings in a random order, which no memory of earlier ones helps with.
-fn mixed(bytes: usize) -> String {
-    const MIXED: [&str; 13] = [
-        "%5c", "\\x5c", "\\u005c", "&#92;", "\\\\", "%25", "&amp;", "5c", "x", "u00", "n", "%26",
-        "#38;",
-    ];
-    let mut random = 7_u64;
-    let mut text = String::new();
-    while text.len() < bytes {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        text.push_str(MIXED[usize::try_from(random >> 33).unwrap() % MIXED.len()]);
-    }
-    text
-}
 
 fn repeated(piece: &str, bytes: usize) -> String {
     piece.repeat(bytes / piece.len() + 1)

@@ -17,6 +17,7 @@ mod audit;
 mod cost;
 mod driver;
 mod head;
+mod mixed;
 mod parser;
 mod policy;
 mod scrubber;

@@ -8,6 +8,10 @@ use arbiter::credentials::{Content, Patterns, Scrubber, SseScrubber};
 use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::BytesCount;
+use mixed::mixed;
+
+#[path = "../../../tests/fuzz/mixed.rs"]
+mod mixed;
 
 const SECRETS: [&str; 5] = [
     "tok_live_4f9aC2e7B1d8Kq3Z",
@@ -83,22 +87,6 @@ const HOSTILE: [&str; 24] = [
 
 const HOSTILE_BYTES: usize = 1 << 20;
 
-/// Escapes of all codings in a random order, which no memory of earlier ones helps with.
-fn mixed_escapes() -> String {
-    const MIXED: [&str; 13] = [
-        "%5c", "\\x5c", "\\u005c", "&#92;", "\\\\", "%25", "&amp;", "5c", "x", "u00", "n", "%26",
-        "#38;",
-    ];
-    let mut random = 7_u64;
-    let mut text = String::new();
-    while text.len() < HOSTILE_BYTES {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let next = usize::try_from(random >> 33).unwrap_or(0) % MIXED.len();
-        text.push_str(MIXED.get(next).copied().unwrap_or_default());
-    }
-    text
-}
-
 fn run(bencher: Bencher<'_, '_>, text: String) {
     let patterns = patterns();
     let body = Bytes::from(text);
@@ -161,7 +149,7 @@ fn hostile(bencher: Bencher<'_, '_>, piece: &str) {
 
 #[divan::bench]
 fn hostile_mixed(bencher: Bencher<'_, '_>) {
-    run(bencher, mixed_escapes());
+    run(bencher, mixed(HOSTILE_BYTES));
 }
 
 /// Numbers, each of them a credential, in one event.

@@ -33,7 +33,7 @@ use arbiter::store::{Freshness, Store};
 
 const SIGNING_SECRET: &str = "a-signing-secret-of-a-benchmark-0123456789";
 
-/// What a bench prepares before the gate is made.
+/// Parts that a bench prepares before the gate is made.
 pub(super) struct Prepared<'a> {
     pub(super) clock: Clock,
     pub(super) store: Arc<Store>,
