@@ -21,6 +21,10 @@
 //! | [`admin`], [`console`], [`cli`] | the operators' side: API, pages, commands |
 //! | [`app`], [`demo`] | wiring; the guided tour |
 
+// The kit of tests is a part of other crates too, and names this one as they do.
+#[cfg(test)]
+extern crate self as arbiter;
+
 pub mod admin;
 pub mod app;
 pub mod approvals;
@@ -51,4 +55,6 @@ pub mod secrets;
 pub mod sessions;
 pub mod store;
 pub mod telemetry;
+#[cfg(test)]
+mod testkit;
 pub mod traces;

@@ -90,18 +90,14 @@ mod tests {
 
     use super::*;
     use crate::firewall::agent::AgentId;
+    use crate::testkit;
 
     fn agent(capabilities: &[&str], trust: TrustLevel, expires_at: Option<i64>) -> Agent {
         Agent {
-            id: AgentId::random(),
-            owner: "u".to_owned(),
-            model: "m".to_owned(),
             capabilities: capabilities.iter().map(|&c| c.to_owned()).collect(),
             trust,
-            active: true,
-            created_at: Timestamp(0),
             expires_at: expires_at.map(Timestamp),
-            registered_by: None,
+            ..testkit::agent(AgentId::random())
         }
     }
 

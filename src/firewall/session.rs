@@ -133,31 +133,6 @@ pub struct WorkOrder {
     pub opened_by: Option<Arc<str>>,
 }
 
-impl WorkOrder {
-    /// Returns terms that grant nothing, from which tests and benches make those that they need.
-    pub fn bare(agent: AgentId, created_at: Timestamp, expires_at: Timestamp) -> Self {
-        Self {
-            id: SessionId::random(),
-            agent,
-            declared_intent: "read".into(),
-            intent_tier: IntentTier::Read,
-            authorized_tools: Names::default(),
-            authorized_resources: Names::default(),
-            authorized_prompts: Names::default(),
-            authorized_methods: Names::default(),
-            authorized_credentials: Names::default(),
-            call_budget: 0,
-            rate_limit: None,
-            ceiling: Sensitivity::Internal,
-            refusal_style: None,
-            delegation_chain: [agent].into(),
-            created_at,
-            expires_at,
-            opened_by: None,
-        }
-    }
-}
-
 /// Status of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -100,22 +100,12 @@ mod tests {
     use jsonwebtoken::{DecodingKey, Validation, decode};
 
     use super::*;
-    use crate::firewall::agent::TrustLevel;
+    use crate::testkit;
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
     fn agent(expires_at: Option<Timestamp>) -> Agent {
-        Agent {
-            id: AgentId::random(),
-            owner: "user:alice".to_owned(),
-            model: "m".to_owned(),
-            capabilities: Vec::new(),
-            trust: TrustLevel::Basic,
-            active: true,
-            created_at: Timestamp(0),
-            expires_at,
-            registered_by: None,
-        }
+        Agent { owner: "user:alice".to_owned(), expires_at, ..testkit::agent(AgentId::random()) }
     }
 
     fn claims(token: &str, secret: &str) -> Option<OwnClaims> {
@@ -139,9 +129,8 @@ mod tests {
 
     #[test]
     fn another_secret_does_not_verify_it() {
-        let minter = Minter::new(&Secret::new(SECRET.to_owned()));
-        let minted = minter.mint(&agent(None), 60, Timestamp::from_secs(0)).unwrap();
-        assert!(claims(&minted.token, "another secret of 32 bytes or so").is_none());
+        let token = testkit::token(SECRET, &agent(None), Timestamp::from_secs(0));
+        assert!(claims(&token, "another secret of 32 bytes or so").is_none());
     }
 
     #[test]

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
     use crate::firewall::agent::TrustLevel;
     use crate::firewall::time::Timestamp;
-    use crate::store::tests::contract::agent;
+    use crate::testkit::full_agent as agent;
 
     #[derive(Clone, Debug)]
     enum Act {

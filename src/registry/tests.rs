@@ -3,6 +3,7 @@ use super::*;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::time::Mono;
 use crate::store::tests::contract::{Rig, on_each_backend};
+use crate::testkit;
 
 mod at_once;
 mod follow;
@@ -33,12 +34,9 @@ fn flag(registry: &Registry, id: AgentId, flags: u32, now: Now) -> Option<TrustL
 
 fn new(capabilities: &[&str], expires_at: Option<i64>) -> NewAgent {
     NewAgent {
-        owner: "ops".to_owned(),
-        model: "m".to_owned(),
-        capabilities: texts(capabilities),
         trust: TrustLevel::Trusted,
         expires_at: expires_at.map(Timestamp),
-        registered_by: None,
+        ..testkit::new_agent(capabilities)
     }
 }
 

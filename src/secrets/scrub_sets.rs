@@ -222,11 +222,12 @@ mod tests {
     use super::*;
     use crate::credentials::{Content, Scrubber};
     use crate::firewall::agent::AgentId;
+    use crate::testkit;
 
     fn order(created_at: Timestamp) -> WorkOrder {
         WorkOrder {
-            authorized_credentials: ["a".to_owned(), "b".to_owned()].into(),
-            ..WorkOrder::bare(AgentId::random(), created_at, created_at)
+            authorized_credentials: testkit::names(&["a", "b"]),
+            ..testkit::order_for(AgentId::random(), created_at, 0, &[])
         }
     }
 

@@ -68,7 +68,7 @@ fn lists(order: &WorkOrder) -> [&Names; 5] {
 mod tests {
     use super::*;
     use crate::firewall::agent::AgentId;
-    use crate::store::tests::contract::order;
+    use crate::testkit::full_order as order;
 
     #[test]
     fn equal_lists_become_one_and_others_stay_apart() {

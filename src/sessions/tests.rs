@@ -7,7 +7,8 @@ use super::*;
 use crate::clock::Clock;
 use crate::firewall::checks::{budget, rate};
 use crate::store::Booking;
-use crate::store::tests::contract::{Rig, on_each_backend, order};
+use crate::store::tests::contract::{Rig, on_each_backend};
+use crate::testkit::full_order as order;
 
 mod fleet;
 mod index;

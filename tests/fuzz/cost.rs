@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 use arbiter::audit::redact::Redactor;
 use arbiter::credentials::{Content, Patterns, Scrubber, SseScrubber, scrub_header_value};
 use arbiter::decode::{Bounds, Decoder};
-use arbiter::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
-use arbiter::firewall::policy::{Asked, Facts, PolicySet, Source, Target};
-use arbiter::firewall::time::Timestamp;
+use arbiter::firewall::agent::{Agent, AgentId, TrustLevel};
+use arbiter::firewall::policy::{Asked, Facts, Target};
 use arbiter::json::Doc;
 use arbiter::mcp::filter::{ListKinds, filter_list};
 use arbiter::mcp::message;
@@ -26,6 +25,7 @@ use arbiter::proxy::head::{HeadSize, Scan};
 use bytes::{Bytes, BytesMut};
 
 use super::mixed::mixed;
+use super::testkit;
 
 const SECRETS: [&str; 5] = [
     "tok_live_4f9aC2e7B1d8Kq3Z",
@@ -396,28 +396,14 @@ regex = '(\w+\s?)*([^\w]+)*end'
 "#;
 
 fn policies(text: &str) -> Work {
-    let set = PolicySet::parse(&[Source { name: "p.toml", text: POLICIES }]).unwrap();
+    let set = testkit::policies(POLICIES);
     let arguments = format!("{{\"a\":{}}}", quoted(text));
     let agent = Agent {
-        id: AgentId::parse("7f3c2a10-1111-4222-8333-444455556666").unwrap(),
         owner: "ann".into(),
-        model: "m".into(),
-        capabilities: Vec::new(),
         trust: TrustLevel::Verified,
-        active: true,
-        created_at: Timestamp::from_secs(0),
-        expires_at: None,
-        registered_by: None,
+        ..testkit::agent(AgentId::parse("7f3c2a10-1111-4222-8333-444455556666").unwrap())
     };
-    let principal = Principal {
-        subject: "ann".into(),
-        groups: Vec::new(),
-        scopes: Vec::new(),
-        issuer: "arbiter".into(),
-        agent: None,
-        token_id: None,
-        expires_at: Timestamp::from_secs(1 << 40),
-    };
+    let principal = testkit::principal();
     work(arguments.len(), move || {
         let facts = Facts { agent: &agent, principal: &principal, intent: Some("read the logs") };
         let doc = Doc::parse(arguments.as_bytes()).unwrap();

@@ -22,4 +22,7 @@ mod parser;
 mod policy;
 mod scrubber;
 mod sse;
+#[expect(dead_code, reason = "each target takes what it needs")]
+#[path = "../../src/testkit.rs"]
+mod testkit;
 mod token;

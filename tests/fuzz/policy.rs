@@ -2,11 +2,11 @@
 
 use arbiter::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
 use arbiter::firewall::policy::{Asked, Facts, PolicySet, Source, Target};
-use arbiter::firewall::time::Timestamp;
 use arbiter::json::Doc;
 use proptest::prelude::*;
 
 use crate::driver::{Input, changed, changes, fuzz, soup};
+use crate::testkit;
 
 const PIECES: &[&str] = &[
     "[[policies]]\n",
@@ -93,24 +93,15 @@ fn check(text: &str) -> Result<(), TestCaseError> {
         _ => return Err(TestCaseError::fail("read once so and once otherwise")),
     };
     let agent = Agent {
-        id: AgentId::parse("7f3c2a10-1111-4222-8333-444455556666").unwrap(),
         owner: "ann".into(),
-        model: "m".into(),
         capabilities: vec!["files".into()],
         trust: TrustLevel::Verified,
-        active: true,
-        created_at: Timestamp::from_secs(0),
-        expires_at: None,
-        registered_by: None,
+        ..testkit::agent(AgentId::parse("7f3c2a10-1111-4222-8333-444455556666").unwrap())
     };
     let principal = Principal {
         subject: "user:ann".into(),
         groups: vec!["ops".into()],
-        scopes: Vec::new(),
-        issuer: "arbiter".into(),
-        agent: None,
-        token_id: None,
-        expires_at: Timestamp::from_secs(1 << 40),
+        ..testkit::principal()
     };
     let arguments = Doc::parse(ARGUMENTS.as_bytes()).unwrap();
     for intent in [None, Some("read the logs"), Some("delete all")] {

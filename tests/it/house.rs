@@ -57,7 +57,7 @@ fn may_enter(room: &str) -> Option<Vec<&'static str>> {
         ]),
         "admin" => all(&[PURE, GROUND, KEEPING, &["gate", "reload"]]),
         "console" => all(&[PURE, GROUND, KEEPING, &["gate", "admin"]]),
-        "app" | "cli" | "demo" | "main" | "lib" => None,
+        "app" | "cli" | "demo" | "main" | "lib" | "testkit" => None,
         unknown => panic!("`{unknown}` has no place in the table of layers: give it one"),
     }
 }

@@ -12,6 +12,9 @@
 )]
 
 mod support;
+#[expect(dead_code, reason = "each target takes what it needs")]
+#[path = "../../src/testkit.rs"]
+mod testkit;
 
 mod audit;
 mod calls;

@@ -27,7 +27,6 @@ use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use arbiter::firewall::checks::whitelist::Wildcard;
 use arbiter::firewall::freeze::{Freezes, Frozen};
-use arbiter::firewall::policy::{PolicySet, Source};
 use arbiter::firewall::rules::Rules;
 use arbiter::firewall::session::WorkOrder;
 use arbiter::firewall::terms::Terms;
@@ -45,6 +44,9 @@ use tokio::runtime::Runtime;
 use support::{Prepared, identify, mirrors, new_agent, tokens};
 
 mod support;
+#[expect(dead_code, reason = "each target takes what it needs")]
+#[path = "../../../src/testkit.rs"]
+mod testkit;
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler<mimalloc::MiMalloc> = AllocProfiler::new(mimalloc::MiMalloc);
@@ -193,14 +195,12 @@ async fn gate(
     let acting = registry.acting(agent.id, now.wall).expect("the agent is registered");
     let limits = sessions::Settings { max_per_agent: 10, rate_window_secs: 60 };
     let sessions = Sessions::open(store.clone(), limits, now).await.expect("the store answers");
+    let tools = ["list_documents", "read_document", "search_documents"];
     let order = WorkOrder {
         declared_intent: "search documents for the quarterly report".into(),
-        authorized_tools: ["list_documents", "read_document", "search_documents"]
-            .map(str::to_owned)
-            .into(),
         call_budget: BUDGET,
         delegation_chain: acting.chain,
-        ..WorkOrder::bare(agent.id, now.wall, now.wall.plus_secs(86_400))
+        ..testkit::order_for(agent.id, now.wall, 86_400, &tools)
     };
     let live = sessions.create(order, now).await.expect("the store answers");
     let prepared = Prepared {
@@ -243,9 +243,7 @@ fn a_parse_and_read(bencher: Bencher<'_, '_>) {
 fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
     let world = World::new(false);
     let text = policies(policies_in_force);
-    let source = Source { name: "policies.toml", text: &text };
-    let policies = PolicySet::parse(&[source]).expect("the policies are right");
-    let rules = Rules { policies, terms: terms() };
+    let rules = Rules { policies: testkit::policies(&text), terms: terms() };
     let doc = Doc::parse(CALL.as_bytes()).expect("the call is JSON");
     let message = message::read(&doc).expect("the call is MCP");
     let now = world.state.clock.now();

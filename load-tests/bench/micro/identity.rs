@@ -1,16 +1,19 @@
 //! Cost of a token: remembered, of either kind, and seen for the first time.
-#![expect(clippy::unwrap_used, reason = "a measurement that cannot start should stop")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a measurement that cannot start should stop"
+)]
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
 use arbiter::clock::Clock;
-use arbiter::config::{Issuer, Oauth, Secret};
-use arbiter::firewall::agent::{Agent, AgentId, TrustLevel};
+use arbiter::config::{Issuer, Oauth};
+use arbiter::firewall::agent::{Agent, AgentId};
 use arbiter::firewall::time::Timestamp;
 use arbiter::identity::Identity;
-use arbiter::identity::mint::Minter;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
@@ -19,6 +22,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use divan::{Bencher, black_box};
 use serde_json::json;
 use tokio::runtime::Runtime;
+
+#[expect(dead_code, reason = "each target takes what it needs")]
+#[path = "../../../src/testkit.rs"]
+mod testkit;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const NOW_SECS: i64 = 1_800_000_000;
@@ -80,19 +87,8 @@ impl Bench {
     }
 
     fn hs256(&self) -> String {
-        let agent = Agent {
-            id: self.agent,
-            owner: "user:alice".to_owned(),
-            model: "m".to_owned(),
-            capabilities: Vec::new(),
-            trust: TrustLevel::Basic,
-            active: true,
-            created_at: Timestamp(0),
-            expires_at: None,
-            registered_by: None,
-        };
-        let minter = Minter::new(&Secret::new(SECRET.to_owned()));
-        minter.mint(&agent, 3_600, Timestamp::from_secs(NOW_SECS)).unwrap().token
+        let agent = Agent { owner: "user:alice".to_owned(), ..testkit::agent(self.agent) };
+        testkit::token(SECRET, &agent, Timestamp::from_secs(NOW_SECS))
     }
 
     fn remembered(&self, bencher: Bencher<'_, '_>, token: &str) {

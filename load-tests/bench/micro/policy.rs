@@ -6,10 +6,13 @@
 
 use arbiter::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
 use arbiter::firewall::checks::drift;
-use arbiter::firewall::policy::{Asked, Facts, PolicySet, Source, Target};
-use arbiter::firewall::time::Timestamp;
+use arbiter::firewall::policy::{Asked, Facts, PolicySet, Target};
 use arbiter::json::Doc;
 use divan::{Bencher, black_box};
+
+#[expect(dead_code, reason = "each target takes what it needs")]
+#[path = "../../../src/testkit.rs"]
+mod testkit;
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 const INTENT: &str = "read and analyze customer transaction history";
@@ -54,30 +57,21 @@ fn parse(policies: usize, lines: impl Fn(usize) -> String) -> PolicySet {
     let texts: Vec<String> = (0..policies)
         .map(|n| format!("[[policies]]\nid = 'p{n}'\neffect = 'allow'\n{}\n", lines(n)))
         .collect();
-    PolicySet::parse(&[Source { name: "bench.toml", text: &texts.concat() }])
-        .unwrap_or_else(|errors| panic!("{errors:?}"))
+    testkit::policies(&texts.concat())
 }
 
 fn caller(n: usize) -> (Agent, Principal) {
     let agent = Agent {
-        id: AgentId::parse(&agent_id(n)).unwrap_or_else(AgentId::random),
         owner: "ann".into(),
-        model: "m".into(),
         capabilities: vec!["files".into(), "net".into()],
         trust: TrustLevel::Verified,
-        active: true,
-        created_at: Timestamp(0),
-        expires_at: None,
-        registered_by: None,
+        ..testkit::agent(AgentId::parse(&agent_id(n)).unwrap_or_else(AgentId::random))
     };
     let principal = Principal {
         subject: "user:ann".into(),
         groups: vec!["ops".into(), "dev".into(), "all".into()],
         scopes: vec!["mcp".into()],
-        issuer: "arbiter".into(),
-        agent: None,
-        token_id: None,
-        expires_at: Timestamp(i64::MAX),
+        ..testkit::principal()
     };
     (agent, principal)
 }

@@ -30,6 +30,9 @@ mod decide;
 #[path = "sessions/forget.rs"]
 mod forget;
 mod support;
+#[expect(dead_code, reason = "each target takes what it needs")]
+#[path = "../../../src/testkit.rs"]
+mod testkit;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -124,7 +127,7 @@ impl Mix {
             call_budget: 1_000,
             rate_limit: n.is_multiple_of(4).then_some(60),
             delegation_chain: chain_of(self, agent),
-            ..WorkOrder::bare(agent, now, now.plus_secs(86_400))
+            ..testkit::order_for(agent, now, 86_400, &[])
         }
     }
 }

@@ -9,7 +9,6 @@ use std::task::{Context, Poll, Waker};
 use arbiter::approvals::{self, Approvals};
 use arbiter::audit::{self, Audit, Redactor, RequestHead};
 use arbiter::clock::Clock;
-use arbiter::config::Secret;
 use arbiter::continuations::Continuations;
 use arbiter::firewall::agent::{Agent, TrustLevel};
 use arbiter::firewall::elicitation::Elicitation;
@@ -22,7 +21,6 @@ use arbiter::gate::in_flight::InFlight;
 use arbiter::gate::shares::Limits;
 use arbiter::gate::{Carried, Gate, HeadParts, Identified, ProcessState, Settings};
 use arbiter::identity::Identity;
-use arbiter::identity::mint::Minter;
 use arbiter::mcp::headers::ProtocolHeaders;
 use arbiter::metrics::Metrics;
 use arbiter::registry::{NewAgent, Registry};
@@ -30,6 +28,8 @@ use arbiter::rulebook::Rulebook;
 use arbiter::secrets::{self, ScrubSets, Secrets};
 use arbiter::sessions::Sessions;
 use arbiter::store::{Freshness, Store};
+
+use super::testkit;
 
 const SIGNING_SECRET: &str = "a-signing-secret-of-a-benchmark-0123456789";
 
@@ -119,21 +119,15 @@ fn settings() -> Settings {
 pub(super) fn new_agent() -> NewAgent {
     NewAgent {
         owner: "finance".to_owned(),
-        model: "model".to_owned(),
-        capabilities: vec!["search".to_owned()],
         trust: TrustLevel::Verified,
-        expires_at: None,
-        registered_by: None,
+        ..testkit::new_agent(&["search"])
     }
 }
 
 /// Returns a token of each agent.
 pub(super) fn tokens(agents: &[Arc<Agent>], clock: &Clock) -> Vec<String> {
-    let minter = Minter::new(&Secret::new(SIGNING_SECRET.to_owned()));
-    let mint = |agent: &Arc<Agent>| {
-        minter.mint(agent, 3_600, clock.now().wall).expect("a token is minted")
-    };
-    agents.iter().map(|agent| mint(agent).token).collect()
+    let now = clock.now().wall;
+    agents.iter().map(|agent| testkit::token(SIGNING_SECRET, agent, now)).collect()
 }
 
 /// Opens a request and proves its sender.

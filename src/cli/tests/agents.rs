@@ -1,4 +1,6 @@
 use super::*;
+use crate::registry::NewAgent;
+use crate::testkit;
 
 #[test]
 fn a_session_is_opened_with_every_term_that_the_api_takes() {
@@ -84,14 +86,7 @@ async fn sessions_from_open_to_close() {
 #[tokio::test]
 async fn lists_are_followed_over_their_pages() {
     let arbiter = Running::start().await;
-    let new = |n: u32| crate::registry::NewAgent {
-        owner: format!("o{n}"),
-        model: "m".to_owned(),
-        capabilities: Vec::new(),
-        trust: crate::firewall::agent::TrustLevel::Basic,
-        expires_at: None,
-        registered_by: None,
-    };
+    let new = |n: u32| NewAgent { owner: format!("o{n}"), ..testkit::new_agent(&[]) };
     let now = arbiter.bench.admin.clock.now().wall;
     for n in 0..1_001 {
         arbiter.bench.admin.registry.register(new(n), now).await.unwrap();

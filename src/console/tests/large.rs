@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::clock::Clock;
-use crate::firewall::agent::TrustLevel;
 use crate::firewall::session::WorkOrder;
-use crate::registry::NewAgent;
+use crate::testkit;
 
 const AGENTS: usize = 10_000;
 /// Each agent has as many active ones as it may, the rest is closed.
@@ -18,14 +17,7 @@ async fn ten_thousand_agents_and_a_hundred_thousand_sessions_page_quickly() {
     let (admin, now) = (Arc::clone(&visitor.bench.admin), visitor.bench.admin.clock.now());
     let mut agents = Vec::with_capacity(AGENTS);
     for _ in 0..AGENTS {
-        let new = NewAgent {
-            owner: "user:alice".to_owned(),
-            model: "m".to_owned(),
-            capabilities: vec!["read".to_owned()],
-            trust: TrustLevel::Basic,
-            expires_at: None,
-            registered_by: None,
-        };
+        let new = testkit::new_agent(&["read"]);
         agents.push(admin.registry.register(new, now.wall).await.unwrap().id);
     }
     let mut last = None;
@@ -33,9 +25,8 @@ async fn ten_thousand_agents_and_a_hundred_thousand_sessions_page_quickly() {
         let agent = agents[n % AGENTS];
         let order = WorkOrder {
             declared_intent: "read files".into(),
-            authorized_tools: vec!["read_file".to_owned()].into(),
             call_budget: 100,
-            ..WorkOrder::bare(agent, now.wall, now.wall.plus_secs(3_600))
+            ..testkit::order_for(agent, now.wall, 3_600, &["read_file"])
         };
         last = Some(order.id);
         admin.sessions.create(order, now).await.unwrap();

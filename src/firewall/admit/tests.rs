@@ -4,20 +4,20 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::firewall::agent::{Agent, AgentId, Principal, TrustLevel};
+use crate::firewall::agent::AgentId;
 use crate::firewall::checks::continuation::RequestState;
 use crate::firewall::checks::session::Seen;
 use crate::firewall::checks::task::Owned;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::Code;
 use crate::firewall::freeze::{Freeze, Freezes, Held, Scope};
-use crate::firewall::policy::{PolicySet, Source};
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{IntentTier, WorkOrder};
 use crate::firewall::terms::Terms;
 use crate::firewall::time::{Mono, Timestamp};
 use crate::json::Doc;
 use crate::mcp::message;
+use crate::testkit;
 
 const NOW: Now = Now { wall: Timestamp(1_000_000), mono: Mono(1_000_000) };
 
@@ -65,36 +65,15 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let source = Source { name: "test", text: POLICIES };
         let rules = Rules {
-            policies: PolicySet::parse(&[source]).unwrap(),
+            policies: testkit::policies(POLICIES),
             terms: Terms { escalate_anomalies: true, ..Terms::default() },
         };
-        let agent = Agent {
-            id: AgentId::random(),
-            owner: "u".into(),
-            model: "m".into(),
-            capabilities: Vec::new(),
-            trust: TrustLevel::Basic,
-            active: true,
-            created_at: Timestamp(0),
-            expires_at: None,
-            registered_by: None,
-        };
-        let principal = Principal {
-            subject: "u".into(),
-            groups: Vec::new(),
-            scopes: Vec::new(),
-            issuer: "arbiter".into(),
-            agent: Some(agent.id),
-            token_id: None,
-            expires_at: Timestamp(i64::MAX),
-        };
-        let names = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect();
+        let caller = testkit::caller(testkit::agent(AgentId::random()));
         let order = WorkOrder {
             declared_intent: "write the report".into(),
             intent_tier: IntentTier::Write,
-            authorized_tools: names(&[
+            authorized_tools: testkit::names(&[
                 "read_file",
                 "write_file",
                 "secret_file",
@@ -102,13 +81,11 @@ impl Case {
                 "pay",
                 "other",
             ]),
-            authorized_resources: names(&["file:///a/*"]),
+            authorized_resources: testkit::names(&["file:///a/*"]),
             call_budget: 10,
             rate_limit: Some(5),
-            ..WorkOrder::bare(agent.id, Timestamp(0), Timestamp(i64::MAX))
+            ..testkit::order(caller.agent.id)
         };
-        let chain = [agent.id].into();
-        let caller = Caller { agent: Arc::new(agent), principal: Arc::new(principal), chain };
         let usage = Usage { booked: 10, ..Usage::default() };
         let header = AgentHeader::Is(caller.agent.id);
         let (deadline, claimed, chain) = (Mono(u64::MAX), Some(true), Ok(()));

@@ -46,24 +46,15 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::firewall::agent::{AgentId, TrustLevel};
+    use crate::firewall::agent::AgentId;
     use crate::firewall::freeze::{Freezes, Held, Scope};
     use crate::firewall::time::{Mono, Timestamp};
+    use crate::testkit;
 
     const NOW: Now = Now { wall: Timestamp(1_000_000), mono: Mono(5) };
 
     fn agent(owner: &str) -> Arc<Agent> {
-        Arc::new(Agent {
-            id: AgentId::random(),
-            owner: owner.to_owned(),
-            model: "m".to_owned(),
-            capabilities: Vec::new(),
-            trust: TrustLevel::Basic,
-            active: true,
-            created_at: Timestamp(0),
-            expires_at: None,
-            registered_by: None,
-        })
+        Arc::new(Agent { owner: owner.to_owned(), ..testkit::agent(AgentId::random()) })
     }
 
     fn held(scope: Scope, until: Option<Timestamp>) -> Held {

@@ -156,11 +156,7 @@ fn constraint(one: &Constraint) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firewall::policy::Source;
-
-    fn set(text: &str) -> PolicySet {
-        PolicySet::parse(&[Source { name: "test", text }]).unwrap()
-    }
+    use crate::testkit::policies as set;
 
     fn policy(id: &str, effect: &str, more: &str) -> String {
         format!("[[policies]]\nid = \"{id}\"\neffect = \"{effect}\"\n{more}\n")

@@ -13,28 +13,16 @@ mod upstreams;
 use super::*;
 use crate::firewall::agent::{AgentId, TrustLevel};
 use crate::firewall::session::Sensitivity;
-use crate::firewall::time::Timestamp;
+use crate::testkit::{self, policies as set};
 
 const AGENT: &str = "0c2a8f3e-1111-4a6b-8a53-0123456789ab";
 
-fn set(text: &str) -> PolicySet {
-    match PolicySet::parse(&[Source { name: "test.toml", text }]) {
-        Ok(set) => set,
-        Err(errors) => panic!("{errors:?}"),
-    }
-}
-
 fn agent() -> Agent {
     Agent {
-        id: AgentId::parse(AGENT).unwrap(),
         owner: "ann".into(),
-        model: "m".into(),
         capabilities: vec!["files".into(), "net".into()],
         trust: TrustLevel::Verified,
-        active: true,
-        created_at: Timestamp(0),
-        expires_at: None,
-        registered_by: None,
+        ..testkit::agent(AgentId::parse(AGENT).unwrap())
     }
 }
 
@@ -43,10 +31,7 @@ fn principal() -> Principal {
         subject: "user:ann".into(),
         groups: vec!["ops".into(), "dev".into()],
         scopes: vec!["mcp:read".into()],
-        issuer: "arbiter".into(),
-        agent: None,
-        token_id: None,
-        expires_at: Timestamp(i64::MAX),
+        ..testkit::principal()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::firewall::denial::{Code, Denial};
 use crate::firewall::explain::{Taken, explain};
 use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::granted;
-use crate::firewall::policy::{Decision, Facts, PolicySet, Source};
+use crate::firewall::policy::{Decision, Facts};
 use crate::firewall::preview::{Reader, shows};
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{Usage, WorkOrder};
@@ -22,6 +22,7 @@ use crate::firewall::terms::Terms;
 use crate::firewall::time::Mono;
 use crate::json::Doc;
 use crate::mcp::message;
+use crate::testkit;
 
 /// Decides as the gate does: without the lock, leasing between two tries to spend, and with the
 /// credentials before the escalation.
@@ -300,10 +301,10 @@ fn a_refused_call_costs_less_than_twice_its_parse() {
         );
         text.push_str(&policy);
     }
-    let policies = PolicySet::parse(&[Source { name: "test", text: &text }]).unwrap();
+    let policies = testkit::policies(&text);
     let message = tool_call(1, "read_file", &format!(r#"{{"n":"{}"}}"#, "ab".repeat(250_000)));
     let agent = AgentId::random();
-    let authorized_tools = ["read_file".to_owned()].into();
+    let authorized_tools = testkit::names(&["read_file"]);
     let order = WorkOrder { authorized_tools, ..order_of(agent, "read") };
     let world = World {
         rules: Rules { policies, terms: Terms::default() },

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::firewall::admit::{Ask, Verdict, price};
-use crate::firewall::agent::{Agent, AgentId, Caller, Principal, TrustLevel};
+use crate::firewall::agent::{Agent, AgentId, Caller, TrustLevel};
 use crate::firewall::call::UpstreamRef;
 use crate::firewall::checks::continuation::RequestState;
 use crate::firewall::checks::drift::{self, Keywords, UnknownIntent};
@@ -17,13 +17,14 @@ use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::Code;
 use crate::firewall::freeze::{Freeze, Freezes, Frozen, Held, Scope};
 use crate::firewall::names::Names;
-use crate::firewall::policy::{PolicySet, Source};
+use crate::firewall::policy::PolicySet;
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{Sensitivity, SessionId, Usage, WorkOrder};
 use crate::firewall::terms::Terms;
 use crate::firewall::time::{Mono, Now, Timestamp};
 use crate::json::Doc;
 use crate::mcp::message::{self, Message};
+use crate::testkit;
 
 pub(super) const NOW: Now = Now { wall: Timestamp(1_000_000_000), mono: Mono(1_000_000_000) };
 
@@ -180,7 +181,7 @@ fn policies(constraints: bool) -> impl Strategy<Value = PolicySet> {
         for (n, policy) in policies.iter().enumerate() {
             write!(text, "[[policies]]\nid = \"p{n}\"\n{policy}").unwrap();
         }
-        PolicySet::parse(&[Source { name: "laws", text: &text }]).unwrap()
+        testkit::policies(&text)
     })
 }
 
@@ -245,7 +246,7 @@ pub(super) fn order_of(agent: AgentId, intent: &str) -> WorkOrder {
     WorkOrder {
         declared_intent: intent.into(),
         intent_tier: drift::tier(intent, &Keywords::default()),
-        ..WorkOrder::bare(agent, Timestamp(0), Timestamp(i64::MAX))
+        ..testkit::order(agent)
     }
 }
 
@@ -267,27 +268,7 @@ fn caller() -> impl Strategy<Value = Caller> {
 }
 
 pub(super) fn caller_of(id: AgentId, trust: TrustLevel) -> Caller {
-    let agent = Agent {
-        id,
-        owner: "u".into(),
-        model: "m".into(),
-        capabilities: Vec::new(),
-        trust,
-        active: true,
-        created_at: Timestamp(0),
-        expires_at: None,
-        registered_by: None,
-    };
-    let principal = Principal {
-        subject: "u".into(),
-        groups: Vec::new(),
-        scopes: Vec::new(),
-        issuer: "arbiter".into(),
-        agent: Some(id),
-        token_id: None,
-        expires_at: Timestamp(i64::MAX),
-    };
-    Caller { agent: Arc::new(agent), principal: Arc::new(principal), chain: [id].into() }
+    testkit::caller(Agent { trust, ..testkit::agent(id) })
 }
 
 /// None, mostly; or one of an agent, an owner or a tool, over or not.

@@ -6,8 +6,8 @@
 use super::super::overlay::{Kept, effective};
 use super::*;
 use crate::sessions::model::{Model, explore};
-use crate::store::tests::contract::agent;
 use crate::store::{Lowered, StoredAgent, TakenAway};
+use crate::testkit::full_agent as agent;
 
 const NODES: usize = 2;
 

@@ -5,14 +5,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::firewall::admit::{Ask, admit};
-use crate::firewall::agent::{Caller, Principal};
+use crate::firewall::agent::{Agent, Caller};
 use crate::firewall::call::{Call, CallKind, UpstreamRef};
 use crate::firewall::checks::continuation::RequestState;
 use crate::firewall::checks::session::{AgentHeader, Claimed};
 use crate::firewall::freeze::{Freezes, Frozen};
-use crate::firewall::policy::{PolicySet, Source};
 use crate::firewall::rules::Rules;
 use crate::firewall::terms::Terms;
+use crate::testkit;
 
 const AGENTS: usize = 7;
 const CAPABILITIES: [&str; 3] = ["a", "b", "c"];
@@ -184,9 +184,8 @@ impl World {
             let new = NewAgent { trust: agent.trust, ..new(&capabilities, agent.ends_at) };
             ids.push(registry.register(new, Timestamp(0)).await.unwrap().id);
         }
-        let source = Source { name: "test", text: POLICIES };
         let rules = Rules {
-            policies: PolicySet::parse(&[source]).unwrap(),
+            policies: testkit::policies(POLICIES),
             terms: Terms { require_session: false, ..Terms::default() },
         };
         let oracle = Oracle { agents, ..Oracle::default() };
@@ -296,17 +295,8 @@ impl World {
 
     fn caller(&self, id: usize) -> Option<Caller> {
         let acting = self.registry.acting(self.ids[id], Timestamp(self.oracle.now)).unwrap();
-        let principal = Principal {
-            subject: "u".into(),
-            groups: Vec::new(),
-            scopes: Vec::new(),
-            issuer: "arbiter".into(),
-            agent: Some(self.ids[id]),
-            token_id: None,
-            expires_at: Timestamp(i64::MAX),
-        };
         let agent = acting.agent.ok()?;
-        Some(Caller { agent, principal: Arc::new(principal), chain: acting.chain })
+        Some(Caller { chain: acting.chain, ..testkit::caller(Agent::clone(&agent)) })
     }
 
     fn check(&mut self) {

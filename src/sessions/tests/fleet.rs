@@ -6,9 +6,9 @@ use super::super::*;
 use super::{SETTINGS, unlimited};
 use crate::firewall::checks::budget;
 use crate::firewall::shared::RateShort;
-use crate::store::tests::contract::order;
 use crate::store::tests::fleet::Fleet;
 use crate::store::{Bookmark, Change, Position, Store};
+use crate::testkit::full_order as order;
 
 /// One node: its sessions, and a task that follows the others until it is dropped.
 struct Node {

@@ -7,7 +7,7 @@ use super::super::index::Index;
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::{Mono, Now, Timestamp};
-use crate::store::tests::contract::order;
+use crate::testkit::full_order as order;
 
 const BEGAN: Now = Now { wall: Timestamp(0), mono: Mono(0) };
 

@@ -213,8 +213,8 @@ mod tests {
     use super::*;
     use crate::firewall::approvals::Step;
     use crate::firewall::approvals::tests::{asked, hash};
-    use crate::store::tests::contract::order;
     use crate::store::{Room, Store};
+    use crate::testkit::full_order as order;
 
     fn mark() -> Mark {
         Mark { taken_at: Timestamp(7), sequence: 3, hash: "ab".repeat(32) }

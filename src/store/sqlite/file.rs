@@ -345,8 +345,8 @@ mod tests {
     use crate::firewall::agent::AgentId;
     use crate::firewall::time::Timestamp;
     use crate::store::sqlite::rows;
-    use crate::store::tests::contract::order;
     use crate::store::{RecentCalls, StoredSession};
+    use crate::testkit::full_order as order;
 
     #[test]
     fn a_file_is_migrated_from_the_version_it_has() {

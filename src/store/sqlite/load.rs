@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use crate::firewall::agent::AgentId;
     use crate::store::sqlite::file;
-    use crate::store::tests::contract::order;
+    use crate::testkit::full_order as order;
 
     /// A file with more rows than all batches under way hold.
     fn file(key: Option<&SealKey>, rows: usize) -> (tempfile::TempDir, Connection) {

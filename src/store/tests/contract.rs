@@ -6,8 +6,7 @@ use super::super::RedisServer as Server;
 use super::super::*;
 use crate::clock::Clock;
 use crate::firewall::continuation::MAX_OF_SESSION;
-use crate::firewall::names::Names;
-use crate::firewall::session::{IntentTier, Sensitivity};
+use crate::testkit::{full_agent as agent, full_order as order};
 
 mod agents;
 mod sessions;
@@ -88,42 +87,6 @@ async fn opened(store: &Store, call_budget: u64) -> Arc<WorkOrder> {
     let order = Arc::new(order(agent.id, call_budget));
     assert_eq!(store.insert_session(&order, CAP).await.unwrap(), Opened::Yes);
     order
-}
-
-pub(crate) fn order(agent: AgentId, call_budget: u64) -> WorkOrder {
-    WorkOrder {
-        id: SessionId::random(),
-        agent,
-        declared_intent: "read the \"quarterly\" reports\n".into(),
-        intent_tier: IntentTier::Read,
-        authorized_tools: ["read_file".to_owned(), "list".to_owned()].into(),
-        authorized_resources: Names::default(),
-        authorized_prompts: Names::default(),
-        authorized_methods: Names::default(),
-        authorized_credentials: ["db".to_owned()].into(),
-        call_budget,
-        rate_limit: Some(7),
-        ceiling: Sensitivity::Confidential,
-        refusal_style: None,
-        delegation_chain: [agent].into(),
-        created_at: Timestamp(1_000_000_000),
-        expires_at: Timestamp(9_000_000_000),
-        opened_by: Some("corporate:alice".into()),
-    }
-}
-
-pub(crate) fn agent(trust: TrustLevel) -> Arc<Agent> {
-    Arc::new(Agent {
-        id: AgentId::random(),
-        owner: "Zoë \"ops\"".to_owned(),
-        model: "m-1".to_owned(),
-        capabilities: vec!["read".to_owned(), "write".to_owned()],
-        trust,
-        active: true,
-        created_at: Timestamp(5),
-        expires_at: Some(Timestamp(i64::MAX)),
-        registered_by: Some("orchestrator".into()),
-    })
 }
 
 /// The instant at which the clocks of this suite begin.

@@ -25,6 +25,7 @@ use crate::firewall::continuation::{Continuation, MAX_OF_SESSION};
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
+use crate::testkit;
 
 /// Time for which a node waits for changes before it asks again.
 const WAIT: Duration = Duration::from_millis(100);
@@ -110,18 +111,7 @@ impl Fleet {
 
     /// Makes an agent known, so that sessions can be opened for it.
     pub(crate) fn register(&self, id: AgentId) {
-        let agent = Agent {
-            id,
-            owner: "ops".to_owned(),
-            model: "m".to_owned(),
-            capabilities: Vec::new(),
-            trust: TrustLevel::Basic,
-            active: true,
-            created_at: Timestamp(0),
-            expires_at: None,
-            registered_by: None,
-        };
-        let agent = Arc::new(agent);
+        let agent = Arc::new(Agent { owner: "ops".to_owned(), ..testkit::agent(id) });
         self.shared.kept.insert_agent_now(&agent).unwrap();
         self.tell(&mut self.ledger(), Change::Registered(agent));
     }

@@ -35,7 +35,7 @@ impl Source {
     pub(crate) fn read(file: &str, text: &str) -> Self {
         let module: Vec<String> =
             file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
-        let is_test = module.iter().any(|name| name == "tests");
+        let is_test = module.iter().any(|name| name == "tests" || name == "testkit");
         let tokens = if is_test {
             Vec::new()
         } else {

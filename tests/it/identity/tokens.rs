@@ -5,7 +5,7 @@ mod introspection;
 use std::sync::Arc;
 
 use arbiter::clock::Clock;
-use arbiter::config::{self, Oauth, Secret};
+use arbiter::config::{self, Oauth};
 use arbiter::firewall::agent::{AgentId, Principal};
 use arbiter::firewall::time::Timestamp;
 use arbiter::identity::{Identity, TokenError};
@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use super::bad_tokens::{self, AUDIENCE, Keys};
 use crate::support::issuer::{Issuer, SigningKey, b64};
+use crate::testkit;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 const NOW_SECS: i64 = 1_800_000_000;
@@ -251,21 +252,9 @@ async fn an_issuer_that_was_never_reached_delays_nobody_else() {
 }
 
 fn own_token() -> String {
-    use arbiter::firewall::agent::{Agent, TrustLevel};
-    use arbiter::identity::mint::Minter;
-    let agent = Agent {
-        id: AgentId::parse(AGENT).unwrap(),
-        owner: "user:alice".to_owned(),
-        model: "m".to_owned(),
-        capabilities: Vec::new(),
-        trust: TrustLevel::Basic,
-        active: true,
-        created_at: Timestamp(0),
-        expires_at: None,
-        registered_by: None,
-    };
-    let secret = Secret::new(String::from_utf8(SECRET.to_vec()).unwrap());
-    Minter::new(&secret).mint(&agent, 3_600, Timestamp::from_secs(NOW_SECS)).unwrap().token
+    let agent = testkit::agent(AgentId::parse(AGENT).unwrap());
+    let secret = String::from_utf8(SECRET.to_vec()).unwrap();
+    testkit::token(&secret, &agent, Timestamp::from_secs(NOW_SECS))
 }
 
 #[tokio::test]

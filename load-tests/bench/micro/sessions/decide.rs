@@ -15,7 +15,7 @@ use arbiter::store::Store;
 use bytes::Bytes;
 
 use super::support::{Prepared, identify, mirrors, new_agent, ready, tokens};
-use super::{Mix, SETTINGS, Times, create, open, runtime};
+use super::{Mix, SETTINGS, Times, create, open, runtime, testkit};
 
 const FEW: usize = 1_000;
 const ROUNDS: usize = 20;
@@ -116,7 +116,7 @@ impl World {
                 id,
                 agent,
                 delegation_chain: [agent].into(),
-                authorized_tools: ["tool_7_0", "tool_7_1", "tool_7_2"].map(str::to_owned).into(),
+                authorized_tools: testkit::names(&["tool_7_0", "tool_7_1", "tool_7_2"]),
                 rate_limit: None,
                 call_budget: 1 << 40,
                 ..Mix::Usual.order(n, clock)

@@ -17,9 +17,9 @@ use crate::firewall::session::{Status, WorkOrder};
 use crate::firewall::time::{Mono, Now, Timestamp};
 use crate::sessions::{Live, fell_short};
 use crate::store::ledger::account::Account;
-use crate::store::tests::contract::order;
 use crate::store::tests::fleet::Fleet;
 use crate::store::{Booking, Freshness, NodeName, Store};
+use crate::testkit::full_order as order;
 
 pub(super) struct Protocol {
     sizes: Sizes,

@@ -15,7 +15,8 @@ use super::server::{Options, Server, config, login};
 use super::*;
 use crate::config::RedisShape;
 use crate::store::RateBooking;
-use crate::store::tests::contract::{agent, calls, order};
+use crate::store::tests::contract::calls;
+use crate::testkit::{full_agent as agent, full_order as order};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -11,8 +11,8 @@ use crate::firewall::agent::{AgentId, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 use crate::store::ledger::account::Account;
-use crate::store::tests::contract::{agent, order};
 use crate::store::{Booking, NodeName, RateBooking, RateUse, Settlement, Store};
+use crate::testkit::{full_agent as agent, full_order as order};
 
 const NODES: usize = 3;
 

@@ -15,11 +15,12 @@ use crate::firewall::continuation::{Continuation, MAX_OF_SESSION};
 use crate::firewall::freeze::{Freeze, Scope};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
-use crate::store::tests::contract::{agent, calls, continuation, order};
+use crate::store::tests::contract::{calls, continuation};
 use crate::store::tests::fleet::Fleet;
 use crate::store::{
     Change, Closing, Lowered, Position, Purge, Room, Settlement, Store, StoreError, TakenAway,
 };
+use crate::testkit::{full_agent as agent, full_order as order};
 
 const START: Timestamp = Timestamp(1_000_000_000);
 const AGENTS: usize = 3;

@@ -15,8 +15,8 @@ use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::{Freeze, Scope};
 use crate::firewall::session::{RefusalStyle, SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
-use crate::store::tests::contract::{agent, order};
 use crate::store::{Change, Lowered, TakenAway};
+use crate::testkit::{full_agent as agent, full_order as order};
 
 /// The file of what this version writes, and all that a node may meet.
 const WRITTEN: &str = "stored-2.txt";

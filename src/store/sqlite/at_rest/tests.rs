@@ -9,8 +9,9 @@ use crate::firewall::approvals::tests::{asked, hash};
 use crate::firewall::approvals::{Approval, Step};
 use crate::firewall::freeze::{Freeze, Scope};
 use crate::firewall::session::SessionId;
-use crate::store::tests::contract::{CAP, agent, calls, continuation, order};
+use crate::store::tests::contract::{CAP, calls, continuation};
 use crate::store::{Closing, Put, Room, Store, StoredSession};
+use crate::testkit::{full_agent as agent, full_order as order};
 
 /// Words that no sealed file may show, of an agent, a session, a trust level and a usage: nothing
 /// that Base64 could spell by chance.
