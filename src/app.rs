@@ -21,7 +21,7 @@ mod reload;
 mod services;
 mod settings;
 mod shared;
-mod standing;
+mod snapshot;
 mod stop;
 mod tls;
 mod traces;
@@ -145,7 +145,7 @@ pub fn run(
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
     control.spawn(probe::watch(upstreams.clone(), parts.state.clock.clone()));
-    standing::connect(&parts, upstreams.clone(), certificate.clone());
+    snapshot::connect(&parts, upstreams.clone(), certificate.clone());
     let bulk = runtime("bulk", threads.div_ceil(2))?;
     let people = People::new(config, &parts.state.clock, control.handle())
         .context("preparing to ask the issuer of `admin.oidc`")?;

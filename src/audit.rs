@@ -6,7 +6,7 @@
 //! before anything goes upstream, and its outcome is known only much later; still both must be
 //! in one line. So there are two files and two steps:
 //!
-//! 1. [`Audit::admit`] writes the line, with the outcome `unknown`, to the **journal**: a small
+//! 1. [`Audit::record_admitted`] writes the line, with the outcome `unknown`, to the **journal**: a small
 //!    preallocated file `<log>.journal` of fixed slots ([`journal`]). With `durability = "write"`
 //!    that is one positioned write from the call's own task; with `"sync"` the call also waits
 //!    until the writer has brought the journal to the disk, once for all who wait.
@@ -74,12 +74,12 @@ mod log;
 pub mod orphans;
 pub mod proof;
 pub mod record;
+mod recorder;
 mod recover;
 pub mod redact;
 mod retention;
 pub mod search;
 mod settings;
-mod shared;
 mod signer;
 mod start;
 pub mod tree;
@@ -96,11 +96,11 @@ use index::Index;
 pub use record::{
     Approval, Completion, Decision, Detail, Draft, Entry, Event, HeadParts, Outcome, RequestHead,
 };
+use recorder::Line;
+pub use recorder::Receipt;
+use recorder::Recorder;
 pub use redact::{Redacted, Redactor};
 pub use settings::{CheckpointSettings, Durability, Rotation, Settings};
-use shared::Line;
-pub use shared::Receipt;
-use shared::Shared;
 use tree_file::Proofs;
 use writer::Writer;
 
@@ -145,7 +145,7 @@ pub struct Head {
 /// The log of this node. Dropping it writes what was handed over and stops the writer.
 pub struct Audit {
     /// `None` when auditing is switched off.
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<Recorder>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -165,7 +165,7 @@ impl Audit {
         Self::start(start::prepare(settings, clock, slots, events)?)
     }
 
-    fn start((shared, mut writer): (Arc<Shared>, Writer)) -> Result<Self, OpenError> {
+    fn start((shared, mut writer): (Arc<Recorder>, Writer)) -> Result<Self, OpenError> {
         // Once here, so that what a crash has left is in the log before the first call is.
         writer.work();
         let thread = std::thread::Builder::new().name("audit-writer".to_owned());
@@ -229,9 +229,9 @@ impl Audit {
     /// Puts the decision to let a call through on record. Nothing may go upstream before this.
     ///
     /// If it fails the call is refused, and its refusal goes to [`Audit::record`] like any other.
-    pub async fn admit(&self, entry: &Entry) -> Result<Receipt, AuditUnavailable> {
+    pub async fn record_admitted(&self, entry: &Entry) -> Result<Receipt, AuditUnavailable> {
         let Some(shared) = &self.shared else { return Ok(Receipt { held: None }) };
-        match shared.admit(entry).await {
+        match shared.record_admitted(entry).await {
             Ok(held) => Ok(Receipt { held: Some(held) }),
             Err(AuditUnavailable::Unhealthy) if !shared.require_healthy => {
                 shared.unrecorded.fetch_add(1, Ordering::SeqCst);

@@ -153,7 +153,7 @@ impl Console {
     /// Shows a page.
     async fn show(self: &Arc<Self>, head: &Parts, browser: Signed, path: &[&str]) -> Response {
         let visit = Visit::new(self, head, browser);
-        if let Err(error) = self.pace.admit(visit.holder.name(), visit.now.mono) {
+        if let Err(error) = self.pace.count(visit.holder.name(), visit.now.mono) {
             return layout::failed(&visit, &error);
         }
         match pages::show(&visit, path).await {

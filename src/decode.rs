@@ -451,8 +451,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_flushed_brotli_event_comes_out_with_its_chunk() {
-        struct Shared(Rc<RefCell<Vec<u8>>>);
-        impl std::io::Write for Shared {
+        struct Sink(Rc<RefCell<Vec<u8>>>);
+        impl std::io::Write for Sink {
             fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
                 self.0.borrow_mut().extend_from_slice(bytes);
                 Ok(bytes.len())
@@ -462,7 +462,7 @@ pub(crate) mod tests {
             }
         }
         let shared = Rc::new(RefCell::new(Vec::new()));
-        let mut encoder = brotli::CompressorWriter::new(Shared(shared.clone()), 4096, 5, 22);
+        let mut encoder = brotli::CompressorWriter::new(Sink(shared.clone()), 4096, 5, 22);
         let mut decoder = decoder("br", Bounds::stream(1 << 20));
         for n in 0..5 {
             let event = format!("data: {n}\n\n");

@@ -59,7 +59,7 @@ struct Known {
 
 impl Freezer {
     /// Loads what the store keeps, and starts the task that stores what is new.
-    pub async fn open(store: Arc<Store>, now: Now) -> Result<Self, StoreError> {
+    pub async fn load(store: Arc<Store>, now: Now) -> Result<Self, StoreError> {
         let inner = Arc::new(Inner {
             store,
             in_force: ArcSwap::default(),

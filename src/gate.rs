@@ -53,7 +53,7 @@ use asking::{Asked, Asking};
 use continued::Handout;
 pub use destination::{Destination, ExpectedReply};
 use drain::{Drain, Phase};
-use in_flight::Open;
+use in_flight::RequestInFlight;
 use listening::Stream;
 pub use on_record::Ended;
 pub use phases::{Arrived, Denied, Identified, Kind, Read, Verb};
@@ -120,7 +120,7 @@ pub struct Cleared {
     handout: Option<Arc<Handout>>,
     asked: Option<Asked>,
     trace: Option<Box<Trace>>,
-    _open: Open,
+    _open: RequestInFlight,
 }
 
 /// Result of an admission.
@@ -200,7 +200,11 @@ impl Gate {
     }
 
     /// Opens the record of a request; refused while the log cannot be written.
-    pub async fn open(&self, head: RequestHead, carried: &Carried<'_>) -> Result<Arrived, Refused> {
+    pub async fn receive(
+        &self,
+        head: RequestHead,
+        carried: &Carried<'_>,
+    ) -> Result<Arrived, Refused> {
         let arrived = self.state.clock.now();
         let mut entry = Entry::new(arrived.wall, Uuid::new_v4(), Decision::Deny);
         entry.head = head;
@@ -211,7 +215,7 @@ impl Gate {
             return Err(Box::pin(self.refuse_unrecorded(entry, arrived, trace)).await);
         }
         let open = self.state.in_flight.enter();
-        let mut ticket = Ticket::open(entry, arrived, open, self.state.audit.clone());
+        let mut ticket = Ticket::begin(entry, arrived, open, self.state.audit.clone());
         ticket.traced_by(draft);
         let arrived = Arrived { ticket };
         if self.state.drain.phase() >= Phase::Refusing {

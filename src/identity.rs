@@ -166,8 +166,8 @@ impl Identity {
     }
 
     /// The keys of every issuer that has any.
-    pub fn issuers_standing(&self, now: Mono) -> Vec<IssuerKeys> {
-        self.issuers.iter().filter_map(|issuer| Some(issuer.keys()?.standing(now))).collect()
+    pub fn issuer_keys(&self, now: Mono) -> Vec<IssuerKeys> {
+        self.issuers.iter().filter_map(|issuer| Some(issuer.keys()?.snapshot(now))).collect()
     }
 
     /// The claim by which an issuer's tokens name their agent.

@@ -23,7 +23,7 @@ use crate::mcp::outcome::ToolOutcome;
 pub use connections::Closed;
 use connections::Connections;
 use operation::Operation;
-pub use operation::{IssuerKeys, NoticeOutcome, Reload, ServerStanding, SpanEnd, Standing};
+pub use operation::{IssuerKeys, NoticeOutcome, Reload, ServerStatus, Snapshot, SpanEnd};
 use process::Process;
 use register::{counter, counters, families, gauge, gauges, histogram};
 
@@ -81,7 +81,7 @@ pub struct Totals {
 }
 
 type ReadLevels = Box<dyn Fn() -> Levels + Send + Sync>;
-type ReadStanding = Box<dyn Fn() -> Standing + Send + Sync>;
+type ReadSnapshot = Box<dyn Fn() -> Snapshot + Send + Sync>;
 
 /// All metrics of one Arbiter.
 pub struct Metrics {
@@ -116,7 +116,7 @@ pub struct Metrics {
     policy_version: IntGaugeVec,
     admin_requests: IntCounterVec,
     levels: OnceLock<ReadLevels>,
-    standing: OnceLock<ReadStanding>,
+    snapshot: OnceLock<ReadSnapshot>,
     process: Process,
     pub operation: Operation,
     calls_in_flight: IntGauge,
@@ -260,7 +260,7 @@ impl Metrics {
             open_streams: gauge(r, "arbiter_open_streams", "Event streams to agents that are open"),
             levels: OnceLock::new(),
             connections: Connections::new(r),
-            standing: OnceLock::new(),
+            snapshot: OnceLock::new(),
             process: Process::new(r),
             operation: Operation::new(r),
             registry,
@@ -415,8 +415,8 @@ impl Metrics {
     }
 
     /// Reads the state of the gateway's own operation.
-    pub fn standing(&self) -> Standing {
-        self.standing.get().map(|read| read()).unwrap_or_default()
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.get().map(|read| read()).unwrap_or_default()
     }
 
     /// Says how to read what is not counted here. The first call holds.
@@ -425,8 +425,8 @@ impl Metrics {
     }
 
     /// Sets how the gateway's own operation is read. The first call holds.
-    pub fn read_standing_with(&self, read: impl Fn() -> Standing + Send + Sync + 'static) {
-        self.standing.get_or_init(|| Box::new(read));
+    pub fn read_snapshot_with(&self, read: impl Fn() -> Snapshot + Send + Sync + 'static) {
+        self.snapshot.get_or_init(|| Box::new(read));
     }
 
     /// Everything in the Prometheus text format.
@@ -446,7 +446,7 @@ impl Metrics {
                 .inc_by(levels.audit_records.saturating_sub(self.audit_records.get()));
             self.audit_syncs.inc_by(levels.audit_syncs.saturating_sub(self.audit_syncs.get()));
         }
-        if let Some(read) = self.standing.get() {
+        if let Some(read) = self.snapshot.get() {
             self.operation.show(&read());
         }
         self.process.read();

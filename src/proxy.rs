@@ -9,13 +9,14 @@ mod at_once;
 pub mod browser;
 mod buffered;
 mod contain;
+mod diagnosis;
 pub mod forwarding;
 pub mod guard;
 mod handed;
 pub mod head;
+mod head_rules;
 mod health;
 mod held;
-mod hygiene;
 pub mod intake;
 pub mod leave;
 pub mod listen;
@@ -29,7 +30,6 @@ mod replay;
 mod reply;
 mod response;
 pub mod seats;
-mod trouble;
 pub mod upstream;
 pub mod upstreams;
 pub mod wire;
@@ -87,7 +87,7 @@ pub struct Gateway {
 }
 
 /// State of a request.
-enum State {
+enum Disposition {
     Arrived,
     /// Answered by the gateway itself: health, metrics, metadata.
     Local,
@@ -121,7 +121,7 @@ struct InFlight {
 }
 
 pub struct Ctx {
-    state: State,
+    state: Disposition,
     slot: replay::Slot,
 }
 
@@ -130,7 +130,7 @@ impl ProxyHttp for Gateway {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        Ctx { state: State::Arrived, slot: replay::Slot::default() }
+        Ctx { state: Disposition::Arrived, slot: replay::Slot::default() }
     }
 
     /// Adds none: what a client gets is never compressed here.
@@ -144,10 +144,10 @@ impl ProxyHttp for Gateway {
             || (local::may_answer(session)
                 && self.local.answer(session, &self.gate, &self.upstreams).await?);
         if answered {
-            ctx.state = State::Local;
+            ctx.state = Disposition::Local;
             return Ok(true);
         }
-        match self.intake.admit(self, session).await {
+        match self.intake.check(self, session).await {
             Ok((mut cleared, held, route)) => {
                 let listening = self.gate.listen(&mut cleared);
                 let pipeline = ResponsePipeline::new(self.max_response_body_bytes);
@@ -172,7 +172,7 @@ impl ProxyHttp for Gateway {
                         rest,
                     },
                 );
-                ctx.state = State::Cleared(Box::new(InFlight {
+                ctx.state = Disposition::Cleared(Box::new(InFlight {
                     cleared,
                     pipeline,
                     listening,
@@ -189,7 +189,7 @@ impl ProxyHttp for Gateway {
                 Ok(false)
             }
             Err(refused) => {
-                ctx.state = State::Refused;
+                ctx.state = Disposition::Refused;
                 if held::is_begun(session) {
                     held::end(session, &refused).await?;
                     return Ok(true);
@@ -203,7 +203,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        let State::Cleared(call) = &mut ctx.state else {
+        let Disposition::Cleared(call) = &mut ctx.state else {
             return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
         };
         call.route.peer(self.gate.mono()).await
@@ -250,7 +250,7 @@ impl ProxyHttp for Gateway {
             request: &'c mut RequestHeader,
             ctx: &'d mut Ctx,
         ) -> Result<()> {
-            let State::Cleared(call) = &ctx.state else {
+            let Disposition::Cleared(call) = &ctx.state else {
                 return Error::e_explain(ErrorType::InternalError, "not cleared for any upstream");
             };
             contain::without_failpoint(request);
@@ -266,7 +266,7 @@ impl ProxyHttp for Gateway {
             digest: Option<&'d Digest>,
             ctx: &'e mut Ctx,
         ) -> Result<()> {
-            if let State::Cleared(call) = &mut ctx.state {
+            if let Disposition::Cleared(call) = &mut ctx.state {
                 call.attempt = Attempt::on(digest);
             }
             Ok(())
@@ -287,7 +287,7 @@ impl ProxyHttp for Gateway {
             response: &'c mut ResponseHeader,
             ctx: &'d mut Ctx,
         ) -> Result<()> {
-            let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
+            let Disposition::Cleared(call) = &mut ctx.state else { return Ok(()) };
             reply::decorate_passed(response, call.cleared.request_id(), call.cleared.warnings())?;
             if !response.status.is_informational() {
                 reply::announce(response, call.kept_secs)?;
@@ -303,7 +303,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        if let State::Cleared(call) = &ctx.state {
+        if let Disposition::Cleared(call) = &ctx.state {
             e.set_retry(call.route.failed(self.gate.mono()));
         }
         e
@@ -322,7 +322,7 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         let mut e = e.more_context(format!("peer {peer}"));
         let unanswered = session.response_written().is_none_or(|r| r.status.is_informational());
-        let State::Cleared(call) = &mut ctx.state else {
+        let Disposition::Cleared(call) = &mut ctx.state else {
             e.set_retry(false);
             return e;
         };
@@ -349,7 +349,7 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
-        let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
+        let Disposition::Cleared(call) = &mut ctx.state else { return Ok(None) };
         if end_of_stream && let Some(attempt) = &call.attempt {
             attempt.answered();
         }
@@ -382,7 +382,7 @@ impl ProxyHttp for Gateway {
         trailers: &mut HeaderMap,
         ctx: &mut Ctx,
     ) -> Result<Option<Bytes>> {
-        let State::Cleared(call) = &mut ctx.state else { return Ok(None) };
+        let Disposition::Cleared(call) = &mut ctx.state else { return Ok(None) };
         match contain::refused(|| call.pipeline.trailers(trailers)) {
             Ok(held_back) => {
                 call.cleared.answer_passes(held_back.as_deref().unwrap_or_default());
@@ -399,14 +399,14 @@ impl ProxyHttp for Gateway {
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
         let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        let State::Cleared(call) = &mut ctx.state else { return gone };
+        let Disposition::Cleared(call) = &mut ctx.state else { return gone };
         if call.failed.is_none() {
             call.failed = match e.etype() {
                 ErrorType::Custom(replay::CUT_OFF) => Some(cut_off()),
                 ErrorType::Custom(replay::TAKEN_BACK) => {
                     call.listening.as_ref().and_then(|listening| listening.ended())
                 }
-                _ => trouble::denial(e),
+                _ => diagnosis::denial(e),
             };
         }
         if let Some(Denial { cause: Some(cause), .. }) = call.failed {
@@ -454,8 +454,8 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
-        let state = std::mem::replace(&mut ctx.state, State::Refused);
-        if let State::Cleared(call) = state {
+        let state = std::mem::replace(&mut ctx.state, Disposition::Refused);
+        if let Disposition::Cleared(call) = state {
             let InFlight {
                 cleared,
                 pipeline,
@@ -504,7 +504,7 @@ impl Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let State::Cleared(call) = &mut ctx.state else { return Ok(()) };
+        let Disposition::Cleared(call) = &mut ctx.state else { return Ok(()) };
         // 101 is informational by its number only: no other response follows it.
         let interim = response.status.is_informational()
             && response.status != StatusCode::SWITCHING_PROTOCOLS;

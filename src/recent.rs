@@ -79,11 +79,11 @@ impl Seen {
 #[derive(Debug, Default)]
 pub struct Recent {
     // INVARIANT: every change of the state is complete before anything can panic.
-    state: Mutex<State>,
+    state: Mutex<Decisions>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Decisions {
     /// Oldest first; the last one has the number `next - 1`.
     ring: VecDeque<Arc<Seen>>,
     next: u64,
@@ -139,7 +139,7 @@ impl Recent {
     }
 }
 
-impl State {
+impl Decisions {
     fn count(&mut self, policy: &Arc<str>) {
         if let Some(hits) = self.hits.get_mut(policy) {
             *hits = hits.saturating_add(1);

@@ -20,6 +20,8 @@ use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::time::{Now, Timestamp};
 use crate::store::{Replicas, Store, StoreError, to_the_end};
+pub use authorization::Acting;
+use authorization::Authorizations;
 use entry::Entry;
 use graph::Graph;
 pub use outcome::{
@@ -27,9 +29,8 @@ pub use outcome::{
 };
 use pending::{Flagged, Pending, Retries};
 pub use purge::Retention;
-pub use standing::Acting;
-use standing::Standings;
 
+mod authorization;
 mod changes;
 mod entry;
 mod follow;
@@ -38,7 +39,6 @@ mod outcome;
 mod overlay;
 mod pending;
 mod purge;
-mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -79,7 +79,7 @@ struct Inner {
     revoked: DashMap<String, Timestamp>,
     /// Number of entries in `revoked`: nearly always none, which is cheaper to read than the map.
     revoked_count: AtomicUsize,
-    standings: Standings,
+    authorizations: Authorizations,
     /// In force and not yet in the store.
     pending: Mutex<Pending>,
     unsaved: Notify,
@@ -88,7 +88,7 @@ struct Inner {
 
 impl Registry {
     /// Loads everything, and starts the task that stores what is pending on the current runtime.
-    pub async fn open(store: Arc<Store>, clock: Clock) -> Result<Self, StoreError> {
+    pub async fn load(store: Arc<Store>, clock: Clock) -> Result<Self, StoreError> {
         let now = clock.now();
         let agents = DashMap::new();
         let mut by_age = BTreeSet::new();
@@ -116,7 +116,7 @@ impl Registry {
             tombstones: RwLock::new(tombstones),
             revoked_count: AtomicUsize::new(revoked.len()),
             revoked,
-            standings: Standings::default(),
+            authorizations: Authorizations::default(),
             pending: Mutex::default(),
             unsaved: Notify::new(),
             writing: WriteLock::default(),

@@ -193,13 +193,13 @@ impl Rulebook {
             Ok(files) => files,
             Err(error) => {
                 let text = error.to_string();
-                let known = look.trouble.as_ref() == Some(&text);
-                look.trouble = Some(text);
+                let known = look.failure.as_ref() == Some(&text);
+                look.failure = Some(text);
                 look.seen = None;
                 return (!known).then_some(Err(error));
             }
         };
-        look.trouble = None;
+        look.failure = None;
         let digest = files.digest();
         let stands_still = look.seen.replace(digest) == Some(digest);
         let known = *self.last_read() == Some(digest);
@@ -246,7 +246,7 @@ impl Watch {
 #[derive(Default)]
 struct Look {
     seen: Option<blake3::Hash>,
-    trouble: Option<String>,
+    failure: Option<String>,
 }
 
 /// The texts of all policy files, by name.

@@ -129,7 +129,7 @@ struct Inner {
 
 impl Sessions {
     /// Loads the sessions of the last run. Booked calls count as made.
-    pub async fn open(store: Arc<Store>, settings: Settings, now: Now) -> Result<Self, StoreError> {
+    pub async fn load(store: Arc<Store>, settings: Settings, now: Now) -> Result<Self, StoreError> {
         let horizon = Horizon::new(store.newest(Timestamp(i64::MIN)).await?, now);
         let cutoff = before(horizon.at(now), RETENTION_SECS);
         let (live, index, interned) = load::all(&store, settings, cutoff, now).await?;

@@ -49,7 +49,7 @@ pub(crate) use queue::left;
 use redis::Redis;
 #[cfg(test)]
 pub(crate) use redis::tests::Server as RedisServer;
-pub use redis::{RedisReport, RedisTrouble};
+pub use redis::{RedisFault, RedisReport};
 use sqlite::Sqlite;
 pub use sqlite::backup::Mark as BackupMark;
 pub use sqlite::{SealKey, at_rest, backup as backups};
@@ -87,7 +87,7 @@ pub enum Store {
 
 /// A store that several nodes write to.
 #[derive(Clone, Copy, Debug)]
-pub enum Shared<'s> {
+pub enum SharedStore<'s> {
     Redis(&'s Redis),
     #[cfg(test)]
     Fleet(&'s Fleet),
@@ -110,9 +110,9 @@ macro_rules! ask {
 macro_rules! ask_shared {
     ($store:expr, $backend:ident => $asked:expr) => {
         match $store {
-            Shared::Redis($backend) => $asked,
+            SharedStore::Redis($backend) => $asked,
             #[cfg(test)]
-            Shared::Fleet($backend) => $asked,
+            SharedStore::Fleet($backend) => $asked,
         }
     };
 }
@@ -149,12 +149,12 @@ impl Store {
     }
 
     /// Returns the store as one that other nodes write to as well, if it is.
-    pub fn shared(&self) -> Option<Shared<'_>> {
+    pub fn shared(&self) -> Option<SharedStore<'_>> {
         match self {
             Self::Memory(_) | Self::Sqlite(_) => None,
-            Self::Redis(redis) => Some(Shared::Redis(redis)),
+            Self::Redis(redis) => Some(SharedStore::Redis(redis)),
             #[cfg(test)]
-            Self::Fleet(fleet) => Some(Shared::Fleet(fleet)),
+            Self::Fleet(fleet) => Some(SharedStore::Fleet(fleet)),
         }
     }
 
@@ -460,7 +460,7 @@ impl Store {
     }
 }
 
-impl Shared<'_> {
+impl SharedStore<'_> {
     /// Reads the ledger's clock.
     pub async fn time(self) -> Result<Timestamp, StoreError> {
         ask_shared!(self, store => store.time().await)

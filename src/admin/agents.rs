@@ -117,7 +117,7 @@ pub(crate) struct Deactivated {
 /// An agent, and in which way it may act at this moment.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "AgentStanding")]
-pub(crate) struct StandingView {
+pub(crate) struct AuthorizationView {
     #[serde(flatten)]
     agent: AgentView,
     acts: Acts,
@@ -327,7 +327,7 @@ pub(super) async fn show(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
         Err(_) => Acts::Not,
     };
     let inactive = acting.err().map(|lapse| lapse.to_string());
-    Answer::of(&StandingView { agent: AgentView::from(&*agent), acts, inactive })
+    Answer::of(&AuthorizationView { agent: AgentView::from(&*agent), acts, inactive })
 }
 
 pub(super) async fn deactivate(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {

@@ -119,7 +119,7 @@ impl Admin {
     ) -> Result<Holder, ApiError> {
         let person = self.people(source)?.end(answer, bond, redirect_uri, self.clock.now()).await?;
         let known = person.and_then(|person| Known::person(self, person));
-        self.signed_in(guard::judged(self, known, source), source).await
+        self.signed_in(guard::checked(self, known, source), source).await
     }
 
     /// Returns those who sign in at the provider; refused for a source that guesses.
@@ -218,7 +218,7 @@ impl Admin {
             Kind::Person { .. } => self.keys.limits_of(&holder.name),
         };
         let takes_away = route.takes_away != TakesAway::Never;
-        let counted = limits.admit(takes_away, now.mono).map_err(too_many)?;
+        let counted = limits.count(takes_away, now.mono).map_err(too_many)?;
         self.ask(route, &Actor { counted, ..actor.clone() }, ask).await
     }
 
@@ -301,12 +301,12 @@ impl Pace {
     }
 
     /// Counts a page, or refuses it.
-    pub fn admit(&self, person: &Arc<str>, now: Mono) -> Result<(), ApiError> {
+    pub fn count(&self, person: &Arc<str>, now: Mono) -> Result<(), ApiError> {
         let mut people = self.people.lock();
         if people.get(person).is_none() {
             people.put(Arc::clone(person), Window::default());
         }
         let window = people.get(person);
-        window.map_or(Ok(()), |window| window.admit(self.per_minute, now).map_err(too_many))
+        window.map_or(Ok(()), |window| window.count(self.per_minute, now).map_err(too_many))
     }
 }

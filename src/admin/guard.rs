@@ -42,7 +42,7 @@ pub(super) async fn guard(
     let (mut head, body) = request.into_parts();
     let source = source_of(&head);
     let asked = Asked::of(&head);
-    let (label, response) = match admit(&admin, &head, &asked, source).await {
+    let (label, response) = match authorize(&admin, &head, &asked, source).await {
         Ok(mut actor) => {
             actor.place = Some(asked.place());
             let label = Arc::clone(&actor.label);
@@ -116,7 +116,7 @@ impl From<ApiError> for Box<Refused> {
     }
 }
 
-async fn admit(
+async fn authorize(
     admin: &Admin,
     head: &Parts,
     asked: &Asked,
@@ -141,7 +141,7 @@ async fn admit(
         TakesAway::AtOnce => Ok(Counted::Regular),
         TakesAway::Never | TakesAway::Always | TakesAway::Sometimes => {
             let reserve = takes_away != TakesAway::Never;
-            known.limits(admin).admit(reserve, admin.clock.mono())
+            known.limits(admin).count(reserve, admin.clock.mono())
         }
     };
     let mut actor = known.into_actor(source);
@@ -216,17 +216,17 @@ pub(super) async fn recognise(
         }
         (None, _) => None,
     };
-    judged(admin, known, source)
+    checked(admin, known, source)
 }
 
 /// Counts a right or a wrong key against its source.
-pub(super) fn judged(
+pub(super) fn checked(
     admin: &Admin,
     known: Option<([u8; 32], Known)>,
     source: IpAddr,
 ) -> Result<Known, ApiError> {
     let identity = known.as_ref().map(|(identity, _)| identity);
-    match admin.sources.0.judge(Source::from(source), identity, admin.clock.mono()) {
+    match admin.sources.0.attempt(Source::from(source), identity, admin.clock.mono()) {
         Attempt::Right => {}
         Attempt::RightAndNew(pair) => admin.keep_pair(pair),
         Attempt::Wrong => return Err(unauthorized("the key is not a right one")),

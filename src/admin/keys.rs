@@ -233,7 +233,7 @@ mod tests {
     fn a_key_that_stays_keeps_what_it_has_counted() {
         let one = |rate: u32| format!("role = \"viewer\"\nrate_limit_per_minute = {rate}");
         let keys = Keyring::new(&config(&entry("a", "key a", &one(1))));
-        let admit = |keys: &Keyring| keys.find(b"key a", NOW).unwrap().limits.admit(false, Mono(0));
+        let admit = |keys: &Keyring| keys.find(b"key a", NOW).unwrap().limits.count(false, Mono(0));
         assert_eq!(admit(&keys), Ok(Counted::Regular));
         assert_eq!(admit(&keys), Err(60));
         let text = entry("a", "key a", &one(2)) + &entry("b", "key b", "role = \"metrics\"");

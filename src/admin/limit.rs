@@ -22,7 +22,7 @@ pub(super) struct Window(VecDeque<Mono>);
 impl Window {
     /// Counts one, or says in how many seconds there is room again. One that is refused is not
     /// counted, or the window would never empty under a flood.
-    pub(super) fn admit(&mut self, limit: u32, now: Mono) -> Result<(), u64> {
+    pub(super) fn count(&mut self, limit: u32, now: Mono) -> Result<(), u64> {
         self.is_full(limit, now)?;
         self.0.push_back(now);
         Ok(())
@@ -85,13 +85,13 @@ impl Limits {
     }
 
     /// Counts a request, or says in how many seconds to come again.
-    pub(super) fn admit(&self, may_take_away: bool, now: Mono) -> Result<Counted, u64> {
+    pub(super) fn count(&self, may_take_away: bool, now: Mono) -> Result<Counted, u64> {
         let mut windows = self.windows.lock();
         let limit = windows.limit;
-        match windows.regular.admit(limit, now) {
+        match windows.regular.count(limit, now) {
             Ok(()) => Ok(Counted::Regular),
             Err(retry_after_secs) if may_take_away => {
-                windows.reserve.admit(limit.max(MIN_RESERVE), now)?;
+                windows.reserve.count(limit.max(MIN_RESERVE), now)?;
                 Ok(Counted::Reserve { retry_after_secs })
             }
             Err(secs) => Err(secs),
@@ -110,46 +110,46 @@ mod tests {
     #[test]
     fn no_span_of_a_minute_holds_more_than_the_limit() {
         let mut window = Window::default();
-        assert_eq!(window.admit(2, at(0)), Ok(()));
-        assert_eq!(window.admit(2, at(50)), Ok(()));
-        assert_eq!(window.admit(2, at(55)), Err(5));
-        assert_eq!(window.admit(2, Mono(59_999_999)), Err(1));
-        assert_eq!(window.admit(2, at(60)), Ok(()));
-        assert_eq!(window.admit(2, at(61)), Err(49));
-        assert_eq!(window.admit(2, at(110)), Ok(()));
+        assert_eq!(window.count(2, at(0)), Ok(()));
+        assert_eq!(window.count(2, at(50)), Ok(()));
+        assert_eq!(window.count(2, at(55)), Err(5));
+        assert_eq!(window.count(2, Mono(59_999_999)), Err(1));
+        assert_eq!(window.count(2, at(60)), Ok(()));
+        assert_eq!(window.count(2, at(61)), Err(49));
+        assert_eq!(window.count(2, at(110)), Ok(()));
     }
 
     #[test]
     fn refused_requests_do_not_hold_the_window_shut() {
         let mut window = Window::default();
-        assert_eq!(window.admit(1, at(0)), Ok(()));
+        assert_eq!(window.count(1, at(0)), Ok(()));
         for second in 1..60 {
-            assert!(window.admit(1, at(second)).is_err());
+            assert!(window.count(1, at(second)).is_err());
         }
-        assert_eq!(window.admit(1, at(60)), Ok(()));
+        assert_eq!(window.count(1, at(60)), Ok(()));
     }
 
     #[test]
     fn a_lowered_limit_counts_what_was_counted_before() {
         let limits = Limits::new(3);
         for second in [0, 10, 20] {
-            assert_eq!(limits.admit(false, at(second)), Ok(Counted::Regular));
+            assert_eq!(limits.count(false, at(second)), Ok(Counted::Regular));
         }
         limits.set(1);
-        assert_eq!(limits.admit(false, at(61)), Err(19), "until the last of the three is old");
-        assert_eq!(limits.admit(false, at(80)), Ok(Counted::Regular));
+        assert_eq!(limits.count(false, at(61)), Err(19), "until the last of the three is old");
+        assert_eq!(limits.count(false, at(80)), Ok(Counted::Regular));
     }
 
     #[test]
     fn taking_away_has_a_reserve_of_its_own() {
         let limits = Limits::new(2);
         for _ in 0..2 {
-            assert_eq!(limits.admit(true, at(0)), Ok(Counted::Regular));
+            assert_eq!(limits.count(true, at(0)), Ok(Counted::Regular));
         }
-        assert_eq!(limits.admit(false, at(1)), Err(59));
+        assert_eq!(limits.count(false, at(1)), Err(59));
         for _ in 0..MIN_RESERVE {
-            assert_eq!(limits.admit(true, at(2)), Ok(Counted::Reserve { retry_after_secs: 58 }));
+            assert_eq!(limits.count(true, at(2)), Ok(Counted::Reserve { retry_after_secs: 58 }));
         }
-        assert_eq!(limits.admit(true, at(3)), Err(59));
+        assert_eq!(limits.count(true, at(3)), Err(59));
     }
 }

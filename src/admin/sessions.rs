@@ -33,8 +33,7 @@ const MAX_RATE_PER_MINUTE: u32 = 1_000_000;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "OpenSession")]
-pub(crate) struct Open {
+pub(crate) struct OpenSession {
     #[schemars(extend("format" = "uuid"))]
     agent_id: String,
     /// Declared intent, in words. At most 1024 bytes.
@@ -162,7 +161,7 @@ pub(crate) struct Closed {
     replicas: Option<ShownReplicas>,
 }
 
-impl Open {
+impl OpenSession {
     /// Checks every field that can be checked without knowing the agent.
     fn check(&self, settings: &Settings) -> Result<(), ApiError> {
         check::intent("declared_intent", &self.declared_intent)?;
@@ -276,7 +275,7 @@ impl Open {
 }
 
 pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
-    let mut body: Open = input.json()?;
+    let mut body: OpenSession = input.json()?;
     let agent_id = AgentId::parse(&body.agent_id).ok_or_else(|| not_a_uuid("agent_id"))?;
     body.check(&admin.settings)?;
     body.canonical_resources()?;

@@ -74,11 +74,11 @@ pub(super) enum Attempt {
 #[derive(Debug)]
 pub(super) struct Sources {
     limit: u32,
-    state: Mutex<State>,
+    state: Mutex<Counters>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Counters {
     wrong: Lru<Source, Window>,
     counted: usize,
     pairs: Lru<Pair, ()>,
@@ -86,7 +86,8 @@ struct State {
 
 impl Sources {
     pub(super) fn new(limit_per_minute: u32) -> Self {
-        let state = State { wrong: Lru::new(MAX_SOURCES), counted: 0, pairs: Lru::new(MAX_PAIRS) };
+        let state =
+            Counters { wrong: Lru::new(MAX_SOURCES), counted: 0, pairs: Lru::new(MAX_PAIRS) };
         Self { limit: limit_per_minute, state: Mutex::new(state) }
     }
 
@@ -104,9 +105,9 @@ impl Sources {
         state.is_full(source, self.limit, now).is_err()
     }
 
-    /// Judges a request from `source` whose key has this hash if it is right, and counts it if it
+    /// Looks at a request from `source` whose key has this hash if it is right, and counts it if it
     /// is wrong.
-    pub(super) fn judge(&self, source: Source, right: Option<&[u8; 32]>, now: Mono) -> Attempt {
+    pub(super) fn attempt(&self, source: Source, right: Option<&[u8; 32]>, now: Mono) -> Attempt {
         let mut state = self.state.lock();
         let pair = right.map(|key| source.pair_with(key));
         if pair.is_some_and(|pair| state.pairs.get(&pair).is_some()) {
@@ -124,7 +125,7 @@ impl Sources {
     }
 }
 
-impl State {
+impl Counters {
     /// Says in how many seconds a source has room again, if it has none.
     fn is_full(&mut self, source: Source, limit: u32, now: Mono) -> Result<(), u64> {
         let Some(window) = self.wrong.get(&source) else { return Ok(()) };
@@ -137,10 +138,10 @@ impl State {
 
     fn count(&mut self, source: Source, limit: u32, now: Mono) {
         let counted = if let Some(window) = self.wrong.get(&source) {
-            window.admit(limit, now).is_ok()
+            window.count(limit, now).is_ok()
         } else {
             let mut window = Window::default();
-            let counted = window.admit(limit, now).is_ok();
+            let counted = window.count(limit, now).is_ok();
             let gone = self.wrong.put(source, window);
             self.forget(gone);
             counted
@@ -188,15 +189,15 @@ mod tests {
         let sources = Sources::new(3);
         let guesser = source("192.0.2.1");
         for _ in 0..3 {
-            assert_eq!(sources.judge(guesser, None, at(0)), Attempt::Wrong);
+            assert_eq!(sources.attempt(guesser, None, at(0)), Attempt::Wrong);
         }
         let refused = Attempt::TooMany { retry_after_secs: 59 };
-        assert_eq!(sources.judge(guesser, None, at(1)), refused);
-        assert_eq!(sources.judge(guesser, Some(&KEY), at(1)), refused);
-        let other = sources.judge(source("192.0.2.2"), Some(&KEY), at(1));
+        assert_eq!(sources.attempt(guesser, None, at(1)), refused);
+        assert_eq!(sources.attempt(guesser, Some(&KEY), at(1)), refused);
+        let other = sources.attempt(source("192.0.2.2"), Some(&KEY), at(1));
         assert!(matches!(other, Attempt::RightAndNew(_)), "{other:?}");
         // What is refused is not counted, so a minute after the last wrong key there is room.
-        let later = sources.judge(guesser, Some(&KEY), at(60));
+        let later = sources.attempt(guesser, Some(&KEY), at(60));
         assert!(matches!(later, Attempt::RightAndNew(_)), "{later:?}");
     }
 
@@ -204,11 +205,11 @@ mod tests {
     fn a_key_that_succeeded_from_a_source_is_not_locked_out_there() {
         let sources = Sources::new(1);
         let office = source("192.0.2.1");
-        assert!(matches!(sources.judge(office, Some(&KEY), at(0)), Attempt::RightAndNew(_)));
-        assert_eq!(sources.judge(office, None, at(0)), Attempt::Wrong);
-        assert!(matches!(sources.judge(office, None, at(0)), Attempt::TooMany { .. }));
-        assert_eq!(sources.judge(office, Some(&KEY), at(0)), Attempt::Right);
-        let other = sources.judge(office, Some(&[8; 32]), at(0));
+        assert!(matches!(sources.attempt(office, Some(&KEY), at(0)), Attempt::RightAndNew(_)));
+        assert_eq!(sources.attempt(office, None, at(0)), Attempt::Wrong);
+        assert!(matches!(sources.attempt(office, None, at(0)), Attempt::TooMany { .. }));
+        assert_eq!(sources.attempt(office, Some(&KEY), at(0)), Attempt::Right);
+        let other = sources.attempt(office, Some(&[8; 32]), at(0));
         assert!(matches!(other, Attempt::TooMany { .. }), "another key waits: {other:?}");
     }
 
@@ -217,11 +218,11 @@ mod tests {
         let sources = Sources::new(1_000_000);
         for n in 0..2_000_u32 {
             let address = Source::V4(n.to_be_bytes());
-            assert!(matches!(sources.judge(address, Some(&KEY), at(0)), Attempt::RightAndNew(_)));
+            assert!(matches!(sources.attempt(address, Some(&KEY), at(0)), Attempt::RightAndNew(_)));
         }
         for n in 0..5_000_u32 {
             for _ in 0..3 {
-                sources.judge(Source::V4(n.to_be_bytes()), None, at(0));
+                sources.attempt(Source::V4(n.to_be_bytes()), None, at(0));
             }
         }
         let mut state = sources.state.lock();
@@ -237,10 +238,10 @@ mod tests {
     fn pairs_outlive_a_restart_if_they_are_put_back() {
         let first = Sources::new(1);
         let office = source("2001:db8::1");
-        let Attempt::RightAndNew(pair) = first.judge(office, Some(&KEY), at(0)) else { panic!() };
+        let Attempt::RightAndNew(pair) = first.attempt(office, Some(&KEY), at(0)) else { panic!() };
         let second = Sources::new(1);
         second.remember([pair]);
-        assert_eq!(second.judge(office, None, at(0)), Attempt::Wrong);
-        assert_eq!(second.judge(office, Some(&KEY), at(0)), Attempt::Right);
+        assert_eq!(second.attempt(office, None, at(0)), Attempt::Wrong);
+        assert_eq!(second.attempt(office, Some(&KEY), at(0)), Attempt::Right);
     }
 }

@@ -88,7 +88,7 @@ impl Bench {
             max_per_agent: 10,
             rate_window_secs: config.sessions.rate_limit_window_secs,
         };
-        let sessions = Sessions::open(Arc::clone(&store), limits, clock.now()).await.unwrap();
+        let sessions = Sessions::load(Arc::clone(&store), limits, clock.now()).await.unwrap();
         let policies = dir.path().join("policies.toml");
         std::fs::write(&policies, "").unwrap();
         let rulebook = Arc::new(Rulebook::load(Some(&policies), Terms::default()).unwrap());
@@ -101,9 +101,9 @@ impl Bench {
         };
         let admin = Arc::new(Admin {
             reloader,
-            registry: Arc::new(Registry::open(Arc::clone(&store), clock.clone()).await.unwrap()),
+            registry: Arc::new(Registry::load(Arc::clone(&store), clock.clone()).await.unwrap()),
             sessions: Arc::new(sessions),
-            freezer: Arc::new(Freezer::open(Arc::clone(&store), clock.now()).await.unwrap()),
+            freezer: Arc::new(Freezer::load(Arc::clone(&store), clock.now()).await.unwrap()),
             freshness: Arc::new(Freshness::alone()),
             continuations: Arc::new(Continuations::new(Arc::clone(&store), [&b"secret"[..]])),
             store: Arc::clone(&store),

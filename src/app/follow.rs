@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::firewall::time::{Now, Timestamp};
 use crate::gate::{Gate, ProcessState};
-use crate::store::{Bookmark, Change, Shared, Store, StoreError};
+use crate::store::{Bookmark, Change, SharedStore, Store, StoreError};
 use crate::telemetry::Causes;
 
 /// Pause before a failed store is asked again.
@@ -103,7 +103,7 @@ impl Follower {
         Ok(())
     }
 
-    async fn load_anew(&mut self, shared: Shared<'_>) -> Result<(), StoreError> {
+    async fn load_anew(&mut self, shared: SharedStore<'_>) -> Result<(), StoreError> {
         warn!("changes of other nodes were missed; reloading everything");
         let bookmark = shared.follow_from_here().await?;
         let asked = machine(&self.state.clock);

@@ -60,12 +60,12 @@ impl Parts {
         let freshness = Freshness::of(&store, config.storage.max_stale_secs, skew, now.mono);
         shared::agree_on_time(&store, &freshness, &clock).await?;
         let freshness = Arc::new(freshness);
-        let registry = Registry::open(store.clone(), clock.clone()).await;
+        let registry = Registry::load(store.clone(), clock.clone()).await;
         let registry = Arc::new(registry.context("loading agents")?);
         let limits = session_limits(config)?;
         let sessions =
-            Arc::new(Sessions::open(store.clone(), limits, now).await.context("loading sessions")?);
-        let freezer = Freezer::open(store.clone(), now).await.context("loading freezes")?;
+            Arc::new(Sessions::load(store.clone(), limits, now).await.context("loading sessions")?);
+        let freezer = Freezer::load(store.clone(), now).await.context("loading freezes")?;
         let rulebook = open::rulebook(config)?;
         let audit = Arc::new(Audit::open(audit_settings(config)?, clock.clone())?);
         let secrets = Arc::new(reload::secrets(config, &clock).context("loading credentials")?);

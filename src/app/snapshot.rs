@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::parts::Parts;
 use super::tls::Certificate;
 use crate::gate::Readiness;
-use crate::metrics::Standing;
+use crate::metrics::Snapshot;
 use crate::proxy::upstreams::Upstreams;
 
 /// Lets the metrics read the state of this gateway.
@@ -15,10 +15,10 @@ pub(super) fn connect(
     certificate: Option<Arc<Certificate>>,
 ) {
     let (gate, state) = (parts.gate.clone(), parts.state.clone());
-    parts.state.metrics.read_standing_with(move || {
+    parts.state.metrics.read_snapshot_with(move || {
         let now = state.clock.now();
         let (slots, free) = state.audit.journal_slots();
-        Standing {
+        Snapshot {
             ready: gate.readiness() == Readiness::Ready,
             unix_seconds: now.wall.unix_seconds(),
             log_bytes: state.audit.log_bytes(),
@@ -26,8 +26,8 @@ pub(super) fn connect(
             journal_slots_free: free,
             store_staleness: state.freshness.staleness(now.mono),
             certificate_expires: certificate.as_ref().and_then(|shown| shown.expires()),
-            issuers: state.identity.issuers_standing(now.mono),
-            upstreams: upstreams.standing(),
+            issuers: state.identity.issuer_keys(now.mono),
+            upstreams: upstreams.snapshot(),
         }
     });
 }

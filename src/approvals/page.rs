@@ -37,7 +37,7 @@ impl Page {
     }
 
     /// Reads a state; none if it was not sealed for this session.
-    pub fn open(&self, state: &str, session: SessionId) -> Option<Uuid> {
+    pub fn unseal(&self, state: &str, session: SessionId) -> Option<Uuid> {
         let (id, tag) = state.strip_prefix(MARK)?.split_once(':')?;
         let id = Uuid::try_parse(id).ok()?;
         let expected = self.tag(id, session).to_hex();
@@ -62,13 +62,13 @@ mod tests {
         let (id, ours, theirs) = (Uuid::new_v4(), SessionId::random(), SessionId::random());
         assert_eq!(page.of(id), format!("https://arbiter.example/console/approvals/{id}"));
         let state = page.seal(id, ours);
-        assert_eq!(page.open(&state, ours), Some(id));
-        assert_eq!(page.open(&state, theirs), None);
-        assert_eq!(Page::new("https://arbiter.example", b"other").open(&state, ours), None);
+        assert_eq!(page.unseal(&state, ours), Some(id));
+        assert_eq!(page.unseal(&state, theirs), None);
+        assert_eq!(Page::new("https://arbiter.example", b"other").unseal(&state, ours), None);
         let other = state.replace(&id.to_string(), &Uuid::new_v4().to_string());
         let short = state.strip_suffix(|_: char| true).unwrap();
         for bad in [&*other, MARK, "", short, &format!(" {state}")] {
-            assert_eq!(page.open(bad, ours), None, "{bad}");
+            assert_eq!(page.unseal(bad, ours), None, "{bad}");
         }
     }
 }

@@ -109,7 +109,7 @@ impl Audit {
     ) -> Result<PendingChange, AuditUnavailable> {
         let since = clock.mono();
         let entry = by.entry(change, clock, Decision::Allow);
-        let receipt = self.admit(&entry).await?;
+        let receipt = self.record_admitted(&entry).await?;
         Ok(PendingChange { receipt, clock: clock.clone(), since })
     }
 }

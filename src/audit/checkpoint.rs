@@ -251,7 +251,7 @@ impl VerifierKey {
     }
 
     /// Checks a signature line of this key; `None` if the line is another key's.
-    fn judge(&self, text: &str, line: &str) -> Option<bool> {
+    fn check_line(&self, text: &str, line: &str) -> Option<bool> {
         let (name, signature) = line.strip_prefix(SIGNATURE_MARK)?.split_once(' ')?;
         let signature = BASE64.decode(signature).ok()?;
         let (key_id, signature) = signature.split_first_chunk::<4>()?;
@@ -377,7 +377,7 @@ pub(super) fn open_note(note: &str, keys: &[VerifierKey]) -> Result<Checkpoint, 
     }
     let judged: Vec<_> = signatures
         .iter()
-        .flat_map(|line| keys.iter().filter_map(|key| Some((key, key.judge(text, line)?))))
+        .flat_map(|line| keys.iter().filter_map(|key| Some((key, key.check_line(text, line)?))))
         .collect();
     if judged.iter().any(|(_, good)| !good) {
         return Err(NoteDamage::BadSignature);

@@ -48,11 +48,11 @@ impl Weight {
 /// Counters of the current interval.
 pub(super) struct Flood {
     max_per_sec: u32,
-    state: Mutex<State>,
+    state: Mutex<Interval>,
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct Interval {
     second: Option<Mono>,
     recorded: u32,
     pub(super) folds: BTreeMap<Key, Fold>,
@@ -61,7 +61,7 @@ pub(super) struct State {
 /// Key that refusals are counted by: their agent, if one is known, and their cause.
 pub(super) type Key = (Option<AgentId>, &'static str);
 
-impl State {
+impl Interval {
     /// The key to count under: without the agent where too many are counted already.
     pub(super) fn key(&self, agent: Option<AgentId>, cause: &'static str) -> Key {
         let own = (agent, cause);
@@ -136,7 +136,7 @@ impl Flood {
         Self { max_per_sec, state: Mutex::default() }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Interval> {
         self.state.lock()
     }
 

@@ -51,7 +51,7 @@ enum Door {
 }
 
 #[derive(Default)]
-struct State {
+struct Queue {
     jobs: Vec<Job>,
     /// Records among the jobs.
     records: usize,
@@ -64,7 +64,7 @@ struct State {
 }
 
 pub(super) struct Inbox {
-    state: Mutex<State>,
+    state: Mutex<Queue>,
     bell: Condvar,
     max_records: usize,
 }
@@ -106,7 +106,7 @@ impl Inbox {
     pub(super) fn collect(&self, jobs: &mut Vec<Job>, healthy: bool) -> bool {
         let mut state = self.state.lock();
         if healthy {
-            let more = |s: &State| !s.urgent && s.door == Door::Open && s.jobs.len() < ENOUGH;
+            let more = |s: &Queue| !s.urgent && s.door == Door::Open && s.jobs.len() < ENOUGH;
             if state.busy || !state.jobs.is_empty() {
                 self.wait(&mut state, COLLECT, more);
             }
@@ -130,9 +130,9 @@ impl Inbox {
 
     fn wait(
         &self,
-        state: &mut MutexGuard<'_, State>,
+        state: &mut MutexGuard<'_, Queue>,
         limit: Duration,
-        while_this: impl Fn(&State) -> bool,
+        while_this: impl Fn(&Queue) -> bool,
     ) {
         self.bell.wait_while_for(state, |s| while_this(s), limit);
     }

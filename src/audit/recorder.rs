@@ -21,7 +21,7 @@ use crate::firewall::agent::AgentId;
 use crate::telemetry::Causes;
 
 /// State shared by calls and the writer.
-pub(super) struct Shared {
+pub(super) struct Recorder {
     pub(super) path: PathBuf,
     /// Proofs from the tree that checkpoints are signed of.
     pub(super) proofs: Proofs,
@@ -51,8 +51,11 @@ pub(super) struct Shared {
     pub(super) latest_checkpoint: Latest,
 }
 
-impl Shared {
-    pub(super) async fn admit(self: &Arc<Self>, entry: &Entry) -> Result<Held, AuditUnavailable> {
+impl Recorder {
+    pub(super) async fn record_admitted(
+        self: &Arc<Self>,
+        entry: &Entry,
+    ) -> Result<Held, AuditUnavailable> {
         if !self.healthy.load(Ordering::SeqCst) {
             return Err(AuditUnavailable::Unhealthy);
         }
@@ -192,7 +195,7 @@ impl Receipt {
 
 /// An admitted call's line and its slots.
 pub(super) struct Held {
-    shared: Arc<Shared>,
+    shared: Arc<Recorder>,
     call: Option<(Draft, HeldSlots)>,
 }
 

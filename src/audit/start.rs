@@ -12,7 +12,7 @@ use super::index::Index;
 use super::journal::Journal;
 use super::log::Log;
 use super::record::Event;
-use super::shared::Shared;
+use super::recorder::Recorder;
 use super::signer::{Latest, Signer};
 use super::tree_file::Proofs;
 use super::writer::{self, Begin, Writer};
@@ -28,7 +28,7 @@ pub(super) fn prepare(
     clock: Clock,
     slots: u32,
     events: Vec<Event>,
-) -> Result<(Arc<Shared>, Writer), OpenError> {
+) -> Result<(Arc<Recorder>, Writer), OpenError> {
     let path = settings.path;
     let failed = |source| OpenError::Io { path: path.clone(), source };
     if let Some(folder) = path.parent() {
@@ -64,7 +64,7 @@ pub(super) fn prepare(
     }
     let (settled, unfinished) = recover::sort_out(&log, found.open).map_err(failed)?;
 
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(Recorder {
         proofs: Proofs::of(&path),
         index: Index::default(),
         path: path.clone(),

@@ -154,7 +154,7 @@ async fn one_line_carries_decision_and_outcome() {
     let bench = Bench::new();
     let audit = bench.open();
     assert_eq!(audit.head().sequence, 0);
-    let receipt = audit.admit(&call("a")).await.unwrap();
+    let receipt = audit.record_admitted(&call("a")).await.unwrap();
     refuse(&audit, "b").await.unwrap();
     assert_eq!(bench.story(), ["b refused"]);
     receipt.complete(DONE);
@@ -177,7 +177,7 @@ async fn the_chain_goes_on_over_restarts() {
     let bench = Bench::new();
     for n in 1..=3 {
         let audit = bench.open();
-        audit.admit(&call("a")).await.unwrap().complete(DONE);
+        audit.record_admitted(&call("a")).await.unwrap().complete(DONE);
         refuse(&audit, "b").await.unwrap();
         assert_eq!(audit.head().sequence, n * 2);
     }
@@ -189,7 +189,7 @@ async fn the_chain_goes_on_over_restarts() {
 async fn a_dropped_receipt_says_that_the_outcome_is_unknown() {
     let bench = Bench::new();
     let audit = bench.open();
-    drop(audit.admit(&call("a")).await.unwrap());
+    drop(audit.record_admitted(&call("a")).await.unwrap());
     audit.close();
     assert_eq!(bench.story(), ["a unknown"]);
 }
@@ -200,16 +200,16 @@ async fn calls_under_way_are_bounded_by_the_slots() {
     let audit = bench.open();
     let mut receipts = Vec::new();
     for _ in 0..SLOTS {
-        receipts.push(audit.admit(&call("a")).await.unwrap());
+        receipts.push(audit.record_admitted(&call("a")).await.unwrap());
     }
-    let refused = audit.admit(&call("over")).await.err();
+    let refused = audit.record_admitted(&call("over")).await.err();
     assert_eq!(refused, Some(AuditUnavailable::NoRoom));
     assert!(audit.healthy());
     receipts.pop().unwrap().complete(DONE);
     // The slot is free once this later record is in the log.
     refuse(&audit, "over").await.unwrap();
     let free = async {
-        while audit.admit(&call("b")).await.is_err() {
+        while audit.record_admitted(&call("b")).await.is_err() {
             tokio::task::yield_now().await;
         }
     };
@@ -231,7 +231,7 @@ async fn many_at_once_leave_one_record_each() {
                 let audit = Arc::clone(&audit);
                 tokio::spawn(async move {
                     for _ in 0..50 {
-                        let receipt = audit.admit(&call(&format!("t{n}"))).await.unwrap();
+                        let receipt = audit.record_admitted(&call(&format!("t{n}"))).await.unwrap();
                         refuse(&audit, "r").await.unwrap();
                         receipt.complete(DONE);
                     }
@@ -262,7 +262,7 @@ async fn switched_off_everything_succeeds_and_nothing_is_written() {
     let bench = Bench::with(|s| s.enabled = false);
     let clock = Clock::manual(Timestamp::from_secs(0));
     let audit = Audit::open(bench.settings.clone(), clock).unwrap();
-    audit.admit(&call("a")).await.unwrap().complete(DONE);
+    audit.record_admitted(&call("a")).await.unwrap().complete(DONE);
     refuse(&audit, "b").await.unwrap();
     assert!(audit.healthy() && audit.head().healthy);
     assert_eq!((audit.records_written(), audit.head().sequence), (0, 0));
@@ -293,11 +293,11 @@ async fn without_a_chain_lines_have_no_chain_members_and_it_can_be_switched_on_a
 async fn after_close_nothing_is_admitted() {
     let bench = Bench::new();
     let audit = bench.open();
-    let late = audit.admit(&call("late")).await.unwrap();
+    let late = audit.record_admitted(&call("late")).await.unwrap();
     audit.close();
     audit.close();
     assert!(!audit.healthy());
-    assert!(audit.admit(&call("a")).await.is_err());
+    assert!(audit.record_admitted(&call("a")).await.is_err());
     assert!(refuse(&audit, "b").await.is_err());
     late.complete(DONE);
     drop(audit);

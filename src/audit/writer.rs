@@ -18,9 +18,9 @@ use super::index::Placed;
 use super::journal::{Closed, HeldSlots};
 use super::log::{Fate, Log};
 use super::record::{Completion, Decision, Detail, Draft, Entry, Event, Ids, Outcome};
+use super::recorder::Recorder;
 use super::retention::Retention;
 use super::search::{self, LogPosition};
-use super::shared::Shared;
 use super::signer::Signer;
 use super::{Rotation, recover};
 use crate::firewall::time::Mono;
@@ -35,7 +35,7 @@ const LOOK_US: u64 = 100_000;
 const ROTATE_AGAIN_SECS: u64 = 60;
 
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    shared: Arc<Recorder>,
     log: Log,
     closed: Closed,
     link: Link,
@@ -62,7 +62,7 @@ pub(super) struct Writer {
 
 /// Initial state of a writer.
 pub(super) struct Begin {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<Recorder>,
     pub(super) log: Log,
     pub(super) closed: Closed,
     pub(super) link: Link,
@@ -438,7 +438,7 @@ fn ids_of(job: &Job) -> Option<Ids> {
 }
 
 /// A line about the log itself.
-pub(super) fn event_line(shared: &Shared, event: Event) -> Job {
+pub(super) fn event_line(shared: &Recorder, event: Event) -> Job {
     let mut entry = Entry::new(shared.clock.now().wall, Uuid::new_v4(), Decision::Allow);
     entry.event = Some(Box::new(event));
     let draft = Draft::new(&entry, &shared.node_id, 0);
@@ -449,7 +449,7 @@ pub(super) fn event_line(shared: &Shared, event: Event) -> Job {
 }
 
 /// However the writer leaves, nobody waits for it in vain.
-struct Leaving(Arc<Shared>);
+struct Leaving(Arc<Recorder>);
 
 impl Drop for Leaving {
     fn drop(&mut self) {

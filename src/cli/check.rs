@@ -27,7 +27,7 @@ use crate::firewall::call::{Entry, UpstreamRef};
 use crate::holder::Holder;
 use crate::identity::IssuerReport;
 use crate::rulebook::policies_at;
-use crate::store::{RedisReport, RedisTrouble, StoreError};
+use crate::store::{RedisFault, RedisReport, StoreError};
 
 const UPSTREAM_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -304,7 +304,7 @@ async fn shared(redis: &config::Redis, skew: Skew) -> Finding {
     let servers = &redis.servers;
     match RedisReport::of(redis).await {
         Err(error) => {
-            let silent = matches!(error, StoreError::Redis(RedisTrouble::NoAnswer { .. }));
+            let silent = matches!(error, StoreError::Redis(RedisFault::NoAnswer { .. }));
             let hint = if silent && servers.tls { "; does it speak TLS on this port?" } else { "" };
             found(Health::Fail, WHAT, format!("{servers}: {error}{hint}"))
         }

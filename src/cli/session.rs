@@ -17,7 +17,7 @@ use crate::firewall::time::Timestamp;
 #[derive(Debug, Subcommand)]
 pub enum Session {
     /// Open a task session and print its id.
-    Open(Box<Open>),
+    Open(Box<OpenArgs>),
     /// List sessions.
     List(List),
     /// Show a session and what it has used.
@@ -27,7 +27,7 @@ pub enum Session {
 }
 
 #[derive(Args, Debug)]
-pub struct Open {
+pub struct OpenArgs {
     /// The agent's id.
     #[arg(long)]
     agent: String,
@@ -157,7 +157,7 @@ pub(super) fn time(text: &str) -> Result<Timestamp, &'static str> {
     Timestamp::parse(text).ok_or("not an RFC 3339 time such as 2026-12-24T18:00:00Z")
 }
 
-impl Open {
+impl OpenArgs {
     fn body(&self) -> Value {
         let mut body = json!({
             "agent_id": self.agent,

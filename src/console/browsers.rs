@@ -24,11 +24,11 @@ const MAX_OF_PERSON: usize = 20;
 /// Browsers by the hash of their cookie.
 #[derive(Debug, Default)]
 pub(super) struct Browsers {
-    open: Mutex<HashMap<[u8; 32], Open>>,
+    open: Mutex<HashMap<[u8; 32], SignedIn>>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct SignedIn {
     holder: Holder,
     token: String,
     began: Mono,
@@ -59,7 +59,7 @@ pub(super) fn same(a: &str, b: &str) -> bool {
 
 impl Browsers {
     /// Signs a browser in; returns its cookie.
-    pub(super) fn open(&self, holder: Holder, now: Mono) -> String {
+    pub(super) fn sign_in(&self, holder: Holder, now: Mono) -> String {
         let mut open = self.open.lock();
         open.retain(|_, one| one.counts(now));
         let of_person = open.values().filter(|one| one.holder.name() == holder.name()).count();
@@ -70,7 +70,7 @@ impl Browsers {
             forget_oldest(&mut open, |_| true);
         }
         let cookie = random();
-        open.insert(hash(&cookie), Open { holder, token: random(), began: now, used: now });
+        open.insert(hash(&cookie), SignedIn { holder, token: random(), began: now, used: now });
         cookie
     }
 
@@ -93,14 +93,14 @@ impl Browsers {
     }
 }
 
-fn forget_oldest(open: &mut HashMap<[u8; 32], Open>, of: impl Fn(&Open) -> bool) {
+fn forget_oldest(open: &mut HashMap<[u8; 32], SignedIn>, of: impl Fn(&SignedIn) -> bool) {
     let oldest = open.iter().filter(|(_, one)| of(one)).min_by_key(|(_, one)| one.used);
     if let Some(key) = oldest.map(|(key, _)| *key) {
         open.remove(&key);
     }
 }
 
-impl Open {
+impl SignedIn {
     fn counts(&self, now: Mono) -> bool {
         now.since(self.used) < IDLE_US && now < self.began.plus_secs(LONGEST_SECS)
     }
@@ -121,12 +121,12 @@ mod tests {
     #[test]
     fn a_cookie_counts_while_it_is_used_and_for_eight_hours() {
         let browsers = Browsers::default();
-        let cookie = browsers.open(holder("a"), at(0));
+        let cookie = browsers.sign_in(holder("a"), at(0));
         for minute in (0..480).step_by(29) {
             assert!(browsers.find(&cookie, at(minute * 60)).is_some(), "{minute}");
         }
         assert!(browsers.find(&cookie, at(LONGEST_SECS)).is_none());
-        let cookie = browsers.open(holder("a"), at(0));
+        let cookie = browsers.sign_in(holder("a"), at(0));
         assert!(browsers.find(&cookie, at(30 * 60)).is_none(), "idle for too long");
         assert!(browsers.find("", at(0)).is_none());
     }
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_browser_that_signed_out_is_unknown() {
         let browsers = Browsers::default();
-        let cookie = browsers.open(holder("a"), at(0));
+        let cookie = browsers.sign_in(holder("a"), at(0));
         browsers.close(&cookie);
         assert!(!browsers.counts(&cookie, at(0)));
     }
@@ -142,14 +142,14 @@ mod tests {
     #[test]
     fn browsers_are_bounded_for_each_person_and_in_all() {
         let browsers = Browsers::default();
-        let first = browsers.open(holder("a"), at(0));
-        let other = browsers.open(holder("b"), at(0));
+        let first = browsers.sign_in(holder("a"), at(0));
+        let other = browsers.sign_in(holder("b"), at(0));
         for n in 0..20 {
-            browsers.open(holder("a"), at(n + 1));
+            browsers.sign_in(holder("a"), at(n + 1));
         }
         assert!(!browsers.counts(&first, at(30)) && browsers.counts(&other, at(30)));
         for n in 0..2_000 {
-            browsers.open(holder(&n.to_string()), at(40));
+            browsers.sign_in(holder(&n.to_string()), at(40));
         }
         assert_eq!(browsers.open.lock().len(), MAX_OPEN);
     }

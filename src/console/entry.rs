@@ -222,7 +222,7 @@ impl Console {
                 "this key's role has no pages: ask for one of viewer, operator, approver or admin";
             return self.sign_in_form(head, next, Some(&ApiError::new(Code::Forbidden, message)));
         }
-        let value = self.browsers.open(holder, now.mono);
+        let value = self.browsers.sign_in(holder, now.mono);
         let response = redirect(next_page(next));
         let session = cookies.set(cookies.session(), &value, LONGEST_SECS);
         let response = with_cookie(response, session);

@@ -101,7 +101,7 @@ impl Console {
             let message = "your role has no pages: it needs viewer, operator, approver or admin";
             return Err(ApiError::new(Code::Forbidden, message));
         }
-        Ok(self.browsers.open(holder, now.mono))
+        Ok(self.browsers.sign_in(holder, now.mono))
     }
 
     /// Derives what binds a sign-in together from the cookie of its browser.

@@ -17,12 +17,12 @@ const MAX_SHOWN: usize = 20;
 /// The last verification.
 #[derive(Debug, Default)]
 pub(super) struct Verification {
-    state: Mutex<State>,
+    state: Mutex<LastRun>,
     read: AtomicU64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum LastRun {
     #[default]
     Never,
     Running {
@@ -42,12 +42,12 @@ pub(super) enum Outcome {
 }
 
 impl Verification {
-    fn set(&self, state: State) {
+    fn set(&self, state: LastRun) {
         *self.state.lock() = state;
     }
 
     /// Returns the state, and the number of bytes read so far.
-    pub(super) fn state(&self) -> (State, u64) {
+    pub(super) fn state(&self) -> (LastRun, u64) {
         let state = self.state.lock().clone();
         (state, self.read.load(Ordering::Relaxed))
     }
@@ -55,25 +55,25 @@ impl Verification {
     /// Returns a number that changes as a verification begins, goes on and ends.
     pub(super) fn progress(&self) -> u64 {
         match self.state() {
-            (State::Running { .. }, read) => read.saturating_add(1),
-            (State::Never | State::Done { .. }, _) => 0,
+            (LastRun::Running { .. }, read) => read.saturating_add(1),
+            (LastRun::Never | LastRun::Done { .. }, _) => 0,
         }
     }
 
     /// Starts to verify the first `bytes` of a log, unless that goes on already.
     pub(super) fn start(self: &Arc<Self>, log: PathBuf, bytes: u64, at: Timestamp) {
         let mut state = self.state.lock();
-        if matches!(*state, State::Running { .. }) {
+        if matches!(*state, LastRun::Running { .. }) {
             return;
         }
-        *state = State::Running { bytes };
+        *state = LastRun::Running { bytes };
         drop(state);
         self.read.store(0, Ordering::Relaxed);
         let work = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
             let outcome =
                 work.verified(&log, bytes).unwrap_or_else(|e| Outcome::Failed(e.to_string()));
-            work.set(State::Done { at, outcome });
+            work.set(LastRun::Done { at, outcome });
         });
     }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::agent::AgentId;
 use super::session::SessionId;
 use super::time::Timestamp;
-pub use book::{Book, Limits, Standing, TooMany};
+pub use book::{Book, Limits, Lookup, TooMany};
 pub use digest::{Digest, Subject, digest, digest_of_rounds};
 pub use plan::{Answer, Plan, Plea, plan};
 

@@ -13,7 +13,7 @@ use super::time::Timestamp;
 
 /// Rights of an agent, and the time until which they are certain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct Authorization {
     pub capabilities: BTreeSet<String>,
     pub trust: TrustLevel,
     pub ends_at: Option<Timestamp>,
@@ -46,8 +46,8 @@ impl Delegation {
     }
 }
 
-impl Standing {
-    /// The standing of an agent to whom nothing was delegated.
+impl Authorization {
+    /// The authorization of an agent to whom nothing was delegated.
     pub fn alone(agent: &Agent) -> Self {
         Self {
             capabilities: agent.capabilities.iter().cloned().collect(),
@@ -62,19 +62,19 @@ impl Standing {
         agent: &Agent,
         links: impl IntoIterator<Item = (&'s Delegation, &'s Self)>,
     ) -> Self {
-        let mut standing = Self::alone(agent);
+        let mut authorization = Self::alone(agent);
         for (delegation, from) in links {
-            standing.capabilities.retain(|capability| {
+            authorization.capabilities.retain(|capability| {
                 delegation.scopes.contains(capability) && from.capabilities.contains(capability)
             });
-            standing.trust = standing.trust.min(from.trust);
-            let ends = [standing.ends_at, delegation.expires_at, from.ends_at];
-            standing.ends_at = ends.into_iter().flatten().min();
+            authorization.trust = authorization.trust.min(from.trust);
+            let ends = [authorization.ends_at, delegation.expires_at, from.ends_at];
+            authorization.ends_at = ends.into_iter().flatten().min();
         }
-        standing
+        authorization
     }
 
-    /// The agent as policies see it: what it is registered as, narrowed to this standing.
+    /// The agent as policies see it: what it is registered as, narrowed to this authorization.
     pub fn apply(&self, agent: &Agent) -> Agent {
         let mut narrowed = agent.clone();
         narrowed.capabilities.retain(|capability| self.capabilities.contains(capability));
@@ -115,28 +115,28 @@ mod tests {
     #[test]
     fn alone_an_agent_is_what_it_is_registered_as() {
         let alone = agent(&["b", "a"], TrustLevel::Verified, Some(7));
-        assert_eq!(Standing::narrow(&alone, []), Standing::alone(&alone));
-        assert_eq!(Standing::alone(&alone).apply(&alone), alone);
+        assert_eq!(Authorization::narrow(&alone, []), Authorization::alone(&alone));
+        assert_eq!(Authorization::alone(&alone).apply(&alone), alone);
     }
 
     #[test]
     fn each_link_takes_away_and_none_adds() {
         let low = agent(&["c", "b", "a"], TrustLevel::Trusted, None);
-        let above = Standing::alone(&agent(&["a", "b", "d"], TrustLevel::Basic, Some(90)));
+        let above = Authorization::alone(&agent(&["a", "b", "d"], TrustLevel::Basic, Some(90)));
         let link = delegation(&["b", "a", "d"], Some(50));
-        let narrowed = Standing::narrow(&low, [(&link, &above)]).apply(&low);
+        let narrowed = Authorization::narrow(&low, [(&link, &above)]).apply(&low);
         assert_eq!(narrowed.capabilities, ["b", "a"]);
         assert_eq!((narrowed.trust, narrowed.expires_at), (TrustLevel::Basic, Some(Timestamp(50))));
         assert_eq!((narrowed.id, narrowed.active), (low.id, true));
 
-        let other = Standing::alone(&agent(&["b"], TrustLevel::Trusted, Some(40)));
+        let other = Authorization::alone(&agent(&["b"], TrustLevel::Trusted, Some(40)));
         let both = [(&link, &above), (&delegation(&["b"], None), &other)];
-        let narrowed = Standing::narrow(&low, both).apply(&low);
+        let narrowed = Authorization::narrow(&low, both).apply(&low);
         assert_eq!(narrowed.capabilities, ["b"]);
         assert_eq!((narrowed.trust, narrowed.expires_at), (TrustLevel::Basic, Some(Timestamp(40))));
 
         let poor = agent(&[], TrustLevel::Untrusted, Some(10));
-        let narrowed = Standing::narrow(&poor, [(&link, &above)]).apply(&poor);
+        let narrowed = Authorization::narrow(&poor, [(&link, &above)]).apply(&poor);
         assert_eq!(narrowed, poor, "a delegation lends nothing");
     }
 

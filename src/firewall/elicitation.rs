@@ -23,9 +23,9 @@ impl Elicitation {
         Ok(Self { allowed })
     }
 
-    /// Judges an address. An address that is not `http` or `https`, or has no certain host, is not
+    /// Checks an address. An address that is not `http` or `https`, or has no certain host, is not
     /// allowed.
-    pub fn judge(&self, url: &str) -> Address {
+    pub fn check(&self, url: &str) -> Address {
         let host = Hosts::of_web(url);
         let is_allowed = match (&host, &self.allowed) {
             (None, _) => false,
@@ -61,8 +61,8 @@ mod tests {
             ("", None, false),
         ] {
             let place = |is_allowed| Address { host: host.map(Into::into), is_allowed };
-            assert_eq!(some.judge(url), place(by_list), "{url}");
-            assert_eq!(any.judge(url), place(host.is_some()), "{url}");
+            assert_eq!(some.check(url), place(by_list), "{url}");
+            assert_eq!(any.check(url), place(host.is_some()), "{url}");
         }
         assert!(Elicitation::parse(&["https://login.corp.com"]).is_err());
         assert!(Elicitation::parse(&["*"]).is_err());

@@ -8,7 +8,7 @@ use super::time::Mono;
 
 /// A node's share of what it does not count alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Shared {
+pub struct NodeShare {
     pub permits: Option<Permits>,
     /// The budget had no more for this node; until then it is not asked again.
     pub calls_refused_until: Mono,
@@ -37,7 +37,7 @@ pub enum RateShort {
     NotLeased,
 }
 
-impl Shared {
+impl NodeShare {
     /// Reports whether the permits in hand cover `price` calls at `now`. Counts nothing.
     pub fn permit(&self, price: u64, now: Mono) -> Result<(), RateShort> {
         if self.permits.is_some_and(|permits| permits.left >= price && now < permits.good_until) {
@@ -70,7 +70,7 @@ mod tests {
     fn permits_are_good_for_their_time_and_number() {
         let permits =
             Permits { lease: 1, left: 2, used: 0, last_used: Mono(0), good_until: Mono(100) };
-        let mut shared = Shared { permits: Some(permits), ..Shared::default() };
+        let mut shared = NodeShare { permits: Some(permits), ..NodeShare::default() };
         assert_eq!(shared.permit(2, Mono(99)), Ok(()));
         assert_eq!(shared.permit(3, Mono(99)), Err(RateShort::NotLeased));
         assert_eq!(shared.permit(1, Mono(100)), Err(RateShort::NotLeased));
@@ -82,10 +82,10 @@ mod tests {
 
     #[test]
     fn a_no_is_believed_for_a_while() {
-        let shared = Shared {
+        let shared = NodeShare {
             rate_refused_until: Mono(1_000_000),
             rate_free_at: Mono(4_200_000),
-            ..Shared::default()
+            ..NodeShare::default()
         };
         let limited = |retry_after_secs| Err(RateShort::Limited { retry_after_secs });
         assert_eq!(shared.permit(1, Mono(0)), limited(5));

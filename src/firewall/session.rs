@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::agent::{AgentId, id};
 use super::names::Names;
+use super::node_share::NodeShare;
 use super::recent::Recent;
-use super::shared::Shared;
 use super::time::{Mono, Timestamp};
 
 id! {
@@ -153,7 +153,7 @@ pub struct Usage {
     pub recent: Recent,
     pub closed: bool,
     /// Only where other nodes serve the session as well.
-    pub shared: Option<Box<Shared>>,
+    pub shared: Option<Box<NodeShare>>,
 }
 
 impl Usage {

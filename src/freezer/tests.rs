@@ -7,7 +7,7 @@ const START: Timestamp = Timestamp(1_000_000_000);
 
 async fn freezer(rig: &Rig, clock: &Clock) -> (Freezer, Arc<Store>) {
     let store = rig.open().await;
-    (Freezer::open(Arc::clone(&store), clock.now()).await.unwrap(), store)
+    (Freezer::load(Arc::clone(&store), clock.now()).await.unwrap(), store)
 }
 
 async fn set(freezer: &Freezer, scope: Scope, until: Option<Timestamp>, now: Now) -> Arc<Freeze> {

@@ -27,7 +27,7 @@ use crate::mcp::message::Message;
 use crate::sessions::Live;
 use crate::store::StoreError;
 use crate::telemetry::Causes;
-use clerk::Trouble;
+use clerk::UseError;
 pub use clerk::{Clerk, event_of};
 
 mod clerk;
@@ -64,7 +64,7 @@ impl Gate {
         let retry =
             Doc::parse_request(&body).ok().and_then(|doc| elicitation::retry(doc.root(), MARK));
         match retry {
-            Some(retry) if page.open(&retry.state, session).is_some() => {
+            Some(retry) if page.unseal(&retry.state, session).is_some() => {
                 (retry.rest.into(), Some(Returned { accepted: retry.accepted }))
             }
             Some(_) | None => (body, None),
@@ -260,13 +260,13 @@ impl Gate {
         let turn =
             self.state.approvals.turn(&self.state.clock).await.map_err(|error| no_store(&error))?;
         let settled = self.clerk().settle(turn, pleas, drafts).await;
-        settled.map(|answer| (answer, true)).map_err(|trouble| match trouble {
-            Trouble::Store(error) => no_store(&error),
-            Trouble::ReplicasShort => {
-                warn!(error = %Causes(&trouble), "the use of an approval is lost; call refused");
+        settled.map(|answer| (answer, true)).map_err(|error| match error {
+            UseError::Store(error) => no_store(&error),
+            UseError::ReplicasShort => {
+                warn!(error = %Causes(&error), "the use of an approval is lost; call refused");
                 store_unavailable()
             }
-            Trouble::Audit(_unavailable) => {
+            UseError::Audit(_unavailable) => {
                 let message = "the audit log cannot be written: try again";
                 Denial::new(Code::AuditUnavailable, message).retry_after(super::RETRY_SECS)
             }

@@ -39,8 +39,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Judges questions, and notes in `hosts` where they send people.
-    pub fn judge(&self, questions: &Questions, hosts: &mut Vec<Box<str>>) -> Result<(), Denial> {
+    /// Checks questions, and notes in `hosts` where they send people.
+    pub fn check(&self, questions: &Questions, hosts: &mut Vec<Box<str>>) -> Result<(), Denial> {
         if self.declared.is_some_and(|declared| !declared.cover(questions.needs)) {
             return Err(refused(
                 "asks for what this client has not declared to answer: declare elicitation, sampling \
@@ -50,7 +50,7 @@ impl Asked {
         let known = self.rules.secrets.patterns();
         for url in &questions.urls {
             let url = url.as_deref().unwrap_or_default();
-            let place = self.rules.elicitation.judge(&scrubbed(url, &known));
+            let place = self.rules.elicitation.check(&scrubbed(url, &known));
             if let Some(host) = place.host
                 && hosts.len() < MAX_HOSTS
                 && !hosts.contains(&host)

@@ -53,13 +53,13 @@ impl Gate {
         ticket.entry_mut().principal = Some(principal.subject.clone());
         ticket.entry_mut().agent_id = principal.agent;
         let now = ticket.arrived();
-        if let Some(caller) = self.standing(ticket, &principal, now)? {
+        if let Some(caller) = self.authorization(ticket, &principal, now)? {
             return Ok(caller);
         }
         if self.state.freshness.has_others() {
             // Another node may have registered it a moment ago.
             Box::pin(self.catch_up()).await?;
-            if let Some(caller) = self.standing(ticket, &principal, now)? {
+            if let Some(caller) = self.authorization(ticket, &principal, now)? {
                 return Ok(caller);
             }
         }
@@ -78,7 +78,7 @@ impl Gate {
 
     /// Looks up the agent of a principal as it is now, with its delegators; `None` if the agent
     /// is not known.
-    fn standing(
+    fn authorization(
         &self,
         ticket: &mut Ticket,
         principal: &Arc<Principal>,
@@ -120,7 +120,7 @@ impl Gate {
         caller: &Caller,
         now: Now,
     ) -> Result<Caller, Denial> {
-        self.standing(ticket, &caller.principal, now)?.ok_or_else(agent::unknown)
+        self.authorization(ticket, &caller.principal, now)?.ok_or_else(agent::unknown)
     }
 
     /// The scopes that policies ask tokens for.

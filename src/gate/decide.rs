@@ -374,7 +374,7 @@ impl Gate {
         }
     }
 
-    /// Notes what the decision found, for the record and for the agent's standing; returns the demotion
+    /// Notes what the decision found, for the record and for the agent's trust; returns the demotion
     /// that it is the last cause of.
     fn remember(
         &self,
@@ -433,7 +433,7 @@ fn of_members(message: &Message<'_>, mut escalations: Vec<Escalation>) -> Vec<Es
     escalations
 }
 
-/// A session whose calls cannot be booked: the store is in trouble, or has lost it.
+/// A session whose calls cannot be booked: the store is unavailable, or has lost it.
 fn no_lease(live: &Live, error: &StoreError) -> Denial {
     if let StoreError::Missing(_) = error {
         warn!(session = %live.order.id, "the store has lost this session; it is forgotten");

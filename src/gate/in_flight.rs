@@ -21,7 +21,7 @@ pub struct InFlight {
 
 /// One request among those being served.
 #[derive(Debug)]
-pub struct Open {
+pub struct RequestInFlight {
     among: Arc<InFlight>,
     /// The part of the agent that sent it, once that is known.
     share: Option<Arc<Share>>,
@@ -38,9 +38,9 @@ impl InFlight {
         }
     }
 
-    pub fn enter(self: &Arc<Self>) -> Open {
+    pub fn enter(self: &Arc<Self>) -> RequestInFlight {
         self.count.fetch_add(1, Ordering::AcqRel);
-        Open { among: self.clone(), share: None, place: None }
+        RequestInFlight { among: self.clone(), share: None, place: None }
     }
 
     /// Forgets agents that have nothing in use and nothing owed.
@@ -66,7 +66,7 @@ impl InFlight {
     }
 }
 
-impl Open {
+impl RequestInFlight {
     /// Charges the request to its agent; refused if that was refused too often, or has its part of
     /// the places in use.
     pub(super) fn charge(&mut self, agent: AgentId, now: Mono) -> Result<(), Denial> {
@@ -114,7 +114,7 @@ fn weight(recorded: Recorded) -> Weight {
     }
 }
 
-impl Drop for Open {
+impl Drop for RequestInFlight {
     fn drop(&mut self) {
         if self.among.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.among.none_left.notify_waiters();

@@ -83,10 +83,10 @@ impl Basis {
 pub struct Listening {
     gate: Arc<Gate>,
     stream: Stream,
-    state: Mutex<State>,
+    state: Mutex<StreamState>,
 }
 
-struct State {
+struct StreamState {
     basis: Basis,
     /// Lists whose changes the client is notified about.
     listened: ListChanges,
@@ -159,7 +159,7 @@ impl Gate {
     /// Begins to watch the stream of a cleared call, if notifications can come on it.
     pub fn listen(self: &Arc<Self>, cleared: &mut Cleared) -> Option<Arc<Listening>> {
         let stream = cleared.stream.take()?;
-        let state = Mutex::new(State {
+        let state = Mutex::new(StreamState {
             basis: stream.basis.clone(),
             // A subscription begins with its acknowledgement.
             listened: match stream.opened {
@@ -276,7 +276,7 @@ impl Listening {
     /// Judges questions; those that nobody can read do not pass.
     fn may_ask(&self, questions: Option<&Questions>) -> bool {
         let Some(asked) = &self.stream.asked else { return true };
-        questions.is_some_and(|questions| asked.judge(questions, &mut self.state().hosts).is_ok())
+        questions.is_some_and(|questions| asked.check(questions, &mut self.state().hosts).is_ok())
     }
 
     /// Returns the hosts to which questions on the stream send people.
@@ -425,7 +425,7 @@ data: {"jsonrpc":"2.0","method":""#;
         Ok((verdict, Basis { rules, freezes, agent, chain }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, StreamState> {
         self.state.lock()
     }
 }

@@ -59,7 +59,7 @@ impl Gate {
         entry.decision = Decision::Allow;
         let trace = draft.and_then(|draft| self.trace(draft, entry, arrived, (reply, judged_from)));
         let injected = entry.credentials_injected.len();
-        match self.state.audit.admit(entry).await {
+        match self.state.audit.record_admitted(entry).await {
             Ok(receipt) => {
                 let decided_at = self.state.clock.mono();
                 self.state.recent.note(Seen::of(entry, decided_at.since(judged_from)), decided_at);

@@ -204,8 +204,8 @@ fn charge(bucket: &Bucket, rate: Rate, bytes: usize, now: Mono) -> bool {
     fits
 }
 
-/// Reports whether a refusal counts against its agent: not if the gateway or what is behind it is
-/// in trouble.
+/// Reports whether a refusal counts against its agent: not if the gateway or what is behind it
+/// has failed.
 fn draws(code: Code) -> bool {
     let own_limits = matches!(code, Code::TooManyRefusals | Code::TooManyInFlight);
     !own_limits && code.row().status < 500

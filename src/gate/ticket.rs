@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::in_flight::Open;
+use super::in_flight::RequestInFlight;
 use super::reply::Reply;
 use crate::audit::redact::{Redactor, scrubbed};
 use crate::audit::{Audit, Completion, Entry as Record, Outcome};
@@ -42,11 +42,16 @@ pub(super) struct Ticket {
 pub(super) struct Parts {
     pub(super) entry: Record,
     pub(super) reply: Reply,
-    pub(super) open: Open,
+    pub(super) open: RequestInFlight,
 }
 
 impl Ticket {
-    pub(super) fn open(entry: Record, arrived: Now, open: Open, audit: Arc<Audit>) -> Self {
+    pub(super) fn begin(
+        entry: Record,
+        arrived: Now,
+        open: RequestInFlight,
+        audit: Arc<Audit>,
+    ) -> Self {
         Self {
             request_id: entry.request_id,
             arrived,
@@ -275,7 +280,7 @@ mod tests {
         let audit = Arc::new(Audit::open(settings, clock.clone()).unwrap());
         let in_flight = Arc::new(InFlight::new(Limits::default()));
         let entry = Record::new(clock.now().wall, Uuid::new_v4(), Decision::Deny);
-        let ticket = Ticket::open(entry, clock.now(), in_flight.enter(), audit.clone());
+        let ticket = Ticket::begin(entry, clock.now(), in_flight.enter(), audit.clone());
         let local = tokio::task::LocalSet::new();
         let used = audit.clone();
         let task = local.spawn_local(async move { run(&used, ticket).await });
@@ -296,7 +301,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_request_leaves_a_record() {
         let (records, left) = records(async |audit, ticket| {
-            let receipt = audit.admit(&call(&ticket)).await.unwrap();
+            let receipt = audit.record_admitted(&call(&ticket)).await.unwrap();
             assert!(ticket.request_id().is_nil(), "injected");
             receipt.complete(Outcome::completed(1, Some(200)));
         })

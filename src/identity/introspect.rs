@@ -63,7 +63,7 @@ impl Introspector {
             return Err(TokenError::Inactive);
         }
         let answer = self.questions.ask(token, hash, lane, now.mono).await?;
-        let judged = judge(&answer, terms, now);
+        let judged = principal_of(&answer, terms, now);
         if judged.is_err() {
             self.refused.insert(*hash, now.mono.plus_secs(NO_SECS));
         }
@@ -71,7 +71,7 @@ impl Introspector {
     }
 }
 
-fn judge(answer: &[u8], terms: &Terms, now: Now) -> Result<Principal, TokenError> {
+fn principal_of(answer: &[u8], terms: &Terms, now: Now) -> Result<Principal, TokenError> {
     let doc = Doc::parse(answer).map_err(malformed)?;
     let answer = doc.root();
     let is_active = |value: Value<'_>| value.kind() == Kind::True;
@@ -109,7 +109,7 @@ mod tests {
             groups_claim: "groups".to_owned(),
         };
         let now = Now { wall: Timestamp::from_secs(NOW), mono: Mono(0) };
-        judge(answer.as_bytes(), &terms, now).map(|who| who.expires_at)
+        principal_of(answer.as_bytes(), &terms, now).map(|who| who.expires_at)
     }
 
     #[test]

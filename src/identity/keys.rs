@@ -72,7 +72,7 @@ pub(crate) struct Keys {
     /// Time at which the set expires, in microseconds of the monotonic clock.
     due_at_us: AtomicU64,
     failing: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<Fetches>,
     /// Time at which the set was fetched, in microseconds of the monotonic clock; 0 before the first.
     fetched_at_us: AtomicU64,
     /// Counts the fetches that ended.
@@ -80,7 +80,7 @@ pub(crate) struct Keys {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Fetches {
     running: bool,
     /// Time at which the issuer was last asked for an unknown key.
     asked_at: Option<Mono>,
@@ -123,7 +123,7 @@ impl Keys {
     }
 
     /// Age of the keys, and how many fetches have failed since they came.
-    pub(crate) fn standing(&self, now: Mono) -> IssuerKeys {
+    pub(crate) fn snapshot(&self, now: Mono) -> IssuerKeys {
         let fetched_at = self.fetched_at_us.load(Ordering::Relaxed);
         let age = Duration::from_micros(now.since(Mono(fetched_at)));
         let errors = u64::from(self.state().failures);
@@ -194,7 +194,7 @@ impl Keys {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Fetches> {
         self.state.lock()
     }
 

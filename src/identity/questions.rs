@@ -1,6 +1,6 @@
 //! Questions to an issuer about tokens: one at a time for each token, few at once, each with an end.
 //!
-//! Anybody can send a token that causes a question, so how many are open is bounded, trouble is
+//! Anybody can send a token that causes a question, so how many are open is bounded, failures are
 //! logged now and then only, and calls with the same token share one question. Tokens of strangers have
 //! a small lane of their own, so that no flood of them delays the tokens that are asked about again.
 
@@ -53,7 +53,7 @@ impl Lane {
 /// Time limit of a call's wait, its turn included.
 const DEADLINE: Duration = Duration::from_secs(6);
 
-/// Pause between two log lines about the same trouble.
+/// Pause between two log lines about the same failure.
 const WARN_PAUSE_SECS: u64 = 30;
 
 /// Answer of an issuer, unparsed.
@@ -101,7 +101,7 @@ impl Questions {
     /// Asks what the issuer says of a token now; calls that ask the same meanwhile share the answer.
     pub(crate) async fn ask(&self, token: &str, hash: &Hash, lane: Lane, now: Mono) -> Answer {
         let question = {
-            let mut open = self.desk.open();
+            let mut open = self.desk.pending();
             if let Some(question) = open.get(&(lane, *hash.as_bytes())) {
                 question.clone()
             } else {
@@ -142,7 +142,7 @@ impl Questions {
 }
 
 impl Desk {
-    fn open(&self) -> MutexGuard<'_, HashMap<(Lane, [u8; 32]), Question>> {
+    fn pending(&self) -> MutexGuard<'_, HashMap<(Lane, [u8; 32]), Question>> {
         self.open.lock()
     }
 
@@ -185,7 +185,7 @@ struct Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.desk.open().remove(&(self.lane, *self.hash.as_bytes()));
+        self.desk.pending().remove(&(self.lane, *self.hash.as_bytes()));
     }
 }
 

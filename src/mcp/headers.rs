@@ -266,7 +266,7 @@ fn name_source<'c>(call: &'c Call<'_>) -> (Option<Cow<'c, str>>, bool) {
 }
 
 /// An `Mcp-Param-*` header for which no argument has been found yet.
-struct Open<'h> {
+struct UnmatchedHeader<'h> {
     name: &'h str,
     text: Cow<'h, str>,
     number: Option<Number>,
@@ -280,7 +280,7 @@ fn params(headers: &ProtocolHeaders<'_>, message: &Message<'_>) -> Result<(), He
             return Err(mismatch(format!("header `{name}` is badly encoded")));
         };
         let number = Number::parse(&text);
-        open.push(Open { name, text, number });
+        open.push(UnmatchedHeader { name, text, number });
     }
     for call in &message.calls {
         if let CallKind::Tool { arguments: Some(arguments), .. } = &call.kind {
@@ -289,7 +289,7 @@ fn params(headers: &ProtocolHeaders<'_>, message: &Message<'_>) -> Result<(), He
     }
     match open.first() {
         None => Ok(()),
-        Some(Open { name, .. }) => Err(mismatch(format!(
+        Some(UnmatchedHeader { name, .. }) => Err(mismatch(format!(
             "header `{name}` is not the value of any argument; ask `tools/list` which argument it \
              mirrors"
         ))),
@@ -298,7 +298,7 @@ fn params(headers: &ProtocolHeaders<'_>, message: &Message<'_>) -> Result<(), He
 
 /// Takes from `open` each header whose value an argument has. Schemas point through objects only,
 /// so arrays are left out.
-fn strike_out(value: Value<'_>, open: &mut Vec<Open<'_>>) {
+fn strike_out(value: Value<'_>, open: &mut Vec<UnmatchedHeader<'_>>) {
     if open.is_empty() {
         return;
     }

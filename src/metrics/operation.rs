@@ -72,7 +72,7 @@ impl SpanEnd {
 
 /// Values that are read when metrics are asked for.
 #[derive(Clone, Debug, Default)]
-pub struct Standing {
+pub struct Snapshot {
     pub ready: bool,
     pub unix_seconds: f64,
     pub log_bytes: u64,
@@ -82,7 +82,7 @@ pub struct Standing {
     /// End of the certificate that agents see, as Unix time.
     pub certificate_expires: Option<i64>,
     pub issuers: Vec<IssuerKeys>,
-    pub upstreams: Vec<ServerStanding>,
+    pub upstreams: Vec<ServerStatus>,
 }
 
 /// The keys of one issuer.
@@ -96,7 +96,7 @@ pub struct IssuerKeys {
 
 /// One server of an upstream.
 #[derive(Clone, Debug)]
-pub struct ServerStanding {
+pub struct ServerStatus {
     pub upstream: Arc<str>,
     pub server: Arc<str>,
     pub up: bool,
@@ -329,24 +329,24 @@ impl Operation {
         self.notices.with_label_values(&[outcome.name()]).inc();
     }
 
-    pub(super) fn show(&self, standing: &Standing) {
+    pub(super) fn show(&self, snapshot: &Snapshot) {
         let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        self.ready.set(i64::from(standing.ready));
-        self.clock.set(standing.unix_seconds);
-        self.log_bytes.set(whole(standing.log_bytes));
-        self.journal_slots.set(whole(standing.journal_slots));
-        let used = standing.journal_slots.saturating_sub(standing.journal_slots_free);
+        self.ready.set(i64::from(snapshot.ready));
+        self.clock.set(snapshot.unix_seconds);
+        self.log_bytes.set(whole(snapshot.log_bytes));
+        self.journal_slots.set(whole(snapshot.journal_slots));
+        let used = snapshot.journal_slots.saturating_sub(snapshot.journal_slots_free);
         self.journal_used.set(whole(used));
-        self.store_staleness.set(standing.store_staleness.as_secs_f64());
-        if let Some(expires) = standing.certificate_expires {
+        self.store_staleness.set(snapshot.store_staleness.as_secs_f64());
+        if let Some(expires) = snapshot.certificate_expires {
             #[expect(clippy::cast_precision_loss, reason = "seconds until far beyond any year")]
             self.certificate_expiry.with_label_values(&["proxy.tls"]).set(expires as f64);
         }
-        for IssuerKeys { issuer, age, errors } in &standing.issuers {
+        for IssuerKeys { issuer, age, errors } in &snapshot.issuers {
             self.issuer_age.with_label_values(&[issuer]).set(age.as_secs_f64());
             self.issuer_errors.with_label_values(&[issuer]).set(whole(*errors));
         }
-        for ServerStanding { upstream, server, up } in &standing.upstreams {
+        for ServerStatus { upstream, server, up } in &snapshot.upstreams {
             self.upstream_up.with_label_values(&[upstream, server]).set(i64::from(*up));
             for cause in CAUSES {
                 // The series is there before the first failure.
@@ -394,7 +394,7 @@ mod tests {
         has(&metrics, r#"arbiter_reloads_total{outcome="failed",what="policies"} 0"#);
         metrics.operation.reloaded(Reload::Policies, false, Timestamp(5_000_000));
         metrics.operation.reloaded(Reload::Policies, true, Timestamp(6_500_000));
-        metrics.read_standing_with(|| Standing {
+        metrics.read_snapshot_with(|| Snapshot {
             ready: true,
             unix_seconds: 12.5,
             journal_slots: 10,
@@ -405,12 +405,12 @@ mod tests {
                 age: Duration::from_millis(1_500),
                 errors: 2,
             }],
-            upstreams: vec![ServerStanding {
+            upstreams: vec![ServerStatus {
                 upstream: "git".into(),
                 server: "h:1".into(),
                 up: false,
             }],
-            ..Standing::default()
+            ..Snapshot::default()
         });
         for line in [
             "arbiter_ready 1",

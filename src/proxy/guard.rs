@@ -24,7 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::head::{Arrival, Scan};
-use super::hygiene::HeadSize;
+use super::head_rules::HeadSize;
 use super::recorded;
 use super::reply;
 use super::seats::Seat;
@@ -224,7 +224,7 @@ impl Guard {
     }
 
     async fn refused(&self, from: &HeadParts<'_>, denial: Denial) -> Refused {
-        match self.gate.open(self.gate.head(from), &Carried::default()).await {
+        match self.gate.receive(self.gate.head(from), &Carried::default()).await {
             Ok(arrived) => self.gate.refuse(arrived.denied(denial)).await,
             Err(refused) => refused,
         }

@@ -77,7 +77,7 @@ impl Handed {
 
     fn take(&mut self, answer: &Answer) -> Result<(), Denial> {
         if let (Some(asked), Some(questions)) = (&self.asked, answer.questions()) {
-            asked.judge(questions, &mut self.hosts)?;
+            asked.check(questions, &mut self.hosts)?;
         }
         let Some(handout) = &self.handout else { return Ok(()) };
         self.keeping.extend(handout.take(answer)?);

@@ -4,7 +4,7 @@
 //! and repairs others in silence. So whatever it would refuse is refused here first, and what two
 //! parsers may read differently with it (RFC 9112 sections 2.2, 3, 5 and 6).
 
-pub use super::hygiene::HeadSize;
+pub use super::head_rules::HeadSize;
 use crate::firewall::denial::{Code, Denial};
 
 /// State of a head of which some bytes have come.
@@ -38,7 +38,7 @@ impl Scan {
             let is_blank = line.trim_ascii_end().is_empty();
             let is_last = is_blank && self.begun;
             if self.fault.is_none()
-                && let Err(fault) = self.judge(line, is_blank, size)
+                && let Err(fault) = self.check_line(line, is_blank, size)
             {
                 self.fault = Some(Box::new(fault));
             }
@@ -55,8 +55,8 @@ impl Scan {
         if read.len() > size.bytes { refused(size.too_large()) } else { Arrival::Partial }
     }
 
-    /// Judges one line without its newline.
-    fn judge(&mut self, line: &[u8], is_blank: bool, size: HeadSize) -> Result<(), Denial> {
+    /// Checks one line without its newline.
+    fn check_line(&mut self, line: &[u8], is_blank: bool, size: HeadSize) -> Result<(), Denial> {
         let line = line
             .strip_suffix(b"\r")
             .ok_or_else(|| malformed("header lines must end with CR LF (RFC 9112 section 2.2)"))?;

@@ -17,8 +17,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::browser::Browsers;
 use super::contain;
+use super::head_rules::{self, HeadRules, HeadSize};
 use super::held::{self, Progress};
-use super::hygiene::{self, HeadRules, HeadSize};
 use super::memory::Held;
 use super::pool::{Pool, Route};
 use super::upstreams::Upstreams;
@@ -86,11 +86,11 @@ impl Intake {
 
     /// Reports whether a request is a preflight whose head is in order.
     pub(super) fn is_preflight(&self, session: &Session) -> bool {
-        hygiene::preflight(session.req_header(), &self.head)
+        head_rules::preflight(session.req_header(), &self.head)
     }
 
     /// Takes a request through every check; what comes back is on record.
-    pub(super) async fn admit(
+    pub(super) async fn check(
         &self,
         gateway: &Gateway,
         session: &mut Session,
@@ -99,11 +99,11 @@ impl Intake {
         let head = gate.head(&recorded::parts(session, forwarding));
         let traced = gate.is_traced();
         let carried = if traced { recorded::carried(session) } else { Carried::default() };
-        let arrived = gate.open(head, &carried).await?;
+        let arrived = gate.receive(head, &carried).await?;
         let request_id = arrived.request_id();
         let admitted = {
-            let admitting = pin!(self.admit_opened(gate, (upstreams, browsers), session, arrived));
-            contain::caught(admitting).await
+            let checking = pin!(self.check_arrived(gate, (upstreams, browsers), session, arrived));
+            contain::caught(checking).await
         };
         let Some(admitted) = admitted else {
             // Where this request ends is not certain.
@@ -113,7 +113,7 @@ impl Intake {
         admitted
     }
 
-    async fn admit_opened(
+    async fn check_arrived(
         &self,
         gate: &Arc<Gate>,
         (upstreams, browsers): (&Upstreams, &Browsers),
@@ -214,12 +214,12 @@ impl Intake {
         read: Read,
     ) -> Result<Box<Cleared>, Refused> {
         let request_id = read.request_id();
-        let (judge, head) = (gate.clone(), head.clone());
+        let (apart, head) = (gate.clone(), head.clone());
         let judged = self.bulk.spawn(async move {
             contain::failpoint(&head, "bulk");
             match claims(&head.headers) {
-                Ok(claims) => judge.judge(read, &claims).await,
-                Err(denial) => Err(judge.refuse(read.denied(denial)).await),
+                Ok(claims) => apart.judge(read, &claims).await,
+                Err(denial) => Err(apart.refuse(read.denied(denial)).await),
             }
         });
         match AbortOnDrop(judged).await {
@@ -266,10 +266,10 @@ impl Intake {
         arrived: &mut Arrived,
     ) -> Result<(Kind, Arc<Pool>, Option<&'s str>), Denial> {
         drop_nominated(session)?;
-        hygiene::drop_offers(session.req_header_mut());
-        let kind = hygiene::kind(session.req_header(), &self.head)?;
+        head_rules::drop_offers(session.req_header_mut());
+        let kind = head_rules::kind(session.req_header(), &self.head)?;
         let path = session.req_header().uri.path();
-        let pool = upstreams.find(path).cloned().ok_or_else(hygiene::not_served)?;
+        let pool = upstreams.find(path).cloned().ok_or_else(head_rules::not_served)?;
         arrived.bound_for(&pool.destination);
         let token = bearer(&session.req_header().headers)?;
         Ok((kind, pool, token))

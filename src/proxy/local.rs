@@ -12,7 +12,7 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::browser::Browsers;
-use super::hygiene::{MAX_PATH_BYTES, METADATA_PATH, behind, is_metadata};
+use super::head_rules::{MAX_PATH_BYTES, METADATA_PATH, behind, is_metadata};
 use super::reply;
 use super::upstreams::Upstreams;
 use crate::firewall::denial::Code;

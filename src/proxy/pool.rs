@@ -16,9 +16,9 @@ use smallvec::SmallVec;
 use tracing::warn;
 
 use super::affinity::{SealKey, Seals};
+use super::diagnosis;
 use super::location;
 use super::memory::BodyMemory;
-use super::trouble;
 use super::upstream::Upstream;
 use crate::firewall::agent::AgentId;
 use crate::firewall::denial::{Cause, Code, Denial};
@@ -184,7 +184,7 @@ impl Route {
     pub(super) fn report(&self, cause: Cause, error: &pingora::Error, now: Mono) {
         let Some(server) = self.server() else { return };
         let Some(silenced) = server.failures.due(now) else { return };
-        let reason = trouble::reason(error);
+        let reason = diagnosis::reason(error);
         let (upstream, server) = (self.pool.destination.name.as_deref(), &server.name);
         let cause = cause.as_str();
         warn!(upstream, %server, cause, reason, silenced, "MCP server failed; call refused");

@@ -27,12 +27,12 @@ pub struct Seats {
     /// 0: no limit.
     max_per_source: usize,
     metrics: Arc<Metrics>,
-    state: Mutex<State>,
+    state: Mutex<Occupancy>,
     refused: Refused,
 }
 
 #[derive(Default)]
-struct State {
+struct Occupancy {
     next: u64,
     taken: HashMap<u64, Arc<Seat>>,
     by_source: HashMap<IpAddr, usize>,
@@ -98,7 +98,7 @@ impl Seats {
     }
 
     /// Makes room if there is none, by asking idle connections to leave.
-    fn has_room(&self, state: &mut State) -> bool {
+    fn has_room(&self, state: &mut Occupancy) -> bool {
         if state.taken.len().saturating_sub(state.leaving) < self.max {
             return true;
         }

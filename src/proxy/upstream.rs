@@ -16,10 +16,10 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::contain;
+use super::diagnosis::{NO_ADDRESS, Reports};
 use super::forwarding::Forwarding;
+use super::head_rules;
 use super::health::Health;
-use super::hygiene;
-use super::trouble::{NO_ADDRESS, Reports};
 use super::wire;
 use crate::config;
 use crate::firewall::time::Mono;
@@ -246,7 +246,7 @@ fn edit(
 }
 
 fn stays_behind(name: &HeaderName) -> bool {
-    hygiene::stays_behind(name) && !contain::is_failpoint(name)
+    head_rules::stays_behind(name) && !contain::is_failpoint(name)
 }
 
 /// An id as a header's value.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::affinity::SealKey;
 use super::pool::Pool;
-use crate::metrics::ServerStanding;
+use crate::metrics::ServerStatus;
 
 /// Upstreams by path.
 pub struct Upstreams {
@@ -31,9 +31,9 @@ impl Upstreams {
     }
 
     /// Every server, and the result of the last try to reach it.
-    pub fn standing(&self) -> Vec<ServerStanding> {
+    pub fn snapshot(&self) -> Vec<ServerStatus> {
         let servers = self.pools.iter().flat_map(|pool| {
-            pool.servers().iter().map(|server| ServerStanding {
+            pool.servers().iter().map(|server| ServerStatus {
                 upstream: pool.label(),
                 server: server.name.clone(),
                 up: server.health.is_up(),

@@ -27,8 +27,8 @@ pub struct Acting {
 
 /// Results that were worked out for delegates.
 #[derive(Debug, Default)]
-pub(super) struct Standings {
-    /// Counts the changes that may change a standing.
+pub(super) struct Authorizations {
+    /// Counts the changes that may change a authorization.
     version: AtomicU64,
     known: DashMap<AgentId, Known>,
 }
@@ -42,7 +42,7 @@ struct Known {
     acting: Acting,
 }
 
-impl Standings {
+impl Authorizations {
     /// Discards what was worked out before: to be called after every change of trust, of who may act,
     /// and of delegations.
     pub(super) fn changed(&self) {
@@ -90,22 +90,22 @@ impl Registry {
 impl Inner {
     fn under_others(&self, agent: &Agent, now: Timestamp) -> Acting {
         // Read first, so that a change made meanwhile invalidates the result at once.
-        let version = self.standings.version.load(Ordering::Acquire);
-        if let Some(acting) = self.standings.get(agent.id, version, now) {
+        let version = self.authorizations.version.load(Ordering::Acquire);
+        if let Some(acting) = self.authorizations.get(agent.id, version, now) {
             return acting;
         }
         let (acting, until) = {
             let graph = read(&self.graph);
             let mut view = View::new(&graph, now, |id| self.agent(id));
-            let standing = view.standing(agent);
+            let authorization = view.authorization(agent);
             let acting = Acting {
-                agent: standing.map(|standing| Arc::new(standing.apply(agent))),
+                agent: authorization.map(|authorization| Arc::new(authorization.apply(agent))),
                 chain: view.chain(agent.id),
             };
             (acting, view.holds_until())
         };
         let known = Known { version, from: now, until, acting: acting.clone() };
-        self.standings.known.insert(agent.id, known);
+        self.authorizations.known.insert(agent.id, known);
         acting
     }
 }

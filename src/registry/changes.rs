@@ -37,7 +37,7 @@ impl Inner {
         entry.refresh();
         self.pending().taken.insert(id);
         drop(entry);
-        self.standings.changed();
+        self.authorizations.changed();
         true
     }
 
@@ -46,7 +46,7 @@ impl Inner {
         if let Some(mut entry) = self.agents.get_mut(&id) {
             entry.set_trust(level, number);
         }
-        self.standings.changed();
+        self.authorizations.changed();
     }
 
     /// Changes an entry and counts whether it is active afterwards.
@@ -82,7 +82,7 @@ impl Inner {
             }
         }
         drop(graph);
-        self.standings.changed();
+        self.authorizations.changed();
         self.pending().taken.extend(&ids);
         (ids, all)
     }
@@ -91,7 +91,7 @@ impl Inner {
         let to = delegation.to;
         write(&self.graph).insert(delegation, version);
         self.is_delegate(to);
-        self.standings.changed();
+        self.authorizations.changed();
     }
 
     /// Removes a delegation from memory, by the change of this number if that is known.
@@ -100,7 +100,7 @@ impl Inner {
         if let Some(delegation) = removed {
             self.is_delegate(delegation.to);
         }
-        self.standings.changed();
+        self.authorizations.changed();
     }
 
     pub(super) fn is_delegate(&self, id: AgentId) {

@@ -30,7 +30,7 @@ impl Registry {
             entry.stored.take_away(taken, at);
             entry.kept.take(taken);
         });
-        self.inner.standings.changed();
+        self.inner.authorizations.changed();
     }
 
     /// Takes in that an agent was forgotten; returns it if it was known here.
@@ -85,7 +85,7 @@ impl Registry {
         }
         write(&inner.tombstones).extend(tombstones);
         inner.assert_revoked(revoked);
-        inner.standings.changed();
+        inner.authorizations.changed();
         inner.unsaved.notify_one();
         Ok(())
     }
@@ -126,7 +126,7 @@ impl Inner {
         };
         self.count_active(before, after);
         write(&self.by_age).insert((born, id));
-        self.standings.changed();
+        self.authorizations.changed();
     }
 
     pub(super) fn purged(&self, id: AgentId, tombstone: bool) -> Option<Arc<Agent>> {
@@ -136,8 +136,8 @@ impl Inner {
         let (_, entry) = self.agents.remove(&id)?;
         self.count_active(entry.agent.active, false);
         write(&self.by_age).remove(&(entry.agent.created_at, id));
-        self.standings.forget(id);
-        self.standings.changed();
+        self.authorizations.forget(id);
+        self.authorizations.changed();
         Some(entry.agent)
     }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::DelegateError;
 use crate::firewall::agent::{Agent, AgentId, Delegation};
-use crate::firewall::delegation::{Lapse, Standing};
+use crate::firewall::delegation::{Authorization, Lapse};
 use crate::firewall::time::Timestamp;
 use crate::store::{StoreError, StoredDelegations};
 
@@ -170,8 +170,8 @@ impl Graph {
     ) -> Result<(), DelegateError> {
         let to = agent(new.to).ok_or(DelegateError::Unknown(new.to))?;
         let from = agent(new.from).ok_or(DelegateError::Unknown(new.from))?;
-        let standing = View::new(self, now, agent).standing(&from);
-        let standing = standing.map_err(|_lapse| DelegateError::Inactive(new.from))?;
+        let authorization = View::new(self, now, agent).authorization(&from);
+        let authorization = authorization.map_err(|_lapse| DelegateError::Inactive(new.from))?;
         if !to.may_act(now) {
             return Err(DelegateError::Inactive(new.to));
         }
@@ -179,7 +179,7 @@ impl Graph {
         if new.from == new.to || self.closure(new.to, |_| true).contains(&new.from) {
             return Err(DelegateError::Cycle);
         }
-        let has = |scope: &&String| standing.capabilities.contains(*scope);
+        let has = |scope: &&String| authorization.capabilities.contains(*scope);
         let extra: Vec<String> = new.scopes.iter().filter(|s| !has(s)).cloned().collect();
         if !extra.is_empty() {
             return Err(DelegateError::ScopeNarrowing { extra });
@@ -187,7 +187,7 @@ impl Graph {
         if new.expires_at.is_some_and(|end| end <= now) {
             return Err(DelegateError::Past);
         }
-        if let Some(bound) = standing.ends_at
+        if let Some(bound) = authorization.ends_at
             && new.expires_at.is_none_or(|end| end > bound)
         {
             return Err(DelegateError::ExpiryWidening(bound));
@@ -226,12 +226,12 @@ impl Graph {
     }
 }
 
-/// The graph at one instant: each agent's standing is worked out once.
+/// The graph at one instant: each agent's authorization is worked out once.
 pub(super) struct View<'g, A> {
     graph: &'g Graph,
     now: Timestamp,
     agent: A,
-    known: HashMap<AgentId, Result<Standing, Lapse>>,
+    known: HashMap<AgentId, Result<Authorization, Lapse>>,
     /// The first instant at which time alone may change anything that was looked at.
     changes_at: Option<Timestamp>,
 }
@@ -247,7 +247,7 @@ impl<'g, A: Fn(AgentId) -> Option<Arc<Agent>>> View<'g, A> {
     }
 
     /// Works out what an agent may do and hand on.
-    pub(super) fn standing(&mut self, agent: &Agent) -> Result<Standing, Lapse> {
+    pub(super) fn authorization(&mut self, agent: &Agent) -> Result<Authorization, Lapse> {
         if !agent.may_act(self.now) {
             return Err(Lapse::Agent);
         }
@@ -258,12 +258,12 @@ impl<'g, A: Fn(AgentId) -> Option<Arc<Agent>>> View<'g, A> {
             self.note(delegation.expires_at);
             self.know(delegation.from);
         }
-        let counting: Vec<(&Delegation, &Standing)> =
+        let counting: Vec<(&Delegation, &Authorization)> =
             in_force.iter().filter_map(|delegation| self.counts(delegation)).collect();
         if counting.is_empty() && !in_force.is_empty() {
             return Err(Lapse::Above);
         }
-        Ok(Standing::narrow(agent, counting))
+        Ok(Authorization::narrow(agent, counting))
     }
 
     fn note(&mut self, end: Option<Timestamp>) {
@@ -314,16 +314,16 @@ impl<'g, A: Fn(AgentId) -> Option<Arc<Agent>>> View<'g, A> {
 
     fn know(&mut self, id: AgentId) {
         if !self.known.contains_key(&id) {
-            let standing = match (self.agent)(id) {
-                Some(agent) => self.standing(&agent),
+            let authorization = match (self.agent)(id) {
+                Some(agent) => self.authorization(&agent),
                 None => Err(Lapse::Agent),
             };
-            self.known.insert(id, standing);
+            self.known.insert(id, authorization);
         }
     }
 
-    /// Returns the delegation with the standing of its giver, if it counts.
-    fn counts<'d>(&self, delegation: &'d Delegation) -> Option<(&'d Delegation, &Standing)> {
+    /// Returns the delegation with the authorization of its giver, if it counts.
+    fn counts<'d>(&self, delegation: &'d Delegation) -> Option<(&'d Delegation, &Authorization)> {
         let from = self.known.get(&delegation.from)?.as_ref().ok()?;
         delegation.in_force(self.now).then_some((delegation, from))
     }

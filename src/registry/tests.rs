@@ -22,7 +22,7 @@ async fn open(rig: &Rig) -> Registry {
 }
 
 async fn over(store: Arc<Store>) -> Registry {
-    Registry::open(store, Clock::manual(NOW)).await.unwrap()
+    Registry::load(store, Clock::manual(NOW)).await.unwrap()
 }
 
 /// Counts flags and, as the gate does, takes the level that they cost.
@@ -297,7 +297,7 @@ async fn a_circle_in_the_store_is_found_at_the_start() {
         let store = rig.open().await;
         let version = store.delegations().await.unwrap().version;
         store.put_delegation(&back, version).await.unwrap();
-        let found = Registry::open(store, Clock::manual(NOW)).await.unwrap_err();
+        let found = Registry::load(store, Clock::manual(NOW)).await.unwrap_err();
         assert!(matches!(found, StoreError::Damaged { what: "delegation", .. }));
     })
     .await;

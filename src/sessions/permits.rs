@@ -1,6 +1,6 @@
 //! The permits of a shared rate limit, as the ledger hands them out and takes them back.
 
-use crate::firewall::shared::{Permits, Shared};
+use crate::firewall::node_share::{NodeShare, Permits};
 use crate::firewall::time::Mono;
 use crate::store::{RateBooked, RateBooking, RateUse};
 
@@ -8,7 +8,7 @@ use crate::store::{RateBooked, RateBooking, RateUse};
 /// that it named is over.
 const BELIEVED_US: u64 = 200_000;
 
-impl Shared {
+impl NodeShare {
     /// Returns the request for rate permits that cover `price`; none if they are in hand, or if the
     /// ledger has just refused. Permits that were in hand are not used any more.
     pub(super) fn rate_booking(

@@ -23,7 +23,7 @@ fn clock() -> Clock {
 }
 
 async fn open(rig: &Rig, now: Now) -> Sessions {
-    Sessions::open(rig.open().await, SETTINGS, now).await.unwrap()
+    Sessions::load(rig.open().await, SETTINGS, now).await.unwrap()
 }
 
 pub(super) fn unlimited(agent: AgentId, call_budget: u64) -> WorkOrder {
@@ -107,7 +107,7 @@ async fn sessions_that_ended_or_were_never_stored_leave_their_place() {
     on_each_backend(async |rig| {
         let clock = clock();
         let store = rig.open().await;
-        let sessions = Sessions::open(Arc::clone(&store), SETTINGS, clock.now()).await.unwrap();
+        let sessions = Sessions::load(Arc::clone(&store), SETTINGS, clock.now()).await.unwrap();
         let agent = AgentId::random();
         store.refuse_writes(true).await;
         for _ in 0..20 {
@@ -183,7 +183,7 @@ async fn after_a_clean_stop_counts_and_windows_are_exact() {
     on_each_backend(async |rig| {
         let clock = clock();
         let store = rig.open().await;
-        let sessions = Sessions::open(store, SETTINGS, clock.now()).await.unwrap();
+        let sessions = Sessions::load(store, SETTINGS, clock.now()).await.unwrap();
         let live = sessions.create(order(AgentId::random(), 1000), clock.now()).await.unwrap();
         let id = live.order.id;
         clock.advance_us(100_000_000);
@@ -235,7 +235,7 @@ async fn with_a_lease_in_hand_the_store_is_not_asked() {
     on_each_backend(async |rig| {
         let now = clock().now();
         let store = rig.open().await;
-        let sessions = Sessions::open(Arc::clone(&store), SETTINGS, now).await.unwrap();
+        let sessions = Sessions::load(Arc::clone(&store), SETTINGS, now).await.unwrap();
         let live = sessions.create(unlimited(AgentId::random(), 1000), now).await.unwrap();
         assert!(needs_lease(&live, 1));
         assert!(!needs_lease(&live, 0));
@@ -283,7 +283,7 @@ async fn what_others_booked_counts_as_spent_here() {
     on_each_backend(async |rig| {
         let now = clock().now();
         let store = rig.open().await;
-        let sessions = Sessions::open(Arc::clone(&store), SETTINGS, now).await.unwrap();
+        let sessions = Sessions::load(Arc::clone(&store), SETTINGS, now).await.unwrap();
         let live = sessions.create(unlimited(AgentId::random(), 10), now).await.unwrap();
         assert!(call(&sessions, &live, 1, now).await);
         let elsewhere = Booking { id: live.order.id, least: 7, most: 7, unused: 0, rate: None };
@@ -302,7 +302,7 @@ async fn a_closed_session_stays_closed() {
     on_each_backend(async |rig| {
         let now = clock().now();
         let store = rig.open().await;
-        let sessions = Sessions::open(Arc::clone(&store), SETTINGS, now).await.unwrap();
+        let sessions = Sessions::load(Arc::clone(&store), SETTINGS, now).await.unwrap();
         let agent = AgentId::random();
         let mut ids = Vec::new();
         for _ in 0..3 {

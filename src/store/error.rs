@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::redis::RedisTrouble;
+use super::redis::RedisFault;
 use crate::holder::Holder;
 
 /// The store did not do what it was asked.
@@ -50,7 +50,7 @@ pub enum StoreError {
     #[error("the store could not commit")]
     Commit(#[source] Arc<rusqlite::Error>),
     #[error(transparent)]
-    Redis(#[from] RedisTrouble),
+    Redis(#[from] RedisFault),
     #[error("the store holds a damaged {what}")]
     Damaged {
         what: &'static str,
@@ -79,8 +79,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Checks whether the store itself is in trouble, so that others will fare no better just now.
-    pub fn is_trouble(&self) -> bool {
+    /// Checks whether the store itself is unavailable, so that others will fare no better just now.
+    pub fn is_unavailable(&self) -> bool {
         match self {
             Self::File { .. }
             | Self::Open { .. }

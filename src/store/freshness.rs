@@ -26,7 +26,7 @@ const LATE_US: u64 = 3_000_000;
 pub struct Freshness {
     heard_us: AtomicU64,
     /// None if no other node writes to the store.
-    shared: Option<Shared>,
+    shared: Option<Followed>,
     taken_in: watch::Sender<Position>,
     asking: Queue,
     /// Distance of the ledger's clock from this node's: ahead, or behind if negative. Zero within what
@@ -35,7 +35,7 @@ pub struct Freshness {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Followed {
     store: Arc<Store>,
     max_stale_us: u64,
     skew: Skew,
@@ -48,7 +48,7 @@ impl Freshness {
     }
 
     pub fn of(store: &Arc<Store>, max_stale_secs: u64, skew: Skew, now: Mono) -> Self {
-        let shared = store.is_shared().then(|| Shared {
+        let shared = store.is_shared().then(|| Followed {
             store: Arc::clone(store),
             max_stale_us: max_stale_secs.saturating_mul(1_000_000),
             skew,
@@ -56,7 +56,7 @@ impl Freshness {
         Self::new(shared, now)
     }
 
-    fn new(shared: Option<Shared>, now: Mono) -> Self {
+    fn new(shared: Option<Followed>, now: Mono) -> Self {
         Self {
             heard_us: AtomicU64::new(now.0),
             shared,
@@ -75,7 +75,7 @@ impl Freshness {
     /// Waits until all is taken in that the store holds now. For callers that miss something which
     /// another node may just have made, and look again.
     pub async fn catch_up(&self, clock: &Clock) -> Result<(), StoreError> {
-        let Some(Shared { store, .. }) = &self.shared else { return Ok(()) };
+        let Some(Followed { store, .. }) = &self.shared else { return Ok(()) };
         let Some(shared) = store.shared() else { return Ok(()) };
         let _turn = self.asking.enter(clock.mono(), store.patience(), clock).await?;
         let there = self.asking.noted(shared.position().await, clock)?;

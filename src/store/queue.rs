@@ -61,7 +61,7 @@ impl Queue {
 
     /// Notes the outcome of a question that was asked from a place; hands it on.
     pub fn noted<T>(&self, outcome: Result<T, StoreError>, clock: &Clock) -> Result<T, StoreError> {
-        if outcome.as_ref().is_err_and(StoreError::is_trouble) {
+        if outcome.as_ref().is_err_and(StoreError::is_unavailable) {
             self.failed_us.fetch_max(clock.mono().0, Ordering::AcqRel);
         }
         outcome

@@ -54,6 +54,7 @@ mod about;
 mod approvals;
 mod continuations;
 mod dial;
+mod fault;
 mod feed;
 mod freezes;
 mod link;
@@ -61,11 +62,10 @@ mod load;
 mod scripts;
 #[cfg(test)]
 pub(super) mod tests;
-mod trouble;
 mod wire;
 
 pub use about::RedisReport;
-pub use trouble::RedisTrouble;
+pub use fault::RedisFault;
 
 /// The largest whole number up to which a double has them all.
 const LARGEST: u64 = 1 << 53;
@@ -216,7 +216,7 @@ impl Backend for Redis {
         match self.run(&script).await? {
             0 => Ok(()),
             1 => Err(StoreError::Overtaken),
-            _ => Err(RedisTrouble::Unexpected.into()),
+            _ => Err(RedisFault::Unexpected.into()),
         }
     }
 
@@ -347,7 +347,7 @@ impl Backend for Redis {
             0 => Ok(Opened::Yes),
             1 => Ok(Opened::TooMany),
             2 => Ok(Opened::NoAgent),
-            _ => Err(RedisTrouble::Unexpected.into()),
+            _ => Err(RedisFault::Unexpected.into()),
         }
     }
 
@@ -368,7 +368,7 @@ impl Backend for Redis {
         }
         let mut answer = answer.into_iter().map(u64::try_from);
         let mut next =
-            || answer.next().and_then(Result::ok).ok_or(StoreError::from(RedisTrouble::Unexpected));
+            || answer.next().and_then(Result::ok).ok_or(StoreError::from(RedisFault::Unexpected));
         let (granted, total, elsewhere, state) = (next()?, next()?, next()?, next()?);
         let (closed, ended) = (state == 1, state == 2);
         let mut booked = Booked { granted, total, elsewhere, closed, ended, rate: None };

@@ -85,7 +85,7 @@ type Answer = dyn FnOnce(Option<&Arc<rusqlite::Error>>);
 struct Outcome {
     keep: bool,
     /// The file could not be written to.
-    trouble: bool,
+    unavailable: bool,
     /// Takes the error of the commit, if it failed.
     answer: Box<Answer>,
 }
@@ -196,7 +196,7 @@ impl Sqlite {
             };
             Outcome {
                 keep: result.is_ok(),
-                trouble: result.as_ref().is_err_and(is_trouble),
+                unavailable: result.as_ref().is_err_and(is_unavailable),
                 answer: Box::new(move |failed| {
                     let result = match failed {
                         Some(failed) if result.is_ok() => {
@@ -539,7 +539,7 @@ fn commit(db: &Connection, steps: Vec<Step>, failing: &AtomicBool) {
         execute(db, "ROLLBACK").ok();
     }
     // A transaction that wrote nothing says nothing of whether the next one can.
-    if failed.is_some() || outcomes.iter().any(|outcome| outcome.trouble) {
+    if failed.is_some() || outcomes.iter().any(|outcome| outcome.unavailable) {
         failing.store(true, Ordering::Release);
     } else if db.total_changes() != changes {
         failing.store(false, Ordering::Release);
@@ -550,7 +550,7 @@ fn commit(db: &Connection, steps: Vec<Step>, failing: &AtomicBool) {
 }
 
 /// Checks whether an error is the file's and not the question's.
-fn is_trouble(error: &StoreError) -> bool {
+fn is_unavailable(error: &StoreError) -> bool {
     let StoreError::Sql(error) = error else { return false };
     matches!(
         error.sqlite_error_code(),

@@ -96,7 +96,7 @@ fn admit_and_complete(bencher: Bencher<'_, '_>) {
     let entry = entry();
     bencher.with_inputs(|| entry.clone()).bench_local_values(|entry| {
         // A writer that falls behind the only caller holds the slots: then it is waited for.
-        if let Ok(receipt) = runtime.block_on(audit.admit(&entry)) {
+        if let Ok(receipt) = runtime.block_on(audit.record_admitted(&entry)) {
             receipt.complete(Outcome::completed(1_234, Some(200)));
         }
     });

@@ -183,7 +183,7 @@ async fn gate(
     let now = clock.now();
     let store = Arc::new(Store::memory());
     let registry =
-        Arc::new(Registry::open(store.clone(), clock.clone()).await.expect("the store answers"));
+        Arc::new(Registry::load(store.clone(), clock.clone()).await.expect("the store answers"));
     let new = new_agent();
     let mut agent = registry.register(new.clone(), now.wall).await.expect("the store answers");
     for _ in 0..above {
@@ -194,7 +194,7 @@ async fn gate(
     }
     let acting = registry.acting(agent.id, now.wall).expect("the agent is registered");
     let limits = sessions::Settings { max_per_agent: 10, rate_window_secs: 60 };
-    let sessions = Sessions::open(store.clone(), limits, now).await.expect("the store answers");
+    let sessions = Sessions::load(store.clone(), limits, now).await.expect("the store answers");
     let tools = ["list_documents", "read_document", "search_documents"];
     let order = WorkOrder {
         declared_intent: "search documents for the quarterly report".into(),
@@ -348,7 +348,7 @@ fn whole_call(bencher: Bencher<'_, '_>, world: &World) {
 /// Looks up the caller's current rights: of an agent alone, and of a delegate at the end of the
 /// longest chain.
 #[divan::bench(args = [0, 8])]
-fn j_standing(bencher: Bencher<'_, '_>, above: usize) {
+fn j_authorization(bencher: Bencher<'_, '_>, above: usize) {
     let world = World::below(above, false);
     let (id, now) = (world.caller.agent.id, world.state.clock.now().wall);
     bencher.bench_local(|| {

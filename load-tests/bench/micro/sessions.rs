@@ -181,7 +181,7 @@ fn load(path: &str, key: &str, count: usize) {
 }
 
 fn open(runtime: &Runtime, store: &Arc<Store>, clock: &Clock) -> Arc<Sessions> {
-    let opened = Sessions::open(Arc::clone(store), SETTINGS, clock.now());
+    let opened = Sessions::load(Arc::clone(store), SETTINGS, clock.now());
     Arc::new(runtime.block_on(opened).expect("the store answers"))
 }
 

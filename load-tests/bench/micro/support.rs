@@ -63,7 +63,7 @@ impl Prepared<'_> {
         let metrics = Metrics::new();
         metrics.name_tools(rulebook.rules().policies.named_tools());
         let continuations = Continuations::new(store.clone(), [SIGNING_SECRET]);
-        let freezer = Freezer::open(store, now).await.expect("the store answers");
+        let freezer = Freezer::load(store, now).await.expect("the store answers");
         let secrets = Secrets::load(secrets::Source::None, now.mono);
         let secrets = Arc::new(secrets.expect("there is nothing to load"));
         let approvals = Approvals::new(
@@ -132,7 +132,7 @@ pub(super) fn tokens(agents: &[Arc<Agent>], clock: &Clock) -> Vec<String> {
 
 /// Opens a request and proves its sender.
 pub(super) fn identify(gate: &Gate, token: &str) -> Identified {
-    let arrived = ready(gate.open(head(gate), &Carried::default())).expect("the gate is open");
+    let arrived = ready(gate.receive(head(gate), &Carried::default())).expect("the gate is open");
     let identified = ready(gate.identify(arrived, Some(black_box(token))));
     identified.unwrap_or_else(|_denied| panic!("the token is good"))
 }

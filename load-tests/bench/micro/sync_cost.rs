@@ -55,7 +55,7 @@ fn measure(
                 while clock.mono().since(begin) < RUN_US {
                     let asked = clock.mono();
                     // In memory the callers may outrun the writer, which is left to catch up.
-                    let Ok(receipt) = audit.admit(&entry).await else {
+                    let Ok(receipt) = audit.record_admitted(&entry).await else {
                         tokio::task::yield_now().await;
                         continue;
                     };

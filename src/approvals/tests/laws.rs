@@ -33,13 +33,13 @@ enum Act {
 #[derive(Clone, Copy, Debug)]
 struct Kept {
     id: Uuid,
-    state: State,
+    state: CallState,
     policy_text: u8,
     until: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum CallState {
     Waits,
     Granted { uses: u32, paid: bool },
     Denied,
@@ -124,7 +124,8 @@ impl World {
         let plea = self.plea(call, respelt);
         let (agent, session) = (self.agents[call.agent], self.sessions[call.session]);
         let before = self.kept.get(&call).copied();
-        let paid = matches!(before.map(|kept| kept.state), Some(State::Granted { paid: true, .. }));
+        let paid =
+            matches!(before.map(|kept| kept.state), Some(CallState::Granted { paid: true, .. }));
         let counted = self.approvals.paid(&[plea.digest], self.clock.now());
         prop_assert_eq!(counted, u64::from(paid), "counted when it was asked about");
 
@@ -133,12 +134,12 @@ impl World {
         let answer =
             attempt(&self.approvals, std::slice::from_ref(&plea), |_, now| draft(now), &self.clock)
                 .await;
-        let standing = before.filter(|kept| kept.policy_text == self.policy_text);
-        match standing.map(|kept| (kept.id, kept.state)) {
+        let snapshot = before.filter(|kept| kept.policy_text == self.policy_text);
+        match snapshot.map(|kept| (kept.id, kept.state)) {
             None => {
                 self.kept.remove(&call);
                 let waiting = self.kept.iter().filter(|(other, kept)| {
-                    other.agent == call.agent && kept.state == State::Waits
+                    other.agent == call.agent && kept.state == CallState::Waits
                 });
                 if waiting.count() >= self.approvals.settings().limits.max_pending_per_agent {
                     prop_assert_eq!(answer, Answer::TooMany);
@@ -150,22 +151,22 @@ impl World {
                 let (id, until) = (pending[0].id, pending[0].expires_at);
                 prop_assert!(self.ids.insert(id), "an approval of another call, or an old one");
                 let policy_text = self.policy_text;
-                self.kept.insert(call, Kept { id, state: State::Waits, policy_text, until });
+                self.kept.insert(call, Kept { id, state: CallState::Waits, policy_text, until });
             }
-            Some((id, State::Waits)) => {
+            Some((id, CallState::Waits)) => {
                 prop_assert!(matches!(answer, Answer::Pending(_)), "{:?}", answer);
                 prop_assert_eq!(ids(&answer), [id]);
             }
-            Some((id, State::Denied)) => {
+            Some((id, CallState::Denied)) => {
                 prop_assert!(matches!(answer, Answer::Denied(_)), "{:?}", answer);
                 prop_assert_eq!(ids(&answer), [id]);
             }
-            Some((id, State::Granted { uses, .. })) => {
+            Some((id, CallState::Granted { uses, .. })) => {
                 prop_assert!(matches!(answer, Answer::Used(_)), "{:?}", answer);
                 prop_assert_eq!(ids(&answer), [id]);
                 match (self.kept.get_mut(&call), uses - 1) {
                     (Some(kept), left @ 1..) => {
-                        kept.state = State::Granted { uses: left, paid: false };
+                        kept.state = CallState::Granted { uses: left, paid: false };
                     }
                     _ => self.end(|other, _| *other == call),
                 }
@@ -180,8 +181,8 @@ impl World {
         decide(&self.approvals, one.id, (uses.is_some(), uses.unwrap_or(1)), &self.clock).await;
         let kept = self.kept.values_mut().find(|kept| kept.id == one.id).unwrap();
         kept.state = match uses {
-            Some(uses) => State::Granted { uses, paid: true },
-            None => State::Denied,
+            Some(uses) => CallState::Granted { uses, paid: true },
+            None => CallState::Denied,
         };
     }
 
@@ -205,7 +206,7 @@ impl World {
             }
             Act::RewritePolicy => self.policy_text = self.policy_text.wrapping_add(1),
         }
-        let waiting = self.kept.values().filter(|kept| kept.state == State::Waits).count();
+        let waiting = self.kept.values().filter(|kept| kept.state == CallState::Waits).count();
         prop_assert_eq!(self.approvals.pending(), waiting);
         Ok(())
     }

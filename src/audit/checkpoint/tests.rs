@@ -35,9 +35,9 @@ fn keys_and_notes_are_those_of_the_specification() {
                 then you don't know what your problem is.\n";
     let line = "\u{2014} PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZ\
                 SNXgKvqfqdngotpRZb6KE6RyyBwJnAM=";
-    assert_eq!(verifier.judge(text, line), Some(true));
-    assert_eq!(verifier.judge(&text.replace("know", "knew"), line), Some(false));
-    assert_eq!(verifier.judge(text, &line.replace("PeterNeumann", "EnochRoot")), None);
+    assert_eq!(verifier.check_line(text, line), Some(true));
+    assert_eq!(verifier.check_line(&text.replace("know", "knew"), line), Some(false));
+    assert_eq!(verifier.check_line(text, &line.replace("PeterNeumann", "EnochRoot")), None);
 }
 
 #[test]

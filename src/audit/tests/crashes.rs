@@ -30,12 +30,12 @@ async fn a_call_under_way_is_on_record_after_a_crash() {
     let bench = Bench::new();
     let audit = bench.open();
     refuse(&audit, "before").await.unwrap();
-    let _first = audit.admit(&call("first")).await.unwrap();
+    let _first = audit.record_admitted(&call("first")).await.unwrap();
     let mut long = call("long");
     long.tools_called = (0..200).map(|n| format!("tool-{n}-{}", "x".repeat(40))).collect();
     let long_id = long.request_id;
-    let _long = audit.admit(&long).await.unwrap();
-    audit.admit(&call("done")).await.unwrap().complete(DONE);
+    let _long = audit.record_admitted(&long).await.unwrap();
+    audit.record_admitted(&call("done")).await.unwrap().complete(DONE);
     refuse(&audit, "after").await.unwrap();
 
     let after = killed(&bench);
@@ -60,8 +60,8 @@ async fn a_line_that_was_written_but_not_noted_is_not_doubled() {
     let bench = Bench::new();
     let audit = bench.open();
     refuse(&audit, "before").await.unwrap();
-    let open = audit.admit(&call("open")).await.unwrap();
-    let written = audit.admit(&call("written")).await.unwrap();
+    let open = audit.record_admitted(&call("open")).await.unwrap();
+    let written = audit.record_admitted(&call("written")).await.unwrap();
     let after = killed(&bench);
     written.complete(DONE);
     refuse(&audit, "last").await.unwrap();
@@ -80,13 +80,13 @@ async fn slots_of_a_crash_are_free_again() {
     let audit = bench.open();
     let mut receipts = Vec::new();
     for _ in 0..SLOTS {
-        receipts.push(audit.admit(&call("a")).await.unwrap());
+        receipts.push(audit.record_admitted(&call("a")).await.unwrap());
     }
     let after = killed(&bench);
     let audit = after.open();
     assert_eq!(after.story().len(), 16);
     for _ in 0..SLOTS {
-        receipts.push(audit.admit(&call("b")).await.unwrap());
+        receipts.push(audit.record_admitted(&call("b")).await.unwrap());
     }
     receipts.truncate(16);
     audit.close();

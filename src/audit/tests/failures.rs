@@ -8,11 +8,14 @@ async fn a_full_disk_refuses_and_then_resumes_without_a_gap() {
         let bench = Bench::new();
         let (audit, fault) = bench.try_open().unwrap();
         refuse(&audit, "before").await.unwrap();
-        let under_way = audit.admit(&call("under way")).await.unwrap();
+        let under_way = audit.record_admitted(&call("under way")).await.unwrap();
         fault.full_after(room);
         assert_eq!(refuse(&audit, "lost").await, Err(AuditUnavailable::Unhealthy));
         assert!(!audit.healthy() && !audit.head().healthy);
-        assert_eq!(audit.admit(&call("no")).await.err(), Some(AuditUnavailable::Unhealthy));
+        assert_eq!(
+            audit.record_admitted(&call("no")).await.err(),
+            Some(AuditUnavailable::Unhealthy)
+        );
         assert_eq!(refuse(&audit, "lost").await, Err(AuditUnavailable::Unhealthy));
         under_way.complete(DONE);
         assert_eq!(bench.story(), ["before refused"]);
@@ -37,11 +40,11 @@ async fn a_failing_sync_is_a_failing_write() {
     refuse(&audit, "before").await.unwrap();
     fault.fail_to_sync();
     assert!(refuse(&audit, "lost").await.is_err());
-    assert!(audit.admit(&call("no")).await.is_err());
+    assert!(audit.record_admitted(&call("no")).await.is_err());
     assert_eq!(bench.story(), ["before refused"]);
     fault.mend();
     recovered(&audit).await;
-    audit.admit(&call("after")).await.unwrap().complete(DONE);
+    audit.record_admitted(&call("after")).await.unwrap().complete(DONE);
     audit.close();
     assert_eq!(bench.story(), ["before refused", "audit_gap", "after completed"]);
     bench.assert_intact();
@@ -55,7 +58,7 @@ async fn without_require_healthy_requests_pass_and_are_counted() {
     refuse(&audit, "first").await.unwrap();
     assert!(!audit.healthy());
     refuse(&audit, "second").await.unwrap();
-    audit.admit(&call("third")).await.unwrap().complete(DONE);
+    audit.record_admitted(&call("third")).await.unwrap().complete(DONE);
     fault.mend();
     recovered(&audit).await;
     refuse(&audit, "after").await.unwrap();
@@ -69,7 +72,7 @@ async fn without_require_healthy_requests_pass_and_are_counted() {
 async fn what_was_completed_in_vain_is_unknown_at_the_next_start() {
     let bench = Bench::new();
     let (audit, fault) = bench.try_open().unwrap();
-    let receipt = audit.admit(&call("a")).await.unwrap();
+    let receipt = audit.record_admitted(&call("a")).await.unwrap();
     fault.full_after(10);
     receipt.complete(DONE);
     audit.close();
@@ -106,11 +109,11 @@ async fn a_deleted_log_is_made_again_and_the_chain_goes_on() {
 async fn a_folder_in_the_logs_place_refuses_until_it_is_gone() {
     let bench = Bench::new();
     let audit = bench.open();
-    let under_way = audit.admit(&call("under way")).await.unwrap();
+    let under_way = audit.record_admitted(&call("under way")).await.unwrap();
     fs::remove_file(bench.path()).unwrap();
     fs::create_dir(bench.path()).unwrap();
     assert!(refuse(&audit, "lost").await.is_err());
-    assert!(audit.admit(&call("no")).await.is_err());
+    assert!(audit.record_admitted(&call("no")).await.is_err());
     under_way.complete(DONE);
     fs::remove_dir(bench.path()).unwrap();
     recovered(&audit).await;
@@ -166,13 +169,13 @@ async fn an_emptied_log_goes_on_and_says_so() {
 async fn a_lost_journal_refuses_nothing() {
     let bench = Bench::new();
     let audit = bench.open();
-    let receipt = audit.admit(&call("a")).await.unwrap();
+    let receipt = audit.record_admitted(&call("a")).await.unwrap();
     let journal = beside(&bench.path(), ".journal");
     fs::remove_file(&journal).unwrap();
     refuse(&audit, "b").await.unwrap();
     assert!(journal.exists());
     receipt.complete(DONE);
-    audit.admit(&call("c")).await.unwrap().complete(DONE);
+    audit.record_admitted(&call("c")).await.unwrap().complete(DONE);
     audit.close();
     assert_eq!(bench.story(), ["b refused", "a completed", "c completed"]);
     bench.assert_intact();
@@ -182,12 +185,12 @@ async fn a_lost_journal_refuses_nothing() {
 async fn a_journal_that_cannot_be_put_back_refuses_until_it_can() {
     let bench = Bench::new();
     let audit = bench.open();
-    let under_way = audit.admit(&call("under way")).await.unwrap();
+    let under_way = audit.record_admitted(&call("under way")).await.unwrap();
     let journal = beside(&bench.path(), ".journal");
     fs::remove_file(&journal).unwrap();
     fs::create_dir(&journal).unwrap();
     assert!(refuse(&audit, "lost").await.is_err());
-    assert!(audit.admit(&call("no")).await.is_err());
+    assert!(audit.record_admitted(&call("no")).await.is_err());
     fs::remove_dir(&journal).unwrap();
     recovered(&audit).await;
     under_way.complete(DONE);

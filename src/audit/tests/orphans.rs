@@ -20,7 +20,7 @@ async fn killed() -> (Bench, Uuid) {
     refuse(&audit, "before").await.unwrap();
     let entry = call("cut");
     let id = entry.request_id;
-    let _open = audit.admit(&entry).await.unwrap();
+    let _open = audit.record_admitted(&entry).await.unwrap();
     let dead = Bench::new();
     fs::create_dir_all(dead.path().parent().unwrap()).unwrap();
     for suffix in ["", ".journal"] {
@@ -57,7 +57,7 @@ async fn a_journal_that_a_process_holds_is_left_alone() {
     let bench = Bench::new();
     let audit = bench.open();
     let entry = call("running");
-    let running = audit.admit(&entry).await.unwrap();
+    let running = audit.record_admitted(&entry).await.unwrap();
     let settings = another(&bench, "other.jsonl");
     Audit::open(settings, bench.clock.clone()).unwrap().close();
     let found = unfinished(&bench.path()).unwrap();

@@ -92,7 +92,7 @@ async fn a_kill_between_the_two_renames_loses_nothing() {
     for _ in 0..3 {
         refuse(&audit, "a").await.unwrap();
     }
-    let under_way = audit.admit(&call("under way")).await.unwrap();
+    let under_way = audit.record_admitted(&call("under way")).await.unwrap();
     let after = killed(&bench);
     fs::rename(after.path(), beside(&after.path(), ".000001")).unwrap();
     fs::write(beside(&after.path(), ".next"), "").unwrap();
@@ -108,8 +108,8 @@ async fn a_kill_between_the_two_renames_loses_nothing() {
 async fn a_call_that_outlasts_a_rotation_has_one_record() {
     let bench = rotating(3_000);
     let audit = bench.open();
-    let open = audit.admit(&call("open")).await.unwrap();
-    let done = audit.admit(&call("done")).await.unwrap();
+    let open = audit.record_admitted(&call("open")).await.unwrap();
+    let done = audit.record_admitted(&call("done")).await.unwrap();
     for _ in 0..9 {
         refuse(&audit, "a").await.unwrap();
     }

@@ -81,7 +81,7 @@ impl Export {
         }
         let mut sink = Sink::open(self.to.as_deref(), self.ca_file.as_deref(), token, out)?;
         let mut state =
-            State { format: self.format, after: self.read_position()?, sent: None, unread: 0 };
+            Progress { format: self.format, after: self.read_position()?, sent: None, unread: 0 };
         if let Some([first, .., log] | [first @ log]) = chains.first().map(Vec::as_slice)
             && self.follow
         {
@@ -100,7 +100,7 @@ impl Export {
     async fn follow(
         &self,
         mut log: Followed,
-        state: &mut State,
+        state: &mut Progress,
         sink: &mut Sink<'_>,
     ) -> Result<Exit, Failure> {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
@@ -118,7 +118,7 @@ impl Export {
     async fn lines(
         &self,
         reader: &mut (impl BufRead + ?Sized),
-        state: &mut State,
+        state: &mut Progress,
         sink: &mut Sink<'_>,
     ) -> Result<(), Failure> {
         let (mut line, mut batch) = (Vec::new(), Vec::new());
@@ -176,7 +176,7 @@ impl Export {
         }
     }
 
-    fn keep_position(&self, state: &mut State) -> Result<(), Failure> {
+    fn keep_position(&self, state: &mut Progress) -> Result<(), Failure> {
         let (Some(path), Some(sequence)) = (&self.position, state.sent) else { return Ok(()) };
         state.after = Some(sequence);
         write_whole(path, &format!("{sequence}\n"))
@@ -195,7 +195,7 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Progress of an export.
-struct State {
+struct Progress {
     format: Format,
     /// The chain's sequence up to which the receiver has acknowledged everything.
     after: Option<u64>,
@@ -204,7 +204,7 @@ struct State {
     unread: u64,
 }
 
-impl State {
+impl Progress {
     /// A line in its new form, unless it was handed over before.
     fn take(&mut self, line: &[u8]) -> Option<Vec<u8>> {
         let Ok(record) = serde_json::from_slice::<Value>(line) else {

@@ -13,7 +13,7 @@ use crate::console::parts::{
 };
 use crate::console::section::{Section, Shown};
 use crate::console::shown::{block, text};
-use crate::console::verification::{Outcome, State};
+use crate::console::verification::{LastRun, Outcome};
 use crate::console::visit::Visit;
 
 const FILTERS: [(&str, &str); 7] = [
@@ -42,7 +42,7 @@ pub(super) async fn show(visit: &Visit) -> Result<Shown, ApiError> {
             section.card {
                 h2 { "The chain" }
                 (facts(&[
-                    ("State", badge(if healthy { "healthy" } else { "unhealthy" })),
+                    ("LastRun", badge(if healthy { "healthy" } else { "unhealthy" })),
                     ("Records", html! { (number(&head, "/sequence")) }),
                     ("Hash of the last record", whole_id(string(&head, "/hash"))),
                     ("Current file", html! { (bytes(visit.console.admin.audit.log_bytes())) }),
@@ -72,7 +72,7 @@ pub(super) async fn show(visit: &Visit) -> Result<Shown, ApiError> {
             }
         }
     };
-    let running = matches!(visit.console.verification.state().0, State::Running { .. });
+    let running = matches!(visit.console.verification.state().0, LastRun::Running { .. });
     let topic = running.then(|| "topic=verification".to_owned());
     Ok(Shown { topic, ..Shown::at(Section::Audit, body) })
 }
@@ -116,11 +116,11 @@ fn verification(visit: &Visit) -> Markup {
     html! {
         div #verification {
             @match &state {
-                State::Never => {},
-                State::Running { bytes: all } => p role="status" {
+                LastRun::Never => {},
+                LastRun::Running { bytes: all } => p role="status" {
                     "Verifying: " (bar(read, *all, &format!("{} of {}", bytes(read), bytes(*all))))
                 },
-                State::Done { at, outcome } => {
+                LastRun::Done { at, outcome } => {
                     p role="status" {
                         @match outcome {
                             Outcome::Intact { bytes: all, records } => { (badge("intact")) " " (records) " records in " (bytes(*all)) },
@@ -134,7 +134,7 @@ fn verification(visit: &Visit) -> Markup {
                     }
                 }
             }
-            @if !matches!(state, State::Running { .. }) && visit.console.settings.log.is_some() {
+            @if !matches!(state, LastRun::Running { .. }) && visit.console.settings.log.is_some() {
                 (may(visit, Method::Get, "/audit/records", &html! {
                     div.acts { (button(visit, "/console/audit/verify", "Verify the current file", "quiet")) }
                 }))

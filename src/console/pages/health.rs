@@ -13,7 +13,7 @@ use crate::console::section::{Section, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::firewall::time::Timestamp;
-use crate::metrics::Standing;
+use crate::metrics::Snapshot;
 
 const SCOPES: [(&str, &str); 5] = [
     ("agent", "one agent"),
@@ -24,17 +24,17 @@ const SCOPES: [(&str, &str); 5] = [
 ];
 
 pub(super) async fn show(visit: &Visit) -> Result<Shown, ApiError> {
-    let standing = visit.console.admin.metrics.standing();
+    let snapshot = visit.console.admin.metrics.snapshot();
     let levels = visit.console.admin.metrics.levels();
     let freezes = visit.read(Ask::get("/freeze")).await?;
-    let used = standing.journal_slots.saturating_sub(standing.journal_slots_free);
+    let used = snapshot.journal_slots.saturating_sub(snapshot.journal_slots_free);
     let has_others = visit.console.admin.freshness.has_others();
     let body = html! {
         div.two {
             section.card {
                 h2 { "This node" }
                 (facts(&[
-                    ("Serves", badge(if standing.ready { "ready" } else { "not ready" })),
+                    ("Serves", badge(if snapshot.ready { "ready" } else { "not ready" })),
                     ("Draining", html! { @if levels.draining { "yes" } @else { "no" } }),
                     ("Requests under way", html! { (levels.calls_in_flight) }),
                     ("Active sessions", html! { (levels.active_sessions) }),
@@ -45,7 +45,7 @@ pub(super) async fn show(visit: &Visit) -> Result<Shown, ApiError> {
                 h2 { "Store" }
                 (facts(&[
                     ("Kind", html! { @if has_others { "shared with other nodes" } @else { "of this node alone" } }),
-                    ("Behind other nodes by", html! { (span_of(standing.store_staleness.as_secs())) }),
+                    ("Behind other nodes by", html! { (span_of(snapshot.store_staleness.as_secs())) }),
                     ("Leases refilled, failed", { let (well, ill) = visit.console.admin.metrics.operation.leases(); html! { (well) ", " (ill) } }),
                 ]))
             }
@@ -53,18 +53,18 @@ pub(super) async fn show(visit: &Visit) -> Result<Shown, ApiError> {
                 h2 { "Audit log" }
                 (facts(&[
                     ("State", badge(if levels.audit_healthy { "healthy" } else { "unhealthy" })),
-                    ("Current file", html! { (bytes(standing.log_bytes)) }),
+                    ("Current file", html! { (bytes(snapshot.log_bytes)) }),
                     ("Records since the start", html! { (levels.audit_records) }),
-                    ("Calls in the journal", bar(used, standing.journal_slots, &format!("{used} of {} slots", standing.journal_slots))),
+                    ("Calls in the journal", bar(used, snapshot.journal_slots, &format!("{used} of {} slots", snapshot.journal_slots))),
                 ]))
             }
             section.card {
                 h2 { "Certificate" }
-                (certificate(visit, standing.certificate_expires))
+                (certificate(visit, snapshot.certificate_expires))
             }
         }
-        (issuers(&standing))
-        (upstreams(&standing))
+        (issuers(&snapshot))
+        (upstreams(&snapshot))
         (frozen(visit, items(&freezes, "/freezes")))
     };
     Ok(Shown::at(Section::Health, body))
@@ -83,16 +83,16 @@ fn certificate(visit: &Visit, expires: Option<i64>) -> Markup {
     }
 }
 
-fn issuers(standing: &Standing) -> Markup {
+fn issuers(snapshot: &Snapshot) -> Markup {
     html! {
-        @if !standing.issuers.is_empty() {
+        @if !snapshot.issuers.is_empty() {
             section.card {
                 h2 { "Identity providers" }
                 div.scroll tabindex="0" role="region" aria-label="Identity providers" {
                     table {
                         thead { tr { th scope="col" { "Issuer" } th.right scope="col" { "Age of its keys" } th.right scope="col" { "Failed fetches" } } }
                         tbody {
-                            @for one in &standing.issuers {
+                            @for one in &snapshot.issuers {
                                 tr { td { (text(&one.issuer)) } td.right { (span_of(one.age.as_secs())) } td.right { (one.errors) } }
                             }
                         }
@@ -103,7 +103,7 @@ fn issuers(standing: &Standing) -> Markup {
     }
 }
 
-fn upstreams(standing: &Standing) -> Markup {
+fn upstreams(snapshot: &Snapshot) -> Markup {
     html! {
         section.card {
             h2 { "Upstream servers" }
@@ -111,7 +111,7 @@ fn upstreams(standing: &Standing) -> Markup {
                 table {
                     thead { tr { th scope="col" { "Upstream" } th scope="col" { "Server" } th scope="col" { "State" } } }
                     tbody {
-                        @for one in &standing.upstreams {
+                        @for one in &snapshot.upstreams {
                             tr {
                                 td { @if one.upstream.is_empty() { span.dim { "default" } } @else { (text(&one.upstream)) } }
                                 td { (text(&one.server)) }

@@ -41,9 +41,9 @@ pub(super) fn show(visit: &Visit) -> Shown {
     let spans = console.history.spans();
     let last = spans.last().copied().unwrap_or_default();
     let levels = console.admin.metrics.levels();
-    let standing = console.admin.metrics.standing();
-    let up = standing.upstreams.iter().filter(|server| server.up).count();
-    let servers = standing.upstreams.len();
+    let snapshot = console.admin.metrics.snapshot();
+    let up = snapshot.upstreams.iter().filter(|server| server.up).count();
+    let servers = snapshot.upstreams.len();
     let refusals = console.history.refusals();
     let most = refusals.first().map_or(1, |(_, count)| *count);
     let freezes = console.admin.freezer.list(visit.now).len();
@@ -61,7 +61,7 @@ pub(super) fn show(visit: &Visit) -> Shown {
             (tile("Agents", &levels.registered_agents.to_string(), ""))
             (tile("Waiting for a person", &waiting.to_string(), if waiting > 0 { "warn" } else { "" }))
             (tile("Upstream servers up", &format!("{up} of {servers}"), if up < servers { "bad" } else { "good" }))
-            (tile("Node", if standing.ready { "ready" } else { "not ready" }, if standing.ready { "good" } else { "bad" }))
+            (tile("Node", if snapshot.ready { "ready" } else { "not ready" }, if snapshot.ready { "good" } else { "bad" }))
         }
         div.two {
             section.card {

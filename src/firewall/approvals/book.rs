@@ -28,7 +28,7 @@ pub struct Limits {
 
 /// Result of looking for an approval of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Lookup {
     /// Nobody was asked yet.
     Unknown,
     Pending(Uuid),
@@ -63,14 +63,14 @@ pub struct Book {
 
 impl Book {
     /// Looks for an approval of the call with this digest, asked for by this text of a policy.
-    pub fn look(&self, digest: &Digest, policy_text: &Digest, now: Timestamp) -> Standing {
-        let Some(approval) = self.open_by(digest) else { return Standing::Unknown };
+    pub fn look(&self, digest: &Digest, policy_text: &Digest, now: Timestamp) -> Lookup {
+        let Some(approval) = self.open_by(digest) else { return Lookup::Unknown };
         match approval.status_at(now) {
-            Status::Expired | Status::Used | Status::Void | Status::Withdrawn => Standing::Unknown,
-            _ if approval.policy_text != *policy_text => Standing::Outdated(approval.id),
-            Status::Pending => Standing::Pending(approval.id),
-            Status::Approved => Standing::Approved(approval.id),
-            Status::Denied => Standing::Denied(approval.id),
+            Status::Expired | Status::Used | Status::Void | Status::Withdrawn => Lookup::Unknown,
+            _ if approval.policy_text != *policy_text => Lookup::Outdated(approval.id),
+            Status::Pending => Lookup::Pending(approval.id),
+            Status::Approved => Lookup::Approved(approval.id),
+            Status::Denied => Lookup::Denied(approval.id),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Approval, Book, Digest, Limits, Standing, Status, Step};
+use super::{Approval, Book, Digest, Limits, Lookup, Status, Step};
 use crate::firewall::time::Timestamp;
 
 /// One call that needs a person's approval.
@@ -66,19 +66,19 @@ pub fn plan(
             continue;
         }
         match book.look(&plea.digest, &plea.policy_text, now) {
-            Standing::Outdated(id) => {
+            Lookup::Outdated(id) => {
                 voided.extend(book.get(id).and_then(|one| one.end(Status::Void)));
             }
-            Standing::Denied(id) => {
+            Lookup::Denied(id) => {
                 let denied = book.get(id).cloned().map(Box::new);
                 return Some(Plan::only(denied.map_or(Answer::TooMany, Answer::Denied)));
             }
-            Standing::Approved(id) => match ready.iter_mut().find(|(one, _)| *one == id) {
+            Lookup::Approved(id) => match ready.iter_mut().find(|(one, _)| *one == id) {
                 Some((_, uses)) => *uses = uses.saturating_add(1),
                 None => ready.push((id, 1)),
             },
-            Standing::Pending(id) => waiting.extend(book.get(id).cloned()),
-            Standing::Unknown => {
+            Lookup::Pending(id) => waiting.extend(book.get(id).cloned()),
+            Lookup::Unknown => {
                 let new = draft(at)?;
                 if book.has_room(new.agent, &new.owner, asked.len(), limits).is_err() {
                     return Some(Plan::only(Answer::TooMany));

@@ -107,8 +107,8 @@ fn what_is_decided_or_over_is_not_decided_again() {
     take(&mut book, step);
     let again = book.decide(id, &ruling(true, 1), at(2));
     assert_eq!(again, Err(Undecided::Over(Status::Denied)));
-    assert_eq!(book.look(&hash(9), &hash(1), at(899)), Standing::Denied(id));
-    assert_eq!(book.look(&hash(9), &hash(1), at(900)), Standing::Unknown);
+    assert_eq!(book.look(&hash(9), &hash(1), at(899)), Lookup::Denied(id));
+    assert_eq!(book.look(&hash(9), &hash(1), at(900)), Lookup::Unknown);
     assert_eq!(book.decide(Uuid::new_v4(), &ruling(true, 1), at(2)), Err(Undecided::Unknown));
 }
 

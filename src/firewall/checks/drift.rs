@@ -102,7 +102,7 @@ pub fn look<'c>(
         if let CallKind::Tool { name, .. } = call {
             let (tier, unknown) = (order.intent_tier, terms.unknown_intent);
             let does = terms.tools.does(upstream, name);
-            let finding = judge(tier, does, unknown, terms.escalate_anomalies);
+            let finding = compare(tier, does, unknown, terms.escalate_anomalies);
             let counts = finding.counts && !names(&order.declared_intent, does.operation);
             findings.add(Finding { counts, ..finding });
         }
@@ -131,18 +131,18 @@ pub fn check(findings: &Findings) -> Result<(), Denial> {
 
 /// Holds an operation against an intent. `escalate` is `sessions.escalate_anomalies`. A flag that rests
 /// on a guess does not count: an honest agent cannot know how its tools are called.
-pub fn judge(
+pub fn compare(
     tier: IntentTier,
     does: impl Into<Does>,
     unknown: UnknownIntent,
     escalate: bool,
 ) -> Finding {
     let Does { operation, is_guess } = does.into();
-    let finding = judge_known(tier, operation, unknown, escalate);
+    let finding = compare_known(tier, operation, unknown, escalate);
     Finding { counts: finding.counts && !is_guess, ..finding }
 }
 
-fn judge_known(
+fn compare_known(
     tier: IntentTier,
     operation: Operation,
     unknown: UnknownIntent,
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn each_tier_allows_what_it_says() {
         let fine = |tier, operation| {
-            judge(tier, operation, UnknownIntent::Enforce, true) == Finding::default()
+            compare(tier, operation, UnknownIntent::Enforce, true) == Finding::default()
         };
         let allowed = |tier| OPERATIONS.into_iter().filter(move |op| fine(tier, *op));
         assert!(allowed(IntentTier::Unknown).eq([Operation::Read]));
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_delete_under_admin_is_on_record_only() {
         for unknown in [UnknownIntent::Off, UnknownIntent::Flag, UnknownIntent::Enforce] {
-            let finding = judge(IntentTier::Admin, Operation::Delete, unknown, true);
+            let finding = compare(IntentTier::Admin, Operation::Delete, unknown, true);
             let expected =
                 Finding { flag: Some("delete_under_admin"), counts: false, refuse: false };
             assert_eq!(finding, expected);
@@ -232,12 +232,12 @@ mod tests {
     #[test]
     fn drift_is_refused_only_if_anomalies_escalate() {
         let finding =
-            |escalate| judge(IntentTier::Write, Operation::Delete, UnknownIntent::Flag, escalate);
+            |escalate| compare(IntentTier::Write, Operation::Delete, UnknownIntent::Flag, escalate);
         assert_eq!(finding(false), Finding::drift("delete_under_write", false));
         assert_eq!(finding(true), Finding::drift("delete_under_write", true));
         for tier in TIERS {
             for operation in OPERATIONS {
-                assert!(!judge(tier, operation, UnknownIntent::Enforce, false).refuse);
+                assert!(!compare(tier, operation, UnknownIntent::Enforce, false).refuse);
             }
         }
     }
@@ -246,12 +246,12 @@ mod tests {
     fn a_guess_is_flagged_and_refused_but_never_counted() {
         let guess = operation("frobnicate");
         for escalate in [false, true] {
-            let finding = judge(IntentTier::Read, guess, UnknownIntent::Flag, escalate);
+            let finding = compare(IntentTier::Read, guess, UnknownIntent::Flag, escalate);
             let expected =
                 Finding { flag: Some("write_under_read"), counts: false, refuse: escalate };
             assert_eq!(finding, expected);
         }
-        assert!(judge(IntentTier::Read, operation("write_x"), UnknownIntent::Flag, false).counts);
+        assert!(compare(IntentTier::Read, operation("write_x"), UnknownIntent::Flag, false).counts);
     }
 
     #[test]
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn an_unknown_intent_is_as_it_is_configured() {
-        let finding = |unknown| judge(IntentTier::Unknown, Operation::Admin, unknown, true);
+        let finding = |unknown| compare(IntentTier::Unknown, Operation::Admin, unknown, true);
         assert_eq!(finding(UnknownIntent::Off), Finding::default());
         let flagged = Finding { flag: Some("admin_under_unknown"), counts: false, refuse: false };
         assert_eq!(finding(UnknownIntent::Flag), flagged);

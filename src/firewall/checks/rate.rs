@@ -5,8 +5,8 @@
 
 use super::Lack;
 use crate::firewall::denial::{Code, Denial};
+use crate::firewall::node_share::RateShort;
 use crate::firewall::session::{Usage, WorkOrder};
-use crate::firewall::shared::RateShort;
 use crate::firewall::terms::Terms;
 use crate::firewall::time::Mono;
 

@@ -74,7 +74,7 @@ const OTHER_TYPE: Satisfaction =
     Satisfaction::Unclear("is of another type, or its key is written otherwise");
 
 /// Holds the arguments of a call against one constraint.
-pub(super) fn judge<'d>(
+pub(super) fn satisfaction<'d>(
     constraint: &Constraint,
     need: Need,
     facts: &Facts<'_>,

@@ -289,8 +289,8 @@ impl<'a> Question<'a> {
         Self { facts, asked, wanted: Wanted::of(asked.target), memo: Memo::default() }
     }
 
-    fn judge(&self, constraint: &Constraint, need: Need) -> Satisfaction {
-        constraint::judge(constraint, need, self.facts, self.asked, &self.memo)
+    fn satisfaction(&self, constraint: &Constraint, need: Need) -> Satisfaction {
+        constraint::satisfaction(constraint, need, self.facts, self.asked, &self.memo)
     }
 }
 
@@ -301,7 +301,7 @@ fn allowed_by<'p>(
 ) -> Fit<'p> {
     let mut unclear = None;
     for constraint in constraints {
-        let satisfaction = question.judge(constraint, Need::All);
+        let satisfaction = question.satisfaction(constraint, Need::All);
         let mismatch = Mismatch::Argument(&constraint.key, satisfaction);
         match satisfaction {
             Satisfaction::Met | Satisfaction::Silent => {}
@@ -319,7 +319,7 @@ fn refused_by<'p>(
 ) -> Fit<'p> {
     let mut spoken = None;
     for constraint in constraints {
-        let satisfaction = question.judge(constraint, Need::Any);
+        let satisfaction = question.satisfaction(constraint, Need::Any);
         let mismatch = Mismatch::Argument(&constraint.key, satisfaction);
         match satisfaction {
             Satisfaction::Met => spoken = spoken.or(Some(Fit::Met)),

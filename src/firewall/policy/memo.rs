@@ -38,13 +38,13 @@ impl<'d> Memo<'d> {
         &self,
         shared: Option<u32>,
         need: Need,
-        judge: impl FnOnce() -> Satisfaction,
+        compute: impl FnOnce() -> Satisfaction,
     ) -> Satisfaction {
-        let Some(id) = shared else { return judge() };
+        let Some(id) = shared else { return compute() };
         if let Some(known) = self.satisfactions.borrow().get(&(id, need)) {
             return *known;
         }
-        let satisfaction = judge();
+        let satisfaction = compute();
         self.satisfactions.borrow_mut().insert((id, need), satisfaction);
         satisfaction
     }

@@ -30,7 +30,7 @@ pub struct Clerk {
 
 /// Reason why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum UseError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -47,7 +47,7 @@ impl Clerk {
         turn: OwnedSemaphorePermit,
         pleas: Vec<Plea>,
         drafts: Vec<Approval>,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<Answer, UseError> {
         to_the_end(async move {
             let _turn = turn;
             for _ in 0..ATTEMPTS {
@@ -64,7 +64,7 @@ impl Clerk {
         &self,
         pleas: &[Plea],
         drafts: &[Approval],
-    ) -> Result<Option<Answer>, Trouble> {
+    ) -> Result<Option<Answer>, UseError> {
         let draft = |at: usize| drafts.get(at).cloned();
         let Some(plan) = self.approvals.plan(pleas, self.clock.now(), draft) else {
             return Err(StoreError::Overtaken.into());
@@ -95,7 +95,7 @@ impl Clerk {
                 }
                 match plan.answer {
                     // The use is lost: another server might not know of it.
-                    Some(Answer::Used(_)) => Err(Trouble::ReplicasShort),
+                    Some(Answer::Used(_)) => Err(UseError::ReplicasShort),
                     other => Ok(other),
                 }
             }

@@ -6,7 +6,7 @@ use crate::json::Doc;
 use http::{HeaderName, HeaderValue};
 
 /// Headers as `name: value` lines.
-fn judge(headers: &[&str], body: &str) -> Result<Era, HeaderDenial> {
+fn era_of(headers: &[&str], body: &str) -> Result<Era, HeaderDenial> {
     let mut map = HeaderMap::new();
     for line in headers {
         let (name, value) = line.split_once(": ").unwrap();
@@ -20,16 +20,16 @@ fn judge(headers: &[&str], body: &str) -> Result<Era, HeaderDenial> {
 }
 
 fn agrees(headers: &[&str], body: &str, era: Era) {
-    assert_eq!(judge(headers, body), Ok(era), "{headers:?} {body}");
+    assert_eq!(era_of(headers, body), Ok(era), "{headers:?} {body}");
 }
 
 fn differs(headers: &[&str], body: &str) {
-    let denial = judge(headers, body).expect_err(&format!("{headers:?} {body}"));
+    let denial = era_of(headers, body).expect_err(&format!("{headers:?} {body}"));
     assert_eq!(denial.code(), Code::HeaderMismatch, "{headers:?} {body}: {denial}");
 }
 
 fn malformed(headers: &[&str], body: &str, reason: &str) {
-    let denial = judge(headers, body).expect_err(&format!("{headers:?} {body}"));
+    let denial = era_of(headers, body).expect_err(&format!("{headers:?} {body}"));
     assert_eq!(denial.code().name(), "MalformedRequest", "{headers:?} {body}: {denial}");
     assert!(denial.to_string().contains(reason), "{denial}");
 }
@@ -143,7 +143,7 @@ fn a_modern_request_without_its_meta_lacks_params() {
     let request = |meta: &str| {
         let body =
             format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{{meta}}}}}"#);
-        judge(&[V, "Mcp-Method: tools/list"], &body)
+        era_of(&[V, "Mcp-Method: tools/list"], &body)
     };
     let version = format!(r#""{META_KEY}":"2026-07-28""#);
     let capabilities = format!(r#""{CAPABILITIES_KEY}":{{}}"#);
@@ -159,14 +159,14 @@ fn a_modern_request_without_its_meta_lacks_params() {
         assert_eq!(denial, HeaderDenial::MetaMissing(missing), "{meta}");
         assert_eq!(denial.code().row().rpc, -32602);
     }
-    let denial = judge(&[V, "Mcp-Method: tools/call", "Mcp-Name: read_file"], CALL).unwrap_err();
+    let denial = era_of(&[V, "Mcp-Method: tools/call", "Mcp-Name: read_file"], CALL).unwrap_err();
     assert_eq!(denial, HeaderDenial::MetaMissing(META_KEY));
 }
 
 #[test]
 fn a_version_that_nobody_knows_is_answered_as_the_revision_says() {
     let body = with_meta("server/discover", "", "v999.0.0");
-    let denial = judge(&["mcp-protocol-version: v999.0.0"], &body).unwrap_err().denial();
+    let denial = era_of(&["mcp-protocol-version: v999.0.0"], &body).unwrap_err().denial();
     assert_eq!((denial.code.row().status, denial.code.row().rpc), (400, -32022));
     assert_eq!(denial.details["requested"], "v999.0.0");
     assert_eq!(denial.details["supported"], serde_json::json!(SUPPORTED_MODERN));
@@ -174,7 +174,7 @@ fn a_version_that_nobody_knows_is_answered_as_the_revision_says() {
     // one that never was.
     for version in ["1999-01-01", "2027-01-01"] {
         let header = format!("mcp-protocol-version: {version}");
-        let denial = judge(&[&header], CALL).unwrap_err().denial();
+        let denial = era_of(&[&header], CALL).unwrap_err().denial();
         assert_eq!(denial.details["supported"], serde_json::json!(SUPPORTED), "{version}");
     }
 }

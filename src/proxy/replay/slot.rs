@@ -11,10 +11,10 @@ use crate::gate::continued::Keeping;
 
 /// State shared by a replay and the request's context.
 #[derive(Clone, Default)]
-pub(in crate::proxy) struct Slot(Arc<Shared>);
+pub(in crate::proxy) struct Slot(Arc<SlotState>);
 
 #[derive(Default)]
-struct Shared {
+struct SlotState {
     /// The real session while it is not inside a replay.
     real: Mutex<Option<Box<ServerSession>>>,
     head_sent: AtomicBool,

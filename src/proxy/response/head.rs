@@ -105,15 +105,15 @@ impl ResponsePipeline {
         listening: Option<&Arc<Listening>>,
     ) -> Lists {
         let passes: Option<Passes> = listening.map(|listening| {
-            let judge = Arc::clone(listening);
-            Box::new(move |notice: Notice<'_>| judge.passes(notice)) as Passes
+            let stream = Arc::clone(listening);
+            Box::new(move |notice: Notice<'_>| stream.passes(notice)) as Passes
         });
         let (kinds, keep): (ListKinds, Keep) = match (view.cloned(), &passes) {
             (None, None) => return Lists::None,
             (None, Some(_)) => (ListKinds::default(), Box::new(|_, _| true)),
-            (Some(judge), _) => {
-                let kinds = judge.kinds();
-                (kinds, Box::new(move |kind, label| judge.shows(kind, label)))
+            (Some(reader), _) => {
+                let kinds = reader.kinds();
+                (kinds, Box::new(move |kind, label| reader.shows(kind, label)))
             }
         };
         let filter = SseFilter::new(kinds, self.max_bytes, keep).with_notices(passes);

@@ -99,7 +99,7 @@ async fn a_change_above_counts_below_on_the_next_look() {
 }
 
 #[tokio::test]
-async fn a_standing_ends_with_the_first_thing_it_rests_on() {
+async fn an_authorization_ends_with_the_first_thing_it_rests_on() {
     let registry = open(&Rig::Memory(Arc::new(Store::memory()))).await;
     let top = registry.register(new(&["a"], Some(9_000)), NOW).await.unwrap().id;
     let (mid, low) = (register(&registry, &["a"]).await, register(&registry, &["a"]).await);

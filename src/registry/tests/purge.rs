@@ -10,7 +10,7 @@ async fn agents_that_are_over_are_forgotten_and_deactivated_ones_stay_so() {
     on_each_backend(async |rig| {
         let clock = Clock::manual(NOW);
         let store = rig.open().await;
-        let registry = Registry::open(Arc::clone(&store), clock.clone()).await.unwrap();
+        let registry = Registry::load(Arc::clone(&store), clock.clone()).await.unwrap();
         let (gone, stays) = (register(&registry, &["a"]).await, register(&registry, &["a"]).await);
         let short = new(&["a"], Some(NOW.0 + 1));
         let expired = registry.register(short, NOW).await.unwrap().id;
@@ -48,7 +48,7 @@ async fn agents_that_are_over_are_forgotten_and_deactivated_ones_stay_so() {
 #[tokio::test]
 async fn nobody_gets_more_by_what_is_forgotten() {
     let clock = Clock::manual(NOW);
-    let registry = Registry::open(Arc::new(Store::memory()), clock.clone()).await.unwrap();
+    let registry = Registry::load(Arc::new(Store::memory()), clock.clone()).await.unwrap();
     let short = new(&["a"], Some(NOW.0 + 1));
     let top = registry.register(short, NOW).await.unwrap().id;
     let low = register(&registry, &["a", "b"]).await;

@@ -177,7 +177,7 @@ impl World {
     async fn new(agents: Vec<Plain>) -> Self {
         let clock = Clock::manual(Timestamp(0));
         let store = Arc::new(Store::memory());
-        let registry = Registry::open(store, clock.clone()).await.unwrap();
+        let registry = Registry::load(store, clock.clone()).await.unwrap();
         let mut ids = Vec::new();
         for agent in &agents {
             let capabilities: Vec<&str> = agent.capabilities.iter().copied().collect();

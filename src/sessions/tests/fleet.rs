@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::*;
 use super::{SETTINGS, unlimited};
 use crate::firewall::checks::budget;
-use crate::firewall::shared::RateShort;
+use crate::firewall::node_share::RateShort;
 use crate::store::tests::fleet::Fleet;
 use crate::store::{Bookmark, Change, Position, Store};
 use crate::testkit::full_order as order;
@@ -28,7 +28,7 @@ impl Node {
     async fn start(fleet: Fleet, clock: &Clock) -> Self {
         let store = Arc::new(Store::from(fleet));
         let position = store.shared().unwrap().position().await.unwrap();
-        let opened = Sessions::open(Arc::clone(&store), SETTINGS, clock.now()).await;
+        let opened = Sessions::load(Arc::clone(&store), SETTINGS, clock.now()).await;
         let sessions = Arc::new(opened.unwrap());
         let follower = tokio::spawn(follow(
             Arc::clone(&store),

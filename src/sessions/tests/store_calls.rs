@@ -19,7 +19,7 @@ async fn the_store_is_asked_once_a_lease() {
     const BUDGET: u64 = 1000;
     let (rig, now) = (rig(), clock().now());
     let store = rig.open().await;
-    let sessions = Sessions::open(Arc::clone(&store), SETTINGS, now).await.unwrap();
+    let sessions = Sessions::load(Arc::clone(&store), SETTINGS, now).await.unwrap();
     let live = sessions.create(unlimited(AgentId::random(), BUDGET), now).await.unwrap();
     let (before, mut leases) = (asked(&store), 0);
     for n in 1..=BUDGET {
@@ -49,7 +49,7 @@ async fn bookings_go_on_while_ended_sessions_are_forgotten() {
     for insert in inserts {
         insert.await.unwrap();
     }
-    let sessions = Sessions::open(Arc::clone(&store), SETTINGS, clock.now()).await.unwrap();
+    let sessions = Sessions::load(Arc::clone(&store), SETTINGS, clock.now()).await.unwrap();
     let sessions = Arc::new(sessions);
     clock.advance_us(8_000_000_000 + RETENTION_SECS * 1_000_000);
     let now = clock.now();

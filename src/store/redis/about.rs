@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 use super::super::StoreError;
 use super::super::backend::SharedBackend as _;
 use super::super::freshness::off_us;
-use super::trouble::RedisTrouble;
+use super::fault::RedisFault;
 use super::{Redis, scripts};
 use crate::clock::Clock;
 use crate::config::{self, RedisShape};
@@ -56,11 +56,11 @@ impl Redis {
         let (format, memory, persistence): (String, String, String) =
             self.link.script(script.arg(FORMAT).arg(EARLIER).arg(u8::from(claim))).await?;
         if format != FORMAT {
-            return Err(RedisTrouble::Format { found: format }.into());
+            return Err(RedisFault::Format { found: format }.into());
         }
         let policy = value(&memory, "maxmemory_policy");
         if let Some(policy) = policy.filter(|&policy| policy != "noeviction") {
-            return Err(RedisTrouble::Evicts { policy: policy.to_owned() }.into());
+            return Err(RedisFault::Evicts { policy: policy.to_owned() }.into());
         }
         let durable = value(&persistence, "aof_enabled").map(|enabled| enabled == "1");
         Ok(RedisReport { durable, fsync: None, evicts_nothing: policy.is_some(), off_us: 0 })

@@ -6,7 +6,7 @@ use redis::{cmd, pipe};
 use uuid::Uuid;
 
 use super::super::{Change, Put, Room, StoreError};
-use super::{PAGE, Redis, RedisTrouble, scripts, wire};
+use super::{PAGE, Redis, RedisFault, scripts, wire};
 use crate::firewall::approvals::{Approval, ApprovalState, Step};
 
 /// Approvals that are read at once: each may hold 64 KiB of parameters.
@@ -77,13 +77,13 @@ impl Redis {
         }
         let (answer, replicas): (Vec<String>, _) = self.run_carefully(&script).await?;
         let answer: Vec<&str> = answer.iter().map(String::as_str).collect();
-        let id = |text: &str| text.parse().map_err(|_none| RedisTrouble::Unexpected);
+        let id = |text: &str| text.parse().map_err(|_none| RedisFault::Unexpected);
         match answer.as_slice() {
             ["done"] => Ok(Put::Done(replicas)),
             ["overtaken", by] => Ok(Put::Overtaken(id(by)?)),
             ["over", which] => Ok(Put::Over(id(which)?)),
             ["too_many"] => Ok(Put::TooMany),
-            _ => Err(RedisTrouble::Unexpected.into()),
+            _ => Err(RedisFault::Unexpected.into()),
         }
     }
 

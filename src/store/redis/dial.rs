@@ -11,7 +11,7 @@ use redis::{
     Pipeline, RedisConnectionInfo, RedisFuture, RedisResult, TlsCertificates, TlsMode, Value,
 };
 
-use super::trouble::RedisTrouble;
+use super::fault::RedisFault;
 use crate::config::{self, RedisLogin, RedisShape};
 
 /// Nothing is asked twice, not even by the library: keys that have moved within a cluster are found by
@@ -57,12 +57,12 @@ impl ConnectionLike for Connection {
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connects and logs in.
-pub(super) async fn dial(config: &config::Redis) -> Result<Connection, RedisTrouble> {
+pub(super) async fn dial(config: &config::Redis) -> Result<Connection, RedisFault> {
     let servers = &config.servers;
     let certificates = certificates(config).await?;
     Ok(match &servers.shape {
         RedisShape::One => {
-            let address = address(config, &servers.nodes).next().ok_or(RedisTrouble::Unexpected)?;
+            let address = address(config, &servers.nodes).next().ok_or(RedisFault::Unexpected)?;
             let info = address.into_connection_info()?.set_redis_settings(settings(config));
             let client = match certificates {
                 Some(certificates) => Client::build_with_tls(info, certificates)?,
@@ -161,11 +161,11 @@ fn settings(config: &config::Redis) -> RedisConnectionInfo {
 }
 
 /// Read again for every connection, so that a renewed file counts.
-async fn certificates(config: &config::Redis) -> Result<Option<TlsCertificates>, RedisTrouble> {
+async fn certificates(config: &config::Redis) -> Result<Option<TlsCertificates>, RedisFault> {
     let Some(path) = config.ca_file.as_ref().filter(|_| config.servers.tls) else {
         return Ok(None);
     };
-    let failed = |why: String| RedisTrouble::CaFile { path: path.clone(), why };
+    let failed = |why: String| RedisFault::CaFile { path: path.clone(), why };
     let pem = tokio::fs::read(path).await.map_err(|error| failed(error.to_string()))?;
     // The library takes a file without any for one that trusts nobody.
     if !pem.windows(27).any(|part| part == b"-----BEGIN CERTIFICATE-----") {

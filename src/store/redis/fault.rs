@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum RedisTrouble {
+pub enum RedisFault {
     #[error("Redis cannot be reached: {why}")]
     Unreachable { why: String },
     #[error("Redis did not answer within {after_ms} ms")]
@@ -37,7 +37,7 @@ pub enum RedisTrouble {
     Unexpected,
 }
 
-impl RedisTrouble {
+impl RedisFault {
     /// Reports whether the connection it came by is of no more use.
     pub(super) fn ends_connection(&self) -> bool {
         match self {
@@ -60,7 +60,7 @@ impl RedisTrouble {
     }
 }
 
-impl From<RedisError> for RedisTrouble {
+impl From<RedisError> for RedisFault {
     fn from(error: RedisError) -> Self {
         let code = error.code().unwrap_or_default().to_owned();
         match (error.kind(), code.as_str()) {

@@ -16,15 +16,15 @@ use redis::{Cmd, FromRedisValue, Pipeline, ScriptInvocation};
 use tokio::runtime::Handle;
 
 use super::dial::{Connection, dial};
+use super::fault::RedisFault;
 use super::scripts::Run;
-use super::trouble::RedisTrouble;
 use crate::config;
 
 /// Time for which a failed connection attempt is the answer for everyone, so that a crowd does not
 /// dial.
 const BREATH: Duration = Duration::from_millis(50);
 
-type Dialling = Shared<BoxFuture<'static, Result<Connection, RedisTrouble>>>;
+type Dialling = Shared<BoxFuture<'static, Result<Connection, RedisFault>>>;
 
 pub(super) struct Link {
     config: Arc<config::Redis>,
@@ -61,7 +61,7 @@ impl Link {
         Self { config, patience, lane, home, current: Mutex::default() }
     }
 
-    pub(super) async fn command<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, RedisTrouble> {
+    pub(super) async fn command<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, RedisFault> {
         Ok(self.ask(Ask::Command(cmd)).await?.0)
     }
 
@@ -69,7 +69,7 @@ impl Link {
     pub(super) async fn pipeline<T: FromRedisValue>(
         &self,
         pipeline: &Pipeline,
-    ) -> Result<T, RedisTrouble> {
+    ) -> Result<T, RedisFault> {
         Ok(self.ask(Ask::Pipeline(pipeline)).await?.0)
     }
 
@@ -77,19 +77,19 @@ impl Link {
     pub(super) async fn pipeline_by<T: FromRedisValue>(
         &self,
         pipeline: &Pipeline,
-    ) -> Result<(T, u64), RedisTrouble> {
+    ) -> Result<(T, u64), RedisFault> {
         self.ask(Ask::Pipeline(pipeline)).await
     }
 
     pub(super) async fn script<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
-    ) -> Result<T, RedisTrouble> {
+    ) -> Result<T, RedisFault> {
         Ok(self.ask(Ask::Script(script)).await?.0)
     }
 
     /// Runs a write, unless a later connection than the one it takes has been used when it arrives.
-    pub(super) async fn write<T: FromRedisValue>(&self, run: &Run<'_>) -> Result<T, RedisTrouble> {
+    pub(super) async fn write<T: FromRedisValue>(&self, run: &Run<'_>) -> Result<T, RedisFault> {
         Ok(self.ask(Ask::Write(run)).await?.0)
     }
 
@@ -98,7 +98,7 @@ impl Link {
         self.current().dialling = None;
     }
 
-    async fn ask<T: FromRedisValue>(&self, ask: Ask<'_>) -> Result<(T, u64), RedisTrouble> {
+    async fn ask<T: FromRedisValue>(&self, ask: Ask<'_>) -> Result<(T, u64), RedisFault> {
         let (generation, dialling) = self.dialling();
         let answer = async {
             let mut connection = dialling.await?;
@@ -112,13 +112,13 @@ impl Link {
             };
             // An error in place of an answer has come this far as a value.
             let value = value.extract_error()?;
-            T::from_redis_value(value).map_err(|_other| RedisTrouble::Unexpected)
+            T::from_redis_value(value).map_err(|_other| RedisFault::Unexpected)
         };
         let answer = tokio::time::timeout(self.patience, answer).await;
         let answer = answer.unwrap_or_else(|_elapsed| {
-            Err(RedisTrouble::NoAnswer { after_ms: self.patience.as_millis() })
+            Err(RedisFault::NoAnswer { after_ms: self.patience.as_millis() })
         });
-        if answer.as_ref().is_err_and(RedisTrouble::ends_connection) {
+        if answer.as_ref().is_err_and(RedisFault::ends_connection) {
             let mut current = self.current();
             if current.generation == generation {
                 current.dialling = None;
@@ -141,7 +141,7 @@ impl Link {
             }
             dialled
         });
-        let stopping = || RedisTrouble::Unreachable { why: "Arbiter is stopping".to_owned() };
+        let stopping = || RedisFault::Unreachable { why: "Arbiter is stopping".to_owned() };
         let attempt = async move { attempt.await.unwrap_or_else(|_stopped| Err(stopping())) };
         let dialling = attempt.boxed().shared();
         current.generation += 1;

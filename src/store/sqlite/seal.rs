@@ -72,10 +72,10 @@ impl SealKey {
     }
 
     fn unseal(&self, text: &str, place: &Place<'_>) -> Result<String, Broken> {
-        self.open(text, place).ok_or_else(|| place.broken())
+        self.unsealed(text, place).ok_or_else(|| place.broken())
     }
 
-    fn open(&self, text: &str, place: &Place<'_>) -> Option<String> {
+    fn unsealed(&self, text: &str, place: &Place<'_>) -> Option<String> {
         let (key, mark) = self.form(place);
         let mut bytes = STANDARD_NO_PAD.decode(text.strip_prefix(mark)?).ok()?;
         let nonce = bytes.split_off(bytes.len().checked_sub(NONCE_LEN)?);

@@ -34,7 +34,7 @@ const WAIT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Fleet {
     node: NodeName,
-    shared: Arc<Shared>,
+    shared: Arc<SharedLedger>,
     /// Nothing gets through while this is set.
     cut_off: AtomicBool,
     /// True while bookings and closings are done but not answered.
@@ -42,7 +42,7 @@ pub struct Fleet {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedLedger {
     clock: Clock,
     kept: Memory,
     ledger: Mutex<Ledger>,
@@ -76,7 +76,7 @@ pub(crate) struct Backup {
 
 impl Fleet {
     pub(crate) fn new(node: &str, clock: Clock) -> Self {
-        let shared = Shared {
+        let shared = SharedLedger {
             clock,
             kept: Memory::default(),
             ledger: Mutex::default(),
@@ -85,7 +85,7 @@ impl Fleet {
         Self::at(node, Arc::new(shared))
     }
 
-    fn at(node: &str, shared: Arc<Shared>) -> Self {
+    fn at(node: &str, shared: Arc<SharedLedger>) -> Self {
         let holds_answers = watch::Sender::new(false);
         Self { node: node.into(), shared, cut_off: false.into(), holds_answers }
     }

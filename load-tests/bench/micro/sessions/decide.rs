@@ -91,7 +91,7 @@ impl World {
         let clock = Clock::system();
         let store = Arc::new(Store::memory());
         let registry = runtime
-            .block_on(Registry::open(store.clone(), clock.clone()))
+            .block_on(Registry::load(store.clone(), clock.clone()))
             .expect("the store answers");
         let registry = Arc::new(registry);
         let agents: Vec<Arc<Agent>> = (0..count.div_ceil(SESSIONS_OF_AN_AGENT))

@@ -44,7 +44,7 @@ impl Folders {
 
     pub(super) fn read(&self, path: &str) -> Reading {
         if is_plain(path) {
-            return self.judge(path.strip_suffix('/').filter(|p| !p.is_empty()).unwrap_or(path));
+            return self.look_up(path.strip_suffix('/').filter(|p| !p.is_empty()).unwrap_or(path));
         }
         self.read_doubtful(path)
     }
@@ -59,7 +59,7 @@ impl Folders {
             }
             for text in [Cow::Borrowed(text), Cow::Owned(text.replace('\\', "/"))] {
                 let Some(resolved) = resolve(&text) else { return Reading::Unclear };
-                let reading = self.judge(&resolved);
+                let reading = self.look_up(&resolved);
                 if *found.get_or_insert(reading) != reading
                     || self.reads_otherwise_folded(&text, reading)
                 {
@@ -99,7 +99,7 @@ impl Folders {
 
     /// Looks up a resolved path. A path that is below a folder in another case or form may be so for
     /// some servers, and one that is relative to an unknown folder may be anywhere.
-    fn judge(&self, path: &str) -> Reading {
+    fn look_up(&self, path: &str) -> Reading {
         let mut reading = Reading::Out;
         for folder in &self.0 {
             if is_under(path, &folder.exact) {

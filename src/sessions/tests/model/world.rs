@@ -4,9 +4,9 @@
 use std::mem;
 use std::sync::Arc;
 
+use crate::firewall::node_share::NodeShare;
 use crate::firewall::recent::Recent;
 use crate::firewall::session::{Usage, WorkOrder};
-use crate::firewall::shared::Shared;
 use crate::firewall::time::{Mono, Now, Timestamp};
 use crate::sessions::Live;
 use crate::store::ledger::account::Account;
@@ -95,7 +95,7 @@ pub(super) struct Hand {
     calls_made: u64,
     booked: u64,
     closed: bool,
-    shared: Shared,
+    shared: NodeShare,
 }
 
 /// Activity of a node's lane for the session.

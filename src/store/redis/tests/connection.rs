@@ -280,7 +280,7 @@ async fn what_comes_late_by_a_connection_that_was_given_up_is_not_done() {
     // The node gives back, hears nothing, and has to take the calls for gone.
     let held = proxy.hold();
     let slow = redis.settle(vec![settlement.clone()]).await.unwrap_err();
-    assert!(matches!(slow, StoreError::Redis(RedisTrouble::NoAnswer { .. })), "{slow}");
+    assert!(matches!(slow, StoreError::Redis(RedisFault::NoAnswer { .. })), "{slow}");
     // By the next connection it books more. What it gave back must not be taken from that.
     assert_eq!(redis.book(calls(order.id, 3)).await.unwrap().total, 8);
     held.release().await;
