@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 pub use crate::audit::HeadParts;
@@ -108,7 +109,7 @@ pub struct Cleared {
     agent: AgentId,
     warnings: Vec<String>,
     /// The JSON-RPC id to echo if the upstream fails, and in which form.
-    id: Option<String>,
+    id: Option<SmolStr>,
     form: Form,
     due: ExpectedReply,
     repeatable: bool,

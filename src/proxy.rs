@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -99,6 +99,8 @@ enum Disposition {
 /// A cleared call on its way.
 struct InFlight {
     cleared: Box<Cleared>,
+    /// The request's id as a header's value.
+    request_id: HeaderValue,
     pipeline: ResponsePipeline,
     /// Set if notifications can come on the answer's stream.
     listening: Option<Arc<Listening>>,
@@ -152,7 +154,8 @@ impl ProxyHttp for Gateway {
                 let listening = self.gate.listen(&mut cleared);
                 let pipeline = ResponsePipeline::new(self.max_response_body_bytes);
                 let peer = forwarding::peer(session);
-                upstream::prepare(session.req_header_mut(), &self.forwarding, peer, &cleared)?;
+                let request_id =
+                    upstream::prepare(session.req_header_mut(), &self.forwarding, peer, &cleared)?;
                 // A client that watched its call wait has the head of an answer.
                 let begun = held::is_begun(session);
                 let rest = begun.then(|| Rest::new(held::unanswered(&cleared)));
@@ -174,6 +177,7 @@ impl ProxyHttp for Gateway {
                 );
                 ctx.state = Disposition::Cleared(Box::new(InFlight {
                     cleared,
+                    request_id,
                     pipeline,
                     listening,
                     _held: held,
@@ -288,7 +292,7 @@ impl ProxyHttp for Gateway {
             ctx: &'d mut Ctx,
         ) -> Result<()> {
             let Disposition::Cleared(call) = &mut ctx.state else { return Ok(()) };
-            reply::decorate_passed(response, call.cleared.request_id(), call.cleared.warnings())?;
+            reply::decorate_passed(response, &call.request_id, call.cleared.warnings())?;
             if !response.status.is_informational() {
                 reply::announce(response, call.kept_secs)?;
             }

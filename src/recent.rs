@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::audit::record::{Decision, Entry};
@@ -33,8 +34,8 @@ pub struct Seen {
     pub agent: Option<AgentId>,
     pub session: Option<SessionId>,
     /// Method of a request that names no tool.
-    pub method: Option<Box<str>>,
-    pub tool: Option<Box<str>>,
+    pub method: Option<SmolStr>,
+    pub tool: Option<SmolStr>,
     /// Number of further tools that a batch named.
     pub more_tools: usize,
     pub upstream: Option<Arc<str>>,
@@ -51,9 +52,13 @@ pub struct Seen {
 impl Seen {
     /// Copies what is kept of a request that was decided.
     pub fn of(entry: &Entry, took_us: u64) -> Self {
-        let clipped = |text: &String| {
+        let clipped = |text: &SmolStr| {
             let end = text.floor_char_boundary(MAX_TEXT_BYTES);
-            text.get(..end).unwrap_or_default().into()
+            if end == text.len() {
+                text.clone()
+            } else {
+                text.get(..end).unwrap_or_default().into()
+            }
         };
         Self {
             at: entry.timestamp,
@@ -94,7 +99,6 @@ struct Decisions {
 impl Recent {
     /// Keeps a decision in place of the oldest one.
     pub fn note(&self, seen: Seen, now: Mono) {
-        let seen = Arc::new(seen);
         let mut state = self.state.lock();
         if let Some(policy) = &seen.policy {
             state.count(policy);
@@ -102,8 +106,7 @@ impl Recent {
         if seen.agent.is_none() && !state.stranger_has_room(now) {
             return;
         }
-        let gone = if state.ring.len() >= KEPT { state.ring.pop_front() } else { None };
-        state.ring.push_back(seen);
+        let gone = state.push(seen);
         state.next = state.next.saturating_add(1);
         drop(state);
         // Freed without the lock.
@@ -140,6 +143,20 @@ impl Recent {
 }
 
 impl Decisions {
+    /// Keeps a decision, in the memory of the oldest one unless somebody reads that, and returns the one that is gone.
+    fn push(&mut self, mut seen: Seen) -> Option<Seen> {
+        let oldest = if self.ring.len() >= KEPT { self.ring.pop_front() } else { None };
+        if let Some(mut oldest) = oldest
+            && let Some(kept) = Arc::get_mut(&mut oldest)
+        {
+            std::mem::swap(kept, &mut seen);
+            self.ring.push_back(oldest);
+            return Some(seen);
+        }
+        self.ring.push_back(Arc::new(seen));
+        None
+    }
+
     fn count(&mut self, policy: &Arc<str>) {
         if let Some(hits) = self.hits.get_mut(policy) {
             *hits = hits.saturating_add(1);
@@ -166,7 +183,7 @@ mod tests {
         let mut entry = Entry::new(Timestamp(1), Uuid::from_u128(n), Decision::Allow);
         entry.agent_id = Some(AgentId::random());
         entry.policy_matched = policy.map(Arc::from);
-        entry.tool_called = Some("ä".repeat(200));
+        entry.tool_called = Some("ä".repeat(200).into());
         Seen::of(&entry, 1)
     }
 

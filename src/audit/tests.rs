@@ -110,7 +110,7 @@ impl Bench {
 fn call(tool: &str) -> Entry {
     let mut entry =
         Entry::new(Timestamp::from_secs(1_800_000_000), Uuid::new_v4(), Decision::Allow);
-    entry.tool_called = Some(tool.to_owned());
+    entry.tool_called = Some(tool.into());
     entry
 }
 

@@ -349,8 +349,8 @@ async fn what_an_agent_says_is_never_markup() {
     let hostile = "<img src=x onerror=alert(1)>\u{202e}\u{1b}[31m";
     let mut entry =
         Entry::new(visitor.bench.admin.clock.now().wall, uuid::Uuid::new_v4(), Decision::Deny);
-    entry.tool_called = Some(hostile.to_owned());
-    entry.mcp_method = Some(hostile.to_owned());
+    entry.tool_called = Some(hostile.into());
+    entry.mcp_method = Some(hostile.into());
     entry.agent_id = Some(AgentId::random());
     visitor.console.recent.note(Seen::of(&entry, 1), crate::firewall::time::Mono(0));
     let page = visitor.get("/console/live").await.text;

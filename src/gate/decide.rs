@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 use tracing::warn;
 
 use super::continued::{self, Round, Tasks};
@@ -284,7 +285,7 @@ impl Gate {
         } else {
             bad.code()
         };
-        reply.id = bad.id;
+        reply.id = bad.id.map(SmolStr::from);
         Denial::new(code, bad.reason)
     }
 

@@ -43,7 +43,7 @@ impl Gate {
         verb: Verb,
     ) -> Result<Admitted, Denial> {
         let Read { ticket, caller, to, kind, .. } = read;
-        ticket.entry_mut().mcp_method = Some(verb.as_str().to_owned());
+        ticket.entry_mut().mcp_method = Some(verb.as_str().into());
         let message = without_body();
         let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
         if version.era() == Era::Modern {

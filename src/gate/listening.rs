@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
+use smol_str::SmolStr;
 
 use super::asking::Asked;
 use super::hearing::{Hearing, Passed};
@@ -40,7 +41,7 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Opened {
     /// By a `subscriptions/listen` with this id, for changes of these lists.
-    Subscription { id: Option<String>, lists: ListChanges },
+    Subscription { id: Option<SmolStr>, lists: ListChanges },
     /// By a GET of the 2025 revisions, for whatever the server sends.
     Get,
     /// By another request of those revisions: ends with its answer.
@@ -108,7 +109,7 @@ impl Gate {
         let live = passed.live.as_deref();
         let opened = match (&message.listens, message.calls.as_slice()) {
             (Some(listens), [call]) if !message.batch => Opened::Subscription {
-                id: call.id.map(|id| id.raw().to_owned()),
+                id: call.id.map(|id| SmolStr::from(id.raw())),
                 lists: listens.lists,
             },
             (Some(_), _) => Opened::Subscription { id: None, lists: ListChanges::default() },

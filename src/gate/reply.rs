@@ -1,5 +1,6 @@
 //! Answer to a refused request: its form, its id, its warnings.
 
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::firewall::call::CallKind;
@@ -32,7 +33,7 @@ pub struct Refused {
     pub denial: Denial,
     pub request_id: Uuid,
     /// The JSON-RPC id to echo, as it was written.
-    pub id: Option<String>,
+    pub id: Option<SmolStr>,
     pub form: Form,
     pub warnings: Vec<String>,
 }
@@ -40,7 +41,7 @@ pub struct Refused {
 /// Facts of a request that determine its answer, as far as it was read.
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) id: Option<String>,
+    pub(super) id: Option<SmolStr>,
     pub(super) form: Form,
     pub(super) warnings: Vec<String>,
 }
@@ -53,9 +54,9 @@ impl Reply {
 }
 
 /// The id to echo: of the one request in the message.
-pub(super) fn echoed_id(message: &Message<'_>) -> Option<String> {
+pub(super) fn echoed_id(message: &Message<'_>) -> Option<SmolStr> {
     match message.calls.as_slice() {
-        [call] if !message.batch && call.is_request() => call.id.map(|id| id.raw().to_owned()),
+        [call] if !message.batch && call.is_request() => call.id.map(|id| SmolStr::from(id.raw())),
         _ => None,
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use smol_str::{SmolStr, format_smolstr};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -154,7 +155,7 @@ impl Ticket {
                 name_method(&mut entry.mcp_method, &scrubbed(method, known));
             }
             if let CallKind::Tool { name, .. } = &call.kind {
-                entry.tool_called.get_or_insert_with(|| scrubbed(name, known).into_owned());
+                entry.tool_called.get_or_insert_with(|| SmolStr::from(scrubbed(name, known)));
                 if message.batch {
                     entry.tools_called.push(scrubbed(name, known).into_owned());
                 }
@@ -207,7 +208,7 @@ impl Ticket {
         let entry = self.entry_mut();
         entry.continues = Some(begun.begun_by);
         if entry.tool_called.is_none() {
-            entry.tool_called = begun.tool.as_deref().map(str::to_owned);
+            entry.tool_called = begun.tool.as_deref().map(SmolStr::from);
         }
     }
 
@@ -223,14 +224,13 @@ impl Ticket {
 const MAX_METHODS_BYTES: usize = 1_024;
 
 /// Adds a method to the record: of a batch all different ones, in order, with commas between.
-fn name_method(named: &mut Option<String>, method: &str) {
+fn name_method(named: &mut Option<SmolStr>, method: &str) {
     match named {
-        None => *named = Some(method.to_owned()),
+        None => *named = Some(method.into()),
         Some(named) => {
             let known = named.split(',').any(|known| known == method);
             if !known && named.len() < MAX_METHODS_BYTES {
-                named.push(',');
-                named.push_str(method);
+                *named = format_smolstr!("{named},{method}");
             }
         }
     }
@@ -294,7 +294,7 @@ mod tests {
 
     fn call(ticket: &Ticket) -> Record {
         let mut entry = Record::new(ticket.arrived().wall, Uuid::new_v4(), Decision::Allow);
-        entry.tool_called = Some("admitted".to_owned());
+        entry.tool_called = Some("admitted".into());
         entry
     }
 

@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 
 use futures::FutureExt;
-use http::HeaderName;
 use pingora::http::RequestHeader;
 use tracing::error;
 
@@ -53,8 +52,8 @@ pub(super) fn failpoint(head: &RequestHeader, place: &str) {
 pub(super) fn failpoint(_head: &RequestHeader, _place: &str) {}
 
 /// Reports whether a header of the client's is for [`failpoint`], and stays until its answer has come.
-pub(super) fn is_failpoint(name: &HeaderName) -> bool {
-    cfg!(debug_assertions) && name.as_str() == FAILPOINT
+pub(super) fn is_failpoint(name: &str) -> bool {
+    cfg!(debug_assertions) && name == FAILPOINT
 }
 
 /// Keeps what is for [`failpoint`] from an upstream.

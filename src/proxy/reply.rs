@@ -116,7 +116,7 @@ pub(super) fn decorate(
 /// Sets on a server's response what every response carries, and forgets how its names were spelt.
 pub(super) fn decorate_passed(
     header: &mut ResponseHeader,
-    request_id: Uuid,
+    request_id: &HeaderValue,
     warnings: &[String],
 ) -> Result<()> {
     let reason = header.get_reason_phrase();
@@ -124,16 +124,12 @@ pub(super) fn decorate_passed(
     // As parts it has no second map, of how each name was spelt.
     let nothing = http::Response::new(()).into_parts().0;
     let mut parts: Parts = std::mem::replace(header, nothing.into()).into();
-    let mut buffer = Uuid::encode_buffer();
-    let id: &str = request_id.as_hyphenated().encode_lower(&mut buffer);
-    let written = |text: &str| {
-        HeaderValue::from_str(text)
-            .or_err(ErrorType::InvalidHTTPHeader, "a header of the gateway's")
-    };
     let mut add = || -> Result<()> {
-        parts.headers.insert(REQUEST_ID, written(id)?);
+        parts.headers.insert(REQUEST_ID, request_id.clone());
         for warning in warnings {
-            parts.headers.append(WARNING, written(warning)?);
+            let value = HeaderValue::from_str(warning)
+                .or_err(ErrorType::InvalidHTTPHeader, "a header of the gateway's")?;
+            parts.headers.append(WARNING, value);
         }
         Ok(())
     };
@@ -280,7 +276,7 @@ mod tests {
         Refused {
             denial: Denial::new(Code::RateLimited, "wait").retry_after(3).with("limit", 5),
             request_id: Uuid::nil(),
-            id: Some("\"a\\u0062\"".to_owned()),
+            id: Some("\"a\\u0062\"".into()),
             form,
             warnings: Vec::new(),
         }

@@ -1,10 +1,12 @@
 //! One MCP server behind the gateway: where it is, and how it is addressed.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::RequestHeader;
@@ -13,7 +15,9 @@ use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorType, OrErr, Result};
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use super::contain;
 use super::diagnosis::{NO_ADDRESS, Reports};
@@ -194,13 +198,14 @@ impl Upstream {
     }
 }
 
-/// Turns the client's head into what every server of an upstream gets of it, once for all attempts.
+/// Turns the client's head into what every server of an upstream gets of it, once for all attempts,
+/// and returns the request's id as a header's value.
 pub(super) fn prepare(
     head: &mut RequestHeader,
     forwarding: &Forwarding,
     peer: Option<IpAddr>,
     cleared: &Cleared,
-) -> Result<()> {
+) -> Result<HeaderValue> {
     // A target that is no URI is kept as it was written.
     let target = head.uri.path_and_query().map(|target| target.as_str().as_bytes());
     let raw = (target != Some(head.raw_path())).then(|| head.raw_path().to_vec());
@@ -224,34 +229,67 @@ fn edit(
     forwarding: &Forwarding,
     peer: Option<IpAddr>,
     cleared: &Cleared,
-) -> Result<()> {
+) -> Result<HeaderValue> {
     forwarding.apply(parts, peer)?;
     let headers = &mut parts.headers;
-    let behind: SmallVec<[HeaderName; 8]> =
-        headers.keys().filter(|name| stays_behind(name)).cloned().collect();
+    let behind: SmallVec<[SmolStr; 8]> = headers
+        .keys()
+        .map(HeaderName::as_str)
+        .filter(|name| stays_behind(name))
+        .map(SmolStr::new)
+        .collect();
     for name in behind {
-        headers.remove(&name);
+        headers.remove(name.as_str());
     }
     headers.remove(header::TRANSFER_ENCODING);
     if parts.method == http::Method::POST || !cleared.body().is_empty() {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(cleared.body().len()));
+        let length = cleared.body().len();
+        if !headers.get(header::CONTENT_LENGTH).is_some_and(|said| is_length(said, length)) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
     } else {
         headers.remove(header::CONTENT_LENGTH);
     }
     headers.insert(header::ACCEPT_ENCODING, IDENTITY);
-    headers.insert(REQUEST_ID, id(cleared.request_id())?);
-    headers.insert(AGENT_ID, id(cleared.agent().0)?);
+    let [request, agent] = ids([cleared.request_id(), cleared.agent().0])?;
+    headers.insert(REQUEST_ID, request.clone());
+    headers.insert(AGENT_ID, agent);
     cleared.pass_trace_on(headers);
-    Ok(())
+    Ok(request)
 }
 
-fn stays_behind(name: &HeaderName) -> bool {
+/// Reports whether a header says this length as the gateway would write it (RFC 9110 section 8.6).
+fn is_length(said: &HeaderValue, length: usize) -> bool {
+    let digits = said.as_bytes();
+    let canonical =
+        matches!(digits, [b'0'] | [b'1'..=b'9', ..]) && digits.iter().all(u8::is_ascii_digit);
+    canonical && said.to_str().is_ok_and(|text| text.parse() == Ok(length))
+}
+
+fn stays_behind(name: &str) -> bool {
     head_rules::stays_behind(name) && !contain::is_failpoint(name)
 }
 
-/// An id as a header's value.
-fn id(id: Uuid) -> Result<HeaderValue> {
-    let mut buffer = Uuid::encode_buffer();
-    let text = id.as_hyphenated().encode_lower(&mut buffer);
-    HeaderValue::from_str(text).or_err(ErrorType::InvalidHTTPHeader, "an id as a header")
+/// Two ids as values of headers, which share one allocation.
+fn ids(ids: [Uuid; 2]) -> Result<[HeaderValue; 2]> {
+    let texts = ids.map(|id| {
+        let mut text = [0; Hyphenated::LENGTH];
+        id.as_hyphenated().encode_lower(&mut text);
+        text
+    });
+    let bytes = Bytes::from_owner(Texts(texts));
+    let value = |part: Range<usize>| {
+        HeaderValue::from_maybe_shared(bytes.slice(part))
+            .or_err(ErrorType::InvalidHTTPHeader, "an id as a header")
+    };
+    Ok([value(0..Hyphenated::LENGTH)?, value(Hyphenated::LENGTH..2 * Hyphenated::LENGTH)?])
+}
+
+/// The texts of two ids, one behind the other.
+struct Texts([[u8; Hyphenated::LENGTH]; 2]);
+
+impl AsRef<[u8]> for Texts {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_flattened()
+    }
 }

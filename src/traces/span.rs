@@ -350,8 +350,8 @@ mod tests {
 
     fn entry(decision: Decision) -> Entry {
         let mut entry = Entry::new(Timestamp(START), Uuid::from_u128(7), decision);
-        entry.mcp_method = Some("tools/call".to_owned());
-        entry.tool_called = Some("read_file".to_owned());
+        entry.mcp_method = Some("tools/call".into());
+        entry.tool_called = Some("read_file".into());
         entry
     }
 
@@ -459,7 +459,7 @@ mod tests {
             ("ping,tools/list", "batch"),
         ] {
             let mut entry = entry(Decision::Allow);
-            (entry.mcp_method, entry.tool_called) = (Some(method.to_owned()), None);
+            (entry.mcp_method, entry.tool_called) = (Some(method.into()), None);
             assert_eq!(name(&entry, false), expected);
         }
         let mut nameless = entry(Decision::Deny);
@@ -470,8 +470,8 @@ mod tests {
     #[test]
     fn texts_of_an_agent_are_clipped() {
         let mut entry = entry(Decision::Allow);
-        entry.tool_called = Some("ä".repeat(500));
-        entry.mcp_method = Some("m".repeat(256));
+        entry.tool_called = Some("ä".repeat(500).into());
+        entry.mcp_method = Some("m".repeat(256).into());
         let id = format!("\"{}\"", "7".repeat(1_000));
         let spans = finished(&entry, Said { id: Some(&id), ..nothing() }, Outcome::default());
         for span in spans.spans() {

@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::members::{MAX_TEXT_BYTES, ip_address, key, member, text_member};
@@ -79,7 +80,7 @@ pub struct Approval {
 /// what is borrowed, so that nothing of it is kept a second time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestHead {
-    members: Box<[u8]>,
+    members: Vec<u8>,
     client_addr: Option<IpAddr>,
 }
 
@@ -121,7 +122,7 @@ impl RequestHead {
         text_member(&mut out, key!("http_method"), *http_method);
         text_member(&mut out, key!("path"), *path);
         text_member(&mut out, key!("trace_id"), *trace_id);
-        Self { members: out.into_boxed_slice(), client_addr: *client_addr }
+        Self { members: out, client_addr: *client_addr }
     }
 
     /// Names the trace of a request whose head named none.
@@ -131,7 +132,7 @@ impl RequestHead {
         let mut out = Vec::with_capacity(members.len().saturating_add(trace_id.len()));
         out.extend_from_slice(rest);
         text_member(&mut out, key!("trace_id"), Some(trace_id));
-        self.members = out.into_boxed_slice();
+        self.members = out;
     }
 
     pub(crate) fn client_addr(&self) -> Option<IpAddr> {
@@ -152,8 +153,8 @@ pub struct Entry {
     pub principal: Option<Arc<str>>,
     pub delegation_chain: Arc<[AgentId]>,
     pub task_session_id: Option<SessionId>,
-    pub mcp_method: Option<String>,
-    pub tool_called: Option<String>,
+    pub mcp_method: Option<SmolStr>,
+    pub tool_called: Option<SmolStr>,
     pub tools_called: Vec<String>,
     pub arguments: Option<Redacted>,
     /// Answers of the client to what the server asked in the round before.

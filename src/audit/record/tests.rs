@@ -28,8 +28,8 @@ fn full() -> Entry {
         principal: Some("alice".into()),
         delegation_chain: Arc::from([agent, AgentId(id("22222222-2222-4222-8222-222222222222"))]),
         task_session_id: Some(SessionId(id("33333333-3333-4333-8333-333333333333"))),
-        mcp_method: Some("tools/call".to_owned()),
-        tool_called: Some("read_file".to_owned()),
+        mcp_method: Some("tools/call".into()),
+        tool_called: Some("read_file".into()),
         tools_called: vec!["read_file".to_owned()],
         arguments: Some(Redactor::new(&[], false).unwrap().redact(doc.root(), 8_192, &none())),
         decision: Decision::Allow,
@@ -160,8 +160,8 @@ fn an_outcome_can_name_the_cause() {
 fn no_text_can_break_a_line_or_grow_it_without_bound() {
     let wild = "\u{0}\n\r\t\"\\\u{1b}[31m\u{7f}\u{85}\u{9b}\u{2028}\u{2029}é😀".to_owned();
     let entry = Entry {
-        mcp_method: Some("x".repeat(1_000_000)),
-        tool_called: Some(wild.clone()),
+        mcp_method: Some("x".repeat(1_000_000).into()),
+        tool_called: Some(wild.as_str().into()),
         tools_called: vec!["\u{1}".repeat(300); 100_000],
         principal: Some("é".repeat(200).into()),
         ..full()

@@ -57,7 +57,7 @@ async fn a_key_is_made_once_and_what_it_signed_is_verified() {
     let audit = Audit::open(settings, clock.clone()).unwrap();
     for n in 0..12 {
         let mut entry = Entry::new(clock.now().wall, uuid::Uuid::new_v4(), Decision::Deny);
-        entry.tool_called = Some(format!("tool-{}", n % 3));
+        entry.tool_called = Some(format!("tool-{}", n % 3).into());
         entry.denial_code = Some("PolicyDenied");
         audit.record(entry, Outcome::refused(5)).await.unwrap();
     }
