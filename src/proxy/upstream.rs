@@ -244,7 +244,10 @@ fn edit(
     headers.remove(header::TRANSFER_ENCODING);
     if parts.method == http::Method::POST || !cleared.body().is_empty() {
         let length = cleared.body().len();
-        if !headers.get(header::CONTENT_LENGTH).is_some_and(|said| is_length(said, length)) {
+        let mut said = headers.get_all(header::CONTENT_LENGTH).iter();
+        let is_said =
+            said.next().is_some_and(|one| is_length(one, length)) && said.next().is_none();
+        if !is_said {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
     } else {
@@ -258,11 +261,9 @@ fn edit(
     Ok(request)
 }
 
-/// Reports whether a header says this length as the gateway would write it (RFC 9110 section 8.6).
+/// Reports whether a header gives this length as the gateway would write it (RFC 9110 section 8.6).
 fn is_length(said: &HeaderValue, length: usize) -> bool {
-    let digits = said.as_bytes();
-    let canonical =
-        matches!(digits, [b'0'] | [b'1'..=b'9', ..]) && digits.iter().all(u8::is_ascii_digit);
+    let canonical = matches!(said.as_bytes(), [b'0'] | [b'1'..=b'9', ..]);
     canonical && said.to_str().is_ok_and(|text| text.parse() == Ok(length))
 }
 
@@ -291,5 +292,39 @@ struct Texts([[u8; Hyphenated::LENGTH]; 2]);
 impl AsRef<[u8]> for Texts {
     fn as_ref(&self) -> &[u8] {
         self.0.as_flattened()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_length_in_plain_digits_is_left_as_it_is() {
+        let is = |said, length| is_length(&HeaderValue::from_static(said), length);
+        assert!(is("0", 0) && is("318", 318) && is("1", 1));
+        for said in [
+            "",
+            "00",
+            "0318",
+            "+318",
+            "-318",
+            " 318",
+            "318 ",
+            "3180",
+            "31",
+            "318,318",
+            "0x13e",
+            "18446744073709551934",
+        ] {
+            assert!(!is(said, 318) && !is(said, 0), "{said}");
+        }
+    }
+
+    #[test]
+    fn two_ids_are_two_values() {
+        let [one, two] = [Uuid::from_u128(1), Uuid::from_u128(2)];
+        let values = ids([one, two]).unwrap();
+        assert_eq!(values, [one, two].map(|id| HeaderValue::from_str(&id.to_string()).unwrap()));
     }
 }
