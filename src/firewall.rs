@@ -6,6 +6,7 @@
 pub mod admit;
 pub mod agent;
 pub mod approvals;
+pub mod ask;
 pub mod call;
 pub mod checks;
 pub mod continuation;
@@ -15,6 +16,7 @@ pub mod elicitation;
 pub mod explain;
 pub mod freeze;
 pub mod granted;
+mod members;
 pub mod names;
 pub mod node_share;
 pub mod operation;
@@ -27,6 +29,7 @@ pub mod steps;
 pub mod terms;
 pub mod time;
 pub mod uri;
+pub mod verdict;
 
 #[cfg(test)]
 mod tests;

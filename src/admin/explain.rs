@@ -17,9 +17,9 @@ use super::endpoint::{Answer, Input, not_a_uuid};
 use super::error::{ApiError, Code};
 use super::record::store_failed;
 use crate::credentials::{self, CredentialDenial};
-use crate::firewall::admit::{self, Ask};
 use crate::firewall::agent::{Agent, AgentId, Caller};
-use crate::firewall::call::{Call, CallKind, UpstreamRef};
+use crate::firewall::ask::Ask;
+use crate::firewall::call::{self, Call, CallKind, UpstreamRef};
 use crate::firewall::checks::continuation::RequestState;
 use crate::firewall::checks::drift::Keywords;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
@@ -258,7 +258,7 @@ impl Question<'_> {
         let params = Some(doc.root());
         let call = Call { method: None, id: None, params, meta: None, kind };
         let calls = std::slice::from_ref(&call);
-        let price = admit::price(calls);
+        let price = call::price(calls);
         let mut usage = session.as_ref().map(|asked| asked.usage.clone());
         let claimed = match (&session, &mut usage) {
             (Some(asked), Some(usage)) => Claimed::Found(Found {

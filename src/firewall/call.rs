@@ -54,6 +54,12 @@ impl Call<'_> {
     }
 }
 
+/// Returns the number of calls that a message costs: its tool calls.
+pub fn price(calls: &[Call<'_>]) -> u64 {
+    let tools = calls.iter().filter(|call| matches!(call.kind, CallKind::Tool { .. })).count();
+    u64::try_from(tools).unwrap_or(u64::MAX)
+}
+
 #[derive(Clone, Debug)]
 pub enum CallKind<'d> {
     Tool { name: Cow<'d, str>, arguments: Option<json::Value<'d>> },

@@ -1,9 +1,11 @@
 //! The explanation: a decision with each of its steps, by the checks that the gateway runs.
 
-use super::admit::{Ask, Verdict, admit, settle};
+use super::admit::{admit, settle};
+use super::ask::Ask;
 use super::denial::{Code, Denial};
 use super::session::Usage;
 use super::steps::{Step, Trace};
+use super::verdict::Verdict;
 
 /// The result of one step.
 #[derive(Clone, Debug, PartialEq)]

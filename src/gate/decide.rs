@@ -18,9 +18,10 @@ use super::view::ListView;
 use super::{Admitted, Claims, Destination, ExpectedReply, Gate, store_unavailable};
 use crate::audit::Redacted;
 use crate::credentials::{self, CredentialDenial, Edits, Grant, Secret, Vault};
-use crate::firewall::admit::{self, Ask, Verdict};
+use crate::firewall::admit;
 use crate::firewall::agent::{AgentId, Caller};
-use crate::firewall::call::{Call, CallKind};
+use crate::firewall::ask::Ask;
+use crate::firewall::call::{self, Call, CallKind};
 use crate::firewall::checks::Lack;
 use crate::firewall::checks::escalation::Escalation;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
@@ -30,6 +31,7 @@ use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{SessionId, Status};
 use crate::firewall::time::Now;
+use crate::firewall::verdict::Verdict;
 use crate::json::{Doc, JsonError, Problem};
 use crate::mcp::capabilities;
 use crate::mcp::filter::Caching;
@@ -181,7 +183,7 @@ impl Gate {
             (None, _) => Claimed::Nothing,
             (Some(_), None) => Claimed::Unknown,
             (Some(_), Some(live)) => {
-                let price = admit::price(&message.calls).saturating_sub(counted);
+                let price = call::price(&message.calls).saturating_sub(counted);
                 Claimed::Found(self.found(rules, caller, live, price, now))
             }
         };
@@ -233,7 +235,7 @@ impl Gate {
         let tasks = continued::owned(&looked.tasks);
         let claimed = Claimed::Found(self.found(&looked.rules, caller, live, 0, looked.now));
         let ask = looked.ask(hearing, claimed, &tasks);
-        let verdict = self.verdict(ask, Some(live), admit::price(&hearing.message.calls)).await?;
+        let verdict = self.verdict(ask, Some(live), call::price(&hearing.message.calls)).await?;
         verdict.outcome?;
         Ok(of_members(hearing.message, verdict.escalations))
     }
@@ -340,25 +342,25 @@ impl Gate {
     ) -> Result<Verdict, Denial> {
         // The store has as long as one answer may take, however often it is asked for this call.
         let arrived = ask.now.mono;
-        let mut judged = match admit::judge(ask, &mut ()) {
-            Ok(judged) => judged,
+        let mut examined = match admit::examine(ask, &mut ()) {
+            Ok(examined) => examined,
             Err(refused) => return Ok(*refused),
         };
-        judged.paid(counted);
+        examined.paid(counted);
         let mut now = ask.now;
         loop {
             let spent = match live {
-                None => judged.spend(None, now, &mut ()),
+                None => examined.spend(None, now, &mut ()),
                 Some(live) => {
-                    judged.ends(live.ends(now));
-                    live.with(|usage| judged.spend(Some(usage), now, &mut ()))
+                    examined.ends(live.ends(now));
+                    live.with(|usage| examined.spend(Some(usage), now, &mut ()))
                 }
             };
             match (spent, live) {
-                (Ok(spent), _) => return Ok(judged.conclude(spent, &mut ())),
+                (Ok(spent), _) => return Ok(examined.conclude(spent, &mut ())),
                 (Err(Lack::Over(refused)), _) => return Ok(*refused),
                 (Err(Lack::NotLeased), Some(live)) => {
-                    let price = admit::price(ask.calls).saturating_sub(counted);
+                    let price = call::price(ask.calls).saturating_sub(counted);
                     let since = self.state.clock.mono();
                     // Boxed, because few calls wait for a lease and all would carry its room.
                     let lease = self.state.sessions.lease(live, price, arrived, &self.state.clock);

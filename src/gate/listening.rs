@@ -16,8 +16,9 @@ use smol_str::SmolStr;
 use super::asking::Asked;
 use super::hearing::{Hearing, Passed};
 use super::{Cleared, Destination, Gate};
-use crate::firewall::admit::{self, Ask, Verdict};
+use crate::firewall::admit::admit;
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
+use crate::firewall::ask::Ask;
 use crate::firewall::call::{Call, CallKind, Data};
 use crate::firewall::checks::session::{self, AgentHeader, Claimed};
 use crate::firewall::checks::task::Owned;
@@ -26,6 +27,7 @@ use crate::firewall::denial::Denial;
 use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::rules::Rules;
 use crate::firewall::time::Now;
+use crate::firewall::verdict::Verdict;
 use crate::mcp::continued::{MAX_TASK_ID_BYTES, Questions};
 use crate::mcp::filter::Notice;
 use crate::mcp::list_changes::ListChanges;
@@ -421,7 +423,7 @@ data: {"jsonrpc":"2.0","method":""#;
             upstream: self.stream.to.upstream(),
             now,
         };
-        let verdict = admit::admit(ask, None, &mut ()).ok_or_else(super::store_unavailable)?;
+        let verdict = admit(ask, None, &mut ()).ok_or_else(super::store_unavailable)?;
         let (agent, chain) = (Arc::clone(&caller.agent), Arc::clone(&caller.chain));
         Ok((verdict, Basis { rules, freezes, agent, chain }))
     }

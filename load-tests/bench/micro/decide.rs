@@ -19,9 +19,10 @@ use std::task::{Context, Poll, Waker};
 use arbiter::audit::Redactor;
 use arbiter::clock::Clock;
 use arbiter::credentials::{self, Patterns};
-use arbiter::firewall::admit::{self, Ask};
+use arbiter::firewall::admit;
 use arbiter::firewall::agent::{Agent, Caller};
-use arbiter::firewall::call::UpstreamRef;
+use arbiter::firewall::ask::Ask;
+use arbiter::firewall::call::{UpstreamRef, price};
 use arbiter::firewall::checks::continuation::RequestState;
 use arbiter::firewall::checks::drift::UnknownIntent;
 use arbiter::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
@@ -251,7 +252,7 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
     let freezes = Freezes::default();
     bencher.bench_local(|| {
         let calls = black_box(&message.calls);
-        let price = admit::price(calls);
+        let price = price(calls);
         let found = Found {
             order,
             deadline: live.ends(now),
@@ -271,10 +272,10 @@ fn b_admit(bencher: Bencher<'_, '_>, policies_in_force: usize) {
             upstream: UpstreamRef::default(),
             now,
         };
-        let judged = admit::judge(ask, &mut ()).unwrap_or_else(|_| panic!("it is allowed"));
-        let spent = live.with(|usage| judged.spend(Some(usage), now, &mut ()));
+        let examined = admit::examine(ask, &mut ()).unwrap_or_else(|_| panic!("it is allowed"));
+        let spent = live.with(|usage| examined.spend(Some(usage), now, &mut ()));
         let spent = spent.unwrap_or_else(|_| panic!("the lease covers all calls"));
-        assert!(judged.conclude(spent, &mut ()).outcome.is_ok());
+        assert!(examined.conclude(spent, &mut ()).outcome.is_ok());
     });
 }
 

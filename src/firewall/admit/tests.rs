@@ -5,12 +5,17 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::firewall::agent::AgentId;
+use crate::firewall::agent::Caller;
+use crate::firewall::call::UpstreamRef;
 use crate::firewall::checks::continuation::RequestState;
+use crate::firewall::checks::session::AgentHeader;
 use crate::firewall::checks::session::Seen;
 use crate::firewall::checks::task::Owned;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::Code;
+use crate::firewall::freeze::Frozen;
 use crate::firewall::freeze::{Freeze, Freezes, Held, Scope};
+use crate::firewall::policy::PolicySet;
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{IntentTier, WorkOrder};
 use crate::firewall::terms::Terms;

@@ -7,15 +7,18 @@ use crate::firewall::session::Usage;
 use crate::firewall::terms::Terms;
 use crate::firewall::time::Now;
 
-/// Counts `price` calls at `now`, or changes nothing. Looks again at everything that other calls may
+/// Counts `price` calls of a session at `now`, or changes nothing. Looks again at everything that other calls may
 /// have changed since the first look.
 pub fn spend(
     terms: &Terms,
-    found: &Found<'_>,
-    usage: &mut Usage,
+    found: Option<&Found<'_>>,
+    usage: Option<&mut Usage>,
     price: u64,
     now: Now,
 ) -> Result<(), Lack<Denial>> {
+    let Some(found) = found.filter(|_| price > 0) else { return Ok(()) };
+    // Without its usage a session's calls cannot be counted.
+    let usage = usage.ok_or(Lack::NotLeased)?;
     let order = found.order;
     let seen = Seen::of(terms, order, usage, price, now);
     active(seen.closed, found.deadline, now).map_err(Lack::Over)?;

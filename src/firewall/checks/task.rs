@@ -2,7 +2,7 @@
 //!
 //! Every refusal has one answer, so that an agent cannot learn which ids exist.
 
-use crate::firewall::call::{Call, UpstreamRef};
+use crate::firewall::call::{Call, CallKind, UpstreamRef};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::granted;
 use crate::firewall::session::WorkOrder;
@@ -19,6 +19,12 @@ pub struct Owned<'a> {
 pub fn tool_of<'a>(owned: &[Owned<'a>], call: &Call<'_>) -> Option<&'a str> {
     let id = call.task()?;
     owned.iter().find(|task| task.id == id).map(|task| task.tool)
+}
+
+/// Returns the calls that began these tasks, without their arguments.
+pub fn begun<'a>(owned: &[Owned<'a>]) -> Vec<CallKind<'a>> {
+    let begun = |task: &Owned<'a>| CallKind::Tool { name: task.tool.into(), arguments: None };
+    owned.iter().map(begun).collect()
 }
 
 /// Refuses a task that the session does not own, or whose tool it does not list.

@@ -1,13 +1,27 @@
 //! The whitelist: the names that a session was opened for.
 
-use super::task;
-use crate::firewall::call::{CallKind, Data, UpstreamRef};
+use super::task::{self, Owned};
+use crate::firewall::call::{Call, CallKind, Data, UpstreamRef};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::granted::{lists, lists_data};
 use crate::firewall::session::WorkOrder;
 use crate::firewall::terms::Terms;
 
 pub use crate::firewall::terms::Wildcard;
+
+/// Refuses calls that the session does not list, and tasks by the tool whose call began them.
+pub fn check_all(
+    terms: &Terms,
+    order: &WorkOrder,
+    calls: &[Call<'_>],
+    tasks: &[Owned<'_>],
+    upstream: UpstreamRef<'_>,
+) -> Result<(), Denial> {
+    calls.iter().try_for_each(|call| match call.task() {
+        Some(_) => task::check(terms, order, task::tool_of(tasks, call), upstream),
+        None => check(terms, order, &call.kind, upstream),
+    })
+}
 
 /// Refuses what the session does not list.
 pub fn check(

@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use super::worlds::{
     NOW, RESOURCES, TOOLS, World, arguments, caller_of, code, order_of, request, tool_call, world,
 };
-use crate::firewall::admit::{self, Verdict, price, settle};
+use crate::firewall::admit::{self, settle};
 use crate::firewall::agent::{AgentId, TrustLevel};
-use crate::firewall::call::{Call, CallKind, Data, UpstreamRef};
+use crate::firewall::call::{Call, CallKind, Data, UpstreamRef, price};
 use crate::firewall::checks::{Lack, drift, rate, session};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::explain::{Taken, explain};
@@ -20,6 +20,7 @@ use crate::firewall::session::{Usage, WorkOrder};
 use crate::firewall::steps::Step;
 use crate::firewall::terms::Terms;
 use crate::firewall::time::Mono;
+use crate::firewall::verdict::Verdict;
 use crate::json::Doc;
 use crate::mcp::message;
 use crate::testkit;
@@ -33,13 +34,13 @@ fn decided(
 ) -> (Verdict, Option<Usage>) {
     let mut usage = world.usage();
     let mut verdict = world.ask(message, |ask| {
-        let judged = match admit::judge(ask, &mut ()) {
-            Ok(judged) => judged,
+        let examined = match admit::examine(ask, &mut ()) {
+            Ok(examined) => examined,
             Err(refused) => return *refused,
         };
         loop {
-            match judged.spend(usage.as_mut(), NOW, &mut ()) {
-                Ok(spent) => return judged.conclude(spent, &mut ()),
+            match examined.spend(usage.as_mut(), NOW, &mut ()) {
+                Ok(spent) => return examined.conclude(spent, &mut ()),
                 Err(Lack::Over(refused)) => return *refused,
                 Err(Lack::NotLeased) => {
                     let usage = usage.as_mut().expect("only a session leases");
@@ -330,7 +331,7 @@ fn a_refused_call_costs_less_than_twice_its_parse() {
         assert_eq!(message::read(&doc).unwrap().calls.len(), 1);
     });
     let whole = least(&mut || {
-        let refused = world.ask(&message, |ask| admit::judge(ask, &mut ()).err());
+        let refused = world.ask(&message, |ask| admit::examine(ask, &mut ()).err());
         assert_eq!(code(&refused.unwrap()), Some(Code::BudgetExhausted));
     });
     assert!(whole <= 2 * parse, "refused in {whole:?}, parsed in {parse:?}");

@@ -4,8 +4,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::firewall::admit::{Ask, admit};
+use crate::firewall::admit::admit;
 use crate::firewall::agent::{Agent, Caller};
+use crate::firewall::ask::Ask;
 use crate::firewall::call::{Call, CallKind, UpstreamRef};
 use crate::firewall::checks::continuation::RequestState;
 use crate::firewall::checks::session::{AgentHeader, Claimed};
