@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 use super::*;
 use crate::json::Doc;
@@ -325,6 +326,11 @@ fn reconcile(ledger: &mut Ledger, book: &mut Book, id: Uuid) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
+
     /// Whatever two nodes do in whatever order, and however their store goes back in time while both
     /// go on: no more uses than people granted, none after a denial, an end or the expiry.
     #[test]

@@ -1,7 +1,7 @@
 //! Redis itself: its scripts held against the model, its connections against what can go wrong. Tests
 //! that all stores share are in `store/tests/contract.rs`.
 
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, FailurePersistence, FileFailurePersistence, TestRunner};
 
 use super::*;
 use crate::clock::Clock;
@@ -18,7 +18,9 @@ pub(crate) use server::Server;
 /// Returns a runner of random histories, each followed step by step by a server: five times the usual number at
 /// most, however many cases `PROPTEST_CASES` asks for, since each takes up to half a second.
 fn histories(usual: u32, file: &'static str) -> TestRunner {
-    let config = Config { source_file: Some(file), ..Config::default() };
+    let seeds = FileFailurePersistence::WithSource("regressions");
+    let failure_persistence = Some(Box::new(seeds) as Box<dyn FailurePersistence>);
+    let config = Config { source_file: Some(file), failure_persistence, ..Config::default() };
     let asked = std::env::var_os("PROPTEST_CASES").map_or(usual, |_| config.cases);
     TestRunner::new(Config { cases: asked.min(5 * usual), ..config })
 }
