@@ -10,6 +10,8 @@ use bytes::BytesMut;
 
 /// Text that replaces a secret.
 pub const REPLACEMENT: &[u8] = b"[CREDENTIAL]";
+/// Text that replaces a number with a secret in it.
+pub(super) const QUOTED_REPLACEMENT: &[u8] = b"\"[CREDENTIAL]\"";
 /// A number longer than this is not kept together.
 const LONGEST_NUMBER_BYTES: usize = 64;
 
@@ -51,9 +53,7 @@ impl Bare {
             return end;
         }
         out.truncate(out.len() - trailing_number(out));
-        out.extend_from_slice(b"\"");
-        out.extend_from_slice(REPLACEMENT);
-        out.extend_from_slice(b"\"");
+        out.extend_from_slice(QUOTED_REPLACEMENT);
         let rest = text.get(end..).unwrap_or_default();
         end + rest.iter().take_while(|&&b| is_number_byte(b)).count()
     }

@@ -92,6 +92,7 @@ pub(super) struct CutShort(pub bool);
 
 impl Text<'_> {
     /// Reports whether a raw byte can mean something else than itself.
+    #[inline]
     pub(super) fn is_introducer(byte: u8) -> bool {
         matches!(byte, b'%' | b'\\' | b'&' | b'+')
     }

@@ -14,6 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
+use super::decoded::Text;
+
 /// Fewest characters of base64 or base32 that are searched for: 20 to 24 bits.
 const LEAST_CODED: usize = 4;
 
@@ -34,6 +36,19 @@ pub(super) enum Kind {
     Raw,
 }
 
+impl Kind {
+    /// Reports whether a byte of a text can be read in more than one way, or be noise in such a form.
+    #[inline]
+    pub(super) fn is_special(self, byte: u8) -> bool {
+        Text::is_introducer(byte)
+            || match self {
+                Self::Plain | Self::Base64 | Self::Base32 => matches!(byte, b'\r' | b'\n'),
+                Self::Hex => matches!(byte, b':' | b' ' | b'-' | b'\n'),
+                Self::Raw => false,
+            }
+    }
+}
+
 /// One form of one secret.
 pub(super) struct Form {
     pub kind: Kind,
@@ -42,15 +57,18 @@ pub(super) struct Form {
     pub required: usize,
     /// Length of the secret itself.
     pub secret_bytes: usize,
+    /// True if the row, where a text has it byte for byte, can be read in no other way.
+    pub is_unambiguous: bool,
 }
 
 /// Every form of `secret` that is searched for.
 pub(super) fn forms(secret: &[u8]) -> Vec<Form> {
     let form = |kind, row: Vec<u8>, required| Form {
         kind,
-        row: Zeroizing::new(row),
         required,
         secret_bytes: secret.len(),
+        is_unambiguous: row.len() == required && !row.iter().any(|b| kind.is_special(*b)),
+        row: Zeroizing::new(row),
     };
     if secret.is_empty() {
         return Vec::new();

@@ -115,9 +115,39 @@ impl Beginnings {
     pub(super) fn clear(&mut self, bytes: usize, end: Bits) {
         self.all.resize(bytes + 1, 0);
         self.rows.resize(bytes + 1, 0);
+        self.rows.fill(0);
         self.noisy.clear();
         self.noisy.push(Behind::default());
         self.set(bytes, end);
+    }
+
+    /// Fills the stretch from `from` back to the last byte before it that introduces an escape or is
+    /// noise, and returns the position behind that byte. `after` is what could stand at `from`; `starts`
+    /// takes the positions at which a form could start.
+    pub(super) fn pass(
+        &mut self,
+        heads: &Heads,
+        bytes: &[u8],
+        from: usize,
+        after: Bits,
+        mut starts: impl FnMut(usize),
+    ) -> usize {
+        let bytes = bytes.get(..from).unwrap_or_default();
+        let slots = self.all.get_mut(..from).unwrap_or_default();
+        let (mut at, mut after) = (from, after);
+        for (slot, &byte) in slots.iter_mut().rev().zip(bytes.iter().rev()) {
+            let fit = heads.fit(byte);
+            if heads.may_stop(byte) && (Text::is_introducer(byte) || fit.skips & after != 0) {
+                break;
+            }
+            at -= 1;
+            after = fit.is & (after >> 1 | LAST);
+            *slot = after;
+            if Heads::any_whole(after) {
+                starts(at);
+            }
+        }
+        at
     }
 
     #[inline]
@@ -133,9 +163,9 @@ impl Beginnings {
     }
 
     #[inline]
-    pub(super) fn set(&mut self, at: usize, all: Bits) {
-        if let (Some(slot), Some(row)) = (self.all.get_mut(at), self.rows.get_mut(at)) {
-            (*slot, *row) = (all, 0);
+    fn set(&mut self, at: usize, all: Bits) {
+        if let Some(slot) = self.all.get_mut(at) {
+            *slot = all;
         }
     }
 
@@ -158,11 +188,15 @@ impl Beginnings {
 /// First characters of a set of forms.
 pub(super) struct Heads {
     bytes: Box<[Fit; 256]>,
+    /// True for introducers of escapes, and for noise.
+    stops: [bool; 256],
     /// Characters that no more text need follow.
     ends: Bits,
     /// Characters that are the first byte of a character beyond ASCII.
     wide: Bits,
 }
+
+const NO_FIT: Fit = Fit { is: 0, skips: 0 };
 
 #[derive(Clone, Copy, Default)]
 struct Fit {
@@ -174,7 +208,11 @@ struct Fit {
 
 impl Heads {
     pub(super) fn new(forms: &[Form]) -> Self {
-        let mut heads = Self { bytes: Box::new([Fit::default(); 256]), ends: 0, wide: 0 };
+        let mut heads =
+            Self { bytes: Box::new([Fit::default(); 256]), stops: [false; 256], ends: 0, wide: 0 };
+        for (stops, byte) in heads.stops.iter_mut().zip(0..=u8::MAX) {
+            *stops = Text::is_introducer(byte) || NOISE.contains(&byte);
+        }
         let mut rows = [Row::default(); BUCKETS];
         for form in forms {
             let mut best = (f64::INFINITY, 0);
@@ -223,14 +261,6 @@ impl Heads {
     /// Returns the characters that could stand behind the end of a text.
     pub(super) fn at_end(&self, complete: bool) -> Bits {
         if complete { self.ends } else { Bits::MAX }
-    }
-
-    /// Returns the characters that could stand at `byte`, given those that could stand behind it;
-    /// nothing if it is noise before one of them.
-    #[inline]
-    pub(super) fn before(&self, byte: u8, after: Bits) -> Option<Bits> {
-        let fit = self.fit(byte);
-        (fit.skips & after == 0).then_some(fit.is & (after >> 1 | LAST))
     }
 
     /// Adds the characters that could stand at `byte` to `all`; the text goes on at `next`.
@@ -299,8 +329,14 @@ impl Heads {
     }
 
     #[inline]
-    fn fit(&self, byte: u8) -> Fit {
-        self.bytes.get(usize::from(byte)).copied().unwrap_or_default()
+    fn may_stop(&self, byte: u8) -> bool {
+        self.stops.get(usize::from(byte)) == Some(&true)
+    }
+
+    #[inline]
+    fn fit(&self, byte: u8) -> &Fit {
+        // INVARIANT: there are as many as bytes.
+        self.bytes.get(usize::from(byte)).unwrap_or(&NO_FIT)
     }
 
     /// Reports whether a whole beginning is among `heads`.

@@ -80,7 +80,7 @@ impl<'t> Lattice<'t> {
         window.nodes.view(node)
     }
 
-    /// The first position from `from` on at which a secret could start.
+    /// The first position from `from` on at which a secret could start; `from` never goes back.
     pub(super) fn next_start(&mut self, filter: &Filter, from: usize) -> Option<usize> {
         let mut at = from;
         loop {
@@ -99,9 +99,9 @@ impl<'t> Lattice<'t> {
                 }
                 self.holder_for_start(at)
             };
-            let window = self.windows.get(holder)?;
-            let behind = window.starts.partition_point(|&start| start >= at);
-            let start = behind.checked_sub(1).and_then(|n| window.starts.get(n)).copied();
+            let window = self.windows.get_mut(holder)?;
+            while window.starts.pop_if(|start| *start < at).is_some() {}
+            let start = window.starts.last().copied();
             // A start behind what is exact is one of a text that is not read yet.
             let start = start.filter(|start| *start < window.exact);
             let free = at..start.unwrap_or(window.exact);
@@ -165,7 +165,7 @@ struct Window {
     end: usize,
     /// For each byte, the beginnings of forms that could stand from there on.
     heads: Beginnings,
-    /// Positions at which a form could start, the last one first.
+    /// Positions at which a form could start, the last one first; those that were passed are gone.
     starts: Vec<usize>,
     nodes: Nodes,
     /// Numbers of nodes by the bytes with which they start.
@@ -224,9 +224,19 @@ impl Window {
         let mut after = heads.at_end(stretch.complete);
         self.heads.clear(end - start, after);
         let mut backslashes = 0;
-        for offset in (0..end - start).rev() {
+        let mut offset = end - start;
+        let bytes = stretch.bytes.get(start..).unwrap_or_default();
+        loop {
+            let starts = &mut self.starts;
+            let behind = self.heads.pass(heads, bytes, offset, after, |n| starts.push(start + n));
+            if behind < offset {
+                backslashes = 0;
+            }
+            let Some(before) = behind.checked_sub(1) else { return };
+            offset = before;
+            let Some(&raw) = bytes.get(offset) else { return };
             let at = start + offset;
-            let Some(&raw) = stretch.bytes.get(at) else { continue };
+            let mut all = Behind::default();
             if Text::is_introducer(raw) {
                 backslashes = if raw == b'\\' { backslashes + 1 } else { 0 };
                 let node = self.build(stretch, at, raw, backslashes);
@@ -237,39 +247,32 @@ impl Window {
                     *slot = number(self.nodes.all.len());
                 }
                 self.nodes.all.push(node);
-                let behind = self.starting_at(at, &node, heads);
-                after = self.heads.set_behind(offset, &behind);
-            } else if let Some(before) = heads.before(raw, after) {
-                backslashes = 0;
-                after = before;
-                self.heads.set(offset, after);
+                self.add_starting_at(at, &node, heads, &mut all);
             } else {
                 backslashes = 0;
-                let mut behind = Behind::default();
-                heads.add_before(raw, &self.heads, offset + 1, &mut behind);
-                after = self.heads.set_behind(offset, &behind);
+                heads.add_before(raw, &self.heads, offset + 1, &mut all);
             }
+            after = self.heads.set_behind(offset, &all);
             if Heads::any_whole(after) {
                 self.starts.push(at);
             }
         }
     }
 
-    /// The beginnings of forms that could stand at `at`, where `node` is.
-    fn starting_at(&self, at: usize, node: &Node, heads: &Heads) -> Behind {
+    /// Adds the beginnings of forms that could stand at `at`, where `node` is, to `all`.
+    fn add_starting_at(&self, at: usize, node: &Node, heads: &Heads, all: &mut Behind) {
         if node.is_cut() {
-            return Behind::from(heads.at_end(false));
+            *all = Behind::from(heads.at_end(false));
+            return;
         }
         let offset = at - self.nodes.start;
-        let mut all = Behind::default();
         for reading in self.nodes.view(node) {
             let next = offset + reading.length;
             match reading.value {
-                Value::Byte(byte) => heads.add_before(byte, &self.heads, next, &mut all),
-                Value::Char(c) => heads.add_before_char(c, &self.heads, next, &mut all),
+                Value::Byte(byte) => heads.add_before(byte, &self.heads, next, all),
+                Value::Char(c) => heads.add_before_char(c, &self.heads, next, all),
             }
         }
-        all
     }
 
     /// Finds the readings of the introducer at `at`; everything behind it is known.

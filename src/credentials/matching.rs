@@ -37,9 +37,14 @@ impl Form {
         if self.kind == Kind::Raw {
             return self.raw_seen_at(text, start);
         }
+        if self.is_unambiguous
+            && text.bytes.get(start..).is_some_and(|here| here.starts_with(&self.row))
+        {
+            return Seen { end: Some(start + self.row.len()), pending: None };
+        }
         let state = self.run_from(text, start);
         if state.matched < self.required
-            && text.bytes.get(state.at).is_some_and(|&b| !self.is_special(b))
+            && text.bytes.get(state.at).is_some_and(|&b| !self.kind.is_special(b))
         {
             return Seen::default();
         }
@@ -76,7 +81,7 @@ impl Form {
         let here = text.bytes.get(start..).unwrap_or_default();
         let head = self.row.get(..self.required).unwrap_or_default();
         let same = |&(&wanted, &byte): &(&u8, &u8)| {
-            !self.is_special(byte)
+            !self.kind.is_special(byte)
                 && match self.kind {
                     Kind::Plain | Kind::Raw => byte == wanted,
                     Kind::Hex | Kind::Base32 => byte.eq_ignore_ascii_case(&wanted),
@@ -93,7 +98,7 @@ impl Form {
         let pending = !text.complete && !whole && self.row.starts_with(here);
         Seen {
             end: whole.then_some(start + self.row.len()),
-            pending: pending.then_some(here.len() * self.secret_bytes / self.required.max(1)),
+            pending: pending.then(|| here.len() * self.secret_bytes / self.required.max(1)),
         }
     }
 
@@ -140,17 +145,6 @@ impl Form {
                 go(State { noise: state.noise + 1, at: state.at + reading.length, ..state });
             }
         }
-    }
-
-    /// Reports whether a byte of a text can be read in more than one way, or be noise in this form.
-    #[inline]
-    fn is_special(&self, byte: u8) -> bool {
-        Text::is_introducer(byte)
-            || match self.kind {
-                Kind::Plain | Kind::Base64 | Kind::Base32 => matches!(byte, b'\r' | b'\n'),
-                Kind::Hex => matches!(byte, b':' | b' ' | b'-' | b'\n'),
-                Kind::Raw => false,
-            }
     }
 }
 

@@ -196,6 +196,9 @@ impl Scan {
     fn add(&mut self, text: Text<'_>, start: usize, end: usize) {
         let bytes = text.bytes;
         let matched = bytes.get(start..end).unwrap_or_default();
+        if !matched.contains(&b'"') {
+            return self.add_piece(bytes, start, end);
+        }
         let quotes = memchr::memchr_iter(b'"', matched).map(|n| start + n);
         let mut cuts: SmallVec<[usize; 4]> = quotes.filter(|&q| bounds_string(text, q)).collect();
         if cuts.is_empty() {

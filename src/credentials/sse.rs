@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::{Buf as _, Bytes, BytesMut};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::bare::REPLACEMENT;
+use super::bare::{QUOTED_REPLACEMENT, REPLACEMENT};
 use super::decoded::Text;
 use super::events::{Framer, data_lines};
 use super::patterns::{Patterns, Pending, Span};
@@ -295,20 +295,17 @@ impl SseScrubber {
     fn quote_numbers(&mut self, numbers: &[Range<usize>], parts: &[Part]) {
         // Both lists are walked once: a stream may hold as many numbers as secrets.
         self.edits.sort_by_key(|edit| edit.span.start);
-        let mut quoted = Vec::new();
-        let (mut before, mut reached) = (0, 0);
+        let mut edits = self.edits.iter_mut().peekable();
         for number in numbers {
             let start = locate(parts, number.start);
             let span = start..start + number.len();
-            while let Some(edit) = self.edits.get(before).filter(|e| e.span.start < span.end) {
-                reached = reached.max(edit.span.end);
-                before += 1;
-            }
-            if reached > span.start {
-                quoted.push(Edit { span, by: Instead::QuotedReplacement });
+            while edits.next_if(|edit| edit.span.end <= span.start).is_some() {}
+            // The one that is widened is merged with all that it overlaps.
+            if let Some(edit) = edits.peek_mut().filter(|edit| edit.span.start < span.end) {
+                edit.span = edit.span.start.min(span.start)..edit.span.end.max(span.end);
+                edit.by = Instead::QuotedReplacement;
             }
         }
-        self.edits.append(&mut quoted);
     }
 
     fn give_up_the_least(&mut self) {
@@ -351,11 +348,7 @@ impl SseScrubber {
             match edit.by {
                 Instead::Nothing => continue,
                 Instead::Replacement => out.extend_from_slice(REPLACEMENT),
-                Instead::QuotedReplacement => {
-                    out.extend_from_slice(b"\"");
-                    out.extend_from_slice(REPLACEMENT);
-                    out.extend_from_slice(b"\"");
-                }
+                Instead::QuotedReplacement => out.extend_from_slice(QUOTED_REPLACEMENT),
             }
             self.replaced += 1;
         }

@@ -45,7 +45,14 @@ fn visit(value: Value<'_>, place: u64, with_numbers: bool, contents: &mut Conten
         }
         Kind::Array => {
             for (n, item) in (0u64..).zip(value.items()) {
-                visit(item, step(place, &n.to_le_bytes()), with_numbers, contents);
+                match item.kind() {
+                    // No place is needed for what stays one number.
+                    Kind::Number if with_numbers => contents.numbers.push(item.span()),
+                    Kind::Number | Kind::True | Kind::False | Kind::Null => {}
+                    Kind::String | Kind::Object | Kind::Array => {
+                        visit(item, step(place, &n.to_le_bytes()), with_numbers, contents);
+                    }
+                }
             }
         }
         Kind::Number | Kind::True | Kind::False | Kind::Null => {}
