@@ -5,23 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::firewall::freeze::{Freeze, Freezes, Held, MAX_FREEZES, Scope};
 use crate::firewall::time::{Now, Timestamp};
+use crate::store::retries::{Retries, Unsaved};
 use crate::store::{Store, StoreError, to_the_end};
-use crate::telemetry::Causes;
-
-/// Pause before the next attempt to store: from the first to the last, doubling.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Result of freezing.
 #[derive(Debug)]
@@ -37,8 +31,7 @@ pub enum Set {
 #[derive(Debug)]
 pub struct Freezer {
     inner: Arc<Inner>,
-    retries: Mutex<Option<JoinHandle<()>>>,
-    stop: Arc<Notify>,
+    retries: Retries,
 }
 
 #[derive(Debug)]
@@ -72,20 +65,13 @@ impl Freezer {
                 known.take_in(freeze, now);
             }
         });
-        let stop = Arc::new(Notify::new());
-        let task = tokio::spawn(run(Arc::clone(&inner), Arc::clone(&stop)));
-        Ok(Self { inner, retries: Mutex::new(Some(task)), stop })
+        let retries = Retries::start(Arc::clone(&inner));
+        Ok(Self { inner, retries })
     }
 
     /// Stores what is still to be stored, and ends the task.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let task = self.retries.lock().take();
-        self.stop.notify_one();
-        if let Some(task) = task
-            && let Err(error) = task.await
-        {
-            warn!(error = %Causes(&error), "the task that stores freezes ended badly");
-        }
+        self.retries.stop().await;
         self.inner.save().await
     }
 
@@ -197,14 +183,6 @@ impl Freezer {
     }
 }
 
-impl Drop for Freezer {
-    fn drop(&mut self) {
-        if let Some(task) = self.retries.get_mut() {
-            task.abort();
-        }
-    }
-}
-
 impl Known {
     /// Adds a new freeze; returns what there is instead, if it is not added.
     fn add(&mut self, freeze: &Arc<Freeze>, now: Now) -> Option<Set> {
@@ -257,15 +235,6 @@ impl Inner {
         done
     }
 
-    /// Stores what is not stored yet.
-    async fn save(&self) -> Result<(), StoreError> {
-        let unsaved: Vec<Uuid> = self.known().unsaved.iter().copied().collect();
-        for id in unsaved {
-            self.save_one(id).await?;
-        }
-        Ok(())
-    }
-
     async fn save_one(&self, id: Uuid) -> Result<(), StoreError> {
         let freeze = {
             let known = self.known();
@@ -286,21 +255,19 @@ impl Inner {
     }
 }
 
-async fn run(inner: Arc<Inner>, stop: Arc<Notify>) {
-    loop {
-        tokio::select! {
-            () = stop.notified() => return,
-            () = inner.unsaved.notified() => {}
+impl Unsaved for Inner {
+    const NOT_STORED: &'static str = "a freeze is in force here but not stored; trying again";
+
+    fn unsaved(&self) -> &Notify {
+        &self.unsaved
+    }
+
+    async fn save(&self) -> Result<(), StoreError> {
+        let unsaved: Vec<Uuid> = self.known().unsaved.iter().copied().collect();
+        for id in unsaved {
+            self.save_one(id).await?;
         }
-        let mut wait = FIRST_WAIT;
-        while let Err(error) = inner.save().await {
-            warn!(error = %Causes(&error), "a freeze is in force here but not stored; trying again");
-            tokio::select! {
-                () = stop.notified() => return,
-                () = tokio::time::sleep(wait) => {}
-            }
-            wait = (wait * 2).min(LAST_WAIT);
-        }
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::time::{Now, Timestamp};
+use crate::store::retries::Retries;
 use crate::store::{Replicas, Store, StoreError, to_the_end};
 pub use authorization::Acting;
 use authorization::Authorizations;
@@ -27,7 +28,7 @@ use graph::Graph;
 pub use outcome::{
     Deactivated, DelegateError, Delegated, Demotion, Ended, RevokeError, TrustError,
 };
-use pending::{Flagged, Pending, Retries};
+use pending::{Flagged, Pending};
 pub use purge::Retention;
 
 mod authorization;

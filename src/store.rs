@@ -67,6 +67,7 @@ pub(crate) mod ledger;
 mod memory;
 mod queue;
 mod redis;
+pub(crate) mod retries;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod tests;

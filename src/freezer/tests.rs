@@ -1,6 +1,7 @@
 use super::*;
 use crate::clock::Clock;
 use crate::firewall::agent::AgentId;
+use crate::store::retries::LAST_WAIT;
 use crate::store::tests::contract::{Rig, on_all_backends};
 
 const START: Timestamp = Timestamp(1_000_000_000);

@@ -1,29 +1,20 @@
-//! Changes that are in force on this node and not yet in the store, and the task that brings them there:
-//! it tries until the store takes them.
+//! Changes that are in force on this node and not yet in the store; a task of [`crate::store::retries`]
+//! brings them there.
 //!
 //! Taking something away waits for nobody. A demotion, a deactivation and a revoked token count in
 //! memory first; a store that is away delays only that they outlive a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
-use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tracing::warn;
 use uuid::Uuid;
 
 use super::Inner;
 use crate::firewall::agent::AgentId;
 use crate::firewall::time::Timestamp;
+use crate::store::retries::Unsaved;
 use crate::store::{Replicas, StoreError, TakenAway};
-use crate::telemetry::Causes;
-
-/// Pause before the next attempt to write: from the first to the last, doubling.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Changes to be stored. Bounded by the agents that are registered, the delegations that were ended and
 /// the tokens that are revoked.
@@ -136,54 +127,15 @@ fn both(
     Ok(one?.and(other?))
 }
 
-/// The running task. Dropping this ends it.
-#[derive(Debug)]
-pub(super) struct Retries {
-    task: Mutex<Option<JoinHandle<()>>>,
-    stop: Arc<Notify>,
-}
+impl Unsaved for Inner {
+    const NOT_STORED: &'static str =
+        "demotions or revocations are in force but not stored; trying again";
 
-impl Retries {
-    pub(super) fn start(inner: Arc<Inner>) -> Self {
-        let stop = Arc::new(Notify::new());
-        let task = tokio::spawn(run(inner, Arc::clone(&stop)));
-        Self { task: Mutex::new(Some(task)), stop }
+    fn unsaved(&self) -> &Notify {
+        &self.unsaved
     }
 
-    /// Ends the task between two writes, and waits for its end.
-    pub(super) async fn stop(&self) {
-        let task = self.task.lock().take();
-        self.stop.notify_one();
-        if let Some(task) = task
-            && let Err(error) = task.await
-        {
-            warn!(error = %Causes(&error), "the task that stores revocations ended badly");
-        }
-    }
-}
-
-impl Drop for Retries {
-    fn drop(&mut self) {
-        if let Some(task) = self.task.get_mut() {
-            task.abort();
-        }
-    }
-}
-
-async fn run(inner: Arc<Inner>, stop: Arc<Notify>) {
-    loop {
-        tokio::select! {
-            () = stop.notified() => return,
-            () = inner.unsaved.notified() => {}
-        }
-        let mut wait = FIRST_WAIT;
-        while let Err(error) = inner.store_pending().await {
-            warn!(error = %Causes(&error), "demotions or revocations are in force but not stored; trying again");
-            tokio::select! {
-                () = stop.notified() => return,
-                () = tokio::time::sleep(wait) => {}
-            }
-            wait = (wait * 2).min(LAST_WAIT);
-        }
+    async fn save(&self) -> Result<(), StoreError> {
+        self.store_pending().await.map(|_replicas| ())
     }
 }
