@@ -33,6 +33,7 @@ mod routes;
 mod sessions;
 mod sources;
 mod system;
+mod terms;
 mod tokens;
 
 #[cfg(test)]
@@ -75,6 +76,7 @@ pub use keys::{Keyring, NewKeys};
 pub use openapi::document as openapi;
 pub use people::People;
 pub use records::Searches;
+pub(crate) use terms::SessionTerms;
 
 use access::Access;
 pub use endpoint::Method;

@@ -84,18 +84,33 @@ fn is_json(value: &HeaderValue) -> bool {
 
 /// Parses and types a body.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    let malformed = |text: String| ApiError::new(Code::MalformedRequest, text);
+    typed(members(bytes)?)
+}
+
+/// Parses and types a body that has a part flattened into it. serde does not say which member of such a
+/// part is wrong, so the part is read by itself first.
+pub(crate) fn parse_with<T: DeserializeOwned, Part: DeserializeOwned>(
+    bytes: &[u8],
+) -> Result<T, ApiError> {
+    let members = members(bytes)?;
+    typed::<Part>(members.clone())?;
+    typed(members)
+}
+
+fn members(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
     let doc = Doc::parse(bytes).map_err(|e| malformed(format!("the body is not JSON: {e}")))?;
     if doc.root().kind() != Kind::Object {
         return Err(malformed("the body is not a JSON object".to_owned()));
     }
-    let members: Map<String, Value> = serde_json::from_str(doc.text())
-        .map_err(|e| malformed(format!("the body is not JSON: {e}")))?;
+    serde_json::from_str(doc.text()).map_err(|e| malformed(format!("the body is not JSON: {e}")))
+}
+
+fn typed<T: DeserializeOwned>(members: Map<String, Value>) -> Result<T, ApiError> {
     let current = RefCell::new(None);
     let fields = Fields { members: members.into_iter(), value: None, current: &current };
     T::deserialize(MapAccessDeserializer::new(fields)).map_err(|error| {
         let text = error.to_string();
-        let field = current.into_inner().or_else(|| missing_field(&text));
+        let field = current.into_inner().or_else(|| named_field(&text));
         match field {
             Some(field) => ApiError::field(clip(&field), format!("will not do: {}", clip(&text))),
             None => malformed(clip(&text)),
@@ -103,9 +118,14 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     })
 }
 
-/// The name in serde's "missing field `x`".
-fn missing_field(text: &str) -> Option<String> {
-    let rest = text.strip_prefix("missing field `")?;
+fn malformed(text: String) -> ApiError {
+    ApiError::new(Code::MalformedRequest, text)
+}
+
+/// The name in serde's "missing field `x`", or "unknown field `x`" where a part is flattened.
+fn named_field(text: &str) -> Option<String> {
+    let rest = text.strip_prefix("missing").or_else(|| text.strip_prefix("unknown"))?;
+    let rest = rest.strip_prefix(" field `")?;
     rest.split_once('`').map(|(name, _)| name.to_owned())
 }
 

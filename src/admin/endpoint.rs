@@ -116,6 +116,13 @@ impl Input {
         body::parse(&self.body)
     }
 
+    /// Reads a body that other bodies share a part of, as serde's `flatten` has it.
+    pub(crate) fn json_with<T: DeserializeOwned, Part: DeserializeOwned>(
+        &self,
+    ) -> Result<T, ApiError> {
+        body::parse_with::<T, Part>(&self.body)
+    }
+
     pub(crate) fn agent_id(&self) -> Result<AgentId, ApiError> {
         self.id.as_deref().and_then(AgentId::parse).ok_or_else(|| not_a_uuid("id"))
     }

@@ -156,6 +156,16 @@ impl ApiError {
         self.field = Some(field.to_owned());
         self
     }
+
+    /// Names the field as a member of another one.
+    #[must_use]
+    pub fn inside(mut self, outer: &str) -> Self {
+        if let Some(field) = &mut self.field {
+            let inner = std::mem::replace(field, format!("{outer}.{field}"));
+            self.message = self.message.replacen(&format!("`{inner}`"), &format!("`{field}`"), 1);
+        }
+        self
+    }
 }
 
 impl ApiError {

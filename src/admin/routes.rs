@@ -11,7 +11,8 @@ use super::endpoint::{Body, Describe, Handler, Method, Route};
 use super::error::Code;
 use super::query::Parameter;
 use super::{
-    agents, approvals, audit, backup, explain, freeze, policy, records, sessions, system, tokens,
+    agents, approvals, audit, backup, explain, freeze, policy, records, sessions, system, terms,
+    tokens,
 };
 use crate::audit::proof::Proof;
 
@@ -142,7 +143,7 @@ pub(crate) static ROUTES: &[Route] = &[
         takes_away: TakesAway::Never,
         summary: "Show a session and what it has used",
         query: NONE, body: None,
-        status: StatusCode::OK, answer: json::<sessions::SessionView>(),
+        status: StatusCode::OK, answer: json::<terms::SessionView>(),
         errors: &[Code::NotFound], handler: handler!(sessions::show) },
     Route { method: Method::Delete, path: "/sessions/{id}", access: SERVE,
         takes_away: TakesAway::Always,

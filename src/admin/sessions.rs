@@ -8,28 +8,21 @@ use tracing::warn;
 
 use super::access::Actor;
 use super::agents::{inactive, unknown_cursor, uuid_parameter};
-use super::check::{self, MAX_CAPABILITIES, MAX_NAMES};
+use super::check::{self, MAX_NAMES};
 use super::endpoint::{Answer, Input, not_a_uuid};
 use super::error::{ApiError, Code};
 use super::query::{MAX_PAGE, Parameter};
 use super::record::{Change, ShownReplicas, not_stored, store_failed};
+use super::terms::{Opening, SessionTerms, SessionView};
 use super::{Admin, Settings};
-use crate::config::{MAX_CALL_BUDGET, MAX_TIME_LIMIT_SECS};
-use crate::firewall::agent::{Agent, AgentId};
+use crate::firewall::agent::AgentId;
 use crate::firewall::call::{Entry, unknown_upstream};
-use crate::firewall::checks::drift;
 use crate::firewall::delegation::Lapse;
-use crate::firewall::names::Names;
-use crate::firewall::session::{
-    IntentTier, RefusalStyle, Sensitivity, SessionId, Status, WorkOrder,
-};
+use crate::firewall::session::{SessionId, Status, WorkOrder};
 use crate::firewall::time::{Now, Timestamp};
-use crate::firewall::uri;
 use crate::sessions::{CreateError, Filter, Live};
 use crate::store::{Replicas, StoreError, to_the_end};
 use crate::telemetry::Causes;
-
-const MAX_RATE_PER_MINUTE: u32 = 1_000_000;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -43,30 +36,8 @@ pub(crate) struct OpenSession {
     /// `*` alone is every tool where `sessions.allow_wildcard_tools` is set.
     #[schemars(length(max = MAX_NAMES))]
     authorized_tools: Vec<String>,
-    /// Exact URIs, or beginnings of URIs followed by `*`.
-    #[serde(default)]
-    #[schemars(length(max = MAX_NAMES))]
-    authorized_resources: Vec<String>,
-    #[serde(default)]
-    #[schemars(length(max = MAX_NAMES))]
-    authorized_prompts: Vec<String>,
-    #[serde(default)]
-    #[schemars(length(max = MAX_NAMES))]
-    authorized_methods: Vec<String>,
-    /// Names that `${CRED:name}` may contain.
-    #[serde(default)]
-    #[schemars(length(max = MAX_CAPABILITIES))]
-    authorized_credentials: Vec<String>,
-    #[schemars(range(min = 1, max = MAX_TIME_LIMIT_SECS))]
-    time_limit_secs: Option<u64>,
-    #[schemars(range(min = 1, max = MAX_CALL_BUDGET))]
-    call_budget: Option<u64>,
-    #[schemars(range(min = 1, max = MAX_RATE_PER_MINUTE))]
-    rate_limit_per_minute: Option<u32>,
-    /// The most sensitive data that may be reached; `internal` unless given.
-    data_sensitivity: Option<Sensitivity>,
-    /// `proxy.refusal_style` unless given.
-    refusal_style: Option<RefusalStyle>,
+    #[serde(flatten)]
+    terms: SessionTerms,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -76,71 +47,6 @@ pub(crate) struct Opened {
     session_id: SessionId,
     #[schemars(with = "String", extend("format" = "date-time"))]
     expires_at: Timestamp,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Session")]
-pub(crate) struct SessionView {
-    #[schemars(with = "String", extend("format" = "uuid"))]
-    session_id: SessionId,
-    #[schemars(with = "String", extend("format" = "uuid"))]
-    agent_id: AgentId,
-    declared_intent: Box<str>,
-    intent_tier: IntentTier,
-    #[schemars(with = "Vec<String>")]
-    authorized_tools: Names,
-    #[schemars(with = "Vec<String>")]
-    authorized_resources: Names,
-    #[schemars(with = "Vec<String>")]
-    authorized_prompts: Names,
-    #[schemars(with = "Vec<String>")]
-    authorized_methods: Names,
-    #[schemars(with = "Vec<String>")]
-    authorized_credentials: Names,
-    calls_made: u64,
-    call_budget: u64,
-    remaining: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rate_limit_per_minute: Option<u32>,
-    data_sensitivity: Sensitivity,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refusal_style: Option<RefusalStyle>,
-    status: Status,
-    #[schemars(with = "String", extend("format" = "date-time"))]
-    created_at: Timestamp,
-    #[schemars(with = "String", extend("format" = "date-time"))]
-    expires_at: Timestamp,
-    /// From the one at the top down to the agent, as it was when the session was opened.
-    #[schemars(with = "Vec<String>")]
-    delegation_chain: Arc<[AgentId]>,
-}
-
-impl SessionView {
-    fn of(live: &Live, now: Now) -> Self {
-        let order = &live.order;
-        let calls_made = live.with(|usage| usage.calls_made);
-        Self {
-            session_id: order.id,
-            agent_id: order.agent,
-            declared_intent: order.declared_intent.clone(),
-            intent_tier: order.intent_tier,
-            authorized_tools: order.authorized_tools.clone(),
-            authorized_resources: order.authorized_resources.clone(),
-            authorized_prompts: order.authorized_prompts.clone(),
-            authorized_methods: order.authorized_methods.clone(),
-            authorized_credentials: order.authorized_credentials.clone(),
-            calls_made,
-            call_budget: order.call_budget,
-            remaining: order.call_budget.saturating_sub(calls_made),
-            rate_limit_per_minute: order.rate_limit,
-            data_sensitivity: order.ceiling,
-            refusal_style: order.refusal_style,
-            status: live.status(now),
-            created_at: order.created_at,
-            expires_at: order.expires_at,
-            delegation_chain: Arc::clone(&order.delegation_chain),
-        }
-    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -166,34 +72,13 @@ impl OpenSession {
     fn check(&self, settings: &Settings) -> Result<(), ApiError> {
         check::intent("declared_intent", &self.declared_intent)?;
         check::names("authorized_tools", &self.authorized_tools, MAX_NAMES)?;
-        check::names("authorized_resources", &self.authorized_resources, MAX_NAMES)?;
-        check::names("authorized_prompts", &self.authorized_prompts, MAX_NAMES)?;
-        check::names("authorized_methods", &self.authorized_methods, MAX_NAMES)?;
-        check::names("authorized_credentials", &self.authorized_credentials, MAX_CAPABILITIES)?;
         self.check_stars(settings.sessions.allow_wildcard_tools)?;
         self.check_upstreams(&settings.upstreams)?;
-        if self.grants_nothing() {
+        if self.authorized_tools.is_empty() && self.terms.lists_nothing() {
             let problem = "is empty, and so are the other lists: the session could do nothing";
             return Err(ApiError::field("authorized_tools", problem));
         }
-        if let Some(secs) = self.time_limit_secs {
-            check::within("time_limit_secs", secs, 1, MAX_TIME_LIMIT_SECS)?;
-        }
-        if let Some(calls) = self.call_budget {
-            check::within("call_budget", calls, 1, MAX_CALL_BUDGET)?;
-        }
-        if let Some(rate) = self.rate_limit_per_minute {
-            let (low, high) = (1, u64::from(MAX_RATE_PER_MINUTE));
-            check::within("rate_limit_per_minute", rate.into(), low, high)?;
-        }
-        Ok(())
-    }
-
-    fn grants_nothing(&self) -> bool {
-        self.authorized_tools.is_empty()
-            && self.authorized_resources.is_empty()
-            && self.authorized_prompts.is_empty()
-            && self.authorized_methods.is_empty()
+        self.terms.check()
     }
 
     /// Refuses patterns: names are compared byte for byte, so one would silently match nothing.
@@ -228,62 +113,32 @@ impl OpenSession {
         }
         Ok(())
     }
-
-    /// Brings the resources into the form in which they are compared.
-    fn canonical_resources(&mut self) -> Result<(), ApiError> {
-        for entry in &mut self.authorized_resources {
-            let canonical = uri::pattern(entry).map_err(|doubt| {
-                ApiError::field("authorized_resources", format!("holds `{entry}`, which {doubt}"))
-            });
-            *entry = canonical?;
-        }
-        Ok(())
-    }
-
-    fn into_order(
-        self,
-        agent: &Agent,
-        chain: Arc<[AgentId]>,
-        admin: &Admin,
-        opened_by: Arc<str>,
-        now: Now,
-    ) -> WorkOrder {
-        let settings = &admin.settings;
-        let secs = self.time_limit_secs.unwrap_or(settings.sessions.default_time_limit_secs);
-        let end = now.wall.plus_secs(secs);
-        WorkOrder {
-            id: SessionId::random(),
-            agent: agent.id,
-            intent_tier: drift::tier(&self.declared_intent, &settings.keywords),
-            declared_intent: self.declared_intent.into(),
-            authorized_tools: self.authorized_tools.into(),
-            authorized_resources: self.authorized_resources.into(),
-            authorized_prompts: self.authorized_prompts.into(),
-            authorized_methods: self.authorized_methods.into(),
-            authorized_credentials: self.authorized_credentials.into(),
-            call_budget: self.call_budget.unwrap_or(settings.sessions.default_call_budget),
-            rate_limit: self.rate_limit_per_minute,
-            ceiling: self.data_sensitivity.unwrap_or_default(),
-            refusal_style: self.refusal_style,
-            delegation_chain: chain,
-            created_at: now.wall,
-            // A session outlives neither its agent nor what that acts under.
-            expires_at: agent.expires_at.map_or(end, |last| last.min(end)),
-            opened_by: Some(opened_by),
-        }
-    }
 }
 
 pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiError> {
-    let mut body: OpenSession = input.json()?;
+    let body: OpenSession = input.json_with::<_, SessionTerms>()?;
     let agent_id = AgentId::parse(&body.agent_id).ok_or_else(|| not_a_uuid("agent_id"))?;
-    body.check(&admin.settings)?;
-    body.canonical_resources()?;
+    let settings = &admin.settings;
+    body.check(settings)?;
+    let terms = body.terms.canonical()?;
     let now = admin.clock.now();
     let registered = admin.agent(agent_id).map_err(|error| error.of_field("agent_id"))?;
     input.actor.serves(&registered.owner)?;
     let (agent, chain) = admin.acting(agent_id).map_err(|error| error.of_field("agent_id"))?;
-    let order = body.into_order(&agent, chain, &admin, Arc::clone(&input.actor.name), now);
+    let secs = terms.time_limit_secs.unwrap_or(settings.sessions.default_time_limit_secs);
+    let end = now.wall.plus_secs(secs);
+    let opening = Opening {
+        agent: agent_id,
+        declared_intent: body.declared_intent,
+        authorized_tools: body.authorized_tools,
+        delegation_chain: chain,
+        created_at: now.wall,
+        // A session outlives neither its agent nor what that acts under.
+        expires_at: agent.expires_at.map_or(end, |last| last.min(end)),
+        opened_by: Some(Arc::clone(&input.actor.name)),
+        default_budget: settings.sessions.default_call_budget,
+    };
+    let order = terms.into_order(opening, &settings.keywords);
     let (id, expires_at) = (order.id, order.expires_at);
     let tools = order.authorized_tools.clone();
     let change = Change::new("session.open")

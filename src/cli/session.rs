@@ -11,7 +11,7 @@ use super::client::put;
 use super::list::{self, Paging};
 use super::print::Out;
 use super::{Env, Exit, Failure, Remote};
-use crate::firewall::session::Sensitivity;
+use crate::admin::SessionTerms;
 use crate::firewall::time::Timestamp;
 
 #[derive(Debug, Subcommand)]
@@ -37,33 +37,8 @@ pub struct OpenArgs {
     /// A tool the agent may call; may be given several times, like the lists below.
     #[arg(long = "tool")]
     tools: Vec<String>,
-    /// A resource that it may read: a URI, or the beginning of one and `*`.
-    #[arg(long = "resource", value_name = "URI")]
-    resources: Vec<String>,
-    /// A prompt that it may get.
-    #[arg(long = "prompt", value_name = "NAME")]
-    prompts: Vec<String>,
-    /// Another method that it may call.
-    #[arg(long = "method")]
-    methods: Vec<String>,
-    /// A credential that its arguments may name, as `${CRED:NAME}`.
-    #[arg(long = "credential", value_name = "NAME")]
-    credentials: Vec<String>,
-    /// Seconds until the session ends; the configured time unless given.
-    #[arg(long, value_name = "SECONDS")]
-    time_limit_secs: Option<u64>,
-    /// Tool calls that it may make in all; the configured budget unless given.
-    #[arg(long, value_name = "CALLS")]
-    call_budget: Option<u64>,
-    /// Tool calls that it may make in any minute; no limit unless given.
-    #[arg(long, value_name = "CALLS")]
-    rate_limit_per_minute: Option<u32>,
-    /// Most sensitive data that it may reach: public, internal, confidential or restricted.
-    #[arg(long, value_name = "TIER")]
-    data_sensitivity: Option<Sensitivity>,
-    /// Form of refusals: HTTP statuses, or results that reach the model.
-    #[arg(long, value_name = "STYLE", value_parser = ["http", "result"])]
-    refusal_style: Option<String>,
+    #[command(flatten)]
+    terms: SessionTerms,
     #[command(flatten)]
     remote: Remote,
 }
@@ -159,20 +134,10 @@ pub(super) fn time(text: &str) -> Result<Timestamp, &'static str> {
 
 impl OpenArgs {
     fn body(&self) -> Value {
-        let mut body = json!({
-            "agent_id": self.agent,
-            "declared_intent": self.intent,
-            "authorized_tools": self.tools,
-            "authorized_resources": self.resources,
-            "authorized_prompts": self.prompts,
-            "authorized_methods": self.methods,
-            "authorized_credentials": self.credentials,
-        });
-        put(&mut body, "time_limit_secs", self.time_limit_secs);
-        put(&mut body, "call_budget", self.call_budget);
-        put(&mut body, "rate_limit_per_minute", self.rate_limit_per_minute);
-        put(&mut body, "data_sensitivity", self.data_sensitivity.map(Sensitivity::as_str));
-        put(&mut body, "refusal_style", self.refusal_style.as_deref());
+        let mut body = json!(self.terms);
+        put(&mut body, "agent_id", Some(self.agent.as_str()));
+        put(&mut body, "declared_intent", Some(self.intent.as_str()));
+        put(&mut body, "authorized_tools", Some(self.tools.clone()));
         body
     }
 }

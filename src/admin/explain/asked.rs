@@ -8,11 +8,12 @@ use super::Asked;
 use crate::admin::check::{self, MAX_CAPABILITIES, MAX_NAMES};
 use crate::admin::endpoint::not_a_uuid;
 use crate::admin::error::ApiError;
+use crate::admin::terms::{Opening, SessionTerms};
 use crate::config::MAX_CALL_BUDGET;
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal, TrustLevel};
 use crate::firewall::call::{CallKind, Data};
-use crate::firewall::checks::drift::{self, Keywords};
-use crate::firewall::session::{Sensitivity, SessionId, Usage, WorkOrder};
+use crate::firewall::checks::drift::Keywords;
+use crate::firewall::session::{Sensitivity, Usage};
 use crate::firewall::time::{Mono, Now, Timestamp};
 use crate::firewall::uri;
 use crate::json;
@@ -81,31 +82,19 @@ struct PrincipalDescription {
     scopes: Vec<String>,
 }
 
-/// A session as it might be opened.
-#[derive(Clone, Default, Deserialize, JsonSchema)]
+/// A session as it might be opened; it has no end without a time limit, and calls enough without a
+/// budget.
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SessionDescription {
     declared_intent: String,
     #[serde(default)]
     authorized_tools: Vec<String>,
-    #[serde(default)]
-    authorized_resources: Vec<String>,
-    #[serde(default)]
-    authorized_prompts: Vec<String>,
-    #[serde(default)]
-    authorized_methods: Vec<String>,
-    #[serde(default)]
-    authorized_credentials: Vec<String>,
-    /// Without end unless given.
-    time_limit_secs: Option<u64>,
-    /// Without end unless given.
-    call_budget: Option<u64>,
     /// Number of calls of the budget that are used up.
     #[serde(default)]
     calls_made: u64,
-    rate_limit_per_minute: Option<u32>,
-    #[serde(default)]
-    data_sensitivity: Sensitivity,
+    #[serde(flatten)]
+    terms: SessionTerms,
 }
 
 impl Explain {
@@ -133,7 +122,7 @@ impl Explain {
             check::names("principal.scopes", &principal.scopes, MAX_NAMES)?;
         }
         if let Some(session) = &self.session {
-            session.check()?;
+            session.check().map_err(|error| error.inside("session"))?;
             if self.session_id.is_some() {
                 return Err(ApiError::field("session", "is given together with `session_id`"));
             }
@@ -174,66 +163,51 @@ impl Explain {
         keywords: &Keywords,
         now: Now,
     ) -> Result<Option<Asked>, ApiError> {
-        let (terms, ceiling) = match (&self.session, &self.declared_intent) {
+        let described = match (&self.session, &self.declared_intent) {
             (Some(_), Some(_)) => {
                 return Err(ApiError::field("declared_intent", "is given together with `session`"));
             }
             (None, None) => return Ok(None),
-            (Some(terms), None) => {
-                let mut terms = terms.clone();
-                for entry in &mut terms.authorized_resources {
-                    *entry = uri::pattern(entry).map_err(|doubt| {
-                        let problem = format!("holds `{entry}`, which {doubt}");
-                        ApiError::field("session.authorized_resources", problem)
-                    })?;
-                }
-                let ceiling = terms.data_sensitivity;
-                (terms, ceiling)
-            }
-            (None, Some(intent)) => {
-                let named: Vec<String> =
-                    self.tool.iter().chain(&self.target).chain(&self.method).cloned().collect();
-                let terms = SessionDescription {
-                    declared_intent: intent.clone(),
-                    // At any upstream, whatever colons the name holds.
-                    authorized_tools: named.iter().map(|name| format!("*:{name}")).collect(),
-                    authorized_resources: named
-                        .iter()
-                        .filter_map(|name| uri::canonical(name).ok())
-                        .map(|uri| uri.text().to_owned())
-                        .collect(),
-                    authorized_prompts: named.clone(),
-                    authorized_methods: named,
-                    ..SessionDescription::default()
-                };
-                (terms, Sensitivity::Restricted)
-            }
+            (Some(described), None) => described.clone(),
+            (None, Some(intent)) => self.listing_what_is_asked(intent),
         };
-        let end =
-            terms.time_limit_secs.map_or(Timestamp(i64::MAX), |secs| now.wall.plus_secs(secs));
-        let order = WorkOrder {
-            id: SessionId::random(),
+        let SessionDescription { declared_intent, authorized_tools, calls_made, terms } = described;
+        let terms = terms.canonical().map_err(|error| error.inside("session"))?;
+        let limit = terms.time_limit_secs;
+        let opening = Opening {
             agent: caller.agent.id,
-            intent_tier: drift::tier(&terms.declared_intent, keywords),
-            declared_intent: terms.declared_intent.into(),
-            authorized_tools: terms.authorized_tools.into(),
-            authorized_resources: terms.authorized_resources.into(),
-            authorized_prompts: terms.authorized_prompts.into(),
-            authorized_methods: terms.authorized_methods.into(),
-            authorized_credentials: terms.authorized_credentials.into(),
-            call_budget: terms.call_budget.unwrap_or(MAX_CALL_BUDGET),
-            rate_limit: terms.rate_limit_per_minute,
-            ceiling,
-            refusal_style: None,
+            declared_intent,
+            authorized_tools,
             delegation_chain: caller.chain.clone(),
             created_at: now.wall,
-            expires_at: end,
+            expires_at: limit.map_or(Timestamp(i64::MAX), |secs| now.wall.plus_secs(secs)),
             opened_by: None,
+            default_budget: MAX_CALL_BUDGET,
         };
-        let usage = Usage { calls_made: terms.calls_made, booked: u64::MAX, ..Usage::default() };
-        let deadline =
-            terms.time_limit_secs.map_or(Mono(u64::MAX), |secs| now.mono.plus_secs(secs));
+        let order = terms.into_order(opening, keywords);
+        let usage = Usage { calls_made, booked: u64::MAX, ..Usage::default() };
+        let deadline = limit.map_or(Mono(u64::MAX), |secs| now.mono.plus_secs(secs));
         Ok(Some(Asked { order: order.into(), usage, deadline, chain: Ok(()) }))
+    }
+
+    /// A session with this intent that lists what is asked about, for data of every tier.
+    fn listing_what_is_asked(&self, intent: &str) -> SessionDescription {
+        let named: Vec<String> =
+            self.tool.iter().chain(&self.target).chain(&self.method).cloned().collect();
+        let uris = named.iter().filter_map(|name| uri::canonical(name).ok());
+        SessionDescription {
+            declared_intent: intent.to_owned(),
+            // At any upstream, whatever colons the name holds.
+            authorized_tools: named.iter().map(|name| format!("*:{name}")).collect(),
+            calls_made: 0,
+            terms: SessionTerms {
+                authorized_resources: uris.map(|uri| uri.text().to_owned()).collect(),
+                authorized_prompts: named.clone(),
+                authorized_methods: named,
+                data_sensitivity: Some(Sensitivity::Restricted),
+                ..SessionTerms::default()
+            },
+        }
     }
 
     /// The id of the task that is asked about.
@@ -310,16 +284,9 @@ impl AgentDescription {
 
 impl SessionDescription {
     fn check(&self) -> Result<(), ApiError> {
-        check::intent("session.declared_intent", &self.declared_intent)?;
-        check::names("session.authorized_tools", &self.authorized_tools, MAX_NAMES)?;
-        check::names("session.authorized_resources", &self.authorized_resources, MAX_NAMES)?;
-        check::names("session.authorized_prompts", &self.authorized_prompts, MAX_NAMES)?;
-        check::names("session.authorized_methods", &self.authorized_methods, MAX_NAMES)?;
-        let credentials = &self.authorized_credentials;
-        check::names("session.authorized_credentials", credentials, MAX_CAPABILITIES)?;
-        if let Some(calls) = self.call_budget {
-            check::within("session.call_budget", calls, 1, MAX_CALL_BUDGET)?;
-        }
-        check::within("session.calls_made", self.calls_made, 0, MAX_CALL_BUDGET)
+        check::intent("declared_intent", &self.declared_intent)?;
+        check::names("authorized_tools", &self.authorized_tools, MAX_NAMES)?;
+        check::within("calls_made", self.calls_made, 0, MAX_CALL_BUDGET)?;
+        self.terms.check()
     }
 }

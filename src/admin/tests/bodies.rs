@@ -206,6 +206,13 @@ async fn explaining_and_validating() {
     let good = json!({"agent": {"trust_level": "basic"}, "tool": "read_file"});
     assert_eq!(bench.post("/policy/explain", good.clone()).await.status, 200);
     let id = "11111111-2222-4333-8444-555555555555";
+    let session = json!({
+        "declared_intent": "read", "authorized_tools": ["read_file"], "call_budget": 5,
+        "calls_made": 2, "refusal_style": "result",
+    });
+    let described = |field: &str, value: Value| but(&good, "session", but(&session, field, value));
+    let whole = but(&good, "session", session.clone());
+    assert_eq!(bench.post("/policy/explain", whole).await.status, 200);
     for (body, field) in [
         (without(&good, "agent"), "agent_id"),
         (but(&good, "agent_id", json!(id)), "agent"),
@@ -220,6 +227,16 @@ async fn explaining_and_validating() {
         (but(&good, "arguments", json!([1])), "arguments"),
         (but(&good, "args", json!({})), "args"),
         (json!({"agent": {}, "method": "resources/read"}), "target"),
+        (described("declared_intent", json!("")), "session.declared_intent"),
+        (described("authorized_prompts", json!([""])), "session.authorized_prompts"),
+        (
+            described("authorized_resources", json!(["file:///../a"])),
+            "session.authorized_resources",
+        ),
+        (described("time_limit_secs", json!(0)), "session.time_limit_secs"),
+        (described("calls_made", json!(u64::MAX)), "session.calls_made"),
+        (described("call_budget", json!("5")), "session"),
+        (described("agent_id", json!(id)), "session"),
     ] {
         refused(&bench, "POST", "/policy/explain", body, field).await;
     }

@@ -104,9 +104,9 @@ fn every_term_of_a_session_can_be_asked_about() {
     let schemas = &document["components"]["schemas"];
     let asked = &schemas["SessionDescription"]["properties"];
     for term in schemas["OpenSession"]["properties"].as_object().unwrap().keys() {
-        // Whose session it is and how refusals look stand beside the terms, or decide nothing.
-        let besides = ["agent_id", "refusal_style"].contains(&term.as_str());
-        assert_eq!(asked.get(term).is_some(), !besides, "`POST /policy/explain` and {term}");
+        // Whose session it is stands beside the terms.
+        let is_beside = term == "agent_id";
+        assert_eq!(asked.get(term).is_some(), !is_beside, "`POST /policy/explain` and {term}");
     }
 }
 
@@ -127,6 +127,7 @@ fn limits_stand_in_the_schemas() {
     let schemas = &document["components"]["schemas"];
     let session = &schemas["OpenSession"];
     assert_eq!(session["additionalProperties"], false);
+    assert_eq!(schemas["SessionDescription"]["additionalProperties"], false);
     assert_eq!(session["properties"]["agent_id"]["format"], "uuid");
     assert_eq!(schemas["Agent"]["properties"]["created_at"]["format"], "date-time");
     assert_eq!(session["properties"]["declared_intent"]["maxLength"], 1_024);

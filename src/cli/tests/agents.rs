@@ -11,11 +11,13 @@ fn a_session_is_opened_with_every_term_that_the_api_takes() {
     let open = command.find_subcommand("session").and_then(|one| one.find_subcommand("open"));
     let options: Vec<&str> =
         open.unwrap().get_arguments().map(|one| one.get_id().as_str()).collect();
+    assert!(open.unwrap().get_arguments().all(|one| one.get_long().is_some()), "{options:?}");
     for term in terms.keys() {
         let option = match term.as_str() {
             "agent_id" => "agent",
             "declared_intent" => "intent",
-            term => term.strip_prefix("authorized_").unwrap_or(term),
+            "authorized_tools" => "tools",
+            term => term,
         };
         assert!(options.contains(&option), "`session open` has no option for {term}: {options:?}");
     }
