@@ -70,7 +70,7 @@ pub struct Started {
     pub pid: u32,
 }
 
-/// The way to the listening sockets.
+/// Origin of the listening sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// Sockets that systemd holds, else new ones.
@@ -219,7 +219,7 @@ fn rehearse(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Writes where the gateway listens, for the process that started it.
+/// Writes the addresses of the gateway, for the process that started it.
 pub fn write_ready_file(path: &Path, started: &Started) -> Result<()> {
     // Renamed into place, so that nobody reads half of it.
     let mut partial = path.to_owned().into_os_string();

@@ -353,7 +353,7 @@ pub struct Storage {
     pub backend: Backend,
     /// 64 hexadecimal characters, checked.
     pub encryption_key: Option<Secret>,
-    /// For how long sessions may still be read when a shared store does not answer.
+    /// Time for which sessions may still be read when a shared store does not answer.
     pub max_stale_secs: u64,
     /// Accepted differences between this machine's clock and a shared store's.
     pub clock_skew: Skew,

@@ -1,4 +1,4 @@
-//! Policies read again: on record first, then in force.
+//! Reloading of policies: on record first, then in force.
 //!
 //! A person, a signal and the watch of the files go one way: read all files, put on record from
 //! which set to which, then replace the set. Files with a mistake are on record, too, and keep the
@@ -17,7 +17,7 @@ use crate::metrics::{Metrics, Reload};
 use crate::rulebook::{Draft, ReloadError, Rulebook};
 use crate::telemetry::Causes;
 
-/// The event of policies that were read again.
+/// Event of a reload of policies.
 pub const POLICY_RELOAD: &str = "policy.reload";
 
 /// Cause of a reload.
@@ -74,7 +74,7 @@ impl Reloader {
         self.put(read, trigger, by).await
     }
 
-    /// Looks at the files every `period` for ever, and puts in force what has changed.
+    /// Checks the files every `period` without end, and puts changed policies in force.
     pub async fn watch(self, period: Duration) {
         let book = Arc::clone(&self.rulebook);
         let mut could_record = true;

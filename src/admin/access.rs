@@ -58,7 +58,7 @@ pub(crate) enum TakesAway {
     AtOnce,
 }
 
-/// Whose agents and sessions a key of role `sessions` may touch.
+/// Limits of the agents and sessions that a key of role `sessions` may touch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     /// `None`: everyone's.

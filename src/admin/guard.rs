@@ -29,7 +29,7 @@ use super::{Admin, Peer, record};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Endpoints that probes ask under any host name, and that give nothing away.
+/// Endpoints that probes may request under any host name; they reveal nothing.
 const PROBED: [&str; 3] = ["/health", "/ready", "/metrics"];
 
 /// Lets a request through, or answers it.
@@ -63,7 +63,7 @@ pub(super) async fn guard(
     decorated(response)
 }
 
-/// Answers hold tokens: no cache may keep one.
+/// Adds headers that keep answers out of caches, since they may contain tokens.
 fn decorated(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -164,7 +164,7 @@ pub(super) enum Known {
 }
 
 impl Known {
-    /// Returns a person whose token is not revoked, and what the person is known by.
+    /// Returns a person whose token is not revoked, with the person's identity.
     pub(super) fn person(admin: &Admin, person: Person) -> Option<([u8; 32], Self)> {
         let revoked = person.token_id.as_deref().is_some_and(|id| admin.registry.is_revoked(id));
         (!revoked).then(|| (person.identity(), Self::Person(person)))

@@ -54,7 +54,7 @@ impl Window {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
     Regular,
-    /// Only what takes something away may go on; all else comes again after so many seconds.
+    /// Only changes that take something away may go on; others may be sent again after these seconds.
     Reserve {
         retry_after_secs: u64,
     },

@@ -24,7 +24,7 @@ const SHARED: [Code; 6] = [
     Code::IdentityUnavailable,
     Code::Internal,
 ];
-/// And any that reads a body.
+/// Refusals that any endpoint with a body can answer with.
 const OF_BODIES: [Code; 5] = [
     Code::MalformedRequest,
     Code::InvalidField,

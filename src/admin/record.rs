@@ -72,13 +72,13 @@ impl PendingChange {
         }
     }
 
-    /// The change was made, though not all of it is as it should be.
+    /// Records that the change is in force, though incompletely stored; returns the error.
     pub(super) fn in_force(self, error: ApiError) -> ApiError {
         self.0.in_force(error.code.name());
         error
     }
 
-    /// The change was not made after all.
+    /// Records that the change was not made after all; returns the error.
     pub(super) fn refused(self, error: ApiError) -> ApiError {
         self.0.refused(error.code.name());
         error
@@ -117,7 +117,7 @@ pub(super) async fn refused(
     }
 }
 
-/// The store did not take a change that counts all the same, on this node.
+/// Error for a change that is in force on this node although the store did not accept it.
 pub(super) fn not_stored(error: &StoreError) -> ApiError {
     tracing::error!(error = %Causes(error), "store did not take a revocation; it is in force here and tried again");
     let message = "this is in force on this gateway from now on, but the store did not take it yet: \
@@ -125,7 +125,7 @@ pub(super) fn not_stored(error: &StoreError) -> ApiError {
     ApiError::new(Code::StoreUnavailable, message).retry_after(1)
 }
 
-/// The store did not take a change.
+/// Error for a change that the store did not accept.
 pub(super) fn store_failed(error: &StoreError) -> ApiError {
     tracing::error!(error = %Causes(error), "store did not take an admin change");
     let message = "the store did not answer, so the change may not have been made; try again";

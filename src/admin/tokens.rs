@@ -21,7 +21,7 @@ use crate::registry::RevokeError;
 /// Records that are waited for together.
 const AT_ONCE: usize = 32;
 
-/// For how long a revoked token is remembered. Its own end is not known here, and an identity
+/// Time for which a revoked token is remembered. Its own end is not known here, and an identity
 /// provider's token may live longer than Arbiter's.
 const REVOKED_FOR_SECS: u64 = 366 * 86_400;
 
@@ -110,7 +110,7 @@ pub(super) async fn reissue(admin: Arc<Admin>, input: Input) -> Result<Answer, A
     Answer::of(&Reissued { tokens, next_cursor })
 }
 
-/// Nobody has the token before it is on record.
+/// Issues one token, once that is on record.
 async fn issue_for(
     admin: &Admin,
     actor: &Actor,

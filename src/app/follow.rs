@@ -31,7 +31,7 @@ pub(super) struct Follower {
     pub(super) unasserted: bool,
 }
 
-/// Reads the machine's own clocks, whatever the node goes by.
+/// Reads the machine's own clocks, also where the node uses the ledger's time.
 pub(super) fn machine(clock: &Clock) -> Now {
     let now = clock.now();
     Now { wall: Timestamp(now.wall.0.saturating_sub(clock.by_ledger_us())), ..now }

@@ -35,7 +35,7 @@ pub struct Settings {
 pub struct Rotation {
     /// Before it grows larger; 0: never.
     pub bytes: u64,
-    /// This long after its first line; 0: never.
+    /// Time after its first line; 0: never.
     pub secs: u64,
     /// True if closed files are compressed.
     pub compress: bool,

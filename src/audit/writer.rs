@@ -448,7 +448,7 @@ pub(super) fn event_line(shared: &Recorder, event: Event) -> Job {
     Job::Line { line, slots: None }
 }
 
-/// However the writer leaves, nobody waits for it in vain.
+/// Ends of the writer of any kind: nobody waits for it in vain.
 struct Leaving(Arc<Recorder>);
 
 impl Drop for Leaving {

@@ -131,7 +131,7 @@ pub struct Admin {
 pub struct AdminTls {
     pub cert_file: PathBuf,
     pub key_file: PathBuf,
-    /// Whose certificates callers must have; `None`: callers need none.
+    /// Authorities whose certificates callers must have; `None`: callers need none.
     pub client_ca_file: Option<PathBuf>,
 }
 
@@ -161,7 +161,7 @@ impl AdminKey {
 pub struct AdminOidc {
     /// Name of one of `[[oauth.issuers]]`.
     pub issuer: String,
-    /// Whom the tokens must be for; never an audience of agents' tokens.
+    /// Audiences of the tokens; never one of agents' tokens.
     pub audiences: Vec<String>,
     /// The claim that names roles: a text or a list of texts.
     pub claim: String,

@@ -53,7 +53,7 @@ pub enum SetupError {
 #[derive(Debug)]
 pub(crate) struct Document {
     pub bytes: Vec<u8>,
-    /// For how long it stays true, if its server says so.
+    /// Time for which the document stays valid, if its server says so.
     pub fresh_secs: Option<u64>,
 }
 

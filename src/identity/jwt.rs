@@ -33,17 +33,10 @@ impl<'t> Compact<'t> {
         let header = decode(header)?;
         let doc = Doc::parse(&header).map_err(malformed)?;
         let header = doc.root();
-        Ok(Self {
-            signed,
-            claims,
-            signature,
-            algorithm: algorithm(header)?,
-            key_id: {
-                refuse_extensions(header)?;
-                refuse_other_types(header)?;
-                key_id(header)?
-            },
-        })
+        let algorithm = algorithm(header)?;
+        refuse_extensions(header)?;
+        refuse_other_types(header)?;
+        Ok(Self { signed, claims, signature, algorithm, key_id: key_id(header)? })
     }
 
     /// Checks the signature with a key that allows the token's algorithm.

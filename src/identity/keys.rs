@@ -244,7 +244,7 @@ impl Keys {
         self.due_at_us.store(due_at.0, Ordering::Relaxed);
     }
 
-    /// For how long keys count as fresh: what the issuer says of its document, within bounds, so that
+    /// Time for which keys count as fresh: what the issuer says of its document, within bounds, so that
     /// a new key that it publishes ahead of time is known before it is used.
     fn lasting_secs(&self, said_secs: Option<u64>) -> u64 {
         let said_secs = said_secs.unwrap_or(u64::MAX).max(LEAST_FRESH_SECS);

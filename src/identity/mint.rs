@@ -25,7 +25,7 @@ pub struct OwnClaims {
     pub jti: String,
 }
 
-/// A signed token and what an operator needs to know of it.
+/// A signed token with its id and its end.
 pub struct Minted {
     pub token: String,
     pub jti: Uuid,

@@ -386,7 +386,7 @@ mod tests {
     }
 
     proptest! {
-        /// However a request is cut on its way, its head is found at the same place and judged alike.
+        /// A request cut anywhere on its way: its head is found at the same place and judged alike.
         #[test]
         fn where_a_head_is_cut_changes_nothing(
             lines in prop::collection::vec("[ -~]{0,12}", 0..5),

@@ -28,7 +28,7 @@ impl Kept {
         };
     }
 
-    /// Keeps what a store that knows more than this node has taken away already: it may lose it.
+    /// Keeps what the store has taken away without this node's knowledge, since a store may lose it.
     pub(super) fn take_over(&mut self, stored: &StoredAgent) {
         let Agent { id, active, trust, .. } = *stored.agent;
         let lowered = Some(Lowered { level: trust, number: stored.number });

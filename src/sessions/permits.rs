@@ -4,7 +4,7 @@ use crate::firewall::node_share::{NodeShare, Permits};
 use crate::firewall::time::Mono;
 use crate::store::{RateBooked, RateBooking, RateUse};
 
-/// For how long a ledger's no is believed at most: others may give permits back before the wait
+/// Longest time for which a ledger's refusal is cached: others may give permits back before the wait
 /// that it named is over.
 const BELIEVED_US: u64 = 200_000;
 

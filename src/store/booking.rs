@@ -69,7 +69,7 @@ pub struct RateBooked {
     /// The number of this lease among those of the session.
     pub lease: u64,
     pub granted: u64,
-    /// For how long they may be used, from before the ledger was asked.
+    /// Time for which they may be used, from before the ledger was asked.
     pub good_for_us: u64,
     /// With none granted: when to ask again.
     pub wait_us: u64,

@@ -1,8 +1,8 @@
 //! Queues before the store, in which one failure answers everyone who waited for it.
 //!
-//! A store that hangs lets each question wait for as long as an answer may take. Without this, those
-//! who wait for their turn to ask would wait so long one behind the other. The time of a caller counts
-//! from its arrival, waiting included.
+//! A store that hangs lets each question wait for as long as an answer may take. Without this, the
+//! waits of callers in a queue would add up. The time of a caller counts from its arrival, waiting
+//! included.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use super::StoreError;
 use crate::clock::Clock;
 use crate::firewall::time::Mono;
 
-/// A number of places, and who waits for one.
+/// Places, and the callers that wait for one.
 #[derive(Debug)]
 pub struct Queue {
     places: Arc<Semaphore>,
@@ -49,7 +49,7 @@ impl Queue {
         Ok(place)
     }
 
-    /// Waits for a place, however long that takes: for what has to be done.
+    /// Waits for a place without a limit: for work that must be done.
     pub async fn enter_at_last(&self) -> Result<OwnedSemaphorePermit, StoreError> {
         Arc::clone(&self.places).acquire_owned().await.map_err(|_closed| StoreError::Stopped)
     }
@@ -59,7 +59,7 @@ impl Queue {
         Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
-    /// Notes the outcome of a question that was asked from a place; hands it on.
+    /// Notes the outcome of a question that was asked from a place, and returns it.
     pub fn noted<T>(&self, outcome: Result<T, StoreError>, clock: &Clock) -> Result<T, StoreError> {
         if outcome.as_ref().is_err_and(StoreError::is_unavailable) {
             self.failed_us.fetch_max(clock.mono().0, Ordering::AcqRel);

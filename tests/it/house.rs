@@ -195,7 +195,7 @@ fn the_reader_of_sources_finds_what_it_looks_for() {
 }
 
 /// First words that make a doc comment a clause, which a reader has to complete first.
-const CLAUSES: [&str; 15] = [
+const CLAUSES: [&str; 21] = [
     "What ",
     "Whether ",
     "Who ",
@@ -211,7 +211,14 @@ const CLAUSES: [&str; 15] = [
     "Of ",
     "Those ",
     "That ",
+    "Whose ",
+    "Whom ",
+    "Whatever ",
+    "However ",
+    "For how long ",
+    "And ",
 ];
+
 #[test]
 fn doc_comments_begin_with_the_thing_they_name() {
     let mut found = Vec::new();

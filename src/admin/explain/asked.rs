@@ -35,9 +35,9 @@ pub(crate) struct Explain {
     /// A session that was opened, with what it has used; its agent is the caller unless given.
     #[schemars(extend("format" = "uuid"))]
     pub(super) session_id: Option<String>,
-    /// Or the terms of a session that might be opened.
+    /// Terms of a session that might be opened, in place of `session_id`.
     pub(super) session: Option<SessionDescription>,
-    /// Or its intent alone; then only policies and drift are asked.
+    /// Intent of a session alone; then only policies and drift are asked.
     declared_intent: Option<String>,
     /// The tool that is called; or give `method` and `target`.
     tool: Option<String>,

@@ -1,4 +1,4 @@
-//! Bodies that will not do: each is refused with 400 and the name of the field.
+//! Invalid bodies: each is refused with 400 and the name of the field.
 
 use super::*;
 

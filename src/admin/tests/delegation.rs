@@ -231,7 +231,7 @@ async fn an_explanation_sees_what_the_call_would_see() {
     assert!(told["agent_inactive"].as_str().unwrap().contains("deactivated"), "{told}");
 }
 
-/// However the two meet, no session is left open that would outlive the agent.
+/// Two orders of the same events: no session is left open that would outlive the agent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_session_that_is_opened_during_a_deactivation_does_not_survive() {
     let bench = Bench::new().await;

@@ -213,7 +213,7 @@ impl World {
 }
 
 proptest! {
-    /// Whatever agents call, people decide and operators end: a call passes only for an approval of
+    /// Any order of calls, decisions and ends: a call passes only for an approval of
     /// this very agent, session, tool and arguments, under the policy's text of now, as often as it
     /// was granted, and never after its expiry, its session's end or its agent's. Each other call is
     /// one that nobody was asked about.

@@ -323,7 +323,7 @@ proptest! {
         }
     }
 
-    /// Whatever a secret looks like, what is written is JSON and does not hold it.
+    /// Secrets of any form: what is written is JSON and does not hold it.
     #[test]
     fn any_secret_anywhere_leaves_json_without_it(
         secret in "[a-c\"\\\\:,{}\\[\\]]{4,12}", before in "[a-c\"{}]{0,9}", after in "[a-c\"{}]{0,9}",

@@ -210,7 +210,7 @@ async fn a_count_names_its_sources_and_no_more_than_fit() {
     bench.assert_intact();
 }
 
-/// However many agents are refused at once, the counts take a bounded part of the journal.
+/// Refusals of any number of agents at once: the counts take a bounded part of the journal.
 #[tokio::test]
 async fn counts_of_too_many_agents_share_one() {
     let bench = Bench { slots: 1_024, ..limited(100) };

@@ -29,8 +29,8 @@ pub struct Show {
     request_id: String,
     /// A log to look in, with its closed files; else a running Arbiter is asked.
     log: Option<PathBuf>,
-    /// Policies of then, a file or a folder: if they are the version that decided, they explain it.
-    /// Without them the running Arbiter is asked.
+    /// File or folder of policies: the version that decided explains the record. Without this option
+    /// the running Arbiter is asked.
     #[arg(long)]
     policies: Option<PathBuf>,
     #[command(flatten)]

@@ -407,7 +407,7 @@ fn every_step_of_the_decision_is_spoilt_in_its_order() {
 }
 
 proptest! {
-    /// Whatever is wrong together, the first check in order answers; what passed the session's
+    /// Any set of faults together: the first check in order answers; what passed the session's
     /// checks is counted, and nothing else.
     #[test]
     fn the_first_check_that_fails_answers(

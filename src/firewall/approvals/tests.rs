@@ -331,7 +331,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Whatever two nodes do in whatever order, and however their store goes back in time while both
+    /// Acts of two nodes in any order, while their store goes back in time while both
     /// go on: no more uses than people granted, none after a denial, an end or the expiry.
     #[test]
     fn no_more_uses_than_granted(acts in prop::collection::vec((any::<bool>(), act()), 1..40)) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{PERMIT_US, PERMITS_IN_A_WINDOW, RATE_BLOCKS, share};
 use crate::store::{Booked, Booking, NodeName, RateBooked, RateBooking, RateUse};
 
-/// For how long a permit of this window may be used.
+/// Time for which a permit of this window may be used.
 fn good_for_us(window_us: u64) -> u64 {
     (window_us / PERMITS_IN_A_WINDOW).min(PERMIT_US)
 }

@@ -20,7 +20,7 @@ use crate::firewall::time::Timestamp;
 pub(super) const WAIT: Duration = Duration::from_millis(300);
 /// Entries taken at once.
 const PAGE: usize = 1_000;
-/// For how long a node counts as running that has not asked again.
+/// Time for which a node that has not asked again counts as running.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
 /// The node's way to the changes: a connection of its own, since a question to which there is no answer

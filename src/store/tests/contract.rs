@@ -72,7 +72,7 @@ pub(crate) async fn on_each_backend(test: impl AsyncFn(Rig)) {
     test(Rig::Sealed(tempfile::tempdir().unwrap())).await;
 }
 
-/// And over those that nodes share.
+/// Runs a test over every backend, those that nodes share included.
 pub(crate) async fn on_all_backends(test: impl AsyncFn(Rig)) {
     on_each_backend(&test).await;
     let fleet = clock();
@@ -95,7 +95,7 @@ const START: Timestamp = Timestamp(1_000_000_000);
 /// A cap that no test reaches.
 pub(crate) const CAP: usize = 1000;
 
-/// Exactly so many calls, or none.
+/// Books exactly `count` calls, or none.
 pub(crate) fn calls(id: SessionId, count: u64) -> Booking {
     Booking { id, least: count, most: count, unused: 0, rate: None }
 }

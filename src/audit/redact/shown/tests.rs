@@ -111,7 +111,7 @@ fn json() -> impl Strategy<Value = Json> {
 }
 
 proptest! {
-    /// Whatever is left out, the text stays JSON and bounded; where nothing is, it is what the log shows
+    /// Texts with any part left out: the text stays JSON and bounded; where nothing is, it is what the log shows
     /// but for the marks.
     #[test]
     fn what_is_shown_is_json_and_bounded(json in json(), max_bytes in 1_usize..400) {

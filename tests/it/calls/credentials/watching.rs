@@ -1,4 +1,4 @@
-//! For how long, and for whom, a secret is looked for.
+//! Time for which, and agents for whom, a secret is looked for.
 
 use axum::body::{Body, Bytes};
 use futures::channel::mpsc;
