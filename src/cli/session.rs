@@ -141,36 +141,3 @@ impl OpenArgs {
         body
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(subcommand)]
-        session: Session,
-    }
-
-    #[test]
-    fn every_term_of_a_session_has_an_option() {
-        let given = [
-            "--agent=a",
-            "--intent=read",
-            "--time-limit-secs=1",
-            "--call-budget=1",
-            "--rate-limit-per-minute=1",
-            "--data-sensitivity=public",
-            "--refusal-style=http",
-        ];
-        let line = Line::parse_from(["session", "open"].into_iter().chain(given));
-        let Session::Open(open) = line.session else { panic!("it opens a session") };
-        let (body, document) = (open.body(), crate::admin::openapi());
-        let terms = &document["components"]["schemas"]["OpenSession"]["properties"];
-        for term in terms.as_object().unwrap().keys() {
-            assert!(body.get(term).is_some(), "`arbiter session open` cannot give {term}");
-        }
-    }
-}
