@@ -25,7 +25,6 @@ pub mod preview;
 pub mod recent;
 pub mod rules;
 pub mod session;
-pub mod steps;
 pub mod terms;
 pub mod time;
 pub mod uri;

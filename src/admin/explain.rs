@@ -24,7 +24,7 @@ use crate::firewall::checks::continuation::RequestState;
 use crate::firewall::checks::drift::Keywords;
 use crate::firewall::checks::session::{AgentHeader, Claimed, Found, Seen};
 use crate::firewall::checks::task::Owned;
-use crate::firewall::checks::{agent, policy};
+use crate::firewall::checks::{Needs, Step, agent, policy};
 use crate::firewall::continuation::Continuation;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::{self, Denial};
@@ -32,7 +32,6 @@ use crate::firewall::explain::{Explained, Taken, explain as explained};
 use crate::firewall::freeze::{Freezes, Frozen};
 use crate::firewall::policy::{Effect, PolicySet, TraceEntry};
 use crate::firewall::session::{SessionId, Usage, WorkOrder};
-use crate::firewall::steps::Step;
 use crate::firewall::terms::Terms;
 use crate::firewall::time::{Mono, Now, Timestamp};
 use crate::json::{Doc, Kind};
@@ -90,18 +89,6 @@ enum Outcome {
     NotJudged,
 }
 
-/// The steps that need a session.
-const OF_A_SESSION: [Step; 8] = [
-    Step::Session,
-    Step::Owner,
-    Step::Delegation,
-    Step::Whitelist,
-    Step::Budget,
-    Step::Rate,
-    Step::Sensitivity,
-    Step::Spend,
-];
-
 /// A question that is put to the decision, all of it looked up.
 struct Question<'a> {
     policies: &'a PolicySet,
@@ -113,8 +100,8 @@ struct Question<'a> {
     session: Option<Asked>,
     /// The task that the question is about, if the session owns it.
     task: Option<Arc<Continuation>>,
-    /// Some of the session's terms are not part of the question.
-    open: bool,
+    /// Parts that the question has.
+    given: Needs,
     now: Now,
 }
 
@@ -200,7 +187,7 @@ pub(super) async fn explain(admin: Arc<Admin>, input: Input) -> Result<Answer, A
         caller,
         session,
         task,
-        open: body.session_id.is_none() && body.session.is_none(),
+        given: body.given(),
         now,
     };
     Answer::of(&question.answer(&body, &input.body)?)
@@ -234,7 +221,7 @@ pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiEr
         caller,
         session,
         task: None,
-        open: request.session.is_none(),
+        given: request.given(),
         now,
     };
     serde_json::to_value(question.answer(&request, body)?)
@@ -244,7 +231,7 @@ pub fn explain_offline(policies: &PolicySet, body: &[u8]) -> Result<Value, ApiEr
 impl Question<'_> {
     /// Decides. `bytes` are the request's own text: arguments taken from there keep every digit.
     fn answer(self, body: &Explain, bytes: &[u8]) -> Result<Explanation, ApiError> {
-        let Self { policies, mut terms, freezes, above, caller, session, task, open, now } = self;
+        let Self { policies, mut terms, freezes, above, caller, session, task, given, now } = self;
         let doc = Doc::parse(bytes)
             .map_err(|error| ApiError::new(Code::MalformedRequest, error.to_string()))?;
         let arguments = doc.root().get("arguments").filter(|value| value.kind() == Kind::Object);
@@ -285,9 +272,9 @@ impl Question<'_> {
             upstream,
             now,
         };
-        let given: Vec<_> = arguments.into_iter().collect();
+        let places: Vec<_> = arguments.into_iter().collect();
         let references = match &call.kind {
-            CallKind::Tool { .. } => credentials::references(&doc, &given),
+            CallKind::Tool { .. } => credentials::references(&doc, &places),
             CallKind::Data { .. } | CallKind::Protocol => Ok(Vec::new()),
         };
         let (credentials, unknown) = match references {
@@ -299,16 +286,14 @@ impl Question<'_> {
             policy::asked(&call.kind, upstream).map(|asked| asked.with_inputs(call.inputs()));
         let told = asked.map(|asked| policies.explain(&facts, &asked));
         let explained = explained(ask, usage, credentials);
-        let drift_is_open = open && claimed.found().is_none();
         let steps = explained.steps.iter().map(|(step, taken)| {
-            let reason =
-                if open && OF_A_SESSION.contains(step) || drift_is_open && *step == Step::Drift {
-                    Some("no session is named or described")
-                } else if unknown && *step == Step::Credentials {
-                    Some("credentials are looked up only when a call is made")
-                } else {
-                    None
-                };
+            let reason = if given < step.needs() {
+                Some("no session is named or described")
+            } else if unknown && *step == Step::Credentials {
+                Some("credentials are looked up only when a call is made")
+            } else {
+                None
+            };
             StepTaken::of(*step, taken, reason)
         });
         Ok(Explanation {

@@ -11,13 +11,12 @@ use super::call::price;
 use super::checks::escalation::{self, Escalation};
 use super::checks::session::{Claimed, Found};
 use super::checks::{
-    Lack, budget, continuation, delegation, drift, freeze, owner, policy, rate, sensitivity,
-    session, spend, task, whitelist,
+    Lack, Step, Trace, budget, continuation, delegation, drift, freeze, owner, policy, rate,
+    sensitivity, session, spend, task, whitelist,
 };
 use super::denial::Denial;
 use super::members::Members;
 use super::session::Usage;
-use super::steps::{Step, Trace};
 use super::time::{Mono, Now};
 use super::verdict::Verdict;
 
@@ -120,9 +119,9 @@ impl Examined<'_> {
         if let Err(refused) = answered {
             return *refused;
         }
-        let kinds = || calls.iter().map(|call| &call.kind);
-        let found = claimed.found().map(|found| drift::look(terms, found.order, kinds(), upstream));
-        let findings = found.unwrap_or_default();
+        let kinds = calls.iter().map(|call| &call.kind);
+        let look = |found: &Found<'_>| drift::look(terms, found.order, kinds, upstream);
+        let findings = claimed.found().map(look).unwrap_or_default();
         let outcome = trace.step(Step::Drift, drift::check(&findings));
         self.members.verdict(outcome, findings, state)
     }

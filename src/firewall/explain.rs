@@ -2,9 +2,9 @@
 
 use super::admit::{admit, settle};
 use super::ask::Ask;
+use super::checks::{Step, Trace};
 use super::denial::{Code, Denial};
 use super::session::Usage;
-use super::steps::{Step, Trace};
 use super::verdict::Verdict;
 
 /// The result of one step.

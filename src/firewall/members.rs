@@ -9,10 +9,9 @@ use super::call::Call;
 use super::checks::continuation::RequestState;
 use super::checks::drift::Findings;
 use super::checks::escalation::Escalation;
-use super::checks::{policy, task};
+use super::checks::{Step, Trace, policy, task};
 use super::denial::Denial;
 use super::policy::Decision;
-use super::steps::{Step, Trace};
 use super::verdict::Verdict;
 
 /// One call with the policies' answer to it.

@@ -12,6 +12,7 @@ use crate::admin::terms::{Opening, SessionTerms};
 use crate::config::MAX_CALL_BUDGET;
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal, TrustLevel};
 use crate::firewall::call::{CallKind, Data};
+use crate::firewall::checks::Needs;
 use crate::firewall::checks::drift::Keywords;
 use crate::firewall::session::{Sensitivity, Usage};
 use crate::firewall::time::{Mono, Now, Timestamp};
@@ -132,6 +133,17 @@ impl Explain {
             return Err(ApiError::field("declared_intent", problem));
         }
         Ok(())
+    }
+
+    /// Returns the parts that the question has.
+    pub(super) fn given(&self) -> Needs {
+        if self.session_id.is_some() || self.session.is_some() {
+            Needs::Session
+        } else if self.declared_intent.is_some() {
+            Needs::Intent
+        } else {
+            Needs::Call
+        }
     }
 
     pub(super) fn described_agent(&self) -> Result<Agent, ApiError> {

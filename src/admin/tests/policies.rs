@@ -1,7 +1,7 @@
 //! Explaining, validating and reloading policies.
 
 use super::*;
-use crate::firewall::steps::Step;
+use crate::firewall::checks::Step;
 
 const POLICIES: &str = r#"
 [[policies]]

@@ -8,7 +8,7 @@ use super::worlds::{
 use crate::firewall::admit::{self, settle};
 use crate::firewall::agent::{AgentId, TrustLevel};
 use crate::firewall::call::{Call, CallKind, Data, UpstreamRef, price};
-use crate::firewall::checks::{Lack, drift, rate, session};
+use crate::firewall::checks::{Lack, Step, drift, rate, session};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::explain::{Taken, explain};
 use crate::firewall::freeze::{Freezes, Frozen};
@@ -17,7 +17,6 @@ use crate::firewall::policy::{Decision, Facts};
 use crate::firewall::preview::{Reader, shows};
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{Usage, WorkOrder};
-use crate::firewall::steps::Step;
 use crate::firewall::terms::Terms;
 use crate::firewall::time::Mono;
 use crate::firewall::verdict::Verdict;

@@ -1,5 +1,6 @@
 //! Answers of `POST /policy/explain` beside the acts of the gateway: the same calls, asked and made.
 
+use arbiter::firewall::checks::Step;
 use serde_json::{Value, json};
 
 use crate::support::harness::{Gateway, Setup, tool_call};
@@ -94,4 +95,15 @@ async fn credentials_are_judged_before_a_person_is_asked() {
     let call = tool_call("get_payroll", json!({"token": "${CRED:nothing}"}));
     let made = gateway.call(&session, call).await;
     assert_eq!((made.status, made.code().as_str()), (403, "CredentialUnknown"));
+}
+
+#[test]
+fn the_guide_has_a_row_for_every_step_in_their_order() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/README.md");
+    let guide = std::fs::read_to_string(path).unwrap();
+    let rows = guide.lines().skip_while(|line| !line.starts_with("| step ")).skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    let named: Vec<_> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
+    let steps: Vec<_> = std::iter::once("agent").chain(Step::ALL.map(Step::as_str)).collect();
+    assert_eq!(named, steps, "the table of steps in policies/README.md");
 }

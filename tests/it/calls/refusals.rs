@@ -139,6 +139,21 @@ fn the_guide_has_a_row_for_every_code() {
 }
 
 #[test]
+fn every_code_has_a_real_cause() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/calls/refusals");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let text: String = files.map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let text: String = text.split_whitespace().collect();
+    for code in Code::ALL {
+        let caused = ["add", "add_after"].map(|add| format!("table.{add}(Code::{code:?},"));
+        assert!(
+            caused.iter().any(|call| text.contains(call)),
+            "no request of tests/it/calls/refusals is refused with {code:?}: add one to causes.rs"
+        );
+    }
+}
+
+#[test]
 fn the_golden_table_has_every_row_with_what_the_code_says() {
     let rows = golden::rows(GOLDEN);
     assert_eq!(rows.len(), Code::ALL.len());
