@@ -74,10 +74,8 @@ pub(crate) struct SessionTerms {
 }
 
 fn styles() -> impl TypedValueParser<Value = RefusalStyle> {
-    PossibleValuesParser::new(["http", "result"]).map(|style| match style.as_str() {
-        "result" => RefusalStyle::Result,
-        _ => RefusalStyle::Http,
-    })
+    let styles = RefusalStyle::ALL.map(RefusalStyle::as_str);
+    PossibleValuesParser::new(styles).try_map(|style| style.parse())
 }
 
 /// The rest of a work order: for whom and for what it is, and from when to when.

@@ -95,6 +95,7 @@ fn the_command_line_is_sound() {
         "agent list --json --output table",
         "agent list --limit 0",
         "session list --status open",
+        "session open --agent a --intent i --refusal-style silent",
         "token reissue --out tokens",
         "completions ksh",
         "agent",

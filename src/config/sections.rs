@@ -131,7 +131,7 @@ fn proxy(mut s: Section<'_>) -> Read<Option<Front>> {
                        body could never pass; raise it";
         s.problem("max_in_flight_body_bytes", None, problem);
     }
-    let styles = [("http", RefusalStyle::Http), ("result", RefusalStyle::Result)];
+    let styles = RefusalStyle::ALL.map(|style| (style.as_str(), style));
     let upstream_timeout_secs = s.number("upstream_timeout_secs", 60, 1..=3_600);
     let proxy = Proxy {
         listen: SocketAddr::new(ip, port),

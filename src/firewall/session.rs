@@ -108,6 +108,29 @@ pub enum RefusalStyle {
     Result,
 }
 
+impl RefusalStyle {
+    pub const ALL: [Self; 2] = [Self::Http, Self::Result];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Result => "result",
+        }
+    }
+}
+
+impl FromStr for RefusalStyle {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "http" => Ok(Self::Http),
+            "result" => Ok(Self::Result),
+            _ => Err("expected http or result"),
+        }
+    }
+}
+
 /// Terms agreed when the session was opened. Never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkOrder {
@@ -161,5 +184,19 @@ impl Usage {
     /// may have given something back.
     pub fn may_regain(&self, now: Mono) -> bool {
         self.shared.as_ref().is_some_and(|shared| now >= shared.calls_refused_until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_style_is_written_and_read_in_one_way() {
+        for style in RefusalStyle::ALL {
+            assert_eq!(style.as_str().parse(), Ok(style));
+            assert_eq!(serde_json::to_value(style).unwrap(), style.as_str());
+        }
+        assert_eq!("Http".parse::<RefusalStyle>(), Err("expected http or result"));
     }
 }
