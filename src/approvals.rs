@@ -25,6 +25,7 @@ use crate::firewall::approvals::{
 };
 use crate::firewall::session::SessionId;
 use crate::firewall::time::{Mono, Now, Timestamp};
+use crate::saturate::SaturatingFrom as _;
 use crate::store::{Put, Queue, Replicas, Room, Store, StoreError, to_the_end};
 use notices::Notices;
 use page::Page;
@@ -213,14 +214,14 @@ impl Approvals {
     /// Returns the time by which approvals end: the ledger's, which no clock that is set back delays.
     pub fn time(&self, now: Now) -> Timestamp {
         let (wall, mono) = *self.since.lock();
-        let passed = i64::try_from(now.mono.since(mono)).unwrap_or(i64::MAX);
+        let passed = i64::saturating_from(now.mono.since(mono));
         now.wall.max(Timestamp(wall.0.saturating_add(passed)))
     }
 
     /// Notes that the ledger's time is not before `at`.
     fn at_least(&self, at: Timestamp, mono: Mono) {
         let mut since = self.since.lock();
-        let passed = i64::try_from(mono.since(since.1)).unwrap_or(i64::MAX);
+        let passed = i64::saturating_from(mono.since(since.1));
         if at.0 > since.0.0.saturating_add(passed) {
             *since = (at, mono);
         }
@@ -250,7 +251,7 @@ impl Approvals {
         let now = self.time(now);
         let book = self.book();
         let paid = digests.iter().filter(|digest| book.is_paid(digest, now)).count();
-        u64::try_from(paid).unwrap_or(u64::MAX)
+        u64::saturating_from(paid)
     }
 
     /// Plans to take one use of each call's approval, or to ask for those that nobody was asked about.

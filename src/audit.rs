@@ -60,6 +60,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::holder::Holder;
+use crate::saturate::SaturatingFrom as _;
 
 mod announce;
 pub mod chain;
@@ -220,7 +221,7 @@ impl Audit {
 
     /// Slots of the journal, and how many of them no call holds.
     pub fn journal_slots(&self) -> (u64, u64) {
-        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let count = u64::saturating_from::<usize>;
         self.shared.as_ref().map_or((0, 0), |shared| {
             (u64::from(shared.journal.slots()), count(shared.journal.free_slots()))
         })

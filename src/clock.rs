@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::firewall::time::{Mono, Now, Timestamp};
+use crate::saturate::SaturatingFrom as _;
 
 /// Source of `now`: the machine, or a test.
 #[derive(Clone, Debug)]
@@ -69,11 +70,11 @@ impl Clock {
         match self {
             Self::System { ledger_us, .. } => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let machine = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+                let machine = i64::saturating_from(since.as_micros());
                 Timestamp(machine.saturating_add(ledger_us.load(Ordering::Relaxed)))
             }
             Self::Manual { wall_start, elapsed_us } => {
-                let elapsed = i64::try_from(elapsed_us.load(Ordering::SeqCst)).unwrap_or(i64::MAX);
+                let elapsed = i64::saturating_from(elapsed_us.load(Ordering::SeqCst));
                 Timestamp(wall_start.0.saturating_add(elapsed))
             }
         }
@@ -83,7 +84,7 @@ impl Clock {
     pub fn mono(&self) -> Mono {
         match self {
             Self::System { started, .. } => {
-                Mono(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX))
+                Mono(u64::saturating_from(started.elapsed().as_micros()))
             }
             Self::Manual { elapsed_us, .. } => Mono(elapsed_us.load(Ordering::SeqCst)),
         }

@@ -16,6 +16,7 @@ use crate::firewall::approvals::Digest;
 use crate::firewall::continuation::{Continuation, MAX_OF_SESSION};
 use crate::firewall::session::SessionId;
 use crate::firewall::time::Timestamp;
+use crate::saturate::SaturatingFrom as _;
 use crate::store::{Queue, Store, StoreError};
 
 /// Continuations that this node holds in memory.
@@ -190,7 +191,7 @@ fn hasher(key: &[u8; 32], kind: u8, session: SessionId, upstream: Option<&str>) 
 
 /// Adds a text with its length, so that no two lists of texts are one.
 fn put(hasher: &mut blake3::Hasher, text: &str) {
-    hasher.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
+    hasher.update(&u64::saturating_from(text.len()).to_le_bytes());
     hasher.update(text.as_bytes());
 }
 

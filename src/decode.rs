@@ -10,6 +10,8 @@ use bytes::BytesMut;
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{DParameter, InBuffer, Operation as _, OutBuffer};
 
+use crate::saturate::SaturatingFrom as _;
+
 /// Number of bytes decoded between checks of the bounds.
 const STEP_BYTES: usize = 64 * 1024;
 /// Largest zstd window, 8 MiB: what RFC 9659 lets a server use.
@@ -260,7 +262,7 @@ fn inflate_step(
     let status = inflate
         .decompress(input, out, FlushDecompress::Sync)
         .map_err(|_broken| DecodeError::Broken)?;
-    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let size = usize::saturating_from::<u64>;
     let step = Step {
         taken: size(inflate.total_in() - before_in),
         given: size(inflate.total_out() - before_out),
@@ -295,7 +297,7 @@ fn brotli_step(
 }
 
 fn len(bytes: usize) -> u64 {
-    u64::try_from(bytes).unwrap_or(u64::MAX)
+    u64::saturating_from(bytes)
 }
 
 #[cfg(test)]

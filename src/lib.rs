@@ -51,6 +51,7 @@ pub mod recent;
 pub mod registry;
 pub mod reload;
 pub mod rulebook;
+mod saturate;
 pub mod secrets;
 pub mod sessions;
 pub mod store;

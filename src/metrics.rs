@@ -20,6 +20,7 @@ use prometheus::{
 
 use crate::firewall::denial::Code;
 use crate::mcp::outcome::ToolOutcome;
+use crate::saturate::SaturatingFrom as _;
 pub use connections::Closed;
 use connections::Connections;
 use operation::Operation;
@@ -331,7 +332,7 @@ impl Metrics {
     }
 
     pub fn connections(&self, open: usize) {
-        self.connections.open.set(i64::try_from(open).unwrap_or(i64::MAX));
+        self.connections.open.set(i64::saturating_from(open));
     }
 
     pub fn connection_closed(&self, why: Closed) {
@@ -433,7 +434,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         if let Some(read) = self.levels.get() {
             let levels = read();
-            let level = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+            let level = i64::saturating_from::<u64>;
             self.active_sessions.set(level(levels.active_sessions));
             self.operation.approvals_pending.set(level(levels.approvals_pending));
             self.operation.freezes.set(level(levels.freezes));

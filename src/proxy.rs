@@ -54,6 +54,7 @@ use tracing::{debug, warn};
 use crate::firewall::denial::Denial;
 use crate::gate::listening::Listening;
 use crate::gate::{Cleared, Ended, Gate, cut_off};
+use crate::saturate::SaturatingFrom as _;
 use at_once::{Done, at_once};
 use browser::Browsers;
 use forwarding::Forwarding;
@@ -365,8 +366,7 @@ impl ProxyHttp for Gateway {
             Ok(out) => {
                 let length = out.as_ref().map_or(0, Bytes::len);
                 call.cleared.answer_passes(out.as_deref().unwrap_or_default());
-                call.bytes_out =
-                    call.bytes_out.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+                call.bytes_out = call.bytes_out.saturating_add(u64::saturating_from(length));
                 *body = out;
                 ctx.slot.wait_for(call.pipeline.take_keeping());
                 ctx.slot.allow_comments(!end_of_stream && call.pipeline.is_between_events());

@@ -16,6 +16,7 @@ use crate::audit::record::{Decision, Entry};
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 use crate::firewall::time::{Mono, Timestamp};
+use crate::saturate::SaturatingFrom as _;
 
 /// Decisions that are kept.
 pub const KEPT: usize = 4_096;
@@ -122,11 +123,11 @@ impl Recent {
     /// to go on from.
     pub fn since(&self, from: u64, limit: usize) -> (Vec<Arc<Seen>>, u64) {
         let state = self.state.lock();
-        let kept = u64::try_from(state.ring.len()).unwrap_or(u64::MAX);
+        let kept = u64::saturating_from(state.ring.len());
         let first = state.next.saturating_sub(kept);
-        let skip = usize::try_from(from.saturating_sub(first)).unwrap_or(usize::MAX);
+        let skip = usize::saturating_from(from.saturating_sub(first));
         let found: Vec<_> = state.ring.iter().skip(skip).take(limit).cloned().collect();
-        let taken = u64::try_from(found.len()).unwrap_or(u64::MAX);
+        let taken = u64::saturating_from(found.len());
         (found, from.max(first).saturating_add(taken).min(state.next))
     }
 

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::firewall::rules::Rules;
 use crate::metrics::{Metrics, Reload};
 use crate::rulebook::{Draft, ReloadError, Rulebook};
+use crate::saturate::SaturatingFrom as _;
 use crate::telemetry::Causes;
 
 /// Event of a reload of policies.
@@ -117,7 +118,7 @@ impl Reloader {
             Change::new(POLICY_RELOAD).with("trigger", trigger.as_str()).with("from", from);
         let (change, refused) = match &read {
             Ok(draft) => {
-                let count = u64::try_from(draft.policies().len()).unwrap_or(u64::MAX);
+                let count = u64::saturating_from(draft.policies().len());
                 let to = draft.policies().version();
                 (change.with("to", to).with("outcome", "completed").count("policies", count), None)
             }
@@ -144,7 +145,7 @@ impl Reloader {
     pub async fn started(&self) -> Result<(), AuditUnavailable> {
         let rules = self.rulebook.rules();
         show(&self.metrics, &rules);
-        let count = u64::try_from(rules.policies.len()).unwrap_or(u64::MAX);
+        let count = u64::saturating_from(rules.policies.len());
         let change = Change::new(POLICY_RELOAD)
             .with("trigger", Trigger::Start.as_str())
             .with("from", "none")

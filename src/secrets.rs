@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::credentials::{Patterns, Vault, VaultError};
 use crate::firewall::time::Mono;
+use crate::saturate::SaturatingFrom as _;
 
 mod cache;
 mod command;
@@ -155,7 +156,7 @@ impl Secrets {
     pub fn is_due(&self, now: Mono) -> bool {
         let Source::Command { ttl, .. } = &self.source else { return false };
         let loaded_at = *self.loaded_at.lock();
-        let ttl_us = u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX);
+        let ttl_us = u64::saturating_from(ttl.as_micros());
         now.0.saturating_sub(loaded_at.0) >= ttl_us
     }
 }

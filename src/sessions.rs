@@ -23,6 +23,7 @@ use crate::firewall::agent::AgentId;
 use crate::firewall::checks::rate;
 use crate::firewall::session::{SessionId, Status, WorkOrder};
 use crate::firewall::time::{Mono, Now, Timestamp};
+use crate::saturate::SaturatingFrom as _;
 use crate::store::{
     Booked, Booking, Closing, Opened, Queue, Replicas, Settlement, Store, StoreError, before, left,
     to_the_end,
@@ -399,7 +400,7 @@ impl Sessions {
         if !self.inner.store.outlives_the_process() {
             return Ok(());
         }
-        let limit = u32::try_from(FORGET_AT_ONCE).unwrap_or(u32::MAX);
+        let limit = u32::saturating_from(FORGET_AT_ONCE);
         for _ in 0..FORGET_PER_RUN / FORGET_AT_ONCE {
             if self.inner.store.forget_ended(at, RETENTION_SECS, limit).await? == 0 {
                 break;

@@ -33,6 +33,7 @@ use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
+use crate::saturate::SaturatingFrom as _;
 pub use approvals::{Put, Room};
 use backend::{Backend, SharedBackend};
 pub use booking::{Booked, Booking, NodeName, RateBooked, RateBooking, RateUse};
@@ -491,7 +492,7 @@ impl SharedStore<'_> {
 
 /// Returns the time that lies so many seconds before `at`.
 pub(crate) fn before(at: Timestamp, secs: u64) -> Timestamp {
-    let micros = i64::try_from(secs.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    let micros = i64::saturating_from(secs.saturating_mul(1_000_000));
     Timestamp(at.0.saturating_sub(micros))
 }
 

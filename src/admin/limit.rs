@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 
 use crate::firewall::time::Mono;
+use crate::saturate::SaturatingFrom as _;
 
 const WINDOW_US: u64 = 60_000_000;
 
@@ -33,7 +34,7 @@ impl Window {
         while self.0.front().is_some_and(|first| now.since(*first) >= WINDOW_US) {
             self.0.pop_front();
         }
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let limit = usize::saturating_from(limit);
         // The one whose end makes room: with a limit that was lowered, not the first.
         let over = self.0.len().checked_sub(limit).and_then(|over| self.0.get(over));
         match over {

@@ -18,6 +18,7 @@ use crate::config::{Backend, Config};
 use crate::continuations::Continuations;
 use crate::metrics::Metrics;
 use crate::rulebook::Rulebook;
+use crate::saturate::SaturatingFrom as _;
 use crate::store::Store;
 
 pub(super) async fn store(config: &Config, store_io: &Handle) -> Result<Store> {
@@ -43,8 +44,7 @@ pub(super) async fn approvals(
     let settings = approvals::Settings {
         limits: crate::firewall::approvals::Limits {
             ttl_secs: terms.ttl_secs,
-            max_pending_per_agent: usize::try_from(terms.max_pending_per_agent)
-                .unwrap_or(usize::MAX),
+            max_pending_per_agent: usize::saturating_from(terms.max_pending_per_agent),
         },
         hold: Duration::from_secs(terms.hold_secs),
         four_eyes: terms.four_eyes,

@@ -27,6 +27,7 @@ use crate::identity::mint::Minter;
 use crate::metrics::{Levels, Metrics};
 use crate::proxy::upstream::Headers;
 use crate::registry::Registry;
+use crate::saturate::SaturatingFrom as _;
 use crate::secrets::ScrubSets;
 use crate::sessions::{self, Sessions};
 use crate::store::{Freshness, Store};
@@ -167,7 +168,7 @@ impl Parts {
         let approvals = self.state.approvals.clone();
         let freezer = self.state.freezer.clone();
         let (in_flight, drain) = (self.state.in_flight.clone(), self.state.drain.clone());
-        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let count = u64::saturating_from::<usize>;
         self.state.metrics.read_levels_with(move || Levels {
             calls_in_flight: count(in_flight.count()),
             draining: drain.is_leaving(),

@@ -25,6 +25,7 @@ use crate::metrics::Reload;
 use crate::proxy::upstream::Headers;
 use crate::proxy::upstreams::Upstreams;
 use crate::reload::{Reloader, Trigger};
+use crate::saturate::SaturatingFrom as _;
 use crate::secrets::{Environment, Secrets, Source};
 use crate::telemetry::Causes;
 
@@ -205,7 +206,7 @@ impl Reloads {
                 let change = Change::new(CREDENTIALS)
                     .with("trigger", trigger.as_str())
                     .with("names", vault.names().join(" "))
-                    .count("credentials", u64::try_from(vault.len()).unwrap_or(u64::MAX));
+                    .count("credentials", u64::saturating_from(vault.len()));
                 runtime.block_on(self.record(Reload::Credentials, change, None))?;
             }
             Ok::<_, anyhow::Error>(expanded)

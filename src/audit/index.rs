@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::files;
 use super::record::{self, Ids};
 use super::search::{self, Found, LogPosition, Wanted};
+use crate::saturate::SaturatingFrom as _;
 
 /// Records whose place is kept: some 2.5 MB.
 const MAX_PLACES: usize = 32_768;
@@ -192,7 +193,7 @@ impl Reader<'_> {
             self.open = Some((number, self.plain_file(number)?));
         }
         let Some((_, Some(file))) = &self.open else { return Ok(Line::Compressed) };
-        let length = usize::try_from(*length).unwrap_or(usize::MAX);
+        let length = usize::saturating_from(*length);
         let mut line = vec![0; length.saturating_add(1)];
         match file.read_exact_at(&mut line, position.offset()) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Line::Other),

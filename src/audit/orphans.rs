@@ -19,6 +19,7 @@ use super::journal::{self, Peeked};
 use super::record::{self, Detail, Event};
 use super::{Audit, Head, OpenError, Rotation, Settings, beside, files};
 use crate::clock::Clock;
+use crate::saturate::SaturatingFrom as _;
 use crate::telemetry::Causes;
 
 const JOURNAL: &str = ".journal";
@@ -124,7 +125,7 @@ fn adopt_one(
         name: "journal_adopted",
         detail: vec![
             ("log", Detail::Text(log.display().to_string())),
-            ("calls", Detail::Count(u64::try_from(lines.len()).unwrap_or(u64::MAX))),
+            ("calls", Detail::Count(u64::saturating_from(lines.len()))),
             ("head_sequence", Detail::Count(sequence)),
             ("head_hash", Detail::Text(hash)),
         ],
@@ -147,7 +148,7 @@ fn expire(settings: &Settings) -> Vec<Event> {
     }
     finished_files(&settings.path)
         .and_then(|files| {
-            let keep = usize::try_from(settings.rotation.keep_files).unwrap_or(usize::MAX);
+            let keep = usize::saturating_from(settings.rotation.keep_files);
             let many = files.len().saturating_sub(keep);
             files.into_iter().take(many).map(|(_, file)| expire_one(&file)).collect()
         })

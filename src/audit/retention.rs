@@ -14,6 +14,7 @@ use super::chain::FILES_DELETED;
 use super::files::{self, ClosedFile};
 use super::journal::sync_folder;
 use super::record::{Detail, Event};
+use crate::saturate::SaturatingFrom as _;
 
 use crate::telemetry::Causes;
 
@@ -51,13 +52,13 @@ impl Retention {
 
     fn too_many(&mut self, log: &Path, hash_chain: bool) -> io::Result<Option<Event>> {
         let closed = files::closed_files(log)?;
-        let keep = usize::try_from(self.keep).unwrap_or(usize::MAX);
+        let keep = usize::saturating_from(self.keep);
         let Some((old, kept)) = closed.split_at_checked(closed.len().saturating_sub(keep)) else {
             return Ok(None);
         };
         let (Some(last), Some(next)) = (old.last(), kept.first()) else { return Ok(None) };
         let mut detail = vec![
-            ("files", Detail::Count(u64::try_from(old.len()).unwrap_or(u64::MAX))),
+            ("files", Detail::Count(u64::saturating_from(old.len()))),
             ("last_file", Detail::Count(last.number)),
         ];
         match files::link_before(&next.path)? {

@@ -18,6 +18,7 @@ use super::tree_file::Proofs;
 use super::writer::{self, Begin, Writer};
 use super::{Durability, OpenError, Settings, beside, files, recover};
 use crate::clock::Clock;
+use crate::saturate::SaturatingFrom as _;
 
 /// Refusals that may wait to be written.
 const MAX_WAITING_RECORDS: usize = 8_192;
@@ -68,7 +69,7 @@ pub(super) fn prepare(
         proofs: Proofs::of(&path),
         index: Index::default(),
         path: path.clone(),
-        tail_damage: u64::try_from(damages.len()).unwrap_or(u64::MAX),
+        tail_damage: u64::saturating_from(damages.len()),
         clock,
         node_id: settings.node_id,
         require_healthy: settings.require_healthy,

@@ -15,6 +15,7 @@ use super::chain::{Link, Seal};
 use super::files::{self, LogFile};
 use super::tree::{self, Hash, Peaks};
 use super::tree_blocks::{BLOCK, BlockRoots};
+use crate::saturate::SaturatingFrom as _;
 
 /// The file's first bytes; behind them the sequence of the first record, in eight bytes.
 const MARK: &[u8; 24] = b"arbiter audit tree 1\n\0\0\0";
@@ -335,7 +336,7 @@ impl Files {
         // A subtree of whole blocks begins at one, and a subtree of whole spans at a span.
         let (mut above, mut first) = (Peaks::default(), block.start);
         if !span.is_empty() {
-            let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+            let at = usize::saturating_from::<u64>;
             let whole = spans.get(at(span.start)..at(span.end)).unwrap_or_default();
             for root in whole {
                 above.push(*root);

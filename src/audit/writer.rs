@@ -24,6 +24,7 @@ use super::search::{self, LogPosition};
 use super::signer::Signer;
 use super::{Rotation, recover};
 use crate::firewall::time::Mono;
+use crate::saturate::SaturatingFrom as _;
 use crate::telemetry::Causes;
 
 /// At most this much goes out with one write.
@@ -329,7 +330,7 @@ impl Writer {
                 break;
             }
         }
-        let lines = u64::try_from(ends.len()).unwrap_or(u64::MAX);
+        let lines = u64::saturating_from(ends.len());
         let mut hashes = Vec::new();
         let link = self.seal_all(&ends, &mut hashes);
         self.pending = pending;
@@ -368,7 +369,7 @@ impl Writer {
         self.buffered.iter().zip(ends).map(move |((ids, start), end)| Placed {
             ids: *ids,
             position: LogPosition::new(file, begin.saturating_add(*start as u64)),
-            length: u32::try_from(end - start - 1).unwrap_or(u32::MAX),
+            length: u32::saturating_from(end - start - 1),
         })
     }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Exit, Failure};
 use crate::config::Secret;
+use crate::saturate::SaturatingFrom as _;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -158,7 +159,7 @@ impl Target {
             sink.write_all(&chunk).map_err(|error| {
                 Failure::new(Exit::No, format!("cannot write the copy: {error}"))
             })?;
-            received = received.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+            received = received.saturating_add(u64::saturating_from(chunk.len()));
         }
         if promised.is_some_and(|promised| promised != received) {
             return Err(Failure::new(Exit::Unreachable, "the answer was cut short"));

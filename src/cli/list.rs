@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Failure;
 use super::client::Target;
+use crate::saturate::SaturatingFrom as _;
 
 /// Entries that are asked for at once.
 const PAGE: usize = 1_000;
@@ -41,7 +42,7 @@ impl Paging {
         list: &List<'_>,
         keep: impl Fn(&Value) -> bool,
     ) -> Result<Vec<Value>, Failure> {
-        let limit = self.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let limit = self.limit.map(usize::saturating_from);
         // One more than is printed, so that it is known whether more follow.
         let wanted = limit.map_or(usize::MAX, |limit| limit.saturating_add(1));
         let mut kept = list.read(target, self.cursor.clone(), wanted, keep).await?;

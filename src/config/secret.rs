@@ -6,6 +6,8 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use crate::saturate::SaturatingFrom as _;
+
 /// The longest secret, in bytes.
 const MAX_BYTES: usize = 4_096;
 
@@ -21,7 +23,7 @@ impl Secret {
     /// Reads a file that holds a secret and nothing else but the end of its line.
     pub fn from_file(path: &Path) -> Result<Self, String> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 3));
-        let limit = u64::try_from(MAX_BYTES + 3).unwrap_or(u64::MAX);
+        let limit = u64::saturating_from(MAX_BYTES + 3);
         std::fs::File::open(path)
             .and_then(|file| file.take(limit).read_to_end(&mut bytes))
             .map_err(|error| format!("names {}, which cannot be read: {error}", path.display()))?;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::audit::verify::{Options, Start, verify};
 use crate::firewall::time::Timestamp;
+use crate::saturate::SaturatingFrom as _;
 
 /// Damages that a page shows.
 const MAX_SHOWN: usize = 20;
@@ -87,8 +88,7 @@ impl Verification {
         }
         let shown = report.findings.iter().take(MAX_SHOWN);
         let findings = shown.map(|one| format!("line {}: {}", one.line, one.damage)).collect();
-        let more =
-            u64::try_from(report.findings.len().saturating_sub(MAX_SHOWN)).unwrap_or(u64::MAX);
+        let more = u64::saturating_from(report.findings.len().saturating_sub(MAX_SHOWN));
         Ok(Outcome::Damaged { findings, more: more.saturating_add(report.findings_left_out) })
     }
 }

@@ -18,6 +18,7 @@ use super::filter::Filter;
 use super::heads::{Beginnings, Behind, Heads};
 use super::nodes::{Node, Nodes, VIEWS, count, number};
 use super::repeats::repeat_end;
+use crate::saturate::SaturatingFrom as _;
 
 /// Bytes of the first window of a stretch; each that follows on it is twice as long.
 const LEAST_SPAN: usize = 24;
@@ -458,7 +459,7 @@ impl Window {
                 }
             }
             for count in counts.iter_mut().skip(level) {
-                *count = u8::try_from(readings.len()).unwrap_or(u8::MAX);
+                *count = u8::saturating_from(readings.len());
             }
             kept.extend((before..readings.len()).filter(|n| {
                 readings.get(*n).and_then(|r| r.value.byte()).is_some_and(Text::is_introducer)

@@ -1,6 +1,7 @@
 //! Introducers of escapes in a stretch of a text, and all that each can be read as.
 
 use super::decoded::{LEVELS, Reading};
+use crate::saturate::SaturatingFrom as _;
 
 /// Number of levels, the raw bytes among them.
 pub(super) const VIEWS: usize = LEVELS + 1;
@@ -82,9 +83,9 @@ impl Node {
 }
 
 pub(super) fn count(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
+    usize::saturating_from(number)
 }
 
 pub(super) fn number(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
+    u32::saturating_from(count)
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::json;
+use crate::saturate::SaturatingFrom as _;
 
 /// One member of a message, classed by what it touches.
 #[derive(Clone, Debug)]
@@ -57,7 +58,7 @@ impl Call<'_> {
 /// Returns the number of calls that a message costs: its tool calls.
 pub fn price(calls: &[Call<'_>]) -> u64 {
     let tools = calls.iter().filter(|call| matches!(call.kind, CallKind::Tool { .. })).count();
-    u64::try_from(tools).unwrap_or(u64::MAX)
+    u64::saturating_from(tools)
 }
 
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::firewall::call::{Entry, UpstreamRef};
+use crate::saturate::SaturatingFrom as _;
 
 /// Operation of a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,7 +130,7 @@ impl Verbs {
     fn have(&self, word: &str) -> bool {
         let letter = word.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
         let of_letter = self.lengths.get(usize::from(letter.wrapping_sub(b'a')));
-        let length = u32::try_from(word.len()).unwrap_or(u32::MAX);
+        let length = u32::saturating_from(word.len());
         let first = |verb: &&str| verb.as_bytes().first().copied().unwrap_or_default();
         of_letter.is_some_and(|lengths| lengths.unbounded_shr(length) & 1 == 1)
             && self

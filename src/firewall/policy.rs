@@ -44,6 +44,7 @@ use wanted::{Coverage, Wanted};
 use super::agent::{Agent, Principal};
 use super::call::UpstreamRef;
 use crate::json;
+use crate::saturate::SaturatingFrom as _;
 
 /// One file of policies.
 #[derive(Clone, Copy, Debug)]
@@ -463,7 +464,7 @@ struct Numbers(HashMap<String, (u32, usize)>);
 
 impl Numbers {
     fn see(&mut self, text: String) {
-        let next = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        let next = u32::saturating_from(self.0.len());
         self.0.entry(text).or_insert((next, 0)).1 += 1;
     }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use crate::saturate::SaturatingFrom as _;
+
 /// Wall-clock time in microseconds since 1970, for people and for what outlives this run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
@@ -33,7 +35,7 @@ impl Timestamp {
 
     #[must_use]
     pub fn plus_secs(self, secs: u64) -> Self {
-        let micros = i64::try_from(secs).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        let micros = i64::saturating_from(secs).saturating_mul(1_000_000);
         Self(self.0.saturating_add(micros))
     }
 

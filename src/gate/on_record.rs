@@ -20,6 +20,7 @@ use crate::firewall::time::{Mono, Now};
 use crate::mcp::continued::TaskStatus;
 use crate::metrics;
 use crate::recent::Seen;
+use crate::saturate::SaturatingFrom as _;
 use crate::traces::{Decided, Draft, Trace};
 
 /// End of a cleared call.
@@ -64,9 +65,7 @@ impl Gate {
                 let decided_at = self.state.clock.mono();
                 self.state.recent.note(Seen::of(entry, decided_at.since(judged_from)), decided_at);
                 self.state.metrics.request(metrics::Outcome::Allow);
-                self.state
-                    .metrics
-                    .credentials_injected(u64::try_from(injected).unwrap_or(u64::MAX));
+                self.state.metrics.credentials_injected(u64::saturating_from(injected));
                 let Parts { reply, open, .. } = *parts;
                 Ok(Box::new(Cleared {
                     receipt,

@@ -13,6 +13,7 @@ use super::bucket::{Bucket, Rate};
 use crate::firewall::agent::AgentId;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::time::Mono;
+use crate::saturate::SaturatingFrom as _;
 
 /// Seconds of the rate of refusals that an agent can save up.
 const BURST_SECS: u64 = 4;
@@ -87,7 +88,7 @@ pub fn part(whole: usize, percent: f64) -> usize {
 
 impl Shares {
     pub(super) fn new(limits: Limits) -> Self {
-        let max_calls = usize::try_from(limits.max_calls).unwrap_or(usize::MAX);
+        let max_calls = usize::saturating_from(limits.max_calls);
         let log_bytes = limits.log_bytes_per_sec;
         Self {
             max_places: part(max_calls, limits.share_pct),
@@ -199,7 +200,7 @@ pub fn too_many_in_flight() -> Denial {
 fn charge(bucket: &Bucket, rate: Rate, bytes: usize, now: Mono) -> bool {
     let fits = bucket.empty_for_ns(rate, now) == 0;
     if fits {
-        bucket.draw(rate, u64::try_from(bytes).unwrap_or(u64::MAX), now);
+        bucket.draw(rate, u64::saturating_from(bytes), now);
     }
     fits
 }

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use super::{Kind, Value};
+use crate::saturate::SaturatingFrom as _;
 
 /// Writes the canonical form of `value` to `sink`; leaves out members whose path `skip` names.
 pub fn write(value: Value<'_>, skip: &dyn Fn(&[&str]) -> bool, sink: &mut dyn FnMut(&[u8])) {
@@ -53,7 +54,7 @@ fn node<'d>(
 /// Writes a text with its length.
 fn text(text: &str, sink: &mut dyn FnMut(&[u8])) {
     sink(b"s");
-    sink(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
+    sink(&u64::saturating_from(text.len()).to_le_bytes());
     sink(text.as_bytes());
 }
 
@@ -96,7 +97,7 @@ fn number(raw: &str, sink: &mut dyn FnMut(&[u8])) {
 }
 
 fn length(digits: &str) -> i128 {
-    i128::try_from(digits.len()).unwrap_or(i128::MAX)
+    i128::saturating_from(digits.len())
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 
 use smallvec::SmallVec;
 
+use crate::saturate::SaturatingFrom as _;
+
 /// Largest absolute value of an exponent; larger ones are clamped. Texts hold far fewer digits, and bounds
 /// of policies are far smaller, so a clamped number still compares as the number itself does.
 const EXPONENT_MAX: i64 = 1_000_000_000_000_000;
@@ -136,7 +138,7 @@ impl<'t> Decimal<'t> {
 }
 
 fn length(digits: &[u8]) -> i64 {
-    i64::try_from(digits.len()).unwrap_or(i64::MAX)
+    i64::saturating_from(digits.len())
 }
 
 /// An exponent, cut to what still fits any comparison.

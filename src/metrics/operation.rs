@@ -11,6 +11,7 @@ use prometheus::{
 use super::register::{counter, counters, gauge, gauges, histogram, register};
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::time::Timestamp;
+use crate::saturate::SaturatingFrom as _;
 
 /// Causes of upstream failures, the last for those that name none.
 const CAUSES: [&str; 8] =
@@ -330,7 +331,7 @@ impl Operation {
     }
 
     pub(super) fn show(&self, snapshot: &Snapshot) {
-        let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let whole = i64::saturating_from::<u64>;
         self.ready.set(i64::from(snapshot.ready));
         self.clock.set(snapshot.unix_seconds);
         self.log_bytes.set(whole(snapshot.log_bytes));

@@ -6,6 +6,7 @@ use std::fs;
 use prometheus::{Counter, IntGauge, Registry};
 
 use super::register::{gauge, register};
+use crate::saturate::SaturatingFrom as _;
 
 /// Clock ticks a second in `/proc/self/stat`: the kernel's interface has this value everywhere.
 const TICKS: f64 = 100.0;
@@ -48,7 +49,7 @@ impl Process {
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
             // One of them is the listing's own.
-            let open = i64::try_from(open.count()).unwrap_or(i64::MAX);
+            let open = i64::saturating_from(open.count());
             self.open_fds.set(open.saturating_sub(1));
         }
     }

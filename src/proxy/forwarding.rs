@@ -13,6 +13,7 @@ use pingora::{ErrorType, OrErr, Result};
 use smallvec::SmallVec;
 
 use crate::config::Network;
+use crate::saturate::SaturatingFrom as _;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -188,7 +189,7 @@ fn tells_of_client(name: &HeaderName) -> bool {
     let name = name.as_str();
     let letter = name.as_bytes().first().map_or(0, |first| first.wrapping_sub(b'a'));
     let lengths = CLIENT_HEADER_LENGTHS.get(usize::from(letter)).copied().unwrap_or_default();
-    let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+    let length = u32::saturating_from(name.len());
     // Few names have the first letter and the length of one of the list.
     (lengths.unbounded_shr(length) & 1 == 1 && CLIENT_HEADERS.binary_search(&name).is_ok())
         || name.starts_with("x-forwarded")

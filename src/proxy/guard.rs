@@ -33,6 +33,7 @@ use crate::config;
 use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Carried, Gate, HeadParts, Refused};
 use crate::metrics::Closed;
+use crate::saturate::SaturatingFrom as _;
 
 /// Time that a head may take from its first byte, or an HTTP/2 connection from its first frame.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -240,7 +241,7 @@ impl Guard {
         let mut options = h2::default_h2_options();
         // Beyond this the library answers by itself; up to it a head is refused like any other.
         let most = self.size.bytes.saturating_mul(2);
-        options.max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX));
+        options.max_header_list_size(u32::saturating_from(most));
         let greeted = timeout(self.first_byte, h2::handshake(stream, Some(options))).await;
         let Ok(Ok(mut connection)) = greeted else {
             let why = if greeted.is_err() { Closed::Silent } else { Closed::Broken };

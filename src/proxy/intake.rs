@@ -28,6 +28,7 @@ use crate::firewall::denial::{Code, Denial};
 use crate::gate::{Arrived, Carried, Claims, Cleared, Denied, Gate, Kind, Read, Refused};
 use crate::json;
 use crate::mcp::headers::ProtocolHeaders;
+use crate::saturate::SaturatingFrom as _;
 
 const SESSION: HeaderName = HeaderName::from_static("x-arbiter-session");
 const AGENT_ID: HeaderName = HeaderName::from_static("x-agent-id");
@@ -359,7 +360,7 @@ impl Intake {
 
 /// Time that a body may take of which `received` bytes have come.
 fn patience(received: usize, min_rate: u32) -> Duration {
-    let received = u64::try_from(received).unwrap_or(u64::MAX);
+    let received = u64::saturating_from(received);
     let micros = received.saturating_mul(1_000_000).checked_div(min_rate.into()).unwrap_or(0);
     BODY_GRACE.max(Duration::from_micros(micros))
 }

@@ -44,6 +44,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::Gateway;
+use crate::saturate::SaturatingFrom as _;
 use kept::Kept;
 
 /// Time for a connection to be made where the peer sets none.
@@ -270,9 +271,7 @@ impl Line {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.course
-                .sent
-                .fetch_add(u64::try_from(written).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.course.sent.fetch_add(u64::saturating_from(written), Ordering::Relaxed);
             let of_data = written.saturating_sub(held.len());
             if written < held.len() {
                 self.gone = self.gone.saturating_add(written);

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::saturate::SaturatingFrom as _;
+
 /// Runs `program` and returns its output. An error describes the failure and quotes nothing of the
 /// output.
 ///
@@ -58,7 +60,7 @@ pub(super) fn run(
             return Err(format!("did not answer within {} ms", timeout.as_millis()));
         }
     };
-    if u64::try_from(output.len()).unwrap_or(u64::MAX) > max_bytes {
+    if u64::saturating_from(output.len()) > max_bytes {
         end(&mut child);
         return Err(format!("printed more than {max_bytes} bytes"));
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::{MAX_SOURCE_BYTES, SecretsError};
+use crate::saturate::SaturatingFrom as _;
 
 /// The file's text, and its permissions where there are such.
 pub(super) fn read(path: &Path) -> Result<(Zeroizing<String>, Option<u32>), SecretsError> {
@@ -17,7 +18,7 @@ pub(super) fn read(path: &Path) -> Result<(Zeroizing<String>, Option<u32>), Secr
     let size = usize::try_from(meta.len().min(MAX_SOURCE_BYTES)).unwrap_or(0);
     let mut text = Zeroizing::new(String::with_capacity(size + 1));
     file.take(MAX_SOURCE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_SOURCE_BYTES {
+    if u64::saturating_from(text.len()) > MAX_SOURCE_BYTES {
         return Err(SecretsError::TooLarge { path: path.to_owned() });
     }
     Ok((text, mode(&meta)))

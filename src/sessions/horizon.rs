@@ -6,6 +6,7 @@
 //! and what has passed since this run began, until it has run for long enough to be believed.
 
 use crate::firewall::time::{Now, Timestamp};
+use crate::saturate::SaturatingFrom as _;
 
 /// A run that has lasted so long is believed.
 const BELIEVED_AFTER_US: u64 = 3_600_000_000;
@@ -28,7 +29,7 @@ impl Horizon {
         if self.newest == Timestamp(i64::MIN) || up_us >= BELIEVED_AFTER_US {
             return now.wall;
         }
-        let up_us = i64::try_from(up_us).unwrap_or(i64::MAX);
+        let up_us = i64::saturating_from(up_us);
         now.wall.min(Timestamp(self.newest.0.saturating_add(up_us)))
     }
 }

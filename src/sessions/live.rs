@@ -9,6 +9,7 @@ use crate::firewall::recent::Recent;
 use crate::firewall::session::{Status, Usage, WorkOrder};
 use crate::firewall::time::{Mono, Now, Timestamp};
 use crate::mcp::continued::Needs;
+use crate::saturate::SaturatingFrom as _;
 use crate::store::{Booked, Booking, RecentCalls, Settlement, StoredSession};
 
 /// Divisor of the budget that gives the largest lease: a crash loses no more than one.
@@ -61,7 +62,7 @@ impl Live {
                 recall(&mut recent, calls, window_secs, now);
             } else {
                 let spent = u64::from(limit).min(stored.booked);
-                recent.push(now.mono, u32::try_from(spent).unwrap_or(u32::MAX));
+                recent.push(now.mono, u32::saturating_from(spent));
             }
         }
         let usage = Usage {
@@ -251,7 +252,7 @@ fn wall_times(recent: &Recent, window_secs: u64, now: Now) -> Vec<RecentCalls> {
     let in_window = recent.iter().filter(|(at, _)| at.plus_secs(window_secs) > now.mono);
     in_window
         .map(|(at, count)| {
-            let ago_us = i64::try_from(now.mono.since(at)).unwrap_or(i64::MAX);
+            let ago_us = i64::saturating_from(now.mono.since(at));
             RecentCalls { at: Timestamp(now.wall.0.saturating_sub(ago_us)), count }
         })
         .collect()

@@ -13,6 +13,7 @@ use super::{Position, Queue, Store, StoreError};
 use crate::clock::Clock;
 use crate::config::Skew;
 use crate::firewall::time::{Mono, Now, Timestamp};
+use crate::saturate::SaturatingFrom as _;
 
 /// Time limit of waiting for changes that are known to exist.
 const CATCH_UP: Duration = Duration::from_secs(1);
@@ -140,7 +141,7 @@ impl Freshness {
 /// time between question and answer, or none of it.
 pub(super) fn off_us(asked: Now, ledger: Timestamp, answered: Now) -> i64 {
     // From the question on by the monotonic clock: a wall clock that was set meanwhile means nothing.
-    let took_us = i64::try_from(answered.mono.since(asked.mono)).unwrap_or(i64::MAX);
+    let took_us = i64::saturating_from(answered.mono.since(asked.mono));
     let most = ledger.0.saturating_sub(asked.wall.0);
     let least = most.saturating_sub(took_us);
     if least > 0 { least } else { most.min(0) }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
+use crate::saturate::SaturatingFrom as _;
 
 use super::RateUse;
 
@@ -71,7 +72,7 @@ impl StoredAgent {
     }
 
     pub(super) fn flag(&mut self, count: u32, at: Timestamp) {
-        let kept = i64::try_from(FLAGS_KEPT_US).unwrap_or(i64::MAX);
+        let kept = i64::saturating_from(FLAGS_KEPT_US);
         self.flags.retain(|flags| flags.at.0 > at.0.saturating_sub(kept));
         self.flags.push(Flags { at, count });
         let surplus = self.flags.len().saturating_sub(FLAGS_KEPT);

@@ -17,6 +17,7 @@ use crate::firewall::approvals::{Approval, Step};
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
+use crate::saturate::SaturatingFrom as _;
 
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -427,7 +428,7 @@ impl Backend for Memory {
     ) -> Result<usize, StoreError> {
         let cutoff = before(now, retention_secs);
         let mut tables = self.write()?;
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let limit = usize::saturating_from(limit);
         let ended = tables.sessions.iter().filter(|(_, row)| row.ended_by(cutoff));
         let ids: Vec<SessionId> = ended.map(|(&id, _)| id).take(limit).collect();
         for id in &ids {

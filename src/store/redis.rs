@@ -45,6 +45,7 @@ use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
+use crate::saturate::SaturatingFrom as _;
 use feed::Feed;
 use link::Link;
 use scripts::Run;
@@ -434,7 +435,7 @@ impl Backend for Redis {
         retention_secs: u64,
         limit: u32,
     ) -> Result<usize, StoreError> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let limit = usize::saturating_from(limit);
         let mut forgotten = 0;
         while forgotten < limit {
             let part = PAGE.min(limit - forgotten);
@@ -460,7 +461,7 @@ impl Backend for Redis {
         _now: Timestamp,
     ) -> Result<Replicas, StoreError> {
         // Remembered until the year 2255 at most.
-        let largest = i64::try_from(LARGEST).unwrap_or(i64::MAX);
+        let largest = i64::saturating_from(LARGEST);
         let mut script = self.write(&scripts::REVOKE_TOKEN)?;
         script.arg(token_id).arg(until.0.min(largest));
         let change = Change::TokenRevoked { token_id: token_id.to_owned(), until };

@@ -22,6 +22,7 @@ use crate::config;
 use crate::firewall::time::Mono;
 use crate::http_client;
 use crate::metrics::SpanEnd;
+use crate::saturate::SaturatingFrom as _;
 
 /// Most traces in one request to the collector.
 const BATCH: usize = 256;
@@ -118,7 +119,7 @@ impl Export {
         if spans.is_empty() {
             return;
         }
-        let count = u64::try_from(spans.len()).unwrap_or(u64::MAX);
+        let count = u64::saturating_from(spans.len());
         let sent = timeout(BATCH_TIMEOUT, self.exporter.export(spans)).await;
         let problem = match sent {
             Ok(Ok(())) => None,

@@ -16,6 +16,7 @@ use crate::mcp::class::Class;
 use crate::mcp::outcome::ToolOutcome;
 use crate::mcp::trace::TraceContext;
 use crate::mcp::version::Version;
+use crate::saturate::SaturatingFrom as _;
 
 /// Longest text of an attribute or a name.
 pub(super) const MAX_TEXT_BYTES: usize = 128;
@@ -190,7 +191,7 @@ impl Request {
 
     /// Wall-clock time of a moment of this request, in microseconds.
     fn wall_us(&self, at: Mono) -> i64 {
-        let since = i64::try_from(at.since(self.decided.arrived.mono)).unwrap_or(i64::MAX);
+        let since = i64::saturating_from(at.since(self.decided.arrived.mono));
         self.decided.arrived.wall.0.saturating_add(since)
     }
 }

@@ -12,6 +12,7 @@ use source::{Source, sources};
 
 /// Rooms that decide, in order: each may use those before it and none behind it.
 const PURE: &[&str] = &[
+    "saturate",
     "json",
     "firewall",
     "mcp",
@@ -52,7 +53,7 @@ fn may_enter(room: &str) -> Option<Vec<&'static str>> {
         _ if KEEPING.contains(&room) => all(&[PURE, GROUND]),
         "gate" | "reload" => all(&[PURE, GROUND, KEEPING]),
         "proxy" => all(&[
-            &["gate", "json", "firewall", "mcp", "credentials", "decode"],
+            &["gate", "saturate", "json", "firewall", "mcp", "credentials", "decode"],
             &["config", "metrics", "clock"],
         ]),
         "admin" => all(&[PURE, GROUND, KEEPING, &["gate", "reload"]]),

@@ -21,6 +21,7 @@ use crate::app::audit_settings;
 use crate::audit::{Audit, By, Change, files};
 use crate::clock::Clock;
 use crate::config::{Backend, Config, Secret};
+use crate::saturate::SaturatingFrom as _;
 use crate::store::{BackupMark, backups};
 
 /// Events that take something away; an earlier state does not know of them.
@@ -152,7 +153,7 @@ impl Since {
         }
         // Refused calls count as well: a session may have paid for them.
         if line.task_session_id.is_some() {
-            let batch = u64::try_from(line.tools_called.len()).unwrap_or(u64::MAX);
+            let batch = u64::saturating_from(line.tools_called.len());
             let single = u64::from(line.tool_called.is_some());
             self.calls = self.calls.saturating_add(batch.max(single));
         }

@@ -8,6 +8,7 @@ use crate::console::section::{Section, Shown};
 use crate::console::shown::text;
 use crate::console::visit::Visit;
 use crate::recent::Seen;
+use crate::saturate::SaturatingFrom as _;
 
 /// Decisions on the page before the first new one.
 const SHOWN: usize = 100;
@@ -65,7 +66,7 @@ pub(in crate::console) fn row(seen: &Seen) -> Markup {
             td { (id("agents", &agent)) }
             td { (id("sessions", &session)) }
             td.text { @if let Some(policy) = &seen.policy { (text(policy)) } }
-            td.right { (took(f64::from(u32::try_from(seen.took_us).unwrap_or(u32::MAX)))) }
+            td.right { (took(f64::from(u32::saturating_from(seen.took_us)))) }
         }
     }
 }

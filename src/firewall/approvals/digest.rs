@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
 use crate::json::{Value, canonical};
+use crate::saturate::SaturatingFrom as _;
 
 /// 32 bytes, written as lower-case hexadecimal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,7 +72,7 @@ fn hashed(mut hasher: blake3::Hasher, subject: &Subject<'_>, left_out: &[&str]) 
     hasher.update(subject.agent.0.as_bytes());
     hasher.update(subject.session.0.as_bytes());
     for text in [subject.upstream.unwrap_or_default(), subject.method] {
-        hasher.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
+        hasher.update(&u64::saturating_from(text.len()).to_le_bytes());
         hasher.update(text.as_bytes());
     }
     hasher.update(if subject.upstream.is_some() { b"u" } else { b"-" });

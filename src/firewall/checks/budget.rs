@@ -4,6 +4,7 @@ use super::Lack;
 use crate::firewall::denial::{Code, Denial};
 use crate::firewall::session::{Usage, WorkOrder};
 use crate::firewall::time::Mono;
+use crate::saturate::SaturatingFrom as _;
 
 /// The budget covers less than the price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +60,7 @@ pub fn count(
         shared.count(price, now);
     } else if rate_limited {
         // `rate::fits` lets through no more than a 32-bit limit.
-        usage.recent.push(now, u32::try_from(price).unwrap_or(u32::MAX));
+        usage.recent.push(now, u32::saturating_from(price));
     }
     Ok(())
 }

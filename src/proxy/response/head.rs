@@ -17,6 +17,7 @@ use crate::mcp::filter::{ListKinds, Notice};
 use crate::mcp::outcome::Carrier;
 use crate::mcp::sse_filter::{Passes, SseFilter};
 use crate::proxy::handed::Handed;
+use crate::saturate::SaturatingFrom as _;
 
 impl ResponsePipeline {
     /// Judges the head and prepares for the body.
@@ -130,7 +131,7 @@ impl ResponsePipeline {
         }
         let coding = coding.to_str().map_err(|_not_text| unknown())?.trim().to_ascii_lowercase();
         if coding != "identity" {
-            let most = u64::try_from(self.max_bytes).unwrap_or(u64::MAX);
+            let most = u64::saturating_from(self.max_bytes);
             let bounds = if self.streams { Bounds::stream(most) } else { Bounds::body(most) };
             self.decoder = Some(Decoder::for_coding(&coding, bounds).ok_or_else(unknown)?);
         }

@@ -15,6 +15,7 @@ use super::super::{Bookmark, Change, Changes, Position, StoreError};
 use super::link::Link;
 use super::{Redis, wire};
 use crate::firewall::time::Timestamp;
+use crate::saturate::SaturatingFrom as _;
 
 /// Time for which the server holds a request without an answer.
 pub(super) const WAIT: Duration = Duration::from_millis(300);
@@ -134,7 +135,7 @@ pub(super) fn time((secs, micros): Time) -> Result<Timestamp, StoreError> {
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    u64::saturating_from(duration.as_millis())
 }
 
 fn seen(entry: &Entry) -> Result<Seen, StoreError> {

@@ -19,6 +19,7 @@ use rusqlite::{Connection, params_from_iter};
 use super::super::StoreError;
 use super::{SealKey, approvals, continuations, file, rows};
 use crate::firewall::time::Timestamp;
+use crate::saturate::SaturatingFrom as _;
 
 /// A table: the columns in the clear, its key first, and those that are sealed.
 struct Table {
@@ -119,7 +120,7 @@ pub(super) fn read_through(db: &Connection, path: &Path) -> Result<Rows, StoreEr
     }
     let mut sessions = 0;
     rows::each_session(db, Timestamp(i64::MIN), |_| sessions += 1)?;
-    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let count = u64::saturating_from::<usize>;
     Ok(vec![
         ("agents", count(rows::agents(db)?.len())),
         ("delegations", count(rows::delegations(db)?.len())),

@@ -18,6 +18,7 @@ use super::super::StoreError;
 use super::at_rest::{Rows, read_through};
 use super::{BATCH, Request, SealKey, commit_lastingly, file};
 use crate::firewall::time::Timestamp;
+use crate::saturate::SaturatingFrom as _;
 
 /// Pages between two looks at what waits.
 const PAGES: i32 = 256;
@@ -103,7 +104,7 @@ fn copy_to(
          DELETE FROM backup;",
     )?;
     drop_approvals(&copy)?;
-    let sequence = i64::try_from(mark.sequence).unwrap_or(i64::MAX);
+    let sequence = i64::saturating_from(mark.sequence);
     copy.execute(
         "INSERT INTO backup VALUES (?1, ?2, ?3)",
         (mark.taken_at.0, sequence, &mark.hash),

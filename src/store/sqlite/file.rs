@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::super::StoreError;
 use super::seal::{self, SealKey};
 use crate::holder::Holder;
+use crate::saturate::SaturatingFrom as _;
 
 /// `Arbt`, in the file's header: says that the file is ours.
 const APPLICATION_ID: i64 = 0x4172_6274;
@@ -270,7 +271,7 @@ fn connect(path: &Path, known: usize) -> Result<(Connection, usize), Failure> {
     }
     let version = usize::try_from(found).ok().filter(|version| *version <= known);
     let Some(version) = version else {
-        let known = i64::try_from(known).unwrap_or(i64::MAX);
+        let known = i64::saturating_from(known);
         return Err(Failure::Ours(StoreError::Newer { path: path.to_owned(), found, known }));
     };
     db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::firewall::time::{Mono, Now, Timestamp};
+use crate::saturate::SaturatingFrom as _;
 
 /// Weight of a fresh flag. Whole numbers, so that five fresh ones are exactly five.
 const FLAG_WEIGHT: u64 = 1 << FORGOTTEN_AFTER_HOURS;
@@ -54,7 +55,7 @@ impl FlagHistory {
 }
 
 fn instant(at: Mono) -> i64 {
-    i64::try_from(at.0).unwrap_or(i64::MAX)
+    i64::saturating_from(at.0)
 }
 
 fn age_hours(given: i64, now: Mono) -> u64 {
