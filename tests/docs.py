@@ -5,7 +5,8 @@
 
 Every relative link leads somewhere. No line of prose is longer than 130 characters, and blank lines are on both sides of each
 heading. Every `arbiter …` line of a shell block names a command and options that exist. The
-block under "Five minutes" is run as it is written, on the ports that it names, in a copy of the files that it uses.
+block under "Five minutes" is run as it is written, on the ports that it names, in a copy of the files that it uses; the blocks
+of the guides are run by `guides.py`.
 """
 
 import pathlib
@@ -20,6 +21,9 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/support"))
 import arbiter as support  # noqa: E402
+
+sys.path.insert(0, str(ROOT / "tests"))
+import guides  # noqa: E402
 
 README_LINES = 150
 LINE = 130
@@ -129,7 +133,9 @@ def main():
     fault = five_minutes()
     if fault:
         wrong.append(f"README.md, five minutes: {fault}")
-    print("\n".join(wrong) or f"{len(DOCUMENTS)} documents: links, layout, commands and the five minutes are right")
+    blocks = [(path.relative_to(ROOT), block) for path in DOCUMENTS for block in shell_blocks(path.read_text())]
+    wrong.extend(guides.problems(blocks))
+    print("\n".join(wrong) or f"{len(DOCUMENTS)} documents: links, layout, commands, the five minutes and the guides are right")
     return 1 if wrong else 0
 
 
