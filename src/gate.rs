@@ -57,6 +57,7 @@ use drain::{Drain, Phase};
 use in_flight::RequestInFlight;
 use listening::Stream;
 pub use on_record::Ended;
+use phases::Contents;
 pub use phases::{Arrived, Denied, Identified, Kind, Read, Verb};
 pub use reply::{Form, Refused};
 pub use state::ProcessState;
@@ -111,15 +112,7 @@ pub struct Cleared {
     /// The JSON-RPC id to echo if the upstream fails, and in which form.
     id: Option<SmolStr>,
     form: Form,
-    due: ExpectedReply,
-    repeatable: bool,
-    lists: Option<ListView>,
-    scrub: Option<ScrubSet>,
-    tools: Option<Box<Tools>>,
-    /// Set if notifications can come on the answer's stream.
-    stream: Option<Box<Stream>>,
-    handout: Option<Arc<Handout>>,
-    asked: Option<Asked>,
+    expected: Expected,
     trace: Option<Box<Trace>>,
     _open: RequestInFlight,
 }
@@ -129,11 +122,19 @@ struct Admitted {
     body: Bytes,
     /// Made to the body once the decision is on record.
     edits: Edits,
-    repeatable: bool,
+    expected: Expected,
+}
+
+/// Treatment of the answer that an admitted call may get.
+#[derive(Debug)]
+struct Expected {
     due: ExpectedReply,
+    /// True if the message may be sent again where its connection died.
+    repeatable: bool,
     lists: Option<ListView>,
     scrub: Option<ScrubSet>,
     tools: Option<Box<Tools>>,
+    /// Set if notifications can come on the answer's stream.
     stream: Option<Box<Stream>>,
     handout: Option<Arc<Handout>>,
     asked: Option<Asked>,
@@ -218,7 +219,7 @@ impl Gate {
         let open = self.state.in_flight.enter();
         let mut ticket = Ticket::begin(entry, arrived, open, self.state.audit.clone());
         ticket.traced_by(draft);
-        let arrived = Arrived { ticket };
+        let arrived = Arrived::new(ticket);
         if self.state.drain.phase() >= Phase::Refusing {
             return Err(self.refuse(arrived.denied(shutting_down())).await);
         }
@@ -231,7 +232,7 @@ impl Gate {
         mut read: Read,
         claims: &Claims<'_>,
     ) -> Result<Box<Cleared>, Refused> {
-        let decided = match (self.recheck_caller(&mut read), read.kind) {
+        let decided = match (self.recheck_caller(&mut read), read.kind()) {
             (Ok(()), Kind::Message) => self.decide(&mut read, claims).await,
             // Boxed, because few requests come this way and all would carry its room.
             (Ok(()), Kind::Legacy(verb)) => {
@@ -248,24 +249,30 @@ impl Gate {
 
     /// Lets a request pass that only its token was checked for (`deny_non_post_methods = false`).
     fn decide_unchecked(&self, read: &mut Read) -> Result<Admitted, Denial> {
-        let Read { ticket, caller, to, body, .. } = read;
+        let Contents { ticket, caller, to, body, .. } = read.contents();
         self.still_free(caller, &[], to)?;
         ticket.entry_mut().anomaly_flags.push("unchecked_method");
         let scrub =
             self.state.scrub_sets.without_session(caller.agent.id, &self.state.secrets.vault());
         let body = std::mem::take(body);
-        Ok(Admitted { body, ..Admitted::without_message(ExpectedReply::Anything, scrub) })
+        let expected = Expected::without_message(ExpectedReply::Anything, scrub);
+        Ok(Admitted::unedited(body, expected))
     }
 }
 
 impl Admitted {
-    /// Returns the result for a request without a message.
+    /// Returns the admission of a body that goes upstream as it came.
+    fn unedited(body: Bytes, expected: Expected) -> Self {
+        Self { body, edits: Edits::default(), expected }
+    }
+}
+
+impl Expected {
+    /// Returns the treatment of the answer to a request without a message.
     fn without_message(due: ExpectedReply, scrub: Option<ScrubSet>) -> Self {
         Self {
-            body: Bytes::new(),
-            edits: Edits::default(),
-            repeatable: false,
             due,
+            repeatable: false,
             lists: None,
             scrub,
             tools: None,
@@ -296,27 +303,27 @@ impl Cleared {
 
     /// Reports whether the message may be sent again where its connection died.
     pub fn is_repeatable(&self) -> bool {
-        self.repeatable
+        self.expected.repeatable
     }
 
     pub fn due(&self) -> ExpectedReply {
-        self.due
+        self.expected.due
     }
 
     pub fn lists(&self) -> Option<&ListView> {
-        self.lists.as_ref()
+        self.expected.lists.as_ref()
     }
 
     /// Notes in which form the answer comes.
     pub fn answer_comes(&mut self, carrier: Carrier) {
-        if let Some(tools) = &mut self.tools {
+        if let Some(tools) = &mut self.expected.tools {
             tools.answers.begin(carrier);
         }
     }
 
     /// Notes bytes of the answer that go to the client.
     pub fn answer_passes(&mut self, bytes: &[u8]) {
-        if let Some(tools) = &mut self.tools {
+        if let Some(tools) = &mut self.expected.tools {
             tools.answers.push(bytes);
         }
     }
@@ -331,17 +338,17 @@ impl Cleared {
 
     /// Returns the secrets that the answer must not show.
     pub fn scrub(&self) -> Option<&ScrubSet> {
-        self.scrub.as_ref()
+        self.expected.scrub.as_ref()
     }
 
     /// Returns the reader of what the answer hands out, if it could hand out anything.
     pub fn handout(&self) -> Option<Arc<Handout>> {
-        self.handout.clone()
+        self.expected.handout.clone()
     }
 
     /// Returns the client that the answer may put questions to, if there is an answer.
     pub fn asked(&self) -> Option<&Asked> {
-        self.asked.as_ref()
+        self.expected.asked.as_ref()
     }
 
     /// The answer when the call failed behind the gate. The record follows in [`Gate::finish`].

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::phases::{Arrived, Denied, Identified, Read};
+use super::phases::{Arrived, Contents, Denied, Identified, Read};
 use super::ticket::Ticket;
 use super::{Gate, store_unavailable};
 use crate::firewall::agent::{Agent, AgentId, Caller, Principal};
@@ -23,7 +23,7 @@ impl Gate {
         mut arrived: Arrived,
         token: Option<&str>,
     ) -> Result<Identified, Box<Denied>> {
-        let ticket = &mut arrived.ticket;
+        let ticket = arrived.ticket();
         let proved = match self.prove(ticket, token).await {
             // Only now: a token that has expired or was revoked must not use up its agent's part.
             Ok(caller) => ticket.charge(caller.agent.id).map(|()| caller),
@@ -108,8 +108,10 @@ impl Gate {
     /// arrive, and what was revoked meanwhile is revoked.
     pub(super) fn recheck_caller(&self, read: &mut Read) -> Result<(), Denial> {
         let now = self.state.clock.now();
-        read.ticket.judged_from(now.mono);
-        read.caller = self.caller_now(&mut read.ticket, &read.caller, now)?;
+        let Contents { ticket, caller, .. } = read.contents();
+        ticket.judged_from(now.mono);
+        let caller = self.caller_now(ticket, caller, now)?;
+        read.by(caller);
         Ok(())
     }
 

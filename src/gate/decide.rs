@@ -10,12 +10,12 @@ use tracing::warn;
 use super::continued::{self, Round, Tasks};
 use super::frozen::Above;
 use super::hearing::{Hearing, Passed};
-use super::phases::Read;
+use super::phases::{Contents, Read};
 use super::reply::{Reply, echoed_id, warnings};
 use super::ticket::Ticket;
 use super::tools::Tools;
 use super::view::ListView;
-use super::{Admitted, Claims, Destination, ExpectedReply, Gate, store_unavailable};
+use super::{Admitted, Claims, Destination, Expected, ExpectedReply, Gate, store_unavailable};
 use crate::audit::Redacted;
 use crate::credentials::{self, CredentialDenial, Edits, Grant, Secret, Vault};
 use crate::firewall::admit;
@@ -99,7 +99,7 @@ impl Gate {
         read: &mut Read,
         claims: &Claims<'_>,
     ) -> Result<Admitted, Denial> {
-        let Read { ticket, caller, to, kind, body } = read;
+        let Contents { ticket, caller, to, kind, body } = read.contents();
         let (body, returned) = self.without_our_state(std::mem::take(body), claims);
         let doc = Doc::parse_request(&body).map_err(|error| unreadable(error, body.len()))?;
         let message = message::read(&doc).map_err(|bad| self.malformed(bad, ticket.reply_mut()))?;
@@ -119,7 +119,6 @@ impl Gate {
         continued::is_in_order(&message, version)?;
 
         let Claims { session, agent, .. } = *claims;
-        let kind = *kind;
         let hearing = Hearing { kind, caller, session, agent, message: &message, version, to };
         let passed = self.by_rules(ticket, &hearing).await;
         // Hashing is work, like redacting, and is not done for a request without its session.
@@ -159,7 +158,8 @@ impl Gate {
         let tools = Tools::of(&message, labels);
         drop(message);
         drop(doc);
-        Ok(Admitted { body, edits, repeatable, due, lists, scrub, tools, stream, handout, asked })
+        let expected = Expected { due, repeatable, lists, scrub, tools, stream, handout, asked };
+        Ok(Admitted { body, edits, expected })
     }
 
     /// Judges a message by session, policies and drift.

@@ -4,12 +4,13 @@
 //! sends on the stream is filtered and scrubbed like any answer. A resumed stream may repeat the
 //! answer to any earlier request, so every list on it is filtered.
 
+use bytes::Bytes;
 use smallvec::smallvec;
 
 use super::hearing::Hearing;
 use super::listening::Opened;
-use super::phases::{Read, Verb};
-use super::{Admitted, Claims, ExpectedReply, Gate, ListView};
+use super::phases::{Contents, Read, Verb};
+use super::{Admitted, Claims, Expected, ExpectedReply, Gate, ListView};
 use crate::firewall::admit;
 use crate::firewall::call::{Call, CallKind};
 use crate::firewall::denial::{Code, Denial};
@@ -42,7 +43,7 @@ impl Gate {
         claims: &Claims<'_>,
         verb: Verb,
     ) -> Result<Admitted, Denial> {
-        let Read { ticket, caller, to, kind, .. } = read;
+        let Contents { ticket, caller, to, kind, .. } = read.contents();
         ticket.entry_mut().mcp_method = Some(verb.as_str().into());
         let message = without_body();
         let version = headers::agree(&claims.protocol, &message).map_err(|bad| bad.denial())?;
@@ -51,7 +52,6 @@ impl Gate {
             return Err(Denial::new(Code::MethodNotAllowed, message));
         }
         let Claims { session, agent, .. } = *claims;
-        let kind = *kind;
         let hearing = Hearing { kind, caller, session, agent, message: &message, version, to };
         let passed = self.by_rules(ticket, &hearing).await?;
         admit::settle(&passed.escalations, &mut ())?;
@@ -68,7 +68,8 @@ impl Gate {
             Verb::Delete => (None, None),
         };
         let scrub = self.scrub_of(caller.agent.id, live, &[], &self.state.secrets.vault());
-        Ok(Admitted { lists, stream, ..Admitted::without_message(verb.due(), scrub) })
+        let expected = Expected { lists, stream, ..Expected::without_message(verb.due(), scrub) };
+        Ok(Admitted::unedited(Bytes::new(), expected))
     }
 }
 

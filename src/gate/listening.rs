@@ -161,7 +161,7 @@ impl Gate {
 
     /// Begins to watch the stream of a cleared call, if notifications can come on it.
     pub fn listen(self: &Arc<Self>, cleared: &mut Cleared) -> Option<Arc<Listening>> {
-        let stream = cleared.stream.take()?;
+        let stream = cleared.expected.stream.take()?;
         let state = Mutex::new(StreamState {
             basis: stream.basis.clone(),
             // A subscription begins with its acknowledgement.

@@ -50,7 +50,7 @@ impl Gate {
 
     /// Puts an admitted call on record; only now may it go on.
     pub(super) async fn clear(&self, judged: Judged) -> Result<Box<Cleared>, Refused> {
-        let Judged { mut ticket, agent, admitted } = judged;
+        let (mut ticket, agent, admitted) = judged.into_parts();
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
         let judged_from = ticket.judging_since();
         let draft = ticket.take_draft();
@@ -80,14 +80,7 @@ impl Gate {
                     warnings: reply.warnings,
                     id: reply.id,
                     form: reply.form,
-                    due: admitted.due,
-                    repeatable: admitted.repeatable,
-                    lists: admitted.lists,
-                    scrub: admitted.scrub,
-                    tools: admitted.tools,
-                    stream: admitted.stream,
-                    handout: admitted.handout,
-                    asked: admitted.asked,
+                    expected: admitted.expected,
                     trace,
                     _open: open,
                 }))
@@ -115,7 +108,7 @@ impl Gate {
     }
 
     async fn put_refusal_on_record(&self, denied: Box<Denied>) -> Refused {
-        let Denied { mut ticket, denial } = *denied;
+        let (mut ticket, denial) = denied.into_parts();
         let (request_id, arrived) = (ticket.request_id(), ticket.arrived());
         let judged_from = ticket.judging_since();
         let draft = ticket.take_draft();
@@ -232,7 +225,7 @@ impl Gate {
         if let Some(denial) = &ended.failed {
             self.state.metrics.denial(denial.code);
         }
-        if let Some(tools) = &cleared.tools {
+        if let Some(tools) = &cleared.expected.tools {
             tools.count(&self.state.metrics);
         }
         let outcome = Outcome {
@@ -245,7 +238,7 @@ impl Gate {
                 .as_ref()
                 .and_then(|denial| denial.cause)
                 .map(Cause::as_str),
-            tool_outcome: cleared.tools.as_ref().map(|tools| tools.outcome()),
+            tool_outcome: cleared.expected.tools.as_ref().map(|tools| tools.outcome()),
             bytes_out: Some(ended.bytes_out),
             task_status: ended.task.map(TaskStatus::as_str),
             elicited_hosts: ended.elicited.clone(),

@@ -3,7 +3,8 @@
 //! A request has [`Arrived`], then its sender is [`Identified`], its body [`Read`], its message [`Judged`]
 //! and its decision put on record, which makes it [`Cleared`](super::Cleared), the key to the upstream. At
 //! each step it may become [`Denied`] instead, whose record makes it [`Refused`](super::Refused). A phase
-//! is consumed by the step that leaves it, so no step can be left out or taken twice.
+//! is consumed by the step that leaves it, so no step can be left out or taken twice; the fields are private
+//! here, so no other file makes a phase.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::firewall::denial::Denial;
 
 /// Request whose record is open, from an unknown sender.
 pub struct Arrived {
-    pub(super) ticket: Ticket,
+    ticket: Ticket,
 }
 
 /// Request of a known agent, which is charged for it.
@@ -29,26 +30,35 @@ pub struct Identified {
 
 /// Request that is here whole.
 pub struct Read {
-    pub(super) ticket: Ticket,
+    ticket: Ticket,
     /// Sender, as it could act when it was last looked up.
-    pub(super) caller: Caller,
-    pub(super) kind: Kind,
+    caller: Caller,
+    kind: Kind,
     /// Taken by the decision.
-    pub(super) body: Bytes,
-    pub(super) to: Arc<Destination>,
+    body: Bytes,
+    to: Arc<Destination>,
+}
+
+/// Contents of a request that is here whole, for its decision.
+pub(super) struct Contents<'r> {
+    pub(super) ticket: &'r mut Ticket,
+    pub(super) caller: &'r Caller,
+    pub(super) kind: Kind,
+    pub(super) body: &'r mut Bytes,
+    pub(super) to: &'r Arc<Destination>,
 }
 
 /// Request that the decision let through.
 pub(super) struct Judged {
-    pub(super) ticket: Ticket,
-    pub(super) agent: AgentId,
-    pub(super) admitted: Admitted,
+    ticket: Ticket,
+    agent: AgentId,
+    admitted: Admitted,
 }
 
 /// Refused request that is not on record yet.
 pub struct Denied {
-    pub(super) ticket: Ticket,
-    pub(super) denial: Denial,
+    ticket: Ticket,
+    denial: Denial,
 }
 
 /// Kind of a request, by which it is judged.
@@ -72,6 +82,14 @@ pub enum Verb {
 }
 
 impl Arrived {
+    pub(super) fn new(ticket: Ticket) -> Self {
+        Self { ticket }
+    }
+
+    pub(super) fn ticket(&mut self) -> &mut Ticket {
+        &mut self.ticket
+    }
+
     pub fn request_id(&self) -> Uuid {
         self.ticket.request_id()
     }
@@ -125,6 +143,16 @@ impl Read {
         self.ticket.show_wait(held);
     }
 
+    pub(super) fn contents(&mut self) -> Contents<'_> {
+        let Self { ticket, caller, kind, body, to } = self;
+        Contents { ticket, caller, kind: *kind, body, to }
+    }
+
+    /// Notes how the sender may act now.
+    pub(super) fn by(&mut self, caller: Caller) {
+        self.caller = caller;
+    }
+
     pub(super) fn judged(self, admitted: Admitted) -> Judged {
         Judged { agent: self.caller.agent.id, ticket: self.ticket, admitted }
     }
@@ -134,8 +162,18 @@ impl Read {
     }
 }
 
+impl Judged {
+    pub(super) fn into_parts(self) -> (Ticket, AgentId, Admitted) {
+        (self.ticket, self.agent, self.admitted)
+    }
+}
+
 impl Denied {
     fn of(ticket: Ticket, denial: Denial) -> Box<Self> {
         Box::new(Self { ticket, denial })
+    }
+
+    pub(super) fn into_parts(self) -> (Ticket, Denial) {
+        (self.ticket, self.denial)
     }
 }
