@@ -23,6 +23,7 @@ mod storage;
 mod tests;
 mod token;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -173,6 +174,11 @@ struct Remote {
 }
 
 impl Remote {
+    /// Returns the gateway to ask and the printer of its answer.
+    fn open<'s>(&self, env: &Env, sink: &'s mut dyn Write) -> Result<(Target, Out<'s>), Failure> {
+        Ok((self.target(env)?, Out::new(self.output, sink)))
+    }
+
     fn target(&self, env: &Env) -> Result<Target, Failure> {
         let files = PemFiles {
             authorities: self.admin_ca_file.as_deref(),
@@ -290,7 +296,7 @@ pub fn run(tool: &Tool) -> ExitCode {
     }
 }
 
-async fn run_with(tool: &Tool, env: &Env, sink: &mut dyn std::io::Write) -> Result<Exit, Failure> {
+async fn run_with(tool: &Tool, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {
     match tool {
         Tool::Init(init) => init.run(sink),
         Tool::Check(check) => check.run(env, &mut Out::new(check.output, sink)).await,

@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Target, put};
 use super::list::{self, Paging};
-use super::print::Out;
 use super::{Env, Exit, Failure, Remote};
 use crate::firewall::agent::TrustLevel;
 
@@ -127,8 +126,7 @@ impl Agent {
             Self::Trust(trust) => &trust.remote,
             Self::Token(token) => &token.remote,
         };
-        let target = remote.target(env)?;
-        let mut out = Out::new(remote.output, sink);
+        let (target, mut out) = remote.open(env, sink)?;
         let answer = match self {
             Self::Register(register) => {
                 target

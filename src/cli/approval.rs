@@ -103,8 +103,7 @@ impl Approval {
             Self::Deny(deny) => &deny.remote,
             Self::Watch(watch) => &watch.remote,
         };
-        let target = remote.target(env)?;
-        let mut out = Out::new(remote.output, sink);
+        let (target, mut out) = remote.open(env, sink)?;
         let answer = match self {
             Self::List(list) => {
                 let query =

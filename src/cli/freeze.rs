@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::client::put;
 use super::list::{self, Paging};
-use super::print::Out;
 use super::{Env, Exit, Failure, Remote};
 use crate::firewall::time::Timestamp;
 
@@ -91,16 +90,16 @@ impl Freeze {
         let mut body = json!({"scope": scope, "reason": terms.reason});
         put(&mut body, "value", value.map(String::as_str));
         put(&mut body, "until", terms.until.as_deref());
-        let target = terms.remote.target(env)?;
+        let (target, mut out) = terms.remote.open(env, sink)?;
         let answer = target.ask(Method::POST, &["freeze"], &[], Some(body.to_string())).await?;
-        Out::new(terms.remote.output, sink).thing(&answer)?;
+        out.thing(&answer)?;
         Ok(Exit::Fine)
     }
 }
 
 impl List {
     async fn run(&self, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {
-        let target = self.remote.target(env)?;
+        let (target, mut out) = self.remote.open(env, sink)?;
         let freezes =
             list::List { path: "freeze", entries: "freezes", id: "freeze_id", query: &[] };
         let keep = |freeze: &Value| {
@@ -109,16 +108,16 @@ impl List {
         };
         let freezes = self.paging.read(&target, &freezes, keep).await?;
         let columns = ["freeze_id", "scope", "value", "until", "frozen_by", "reason"];
-        Out::new(self.remote.output, sink).table(&freezes, &columns)?;
+        out.table(&freezes, &columns)?;
         Ok(Exit::Fine)
     }
 }
 
 impl Unfreeze {
     pub(super) async fn run(&self, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {
-        let target = self.remote.target(env)?;
+        let (target, mut out) = self.remote.open(env, sink)?;
         let answer = target.ask(Method::DELETE, &["freeze", &self.id], &[], None).await?;
-        Out::new(self.remote.output, sink).thing(&answer)?;
+        out.thing(&answer)?;
         Ok(Exit::Fine)
     }
 }

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::client::Target;
 use super::client::put;
 use super::list::{self, Paging};
-use super::print::Out;
 use super::{Env, Exit, Failure, Remote};
 use crate::admin::SessionTerms;
 use crate::firewall::time::Timestamp;
@@ -78,8 +77,7 @@ impl Session {
             Self::List(list) => &list.remote,
             Self::Show(one) | Self::Close(one) => &one.remote,
         };
-        let target = remote.target(env)?;
-        let mut out = Out::new(remote.output, sink);
+        let (target, mut out) = remote.open(env, sink)?;
         let answer = match self {
             Self::Open(open) => {
                 target.ask(Method::POST, &["sessions"], &[], Some(open.body().to_string())).await?

@@ -9,7 +9,6 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::print::Out;
 use super::{Env, Exit, Failure, Remote};
 use crate::firewall::agent::AgentId;
 
@@ -46,7 +45,7 @@ impl Token {
 
 impl Reissue {
     async fn run(&self, env: &Env, sink: &mut dyn Write) -> Result<Exit, Failure> {
-        let target = self.remote.target(env)?;
+        let (target, mut out) = self.remote.open(env, sink)?;
         let failed = |path: &Path, error: &io::Error| {
             Failure::new(Exit::No, format!("cannot write {}: {error}", path.display()))
         };
@@ -81,7 +80,7 @@ impl Reissue {
             }
         }
         let done = json!({ "tokens": written, "out": self.out.display().to_string() });
-        Out::new(self.remote.output, sink).thing(&done)?;
+        out.thing(&done)?;
         Ok(Exit::Fine)
     }
 }

@@ -279,18 +279,20 @@ impl<'a> Section<'a> {
         items
     }
 
+    /// Returns a table or list with its origin; one from the environment is JSON, none if it is not.
+    fn structured(&mut self, key: &'static str) -> Option<(Option<Value>, Origin)> {
+        let Node { value, at } = self.node(key)?;
+        let value = match value {
+            Value::Untyped(text) => json(&text).map(|value| from_json(value, &at).value),
+            typed => Some(typed),
+        };
+        Some((value, at))
+    }
+
     /// A table of texts with names that the operator chooses.
     pub(super) fn map(&mut self, key: &'static str) -> Vec<(String, String, Origin)> {
-        let Some(Node { value, at }) = self.node(key) else { return Vec::new() };
-        let table = match value {
-            Value::Table(table) => Some(table),
-            Value::Untyped(text) => match json(&text).map(|value| from_json(value, &at).value) {
-                Some(Value::Table(table)) => Some(table),
-                _ => None,
-            },
-            _ => None,
-        };
-        let Some(table) = table else {
+        let Some((value, at)) = self.structured(key) else { return Vec::new() };
+        let Some(Value::Table(table)) = value else {
             self.problem(key, Some(at), "expected a table of texts (from the environment: JSON)");
             return Vec::new();
         };
@@ -309,13 +311,9 @@ impl<'a> Section<'a> {
 
     /// Tables under `[[section.key]]`.
     pub(super) fn tables(&mut self, key: &'static str) -> Vec<Table> {
-        let Some(Node { value, at }) = self.node(key) else { return Vec::new() };
+        let Some((value, at)) = self.structured(key) else { return Vec::new() };
         let items = match value {
-            Value::List(items) => Some(items),
-            Value::Untyped(text) => match json(&text).map(|value| from_json(value, &at).value) {
-                Some(Value::List(items)) => Some(items),
-                _ => None,
-            },
+            Some(Value::List(items)) => Some(items),
             _ => None,
         };
         let tables = items.map(|items| {
@@ -335,13 +333,9 @@ impl<'a> Section<'a> {
 
     /// The one table `[section.key]`, whose names are known.
     pub(super) fn table(&mut self, key: &'static str) -> Option<Table> {
-        let Node { value, at } = self.node(key)?;
+        let (value, at) = self.structured(key)?;
         let table = match value {
-            Value::Table(table) => Some(table),
-            Value::Untyped(text) => match json(&text).map(|value| from_json(value, &at).value) {
-                Some(Value::Table(table)) => Some(table),
-                _ => None,
-            },
+            Some(Value::Table(table)) => Some(table),
             _ => None,
         };
         if table.is_none() {

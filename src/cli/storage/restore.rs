@@ -66,7 +66,7 @@ impl Backup {
         if self.to.symlink_metadata().is_ok() {
             return Err(taken());
         }
-        let target = self.remote.target(env)?;
+        let (target, mut out) = self.remote.open(env, sink)?;
         let partial = self.to.with_extension(format!("partial-{}", std::process::id()));
         let failed =
             |error: io::Error| Failure::new(Exit::No, format!("cannot write {shown}: {error}"));
@@ -89,7 +89,7 @@ impl Backup {
         });
         drop(std::fs::remove_file(&partial));
         let answer = json!({ "to": shown.to_string(), "bytes": kept? });
-        Out::new(self.remote.output, sink).thing(&answer)?;
+        out.thing(&answer)?;
         Ok(Exit::Fine)
     }
 }
