@@ -5,9 +5,11 @@
 //! stream ([`scrubber`], [`sse`]). [`crate::secrets`] loads the values.
 
 mod bare;
+mod coarse;
 mod decoded;
 mod edit;
 mod encodings;
+mod endings;
 mod escapes;
 mod events;
 mod filter;

@@ -196,6 +196,29 @@ pub(super) struct Heads {
     wide: Bits,
 }
 
+/// Characters that a byte may be, of those with which forms begin.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Lanes {
+    pub is: u64,
+    /// Characters before which the byte may be skipped.
+    pub skips: u64,
+}
+
+impl Lanes {
+    /// Characters of a row that are kept.
+    const DEPTH: usize = 8;
+    pub(super) const FIRST: u64 = 0x0101_0101_0101_0101;
+    pub(super) const LAST: u64 = Self::FIRST << (Self::DEPTH - 1);
+
+    /// Keeps the first characters of each row.
+    pub(super) fn of(bits: Bits) -> u64 {
+        (0..BUCKETS).fold(0, |lanes, row| {
+            let first = bits >> (row * DEPTH) & ((1 << Self::DEPTH) - 1);
+            lanes | u64::try_from(first).unwrap_or(u64::MAX) << (row * Self::DEPTH)
+        })
+    }
+}
+
 const NO_FIT: Fit = Fit { is: 0, skips: 0 };
 
 #[derive(Clone, Copy, Default)]
@@ -256,6 +279,21 @@ impl Heads {
                 self.wide |= bit;
             }
         }
+    }
+
+    pub(super) fn lanes(&self, byte: u8) -> Lanes {
+        let fit = self.fit(byte);
+        Lanes { is: Lanes::of(fit.is), skips: Lanes::of(fit.skips) }
+    }
+
+    /// Returns the characters that no more text need follow.
+    pub(super) fn end_lanes(&self) -> u64 {
+        Lanes::of(self.ends)
+    }
+
+    /// Returns the characters that are the first byte of a character beyond ASCII.
+    pub(super) fn wide_lanes(&self) -> u64 {
+        Lanes::of(self.wide)
     }
 
     /// Returns the characters that could stand behind the end of a text.

@@ -12,9 +12,12 @@
 
 use smallvec::SmallVec;
 
+use super::coarse::{Coarse, Steps};
 use super::decoded::{CutShort, LEVELS, Reading, Text, Value, simple_escape};
 use super::escapes::{Below, Look, Plainly, Undone, class};
 use super::filter::Filter;
+#[cfg(test)]
+use super::heads::Lanes;
 use super::heads::{Beginnings, Behind, Heads};
 use super::nodes::{Node, Nodes, VIEWS, count, number};
 use super::repeats::repeat_end;
@@ -26,6 +29,14 @@ const LEAST_SPAN: usize = 24;
 const MOST_SPAN: usize = 2048;
 /// Bytes behind a long window that are read to know what starts at its end.
 const TAIL: usize = 96;
+/// Span from which on a stretch is looked at coarsely first.
+const COARSE_FROM: usize = 192;
+/// Bytes of the first stretch of several that are looked at coarsely.
+const COARSE_SPAN: usize = 512;
+/// Lengths of a stretch for which no other is looked at coarsely, if its starts are too many.
+const REST: usize = 16;
+/// Bytes of a stretch for each start, with fewer of which a coarse look does not pay.
+const BYTES_PER_START: usize = 96;
 /// Longest run of backslashes that stands for one.
 const LONGEST_RUN: usize = 1 << LEVELS;
 /// Bytes that the filter passes over for a look at one position.
@@ -50,13 +61,25 @@ pub(super) struct Lattice<'t> {
     newest: usize,
     plain: [Reading; 1],
     credit: usize,
+    coarse: Coarse,
+    /// Up to here no coarse look pays.
+    rest_to: usize,
 }
 
 impl<'t> Lattice<'t> {
     pub(super) fn new(text: Text<'t>, heads: &'t Heads) -> Self {
         let plain = [Reading { value: Value::Byte(0), length: 1 }];
         let windows = [Window::new(), Window::new()];
-        Self { text, heads, windows, newest: 0, plain, credit: MOST_CREDIT }
+        Self {
+            text,
+            heads,
+            windows,
+            newest: 0,
+            plain,
+            credit: MOST_CREDIT,
+            coarse: Coarse::default(),
+            rest_to: 0,
+        }
     }
 
     pub(super) fn text(&self) -> Text<'t> {
@@ -81,8 +104,23 @@ impl<'t> Lattice<'t> {
         window.nodes.view(node)
     }
 
+    /// The characters of forms that could stand at each position of the text.
+    #[cfg(test)]
+    pub(super) fn characters(&mut self) -> Vec<u64> {
+        let length = self.text.bytes.len();
+        let holder = self.fill(0, length.max(1));
+        let window = self.windows.get(holder);
+        let at = |at| window.map_or(0, |window| Lanes::of(window.heads.all_at(at)));
+        (0..length).map(at).collect()
+    }
+
     /// The first position from `from` on at which a secret could start; `from` never goes back.
-    pub(super) fn next_start(&mut self, filter: &Filter, from: usize) -> Option<usize> {
+    pub(super) fn next_start(
+        &mut self,
+        filter: &Filter,
+        steps: &Steps,
+        from: usize,
+    ) -> Option<usize> {
         let mut at = from;
         loop {
             let holder = if let Some(holder) = self.knowing(at) {
@@ -97,6 +135,10 @@ impl<'t> Lattice<'t> {
                         at += 1;
                         continue;
                     }
+                }
+                if let Some(further) = self.look_coarsely(steps, at) {
+                    at = further;
+                    continue;
                 }
                 self.holder_for_start(at)
             };
@@ -123,6 +165,32 @@ impl<'t> Lattice<'t> {
             self.windows.get(*n).is_some_and(|window| window.nodes.start <= at && at < window.exact)
         };
         [self.newest, 1 - self.newest].into_iter().find(knows)
+    }
+
+    /// The position up to which no secret starts from `at` on, where a coarse look shows it.
+    fn look_coarsely(&mut self, steps: &Steps, at: usize) -> Option<usize> {
+        if self.credit >= LEAST_SPAN || at < self.rest_to {
+            return None;
+        }
+        if !self.coarse.knows(at) {
+            let newest = self.windows.get(self.newest)?;
+            let dense = |end: usize| at.wrapping_sub(end) < LEAST_SPAN;
+            let span = if dense(self.coarse.sure) {
+                (self.coarse.span * 2).min(MOST_SPAN)
+            } else if dense(newest.exact) && newest.span * 2 >= COARSE_FROM {
+                COARSE_SPAN
+            } else {
+                return None;
+            };
+            self.coarse.fill(self.text, steps, at, span);
+            if self.coarse.starts() * BYTES_PER_START > span {
+                self.rest_to = at + REST * span;
+                return None;
+            }
+        }
+        let next = self.coarse.next(at);
+        let further = repeat_end(self.text.bytes, at..next, self.coarse.end).unwrap_or(next);
+        (further > at).then_some(further)
     }
 
     /// Index of a window for a start at `at`: a short one as long as starts are rare.

@@ -4,6 +4,7 @@
 use smallvec::SmallVec;
 
 use super::bare::is_number_byte;
+use super::coarse::Steps;
 use super::decoded::{CutShort, Reading, Text, Value};
 use super::encodings::{Form, forms};
 use super::filter::Filter;
@@ -18,6 +19,7 @@ pub struct Patterns {
     by_first: Vec<SmallVec<[u32; 4]>>,
     filter: Filter,
     heads: Heads,
+    steps: Steps,
 }
 
 impl std::fmt::Debug for Patterns {
@@ -67,7 +69,8 @@ impl Patterns {
             }
         }
         let (filter, heads) = (Filter::new(&all), Heads::new(&all));
-        Self { forms: all, by_first, filter, heads }
+        let steps = Steps::new(&heads);
+        Self { forms: all, by_first, filter, heads, steps }
     }
 
     /// Reports whether there is nothing to search for.
@@ -83,7 +86,9 @@ impl Patterns {
 
     /// Searches `text`, whose first `covered` bytes are part of a match that is already known.
     pub(super) fn scan(&self, text: Text<'_>, covered: usize) -> Scan {
-        self.scan_at(text, covered, |lattice, from| lattice.next_start(&self.filter, from))
+        self.scan_at(text, covered, |lattice, from| {
+            lattice.next_start(&self.filter, &self.steps, from)
+        })
     }
 
     /// Searches the positions of `text` that `next` finds.
@@ -130,7 +135,7 @@ impl Patterns {
         let mut pending = None;
         let mut lattice = Lattice::new(text, &self.heads);
         let mut from = 0;
-        while let Some(at) = lattice.next_start(&self.filter, from) {
+        while let Some(at) = lattice.next_start(&self.filter, &self.steps, from) {
             let seen = self.seen_at(&mut lattice, at);
             if let Some(bytes) = seen.pending {
                 let most = pending.get_or_insert_with(|| Pending {

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::super::Patterns;
+use super::super::coarse::characters;
 use super::super::decoded::{CutShort, Text};
+use super::super::encodings::forms;
 use super::super::heads::Heads;
 use super::super::lattice::Lattice;
 use super::super::patterns::Span;
@@ -116,6 +118,26 @@ proptest! {
             prop_assert_eq!(before.collect::<Vec<_>>(), expected.spans, "{:?}", shown);
         } else {
             prop_assert_eq!(found, expected, "{:?}", shown);
+        }
+    }
+
+    #[test]
+    fn a_coarse_look_misses_no_character_of_a_form(
+        secrets in proptest::collection::vec(select(SECRETS), 1..3),
+        parts in proptest::collection::vec(part(), 0..4),
+        complete in any::<bool>(),
+        end in any::<Index>(),
+    ) {
+        let mut bytes = body_of(&parts, &secrets);
+        bytes.truncate(if complete { 400 } else { end.index(400) });
+        let text = Text { bytes: &bytes, complete, before: None };
+        let forms: Vec<_> = secrets.iter().flat_map(|s| forms(s.as_bytes())).collect();
+        let heads = Heads::new(&forms);
+        let exact = Lattice::new(text, &heads).characters();
+        let coarse = characters(text, &heads).into_iter().rev();
+        prop_assert_eq!(coarse.len(), exact.len());
+        for (at, (coarse, exact)) in coarse.zip(exact).enumerate() {
+            prop_assert_eq!(exact & !coarse, 0, "{:?} at {}", String::from_utf8_lossy(&bytes), at);
         }
     }
 
