@@ -196,6 +196,17 @@ proptest! {
 }
 
 #[test]
+fn a_coarse_look_sees_a_semicolon_whose_backslash_is_coded() {
+    let bytes = br"\\u\x78&#53;c&amp;#12\x30\;30\x26&#35;4\x38\x5c\;41\x5c&#120;5c&#1\x310;\\x5c&#120;5c\x7\x38";
+    let (heads, text) = (Heads::new(&forms(br"\u0041\n\\x")), Text::whole(bytes));
+    let exact = Lattice::new(text, &heads).characters();
+    let coarse = characters(text, &heads).into_iter().rev();
+    for (at, (coarse, exact)) in coarse.zip(exact).enumerate() {
+        assert_eq!(exact & !coarse, 0, "at {at}");
+    }
+}
+
+#[test]
 fn half_a_character_is_held_back_where_a_secret_begins_with_it() {
     let patterns = Patterns::new(["\u{1f600}S3cr3t-P@ss".as_bytes()]);
     for half in [&br"\ud83d"[..], br"\\ud83d", br"\u00"] {
