@@ -2,7 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize as _;
+use serde::de::Visitor;
+
 use super::*;
+use crate::admin::SessionTerms;
 use crate::admin::access::Access;
 use crate::admin::endpoint::{self, Method};
 use crate::admin::routes::ROUTES;
@@ -107,6 +111,47 @@ fn every_term_of_a_session_can_be_asked_about() {
         // Whose session it is stands beside the terms.
         let is_beside = term == "agent_id";
         assert_eq!(asked.get(term).is_some(), !is_beside, "`POST /policy/explain` and {term}");
+    }
+}
+
+/// Reads nothing; notes the members that a type would read.
+struct MembersOf<'m>(&'m mut &'static [&'static str]);
+
+impl<'de> serde::Deserializer<'de> for MembersOf<'_> {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Self::Error> {
+        Err(serde::de::Error::custom("is no struct"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        members: &'static [&'static str],
+        _visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        *self.0 = members;
+        Err(serde::de::Error::custom("nothing is read"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+#[test]
+fn every_term_that_is_read_is_in_the_document() {
+    let mut members: &[&str] = &[];
+    SessionTerms::deserialize(MembersOf(&mut members)).unwrap_err();
+    assert!(members.len() > 8, "{members:?}");
+    let document = crate::admin::openapi();
+    let schemas = &document["components"]["schemas"];
+    for term in members {
+        assert!(
+            schemas["OpenSession"]["properties"].get(term).is_some(),
+            "`POST /sessions`: {term}"
+        );
     }
 }
 
