@@ -1,4 +1,4 @@
-//! Wiring: what is built, in which order it starts, and in which it stops.
+//! Wiring: the parts of the process, their start order and their stop order.
 //!
 //! Start: state first (store, agents, sessions, audit log, policies, credentials), then the sockets,
 //! then the services on them, so that every mistake is reported before the first request. Stop:

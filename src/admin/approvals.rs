@@ -36,7 +36,7 @@ pub(crate) struct ApprovalView {
     session_id: SessionId,
     declared_intent: Box<str>,
     method: Box<str>,
-    /// Tool of a call of one.
+    /// Tool of a tool call.
     #[serde(skip_serializing_if = "Option::is_none")]
     tool: Option<Box<str>>,
     /// Tool, URI, prompt or method that the call names.
@@ -240,7 +240,7 @@ impl Admin {
                 let over = over.unwrap_or(Undecided::Over(Status::Pending));
                 Err(announced.refused(over.into()))
             }
-            // The record says that the outcome is unknown, as it is.
+            // The record states the outcome as unknown: the store may have taken it.
             Err(error) => Err(store_failed(&error)),
         }
     }

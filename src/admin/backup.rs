@@ -20,7 +20,7 @@ use super::record::Change;
 use crate::store::BackupMark;
 use crate::telemetry::Causes;
 
-/// Copies at once, until they have been sent: each takes as much disk as the file.
+/// Copies under way at the same time; each takes as much disk as the file until it has been sent.
 static COPIES: Semaphore = Semaphore::const_new(1);
 
 /// Bytes that are read together.

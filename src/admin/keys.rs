@@ -1,4 +1,4 @@
-//! The keys that operators hold: which there are, whose they are, and how often each may ask.
+//! Keys of operators: their names, roles, owners and request rates.
 //!
 //! Only hashes are kept. The hash of what was sent is compared with every one of them, each in
 //! constant time, so that how long it takes says neither which key was meant nor how close it was.
@@ -15,7 +15,7 @@ use super::lru::Lru;
 use crate::config::{self, AdminKey, ENVIRONMENT_KEY, Role, Roles};
 use crate::firewall::time::Timestamp;
 
-/// People whose rates are remembered.
+/// Maximum number of people whose request rates are kept.
 const MAX_PEOPLE: usize = 1_000;
 
 /// One key in force.
@@ -62,7 +62,7 @@ impl Keyring {
         Self { in_force: ArcSwap::from_pointee(list), people: Mutex::new(Lru::new(MAX_PEOPLE)) }
     }
 
-    /// The key that was sent, if there is such a one and it has not expired.
+    /// Returns the key that was sent, if it is known and has not expired.
     pub(super) fn find(&self, sent: &[u8], now: Timestamp) -> Option<Arc<Key>> {
         let sent = blake3::hash(sent);
         let list = self.in_force.load();
@@ -74,7 +74,7 @@ impl Keyring {
         key.expires_at.is_none_or(|end| now < end).then(|| Arc::clone(key))
     }
 
-    /// The unexpired key with this hash, for somebody who showed it before.
+    /// Returns the unexpired key with this hash, which its holder sent before.
     pub(super) fn with_hash(&self, hash: &[u8; 32], now: Timestamp) -> Option<Arc<Key>> {
         let list = self.in_force.load();
         let key = list.keys.iter().find(|key| key.hash == *hash)?;

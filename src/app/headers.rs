@@ -1,4 +1,4 @@
-//! The headers that every upstream request carries, with the credentials they name put in.
+//! Headers that every upstream request carries, with references to credentials resolved.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Word to systemd of how far the process is (`Type=notify`), where systemd asks for it.
+//! State notifications to systemd (`Type=notify`), where systemd asks for them.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;

@@ -1,4 +1,4 @@
-//! Taking from a list what its reader may not use, and leaving every other byte as it is.
+//! Filter of lists: items that the reader may not use are removed, every other byte passes unchanged.
 //!
 //! An answer is recognised by its shape, not by its id: where `tools/list` was asked, EVERY
 //! response's `result.tools` is filtered. Ids are not reliable enough, since a server may echo

@@ -13,7 +13,7 @@ use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::time::{Now, Timestamp};
 use crate::store::{Lowered, TakenAway};
 
-/// Revoked tokens remembered at most. Tokens live a day at the longest.
+/// Maximum number of revoked tokens kept. A token is valid for a day at most.
 pub(super) const MAX_REVOKED: usize = 100_000;
 
 impl Inner {
@@ -41,7 +41,7 @@ impl Inner {
         true
     }
 
-    /// Takes in the level that an operator has set by a change with this number.
+    /// Applies the trust level that an operator set, numbered by the store.
     pub(super) fn trust_set(&self, id: AgentId, level: TrustLevel, number: u64) {
         if let Some(mut entry) = self.agents.get_mut(&id) {
             entry.set_trust(level, number);

@@ -1,5 +1,5 @@
-//! `arbiter audit show`: one record, its place in the chain, why it was decided so, the story of its
-//! approval, and what happened around it in its session.
+//! `arbiter audit show`: one record, its place in the chain, the explanation of its decision, the history
+//! of its approval, and its neighbours in the session.
 
 #![expect(
     clippy::indexing_slicing,
