@@ -37,6 +37,7 @@ use anyhow::{Context, Result};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use serde::Serialize;
+use tokio::runtime::{Builder, Runtime};
 use tracing::{info, warn};
 
 use crate::admin::People;
@@ -80,8 +81,19 @@ pub enum Way {
 }
 
 /// Starts threads for one kind of work.
-fn runtime(name: &str, threads: usize) -> Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
+fn runtime(name: &str, threads: usize) -> Result<Runtime> {
+    started(name, threads, &mut Builder::new_multi_thread())
+}
+
+/// Starts threads for large bodies, which return what they freed: see [`upkeep::give_back`].
+fn bulk_runtime(threads: usize) -> Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    let bulk = started("bulk", threads, builder.on_thread_park(upkeep::give_back))?;
+    bulk.spawn(upkeep::memory());
+    Ok(bulk)
+}
+
+fn started(name: &str, threads: usize, builder: &mut Builder) -> Result<Runtime> {
     let built = builder.worker_threads(threads).thread_name(name).enable_all().build();
     built.with_context(|| format!("starting the threads for `{name}`"))
 }
@@ -146,7 +158,7 @@ pub fn run(
     let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
     control.spawn(probe::watch(upstreams.clone(), parts.state.clock.clone()));
     snapshot::connect(&parts, upstreams.clone(), certificate.clone());
-    let bulk = runtime("bulk", threads.div_ceil(2))?;
+    let bulk = bulk_runtime(threads.div_ceil(2))?;
     let people = People::new(config, &parts.state.clock, control.handle())
         .context("preparing to ask the issuer of `admin.oidc`")?;
     let sources = control.block_on(parts.sources(config));

@@ -143,7 +143,6 @@ impl Parts {
         upkeep.spawn(upkeep::approvals(self.state.clone()));
         upkeep.spawn(upkeep::agents(self.state.clone(), config.agents.retention_secs));
         upkeep.spawn(upkeep::probe(self.store.clone(), self.state.clone()));
-        upkeep.spawn(upkeep::memory());
         if self.store.outlives_the_process() {
             control.spawn(follow::return_idle(self.state.clone()));
         }

@@ -73,7 +73,7 @@ async fn hostile_bodies_take_the_memory_that_is_set_aside_for_them_and_give_it_b
         let session = gateway.session(json!({})).await;
         callers.push((gateway.agent.clone(), session));
     }
-    let before = memory(&gateway, "VmRSS");
+    let (before, anonymous) = (memory(&gateway, "VmRSS"), memory(&gateway, "RssAnon"));
     let body = |piece: &str| {
         let items = piece.repeat(length / piece.len());
         tool_call("read_file", json!({"a": "[]"})).replace("\"[]\"", &format!("[{items}0]"))
@@ -93,13 +93,10 @@ async fn hostile_bodies_take_the_memory_that_is_set_aside_for_them_and_give_it_b
     let peak = memory(&gateway, "VmHWM") - before;
     let sent = count * length / 1_000_000;
     assert!(peak < 5 * sent, "{peak} MiB for {sent} MB of bodies");
-    let given_back =
-        eventually(|| async { (memory(&gateway, "VmRSS") < before + 24).then_some(()) });
-    assert!(
-        given_back.await.is_some(),
-        "{} MiB are kept, of {before} before",
-        memory(&gateway, "VmRSS")
-    );
+    // Without the pages of the program's own file, which a debug build has many of.
+    let kept = || memory(&gateway, "RssAnon");
+    let given_back = eventually(|| async { (kept() < anonymous + 24).then_some(()) });
+    assert!(given_back.await.is_some(), "{} MiB are kept, of {anonymous} before", kept());
 }
 
 #[tokio::test]
