@@ -1,13 +1,21 @@
 #!/usr/bin/env python3
 """Attacks a gateway as one agent with a valid token could, and measures what another agent notices of it.
 
-    tests/chaos/attack.py [--long] [refusals] [withheld] [idle] [mixed]        all four unless told otherwise
+    tests/chaos/attack.py [--long] [refusals] [withheld] [idle] [mixed] [texts] [injection] [escapes] [key] [values] [answers]
 
     refusals   one agent's requests without a session, as fast as they go
     withheld   111 uploads of 2.3 MB whose last byte never comes
     idle       320 connections that send nothing, where the gateway may open 256 files
     mixed      all at once: 500 slow heads, 200 connections of bad tokens, 64 of denied calls, 100 of heads of 60 KB,
                20 hostile bodies of 9 MB
+    injection  calls of 9.5 MB that are made of references to a credential of 3 KB
+    escapes    four calls of 9 MB of `&amp;` at a time, and four of 97 KB
+    key        calls with one key of 9 MB
+    values     24 calls of 9 MB of `[1,1,…` at a time
+    answers    calls that are answered by 160,000 numbers in one event, or by 2 MB of `&amp;`, where numbers are credentials
+    texts      the last five at once; without --long, without `answers`: a debug build scrubs too slowly
+
+Without a name: all of them with --long, else the first four and `texts`.
 
 The attack comes from processes of the lowest priority. A good agent calls all the while from a process of its own, and
 another process asks both ports for their health. Each attack also runs against a listener that answers 429 at once,
@@ -15,6 +23,7 @@ while the good agent calls the gateway: what is lost there is the machine's, not
 
 - the good agent keeps at least half (a fifth without --long) of what it has while the attack goes to that listener;
 - both ports answer within half a second (2 s without --long, where a debug build shares a busy machine);
+- the process takes at most 512 MiB more than before: the memory for bodies is 256 MiB (`proxy.max_in_flight_body_bytes`);
 - five seconds after the end the good agent has at least half (a fifth without --long) of its undisturbed rate;
 - every refusal that the gateway counts is on record, by itself or in a count, and so is every call of the good agent.
 
@@ -26,17 +35,18 @@ import collections
 import json
 import os
 import pathlib
+import re
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "support")]
 
 from arbiter import Arbiter, binary, request, stop, wait_for_file  # noqa: E402
-from audit import Upstream  # noqa: E402
 
 LONG = "--long" in sys.argv
 SECONDS = 15 if LONG else 4
@@ -45,7 +55,22 @@ SLOW = 0.5 if LONG else 2.0
 SHARE = 0.5 if LONG else 0.2
 CALLERS = 4
 CALL = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "work", "arguments": {}}})
+MOST_MIB = 512
+# The credentials of the attack: a long one, and one that is a number.
+CREDENTIALS = {"long": "k3" * 1500, "number": "41424344"}
 HOSTILE = [b'"&amp;', b'"%25', b'"QUJD\\r\\n', b"[1,", b'"-----']
+
+
+def event(text):
+    message = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": "…"}]}})
+    return f"data: {message.replace(json.dumps('…'), text)}\n\n".encode()
+
+
+STREAMS = {"numbers": json.dumps([41424344] * 160_000), "marks": json.dumps("&amp;" * 400_000)}
+
+
+def call(tool, arguments):
+    return CALL.replace("work", tool).replace('"arguments": {}', f'"arguments": {arguments}')
 
 
 def post(address, headers, body, length=None):
@@ -65,6 +90,10 @@ async def answer(reader):
     head = await reader.readuntil(b"\r\n\r\n")
     lines = head.lower().split(b"\r\n")
     length = next((int(line[15:]) for line in lines if line.startswith(b"content-length:")), 0)
+    if b"transfer-encoding: chunked" in lines:
+        while length := int(await reader.readline(), 16):
+            await reader.readexactly(length + 2)
+        length = 2
     await reader.readexactly(length)
     return int(lines[0].split(b" ")[1]), b"connection: close" not in lines
 
@@ -186,7 +215,17 @@ async def attack(task):
     large = post(address, {**token, "x-large": "a" * 60_000}, CALL)
     begin = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"work","arguments":{"a":'
     hostile = [begin.encode() + part * (9_000_000 // len(part)) for part in HOSTILE]
+    few = '{"a": "${CRED:number} ${CRED:long}"}'
+    texts = {
+        "injection": lambda: [call("work", json.dumps({"a": "${CRED:long}" * count})) for count in (790_000, 64)] * 2,
+        "escapes": lambda: [call("work", json.dumps({"a": "&amp;" * count})) for count in (1_800_000, 19_400)] * 4,
+        "key": lambda: [call("work", json.dumps({"k" * 9_000_000: 1}))] * 4,
+        "values": lambda: [call("work", '{"a": [' + "1," * 4_500_000 + "1]}")] * 24,
+        "answers": lambda: [call(tool, few) for tool in STREAMS] * 4,
+    }
+    texts = {name: [post(address, valid, text) for text in texts[name]()] for name in texts if name in task["kinds"]}
     kinds = {
+        **{name: [lambda text=text: again(lambda: each(text)) for text in calls] for name, calls in texts.items()},
         "refusals": [lambda: again(lambda: each(refused))] * 16,
         "withheld": [lambda: again(lambda: held(post(address, token, "x" * 2_299_999, 2_300_000)), 0.2)] * 111,
         "idle": [lambda: again(lambda: held(b""), 0.2)] * 320,
@@ -197,6 +236,7 @@ async def attack(task):
         "hostile": [lambda body=body: again(lambda: each(post(address, valid, body))) for body in hostile * 4],
     }
     asks = [asyncio.create_task(one()) for kind in task["kinds"] for one in kinds[kind]]
+    print(json.dumps("ready"), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     for one in asks:
         one.cancel()
@@ -216,12 +256,43 @@ async def refuser(task):
         finally:
             writer.close()
 
+    await until_told(task, serve)
+
+
+async def server(task):
+    """The upstream: answers each call as soon as it has all of it and parses nothing, so that a large call delays no other."""
+    streams = {tool.encode(): event(text) for tool, text in STREAMS.items()}
+    done = b'{"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": "done"}], "isError": false}}'
+
+    async def serve(reader, writer):
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = int(re.search(rb"content-length: (\d+)", head)[1])
+                begin = await reader.readexactly(min(length, 100))
+                left = length - len(begin)
+                while left:
+                    left -= len(await reader.readexactly(min(left, 1 << 16)))
+                tool = re.search(rb'"name": "(\w+)"', begin)[1]
+                kind, text = (b"text/event-stream", streams[tool]) if tool in streams else (b"application/json", done)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (kind, len(text), text))
+                await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    await until_told(task, serve)
+
+
+async def until_told(task, serve):
+    """Serves and writes the address to `task["ready"]`."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 17, backlog=1024)
     pathlib.Path(task["ready"]).write_text("127.0.0.1:%d\n" % server.sockets[0].getsockname()[1])
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
 
 
-PARTS = {part.__name__: part for part in (good, health, attack, refuser)}
+PARTS = {part.__name__: part for part in (good, health, attack, refuser, server)}
 
 
 class Part:
@@ -235,9 +306,12 @@ class Part:
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
 
+    def hear(self):
+        return json.loads(self.process.stdout.readline())
+
     def ask(self, command):
         self.say(command)
-        return json.loads(self.process.stdout.readline())
+        return self.hear()
 
     def __enter__(self):
         return self
@@ -249,12 +323,18 @@ class Part:
 
 # --- the trial --------------------------------------------------------------------------------------------------------
 
+TEXTS = ["injection", "escapes", "key", "values", "answers"]
 ATTACKS = {
     "refusals": ["refusals"],
     "withheld": ["withheld"],
     "idle": ["idle"],
     "mixed": ["slow", "bad", "denied", "large", "hostile"],
+    "texts": [name for name in TEXTS if LONG or name != "answers"],
+    **{name: [name] for name in TEXTS},
 }
+
+
+TERMS = {"authorized_tools": ["work", *STREAMS], "authorized_credentials": list(CREDENTIALS), "call_budget": 1 << 40}
 
 
 def span(caller, seconds):
@@ -265,6 +345,7 @@ def span(caller, seconds):
 
 def disturbed(caller, address, headers, kinds, seconds):
     with Part("attack", nice=19, address=address, headers=headers, kinds=kinds) as attacker:
+        attacker.hear()
         time.sleep(1)
         measured = span(caller, seconds)
         attacker.say("stop")
@@ -289,8 +370,21 @@ def counted(gateway):
     return metrics, dict(records), good
 
 
+def mebibytes(gateway, name):
+    status = pathlib.Path(f"/proc/{gateway.process.pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith(name)).split()[1]) // 1024
+
+
 class Gateway(Arbiter):
     files = None
+
+    def _config(self):
+        credentials = self.folder / "credentials.toml"
+        lines = (f"{name} = {json.dumps(value)}\n" for name, value in CREDENTIALS.items())
+        credentials.write_text("[credentials]\n" + "".join(lines))
+        credentials.chmod(0o600)
+        self.settings = {"credentials": {"provider": "file", "file_path": str(credentials)}}
+        return super()._config()
 
     def spawn(self):
         super().spawn() if self.files is None else self.spawn_with_few_files()
@@ -312,7 +406,7 @@ class Gateway(Arbiter):
 
 def trial(name, upstream):
     problems = []
-    gateway = Gateway(upstream.url)
+    gateway = Gateway(f"http://{upstream}/mcp")
     gateway.files = 256 if name == "idle" else None
     gateway.__enter__()
     try:
@@ -320,7 +414,7 @@ def trial(name, upstream):
 
         def agent():
             registered = gateway.register_agent()
-            session = gateway.open_session(registered["agent_id"], authorized_tools=["work"], call_budget=1 << 40)
+            session = gateway.open_session(registered["agent_id"], **TERMS)
             return gateway.agent_headers(registered, session)
 
         ready = gateway.folder / "refuser"
@@ -331,11 +425,12 @@ def trial(name, upstream):
             alone = span(caller, SECONDS)
             elsewhere = disturbed(caller, against, hostile, ATTACKS[name], SECONDS)
             time.sleep(1)
-            before = gateway.audit_path.stat().st_size
+            before, memory = gateway.audit_path.stat().st_size, mebibytes(gateway, "VmRSS")
             with Part("health", proxy=address, admin=admin) as prober:
                 under = disturbed(caller, address, hostile, ATTACKS[name], SECONDS)
                 slowest = prober.ask("stop")
             log_rate = (gateway.audit_path.stat().st_size - before) / (SECONDS + 1) / 1e6
+            memory = mebibytes(gateway, "VmHWM") - memory
             time.sleep(4)
             # The best of three: what else the machine does must not count.
             after = max((span(caller, 1) for _ in range(3)), key=lambda measured: measured["rate"])
@@ -348,6 +443,8 @@ def trial(name, upstream):
             problems.append(f"the good agent has less than {SHARE:.0%} of what it has beside a listener that answers 429")
         if max(slowest.values()) > SLOW:
             problems.append(f"a port answered its health after {max(slowest.values()):.2f} s")
+        if memory > MOST_MIB:
+            problems.append(f"the process took {memory} MiB more than before")
         if after["rate"] < SHARE * alone["rate"]:
             problems.append(f"five seconds later the good agent has {after['rate']:.0f} calls a second")
         if under["failed"]:
@@ -357,7 +454,7 @@ def trial(name, upstream):
         print(
             f"{name}: calls/s alone {alone['rate']:.0f}, attack elsewhere {elsewhere['rate']:.0f}, here {under['rate']:.0f}, "
             f"after {after['rate']:.0f}; p99 ms {alone['p99_ms']:.0f}, {elsewhere['p99_ms']:.0f}, {under['p99_ms'] or -1:.0f}; "
-            f"health {slowest['proxy']:.2f} s, admin {slowest['admin']:.2f} s; log {log_rate:.2f} MB/s; "
+            f"health {slowest['proxy']:.2f} s, admin {slowest['admin']:.2f} s; log {log_rate:.2f} MB/s; memory +{memory} MiB; "
             f"refused {records}; good {good_records}",
             flush=True,
         )
@@ -376,9 +473,11 @@ def main():
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         return asyncio.run(PARTS[name](json.loads(task)))
-    chosen = [name for name in sys.argv[1:] if name != "--long"] or list(ATTACKS)
-    upstream = Upstream()
-    problems = [problem for name in chosen for problem in trial(name, upstream)]
+    short = [name for name in ATTACKS if name not in TEXTS]
+    chosen = [name for name in sys.argv[1:] if name != "--long"] or (list(ATTACKS) if LONG else short)
+    with tempfile.TemporaryDirectory() as folder, Part("server", ready=f"{folder}/ready") as upstream:
+        address = wait_for_file(pathlib.Path(folder) / "ready", upstream.process, "the upstream").strip()
+        problems = [problem for name in chosen for problem in trial(name, address)]
     print("\n".join(problems) or "one agent cannot hurt the others")
     return 1 if problems else 0
 
