@@ -20,8 +20,8 @@ use crate::clock::Clock;
 use crate::credentials::Patterns;
 use crate::firewall::agent::AgentId;
 use crate::firewall::approvals::{
-    Approval, ApprovalState, Book, Digest, Limits, Plan, Plea, Ruling, Status, Step, Subject,
-    Undecided, digest, digest_of_rounds, plan,
+    Approval, ApprovalState, ApprovalStep, Book, Digest, Limits, Plan, Plea, Ruling, Status,
+    Subject, Undecided, digest, digest_of_rounds, plan,
 };
 use crate::firewall::session::SessionId;
 use crate::firewall::time::{Mono, Now, Timestamp};
@@ -167,7 +167,7 @@ impl Approvals {
         self.page.as_ref()
     }
 
-    fn note(&self, steps: &[Step]) {
+    fn note(&self, steps: &[ApprovalStep]) {
         if let Some(notices) = &self.notices {
             let page = self.page.as_ref();
             for step in steps {
@@ -273,7 +273,7 @@ impl Approvals {
     /// even if nobody waits for it any more.
     pub async fn commit(
         self: &Arc<Self>,
-        steps: Vec<Step>,
+        steps: Vec<ApprovalStep>,
         clock: &Clock,
     ) -> Result<Committed, StoreError> {
         let (this, clock) = (Arc::clone(self), clock.clone());
@@ -362,7 +362,7 @@ impl Approvals {
     }
 
     /// Checks a decision, and returns the step in which it is made.
-    pub fn check(&self, id: Uuid, ruling: &Ruling, now: Now) -> Result<Step, Undecided> {
+    pub fn check(&self, id: Uuid, ruling: &Ruling, now: Now) -> Result<ApprovalStep, Undecided> {
         let book = self.book();
         if self.settings.four_eyes {
             book.get(id).ok_or(Undecided::Unknown)?.check_four_eyes(&ruling.by)?;
@@ -375,7 +375,7 @@ impl Approvals {
         self: &Arc<Self>,
         status: Status,
         of: impl Fn(&Approval) -> bool,
-    ) -> Vec<Step> {
+    ) -> Vec<ApprovalStep> {
         let steps = {
             let mut book = self.book();
             let steps = book.ends(status, of);
@@ -388,7 +388,7 @@ impl Approvals {
     }
 
     /// Brings steps that count here to the store; returns those that no other node came before.
-    async fn finish(self: &Arc<Self>, steps: Vec<Step>) -> Vec<Step> {
+    async fn finish(self: &Arc<Self>, steps: Vec<ApprovalStep>) -> Vec<ApprovalStep> {
         if steps.is_empty() {
             return steps;
         }
@@ -425,7 +425,7 @@ impl Approvals {
     }
 
     /// Voids the approvals of a session that was closed.
-    pub async fn end_session(self: &Arc<Self>, session: SessionId) -> Vec<Step> {
+    pub async fn end_session(self: &Arc<Self>, session: SessionId) -> Vec<ApprovalStep> {
         if !self.concern(session) {
             return Vec::new();
         }
@@ -433,7 +433,7 @@ impl Approvals {
     }
 
     /// Voids the approvals of agents that were deactivated.
-    pub async fn end_agents(self: &Arc<Self>, agents: &[AgentId]) -> Vec<Step> {
+    pub async fn end_agents(self: &Arc<Self>, agents: &[AgentId]) -> Vec<ApprovalStep> {
         if self.open.load(Ordering::Relaxed) == 0 {
             return Vec::new();
         }
@@ -441,13 +441,13 @@ impl Approvals {
     }
 
     /// Withdraws pending approvals whose client has left.
-    pub async fn withdraw(self: &Arc<Self>, ids: &[Uuid]) -> Vec<Step> {
+    pub async fn withdraw(self: &Arc<Self>, ids: &[Uuid]) -> Vec<ApprovalStep> {
         let left = |one: &Approval| one.status == Status::Pending && ids.contains(&one.id);
         self.end_where(Status::Withdrawn, left).await
     }
 
     /// Ends approvals whose time has passed; returns those ended by this node, for the record.
-    pub async fn expire(self: &Arc<Self>, now: Now) -> Vec<Step> {
+    pub async fn expire(self: &Arc<Self>, now: Now) -> Vec<ApprovalStep> {
         if self.open.load(Ordering::Relaxed) == 0 {
             return Vec::new();
         }

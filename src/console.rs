@@ -177,7 +177,7 @@ impl Console {
             Ok(form) => form,
             Err(error) => return layout::failed(&visit, &error),
         };
-        if !entry::is_own(head) || !browsers::same(form.get("token"), &visit.token) {
+        if !entry::is_own(head) || !browsers::equal(form.get("token"), &visit.token) {
             let message = "this form is not one that was made for you; go back, reload the page and try again";
             return layout::failed(&visit, &ApiError::new(Code::Forbidden, message));
         }

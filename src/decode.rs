@@ -93,8 +93,8 @@ enum Coding {
     },
 }
 
-/// Result of one step.
-struct Step {
+/// Bytes that one step took and gave.
+struct Progress {
     taken: usize,
     given: usize,
 }
@@ -200,7 +200,7 @@ impl Decoder {
 }
 
 impl Coding {
-    fn step(&mut self, input: &[u8], out: &mut [u8]) -> Result<Step, DecodeError> {
+    fn step(&mut self, input: &[u8], out: &mut [u8]) -> Result<Progress, DecodeError> {
         match self {
             Self::Gzip { inflate, between } => {
                 if *between && !input.is_empty() {
@@ -215,7 +215,7 @@ impl Coding {
             Self::DeflateHead { .. } => Err(DecodeError::Broken),
             Self::Deflate { ended: true, .. } | Self::Brotli { ended: true, .. } => {
                 if input.is_empty() {
-                    Ok(Step { taken: 0, given: 0 })
+                    Ok(Progress { taken: 0, given: 0 })
                 } else {
                     Err(DecodeError::Trailing)
                 }
@@ -228,14 +228,14 @@ impl Coding {
             Self::Brotli { state, ended } => brotli_step(state, ended, input, out),
             Self::Zstd { decoder, between } => {
                 if input.is_empty() && *between {
-                    return Ok(Step { taken: 0, given: 0 });
+                    return Ok(Progress { taken: 0, given: 0 });
                 }
                 let mut from = InBuffer::around(input);
                 let mut to = OutBuffer::around(out);
                 let left =
                     decoder.run(&mut from, &mut to).map_err(|_broken| DecodeError::Broken)?;
                 *between = left == 0;
-                Ok(Step { taken: from.pos(), given: to.pos() })
+                Ok(Progress { taken: from.pos(), given: to.pos() })
             }
         }
     }
@@ -257,13 +257,13 @@ fn inflate_step(
     inflate: &mut Decompress,
     input: &[u8],
     out: &mut [u8],
-) -> Result<(Step, bool), DecodeError> {
+) -> Result<(Progress, bool), DecodeError> {
     let (before_in, before_out) = (inflate.total_in(), inflate.total_out());
     let status = inflate
         .decompress(input, out, FlushDecompress::Sync)
         .map_err(|_broken| DecodeError::Broken)?;
     let size = usize::saturating_from::<u64>;
-    let step = Step {
+    let step = Progress {
         taken: size(inflate.total_in() - before_in),
         given: size(inflate.total_out() - before_out),
     };
@@ -275,7 +275,7 @@ fn brotli_step(
     ended: &mut bool,
     input: &[u8],
     out: &mut [u8],
-) -> Result<Step, DecodeError> {
+) -> Result<Progress, DecodeError> {
     let (mut left_in, mut taken) = (input.len(), 0);
     let (mut left_out, mut given, mut total) = (out.len(), 0, 0);
     let result = BrotliDecompressStream(
@@ -293,7 +293,7 @@ fn brotli_step(
         BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
         BrotliResult::ResultFailure => return Err(DecodeError::Broken),
     }
-    Ok(Step { taken, given })
+    Ok(Progress { taken, given })
 }
 
 fn len(bytes: usize) -> u64 {

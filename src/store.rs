@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::{Approval, Digest, Step};
+use crate::firewall::approvals::{Approval, ApprovalStep, Digest};
 use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
@@ -409,7 +409,11 @@ impl Store {
 
     /// Takes steps of approvals, all or none: each if the store has the version that it starts from.
     /// Outlasts a power cut as soon as it is answered, where the store can.
-    pub async fn put_approvals(&self, steps: Vec<Step>, room: Room) -> Result<Put, StoreError> {
+    pub async fn put_approvals(
+        &self,
+        steps: Vec<ApprovalStep>,
+        room: Room,
+    ) -> Result<Put, StoreError> {
         ask!(self, store => store.put_approvals(steps, room).await)
     }
 

@@ -15,7 +15,7 @@ use super::query::{MAX_PAGE, Parameter};
 use super::record::store_failed;
 use crate::approvals::Committed;
 use crate::firewall::agent::AgentId;
-use crate::firewall::approvals::{Approval, MAX_USES, Ruling, Status, Step, Undecided};
+use crate::firewall::approvals::{Approval, ApprovalStep, MAX_USES, Ruling, Status, Undecided};
 use crate::firewall::session::SessionId;
 use crate::firewall::time::Timestamp;
 use crate::gate::approval::{Clerk, event_of};
@@ -246,7 +246,7 @@ impl Admin {
     }
 
     /// Puts on record that approvals ended with their session or agent.
-    pub(super) async fn note_ends(&self, ended: Vec<Step>) {
+    pub(super) async fn note_ends(&self, ended: Vec<ApprovalStep>) {
         let clerk = Clerk {
             approvals: Arc::clone(&self.approvals),
             audit: Arc::clone(&self.audit),

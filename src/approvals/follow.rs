@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{AT_ONCE, ATTEMPTS, ApprovalState, Approvals};
-use crate::firewall::approvals::{Approval, Status, Step};
+use crate::firewall::approvals::{Approval, ApprovalStep, Status};
 use crate::firewall::time::Now;
 use crate::store::{Put, Room, StoreError};
 
@@ -69,7 +69,10 @@ impl Approvals {
 
     /// Makes store and book agree on these approvals: on what refuses more. Returns the steps that the
     /// store took.
-    pub(super) async fn settle_with_store(&self, ids: Vec<Uuid>) -> Result<Vec<Step>, StoreError> {
+    pub(super) async fn settle_with_store(
+        &self,
+        ids: Vec<Uuid>,
+    ) -> Result<Vec<ApprovalStep>, StoreError> {
         let mut stored_here = Vec::new();
         for id in ids {
             for attempt in 1.. {
@@ -112,6 +115,6 @@ impl Approvals {
 
     /// Returns an approval that the store does not have: nothing is granted by it any more.
     fn lost(approval: Approval) -> Approval {
-        approval.end(Status::Void).map_or(approval, |Step { to, .. }| to)
+        approval.end(Status::Void).map_or(approval, |ApprovalStep { to, .. }| to)
     }
 }

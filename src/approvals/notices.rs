@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::page::Page;
 use crate::clock::Clock;
 use crate::firewall::agent::AgentId;
-use crate::firewall::approvals::{Approval, Status, Step};
+use crate::firewall::approvals::{Approval, ApprovalStep, Status};
 use crate::firewall::session::SessionId;
 use crate::firewall::time::Timestamp;
 use crate::http_client;
@@ -87,7 +87,7 @@ struct Notice {
 
 impl Notice {
     /// Returns the notice of a step; none of a use.
-    fn of(step: &Step, page: Option<&Page>) -> Option<Self> {
+    fn of(step: &ApprovalStep, page: Option<&Page>) -> Option<Self> {
         let event = step.event();
         if event == "approval.used" {
             return None;
@@ -134,7 +134,7 @@ impl Notices {
     }
 
     /// Queues the notice of a step that the store has taken.
-    pub(super) fn note(&self, step: &Step, page: Option<&Page>) {
+    pub(super) fn note(&self, step: &ApprovalStep, page: Option<&Page>) {
         let Some(notice) = Notice::of(step, page) else { return };
         if self.queue.try_send(notice).is_err() {
             self.metrics.operation.noticed(NoticeOutcome::Dropped);
@@ -265,7 +265,7 @@ mod tests {
             target: "x".repeat(1_000).into(),
             ..asked(hash(1), AgentId::random(), at(0))
         };
-        let step = Step::ask(pending.clone());
+        let step = ApprovalStep::ask(pending.clone());
         let page = Page::new("https://arbiter.example/console/approvals", b"secret");
         let notice = Notice::of(&step, Some(&page)).unwrap();
         let text = serde_json::to_string(&notice).unwrap();
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(notice.tool.as_deref().map(str::len), Some(MAX_NAME_CHARS));
         assert_eq!(notice.tool.as_deref(), Some(&*notice.target));
         let read = Approval { method: "resources/read".into(), ..pending.clone() };
-        assert_eq!(Notice::of(&Step::ask(read), None).unwrap().tool, None);
+        assert_eq!(Notice::of(&ApprovalStep::ask(read), None).unwrap().tool, None);
         let url = format!("https://arbiter.example/console/approvals/{}", pending.id);
         assert_eq!(notice.url.as_deref(), Some(&*url));
         let reasoned = crate::firewall::approvals::Ruling {

@@ -53,7 +53,7 @@ pub(super) fn random() -> String {
 }
 
 /// Compares two tokens in a time that says nothing of them.
-pub(super) fn same(a: &str, b: &str) -> bool {
+pub(super) fn equal(a: &str, b: &str) -> bool {
     a.as_bytes().ct_eq(b.as_bytes()).into()
 }
 

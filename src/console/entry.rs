@@ -15,7 +15,7 @@ use axum::http::uri::Authority;
 use axum::response::Response;
 
 use super::answer::{html, redirect, with_error};
-use super::browsers::{LONGEST_SECS, random, same};
+use super::browsers::{LONGEST_SECS, equal, random};
 use super::form::{Form, query, write_query};
 use super::visit::Signed;
 use super::{Console, layout};
@@ -202,7 +202,7 @@ impl Console {
         let next = form.get("next");
         let cookies = self.cookies();
         let secret = cookie(head, cookies.entry()).unwrap_or_default();
-        if !is_own(head) || !same(form.get("token"), &self.entry_token(secret)) {
+        if !is_own(head) || !equal(form.get("token"), &self.entry_token(secret)) {
             let message = "this form is too old, or this browser keeps no cookies: try again";
             return self.sign_in_form(head, next, Some(&ApiError::new(Code::Forbidden, message)));
         }

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::answer::{html, redirect};
-use super::browsers::{LONGEST_SECS, random, same};
+use super::browsers::{LONGEST_SECS, equal, random};
 use super::entry::{cookie, next_page, with_cookie};
 use super::form::query;
 use super::{Console, layout};
@@ -79,7 +79,7 @@ impl Console {
         let now = self.admin.clock.now();
         if value.is_empty()
             || !is_fresh(value, now.wall.0)
-            || !same(answer.get("state"), &bond.state)
+            || !equal(answer.get("state"), &bond.state)
         {
             let message = "this sign-in was not begun in this browser, or took too long: try again";
             return Err(ApiError::new(Code::Forbidden, message));

@@ -14,7 +14,7 @@ const TAIL: usize = 128;
 
 /// Characters that a byte, or an escape by its ending, can be.
 #[derive(Clone, Copy, Default)]
-struct Step {
+struct Transition {
     lanes: Lanes,
     /// Characters that it is, whatever follows.
     surely: u64,
@@ -28,24 +28,28 @@ struct Step {
 
 /// Steps of each byte and of each ending, for a set of secrets.
 pub(super) struct Steps {
-    bytes: Box<[Step; 256]>,
-    endings: Vec<Step>,
+    bytes: Box<[Transition; 256]>,
+    endings: Vec<Transition>,
     ends: u64,
 }
 
 impl Steps {
     pub(super) fn new(heads: &Heads) -> Self {
-        let mut bytes = Box::new([Step::default(); 256]);
+        let mut bytes = Box::new([Transition::default(); 256]);
         for (step, byte) in bytes.iter_mut().zip(0..=u8::MAX) {
-            *step = Step { lanes: heads.lanes(byte), kind: kind::of(byte), ..Step::default() };
+            *step = Transition {
+                lanes: heads.lanes(byte),
+                kind: kind::of(byte),
+                ..Transition::default()
+            };
             step.is_digit = byte.is_ascii_hexdigit();
         }
         let endings = endings().all.iter().map(|ending| {
-            let mut step = Step {
+            let mut step = Transition {
                 followed_by: ending.followed_by,
                 is_digit: ending.is_digit,
                 surely: if ending.is_number { heads.wide_lanes() } else { 0 },
-                ..Step::default()
+                ..Transition::default()
             };
             for value in ending.values.iter() {
                 let lanes = bytes.get(usize::from(value)).unwrap_or(&NO_STEP).lanes;
@@ -65,13 +69,13 @@ impl Steps {
     }
 
     #[inline]
-    fn byte(&self, byte: u8) -> &Step {
+    fn byte(&self, byte: u8) -> &Transition {
         // INVARIANT: there are as many as bytes.
         self.bytes.get(usize::from(byte)).unwrap_or(&NO_STEP)
     }
 }
 
-const NO_STEP: Step = Step {
+const NO_STEP: Transition = Transition {
     lanes: Lanes { is: u64::MAX, skips: u64::MAX },
     surely: 0,
     followed_by: u16::MAX,

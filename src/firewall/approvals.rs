@@ -2,7 +2,7 @@
 //!
 //! An approval is bound to one digest of agent, session, upstream, method and all parameters, and to
 //! the text of the policy that asked. The [`Book`] keeps the approvals that a node knows and says what
-//! becomes of each; it changes nothing itself: every transition is a [`Step`] to the approval's next
+//! becomes of each; it changes nothing itself: every transition is a [`ApprovalStep`] to the approval's next
 //! version, which counts once the store has it. The store takes a step only from the version that it
 //! has, so a use is taken once, on whichever node.
 
@@ -142,13 +142,13 @@ impl fmt::Display for Stamp {
 
 /// Change of one approval, from the version that the store must have to the next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct ApprovalStep {
     /// None for an approval that the store does not have.
     pub from: Option<Stamp>,
     pub to: Approval,
 }
 
-impl Step {
+impl ApprovalStep {
     /// Makes the step that asks a person.
     pub fn ask(to: Approval) -> Self {
         Self { from: None, to }
@@ -178,9 +178,9 @@ impl Step {
 
 impl Approval {
     /// Returns the step to the next version, with this status.
-    fn step(&self, status: Status) -> Step {
+    fn step(&self, status: Status) -> ApprovalStep {
         let to = Self { version: self.version.saturating_add(1), status, ..self.clone() };
-        Step { from: Some(self.stamp()), to }
+        ApprovalStep { from: Some(self.stamp()), to }
     }
 
     pub fn stamp(&self) -> Stamp {
@@ -218,7 +218,7 @@ impl Approval {
     }
 
     /// Returns the step in which a person decides.
-    pub fn decide(&self, ruling: &Ruling, now: Timestamp) -> Result<Step, Undecided> {
+    pub fn decide(&self, ruling: &Ruling, now: Timestamp) -> Result<ApprovalStep, Undecided> {
         match self.status_at(now) {
             Status::Pending => {}
             over => return Err(Undecided::Over(over)),
@@ -245,7 +245,7 @@ impl Approval {
     }
 
     /// Returns the step in which so many uses are taken, if there are as many.
-    pub fn take(&self, uses: u32, now: Timestamp) -> Option<Step> {
+    pub fn take(&self, uses: u32, now: Timestamp) -> Option<ApprovalStep> {
         if self.status_at(now) != Status::Approved || uses == 0 {
             return None;
         }
@@ -257,7 +257,7 @@ impl Approval {
     }
 
     /// Returns the step that ends the approval; none if it has ended already.
-    pub fn end(&self, status: Status) -> Option<Step> {
+    pub fn end(&self, status: Status) -> Option<ApprovalStep> {
         self.status.is_open().then(|| self.step(status))
     }
 
@@ -279,17 +279,17 @@ impl Approval {
 
     /// Returns the step that puts this version over what a store has that lost its last writes; none
     /// where that refuses as much. An approval is never given again: a person decides once more.
-    pub fn restored_over(&self, stored: Option<&Self>) -> Option<Step> {
+    pub fn restored_over(&self, stored: Option<&Self>) -> Option<ApprovalStep> {
         let Some(stored) = stored else {
             let grants = self.status == Status::Approved;
-            return (!grants).then(|| Step { from: None, to: self.clone() });
+            return (!grants).then(|| ApprovalStep { from: None, to: self.clone() });
         };
         // A later version is what became of this one since.
         if stored.version > self.version || !self.is_stricter_than(stored) {
             return None;
         }
         let version = self.version.max(stored.version.saturating_add(1));
-        Some(Step { from: Some(stored.stamp()), to: Self { version, ..self.clone() } })
+        Some(ApprovalStep { from: Some(stored.stamp()), to: Self { version, ..self.clone() } })
     }
 }
 

@@ -297,12 +297,12 @@ impl Gate {
         match self.state.sessions.get(id) {
             Some(live) => Ok(Some(live)),
             // Boxed, because few requests wait for it and all would carry its room.
-            None => Box::pin(self.elsewhere(id)).await,
+            None => Box::pin(self.fetch_session(id)).await,
         }
     }
 
     /// Looks for a session that another node may have opened a moment ago.
-    async fn elsewhere(&self, id: SessionId) -> Result<Option<Arc<Live>>, Denial> {
+    async fn fetch_session(&self, id: SessionId) -> Result<Option<Arc<Live>>, Denial> {
         self.state.sessions.find(id, &self.state.clock).await.map_err(|error| {
             warn!(session = %id, error = %Causes(&error), "store did not answer; call refused");
             store_unavailable()

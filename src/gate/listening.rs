@@ -221,7 +221,7 @@ impl Listening {
 
     /// Looks at the right to the stream; false once it has to end.
     pub fn look(&self) -> bool {
-        let looked = self.still();
+        let looked = self.recheck();
         let mut state = self.state();
         match looked {
             Ok(basis) => {
@@ -354,7 +354,7 @@ data: {"jsonrpc":"2.0","method":""#;
     }
 
     /// Refuses a stream that would not be opened now.
-    fn still(&self) -> Result<Basis, Denial> {
+    fn recheck(&self) -> Result<Basis, Denial> {
         let (caller, now) = self.caller()?;
         let gate = &self.gate;
         let basis = Basis {

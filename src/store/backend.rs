@@ -12,7 +12,7 @@ use super::{
     Settlement, StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway,
 };
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::{Approval, Digest, Step};
+use crate::firewall::approvals::{Approval, ApprovalStep, Digest};
 use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
@@ -80,7 +80,7 @@ pub(super) trait Backend {
 
     async fn approvals(&self) -> Result<Vec<Approval>, StoreError>;
     async fn find_approvals(&self, ids: Vec<Uuid>) -> Result<Vec<Approval>, StoreError>;
-    async fn put_approvals(&self, steps: Vec<Step>, room: Room) -> Result<Put, StoreError>;
+    async fn put_approvals(&self, steps: Vec<ApprovalStep>, room: Room) -> Result<Put, StoreError>;
     async fn forget_approvals(&self, ids: Vec<Uuid>, now: Timestamp) -> Result<(), StoreError>;
     /// Keeps a continuation until its end, and of its session only the `MAX_OF_SESSION` that end last.
     async fn keep_continuation(

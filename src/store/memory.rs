@@ -13,7 +13,7 @@ use super::{
     StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway, before,
 };
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::{Approval, Step};
+use crate::firewall::approvals::{Approval, ApprovalStep};
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
@@ -221,7 +221,7 @@ impl Memory {
         Ok(self.read()?.approvals.values().cloned().collect())
     }
 
-    pub(super) fn put_approvals_now(&self, steps: Vec<Step>) -> Result<Put, StoreError> {
+    pub(super) fn put_approvals_now(&self, steps: Vec<ApprovalStep>) -> Result<Put, StoreError> {
         let mut tables = self.write()?;
         for step in &steps {
             let there = tables.approvals.get(&step.to.id).map(Approval::stamp);
@@ -458,7 +458,11 @@ impl Backend for Memory {
         Ok(ids.iter().filter_map(|id| tables.approvals.get(id).cloned()).collect())
     }
 
-    async fn put_approvals(&self, steps: Vec<Step>, _room: Room) -> Result<Put, StoreError> {
+    async fn put_approvals(
+        &self,
+        steps: Vec<ApprovalStep>,
+        _room: Room,
+    ) -> Result<Put, StoreError> {
         self.put_approvals_now(steps)
     }
 

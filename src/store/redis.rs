@@ -40,7 +40,7 @@ use super::{
 };
 use crate::config;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::{Approval, Digest, Step};
+use crate::firewall::approvals::{Approval, ApprovalStep, Digest};
 use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
@@ -490,7 +490,7 @@ impl Backend for Redis {
         self.read_approvals(&ids).await
     }
 
-    async fn put_approvals(&self, steps: Vec<Step>, room: Room) -> Result<Put, StoreError> {
+    async fn put_approvals(&self, steps: Vec<ApprovalStep>, room: Room) -> Result<Put, StoreError> {
         self.store_steps(steps, room).await
     }
 

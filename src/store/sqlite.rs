@@ -28,7 +28,7 @@ use super::{
     StoredAgent, StoredDelegations, StoredSession, TakenAway, before,
 };
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::{Approval, Digest, Step as ApprovalStep};
+use crate::firewall::approvals::{Approval, ApprovalStep, Digest};
 use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
@@ -64,13 +64,13 @@ pub struct Sqlite {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// One step on the database, run inside a savepoint.
-type Step = Box<dyn FnOnce(Result<&Connection, Arc<rusqlite::Error>>) -> Outcome + Send>;
+/// Work on the database of one request, run inside a savepoint.
+type Work = Box<dyn FnOnce(Result<&Connection, Arc<rusqlite::Error>>) -> Outcome + Send>;
 
 enum Request {
-    Step(Step),
+    Work(Work),
     /// A step that a power cut must not undo once it is answered.
-    Lasting(Step),
+    Lasting(Work),
     Close(oneshot::Sender<Result<(), StoreError>>),
     /// A copy of the file, some pages at a time.
     Copy(backup::Order),
@@ -170,7 +170,7 @@ impl Sqlite {
         &self,
         step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.ask(step, Request::Step).await
+        self.ask(step, Request::Work).await
     }
 
     /// Has the thread do one step and waits until it is on the disk.
@@ -184,12 +184,12 @@ impl Sqlite {
     async fn ask<T: Send + 'static>(
         &self,
         step: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-        request: fn(Step) -> Request,
+        request: fn(Work) -> Request,
     ) -> Result<T, StoreError> {
         #[cfg(test)]
         self.asked.fetch_add(1, Ordering::SeqCst);
         let (done, wait) = oneshot::channel();
-        let step: Step = Box::new(move |db| {
+        let step: Work = Box::new(move |db| {
             let result = match db {
                 Ok(db) => step(db),
                 Err(failed) => Err(StoreError::Commit(failed)),
@@ -451,7 +451,7 @@ fn serve(db: Connection, mut queue: mpsc::Receiver<Request>, failing: &AtomicBoo
         let mut next = Some(first);
         while let Some(request) = next {
             match request {
-                Request::Step(step) => steps.push(step),
+                Request::Work(step) => steps.push(step),
                 Request::Lasting(step) => {
                     lasting = true;
                     steps.push(step);
@@ -482,7 +482,7 @@ fn serve(db: Connection, mut queue: mpsc::Receiver<Request>, failing: &AtomicBoo
 }
 
 /// Runs the steps in one transaction, brought to the disk before it is answered if it is to last.
-fn commit_lastingly(db: &Connection, steps: Vec<Step>, failing: &AtomicBool, lasting: bool) {
+fn commit_lastingly(db: &Connection, steps: Vec<Work>, failing: &AtomicBool, lasting: bool) {
     if !lasting {
         return commit(db, steps, failing);
     }
@@ -495,14 +495,14 @@ fn commit_lastingly(db: &Connection, steps: Vec<Step>, failing: &AtomicBool, las
 }
 
 /// Answers steps that are not done.
-fn refuse(steps: Vec<Step>, error: &Arc<rusqlite::Error>) {
+fn refuse(steps: Vec<Work>, error: &Arc<rusqlite::Error>) {
     for step in steps {
         (step(Err(Arc::clone(error))).answer)(Some(error));
     }
 }
 
 /// Runs the steps in one transaction, then answers them.
-fn commit(db: &Connection, steps: Vec<Step>, failing: &AtomicBool) {
+fn commit(db: &Connection, steps: Vec<Work>, failing: &AtomicBool) {
     if steps.is_empty() {
         return;
     }

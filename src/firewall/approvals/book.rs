@@ -6,8 +6,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{
-    Approval, ApprovalState, Digest, MAX_PENDING, MAX_PENDING_OF_OWNER, Ruling, Status, Step,
-    Undecided,
+    Approval, ApprovalState, ApprovalStep, Digest, MAX_PENDING, MAX_PENDING_OF_OWNER, Ruling,
+    Status, Undecided,
 };
 use crate::firewall::agent::AgentId;
 use crate::firewall::session::SessionId;
@@ -95,18 +95,23 @@ impl Book {
     }
 
     /// Returns the step in which a person decides.
-    pub fn decide(&self, id: Uuid, ruling: &Ruling, now: Timestamp) -> Result<Step, Undecided> {
+    pub fn decide(
+        &self,
+        id: Uuid,
+        ruling: &Ruling,
+        now: Timestamp,
+    ) -> Result<ApprovalStep, Undecided> {
         self.by_id.get(&id).ok_or(Undecided::Unknown)?.decide(ruling, now)
     }
 
     /// Returns the steps that end the open approvals for which `of` holds.
-    pub fn ends(&self, status: Status, of: impl Fn(&Approval) -> bool) -> Vec<Step> {
+    pub fn ends(&self, status: Status, of: impl Fn(&Approval) -> bool) -> Vec<ApprovalStep> {
         let open = self.open.values().filter_map(|id| self.by_id.get(id));
         open.filter(|approval| of(approval)).filter_map(|one| one.end(status)).collect()
     }
 
     /// Returns the steps that end up to `limit` approvals whose time has passed.
-    pub fn due(&self, now: Timestamp, limit: usize) -> Vec<Step> {
+    pub fn due(&self, now: Timestamp, limit: usize) -> Vec<ApprovalStep> {
         let due = self.expiries.iter().take_while(|(at, _)| *at <= now).take(limit);
         let due = due.filter_map(|(_, id)| self.by_id.get(id));
         due.filter_map(|one| one.end(Status::Expired)).collect()

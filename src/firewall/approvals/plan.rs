@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Approval, Book, Digest, Limits, Lookup, Status, Step};
+use super::{Approval, ApprovalStep, Book, Digest, Limits, Lookup, Status};
 use crate::firewall::time::Timestamp;
 
 /// One call that needs a person's approval.
@@ -38,7 +38,7 @@ impl Answer {
 /// Answer, and the steps that the store has to take, all or none, before it counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    pub steps: Vec<Step>,
+    pub steps: Vec<ApprovalStep>,
     /// None if the book has to be looked at again after the steps.
     pub answer: Option<Answer>,
 }
@@ -92,7 +92,7 @@ pub fn plan(
         return Some(Plan { steps: voided, answer: None });
     }
     if !waiting.is_empty() {
-        let steps = asked.into_iter().map(Step::ask).collect();
+        let steps = asked.into_iter().map(ApprovalStep::ask).collect();
         return Some(Plan { steps, answer: Some(Answer::Pending(waiting)) });
     }
     // Two equal calls in one batch share an approval: each takes a use of its own, or none does.

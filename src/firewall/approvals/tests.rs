@@ -50,7 +50,7 @@ pub(crate) fn ruling(approve: bool, uses: u32) -> Ruling {
 }
 
 /// Takes a step in, as after the store has taken it.
-fn take(book: &mut Book, step: Step) -> Approval {
+fn take(book: &mut Book, step: ApprovalStep) -> Approval {
     assert_eq!(book.get(step.to.id).map(Approval::stamp), step.from);
     book.put(step.to.clone());
     step.to
@@ -302,7 +302,7 @@ impl Ledger {
         self.history.last().and_then(Option::as_ref)
     }
 
-    fn put(&mut self, step: &Step) -> bool {
+    fn put(&mut self, step: &ApprovalStep) -> bool {
         let taken = self.now().map(Approval::stamp) == step.from;
         if taken {
             self.history.push(Some(step.to.clone()));

@@ -8,7 +8,7 @@ use tracing::warn;
 use crate::approvals::{Approvals, Committed};
 use crate::audit::{Audit, AuditUnavailable, By, Change};
 use crate::clock::Clock;
-use crate::firewall::approvals::{Answer, Approval, Plea, Step};
+use crate::firewall::approvals::{Answer, Approval, ApprovalStep, Plea};
 use crate::firewall::denial::Code;
 use crate::store::{StoreError, to_the_end};
 use crate::telemetry::Causes;
@@ -122,7 +122,7 @@ impl Clerk {
     }
 
     /// Puts on record what has ended, by a person, a limit or time.
-    pub async fn note_ends(&self, ended: Vec<Step>) {
+    pub async fn note_ends(&self, ended: Vec<ApprovalStep>) {
         for step in ended {
             let change = event_of(&step.to, step.event());
             let noted = self.audit.record_change(change, By::default(), &self.clock, None);

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::super::{Change, Put, Room, StoreError};
 use super::{PAGE, Redis, RedisFault, scripts, wire};
-use crate::firewall::approvals::{Approval, ApprovalState, Step};
+use crate::firewall::approvals::{Approval, ApprovalState, ApprovalStep};
 
 /// Approvals that are read at once: each may hold 64 KiB of parameters.
 const ROWS: usize = 50;
@@ -57,13 +57,13 @@ impl Redis {
 
     pub(super) async fn store_steps(
         &self,
-        steps: Vec<Step>,
+        steps: Vec<ApprovalStep>,
         room: Room,
     ) -> Result<Put, StoreError> {
         let mut script = self.write(&scripts::PUT_APPROVALS)?;
         script.arg(room.of_agent).arg(room.of_owner).arg(room.in_all);
-        for Step { from, to } in &steps {
-            let timed = u8::from(Step { from: *from, to: to.clone() }.is_timed());
+        for ApprovalStep { from, to } in &steps {
+            let timed = u8::from(ApprovalStep { from: *from, to: to.clone() }.is_timed());
             let (id, state) = (to.id, to.state());
             script.arg(id).arg(from.map_or_else(String::new, |from| from.to_string()));
             script.arg(to.stamp()).arg(wire::write("approval", &state)?);

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::super::{Put, Replicas, StoreError};
 use super::rows::{damaged, id, json, read};
-use crate::firewall::approvals::{Approval, ApprovalState, Step};
+use crate::firewall::approvals::{Approval, ApprovalState, ApprovalStep};
 use crate::firewall::time::Timestamp;
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -48,7 +48,7 @@ fn one(db: &Connection, id: Uuid) -> Result<Option<Approval>> {
 }
 
 /// Takes steps, all or none. Every look comes before the first change.
-pub(super) fn put(db: &Connection, steps: &[Step]) -> Result<Put> {
+pub(super) fn put(db: &Connection, steps: &[ApprovalStep]) -> Result<Put> {
     for step in steps {
         if one(db, step.to.id)?.as_ref().map(Approval::stamp) != step.from {
             return Ok(Put::Overtaken(step.to.id));

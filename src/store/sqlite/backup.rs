@@ -52,7 +52,7 @@ pub(super) fn copy(
         let (mut steps, mut lasting) = (Vec::new(), false);
         while close.is_none() && steps.len() < BATCH {
             match queue.try_recv() {
-                Ok(Request::Step(step)) => steps.push(step),
+                Ok(Request::Work(step)) => steps.push(step),
                 Ok(Request::Lasting(step)) => {
                     lasting = true;
                     steps.push(step);
@@ -212,7 +212,7 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firewall::approvals::Step;
+    use crate::firewall::approvals::ApprovalStep;
     use crate::firewall::approvals::tests::{asked, hash};
     use crate::store::{Room, Store};
     use crate::testkit::full_order as order;
@@ -231,7 +231,7 @@ mod tests {
             for _ in 0..2_000 {
                 store.insert_session(&order(agent, 5).into(), 10_000).await.unwrap();
             }
-            let waits = Step::ask(asked(hash(1), agent, Timestamp(0)));
+            let waits = ApprovalStep::ask(asked(hash(1), agent, Timestamp(0)));
             store.put_approvals(vec![waits], Room::UNLIMITED).await.unwrap();
             let copying = store.back_up(to.clone(), mark());
             // Written while pages are copied.
@@ -270,7 +270,7 @@ mod tests {
         let (from, to) = (folder.path().join("whole.db"), folder.path().join("store.db"));
         let store = Store::sealed_sqlite(&from, None).await.unwrap();
         let agent = crate::firewall::agent::AgentId::random();
-        let waits = Step::ask(asked(hash(1), agent, Timestamp(0)));
+        let waits = ApprovalStep::ask(asked(hash(1), agent, Timestamp(0)));
         store.put_approvals(vec![waits], Room::UNLIMITED).await.unwrap();
         store.close().await.unwrap();
         put_in_place(&from, &to, None, Timestamp(0)).unwrap();

@@ -20,7 +20,7 @@ use super::super::{
 };
 use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
-use crate::firewall::approvals::{Approval, Digest, Status, Step};
+use crate::firewall::approvals::{Approval, ApprovalStep, Digest, Status};
 use crate::firewall::continuation::{Continuation, MAX_OF_SESSION};
 use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
@@ -221,7 +221,12 @@ fn with_account(ledger: &Ledger, session: StoredSession) -> StoredSession {
 }
 
 /// The refusal of steps, in the order of the steps, if there is one.
-fn refuse_steps(kept: &[Approval], steps: &[Step], room: Room, now: Timestamp) -> Option<Put> {
+fn refuse_steps(
+    kept: &[Approval],
+    steps: &[ApprovalStep],
+    room: Room,
+    now: Timestamp,
+) -> Option<Put> {
     let there = |id| kept.iter().find(|one| one.id == id);
     let waiting = |one: &&Approval| one.status_at(now) == Status::Pending;
     for (at, step) in steps.iter().enumerate() {
@@ -455,7 +460,7 @@ impl Backend for Fleet {
         self.shared.kept.find_approvals(ids).await
     }
 
-    async fn put_approvals(&self, steps: Vec<Step>, room: Room) -> Result<Put, StoreError> {
+    async fn put_approvals(&self, steps: Vec<ApprovalStep>, room: Room) -> Result<Put, StoreError> {
         let mut ledger = self.through()?;
         let now = self.shared.clock.now().wall;
         let kept = self.shared.kept.approvals_now()?;

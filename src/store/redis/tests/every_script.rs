@@ -10,7 +10,7 @@ use super::{Server, histories};
 use crate::clock::Clock;
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::approvals::tests::{asked, hash};
-use crate::firewall::approvals::{Approval, Digest, Status, Step};
+use crate::firewall::approvals::{Approval, ApprovalStep, Digest, Status};
 use crate::firewall::continuation::{Continuation, MAX_OF_SESSION};
 use crate::firewall::freeze::{Freeze, Scope};
 use crate::firewall::session::{SessionId, WorkOrder};
@@ -60,7 +60,7 @@ enum Act {
     Continue { session: usize, first: u16, count: u16, for_secs: u64 },
     GoOn { session: usize, number: u16 },
     Ask { approval: usize, call: u8, agent: usize, room: usize, for_secs: u64 },
-    Step { approval: usize, status: Status, uses_left: u32, stale: bool },
+    ApprovalStep { approval: usize, status: Status, uses_left: u32, stale: bool },
     ForgetApprovals(Vec<usize>),
     Pass(u64),
 }
@@ -114,7 +114,7 @@ fn act() -> impl Strategy<Value = Act> {
             }),
         4 => (0..APPROVALS, status(), 0..3_u32, prop::bool::weighted(0.2))
             .prop_map(|(approval, status, uses_left, stale)| {
-                Act::Step { approval, status, uses_left, stale }
+                Act::ApprovalStep { approval, status, uses_left, stale }
             }),
         1 => prop::collection::vec(0..APPROVALS, 1..3).prop_map(Act::ForgetApprovals),
         3 => secs.prop_map(Act::Pass),
@@ -244,7 +244,7 @@ async fn take(store: &Store, names: &Names, act: &Act, now: Timestamp) -> String
         Act::Freeze(..) | Act::Unfreeze(_) | Act::Continue { .. } | Act::GoOn { .. } => {
             take_freeze_or_continuation(store, names, act, now).await
         }
-        Act::Ask { .. } | Act::Step { .. } | Act::ForgetApprovals(_) => {
+        Act::Ask { .. } | Act::ApprovalStep { .. } | Act::ForgetApprovals(_) => {
             take_approval(store, names, act, now).await
         }
         Act::Pass(_) => String::new(),
@@ -302,16 +302,20 @@ async fn take_approval(store: &Store, names: &Names, act: &Act, now: Timestamp) 
                 ..asked(hash(*call), agent.id, now)
             };
             let room = Room { of_agent: *room, of_owner: room + 1, in_all: room + 1 };
-            told(store.put_approvals(vec![Step::ask(to)], room).await)
+            told(store.put_approvals(vec![ApprovalStep::ask(to)], room).await)
         }
-        Act::Step { approval, status, uses_left, stale } => {
+        Act::ApprovalStep { approval, status, uses_left, stale } => {
             let found = store.find_approvals(vec![names.approvals[*approval]]).await.unwrap();
             let Some(there) = found.into_iter().next() else { return String::new() };
             let mut from = there.stamp();
             from.uses_left += u32::from(*stale);
             let version = there.version + 1;
             let to = Approval { version, status: *status, uses_left: *uses_left, ..there };
-            told(store.put_approvals(vec![Step { from: Some(from), to }], Room::UNLIMITED).await)
+            told(
+                store
+                    .put_approvals(vec![ApprovalStep { from: Some(from), to }], Room::UNLIMITED)
+                    .await,
+            )
         }
         Act::ForgetApprovals(which) => {
             let ids = which.iter().map(|&at| names.approvals[at]).collect();

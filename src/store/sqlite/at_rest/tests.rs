@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::firewall::agent::{AgentId, Delegation};
 use crate::firewall::approvals::tests::{asked, hash};
-use crate::firewall::approvals::{Approval, Step};
+use crate::firewall::approvals::{Approval, ApprovalStep};
 use crate::firewall::freeze::{Freeze, Scope};
 use crate::firewall::session::SessionId;
 use crate::store::tests::contract::{CAP, calls, continuation};
@@ -68,7 +68,7 @@ async fn filled(key: Option<SealKey>) -> Filled {
     };
     store.freeze(&Arc::new(freeze)).await.unwrap();
     let approval = asked(hash(1), AgentId::random(), Timestamp(8));
-    let asked = Step::ask(Approval { policy: "an intent".into(), ..approval });
+    let asked = ApprovalStep::ask(Approval { policy: "an intent".into(), ..approval });
     let put = store.put_approvals(vec![asked], Room::UNLIMITED).await.unwrap();
     assert!(matches!(put, Put::Done(_)), "{put:?}");
     let task = continuation(SessionId::random(), 1, 1_000);
