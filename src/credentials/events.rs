@@ -8,7 +8,7 @@ use crate::mcp::sse::{Cutter, Piece, content, data, split_mark};
 #[derive(Debug, Default)]
 pub(super) struct Framer {
     cutter: Cutter,
-    /// Returns the start of the current event.
+    /// Start of the current event.
     start: usize,
     line_start: usize,
     /// Up to here the text is cut into lines.
