@@ -267,12 +267,16 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
+/// Connections that may wait to be accepted; the kernel takes no more than `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
 /// Interval between two tries to listen.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
     let listener = listen(address)
         .with_context(|| format!("cannot listen on {address}: choose another `{key}`"))?;
+    // The standard library asks for 128. Beyond it the kernel drops what arrives, and a client tries again a second later.
+    rustix::net::listen(&listener, BACKLOG).context("listening with a longer queue")?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -372,6 +376,17 @@ mod tests {
             proxy: sockets.proxy.local_addr().unwrap(),
             admin: sockets.admin.local_addr().unwrap(),
         }
+    }
+
+    #[test]
+    fn three_hundred_clients_wait_to_be_accepted() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), "proxy.listen_port").unwrap();
+        let address = listener.local_addr().unwrap();
+        // The kernel drops what finds a full queue, and the client tries again after a second.
+        let connect =
+            |_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(500));
+        let waiting: Vec<_> = (0..300).map(connect).collect::<Result<_, _>>().unwrap();
+        assert_eq!(waiting.len(), 300);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
