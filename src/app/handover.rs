@@ -269,16 +269,24 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Connections that may wait to be accepted; the kernel takes no more than `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
 /// Interval between two tries to listen.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
     let listener = listen(address)
         .with_context(|| format!("cannot listen on {address}: choose another `{key}`"))?;
-    // The standard library asks for 128. Beyond it the kernel drops what arrives, and a client tries again a second later.
-    rustix::net::listen(&listener, BACKLOG).context("listening with a longer queue")?;
-    listener.set_nonblocking(true)?;
+    prepare(&listener)?;
     Ok(listener)
+}
+
+/// Makes a socket ready to be served, one of another process, too.
+///
+/// The standard library has 128 connections wait. The kernel drops what comes beyond, and the client tries again a
+/// second later.
+fn prepare(listener: &TcpListener) -> Result<()> {
+    rustix::net::listen(listener, BACKLOG).context("listening with a longer queue")?;
+    listener.set_nonblocking(true).context("preparing a socket")
 }
 
 fn connect(path: &Path) -> Result<UnixStream> {
@@ -355,7 +363,7 @@ fn receive_sockets(stream: &UnixStream) -> Result<(Running, Sockets)> {
     };
     for (socket, expected) in [(&proxy, running.proxy), (&admin, running.admin)] {
         ensure!(socket.local_addr()? == expected, "the running gateway sent another socket");
-        socket.set_nonblocking(true)?;
+        prepare(socket)?;
     }
     Ok((running, Sockets { proxy, admin }))
 }

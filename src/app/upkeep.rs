@@ -78,7 +78,7 @@ pub(super) async fn agents(state: ProcessState, retention_secs: u64) {
 static DUE: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// The same, when the thread did so last.
+    /// Value of [`DUE`] when the thread gave memory back last.
     static GAVE_BACK: Cell<u64> = const { Cell::new(0) };
 }
 
