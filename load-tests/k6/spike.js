@@ -1,5 +1,5 @@
 // Quiet, then ten times as much from one second to the next, then quiet: is every answer right, and is it over at once?
-import { arriving, correctness, dropped, rate, seconds, summaryTrendStats, traffic } from "./traffic.js";
+import { arriving, correctness, dropped, rate, seconds, summaryTrendStats, traffic, within } from "./traffic.js";
 
 const part = Math.ceil(seconds(30) / 3);
 const quiet = Math.ceil(rate / 10);
@@ -11,9 +11,9 @@ export const options = {
     ...correctness,
     // Two seconds' worth: new callers are made while the first requests of the spike wait.
     ...dropped(rate * 2),
-    "http_req_duration{scenario:before}": ["p(95)<100"],
-    "http_req_duration{scenario:spike}": ["p(95)<400"],
-    "http_req_duration{scenario:after}": ["p(95)<100"],
+    "http_req_duration{scenario:before}": within(100),
+    "http_req_duration{scenario:spike}": within(400),
+    "http_req_duration{scenario:after}": within(100),
   },
 };
 export default traffic;

@@ -1,13 +1,13 @@
 // Calls that are answered by an event stream. `load-tests/streams.py` measures single events and memory; this, many streams.
 import http from "k6/http";
 import { check } from "k6";
-import { allowed, arriving, correctness, dropped, fixture, forwarded, rate, seconds, summaryTrendStats } from "./traffic.js";
+import { allowed, arriving, correctness, dropped, fixture, forwarded, rate, seconds, summaryTrendStats, within } from "./traffic.js";
 
 const arrivals = Math.ceil(rate / 2);
 export const options = {
   scenarios: { streams: arriving([{ target: arrivals, duration: `${seconds(30)}s` }]) },
   summaryTrendStats,
-  thresholds: { ...correctness, http_req_duration: ["p(95)<150"], ...dropped(arrivals * 0.5) },
+  thresholds: { ...correctness, http_req_duration: within(150), ...dropped(arrivals * 0.5) },
 };
 
 export default function () {
