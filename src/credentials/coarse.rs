@@ -6,53 +6,63 @@
 //! escape. Starts may be seen where there are none; none is missed. The lattice reads what remains.
 
 use super::decoded::Text;
-use super::endings::{ESCAPED, Found, NONE, endings, find_endings, kind};
+use super::finding::{EndingId, Found, find_endings, finder};
 use super::heads::{Heads, Lanes};
+use super::kinds;
 
 /// Bytes behind a stretch that are read to know what starts at its end.
-const TAIL: usize = 128;
+const TAIL: usize = 96;
 
-/// Characters that a byte, or an escape by its ending, can be.
-#[derive(Clone, Copy, Default)]
-struct Transition {
+/// Characters that a byte can be.
+#[derive(Clone, Copy)]
+struct ByteStep {
+    lanes: Lanes,
+    /// All bits if it introduces an escape.
+    opens: u64,
+    kind: u16,
+    /// [`kinds::OPEN`] if an escape may stand behind it whose digit it is.
+    digit: u16,
+}
+
+/// Characters that an escape can be, by its ending.
+#[derive(Clone, Copy)]
+struct EndingStep {
     lanes: Lanes,
     /// Characters that it is, whatever follows.
     surely: u64,
     /// Kinds of bytes that may follow it within an escape.
     followed_by: u16,
-    /// Its own kind.
-    kind: u16,
-    /// True if it may be a digit of another escape, or close one.
-    is_digit: bool,
+    /// All bits if it may be a digit of another escape.
+    digit: u16,
 }
 
 /// Steps of each byte and of each ending, for a set of secrets.
 pub(super) struct Steps {
-    bytes: Box<[Transition; 256]>,
-    endings: Vec<Transition>,
+    bytes: Box<[ByteStep; 256]>,
+    endings: Vec<EndingStep>,
     ends: u64,
 }
 
 impl Steps {
     pub(super) fn new(heads: &Heads) -> Self {
-        let mut bytes = Box::new([Transition::default(); 256]);
+        let mut bytes = Box::new([NO_BYTE; 256]);
         for (step, byte) in bytes.iter_mut().zip(0..=u8::MAX) {
-            *step = Transition {
+            *step = ByteStep {
                 lanes: heads.lanes(byte),
-                kind: kind::of(byte),
-                ..Transition::default()
+                opens: if Text::is_introducer(byte) { u64::MAX } else { 0 },
+                kind: kinds::of(byte),
+                digit: if byte.is_ascii_hexdigit() { kinds::OPEN } else { 0 },
             };
-            step.is_digit = byte.is_ascii_hexdigit();
         }
-        let endings = endings().all.iter().map(|ending| {
-            let mut step = Transition {
-                followed_by: ending.followed_by,
-                is_digit: ending.is_digit,
+        let endings = finder().endings.iter().map(|ending| {
+            let mut step = EndingStep {
+                lanes: Lanes::default(),
                 surely: if ending.is_number { heads.wide_lanes() } else { 0 },
-                ..Transition::default()
+                followed_by: ending.followed_by,
+                digit: if ending.is_digit { u16::MAX } else { 0 },
             };
             for value in ending.values.iter() {
-                let lanes = bytes.get(usize::from(value)).unwrap_or(&NO_STEP).lanes;
+                let lanes = bytes.get(usize::from(value)).unwrap_or(&NO_BYTE).lanes;
                 step.lanes.is |= lanes.is;
                 step.lanes.skips |= lanes.skips;
             }
@@ -69,18 +79,30 @@ impl Steps {
     }
 
     #[inline]
-    fn byte(&self, byte: u8) -> &Transition {
+    fn byte(&self, byte: u8) -> &ByteStep {
         // INVARIANT: there are as many as bytes.
-        self.bytes.get(usize::from(byte)).unwrap_or(&NO_STEP)
+        self.bytes.get(usize::from(byte)).unwrap_or(&NO_BYTE)
+    }
+
+    #[inline]
+    fn ending(&self, id: EndingId) -> &EndingStep {
+        // INVARIANT: there are as many as endings.
+        self.endings.get(id.number()).unwrap_or(&ANY_ENDING)
     }
 }
 
-const NO_STEP: Transition = Transition {
+const NO_BYTE: ByteStep = ByteStep {
     lanes: Lanes { is: u64::MAX, skips: u64::MAX },
-    surely: 0,
-    followed_by: u16::MAX,
-    kind: u16::MAX,
-    is_digit: true,
+    opens: u64::MAX,
+    kind: kinds::ALL,
+    digit: kinds::OPEN,
+};
+
+const ANY_ENDING: EndingStep = EndingStep {
+    lanes: Lanes { is: u64::MAX, skips: u64::MAX },
+    surely: u64::MAX,
+    followed_by: kinds::ALL,
+    digit: u16::MAX,
 };
 
 /// A stretch that was looked at.
@@ -99,15 +121,23 @@ pub(super) struct Coarse {
 }
 
 impl Coarse {
+    /// Knows no starts any more, but where it was and how long.
+    pub(super) fn forget(&mut self) {
+        self.start = self.sure;
+        self.starts.clear();
+    }
+
     /// Reports whether the starts from `at` on are known.
     #[inline]
     pub(super) fn knows(&self, at: usize) -> bool {
         self.start <= at && at < self.sure
     }
 
-    /// Returns the number of starts that are known.
+    /// Returns the number of starts that are known, but for those near the end, where an open end makes
+    /// many.
     pub(super) fn starts(&self) -> usize {
-        self.starts.len()
+        let near_end = self.end.saturating_sub(TAIL);
+        self.starts.len() - self.starts.partition_point(|start| *start >= near_end)
     }
 
     /// The first start from `at` on, which never goes back, or the end of what is known.
@@ -144,33 +174,28 @@ fn pass(
     mut each: impl FnMut(usize, u64),
 ) {
     let (mut here, mut inside) = (end, open);
-    let mut before_digit = open != 0;
-    let mut next = kind::ALL;
+    let mut before_digit = if open == 0 { 0 } else { u16::MAX };
+    let mut next = kinds::ALL;
+    // Each byte takes the same way, since none can be foreseen.
     for (at, (&byte, ending)) in bytes.iter().zip(found).enumerate().rev() {
         let raw = steps.byte(byte);
-        let one = steps.endings.get(usize::from(ending.one)).unwrap_or(&NO_STEP);
+        let one = steps.ending(ending.one);
         let after = here >> 1 | Lanes::LAST;
         let mut new = one.lanes.is & after | one.lanes.skips & here | one.surely;
-        let mut followed_by = one.followed_by;
-        let mut is_digit = one.is_digit;
-        if ending.other != NONE {
-            for id in [ending.other, ESCAPED] {
-                let other = steps.endings.get(usize::from(id)).unwrap_or(&NO_STEP);
+        let mut followed_by = one.followed_by | raw.digit & before_digit;
+        let mut digit = one.digit;
+        if ending.other != EndingId::NONE {
+            for id in [ending.other, EndingId::ESCAPED] {
+                let other = steps.ending(id);
                 new |= other.lanes.is & after | other.lanes.skips & here | other.surely;
                 followed_by |= other.followed_by;
             }
-            is_digit = true;
-        }
-        if raw.is_digit && before_digit {
-            followed_by |= kind::OPEN;
+            digit = u16::MAX;
         }
         let goes_on = followed_by & next != 0;
-        inside = if goes_on { inside } else { 0 } | new;
-        before_digit = goes_on && before_digit || is_digit;
-        here = raw.lanes.is & after | raw.lanes.skips & here;
-        if Text::is_introducer(byte) {
-            here |= inside;
-        }
+        inside = inside & 0u64.wrapping_sub(u64::from(goes_on)) | new;
+        before_digit = before_digit & 0u16.wrapping_sub(u16::from(goes_on)) | digit;
+        here = raw.lanes.is & after | raw.lanes.skips & here | inside & raw.opens;
         each(at, here);
         next = raw.kind;
     }

@@ -29,12 +29,12 @@ const LEAST_SPAN: usize = 24;
 const MOST_SPAN: usize = 2048;
 /// Bytes behind a long window that are read to know what starts at its end.
 const TAIL: usize = 96;
-/// Span from which on a stretch is looked at coarsely first.
-const COARSE_FROM: usize = 192;
 /// Bytes of the first stretch of several that are looked at coarsely.
-const COARSE_SPAN: usize = 512;
-/// Lengths of a stretch for which no other is looked at coarsely, if its starts are too many.
-const REST: usize = 16;
+const COARSE_SPAN: usize = 256;
+/// Bytes for which no stretch is looked at coarsely, if the starts of one are too many; four times as many
+/// for each that follows on one.
+const LEAST_REST: usize = 2 * COARSE_SPAN;
+const MOST_REST: usize = 64 * LEAST_REST;
 /// Bytes of a stretch for each start, with fewer of which a coarse look does not pay.
 const BYTES_PER_START: usize = 96;
 /// Longest run of backslashes that stands for one.
@@ -43,6 +43,8 @@ const LONGEST_RUN: usize = 1 << LEVELS;
 const LOOK_BYTES: usize = 4;
 /// Most bytes that are saved up for looks.
 const MOST_CREDIT: usize = 256;
+/// Bytes saved up at the start of a text.
+const FIRST_CREDIT: usize = LEAST_SPAN;
 /// Nested escapes of a window that are remembered, for those that are spelled alike.
 const SAMPLES: usize = 64;
 
@@ -64,6 +66,8 @@ pub(super) struct Lattice<'t> {
     coarse: Coarse,
     /// Up to here no coarse look pays.
     rest_to: usize,
+    /// Bytes for which none would, if the next stretch has too many starts.
+    rest: usize,
 }
 
 impl<'t> Lattice<'t> {
@@ -76,14 +80,23 @@ impl<'t> Lattice<'t> {
             windows,
             newest: 0,
             plain,
-            credit: MOST_CREDIT,
+            credit: FIRST_CREDIT,
             coarse: Coarse::default(),
             rest_to: 0,
+            rest: LEAST_REST,
         }
     }
 
     pub(super) fn text(&self) -> Text<'t> {
         self.text
+    }
+
+    /// Goes on with `text`, whose bytes begin as those so far do. What they were like is remembered, what
+    /// they could be read as is not.
+    pub(super) fn go_on(&mut self, text: Text<'t>) {
+        self.text = text;
+        self.windows.iter_mut().for_each(Window::forget);
+        self.coarse.forget();
     }
 
     /// Returns all readings of what starts at `at`, the byte itself first.
@@ -175,18 +188,21 @@ impl<'t> Lattice<'t> {
         if !self.coarse.knows(at) {
             let newest = self.windows.get(self.newest)?;
             let dense = |end: usize| at.wrapping_sub(end) < LEAST_SPAN;
-            let span = if dense(self.coarse.sure) {
+            let last_paid = self.rest == LEAST_REST;
+            let span = if dense(self.coarse.sure) && last_paid {
                 (self.coarse.span * 2).min(MOST_SPAN)
-            } else if dense(newest.exact) && newest.span * 2 >= COARSE_FROM {
+            } else if dense(self.coarse.sure) || dense(newest.exact) && newest.span > 0 {
                 COARSE_SPAN
             } else {
                 return None;
             };
             self.coarse.fill(self.text, steps, at, span);
             if self.coarse.starts() * BYTES_PER_START > span {
-                self.rest_to = at + REST * span;
+                self.rest_to = at + self.rest;
+                self.rest = (self.rest * 4).min(MOST_REST);
                 return None;
             }
+            self.rest = LEAST_REST;
         }
         let next = self.coarse.next(at);
         let further = repeat_end(self.text.bytes, at..next, self.coarse.end).unwrap_or(next);
@@ -252,6 +268,12 @@ impl Window {
             nodes: Nodes::default(),
             samples: [u32::MAX; SAMPLES],
         }
+    }
+
+    /// Knows nothing any more but where it was and how long.
+    fn forget(&mut self) {
+        self.nodes.start = self.exact;
+        self.starts.clear();
     }
 
     /// Reads `text` from `start` on, at least a byte of it exactly.

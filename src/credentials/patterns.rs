@@ -1,6 +1,8 @@
 //! A set of secrets, ready to be searched for: every match in a text, and the tail that could
 //! still become one.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use super::bare::is_number_byte;
@@ -37,9 +39,10 @@ pub(super) struct Scan {
     pub hold: usize,
 }
 
-/// A tail that could go on as a secret.
+/// The tail of a string that could go on as a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pending {
+    /// Start in the string.
     pub from: usize,
     /// The most of a secret that stands there and is not a whole one yet, in its bytes.
     pub bytes: usize,
@@ -129,24 +132,60 @@ impl Patterns {
         scan
     }
 
-    /// The tail of `bytes` that could go on as a secret.
-    pub(super) fn pending(&self, bytes: &[u8]) -> Option<Pending> {
-        let text = Text::unfinished(bytes);
-        let mut pending = None;
-        let mut lattice = Lattice::new(text, &self.heads);
-        let mut from = 0;
+    /// Searches all of `bytes`, and finds the tails of its `strings` that could go on as a secret. The
+    /// strings stand one behind the other.
+    pub(super) fn scan_strings(
+        &self,
+        bytes: &[u8],
+        strings: impl Iterator<Item = Range<usize>>,
+    ) -> (Scan, Vec<Option<Pending>>) {
+        let text = Text::whole(bytes);
+        let mut scan = Scan { hold: bytes.len(), ..Scan::default() };
+        let (mut lattice, mut whole) =
+            (Lattice::new(text, &self.heads), Lattice::new(text, &self.heads));
+        let (mut from, mut tails) = (0, Vec::new());
+        for string in strings {
+            // What does not reach the end of the string is the same, whatever follows.
+            let head = Text::unfinished(bytes.get(..string.end).unwrap_or_default());
+            lattice.go_on(head);
+            let mut tail = None;
+            while let Some(at) = lattice.next_start(&self.filter, &self.steps, from) {
+                let mut seen = self.seen_at(&mut lattice, at);
+                if let Some(bytes) = seen.pending {
+                    let begun = if seen.end.is_none() { bytes } else { 0 };
+                    if let Some(offset) = at.checked_sub(string.start) {
+                        let content = head.bytes.get(string.start..).unwrap_or_default();
+                        let from = escape_start(content, offset);
+                        let tail = tail.get_or_insert(Pending { from, bytes: 0 });
+                        tail.bytes = tail.bytes.max(begun);
+                    }
+                    seen = self.seen_at(&mut whole, at);
+                }
+                if let Some(end) = seen.end {
+                    scan.add(text, at, end);
+                }
+                from = at + 1;
+            }
+            from = string.end;
+            tails.push(tail);
+        }
+        lattice.go_on(text);
         while let Some(at) = lattice.next_start(&self.filter, &self.steps, from) {
-            let seen = self.seen_at(&mut lattice, at);
-            if let Some(bytes) = seen.pending {
-                let most = pending.get_or_insert_with(|| Pending {
-                    from: escape_start(text.bytes, at),
-                    bytes: 0,
-                });
-                most.bytes = most.bytes.max(if seen.end.is_none() { bytes } else { 0 });
+            if let Some(end) = self.seen_at(&mut lattice, at).end {
+                scan.add(text, at, end);
             }
             from = at + 1;
         }
-        pending
+        (scan, tails)
+    }
+
+    /// Returns the most of a secret that stands from `at` to the end of `bytes` and could go on there.
+    #[cfg(test)]
+    pub(super) fn begun_at(&self, bytes: &[u8], at: usize) -> Option<usize> {
+        let may_start = self.filter.next(bytes, at) == Some(at);
+        let mut lattice = Lattice::new(Text::unfinished(bytes), &self.heads);
+        let Seen { pending, end } = self.seen_at(&mut lattice, at);
+        pending.filter(|_| may_start).map(|bytes| if end.is_none() { bytes } else { 0 })
     }
 
     /// The longest match at `at`, and whether more text could make it (longer).

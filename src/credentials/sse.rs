@@ -189,61 +189,77 @@ impl SseScrubber {
     }
 
     fn event(&mut self, event: &[u8], stream_at: usize) {
-        self.raw(event, stream_at);
         let lines = data_lines(event);
-        let Some(first) = lines.first() else { return };
-        if lines.len() == 1 {
-            let data = event.get(first.clone()).unwrap_or_default();
-            let parts = [Part {
-                at: 0,
-                end: data.len(),
-                stream_at: stream_at + first.start,
-                event_at: stream_at,
-            }];
-            return self.data(data, &parts, stream_at);
+        if let [line] = lines.as_slice() {
+            return self.event_of_a_line(event, line, stream_at);
+        }
+        let scan = self.patterns.scan(Text::whole(event), 0);
+        self.edit_raw(&scan.spans, stream_at);
+        if lines.is_empty() {
+            return;
         }
         // As a client joins them, and as one that forgets the line feed would.
         let (folded, parts) = join(event, &lines, b"", stream_at);
         let scan = self.patterns.scan(Text::whole(&folded), 0);
         self.edit_all(&scan.spans, &parts);
         let (joined, parts) = join(event, &lines, b"\n", stream_at);
-        let scan = self.patterns.scan(Text::whole(&joined), 0);
+        let contents = contents(&joined, self.patterns.can_be_bare());
+        let (scan, tails) = self.patterns.scan_strings(&joined, contents.spans());
         self.edit_all(&scan.spans, &parts);
-        self.data(&joined, &parts, stream_at);
+        self.data(&joined, &contents, &tails, &parts);
     }
 
-    /// Secrets in an event as its bytes stand.
-    fn raw(&mut self, event: &[u8], stream_at: usize) {
-        let scan = self.patterns.scan(Text::whole(event), 0);
-        for span in scan.spans {
+    /// An event with a single line of data, which one search shows as its bytes stand and as a client
+    /// reads it.
+    fn event_of_a_line(&mut self, event: &[u8], line: &Range<usize>, stream_at: usize) {
+        let data = event.get(line.clone()).unwrap_or_default();
+        let contents = contents(data, self.patterns.can_be_bare());
+        let strings = contents.spans().map(|span| line.start + span.start..line.start + span.end);
+        let (scan, tails) = self.patterns.scan_strings(event, strings);
+        self.edit_raw(&scan.spans, stream_at);
+        let data_at = stream_at + line.start;
+        let part = Part { at: 0, end: data.len(), stream_at: data_at, event_at: stream_at };
+        self.data(data, &contents, &tails, &[part]);
+    }
+
+    /// Marks matches in an event as its bytes stand.
+    fn edit_raw(&mut self, spans: &[Span], stream_at: usize) {
+        for span in spans {
             let span = stream_at + span.start..stream_at + span.end;
             self.edits.push(Edit { span, by: Instead::Replacement });
         }
     }
 
-    /// Secrets that go on from an earlier event, or may go on in a later one.
-    fn data(&mut self, data: &[u8], parts: &[Part], event_at: usize) {
-        let Contents { strings, numbers } = contents(data, self.patterns.can_be_bare());
-        self.quote_numbers(&numbers, parts);
+    /// Follows the strings of an event that go on from an earlier one, or by their `tails` may go on in a
+    /// later one.
+    fn data(
+        &mut self,
+        data: &[u8],
+        contents: &Contents,
+        tails: &[Option<Pending>],
+        parts: &[Part],
+    ) {
+        self.quote_numbers(&contents.numbers, parts);
         // What waited for this event and is not gone on with waits no longer.
         for carry in self.carries.values_mut() {
             carry.waits_from = None;
         }
-        for (place, span) in strings {
+        let event_at = parts.first().map_or(self.base, |part| part.event_at);
+        for (&(place, ref span), tail) in contents.strings.iter().zip(tails) {
             let content = data.get(span.clone()).unwrap_or_default();
             let stream_at = locate(parts, span.start);
             let part = Part { at: 0, end: content.len(), stream_at, event_at };
             match self.carries.remove(&place) {
                 Some(carry) => self.go_on(place, carry, content, part),
-                None => self.remember(place, content, vec![part]),
+                None => self.remember(place, content, vec![part], *tail),
             }
         }
         self.give_up_the_least();
     }
 
-    /// Remembers the end of a string that could go on as a secret.
-    fn remember(&mut self, place: u64, text: &[u8], mut parts: Vec<Part>) {
-        let Some(Pending { from, bytes }) = self.patterns.pending(text) else { return };
+    /// Remembers the end of a string if it could go on as a secret.
+    fn remember(&mut self, place: u64, text: &[u8], mut parts: Vec<Part>, tail: Option<Pending>) {
+        let Some(Pending { from, bytes }) = tail else { return };
         parts.retain(|part| part.end > from);
         for part in &mut parts {
             part.stream_at += from.saturating_sub(part.at);
@@ -268,9 +284,9 @@ impl SseScrubber {
         text.extend_from_slice(&tail);
         text.extend_from_slice(content);
         parts.push(Part { at: tail.len(), end: text.len(), ..part });
-        let scan = self.patterns.scan(Text::whole(&text), 0);
+        let (scan, tails) = self.patterns.scan_strings(&text, std::iter::once(0..text.len()));
         self.edit_all(&scan.spans, &parts);
-        self.remember(place, &text, parts);
+        self.remember(place, &text, parts, tails.into_iter().flatten().next());
     }
 
     /// Marks matches in a joined text where its parts stand in the stream; what of them has left

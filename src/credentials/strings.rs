@@ -19,6 +19,13 @@ pub(super) struct Contents {
     pub numbers: Vec<Range<usize>>,
 }
 
+impl Contents {
+    /// Returns the contents of the strings, in order.
+    pub(super) fn spans(&self) -> impl Iterator<Item = Range<usize>> {
+        self.strings.iter().map(|(_, span)| span.clone())
+    }
+}
+
 /// Returns the searchable contents of `data`: the strings of JSON, or all of it as one text.
 pub(super) fn contents(data: &[u8], with_numbers: bool) -> Contents {
     let mut contents = Contents::default();

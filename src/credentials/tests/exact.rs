@@ -168,6 +168,31 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
+    fn strings_are_searched_with_the_text_around_them(
+        secrets in proptest::collection::vec(select(SECRETS), 1..3),
+        parts in proptest::collection::vec(part(), 0..7),
+        cuts in proptest::collection::vec(any::<Index>(), 0..10),
+    ) {
+        let body = body_of(&parts, &secrets);
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
+        cuts.sort_unstable();
+        let strings: Vec<_> = cuts.chunks_exact(2).map(|cut| cut[0]..cut[1]).collect();
+        let patterns = Patterns::new(secrets.iter().map(|s| s.as_bytes()));
+        let (found, tails) = patterns.scan_strings(&body, strings.iter().cloned());
+        let shown = String::from_utf8_lossy(&body).into_owned();
+        prop_assert_eq!(found, patterns.scan(Text::whole(&body), 0), "{:?}", shown);
+        prop_assert_eq!(tails.len(), strings.len());
+        for (string, tail) in strings.iter().zip(tails) {
+            let content = &body[string.clone()];
+            for at in 0..content.len() {
+                let Some(begun) = patterns.begun_at(content, at) else { continue };
+                let known = tail.is_some_and(|tail| tail.from <= at && tail.bytes >= begun);
+                prop_assert!(known, "{:?} in {:?} at {}", string, shown, at);
+            }
+        }
+    }
+
+    #[test]
     fn no_start_of_a_secret_is_passed_over_in_what_repeats(
         secret in select(SECRETS),
         piece in part(),
