@@ -60,6 +60,7 @@ use tests::fleet::Fleet;
 mod approvals;
 mod backend;
 mod booking;
+pub(crate) mod by_session;
 mod change;
 mod error;
 mod freshness;

@@ -1,23 +1,13 @@
-//! Sessions by their id: in many small parts, each under a lock of its own, so that
-//! one that grows is small and stops few calls.
+//! The sessions of this node by their id.
 
-use std::borrow::Borrow;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-
-use dashmap::DashMap;
 
 use super::Live;
 use crate::firewall::session::SessionId;
-
-const PARTS: usize = 512;
+use crate::store::by_session::{BySession, Key, OfSession, by_session};
 
 #[derive(Debug)]
-pub(super) struct Table(DashMap<Kept, ()>);
-
-/// A session under its own id, which is not kept twice.
-#[derive(Debug)]
-struct Kept(Arc<Live>);
+pub(super) struct Table(BySession<Arc<Live>, ()>);
 
 impl Table {
     pub(super) fn get(&self, id: SessionId) -> Option<Arc<Live>> {
@@ -26,7 +16,7 @@ impl Table {
 
     /// Adds a session whose id is not there yet.
     pub(super) fn insert(&self, live: &Arc<Live>) {
-        self.0.insert(Kept(Arc::clone(live)), ());
+        self.0.insert(Key(Arc::clone(live)), ());
     }
 
     pub(super) fn remove(&self, id: SessionId) {
@@ -40,26 +30,12 @@ impl Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Self(DashMap::with_shard_amount(PARTS))
+        Self(by_session())
     }
 }
 
-impl Borrow<SessionId> for Kept {
-    fn borrow(&self) -> &SessionId {
-        &self.0.order.id
+impl OfSession for Arc<Live> {
+    fn session(&self) -> &SessionId {
+        &self.order.id
     }
 }
-
-impl Hash for Kept {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.order.id.hash(state);
-    }
-}
-
-impl PartialEq for Kept {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.order.id == other.0.order.id
-    }
-}
-
-impl Eq for Kept {}

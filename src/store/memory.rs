@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::backend::Backend;
 use super::ledger::share;
 use super::{
-    Booked, Booking, Closing, Opened, Purge, Put, RecentCalls, Replicas, Room, Settlement,
-    StoreError, StoredAgent, StoredDelegations, StoredSession, TakenAway, before,
+    Booked, Booking, Closing, Opened, Purge, Put, Replicas, Room, Settlement, StoreError,
+    StoredAgent, StoredDelegations, StoredSession, TakenAway, before,
 };
 use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::approvals::{Approval, ApprovalStep};
@@ -18,6 +18,9 @@ use crate::firewall::freeze::Freeze;
 use crate::firewall::session::{SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 use crate::saturate::SaturatingFrom as _;
+use sessions::Sessions;
+
+mod sessions;
 
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -31,37 +34,13 @@ struct Tables {
     delegations: BTreeMap<Uuid, Delegation>,
     /// Counts the changes of `delegations`.
     version: u64,
-    /// A tree, as a hash table that grows moves all at once, and every booking waits.
-    sessions: BTreeMap<SessionId, Row>,
+    sessions: Sessions,
     revoked: HashMap<String, Timestamp>,
     freezes: HashMap<Uuid, Arc<Freeze>>,
     approvals: HashMap<Uuid, Approval>,
     closed: bool,
     #[cfg(test)]
     refuse_writes: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Row {
-    order: Arc<WorkOrder>,
-    booked: u64,
-    closed_at: Option<Timestamp>,
-    recent: Option<Box<[RecentCalls]>>,
-}
-
-impl Row {
-    fn stored(&self) -> StoredSession {
-        StoredSession {
-            order: Arc::clone(&self.order),
-            booked: self.booked,
-            closed_at: self.closed_at,
-            recent: self.recent.as_deref().map(<[RecentCalls]>::to_vec),
-        }
-    }
-
-    fn ended_by(&self, cutoff: Timestamp) -> bool {
-        self.closed_at.unwrap_or(self.order.expires_at) <= cutoff
-    }
 }
 
 impl Memory {
@@ -166,14 +145,11 @@ impl Memory {
     }
 
     pub(super) fn sessions_now(&self, cutoff: Timestamp) -> Result<Vec<StoredSession>, StoreError> {
-        let tables = self.read()?;
-        let kept = tables.sessions.values().filter(|row| !row.ended_by(cutoff));
-        Ok(kept.map(Row::stored).collect())
+        Ok(self.read()?.sessions.kept(cutoff))
     }
 
     pub(super) fn insert_session_now(&self, order: &Arc<WorkOrder>) -> Result<(), StoreError> {
-        let row = Row { order: Arc::clone(order), booked: 0, closed_at: None, recent: None };
-        self.write()?.sessions.insert(order.id, row);
+        self.write()?.sessions.insert(order);
         Ok(())
     }
 
@@ -182,12 +158,9 @@ impl Memory {
         closing: Closing,
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        if let Some(row) = self.write()?.sessions.get_mut(&closing.id)
-            && row.closed_at.is_none()
-        {
-            row.closed_at = Some(at.min(row.order.expires_at));
-            row.booked = row.booked.saturating_sub(closing.unused);
-        }
+        self.write()?.sessions.with(closing.id, |order, account| {
+            account.close(at.min(order.expires_at), closing.unused);
+        });
         Ok(())
     }
 
@@ -249,7 +222,7 @@ impl Memory {
 
     #[cfg(test)]
     pub(super) fn session_now(&self, id: SessionId) -> Result<Option<StoredSession>, StoreError> {
-        Ok(self.read()?.sessions.get(&id).map(Row::stored))
+        Ok(self.read()?.sessions.get(id))
     }
 
     #[cfg(test)]
@@ -367,17 +340,17 @@ impl Backend for Memory {
     }
 
     async fn book(&self, booking: Booking) -> Result<Booked, StoreError> {
-        let mut tables = self.write()?;
-        let id = booking.id;
-        let row = tables.sessions.get_mut(&id).ok_or(StoreError::Missing(id.0))?;
-        if row.closed_at.is_some() {
-            return Ok(Booked { closed: true, ..Booked::alone(0, row.booked) });
-        }
-        let remaining = row.order.call_budget.saturating_sub(row.booked);
-        let granted = share(booking.least, booking.most, remaining);
-        row.booked = row.booked.saturating_add(granted);
-        row.recent = None;
-        Ok(Booked::alone(granted, row.booked))
+        let booked = self.write()?.sessions.with(booking.id, |order, account| {
+            if account.is_closed() {
+                return Booked { closed: true, ..Booked::alone(0, account.booked) };
+            }
+            let remaining = order.call_budget.saturating_sub(account.booked);
+            let granted = share(booking.least, booking.most, remaining);
+            account.booked = account.booked.saturating_add(granted);
+            account.set_recent(None);
+            Booked::alone(granted, account.booked)
+        });
+        booked.ok_or(StoreError::Missing(booking.id.0))
     }
 
     async fn close_sessions(
@@ -392,14 +365,14 @@ impl Backend for Memory {
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
-        let mut tables = self.write()?;
+        let tables = self.write()?;
         for settlement in settlements {
-            if let Some(row) = tables.sessions.get_mut(&settlement.id) {
-                row.booked = row.booked.saturating_sub(settlement.unused);
-                if let Some(calls) = settlement.recent {
-                    row.recent = Some(calls.into());
+            tables.sessions.with(settlement.id, |_, account| {
+                account.booked = account.booked.saturating_sub(settlement.unused);
+                if settlement.recent.is_some() {
+                    account.set_recent(settlement.recent);
                 }
-            }
+            });
         }
         Ok(())
     }
@@ -411,11 +384,9 @@ impl Backend for Memory {
         retention_secs: u64,
     ) -> Result<(), StoreError> {
         let cutoff = before(now, retention_secs);
-        let mut tables = self.write()?;
+        let tables = self.write()?;
         for id in ids {
-            if tables.sessions.get(&id).is_some_and(|row| row.ended_by(cutoff)) {
-                tables.sessions.remove(&id);
-            }
+            tables.sessions.forget(id, cutoff);
         }
         Ok(())
     }
@@ -427,12 +398,10 @@ impl Backend for Memory {
         limit: u32,
     ) -> Result<usize, StoreError> {
         let cutoff = before(now, retention_secs);
-        let mut tables = self.write()?;
-        let limit = usize::saturating_from(limit);
-        let ended = tables.sessions.iter().filter(|(_, row)| row.ended_by(cutoff));
-        let ids: Vec<SessionId> = ended.map(|(&id, _)| id).take(limit).collect();
-        for id in &ids {
-            tables.sessions.remove(id);
+        let tables = self.write()?;
+        let ids = tables.sessions.ended(cutoff, usize::saturating_from(limit));
+        for &id in &ids {
+            tables.sessions.forget(id, cutoff);
         }
         Ok(ids.len())
     }
