@@ -17,7 +17,6 @@ pub mod explain;
 pub mod freeze;
 pub mod granted;
 mod members;
-pub mod names;
 pub mod node_share;
 pub mod operation;
 pub mod policy;

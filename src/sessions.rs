@@ -31,7 +31,7 @@ use crate::store::{
 use horizon::Horizon;
 use idle::Leased;
 use index::Index;
-use intern::InternedLists;
+use intern::InternedGrants;
 pub use live::Live;
 use table::Table;
 use unsaved::Unsaved;
@@ -121,7 +121,7 @@ struct Inner {
     leased: Leased,
     /// Sessions of other nodes that are being looked up.
     finding: Queue,
-    interned: InternedLists,
+    interned: InternedGrants,
     /// Sessions that were closed before their end, until that has passed: a store that lost its last
     /// writes must not open them again.
     closed: Mutex<HashMap<SessionId, Timestamp>>,

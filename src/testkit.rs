@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arbiter::config::Secret;
 use arbiter::firewall::agent::{Agent, AgentId, Caller, Principal, TrustLevel};
-use arbiter::firewall::names::Names;
+use arbiter::firewall::granted::Grants;
 use arbiter::firewall::policy::{PolicySet, Source};
 use arbiter::firewall::session::{IntentTier, Sensitivity, SessionId, WorkOrder};
 use arbiter::firewall::time::Timestamp;
@@ -83,11 +83,7 @@ pub(crate) fn order(agent: AgentId) -> WorkOrder {
         agent,
         declared_intent: "read".into(),
         intent_tier: IntentTier::Read,
-        authorized_tools: Names::default(),
-        authorized_resources: Names::default(),
-        authorized_prompts: Names::default(),
-        authorized_methods: Names::default(),
-        authorized_credentials: Names::default(),
+        grants: Arc::default(),
         call_budget: 0,
         rate_limit: None,
         ceiling: Sensitivity::Internal,
@@ -95,33 +91,41 @@ pub(crate) fn order(agent: AgentId) -> WorkOrder {
         delegation_chain: [agent].into(),
         created_at: Timestamp(0),
         expires_at: Timestamp(i64::MAX),
-        opened_by: None,
     }
 }
 
 /// Returns terms of a session that begins now, lasts so long, and may call these tools.
 pub(crate) fn order_for(agent: AgentId, now: Timestamp, secs: u64, tools: &[&str]) -> WorkOrder {
     let (created_at, expires_at) = (now, now.plus_secs(secs));
-    WorkOrder { authorized_tools: names(tools), created_at, expires_at, ..order(agent) }
+    WorkOrder { grants: granted(tools), created_at, expires_at, ..order(agent) }
 }
 
 /// Returns terms of a session with a value in most fields, as backends have to keep them.
 pub(crate) fn full_order(agent: AgentId, call_budget: u64) -> WorkOrder {
+    let grants = Grants {
+        tools: names(&["read_file", "list"]),
+        credentials: names(&["db"]),
+        opened_by: Some("corporate:alice".into()),
+        ..Grants::default()
+    };
     WorkOrder {
         declared_intent: "read the \"quarterly\" reports\n".into(),
-        authorized_tools: names(&["read_file", "list"]),
-        authorized_credentials: names(&["db"]),
+        grants: Arc::new(grants),
         call_budget,
         rate_limit: Some(7),
         ceiling: Sensitivity::Confidential,
         created_at: Timestamp(1_000_000_000),
         expires_at: Timestamp(9_000_000_000),
-        opened_by: Some("corporate:alice".into()),
         ..order(agent)
     }
 }
 
-pub(crate) fn names(names: &[&str]) -> Names {
+/// Returns the right to call these tools.
+pub(crate) fn granted(tools: &[&str]) -> Arc<Grants> {
+    Arc::new(Grants { tools: names(tools), ..Grants::default() })
+}
+
+pub(crate) fn names(names: &[&str]) -> Arc<[String]> {
     names.iter().map(|&name| name.to_owned()).collect()
 }
 

@@ -140,13 +140,13 @@ pub(super) async fn open(admin: Arc<Admin>, input: Input) -> Result<Answer, ApiE
     };
     let order = terms.into_order(opening, &settings.keywords);
     let (id, expires_at) = (order.id, order.expires_at);
-    let tools = order.authorized_tools.clone();
+    let tools = order.grants.tools.clone();
     let change = Change::new("session.open")
         .agent(agent_id)
         .session(id)
         .with("declared_intent", &*order.declared_intent)
         .with("intent_tier", order.intent_tier.as_str())
-        .with("authorized_tools", order.authorized_tools.join(" "))
+        .with("authorized_tools", order.grants.tools.join(" "))
         .count("call_budget", order.call_budget)
         .with("data_sensitivity", order.ceiling)
         .with("expires_at", expires_at);

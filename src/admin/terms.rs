@@ -12,7 +12,7 @@ use super::error::ApiError;
 use crate::config::{MAX_CALL_BUDGET, MAX_TIME_LIMIT_SECS};
 use crate::firewall::agent::AgentId;
 use crate::firewall::checks::drift::{self, Keywords};
-use crate::firewall::names::Names;
+use crate::firewall::granted::Grants;
 use crate::firewall::session::{
     IntentTier, RefusalStyle, Sensitivity, SessionId, Status, WorkOrder,
 };
@@ -129,16 +129,20 @@ impl SessionTerms {
     }
 
     pub(super) fn into_order(self, of: Opening, keywords: &Keywords) -> WorkOrder {
+        let grants = Grants {
+            tools: of.authorized_tools.into(),
+            resources: self.authorized_resources.into(),
+            prompts: self.authorized_prompts.into(),
+            methods: self.authorized_methods.into(),
+            credentials: self.authorized_credentials.into(),
+            opened_by: of.opened_by,
+        };
         WorkOrder {
             id: SessionId::random(),
             agent: of.agent,
             intent_tier: drift::tier(&of.declared_intent, keywords),
             declared_intent: of.declared_intent.into(),
-            authorized_tools: of.authorized_tools.into(),
-            authorized_resources: self.authorized_resources.into(),
-            authorized_prompts: self.authorized_prompts.into(),
-            authorized_methods: self.authorized_methods.into(),
-            authorized_credentials: self.authorized_credentials.into(),
+            grants: Arc::new(grants),
             call_budget: self.call_budget.unwrap_or(of.default_budget),
             rate_limit: self.rate_limit_per_minute,
             ceiling: self.data_sensitivity.unwrap_or_default(),
@@ -146,7 +150,6 @@ impl SessionTerms {
             delegation_chain: of.delegation_chain,
             created_at: of.created_at,
             expires_at: of.expires_at,
-            opened_by: of.opened_by,
         }
     }
 }
@@ -161,15 +164,15 @@ pub(crate) struct SessionView {
     declared_intent: Box<str>,
     intent_tier: IntentTier,
     #[schemars(with = "Vec<String>")]
-    authorized_tools: Names,
+    authorized_tools: Arc<[String]>,
     #[schemars(with = "Vec<String>")]
-    authorized_resources: Names,
+    authorized_resources: Arc<[String]>,
     #[schemars(with = "Vec<String>")]
-    authorized_prompts: Names,
+    authorized_prompts: Arc<[String]>,
     #[schemars(with = "Vec<String>")]
-    authorized_methods: Names,
+    authorized_methods: Arc<[String]>,
     #[schemars(with = "Vec<String>")]
-    authorized_credentials: Names,
+    authorized_credentials: Arc<[String]>,
     calls_made: u64,
     call_budget: u64,
     remaining: u64,
@@ -197,11 +200,11 @@ impl SessionView {
             agent_id: order.agent,
             declared_intent: order.declared_intent.clone(),
             intent_tier: order.intent_tier,
-            authorized_tools: order.authorized_tools.clone(),
-            authorized_resources: order.authorized_resources.clone(),
-            authorized_prompts: order.authorized_prompts.clone(),
-            authorized_methods: order.authorized_methods.clone(),
-            authorized_credentials: order.authorized_credentials.clone(),
+            authorized_tools: order.grants.tools.clone(),
+            authorized_resources: order.grants.resources.clone(),
+            authorized_prompts: order.grants.prompts.clone(),
+            authorized_methods: order.grants.methods.clone(),
+            authorized_credentials: order.grants.credentials.clone(),
             calls_made,
             call_budget: order.call_budget,
             remaining: order.call_budget.saturating_sub(calls_made),

@@ -172,7 +172,7 @@ impl Follower {
             }
             Change::SessionOpened(order) => {
                 sessions.opened(&order, now);
-                self.state.metrics.name_tools(order.authorized_tools.iter());
+                self.state.metrics.name_tools(order.grants.tools.iter());
                 // What another node injects there may come back in an answer here.
                 let _watch = scrub_sets.add(&order, &[], &secrets.vault());
             }

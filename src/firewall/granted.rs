@@ -1,8 +1,22 @@
 //! The lists of names that a session was granted, and the look-up in them.
 
+use std::sync::Arc;
+
 use crate::firewall::call::{Data, Entry, UpstreamRef};
 use crate::firewall::terms::Wildcard;
 use crate::firewall::uri::{self, Canonical};
+
+/// Names that a session may use, and who opened it: sessions that were given the same share one in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Grants {
+    pub tools: Arc<[String]>,
+    pub resources: Arc<[String]>,
+    pub prompts: Arc<[String]>,
+    pub methods: Arc<[String]>,
+    pub credentials: Arc<[String]>,
+    /// Name of the admin key or person that opened the session.
+    pub opened_by: Option<Arc<str>>,
+}
 
 /// Looks for the tool `name` of this upstream on the list, byte for byte.
 pub fn lists(list: &[String], upstream: UpstreamRef<'_>, name: &str, wildcard: Wildcard) -> bool {

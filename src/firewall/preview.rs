@@ -60,9 +60,8 @@ pub fn shows_task(reader: &Reader<'_>, tool: &str) -> bool {
 /// it can expand to.
 pub fn shows_template(reader: &Reader<'_>, template: &str) -> bool {
     let wildcard = reader.rules.terms.wildcard;
-    let listed = |order: &WorkOrder| {
-        granted::lists_template(&order.authorized_resources, template, wildcard)
-    };
+    let listed =
+        |order: &WorkOrder| granted::lists_template(&order.grants.resources, template, wildcard);
     let item = CallKind::Data { what: Data::Resource, target: template.into() };
     let Reader { caller, upstream, frozen, now, .. } = *reader;
     freeze::check(frozen, &caller.agent, [&item], upstream, now).is_ok()

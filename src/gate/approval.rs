@@ -325,7 +325,7 @@ impl Gate {
             requested_at: now,
             // Nothing is approved beyond its session's end.
             expires_at: expires_at.min(live.order.expires_at),
-            opened_by: live.order.opened_by.clone(),
+            opened_by: live.order.grants.opened_by.clone(),
             registered_by: caller.agent.registered_by.clone(),
             decided_at: None,
             decided_by: None,

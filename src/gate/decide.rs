@@ -416,7 +416,7 @@ impl Gate {
         let references =
             credentials::references(doc, &arguments).map_err(CredentialDenial::from)?;
         let grant = Grant {
-            credentials: live.map_or(&[], |live| &live.order.authorized_credentials),
+            credentials: live.map_or(&[], |live| &live.order.grants.credentials),
             tools: &tools,
             upstreams: &to.urls,
         };

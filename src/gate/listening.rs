@@ -119,7 +119,7 @@ impl Gate {
             // session that may read something, or about the task of the request.
             (None, _) if version.era() == Era::Modern => return None,
             (None, calls)
-                if live.is_some_and(|live| live.order.authorized_resources.is_empty())
+                if live.is_some_and(|live| live.order.grants.resources.is_empty())
                     && !calls.iter().any(concerns_task) =>
             {
                 return None;
@@ -190,9 +190,9 @@ impl Stream {
         let some = |list: &[String]| !list.is_empty();
         let order = &live.order;
         lists.and(ListChanges::new(
-            some(&order.authorized_tools),
-            some(&order.authorized_prompts),
-            some(&order.authorized_resources),
+            some(&order.grants.tools),
+            some(&order.grants.prompts),
+            some(&order.grants.resources),
         ))
     }
 

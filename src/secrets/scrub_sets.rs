@@ -123,7 +123,7 @@ impl ScrubSets {
         secrets: &[Arc<Secret>],
         vault: &Vault,
     ) -> Option<ScrubSet> {
-        if order.authorized_credentials.is_empty() {
+        if order.grants.credentials.is_empty() {
             let nothing = self.always.patterns.load().is_empty();
             return (!nothing).then(|| ScrubSet(Arc::clone(&self.always)));
         }
@@ -159,7 +159,7 @@ impl ScrubSets {
 
     fn first_seen(&self, order: &WorkOrder, vault: &Vault) -> Arc<Known> {
         let from_before = order.created_at < self.started;
-        let earlier = order.authorized_credentials.iter().filter(|_| from_before);
+        let earlier = order.grants.credentials.iter().filter(|_| from_before);
         let earlier: Vec<_> = earlier.filter_map(|name| vault.get(name)).cloned().collect();
         let known = {
             let known = self.by_session.entry(order.id).or_insert_with(|| {
@@ -222,11 +222,13 @@ mod tests {
     use super::*;
     use crate::credentials::{Content, Scrubber};
     use crate::firewall::agent::AgentId;
+    use crate::firewall::granted::Grants;
     use crate::testkit;
 
     fn order(created_at: Timestamp) -> WorkOrder {
+        let credentials = testkit::names(&["a", "b"]);
         WorkOrder {
-            authorized_credentials: testkit::names(&["a", "b"]),
+            grants: Arc::new(Grants { credentials, ..Grants::default() }),
             ..testkit::order_for(AgentId::random(), created_at, 0, &[])
         }
     }
@@ -299,7 +301,7 @@ mod tests {
     fn a_header_that_changes_is_scrubbed_in_both_values() {
         let (vault, injected) = (vault(), injected());
         let mut none_authorised = order(Timestamp(6));
-        none_authorised.authorized_credentials = [].into();
+        none_authorised.grants = Arc::default();
         let watches = [
             injected.add(&order(Timestamp(6)), &[], &vault),
             injected.add(&none_authorised, &[], &vault),

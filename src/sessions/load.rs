@@ -6,7 +6,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::index::Index;
-use super::intern::InternedLists;
+use super::intern::InternedGrants;
 use super::table::Table;
 use super::{Live, Settings};
 use crate::firewall::agent::AgentId;
@@ -19,7 +19,7 @@ type Loaded = Vec<(Arc<Live>, Option<Mono>)>;
 /// Takes in batches, from several threads at once.
 struct Loading {
     live: Table,
-    interned: InternedLists,
+    interned: InternedGrants,
     /// One delegation chain of each agent: nearly always that of its other sessions too.
     chains: DashMap<AgentId, Arc<[AgentId]>>,
     loaded: Mutex<Loaded>,
@@ -31,11 +31,11 @@ pub(super) async fn all(
     settings: Settings,
     cutoff: Timestamp,
     now: Now,
-) -> Result<(Table, Index, InternedLists), StoreError> {
+) -> Result<(Table, Index, InternedGrants), StoreError> {
     let shared = store.is_shared();
     let loading = Arc::new(Loading {
         live: Table::default(),
-        interned: InternedLists::default(),
+        interned: InternedGrants::default(),
         chains: DashMap::new(),
         loaded: Mutex::default(),
     });

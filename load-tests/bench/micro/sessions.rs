@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use arbiter::clock::Clock;
 use arbiter::firewall::agent::AgentId;
+use arbiter::firewall::granted::Grants;
 use arbiter::firewall::session::WorkOrder;
 use arbiter::sessions::{Sessions, Settings};
 use arbiter::store::{SealKey, Store};
@@ -117,13 +118,13 @@ impl Mix {
             Self::AllDifferent => (n, n),
         };
         let agent = agent_of(agent);
-        let tools = (0..2 + kind % 4).map(|tool| format!("tool_{kind}_{tool}"));
+        let tools = (0..2 + kind % 4).map(|tool| format!("tool_{kind}_{tool}")).collect();
         let intent = "search the quarterly reports of the finance department";
         let intent = format!("{intent}, {}", "carefully ".repeat(n % 3));
         let now = clock.now().wall;
         WorkOrder {
             declared_intent: intent.into(),
-            authorized_tools: tools.collect::<Vec<_>>().into(),
+            grants: Arc::new(Grants { tools, ..Grants::default() }),
             call_budget: 1_000,
             rate_limit: n.is_multiple_of(4).then_some(60),
             delegation_chain: chain_of(self, agent),

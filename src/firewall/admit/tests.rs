@@ -12,6 +12,7 @@ use crate::firewall::checks::task::Owned;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::Code;
 use crate::firewall::freeze::{Freeze, Freezes, Frozen, Held, Scope};
+use crate::firewall::granted::Grants;
 use crate::firewall::policy::PolicySet;
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{IntentTier, WorkOrder};
@@ -75,15 +76,18 @@ impl Case {
         let order = WorkOrder {
             declared_intent: "write the report".into(),
             intent_tier: IntentTier::Write,
-            authorized_tools: testkit::names(&[
-                "read_file",
-                "write_file",
-                "secret_file",
-                "delete_file",
-                "pay",
-                "other",
-            ]),
-            authorized_resources: testkit::names(&["file:///a/*"]),
+            grants: Arc::new(Grants {
+                tools: testkit::names(&[
+                    "read_file",
+                    "write_file",
+                    "secret_file",
+                    "delete_file",
+                    "pay",
+                    "other",
+                ]),
+                resources: testkit::names(&["file:///a/*"]),
+                ..Grants::default()
+            }),
             call_budget: 10,
             rate_limit: Some(5),
             ..testkit::order(caller.agent.id)

@@ -34,7 +34,7 @@ pub fn check(
     tool: Option<&str>,
     upstream: UpstreamRef<'_>,
 ) -> Result<(), Denial> {
-    let listed = |tool| granted::lists(&order.authorized_tools, upstream, tool, terms.wildcard);
+    let listed = |tool| granted::lists(&order.grants.tools, upstream, tool, terms.wildcard);
     if tool.is_some_and(listed) { Ok(()) } else { Err(unknown()) }
 }
 

@@ -32,7 +32,7 @@ pub fn check(
 ) -> Result<(), Denial> {
     match kind {
         CallKind::Tool { name, .. } => {
-            if lists(&order.authorized_tools, upstream, name, terms.wildcard) {
+            if lists(&order.grants.tools, upstream, name, terms.wildcard) {
                 return Ok(());
             }
             Err(Denial::new(
@@ -43,16 +43,14 @@ pub fn check(
         }
         CallKind::Data { what, target } => {
             let (list, code, field) = match what {
-                Data::Resource => (
-                    &order.authorized_resources,
-                    Code::ResourceNotAuthorized,
-                    "authorized_resources",
-                ),
+                Data::Resource => {
+                    (&order.grants.resources, Code::ResourceNotAuthorized, "authorized_resources")
+                }
                 Data::Prompt => {
-                    (&order.authorized_prompts, Code::PromptNotAuthorized, "authorized_prompts")
+                    (&order.grants.prompts, Code::PromptNotAuthorized, "authorized_prompts")
                 }
                 Data::Method => {
-                    (&order.authorized_methods, Code::MethodNotAuthorized, "authorized_methods")
+                    (&order.grants.methods, Code::MethodNotAuthorized, "authorized_methods")
                 }
                 // Granted by its tool alone.
                 Data::Task => return Err(task::unknown()),

@@ -113,7 +113,7 @@ fn plainly(world: &World, message: &str) -> (Option<Code>, u64) {
                 let (listed, refusal) = match &call.kind {
                     CallKind::Tool { name, .. } => (
                         granted::lists(
-                            &order.authorized_tools,
+                            &order.grants.tools,
                             UpstreamRef::default(),
                             name,
                             terms.wildcard,
@@ -121,21 +121,11 @@ fn plainly(world: &World, message: &str) -> (Option<Code>, u64) {
                         Code::ToolNotAuthorized,
                     ),
                     CallKind::Data { what: what @ Data::Resource, target } => (
-                        granted::lists_data(
-                            &order.authorized_resources,
-                            *what,
-                            target,
-                            terms.wildcard,
-                        ),
+                        granted::lists_data(&order.grants.resources, *what, target, terms.wildcard),
                         Code::ResourceNotAuthorized,
                     ),
                     CallKind::Data { what, target } => (
-                        granted::lists_data(
-                            &order.authorized_prompts,
-                            *what,
-                            target,
-                            terms.wildcard,
-                        ),
+                        granted::lists_data(&order.grants.prompts, *what, target, terms.wildcard),
                         Code::PromptNotAuthorized,
                     ),
                     CallKind::Protocol => continue,
@@ -304,8 +294,8 @@ fn a_refused_call_costs_less_than_twice_its_parse() {
     let policies = testkit::policies(&text);
     let message = tool_call(1, "read_file", &format!(r#"{{"n":"{}"}}"#, "ab".repeat(250_000)));
     let agent = AgentId::random();
-    let authorized_tools = testkit::names(&["read_file"]);
-    let order = WorkOrder { authorized_tools, ..order_of(agent, "read") };
+    let grants = testkit::granted(&["read_file"]);
+    let order = WorkOrder { grants, ..order_of(agent, "read") };
     let world = World {
         rules: Rules { policies, terms: Terms::default() },
         freezes: Freezes::default(),

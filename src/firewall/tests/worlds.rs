@@ -16,7 +16,7 @@ use crate::firewall::checks::whitelist::Wildcard;
 use crate::firewall::delegation::Lapse;
 use crate::firewall::denial::Code;
 use crate::firewall::freeze::{Freeze, Freezes, Frozen, Held, Scope};
-use crate::firewall::names::Names;
+use crate::firewall::granted::Grants;
 use crate::firewall::policy::PolicySet;
 use crate::firewall::rules::Rules;
 use crate::firewall::session::{Sensitivity, SessionId, Usage, WorkOrder};
@@ -199,10 +199,10 @@ fn terms() -> impl Strategy<Value = Terms> {
     )
 }
 
-fn names(of: &[&str]) -> impl Strategy<Value = Names> + use<> {
+fn names(of: &[&str]) -> impl Strategy<Value = Arc<[String]>> + use<> {
     let of: Vec<String> = of.iter().map(|&name| name.to_owned()).collect();
     let all = of.len();
-    prop_oneof![Just(of.clone()), subsequence(of, 0..=all)].prop_map(Names::from)
+    prop_oneof![Just(of.clone()), subsequence(of, 0..=all)].prop_map(Arc::from)
 }
 
 fn order(agent: AgentId) -> impl Strategy<Value = WorkOrder> {
@@ -224,11 +224,7 @@ fn order(agent: AgentId) -> impl Strategy<Value = WorkOrder> {
                 agent,
                 declared_intent: intent.into(),
                 intent_tier: drift::tier(intent, &Keywords::default()),
-                authorized_tools: tools,
-                authorized_resources: resources,
-                authorized_prompts: prompts,
-                authorized_methods: Names::default(),
-                authorized_credentials: Names::default(),
+                grants: Arc::new(Grants { tools, resources, prompts, ..Grants::default() }),
                 call_budget,
                 rate_limit,
                 ceiling,
@@ -236,7 +232,6 @@ fn order(agent: AgentId) -> impl Strategy<Value = WorkOrder> {
                 delegation_chain: [agent].into(),
                 created_at: Timestamp(0),
                 expires_at: Timestamp(i64::MAX),
-                opened_by: None,
             }
         },
     )

@@ -116,7 +116,7 @@ impl World {
                 id,
                 agent,
                 delegation_chain: [agent].into(),
-                authorized_tools: testkit::names(&["tool_7_0", "tool_7_1", "tool_7_2"]),
+                grants: testkit::granted(&["tool_7_0", "tool_7_1", "tool_7_2"]),
                 rate_limit: None,
                 call_budget: 1 << 40,
                 ..Mix::Usual.order(n, clock)

@@ -13,6 +13,7 @@ use crate::firewall::agent::{Agent, AgentId, Delegation, TrustLevel};
 use crate::firewall::approvals::{Approval, Digest, Status};
 use crate::firewall::continuation::Continuation;
 use crate::firewall::freeze::{Freeze, Scope};
+use crate::firewall::granted::Grants;
 use crate::firewall::session::{RefusalStyle, SessionId, WorkOrder};
 use crate::firewall::time::Timestamp;
 use crate::store::{Change, Lowered, TakenAway};
@@ -39,14 +40,19 @@ fn changes() -> Vec<(&'static str, Change)> {
         created_at: Timestamp(6),
         expires_at: Some(Timestamp(9)),
     };
+    let plain = order(me, 40);
+    let grants = Grants {
+        resources: ["file:///a/*".to_owned()].into(),
+        prompts: ["p".to_owned()].into(),
+        methods: ["ping".to_owned()].into(),
+        ..Grants::clone(&plain.grants)
+    };
     let opened = WorkOrder {
         id: session,
-        authorized_resources: ["file:///a/*".to_owned()].into(),
-        authorized_prompts: ["p".to_owned()].into(),
-        authorized_methods: ["ping".to_owned()].into(),
+        grants: Arc::new(grants),
         refusal_style: Some(RefusalStyle::Result),
         delegation_chain: [other, me].into(),
-        ..order(me, 40)
+        ..plain
     };
     let freeze = |scope| Freeze {
         id: ID,
@@ -126,10 +132,9 @@ fn as_of(file: &str, change: &Change) -> Change {
             Change::Registered(Arc::new(Agent { registered_by: None, ..Agent::clone(agent) }))
         }
         Change::SessionOpened(order) if file == FIRST => {
-            Change::SessionOpened(Arc::new(WorkOrder {
-                opened_by: None,
-                ..WorkOrder::clone(order)
-            }))
+            let grants = Grants { opened_by: None, ..Grants::clone(&order.grants) };
+            let grants = Arc::new(grants);
+            Change::SessionOpened(Arc::new(WorkOrder { grants, ..WorkOrder::clone(order) }))
         }
         other => other.clone(),
     }
