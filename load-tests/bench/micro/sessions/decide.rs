@@ -106,16 +106,19 @@ impl World {
             .collect();
         let planned = ids.iter().map(|&(id, agent)| {
             let agent = usize::try_from(agent).ok().and_then(|agent| agents.get(agent));
-            (id, agent.expect("each session has an agent").id)
+            let agent = agent.expect("each session has an agent").id;
+            // The chain that the admin API gives a session.
+            let acting = registry.acting(agent, clock.now().wall);
+            (id, agent, acting.expect("it is registered").chain)
         });
         // As long as the process, so that all tasks may look.
         let planned: &'static [_] = Vec::leak(planned.collect());
         create(runtime, &sessions, &clock, count, move |n, clock| {
-            let (id, agent) = planned.get(n).copied().expect("each has a place");
+            let (id, agent, chain) = planned.get(n).cloned().expect("each has a place");
             WorkOrder {
                 id,
                 agent,
-                delegation_chain: [agent].into(),
+                delegation_chain: chain,
                 grants: testkit::granted(&["tool_7_0", "tool_7_1", "tool_7_2"]),
                 rate_limit: None,
                 call_budget: 1 << 40,
