@@ -63,6 +63,9 @@ pub use stop::{Stopped, Switch, stop_switch};
 /// Time that tasks of the control runtime may take to end.
 const LAST_TASKS: Duration = Duration::from_secs(1);
 
+/// Added to the niceness of the threads for large bodies: small calls, on the other threads, go before them.
+const BULK_NICENESS: i32 = 10;
+
 /// Addresses of a running gateway.
 #[derive(Clone, Debug, Serialize)]
 pub struct Started {
@@ -85,12 +88,21 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime> {
     started(name, threads, &mut Builder::new_multi_thread())
 }
 
-/// Starts threads for large bodies, which return what they freed: see [`upkeep::give_back`].
+/// Starts threads for large bodies, which let other threads go first and return what they freed: see
+/// [`upkeep::give_back`].
 fn bulk_runtime(threads: usize) -> Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
-    let bulk = started("bulk", threads, builder.on_thread_park(upkeep::give_back))?;
+    builder.on_thread_start(let_others_go_first).on_thread_park(upkeep::give_back);
+    let bulk = started("bulk", threads, &mut builder)?;
     bulk.spawn(upkeep::memory());
     Ok(bulk)
+}
+
+/// Makes the calling thread nicer; Linux keeps that for each thread.
+fn let_others_go_first() {
+    if let Err(error) = rustix::process::nice(BULK_NICENESS) {
+        warn!(%error, "large bodies are read at the priority of all other work");
+    }
 }
 
 fn started(name: &str, threads: usize, builder: &mut Builder) -> Result<Runtime> {
@@ -257,4 +269,17 @@ pub(crate) fn admin_certificate_expiry(files: &config::AdminTls) -> Result<Optio
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_for_large_bodies_let_others_go_first() {
+        let niceness = || rustix::process::nice(0).unwrap();
+        let bulk = bulk_runtime(1).unwrap();
+        let theirs = bulk.block_on(bulk.spawn(async move { niceness() })).unwrap();
+        assert_eq!(theirs, niceness() + BULK_NICENESS);
+    }
 }
