@@ -88,12 +88,12 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime> {
     started(name, threads, &mut Builder::new_multi_thread())
 }
 
-/// Starts threads for large bodies, which let other threads go first and return what they freed: see
+/// Starts threads for long work, which let other threads go first and return what they freed: see
 /// [`upkeep::give_back`].
-fn bulk_runtime(threads: usize) -> Result<Runtime> {
+fn bulk_runtime(name: &str, threads: usize) -> Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     builder.on_thread_start(let_others_go_first).on_thread_park(upkeep::give_back);
-    let bulk = started("bulk", threads, &mut builder)?;
+    let bulk = started(name, threads, &mut builder)?;
     bulk.spawn(upkeep::memory());
     Ok(bulk)
 }
@@ -170,13 +170,15 @@ pub fn run(
     let upstreams = Arc::new(upstreams::connect(config, &parts.headers)?);
     control.spawn(probe::watch(upstreams.clone(), parts.state.clock.clone()));
     snapshot::connect(&parts, upstreams.clone(), certificate.clone());
-    let bulk = bulk_runtime(threads.div_ceil(2))?;
+    // Apart from each other: what agents send does not keep answers waiting.
+    let bulk = bulk_runtime("bulk", threads.div_ceil(2))?;
+    let answers = bulk_runtime("answers", threads.div_ceil(2))?;
     let people = People::new(config, &parts.state.clock, control.handle())
         .context("preparing to ask the issuer of `admin.oidc`")?;
     let sources = control.block_on(parts.sources(config));
     let admin = parts.admin(config, people, sources, control.handle());
     let sealing = upstreams.clone();
-    let gateway = parts.gateway(config, upstreams, bulk.handle().clone(), &admin);
+    let gateway = parts.gateway(config, upstreams, (bulk.handle(), answers.handle()), &admin);
     let guard = parts.guard(config, gateway, &server, descriptors.pool, control.handle())?;
     let door = parts.door(config, descriptors.connections);
     let drain = &parts.state.drain;
@@ -215,7 +217,7 @@ pub fn run(
     };
     server.run(RunArgs { shutdown_signal: Box::new(signal) });
     // Nothing is being judged any more.
-    bulk.shutdown_background();
+    [bulk, answers].into_iter().for_each(Runtime::shutdown_background);
     upkeep.shutdown_timeout(LAST_TASKS);
     parts.end(&control);
     // Nothing holds log and store once these are gone.
@@ -278,7 +280,7 @@ mod tests {
     #[test]
     fn threads_for_large_bodies_let_others_go_first() {
         let niceness = || rustix::process::nice(0).unwrap();
-        let bulk = bulk_runtime(1).unwrap();
+        let bulk = bulk_runtime("bulk", 1).unwrap();
         let theirs = bulk.block_on(bulk.spawn(async move { niceness() })).unwrap();
         assert_eq!(theirs, niceness() + BULK_NICENESS);
     }

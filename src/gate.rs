@@ -62,7 +62,7 @@ pub use phases::{Arrived, Denied, Identified, Kind, Read, Verb};
 pub use reply::{Form, Refused};
 pub use state::ProcessState;
 use ticket::Ticket;
-use tools::Tools;
+pub use tools::Tools;
 use view::ListView;
 
 /// Retry delay given to clients when a part of the gateway is unavailable.
@@ -324,8 +324,18 @@ impl Cleared {
     /// Notes bytes of the answer that go to the client.
     pub fn answer_passes(&mut self, bytes: &[u8]) {
         if let Some(tools) = &mut self.expected.tools {
-            tools.answers.push(bytes);
+            tools.read(bytes);
         }
+    }
+
+    /// Lends the tools, whose answer is read elsewhere: [`Cleared::take_tools_back`].
+    pub fn lend_tools(&mut self) -> Option<Box<Tools>> {
+        self.expected.tools.take()
+    }
+
+    /// Takes the tools back, with what their answer has said.
+    pub fn take_tools_back(&mut self, tools: Option<Box<Tools>>) {
+        self.expected.tools = tools;
     }
 
     /// Puts the trace context that the upstream gets into the head that it gets; without a trace the

@@ -5,6 +5,7 @@
 //! ones too.
 
 pub mod affinity;
+mod apart;
 mod at_once;
 pub mod browser;
 mod buffered;
@@ -30,11 +31,13 @@ mod replay;
 mod reply;
 mod response;
 pub mod seats;
+mod turn;
 pub mod upstream;
 pub mod upstreams;
 pub mod wire;
 
 use std::future::poll_fn;
+use std::mem;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::task::Poll;
@@ -48,13 +51,15 @@ use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
+use pingora::{Error, ErrorSource, ErrorType, OrErr as _, Result, RetryType};
+use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
 use crate::firewall::denial::Denial;
 use crate::gate::listening::Listening;
 use crate::gate::{Cleared, Ended, Gate, cut_off};
 use crate::saturate::SaturatingFrom as _;
+use apart::{Apart, NOT_MADE, WORK, Workers};
 use at_once::{Done, at_once};
 use browser::Browsers;
 use forwarding::Forwarding;
@@ -70,6 +75,8 @@ use wire::Attempt;
 pub struct Gateway {
     pub gate: Arc<Gate>,
     pub intake: Intake,
+    /// Threads for long work on answers.
+    pub answers: Handle,
     pub upstreams: Arc<Upstreams>,
     pub local: local::Local,
     pub browsers: Arc<Browsers>,
@@ -121,6 +128,46 @@ struct InFlight {
     begun: bool,
     /// Set when the call failed after it was cleared.
     failed: Option<Denial>,
+}
+
+impl InFlight {
+    /// Notes bytes of the answer that go to the client.
+    fn passes(&mut self, bytes: &[u8]) {
+        self.cleared.answer_passes(bytes);
+        self.count(bytes);
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        self.bytes_out = self.bytes_out.saturating_add(u64::saturating_from(bytes.len()));
+    }
+
+    /// Lends what works on the answer's bytes.
+    fn workers(&mut self, request: &RequestHeader) -> Workers {
+        let pipeline = mem::replace(&mut self.pipeline, ResponsePipeline::new(0));
+        let fails = contain::fails_at(request, "apart");
+        Workers { pipeline, tools: self.cleared.lend_tools(), fails }
+    }
+
+    /// Takes back what was lent, if its work is done.
+    fn take_back(&mut self, apart: &Apart) {
+        self.restore(apart.take_back());
+    }
+
+    /// Takes back what was lent, once nobody works with it.
+    async fn wait_for(&mut self, apart: &Apart) {
+        self.restore(apart.wait_for().await);
+    }
+
+    fn restore(&mut self, back: Option<(Workers, Option<apart::Outcome>)>) {
+        let Some((Workers { pipeline, tools, .. }, made)) = back else { return };
+        self.pipeline = pipeline;
+        self.cleared.take_tools_back(tools);
+        match made {
+            None => {}
+            Some(Ok(bytes)) => self.count(&bytes),
+            Some(Err(denial)) => self.failed = Some(denial),
+        }
+    }
 }
 
 pub struct Ctx {
@@ -358,15 +405,21 @@ impl ProxyHttp for Gateway {
         if end_of_stream && let Some(attempt) = &call.attempt {
             attempt.answered();
         }
+        call.take_back(ctx.slot.apart());
+        if ctx.slot.apart().is_due() || call.pipeline.is_long(body.as_deref(), end_of_stream) {
+            let part = (body.take(), end_of_stream);
+            ctx.slot.allow_comments(false);
+            let workers = || call.workers(session.req_header());
+            let put_off = ctx.slot.apart().put_off(part, &self.answers, workers);
+            return put_off.or_err(NOT_MADE, WORK).map(|()| None);
+        }
         let pushed = contain::refused(|| {
             contain::failpoint(session.req_header(), "event");
             call.pipeline.push(body.take(), end_of_stream)
         });
         match pushed {
             Ok(out) => {
-                let length = out.as_ref().map_or(0, Bytes::len);
-                call.cleared.answer_passes(out.as_deref().unwrap_or_default());
-                call.bytes_out = call.bytes_out.saturating_add(u64::saturating_from(length));
+                call.passes(out.as_deref().unwrap_or_default());
                 *body = out;
                 ctx.slot.wait_for(call.pipeline.take_keeping());
                 ctx.slot.allow_comments(!end_of_stream && call.pipeline.is_between_events());
@@ -387,11 +440,16 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<Option<Bytes>> {
         let Disposition::Cleared(call) = &mut ctx.state else { return Ok(None) };
+        let made = ctx.slot.made_apart().await;
+        call.wait_for(ctx.slot.apart()).await;
+        let made = made.or_err(NOT_MADE, WORK)?;
         match contain::refused(|| call.pipeline.trailers(trailers)) {
             Ok(held_back) => {
-                call.cleared.answer_passes(held_back.as_deref().unwrap_or_default());
+                call.passes(held_back.as_deref().unwrap_or_default());
                 ctx.slot.wait_for(call.pipeline.take_keeping());
-                Ok(held_back)
+                let Some(made) = made else { return Ok(held_back) };
+                let parts = [made, held_back.unwrap_or_default()].concat();
+                Ok(Some(parts.into()))
             }
             Err(denial) => {
                 let reason = denial.message.clone();
@@ -404,6 +462,7 @@ impl ProxyHttp for Gateway {
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
         let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
         let Disposition::Cleared(call) = &mut ctx.state else { return gone };
+        call.wait_for(ctx.slot.apart()).await;
         if call.failed.is_none() {
             call.failed = match e.etype() {
                 ErrorType::Custom(replay::CUT_OFF) => Some(cut_off()),
@@ -458,8 +517,9 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         replay::uninstall(&mut session.downstream_session, &ctx.slot);
-        let state = std::mem::replace(&mut ctx.state, Disposition::Refused);
-        if let Disposition::Cleared(call) = state {
+        let state = mem::replace(&mut ctx.state, Disposition::Refused);
+        if let Disposition::Cleared(mut call) = state {
+            call.wait_for(ctx.slot.apart()).await;
             let InFlight {
                 cleared,
                 pipeline,

@@ -34,7 +34,7 @@ impl Parts {
         &self,
         config: &Config,
         upstreams: Arc<Upstreams>,
-        bulk: Handle,
+        (bulk, answers): (&Handle, &Handle),
         admin: &axum::Router,
     ) -> Gateway {
         let proxy = &config.proxy;
@@ -44,7 +44,8 @@ impl Parts {
         let browsers = Arc::new(Browsers::new(&proxy.allowed_origins, &proxy.allowed_hosts));
         Gateway {
             gate: self.gate.clone(),
-            intake: Intake::new(proxy, browsers.clone(), bulk),
+            intake: Intake::new(proxy, browsers.clone(), bulk.clone()),
+            answers: answers.clone(),
             upstreams,
             local: Local {
                 metrics: self.state.metrics.clone(),

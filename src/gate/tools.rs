@@ -15,7 +15,7 @@ pub(super) type Labels = SmallVec<[Arc<str>; 1]>;
 
 /// The tools that one message calls, and what its answer has said of each so far.
 #[derive(Debug)]
-pub(super) struct Tools {
+pub struct Tools {
     labels: Labels,
     pub(super) answers: Answers,
 }
@@ -23,6 +23,11 @@ pub(super) struct Tools {
 impl Tools {
     pub(super) fn of(message: &Message<'_>, labels: Labels) -> Option<Box<Self>> {
         Answers::to(message).map(|answers| Box::new(Self { labels, answers }))
+    }
+
+    /// Reads bytes of the answer that go to the client.
+    pub fn read(&mut self, bytes: &[u8]) {
+        self.answers.push(bytes);
     }
 
     /// Outcome of the message: of several calls the worst.

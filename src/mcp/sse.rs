@@ -191,6 +191,11 @@ impl EventMeter {
         Ok(())
     }
 
+    /// Returns the number of bytes that have come of the event under way.
+    pub fn event_bytes(&self) -> usize {
+        self.event_bytes
+    }
+
     /// Reports whether an event has begun and not ended.
     pub fn within_event(&self) -> bool {
         self.event_bytes > 0

@@ -40,16 +40,15 @@ pub(super) fn refused<T>(work: impl FnOnce() -> Result<T, Denial>) -> Result<T, 
 }
 
 /// Panics where a test asks for it; builds without debug assertions have no such place.
-#[cfg(debug_assertions)]
 pub(super) fn failpoint(head: &RequestHeader, place: &str) {
-    assert!(
-        head.headers.get(FAILPOINT).is_none_or(|asked| asked.as_bytes() != place.as_bytes()),
-        "failpoint {place}"
-    );
+    assert!(!fails_at(head, place), "failpoint {place}");
 }
 
-#[cfg(not(debug_assertions))]
-pub(super) fn failpoint(_head: &RequestHeader, _place: &str) {}
+/// Reports whether a test asks for a panic at a place.
+pub(super) fn fails_at(head: &RequestHeader, place: &str) -> bool {
+    cfg!(debug_assertions)
+        && head.headers.get(FAILPOINT).is_some_and(|asked| asked.as_bytes() == place.as_bytes())
+}
 
 /// Reports whether a header of the client's is for [`failpoint`], and stays until its answer has come.
 pub(super) fn is_failpoint(name: &str) -> bool {

@@ -21,6 +21,7 @@ use super::head_rules::{self, HeadRules, HeadSize};
 use super::held::{self, Progress};
 use super::memory::Held;
 use super::pool::{Pool, Route};
+use super::turn::{BULK_BYTES, Turn};
 use super::upstreams::Upstreams;
 use super::{Gateway, recorded};
 use crate::config;
@@ -39,9 +40,6 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Time that a body may take however slow it comes.
 const BODY_GRACE: Duration = Duration::from_secs(5);
 
-/// Bodies larger than this are judged apart from the small ones.
-const BULK_BYTES: usize = 64 * 1024;
-
 /// Time that a call is given before its client is watched, where calls may be held.
 const UNWATCHED: Duration = Duration::from_millis(50);
 
@@ -50,6 +48,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// Most that is reserved for a body before its first byte has come.
 const INITIAL_BUFFER: usize = 64 * 1024;
+
+/// Number of bytes that must have come before as many are reserved as are declared.
+const BELIEVED: usize = 256 * 1024;
 
 /// Reads requests and brings them before the gate.
 pub struct Intake {
@@ -321,6 +322,7 @@ impl Intake {
         // A piece of HTTP/2 may hold on to more than itself.
         let may_keep = !session.is_http2();
         let began = Instant::now();
+        let mut turn = Turn::default();
         loop {
             let by = began.checked_add(patience(whole.len().max(body.len()), self.min_body_rate));
             let read = session.read_request_body();
@@ -343,7 +345,13 @@ impl Intake {
                 body.reserve(declared.unwrap_or(0).min(INITIAL_BUFFER));
                 body.extend_from_slice(&std::mem::take(&mut whole));
             }
+            if body.len() < BELIEVED && length >= BELIEVED {
+                // Not copied again and again while it grows. What never comes takes no memory: no page
+                // of it is touched.
+                body.reserve(declared.unwrap_or(0).saturating_sub(body.len()));
+            }
             body.extend_from_slice(&part);
+            turn.took(part.len()).await;
         }
         let body = if body.is_empty() { whole } else { body.freeze() };
         // Before it is parsed: its values take more than its text.

@@ -20,18 +20,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
-use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::custom::CustomMessageWrite;
 use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
+use pingora::{OrErr as _, Result};
 use prometheus::IntGauge;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
+use super::apart::{NOT_MADE, NotMade, WORK};
 use super::held::Rest;
+use super::turn::Turn;
 use crate::gate::drain::Ending;
 use crate::gate::listening::{LOOK_EVERY, Listening};
 pub(super) use slot::Slot;
@@ -100,6 +102,7 @@ struct ReplaySession {
     rest: Option<Rest>,
     /// True while something of the gateway's own is being written, and after that was given up.
     torn: bool,
+    turn: Turn,
 }
 
 fn placeholder() -> Box<ServerSession> {
@@ -133,6 +136,7 @@ pub(super) fn install(
         listening: patience.listening,
         rest: patience.rest,
         torn: false,
+        turn: Turn::default(),
     };
     **current = ServerSession::new_custom(Box::new(replay));
 }
@@ -159,9 +163,12 @@ impl Drop for ReplaySession {
 }
 
 impl ReplaySession {
-    fn next_slice(&mut self) -> Option<Bytes> {
+    async fn next_slice(&mut self) -> Option<Bytes> {
         if self.position >= self.body.len() {
             return None;
+        }
+        if self.position > 0 {
+            self.turn.took(SLICE).await;
         }
         let end = self.position.saturating_add(SLICE).min(self.body.len());
         let slice = self.body.slice(self.position..end);
@@ -216,6 +223,23 @@ impl ReplaySession {
         if goes_on { Vec::new() } else { mem::take(&mut self.held) }
     }
 
+    /// Puts what was made apart where it belongs: every part behind the first that was put off is empty.
+    async fn complete(&mut self, tasks: &mut [HttpTask]) -> Result<()> {
+        let Some(made) = self.slot.made_apart().await.or_err(NOT_MADE, WORK)? else {
+            return Ok(());
+        };
+        let last = tasks.iter_mut().rev().find_map(|task| match task {
+            HttpTask::Body(part, _) => Some(part),
+            _ => None,
+        });
+        match last {
+            Some(part) => *part = Some(made).filter(|made| !made.is_empty()),
+            None if made.is_empty() => {}
+            None => return Err(NotMade).or_err(NOT_MADE, WORK),
+        }
+        Ok(())
+    }
+
     /// Writes a part of the answer as the rest of a stream that has begun.
     async fn write_rest(&mut self, task: HttpTask) -> Result<()> {
         let turned = self.rest.as_mut().map(|rest| rest.turn(task)).unwrap_or_default();
@@ -240,7 +264,7 @@ impl CustomSession for ReplaySession {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        Ok(self.next_slice())
+        Ok(self.next_slice().await)
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
@@ -269,6 +293,7 @@ impl CustomSession for ReplaySession {
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.turn.took(data.len()).await;
         self.slot.keep().await;
         if let Some(first) = self.mended() {
             self.real_mut().write_response_body(first, false).await?;
@@ -286,16 +311,21 @@ impl CustomSession for ReplaySession {
         self.real_mut().write_response_trailers(trailers).await
     }
 
-    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        let (mut heard, mut ends) = (false, false);
+    async fn response_duplex_vec(&mut self, mut tasks: Vec<HttpTask>) -> Result<bool> {
+        self.complete(&mut tasks).await?;
+        let (mut heard, mut ends, mut length) = (false, false, 0_usize);
         for task in &tasks {
             heard |= match task {
                 HttpTask::Header(header, _) => self.response_begins(header),
-                HttpTask::Body(..) => true,
+                HttpTask::Body(part, _) => {
+                    length = length.saturating_add(part.as_ref().map_or(0, Bytes::len));
+                    true
+                }
                 _ => false,
             };
             ends |= task.is_end();
         }
+        self.turn.took(length).await;
         // Nothing is waited for behind the end.
         if heard && !ends {
             self.heard();
@@ -370,7 +400,7 @@ impl CustomSession for ReplaySession {
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        if !no_body_expected && let Some(slice) = self.next_slice() {
+        if !no_body_expected && let Some(slice) = self.next_slice().await {
             return Ok(Some(slice));
         }
         self.idle().await

@@ -5,8 +5,10 @@
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
+use memchr::memchr2;
 
 use super::handed::Handed;
+use super::turn::BULK_BYTES;
 use crate::credentials::{Scrubber, SseScrubber, scrub_header_value};
 use crate::decode::{DecodeError, Decoder};
 use crate::firewall::denial::{Cause, Denial};
@@ -168,6 +170,24 @@ impl ResponsePipeline {
             Scrub::Stream(scrubber) => scrubber.replaced(),
         };
         in_body.saturating_add(self.scrubbed_headers)
+    }
+
+    /// Reports whether work on a part would keep its thread from other calls for long: a list or an event that
+    /// ends, or something compressed, of which nobody knows how much comes of it.
+    pub(super) fn is_long(&self, part: Option<&[u8]>, end: bool) -> bool {
+        let part = part.unwrap_or_default();
+        let reads = !matches!((&self.scrub, &self.lists), (Scrub::Nothing, Lists::None))
+            || self.handed.is_read();
+        if self.decoder.is_some() && !part.is_empty() {
+            return true;
+        }
+        let before = match &self.lists {
+            Lists::Whole { held, .. } if end => held.len(),
+            _ if self.streams => self.came.event_bytes(),
+            _ => 0,
+        };
+        let whole = !self.streams || end || memchr2(b'\n', b'\r', part).is_some();
+        reads && whole && before.saturating_add(part.len()) > BULK_BYTES
     }
 
     /// Takes what came from the upstream and gives what may go to the client.

@@ -4,10 +4,12 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use pingora::protocols::http::ServerSession;
 
 use crate::gate::continued::Keeping;
+use crate::proxy::apart::{Apart, NotMade};
 
 /// State shared by a replay and the request's context.
 #[derive(Clone, Default)]
@@ -24,6 +26,7 @@ struct SlotState {
     comments: AtomicBool,
     /// Continuations that the response has handed out, which its next bytes wait for.
     keeping: Mutex<Vec<Keeping>>,
+    apart: Apart,
 }
 
 impl Slot {
@@ -70,6 +73,19 @@ impl Slot {
         for one in keeping {
             one.done().await;
         }
+    }
+
+    /// Returns the work on the response that is done apart.
+    pub(in crate::proxy) fn apart(&self) -> &Apart {
+        &self.0.apart
+    }
+
+    /// Does the work that the next bytes of the response wait for, and gives what comes of it.
+    pub(in crate::proxy) async fn made_apart(&self) -> Result<Option<Bytes>, NotMade> {
+        let Some(made) = self.apart().work().await? else { return Ok(None) };
+        self.wait_for(made.keeping);
+        self.allow_comments(made.between_events);
+        Ok(Some(made.bytes))
     }
 
     fn keeping(&self) -> MutexGuard<'_, Vec<Keeping>> {

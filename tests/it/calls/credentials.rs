@@ -1,6 +1,7 @@
 //! Secrets the agent never sees: put in on the way to the upstream, taken out of all that comes back
 //! and kept out of all that is written.
 
+mod apart;
 mod injection;
 mod pace;
 mod scrubbing;

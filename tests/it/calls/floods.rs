@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use serde_json::{Value, json};
 
-use crate::support::harness::{Gateway, Setup, eventually, tool_call};
+use crate::support::harness::{Gateway, Setup, eventually, tool_call, with_headers};
 use crate::support::raw::{Raw, request_with};
 
 /// Records of an agent by their code: those of its own, and the counts of those that were folded.
@@ -146,10 +147,21 @@ async fn a_panic_stays_inside_its_request() {
     let session = gateway.session(json!({})).await;
     let large = "x".repeat(100_000);
     let mut connection = Raw::connect(&gateway.proxy).await;
-    for (place, path) in [("judge", "a"), ("bulk", large.as_str()), ("answer", "a"), ("event", "a")]
-    {
+    let tool = json!({"name": "read_file", "description": large});
+    let list = json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": [tool]}}).to_string();
+    gateway.upstream.answer_with(move |_| {
+        with_headers(200, &[("content-type", "application/json")], Body::from(list.clone()))
+    });
+    let call = |path| tool_call("read_file", json!({"path": path}));
+    let ask = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).to_string();
+    for (place, body) in [
+        ("judge", call("a")),
+        ("bulk", call(&large)),
+        ("answer", call("a")),
+        ("event", call("a")),
+        ("apart", ask),
+    ] {
         let before = gateway.metric("arbiter_denials_total{code=\"InternalError\"}").await;
-        let body = tool_call("read_file", json!({"path": path}));
         let mut raw = Raw::connect(&gateway.proxy).await;
         raw.send(request_with(&gateway, &session, &[("x-arbiter-failpoint", place)], &body)).await;
         let answer = raw.answer().await.unwrap_or_else(|| panic!("{place}"));
