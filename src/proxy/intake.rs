@@ -355,7 +355,14 @@ impl Intake {
         }
         let body = if body.is_empty() { whole } else { body.freeze() };
         // Before it is parsed: its values take more than its text.
-        held.cover_parsed(json::bytes_of(&body))?;
+        let parsed = if body.len() > BULK_BYTES {
+            let text = body.clone();
+            let counted = self.bulk.spawn(async move { json::bytes_of(&text) });
+            AbortOnDrop(counted).await.map_err(|_panicked| contain::internal_error())?
+        } else {
+            json::bytes_of(&body)
+        };
+        held.cover_parsed(parsed)?;
         Ok(body)
     }
 

@@ -7,6 +7,9 @@ use tokio::task::yield_now;
 /// Number of bytes beyond which work takes turns with that of small calls, or is done apart from it.
 pub(super) const BULK_BYTES: usize = 64 * 1024;
 
+/// Number of turns that others have before a long body has its next one.
+const ROUNDS: usize = 4;
+
 /// A call's turn.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
@@ -19,7 +22,9 @@ impl Turn {
         self.passed = self.passed.saturating_add(bytes);
         if self.passed > BULK_BYTES {
             self.passed = 0;
-            yield_now().await;
+            for _ in 0..ROUNDS {
+                yield_now().await;
+            }
         }
     }
 }
